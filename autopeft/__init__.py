@@ -1,0 +1,41 @@
+"""autopeft searches for the parameter-efficient fine-tuning method and size that fit a task and a budget.
+
+This is the whole public surface. Names that need torch are resolved on first use, so that importing autopeft, as
+every plugin does, stays cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.exceptions import AutopeftError
+from autopeft.hookspecs import hookimpl
+from autopeft.method import LinearModule, ModelSpec, Params, ParamValue, PeftMethod, Support
+from autopeft.search_space import Categorical, Float, Integer, SearchSpace
+
+if TYPE_CHECKING:
+    from autopeft.artifact import load
+
+__all__ = [
+    "AutopeftError",
+    "Categorical",
+    "Float",
+    "Integer",
+    "LinearModule",
+    "ModelSpec",
+    "ParamValue",
+    "Params",
+    "PeftMethod",
+    "SearchSpace",
+    "Support",
+    "hookimpl",
+    "load",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "load":
+        from autopeft.artifact import load
+
+        return load
+    raise AttributeError(f"module 'autopeft' has no attribute {name!r}")

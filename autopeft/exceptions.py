@@ -1,0 +1,61 @@
+"""The errors autopeft raises. Each message states the rule, the value that broke it, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class AutopeftError(Exception):
+    """Anything autopeft raises on purpose; the command line prints it without a traceback.
+
+    `exit_code` is what the command line returns: 2 where the user's input is wrong, 1 otherwise.
+    """
+
+    exit_code = 1
+
+
+class UserInputError(AutopeftError):
+    """The user's file, data, model or arguments break a rule."""
+
+    exit_code = 2
+
+
+class SpecError(UserInputError):
+    """The study file breaks a rule."""
+
+
+class DataError(UserInputError):
+    """The data cannot be read, or its rows break a rule of the task."""
+
+
+class ModelError(UserInputError):
+    """The base model cannot be found, read or used for the task."""
+
+
+class BudgetError(UserInputError):
+    """Nothing in the search space fits the budget."""
+
+
+class MethodError(UserInputError):
+    """A method that the study names is not there, or does not support the model or the task."""
+
+
+class PluginError(AutopeftError):
+    """A plugin broke the contract; the message names its distribution, version and entry point."""
+
+
+class StudyError(AutopeftError):
+    """The search cannot go on, for example because every trial fails for the same reason."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the known word nearest to `name`, and all of them when there are few."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"known: {', '.join(known)}." if known else "none are known."

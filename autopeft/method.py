@@ -1,0 +1,117 @@
+"""The contract between the host and a PEFT method: what a plugin is told about the model, and what it must answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autopeft.search_space import SearchSpace
+
+ParamValue = bool | int | float | str
+Params = Mapping[str, ParamValue]
+"""One point of a method's space: dimension name (no prefix) → value; inactive dimensions are absent."""
+
+
+@dataclass(frozen=True)
+class LinearModule:
+    """One linear map (`nn.Linear` or GPT-2's `Conv1D`) inside a transformer layer.
+
+    `role` is one of ``query``, ``key``, ``value``, ``qkv`` (fused), ``attention_output``, ``feed_forward_up``
+    (gates included) and ``feed_forward_down``. `layer` is the index into `ModelSpec.layers`.
+    """
+
+    name: str
+    role: str
+    layer: int
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a method may know about the model before it touches it; made on the meta device, no weights needed.
+
+    Attributes:
+        model_type: the Hugging Face type, such as ``bert``.
+        architecture: the class with its head, such as ``BertForSequenceClassification``.
+        task: the kind in the study file, such as ``text-classification``.
+        peft_task_type: the name peft gives the task (`peft.TaskType`), such as ``SEQ_CLS``.
+        num_parameters: all parameters of the base model, its head left out.
+        hidden_size: width of the residual stream.
+        num_attention_heads: heads of one layer.
+        num_hidden_layers: layers the forward pass runs (ALBERT runs one stored layer many times).
+        layers: dotted names of the stored transformer layers, bottom to top.
+        linears: their linear maps with the role each plays.
+        head: dotted names of the modules on top of the base model; they are trained with every method.
+        has_past_key_values: whether the forward pass takes `past_key_values`, which prefix-tuning needs.
+    """
+
+    model_type: str
+    architecture: str
+    task: str
+    peft_task_type: str
+    num_parameters: int
+    hidden_size: int
+    num_attention_heads: int
+    num_hidden_layers: int
+    layers: tuple[str, ...]
+    linears: tuple[LinearModule, ...]
+    head: tuple[str, ...]
+    has_past_key_values: bool
+
+    def modules(self, *roles: str) -> tuple[str, ...]:
+        """Dotted names of the linear maps that play one of `roles`, in the model's order."""
+        return tuple(linear.name for linear in self.linears if linear.role in roles)
+
+
+@dataclass(frozen=True)
+class Support:
+    """Yes, or no with the reason a person reads. Truthy when supported."""
+
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+
+class PeftMethod(ABC):
+    """A parameter-efficient fine-tuning method: a space of add-ons and how to put one on a model.
+
+    Class attributes:
+        name: how study files and leaderboards call it; lower case with underscores.
+        paper: where the method comes from, in one line.
+        tasks: the task kinds it supports; empty means every kind.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    tasks: ClassVar[tuple[str, ...]] = ()
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Whether the method works on this model, with the reason where it does not. Default: yes."""
+        return Support()
+
+    @abstractmethod
+    def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """The method's own dimensions on this model; without a model, on a typical one (to be shown)."""
+
+    def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Dimensions that replace the host's training ranges of the same name, such as `learning_rate`."""
+        from autopeft.search_space import SearchSpace
+
+        return SearchSpace({})
+
+    @abstractmethod
+    def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
+        """Put the add-on that `params` describes on `model` and return the model to train.
+
+        `model` arrives frozen and is the method's to change: its structure is a private copy (the weights are
+        shared, so never write into them). On return exactly the add-on's parameters require gradients. The head
+        (`spec.head`) is trained by the host, unless the method has put a trainable copy of it in its place, as
+        peft's `modules_to_save` does. It must also work when every tensor is on the meta device.
+        """

@@ -1,0 +1,246 @@
+"""A search space is declared, not coded: dimensions by name, each with a default and, if need be, a condition.
+
+Declared spaces can be shown, counted, narrowed by a study file and checked without a trial or a model. Values are
+drawn by Optuna; this module only states the distributions, so that listing methods needs no heavy import.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from autopeft.exceptions import SpecError, nearest
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+    from autopeft.method import Params, ParamValue
+
+When = tuple[str, "ParamValue"]
+"""`("prefix_projection", True)`: the dimension exists only where that sibling has that value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integer:
+    """Whole numbers from `low` to `high`, both included, in steps of `step` or on a log scale."""
+
+    low: int
+    high: int
+    default: int
+    log: bool = False
+    step: int = 1
+    when: When | None = None
+
+    def __contains__(self, value: object) -> bool:
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+            and (value - self.low) % self.step == 0
+        )
+
+    def suggest(self, trial: BaseTrial, name: str) -> int:
+        """Ask Optuna for a value."""
+        return int(trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log))
+
+    def extremes(self) -> tuple[int, ...]:
+        """The two ends of the range."""
+        return tuple(dict.fromkeys((self.low, self.low + (self.high - self.low) // self.step * self.step)))
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return str(self.low)
+        return f"{self.low}…{self.high}" + (" log" if self.log else f" step {self.step}" * (self.step > 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Float:
+    """Real numbers from `low` to `high`, both included, evenly or on a log scale."""
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+    when: When | None = None
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def suggest(self, trial: BaseTrial, name: str) -> float:
+        """Ask Optuna for a value."""
+        return float(trial.suggest_float(name, self.low, self.high, log=self.log))
+
+    def extremes(self) -> tuple[float, ...]:
+        """The two ends of the range."""
+        return tuple(dict.fromkeys((self.low, self.high)))
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:g}"
+        return f"{self.low:g}…{self.high:g}" + " log" * self.log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical:
+    """One of `choices`."""
+
+    choices: tuple[ParamValue, ...]
+    default: ParamValue
+    when: When | None = None
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == choice and type(value) is type(choice) for choice in self.choices)
+
+    def suggest(self, trial: BaseTrial, name: str) -> ParamValue:
+        """Ask Optuna for a value."""
+        choice: ParamValue = trial.suggest_categorical(name, self.choices)
+        return choice
+
+    def extremes(self) -> tuple[ParamValue, ...]:
+        """Every choice."""
+        return self.choices
+
+    def __str__(self) -> str:
+        return " | ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices)
+
+
+Dimension = Integer | Float | Categorical
+
+
+class SearchSpace(Mapping[str, Dimension]):
+    """Dimensions by name, in the order they are drawn: a conditional one comes after the sibling it depends on.
+
+    Raises:
+        ValueError: a default lies outside its own dimension, a range is empty, or a condition names no earlier
+            sibling or a value that sibling cannot take.
+    """
+
+    def __init__(self, dimensions: Mapping[str, Dimension]) -> None:
+        self._dimensions = dict(dimensions)
+        for position, (name, dimension) in enumerate(self._dimensions.items()):
+            _check(name, dimension, dict(itertools.islice(self._dimensions.items(), position)))
+
+    def __getitem__(self, name: str) -> Dimension:
+        return self._dimensions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dimensions)
+
+    def __len__(self) -> int:
+        return len(self._dimensions)
+
+    def suggest(self, trial: BaseTrial, prefix: str = "") -> dict[str, ParamValue]:
+        """Draw one point; Optuna knows each dimension as `prefix` + its name."""
+        params: dict[str, ParamValue] = {}
+        for name, dimension in self.items():
+            if _active(dimension, params):
+                params[name] = dimension.suggest(trial, prefix + name)
+        return params
+
+    def defaults(self) -> dict[str, ParamValue]:
+        """The point every dimension's default describes."""
+        params: dict[str, ParamValue] = {}
+        for name, dimension in self.items():
+            if _active(dimension, params):
+                params[name] = dimension.default
+        return params
+
+    def corners(self) -> Iterator[dict[str, ParamValue]]:
+        """Every combination of the dimensions' extremes, each point once."""
+        seen = set()
+        for values in itertools.product(*(dimension.extremes() for dimension in self.values())):
+            params: dict[str, ParamValue] = {}
+            for (name, dimension), value in zip(self.items(), values, strict=True):
+                if _active(dimension, params):
+                    params[name] = value
+            if (key := tuple(params.items())) not in seen:
+                seen.add(key)
+                yield params
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._dimensions
+
+    def holds(self, params: Params) -> bool:
+        """Whether `params` is a point of this space: every active dimension present and in range, no other."""
+        active = [name for name, dimension in self.items() if _active(dimension, params)]
+        return set(active) == set(params) and all(params[name] in self[name] for name in active)
+
+    def merged(self, other: SearchSpace) -> SearchSpace:
+        """This space with `other`'s dimensions added, and put in place of those of the same name."""
+        return SearchSpace({**self, **other})
+
+    def narrowed(self, overrides: Mapping[str, Any], where: str) -> SearchSpace:
+        """The space a study file asks for.
+
+        A single value fixes a dimension; `[low, high]` gives a number a new range; any other list gives the
+        choices. `where` names the table of the file for error messages.
+
+        Raises:
+            SpecError: an unknown dimension, or a value it cannot take.
+        """
+        for name in overrides:
+            if name not in self:
+                raise SpecError(f'"{name}" in {where} is no dimension of this search space: {nearest(name, self)}')
+        return SearchSpace(
+            {
+                name: _narrow(dimension, overrides[name], f"{where}.{name}") if name in overrides else dimension
+                for name, dimension in self.items()
+            }
+        )
+
+
+def _active(dimension: Dimension, params: Params) -> bool:
+    return dimension.when is None or params.get(dimension.when[0]) == dimension.when[1]
+
+
+def _check(name: str, dimension: Dimension, earlier: Mapping[str, Dimension]) -> None:
+    if isinstance(dimension, Categorical):
+        if not dimension.choices:
+            raise ValueError(f'dimension "{name}" needs at least one choice, but got none.')
+    elif not dimension.low <= dimension.high or not all(map(math.isfinite, (dimension.low, dimension.high))):
+        raise ValueError(f'dimension "{name}" needs low <= high, but got {dimension.low} and {dimension.high}.')
+    elif dimension.log and dimension.low <= 0:
+        raise ValueError(f'dimension "{name}" is on a log scale and needs low > 0, but got {dimension.low}.')
+    if dimension.default not in dimension:
+        raise ValueError(f'the default of dimension "{name}" must lie in {dimension}, but is {dimension.default!r}.')
+    if dimension.when is not None:
+        sibling, value = dimension.when
+        if sibling not in earlier or value not in earlier[sibling]:
+            raise ValueError(
+                f'dimension "{name}" depends on "{sibling}" being {value!r}, '
+                "but no dimension declared before it can have that value."
+            )
+
+
+def _narrow(dimension: Dimension, value: Any, where: str) -> Dimension:
+    """`dimension` restricted to what a study file gives for it: one value, a range or a list of choices."""
+    values = list(value) if isinstance(value, list) else [value]
+    if not values:
+        raise SpecError(f"{where} needs a value, a range [low, high] or a list of choices, but got an empty list.")
+    if isinstance(dimension, Categorical):
+        for choice in values:
+            if choice not in dimension:
+                hint = nearest(str(choice), map(str, dimension.choices))
+                raise SpecError(f"{where} must be one of {dimension}, but got {choice!r}; {hint}")
+        default = dimension.default if dimension.default in values else values[0]
+        return replace(dimension, choices=tuple(values), default=default)
+    kind, accepted = ("a whole number", int) if isinstance(dimension, Integer) else ("a number", int | float)
+    for number in values:
+        if not isinstance(number, accepted) or isinstance(number, bool):
+            raise SpecError(f"{where} must be {kind} or a range [low, high] of such, but got {number!r}.")
+        if dimension.low >= 0 > number or (dimension.log and number <= 0):
+            raise SpecError(f"{where} must be above zero, but got {number!r}; the declared range is {dimension}.")
+    if len(values) > 2:
+        default = min(values, key=lambda number: abs(number - dimension.default))
+        return Categorical(choices=tuple(values), default=default, when=dimension.when)
+    low, high = values[0], values[-1]
+    if low > high:
+        raise SpecError(f"{where} is a range [low, high], but got [{low}, {high}]; swap the two.")
+    default = min(max(dimension.default, low), high)
+    if isinstance(dimension, Integer):
+        step = dimension.step if (high - low) % dimension.step == 0 else 1
+        return replace(dimension, low=low, high=high, step=step, default=int(low + (default - low) // step * step))
+    return replace(dimension, low=float(low), high=float(high), default=float(default))
