@@ -1,0 +1,117 @@
+"""Appraise a candidate before it trains: parameters counted on the meta device, memory predicted on fake tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from autopeft import memory
+from autopeft.budget import Budget, Usage
+from autopeft.exceptions import BudgetError
+from autopeft.model import attach, trainable
+from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autopeft.candidate import Candidate, CandidateSpace
+    from autopeft.model import BaseModel
+    from autopeft.tasks import TaskKind
+
+
+class Appraiser:
+    """Says what a candidate needs; remembers what it has worked out.
+
+    Args:
+        base: the model.
+        task: gives the loss.
+        device: the device and precision training would use.
+        lengths: tokens of each training row; the longest rows make the batch that decides.
+        columns: the token columns of a batch.
+    """
+
+    def __init__(
+        self, base: BaseModel, task: TaskKind, device: Device, lengths: np.ndarray, columns: tuple[str, ...]
+    ) -> None:
+        self._base, self._task, self._device, self._columns = base, task, device, columns
+        self._rows, self._longest = len(lengths), int(lengths.max())
+        self._known: dict[object, Usage] = {}
+
+    def __call__(self, candidate: Candidate) -> Usage:
+        """The candidate's usage: exact parameter counts, predicted peak memory of one step at the longest batch."""
+        size = candidate.hyper.batch_size
+        key = (candidate.method.name, tuple(candidate.params.items()), size)
+        if key not in self._known:
+            model = attach(self._base, candidate.method, candidate.params, meta=True)
+            self._known[key] = Usage(
+                trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
+                saved_params=saved_params(model),
+                predict_memory=functools.partial(self._memory, model, candidate.hyper),
+            )
+        return self._known[key]
+
+    def batch_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the largest batch of that size."""
+        rows = min(batch_size, self._rows)
+        return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
+
+    def _memory(self, model: nn.Module, hyper: Hyperparameters) -> memory.MemoryEstimate:
+        def step(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> None:
+            module.train()
+            training_step(module, make_optimizer(module, hyper), batch, self._task, self._device)
+
+        shapes = {name: (shape, torch.int64) for name, shape in self.batch_shapes(hyper.batch_size).items()}
+        return memory.predict(model, step, shapes, self._device.type)
+
+
+def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:
+    """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
+
+    Raises:
+        BudgetError: no default and no corner of the space fits; the message names the closest one and what it needs.
+    """
+    closest: tuple[float, str, str] | None = None
+    for candidate in _cheapest_first(space):
+        usage = appraise(candidate)
+        violations = budget.violations(usage)
+        if all(violation <= 0 for violation in violations.values()):
+            return
+        worst = max(violations.values())
+        if closest is None or worst < closest[0]:
+            closest = (worst, str(candidate), budget.reason(usage))
+    if closest is not None:
+        raise BudgetError(
+            f"nothing in the search space fits the budget. The closest candidate is {closest[1]}, but it {closest[2]}. "
+            "Raise that limit in [budget], or widen the space in [search]."
+        )
+
+
+def _cheapest_first(space: CandidateSpace) -> Iterator[Candidate]:
+    """Every method's default, then its corners, all at the smallest batch the space allows."""
+    for part in space.values():
+        training = part.training.defaults()
+        training["batch_size"] = min(part.training["batch_size"].extremes())  # type: ignore[type-var]
+        yield part.candidate(part.own.defaults(), training)
+    for part in space.values():
+        training = part.training.defaults()
+        training["batch_size"] = min(part.training["batch_size"].extremes())  # type: ignore[type-var]
+        for params in part.own.corners():
+            yield part.candidate(params, training)
+
+
+def saved_params(model: nn.Module) -> int:
+    """Parameters in the saved add-on: peft keeps only a reparameterized prefix's result, all else as trained."""
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        config = model.active_peft_config
+        prompt = config.num_virtual_tokens * config.token_dim
+        if config.peft_type == "PREFIX_TUNING":
+            prompt *= config.num_layers * 2  # keys and values of every layer
+        encoder = {id(parameter) for parameter in model.prompt_encoder.parameters()}
+        return int(prompt) + sum(p.numel() for p in trainable(model).values() if id(p) not in encoder)
+    return sum(parameter.numel() for parameter in trainable(model).values())

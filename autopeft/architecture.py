@@ -1,0 +1,123 @@
+"""Describe a model: which transformer layers it has, and the role each linear map plays in them.
+
+Methods ask for roles ("query", "feed_forward_down"), never for a family's module names, so that a model type nobody
+thought of works when its modules are named or shaped like any other's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from autopeft.method import LinearModule, ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+ATTENTION_ROLES = (
+    ("qkv", re.compile(r"^(w?qkv|c_attn|query_key_value|qkv_proj|in_proj)$", re.IGNORECASE)),
+    ("query", re.compile(r"^(query|q|q_proj|q_lin|query_proj)$")),
+    ("key", re.compile(r"^(key|k|k_proj|k_lin|key_proj)$")),
+    ("value", re.compile(r"^(value|v|v_proj|v_lin|value_proj)$")),
+    # DeBERTa's projections of relative positions are neither of these, hence the closed list.
+    ("attention_output", re.compile(r"^(dense|o|o_proj|out_proj|out_lin|c_proj|wo|proj)$", re.IGNORECASE)),
+)
+
+
+def describe(
+    module: nn.Module, task: str, peft_task_type: str, missing_keys: Collection[str] | None = None
+) -> ModelSpec:
+    """Describe a transformers model with a head, on any device (meta included).
+
+    Args:
+        module: the model with its head.
+        task: the task kind of the study file.
+        peft_task_type: peft's name for it.
+        missing_keys: names of the parameters that the checkpoint did not hold. Modules that own one start from
+            random values and therefore count as head, a BERT pooler too. None: everything outside the base model.
+    """
+    config = module.config
+    text_config = config.get_text_config()
+    base = module.base_model
+    head = _head(module, missing_keys)
+    layers = tuple(_layers(module))
+    return ModelSpec(
+        model_type=str(config.model_type),
+        architecture=type(module).__name__,
+        task=task,
+        peft_task_type=peft_task_type,
+        num_parameters=sum(p.numel() for n, p in module.named_parameters() if not _inside(n, head)),
+        hidden_size=int(text_config.hidden_size),
+        num_attention_heads=int(text_config.num_attention_heads),
+        num_hidden_layers=int(text_config.num_hidden_layers),
+        layers=layers,
+        linears=tuple(_linears(module, layers)),
+        head=head,
+        has_past_key_values="past_key_values" in inspect.signature(base.forward).parameters,
+    )
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int] | None:
+    """`(in_features, out_features)` of a linear map, or None for any other module."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    if isinstance(module, Conv1D):  # GPT-2 stores its weight transposed
+        return module.weight.shape[0], module.weight.shape[1]
+    return None
+
+
+def _inside(name: str, modules: Collection[str]) -> bool:
+    return any(name == module or name.startswith(module + ".") for module in modules)
+
+
+def _head(module: nn.Module, missing_keys: Collection[str] | None) -> tuple[str, ...]:
+    """Names of the modules to train from scratch, never one inside another."""
+    outside = [
+        name
+        for name, child in module.named_children()
+        if child is not module.base_model and any(True for _ in child.parameters())
+    ]
+    if missing_keys is None:
+        return tuple(outside)
+    head: dict[str, None] = {}
+    for key in missing_keys:
+        owner = key.split(".")[0]
+        head[owner if owner in outside else key.rpartition(".")[0]] = None
+    return tuple(head)
+
+
+def _layers(module: nn.Module) -> Iterator[str]:
+    """The elements of the outermost module lists that hold linear maps: the transformer layers of every stack."""
+    found: list[str] = []
+    for name, child in module.named_modules():
+        if isinstance(child, nn.ModuleList) and not _inside(name, found):
+            layers = [f"{name}.{i}" for i, layer in enumerate(child) if any(map(linear_shape, layer.modules()))]
+            found.extend(layers)
+            yield from layers
+
+
+def _linears(module: nn.Module, layers: tuple[str, ...]) -> Iterator[LinearModule]:
+    for index, layer in enumerate(layers):
+        for path, child in module.get_submodule(layer).named_modules():
+            if shape := linear_shape(child):
+                role = _role(path, *shape, width=int(module.config.get_text_config().hidden_size))
+                if role:
+                    yield LinearModule(f"{layer}.{path}", role, index, *shape)
+
+
+def _role(path: str, in_features: int, out_features: int, width: int) -> str | None:
+    """The role of the linear map at `path` inside its layer: attention by name, the feed-forward part by shape."""
+    *parents, leaf = path.split(".")
+    if any("att" in parent.lower() for parent in parents):
+        return next((role for role, pattern in ATTENTION_ROLES if pattern.match(leaf)), None)
+    if in_features == width and out_features != width:
+        return "feed_forward_up"
+    if in_features != width and out_features == width:
+        return "feed_forward_down"
+    if in_features == out_features == width:  # a feed-forward part no wider than the model: only names can tell
+        return "feed_forward_down" if re.search(r"output|down|2|c_proj|wo", path, re.IGNORECASE) else "feed_forward_up"
+    return None

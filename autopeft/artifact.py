@@ -1,0 +1,169 @@
+"""Save a winner, and load it: peft's own format where peft has the method, a safetensors folder of ours otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from autopeft import model as models
+from autopeft import registry, tasks
+from autopeft.exceptions import DataError, UserInputError
+from autopeft.spec import locate
+from autopeft.training import Device, evaluate
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from autopeft.method import ParamValue
+
+CARD = "autopeft.json"
+WEIGHTS = "addon.safetensors"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What must be known to load a winner: written beside the weights as `autopeft.json`.
+
+    Attributes:
+        base_model: as the study file names it, so that `package:` and hub references hold on any machine.
+        task: the task kind.
+        labels: class names in the order of the model's outputs.
+        max_length: tokens of an input, at most.
+        method: the method's name.
+        params: its params.
+        plugin: distribution and version that brought it.
+        seed: of the head's initial values.
+        trust_remote_code: whether the base model brings code to run.
+        autopeft: version that wrote this.
+    """
+
+    base_model: str
+    task: str
+    labels: tuple[str, ...]
+    max_length: int
+    method: str
+    params: Mapping[str, ParamValue]
+    plugin: str
+    seed: int
+    trust_remote_code: bool = False
+    autopeft: str = ""
+
+
+class Winner:
+    """A trained model with its tokenizer and labels, in float32, ready to predict."""
+
+    def __init__(self, module: nn.Module, tokenizer: Any, card: Card, device: str = "cpu") -> None:
+        self.module = module.to(device)
+        self.tokenizer = tokenizer
+        self.card = card
+        self._task = tasks.get(card.task)
+        self._device = Device(device, None)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns a row needs."""
+        return self._task.inputs
+
+    def predict_proba(self, rows: pd.DataFrame | Sequence[str]) -> np.ndarray:
+        """Class probabilities, float32 `[rows, classes]`, classes in the order of `card.labels`.
+
+        Args:
+            rows: a frame with the task's input columns, or texts where it takes one.
+
+        Raises:
+            DataError: a column is missing, or there are no rows.
+        """
+        import pandas as pd
+
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame({self.inputs[0]: list(rows)})
+        missing = [name for name in self.inputs if name not in frame]
+        if missing or frame.empty:
+            lack = f"no column {missing[0]!r}" if missing else "no row"
+            raise DataError(f"prediction needs rows with the columns {', '.join(self.inputs)}, but got {lack}.")
+        encoded = self._task.encode(
+            frame[list(self.inputs)].astype(str), self.tokenizer, self.card.labels, self.card.max_length
+        )
+        return evaluate(self.module, encoded, np.arange(len(frame)), self._task, self._device)
+
+    def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[str]:
+        """The most probable label of each row."""
+        return [self.card.labels[index] for index in self.predict_proba(rows).argmax(axis=-1)]
+
+
+def save(module: nn.Module, tokenizer: Any, card: Card, folder: Path) -> None:
+    """Write the add-on, the head, the tokenizer and the card to `folder`; weights as safetensors."""
+    from peft import PeftModel
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(module, PeftModel):
+        module.save_pretrained(str(folder), safe_serialization=True)
+    else:
+        weights = {name: p.detach().cpu().contiguous() for name, p in models.trainable(module).items()}
+        save_file(weights, folder / WEIGHTS)
+    tokenizer.save_pretrained(str(folder))
+    content = {**asdict(card), "autopeft": version("autopeft")}
+    (folder / CARD).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(folder: str | Path, device: str = "cpu") -> Winner:
+    """Load a winner that a study saved.
+
+    Raises:
+        UserInputError: the folder is no winner, or its base model or its method is not installed here.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    task = tasks.get(card.task)
+    base = models.load(
+        locate(card.base_model, Path.cwd()),
+        auto_class=task.auto_class,
+        task=task.kind,
+        peft_task_type=task.peft_task_type,
+        seed=card.seed,
+        trust_remote_code=card.trust_remote_code,
+        config_overrides=task.config_overrides(card.labels),
+    )
+    if (folder / "adapter_config.json").is_file():  # peft loads its own; the plugin need not be installed
+        from peft import PeftModel
+
+        module: nn.Module = PeftModel.from_pretrained(base.module, str(folder))
+    else:
+        module = models.attach(base, registry.discover()[card.method], card.params, seed=card.seed)
+        _fill(module, folder)
+    return Winner(module.eval(), base.tokenizer, card, device)
+
+
+def _fill(module: nn.Module, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    saved, wanted = load_file(folder / WEIGHTS), models.trainable(module)
+    if saved.keys() != wanted.keys():
+        odd = sorted(saved.keys() ^ wanted.keys())[0]
+        raise UserInputError(
+            f"{folder / WEIGHTS} does not match what its method builds (first difference: {odd}); "
+            f"install the plugin version named in {CARD}."
+        )
+    with torch.no_grad():
+        for name, tensor in saved.items():
+            wanted[name].copy_(tensor)
+
+
+def _read_card(folder: Path) -> Card:
+    try:
+        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        return Card(**{**content, "labels": tuple(content["labels"])})
+    except FileNotFoundError:
+        raise UserInputError(
+            f"{folder} holds no {CARD}; give the `winner` folder that `autopeft run` wrote."
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserInputError(f"{folder / CARD} cannot be read: {error}. Save the winner again.") from error

@@ -1,0 +1,139 @@
+"""A candidate is a method with its hyperparameters; the candidate space is what the study draws them from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from autopeft.exceptions import SpecError, nearest
+from autopeft.training import TRAINING_SPACE, Hyperparameters
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+    from autopeft.method import ModelSpec, Params, ParamValue, PeftMethod
+    from autopeft.search_space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method, its own params and the training hyperparameters."""
+
+    method: PeftMethod
+    params: Params
+    hyper: Hyperparameters
+
+    @property
+    def flat(self) -> dict[str, ParamValue]:
+        """As Optuna and MLflow know it: `method`, and every dimension as `<method>.<name>`."""
+        name = self.method.name
+        dimensions = {**self.params, **asdict(self.hyper)}
+        return {"method": name, **{f"{name}.{key}": value for key, value in dimensions.items()}}
+
+    def __str__(self) -> str:
+        """A name a person can read, such as `lora r=8 lora_alpha=16 … lr=0.001`."""
+        shown = {**self.params, "lr": self.hyper.learning_rate, "epochs": self.hyper.epochs}
+        values = (f"{name}={f'{v:.2g}' if isinstance(v, float) else v}" for name, v in shown.items())
+        return " ".join((self.method.name, *values))
+
+
+@dataclass(frozen=True)
+class MethodSpace:
+    """One method's part of the space: its own dimensions, and the training ones as it has them."""
+
+    method: PeftMethod
+    own: SearchSpace
+    training: SearchSpace
+
+    def candidate(self, params: Params, training: Mapping[str, Any]) -> Candidate:
+        """The candidate at a point of both spaces."""
+        return Candidate(self.method, dict(params), Hyperparameters(**training))
+
+    def default(self) -> Candidate:
+        """The candidate that the method's author considers proven."""
+        return self.candidate(self.own.defaults(), self.training.defaults())
+
+    def suggest(self, trial: BaseTrial) -> Candidate:
+        """Draw a candidate of this method."""
+        prefix = f"{self.method.name}."
+        return self.candidate(self.own.suggest(trial, prefix), self.training.suggest(trial, prefix))
+
+    def sample(self, count: int, seed: int) -> list[Candidate]:
+        """`count` candidates drawn independently and evenly, by Optuna's random sampler."""
+        import optuna
+
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        return [self.suggest(study.ask()) for _ in range(count)]
+
+
+class CandidateSpace(Mapping[str, MethodSpace]):
+    """The methods of a study with their spaces, as the study file narrows them."""
+
+    def __init__(self, spaces: Iterable[MethodSpace]) -> None:
+        self._spaces = {space.method.name: space for space in spaces}
+
+    @classmethod
+    def build(
+        cls, methods: Iterable[PeftMethod], spec: ModelSpec | None, overrides: Mapping[str, Any], fixed_keys: Iterable[str]
+    ) -> CandidateSpace:
+        """The space of `methods` on a model, narrowed by the study file's [search] table.
+
+        `overrides` holds the keys of [search] that are not among its `fixed_keys`: a training dimension for every
+        method (`learning_rate = 3e-4`) or a table for one (`lora.r = [4, 32]`).
+
+        Raises:
+            SpecError: a key is neither, a dimension is unknown, or a value lies outside what it can be.
+        """
+        methods = list(methods)
+        names = {method.name for method in methods}
+        for key in overrides:
+            if key not in names and key not in TRAINING_SPACE:
+                hint = nearest(key, {*names, *TRAINING_SPACE, *fixed_keys})
+                raise SpecError(f'"{key}" in [search] is no setting, method or training dimension; {hint}')
+        common = {key: value for key, value in overrides.items() if key in TRAINING_SPACE}
+        return cls(cls._narrow(method, spec, common, overrides.get(method.name, {})) for method in methods)
+
+    @staticmethod
+    def _narrow(
+        method: PeftMethod, spec: ModelSpec | None, common: Mapping[str, Any], table: Mapping[str, Any]
+    ) -> MethodSpace:
+        own, training = method.search_space(spec), TRAINING_SPACE.merged(method.training_space(spec))
+        where = f"[search] {method.name}"
+        if not isinstance(table, Mapping):
+            raise SpecError(f"{where} must be a table of dimensions, such as {method.name}.epochs = 3, but got {table!r}.")
+        for name in table:
+            if name not in own and name not in training:
+                raise SpecError(f'"{name}" in {where} is no dimension; {nearest(name, {*own, *training})}')
+        return MethodSpace(
+            method,
+            own.narrowed({name: value for name, value in table.items() if name in own}, where),
+            training.narrowed(common, "[search]").narrowed(
+                {name: value for name, value in table.items() if name in training and name not in own}, where
+            ),
+        )
+
+    def __getitem__(self, name: str) -> MethodSpace:
+        return self._spaces[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._spaces)
+
+    def __len__(self) -> int:
+        return len(self._spaces)
+
+    @property
+    def max_epochs(self) -> int:
+        """The most epochs any candidate trains: the pruner's largest resource."""
+        return max(int(max(space.training["epochs"].extremes())) for space in self.values())  # type: ignore[type-var]
+
+    def suggest(self, trial: BaseTrial) -> Candidate:
+        """Draw a candidate."""
+        return self[trial.suggest_categorical("method", tuple(self))].suggest(trial)
+
+    def parse(self, flat: Mapping[str, ParamValue]) -> Candidate:
+        """The candidate behind the params of an Optuna trial."""
+        space = self[str(flat["method"])]
+        values = {key.partition(".")[2]: value for key, value in flat.items() if key != "method"}
+        own = {name: value for name, value in values.items() if name in space.own}
+        return space.candidate(own, {name: value for name, value in values.items() if name in space.training})

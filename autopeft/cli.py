@@ -1,0 +1,192 @@
+"""The command line: parse, call, print. Heavy modules are imported inside the command that needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autopeft.exceptions import AutopeftError, UserInputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autopeft.registry import Registry
+    from autopeft.spec import StudySpec
+
+EPILOG = "Exit codes: 0 done, 2 the input is wrong, 1 anything else."
+app = typer.Typer(
+    name="autopeft",
+    help="Find out how to fine-tune a transformer cheaply: which method, where, and how large.",
+    epilog=f"Example: autopeft run studies/quickstart.toml. {EPILOG}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+Block = Annotated[list[str] | None, typer.Option("--block", metavar="NAME", help="Leave out a plugin's entry point.")]
+
+
+@app.command(epilog=f"Example: autopeft run studies/quickstart.toml. {EPILOG}")
+def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
+    """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption."""
+    spec = _spec(study)
+    console = _console(stderr=as_json)
+    registry = _registry(block, console)
+    from autopeft import report
+    from autopeft.progress import make_progress
+    from autopeft.study import run as run_study
+
+    try:
+        result = run_study(spec, registry, make_progress(console))
+    except KeyboardInterrupt:
+        raise AutopeftError(
+            f"interrupted. Every finished trial is kept; `autopeft run {study}` goes on from here."
+        ) from None
+    if as_json:
+        _print_json(asdict(result))
+        return
+    console.print(report.summary(result.records, result.best, result.test, result.metric, result.winner_folder))
+    console.print(f"Browse the trials: autopeft ui {study}", markup=False)
+
+
+@app.command(epilog=f"Example: autopeft methods --json. {EPILOG}")
+def methods(as_json: AsJson = False, block: Block = None) -> None:
+    """List the methods that were found: where each comes from, its tasks and its search space."""
+    console = _console()
+    registry = _registry(block, console)
+    rows = [
+        {
+            "name": name,
+            "plugin": str(registry.origins[name]),
+            "tasks": list(method.tasks) or "every task",
+            "paper": method.paper,
+            "search_space": {key: str(dimension) for key, dimension in method.search_space().items()},
+            "training_space": {key: str(dimension) for key, dimension in method.training_space().items()},
+        }
+        for name, method in registry.methods.items()
+    ]
+    if as_json:
+        _print_json({"methods": rows, "broken": [str(fault) for fault in registry.faults]})
+        return
+    from rich.table import Table
+
+    table = Table("method", "plugin", "tasks", "search space", show_lines=True)
+    for row in rows:
+        space = "\n".join(f"{key}: {text}" for key, text in {**row["search_space"], **row["training_space"]}.items())  # type: ignore[dict-item]
+        tasks = row["tasks"] if isinstance(row["tasks"], str) else ", ".join(row["tasks"])
+        table.add_row(f"{row['name']}\n{row['paper']}", str(row["plugin"]), tasks, space)
+    console.print(table)
+
+
+@app.command(epilog=f"Example: autopeft plan studies/quickstart.toml --samples 50. {EPILOG}")
+def plan(
+    study: StudyFile,
+    as_json: AsJson = False,
+    samples: Annotated[int, typer.Option(min=1, help="Random candidates drawn of each method.")] = 24,
+    block: Block = None,
+) -> None:
+    """Train nothing; show each method's dimensions, sampled candidates, and the share of its space in the budget."""
+    spec = _spec(study)
+    console = _console()
+    registry = _registry(block, _console(stderr=True))
+    from autopeft import plan as planning
+    from autopeft.problem import Problem
+
+    problem = Problem.from_spec(spec, registry)
+    plans = planning.plan(problem, samples)
+    if as_json:
+        _print_json({"budget": asdict(problem.budget), "methods": [asdict(entry) for entry in plans]})
+        return
+    console.print(planning.show(plans, problem.budget))
+    for name, reason in problem.refused.items():
+        console.print(f"{name} is left out: {reason}", markup=False)
+
+
+@app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
+def predict(
+    winner: Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")],
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="Rows to label (csv, tsv, jsonl, parquet); default: texts on stdin.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label rows with a saved winner: a table with columns named as its inputs, or one text a line on stdin."""
+    import pandas as pd
+
+    from autopeft import artifact, data
+
+    loaded = artifact.load(winner)
+    if input_file is not None:
+        frame = data.read_table(input_file)
+    elif len(loaded.inputs) > 1:
+        raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
+    else:
+        texts = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        frame = pd.DataFrame({loaded.inputs[0]: texts})
+    probabilities = loaded.predict_proba(frame)
+    labels = [loaded.card.labels[index] for index in probabilities.argmax(axis=-1)]
+    if as_json:
+        for label, row in zip(labels, probabilities.tolist(), strict=True):
+            sys.stdout.write(json.dumps({"label": label, "scores": dict(zip(loaded.card.labels, row, strict=True))}) + "\n")
+        return
+    out = pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).round(6)})
+    out.to_csv(sys.stdout, index=False)
+
+
+@app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")
+def ui(
+    study: StudyFile, port: Annotated[int, typer.Option(help="On the loopback interface; 0 takes a free one.")] = 5000
+) -> None:
+    """Serve the MLflow UI on the study's store, on this machine alone. Ctrl-C ends it."""
+    spec = _spec(study)
+    from autopeft.tracking import serve
+
+    serve(spec.tracking.uri, spec.output, spec.name, port)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence on stderr, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it
+    try:
+        app()
+    except AutopeftError as error:
+        sys.stderr.write(f"autopeft: {error}\n")
+        raise SystemExit(error.exit_code) from None
+
+
+def _spec(study: Path) -> StudySpec:
+    from autopeft.spec import StudySpec
+
+    return StudySpec.from_file(study)
+
+
+def _registry(block: list[str] | None, console: Console) -> Registry:
+    from autopeft.registry import discover
+
+    registry = discover(block or ())
+    for fault in registry.faults:
+        console.print(f"A plugin is left out. {fault}", style="yellow", markup=False)
+    return registry
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    # Rich falls back to 80 columns where there is no terminal; a log file has no such edge.
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160)
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,167 @@
+"""The base model: loaded once per process, frozen, and shared by every trial.
+
+A trial gets a copy of the module *structure* whose frozen parameters are the base's own tensors; only the head's are
+copied. A method may therefore rewrite the structure as it likes, and dropping the copy leaves the base as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from autopeft.architecture import describe
+from autopeft.exceptions import ModelError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from autopeft.method import ModelSpec, Params, PeftMethod
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen model with a head, its tokenizer and its description."""
+
+    module: nn.Module
+    tokenizer: Any
+    spec: ModelSpec
+
+    @functools.cached_property
+    def skeleton(self) -> nn.Module:
+        """The same model with every tensor on the meta device."""
+        memo: dict[int, Any] = {}
+        for parameter in self.module.parameters():
+            memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+        for buffer in self.module.buffers():
+            memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        return copy.deepcopy(self.module, memo)
+
+    def copy(self, *, meta: bool = False) -> nn.Module:
+        """A private structure over the shared frozen tensors, with its own head."""
+        source = self.skeleton if meta else self.module
+        own = {id(p) for name in self.spec.head for p in source.get_submodule(name).parameters()}
+        memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
+        return copy.deepcopy(source, memo)
+
+
+def load(
+    location: Path | str,
+    *,
+    auto_class: str,
+    task: str,
+    peft_task_type: str,
+    seed: int,
+    trust_remote_code: bool = False,
+    config_overrides: Mapping[str, Any] | None = None,
+) -> BaseModel:
+    """Load a pretrained model with a freshly drawn head, frozen, in float32 on the CPU.
+
+    Args:
+        location: a local folder (never leaves the machine) or a hub id.
+        auto_class: the transformers class that puts on the head, such as ``AutoModelForSequenceClassification``.
+        task: the task kind of the study file.
+        peft_task_type: peft's name for it.
+        seed: of the head's initial values.
+        trust_remote_code: run code that the model brings; off unless the study file says so.
+        config_overrides: such as ``id2label``.
+
+    Raises:
+        ModelError: no model there, one that this class cannot load, or weights that are not safetensors.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    local = isinstance(location, Path)
+    if local and not (Path(location) / "config.json").is_file():
+        raise ModelError(
+            f"[model] name_or_path must be a Hugging Face model folder, but {location} holds no config.json; "
+            "give the folder that save_pretrained() wrote, or a hub id."
+        )
+    options = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
+        with seeded(seed):
+            module, report = getattr(transformers, auto_class).from_pretrained(
+                location,
+                use_safetensors=True,  # no pickle from strangers
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
+                **(config_overrides or {}),
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"[model] name_or_path: {location} cannot be loaded as {auto_class}: {reason}") from error
+    _ensure_padding(tokenizer, module)
+    module.requires_grad_(False)
+    return BaseModel(module, tokenizer, describe(module, task, peft_task_type, sorted(report["missing_keys"])))
+
+
+def attach(
+    base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0, meta: bool = False
+) -> nn.Module:
+    """Put a method's add-on on a private copy of the base model; exactly the add-on and the head require gradients.
+
+    Raises:
+        PluginError: the method returned no module, or one with nothing of its own to train.
+    """
+    frozen = base.copy(meta=meta)
+    shared = {id(parameter) for parameter in frozen.parameters()}
+    with seeded(seed):
+        model = method.apply(frozen, params, base.spec)
+    if not isinstance(model, nn.Module):
+        raise PluginError(f'method "{method.name}": apply() must return a torch module, but returned {model!r}.')
+    _own_trained_base_parameters(model, shared)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise PluginError(f'method "{method.name}": apply() left nothing to train; add-on parameters need gradients.')
+    _train_head(model, base.spec.head)
+    return model
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name, each once."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers drawn from `seed` inside, and as they were afterwards."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        yield
+
+
+def _own_trained_base_parameters(model: nn.Module, shared: set[int]) -> None:
+    """Give the model its own copy of every base parameter that the method trains (BitFit's biases, for one)."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.requires_grad and id(parameter) in shared:
+                parameter.requires_grad_(False)
+                setattr(module, name, nn.Parameter(parameter.detach().clone()))
+
+
+def _train_head(model: nn.Module, head: tuple[str, ...]) -> None:
+    """Train the head, unless the method put a trainable copy in its place (peft's `modules_to_save`)."""
+    trained = [f".{name}." for name in trainable(model)]
+    for name, parameter in model.named_parameters():
+        path = f".{name}."
+        for module in head:
+            if f".{module}." in path and not any(f".{module}." in other for other in trained):
+                parameter.requires_grad_(True)
+
+
+def _ensure_padding(tokenizer: Any, module: nn.Module) -> None:
+    """Causal models often name no padding token; classification needs one to find each row's last token."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if getattr(module.config, "pad_token_id", None) is None:
+        module.config.pad_token_id = tokenizer.pad_token_id

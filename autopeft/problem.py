@@ -1,0 +1,138 @@
+"""Everything a study file stands for, made ready: rows as tokens, the base model, the folds, the space, the budget."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from autopeft import data, model, tasks
+from autopeft.admission import Appraiser
+from autopeft.budget import Budget
+from autopeft.candidate import CandidateSpace
+from autopeft.cross_validation import Fold, split
+from autopeft.exceptions import MethodError, SpecError
+from autopeft.memory import supports_bfloat16
+from autopeft.spec import FIXED_SEARCH_KEYS, locate
+from autopeft.tasks.metrics import scorer
+from autopeft.training import Device
+
+if TYPE_CHECKING:
+    from autopeft.data import StudyData
+    from autopeft.model import BaseModel
+    from autopeft.registry import Registry
+    from autopeft.spec import StudySpec
+    from autopeft.tasks import Encoded, TaskKind
+
+LONGEST_INPUT = 512
+"""Where [model] max_length says nothing: the model's own limit, but at most this many tokens."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A study's givens, all of them fixed before the first trial.
+
+    `train` and `test` are encoded once; `refused` holds the methods left out with the reason.
+    """
+
+    spec: StudySpec
+    task: TaskKind
+    rows: StudyData
+    base: BaseModel
+    train: Encoded
+    test: Encoded
+    folds: tuple[Fold, ...]
+    device: Device
+    space: CandidateSpace
+    budget: Budget
+    refused: dict[str, str]
+    max_length: int
+
+    @functools.cached_property
+    def appraiser(self) -> Appraiser:
+        """Says what a candidate would need, at the longest batch the rows give."""
+        return Appraiser(self.base, self.task, self.device, self.train.lengths, tuple(self.train.columns))
+
+    @classmethod
+    def from_spec(cls, spec: StudySpec, registry: Registry) -> Problem:
+        """Read the data, load the model, and settle which methods are in.
+
+        Raises:
+            UserInputError: whatever the study file, the data or the model lack, in one sentence.
+        """
+        task = tasks.get(spec.task.kind)
+        scorer(spec.validation.metric)  # an unknown metric must not wait for the first rung to be refused
+        wanted = {name: registry[name] for name in _wanted(spec, registry)}
+        rows = data.load(spec, task.inputs)
+        base = model.load(
+            locate(spec.model.name_or_path, spec.folder),
+            auto_class=task.auto_class,
+            task=task.kind,
+            peft_task_type=task.peft_task_type,
+            seed=spec.seed,
+            trust_remote_code=spec.model.trust_remote_code,
+            config_overrides=task.config_overrides(rows.labels),
+        )
+        support = {name: method.supports(base.spec) for name, method in wanted.items()}
+        for name, method in wanted.items():
+            if method.tasks and task.kind not in method.tasks:
+                support[name] = type(support[name])(f"it does not support the task {task.kind}.")
+        refused = {name: answer.reason for name, answer in support.items() if not answer}
+        methods = [method for name, method in wanted.items() if name not in refused]
+        if not methods or (spec.search.methods and refused):
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
+            raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
+        space = CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS)
+        max_length = _max_length(spec, base)
+        train = task.encode(rows.train, base.tokenizer, rows.labels, max_length)
+        device = _device(spec)
+        base.module.to(device.type)
+        groups = rows.train["group"].tolist() if "group" in rows.train else None
+        budget = Budget(spec.budget.max_trainable_params_of(base.spec.num_parameters), spec.budget.max_gpu_memory)
+        return cls(
+            spec=spec,
+            task=task,
+            rows=rows,
+            base=base,
+            train=train,
+            test=task.encode(rows.test, base.tokenizer, rows.labels, max_length),
+            folds=tuple(split(train.labels, groups, spec.validation.folds, spec.seed)),
+            device=device,
+            space=space,
+            budget=budget,
+            refused=refused,
+            max_length=max_length,
+        )
+
+    @property
+    def all_rows(self) -> np.ndarray:
+        """Positions of every training row."""
+        return np.arange(len(self.train))
+
+
+def _wanted(spec: StudySpec, registry: Registry) -> list[str]:
+    names = spec.search.methods or [name for name in registry.methods if name not in spec.search.exclude]
+    if not names:
+        raise MethodError("a search needs at least one method, but no plugin provides any; see `autopeft methods`.")
+    return sorted(set(names))
+
+
+def _max_length(spec: StudySpec, base: BaseModel) -> int:
+    limits = [base.tokenizer.model_max_length, getattr(base.module.config, "max_position_embeddings", LONGEST_INPUT)]
+    limit = min(limits)
+    wanted = spec.model.max_length or min(LONGEST_INPUT, limit)
+    if wanted > limit:
+        raise SpecError(f"`max_length` in [model] must be at most the model's own limit of {limit}, but got {wanted}.")
+    return int(wanted)
+
+
+def _device(spec: StudySpec) -> Device:
+    """The GPU where there is one; bfloat16 matrix products where the device computes them natively."""
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    native = supports_bfloat16(kind)
+    if spec.model.dtype == "bfloat16" and not native:
+        raise SpecError(f'`dtype` in [model] is "bfloat16", which this {kind} does not compute natively; use "auto".')
+    return Device(kind, torch.bfloat16 if native and spec.model.dtype != "float32" else None)

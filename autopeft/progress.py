@@ -1,0 +1,187 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.spec import format_bytes
+
+if TYPE_CHECKING:
+    from autopeft.budget import Budget, Usage
+    from autopeft.candidate import Candidate
+    from autopeft.cross_validation import Rung
+    from autopeft.record import TrialRecord
+
+SHOWN_TRIALS = 12
+STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "INFEASIBLE": "dim", "FAIL": "red"}
+
+
+class Progress(Protocol):
+    """Told what happens as it happens. Used as a context manager around the search."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def say(self, text: str) -> None:
+        """Something worth a sentence."""
+
+    def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
+        """A trial was admitted and starts; `done` of `wanted` have ended before it."""
+
+    def rung(self, number: int, rung: Rung) -> None:
+        """All folds of the trial ended an epoch."""
+
+    def finished(self, record: TrialRecord) -> None:
+        """A trial ended, or was refused."""
+
+
+class PlainProgress:
+    """One line per event: what a log file wants."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.clock = Clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Print the sentence."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
+        """Print where the study stands and what starts."""
+        self.clock.start(done, wanted)
+        self.say(f"[{done + 1}/{wanted}] trial {number}: {candidate} ({_needs(usage, budget)}){self.clock.left()}")
+
+    def rung(self, number: int, rung: Rung) -> None:
+        """Print the folds' scores."""
+        folds = " ".join(f"{score:.4f}" for score in rung.scores)
+        self.say(f"    epoch {rung.epoch}: mean {rung.mean:.4f}  folds {folds}")
+
+    def finished(self, record: TrialRecord) -> None:
+        """Print how the trial ended."""
+        self.clock.finish(record)
+        score = f" {record.score:.4f}" if record.score is not None else ""
+        reason = f": {record.reason}" if record.reason else ""
+        self.say(f"    trial {record.number} {record.state}{score} in {record.seconds:.1f} s{reason}")
+
+
+class LiveProgress:
+    """The last trials in a table that grows in place, the best so far, and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.clock = Clock()
+        self.rows: deque[TrialRecord] = deque(maxlen=SHOWN_TRIALS)
+        self.refused = 0
+        self.best: TrialRecord | None = None
+        self.current = ""
+        self.folds = ""
+        self.live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def say(self, text: str) -> None:
+        """Print the sentence above the table."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
+        """Show the running trial."""
+        self.clock.start(done, wanted)
+        self.current = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(usage, budget)}"
+        self.folds = "first epoch"
+
+    def rung(self, number: int, rung: Rung) -> None:
+        """Show the folds' scores."""
+        self.folds = f"epoch {rung.epoch}: mean {rung.mean:.4f}, folds {' '.join(f'{s:.4f}' for s in rung.scores)}"
+
+    def finished(self, record: TrialRecord) -> None:
+        """Add the trial to the table; refused proposals are only counted."""
+        self.clock.finish(record)
+        if record.state == "INFEASIBLE":
+            self.refused += 1
+            return
+        self.rows.append(record)
+        better = self.best is None or (record.score or 0.0) > (self.best.score or 0.0)
+        if record.complete and better:
+            self.best = record
+
+    def _render(self) -> RenderableType:
+        table = Table("trial", "state", "score", "folds", "params", "memory", "seconds", box=None, pad_edge=False)
+        for record in self.rows:
+            table.add_row(
+                f"{record.number} {record.name}",
+                Text(record.state.lower(), STYLES.get(record.state, "")),
+                "–" if record.score is None else f"{record.score:.4f}",
+                " ".join(f"{score:.3f}" for score in record.fold_scores),
+                f"{record.trainable_params:,}",
+                format_bytes(record.measured_memory) if record.measured_memory else "–",
+                f"{record.seconds:.0f}",
+            )
+        best = f"best so far: {self.best.score:.4f}, trial {self.best.number} {self.best.name}" if self.best else ""
+        refused = f"{self.refused} proposals over the budget" if self.refused else ""
+        footer = "\n".join(filter(None, (self.current, self.folds + self.clock.left(), best, refused)))
+        return Group(table, Text(footer, style="bold"))
+
+
+class Clock:
+    """Time left, from how long trials have taken so far."""
+
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        self.done = self.wanted = 0
+        self.since = time.monotonic()
+
+    def start(self, done: int, wanted: int) -> None:
+        """A trial starts."""
+        self.done, self.wanted, self.since = done, wanted, time.monotonic()
+
+    def finish(self, record: TrialRecord) -> None:
+        """A trial ended."""
+        if record.seconds:
+            self.took.append(record.seconds)
+
+    def left(self) -> str:
+        """About how long the trials to come will take; empty before the first has ended."""
+        if not self.took:
+            return ""
+        mean = sum(self.took) / len(self.took)
+        seconds = max(0.0, mean * (self.wanted - self.done) - (time.monotonic() - self.since))
+        minutes, seconds = divmod(round(seconds), 60)
+        return f" · about {minutes} min {seconds:02d} s left"
+
+
+def make_progress(console: Console) -> Progress:
+    """Live on a terminal, plain lines elsewhere."""
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+
+
+def _needs(usage: Usage, budget: Budget) -> str:
+    """Params and memory a trial uses, and their share of the budget."""
+    params = f"{usage.trainable_params:,} params"
+    if budget.max_trainable_params:
+        params += f" = {usage.trainable_params / budget.max_trainable_params:.0%} of budget"
+    memory = format_bytes(usage.memory.peak)
+    if budget.max_gpu_memory:
+        memory += f" = {usage.memory.peak / budget.max_gpu_memory:.0%} of budget"
+    return f"{params}, {memory}"

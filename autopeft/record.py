@@ -1,0 +1,84 @@
+"""A trial as it is shown and reported, read back from the Optuna study: the one source every view shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from autopeft.objective import COMPLETE, INFEASIBLE, Outcome
+
+if TYPE_CHECKING:
+    import optuna
+
+    from autopeft.budget import Usage
+    from autopeft.method import ParamValue
+
+RECORD = "record"
+"""The user attribute of an Optuna trial that holds its record."""
+
+INTERRUPTED = "INTERRUPTED"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial. Memory in bytes, time in seconds; None where there is no value (an infeasible trial has no score)."""
+
+    number: int
+    name: str
+    method: str
+    state: str
+    reason: str
+    score: float | None
+    fold_scores: tuple[float, ...]
+    curve: tuple[float, ...]
+    epochs: int
+    trainable_params: int
+    saved_params: int
+    predicted_memory: int | None
+    measured_memory: int | None
+    seconds: float
+    params: dict[str, ParamValue] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage, outcome: Outcome) -> TrialRecord:
+        """The record of a trial that has just ended."""
+        known = outcome.state != INFEASIBLE or "memory" in vars(usage)
+        return cls(
+            number=number,
+            name=name,
+            method=str(params["method"]),
+            state=outcome.state,
+            reason=outcome.reason,
+            score=outcome.score,
+            fold_scores=outcome.rungs[-1].scores if outcome.rungs else (),
+            curve=tuple(rung.mean for rung in outcome.rungs),
+            epochs=epochs,
+            trainable_params=usage.trainable_params,
+            saved_params=usage.saved_params,
+            predicted_memory=usage.memory.peak if known else None,
+            measured_memory=outcome.measured_memory,
+            seconds=round(outcome.seconds, 3),
+            params=params,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether it trained to its end, and so may win."""
+        return self.state == COMPLETE
+
+
+def records(study: optuna.Study) -> list[TrialRecord]:
+    """Every trial that ended, in order; those interrupted are left out, since they run again."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        content = trial.user_attrs.get(RECORD)
+        if content is not None:
+            content = {**content, "fold_scores": tuple(content["fold_scores"]), "curve": tuple(content["curve"])}
+            found.append(TrialRecord(**content))
+    return found
+
+
+def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
+    """Complete trials, the best first; of equal scores the one that trains fewer parameters."""
+    complete = [record for record in found if record.complete and record.score is not None]
+    return sorted(complete, key=lambda record: (-(record.score or 0.0), record.trainable_params, record.number))

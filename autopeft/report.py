@@ -1,0 +1,97 @@
+"""The leaderboard: which method won, and why each other candidate lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.record import INFEASIBLE, TrialRecord, ranked
+from autopeft.spec import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.winner import TestScores
+
+SHOWN_REFUSED = 3
+
+
+def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
+    """Every trial that trained: complete ones by score, then pruned, then failed; a few of those refused.
+
+    A pruned trial's score is from an earlier epoch than a complete one's, so it stands apart and says so.
+    """
+    table = Table(title="Trials", title_justify="left", caption_justify="left")
+    for column, justify in (
+        ("rank", "right"), ("trial", "right"), ("candidate", "left"), (f"mean {metric}", "right"),
+        ("± folds", "right"), ("state", "left"), ("trained", "right"), ("saved", "right"), ("memory", "right"),
+        ("seconds", "right"),
+    ):  # fmt: skip
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    complete = ranked(list(found))
+    others = [record for record in found if not record.complete and record.state != INFEASIBLE]
+    refused = [record for record in found if record.state == INFEASIBLE]
+    for rank, record in enumerate(complete, 1):
+        table.add_row(str(rank), *_cells(record), style="bold green" if rank == 1 else None)
+    for record in sorted(others, key=lambda record: (record.state != "PRUNED", -(record.score or 0.0))):
+        table.add_row("–", *_cells(record), style="dim")
+    for record in refused[:SHOWN_REFUSED]:
+        table.add_row("–", *_cells(record), style="dim")
+    if refused:
+        table.caption = f"{len(refused)} proposals were over the budget and were not trained."
+    return table
+
+
+def by_method(found: Sequence[TrialRecord]) -> Table:
+    """One row per method: how its trials ended and its best score."""
+    table = Table("method", "best", "complete", "pruned", "failed", "over budget", title="Methods", title_justify="left")
+    best = {record.method: record for record in reversed(ranked(list(found)))}
+    for method in sorted({r.method for r in found}, key=lambda m: -((best[m].score or 0.0) if m in best else -1.0)):
+        states = [record.state for record in found if record.method == method]
+        table.add_row(
+            method,
+            f"{best[method].score:.4f}" if method in best else "–",
+            *(str(states.count(state)) for state in ("COMPLETE", "PRUNED", "FAIL", INFEASIBLE)),
+        )
+    return table
+
+
+def test_table(best: TrialRecord, test: TestScores, metric: str) -> Table:
+    """The held-out scores: the winner beside what needs no search."""
+    table = Table("on the held-out rows", metric, "", title="Test", title_justify="left")
+    table.add_row(f"winner: {best.name}", f"{test.winner:.4f}", "", style="bold green")
+    for method, score in test.defaults.items():
+        table.add_row(f"untuned default of {method}", "–" if score is None else f"{score:.4f}", test.notes.get(method, ""))
+    table.add_row("majority class", f"{test.baseline:.4f}", "")
+    return table
+
+
+def summary(
+    found: Sequence[TrialRecord], best: TrialRecord, test: TestScores, metric: str, winner_folder: str
+) -> RenderableType:
+    """All of it, for the end of a run."""
+    saved = Text(f"Winner saved to {winner_folder}", no_wrap=True)
+    return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), saved)
+
+
+def _cells(record: TrialRecord) -> tuple[str, ...]:
+    spread = ""
+    if record.fold_scores:
+        spread = f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}"
+    state = record.state.lower()
+    if record.state != "COMPLETE":
+        state += f" at epoch {len(record.curve)} of {record.epochs}" if record.curve else f": {record.reason}"
+    return (
+        str(record.number),
+        record.name,
+        "–" if record.score is None else f"{record.score:.4f}",
+        spread,
+        state,
+        f"{record.trainable_params:,}",
+        f"{record.saved_params:,}",
+        format_bytes(record.measured_memory) if record.measured_memory else "–",
+        f"{record.seconds:.0f}",
+    )

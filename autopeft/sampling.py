@@ -1,0 +1,43 @@
+"""The sampler and the pruner of a study."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import optuna
+
+from autopeft.cross_validation import derive_seed
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line per trial would say less than ours
+
+
+def make_sampler(seed: int, number: int, trials: int) -> BaseSampler:
+    """TPE for trial `number`: multivariate, and grouped so that each method's dimensions are modelled together.
+
+    Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
+    what an uninterrupted one would have drawn.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            multivariate=True,
+            group=True,
+            seed=derive_seed(seed, number),
+            n_startup_trials=min(10, max(4, trials // 3)),
+        )
+
+
+def make_pruner(name: str, max_epochs: int) -> BasePruner:
+    """The pruner a study file names; one step is one epoch of all folds."""
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max_epochs, reduction_factor=3)
+    if name == "successive_halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=3)
+    return optuna.pruners.NopPruner()

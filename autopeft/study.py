@@ -1,0 +1,265 @@
+"""The search: ask the sampler, admit or refuse, train, tell, log; then refit the winner and score it once.
+
+Everything a later start of the same study needs is in its Optuna store, so a study that was stopped at any moment
+goes on where it was, and a finished one only shows its result.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import TrialState
+
+from autopeft import environment
+from autopeft.admission import require_room
+from autopeft.candidate import Candidate
+from autopeft.exceptions import SpecError, StudyError
+from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
+from autopeft.problem import Problem
+from autopeft.record import INTERRUPTED, RECORD, TrialRecord, ranked, records
+from autopeft.sampling import make_pruner, make_sampler
+from autopeft.spec import changes
+from autopeft.tracking import Tracker
+from autopeft.winner import TestScores, crown
+
+if TYPE_CHECKING:
+    from autopeft.cross_validation import Rung
+    from autopeft.progress import Progress
+    from autopeft.registry import Registry
+    from autopeft.spec import StudySpec
+
+MAX_SAME_FAILURES = 3
+MAX_REFUSED_IN_A_ROW = 200
+MAY_CHANGE = ("search.trials", "search.timeout", "tracking.uri", "output")
+"""Settings that a study may be resumed with changed; any other change would mix two searches in one."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished study: its trials, the best of them, and the scores on the held-out rows."""
+
+    name: str
+    metric: str
+    records: list[TrialRecord]
+    best: TrialRecord
+    test: TestScores
+    winner_folder: str
+    tracking_uri: str
+
+
+def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
+    """Run a study to its end, or go on with one that was interrupted.
+
+    Raises:
+        UserInputError: the study file, the data or the model are wrong, or nothing fits the budget.
+        StudyError: trials keep failing for the same reason, or none completed.
+    """
+    problem = Problem.from_spec(spec, registry)
+    for note in problem.rows.notes:
+        progress.say(note)
+    for name, reason in problem.refused.items():
+        progress.say(f"{name} is left out: {reason}")
+    require_room(problem.space, problem.appraiser, problem.budget)
+    spec.output.mkdir(parents=True, exist_ok=True)
+    study = _open(problem)
+    with Tracker.open(spec.tracking.uri, spec.output, spec.name) as tracker:
+        tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
+        tracker.log_text(spec.to_toml(), "study.toml")
+        tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
+        tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
+        with progress:
+            Search(problem, study, tracker, progress).run()
+            best, test = _crown(problem, study, registry, progress)
+        result = Result(
+            name=spec.name,
+            metric=spec.validation.metric,
+            records=records(study),
+            best=best,
+            test=test,
+            winner_folder=str(spec.output / "winner"),
+            tracking_uri=tracker.uri,
+        )
+        tracker.log_result(result)
+    (spec.output / "result.json").write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+    return result
+
+
+class Search:
+    """The loop over trials."""
+
+    def __init__(self, problem: Problem, study: optuna.Study, tracker: Tracker, progress: Progress) -> None:
+        self.problem, self.study, self.tracker, self.progress = problem, study, tracker, progress
+        self.wanted = problem.spec.search.trials
+        timeout = problem.spec.search.timeout
+        self.deadline = time.monotonic() + timeout if timeout else None
+
+    def run(self) -> None:
+        """Draw and train candidates until as many trials ended as were asked for, or time is up."""
+        _recover(self.study)
+        refused = 0
+        while (done := self._done()) < self.wanted and not self._late():
+            number = len(records(self.study))
+            self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted)
+            trial = self.study.ask()
+            candidate = self.problem.space.suggest(trial)
+            record = self._run(trial, candidate, done)
+            refused = refused + 1 if record.state == INFEASIBLE else 0
+            if refused == MAX_REFUSED_IN_A_ROW:
+                self.progress.say(
+                    f"Stopped after {done} of {self.wanted} trials: the last {refused} proposals were all over the "
+                    f"budget ({record.reason}). Raise the limit in [budget], or narrow the space in [search]."
+                )
+                return
+            self._stop_if_failing()
+
+    def _run(self, trial: optuna.Trial, candidate: Candidate, done: int) -> TrialRecord:
+        """One trial, from admission to its record in Optuna and MLflow."""
+        usage = self.problem.appraiser(candidate)
+        for name, violation in self.problem.budget.violations(usage).items():
+            trial.set_constraint(name, violation)
+        run = self.tracker.trial(trial.number, str(candidate), candidate.flat)
+        refusal = self.problem.budget.reason(usage)
+        if refusal:
+            outcome = Outcome(INFEASIBLE, refusal)
+        else:
+            self.progress.started(trial.number, candidate, usage, self.problem.budget, done, self.wanted)
+
+            def stop(rung: Rung) -> str | None:
+                trial.report(rung.mean, rung.epoch)
+                run.log_rung(rung.epoch, rung.scores, rung.mean, rung.loss)
+                self.progress.rung(trial.number, rung)
+                if self._late():
+                    return "the study's timeout was reached"
+                return _prune_reason(trial, rung, candidate.hyper.epochs) if trial.should_prune() else None
+
+            outcome = run_trial(self.problem, candidate, stop)
+        record = TrialRecord.of(
+            trial.number, str(candidate), candidate.flat, candidate.hyper.epochs, usage, outcome
+        )
+        trial.set_user_attr(RECORD, asdict(record))
+        if outcome.state == COMPLETE:
+            self.study.tell(trial, record.score)
+        else:
+            self.study.tell(trial, state=TrialState.FAIL if outcome.state == FAIL else TrialState.PRUNED)
+        run.finish(record)
+        self.progress.finished(record)
+        return record
+
+    def _done(self) -> int:
+        """Trials that count: an over-budget proposal was never trained, so it does not."""
+        return sum(record.state in (COMPLETE, PRUNED, FAIL) for record in records(self.study))
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def _stop_if_failing(self) -> None:
+        recent = [record for record in records(self.study) if record.state != INFEASIBLE][-MAX_SAME_FAILURES:]
+        kinds = {Outcome(record.state, record.reason).kind_of_failure for record in recent}
+        if len(recent) == MAX_SAME_FAILURES and len(kinds) == 1 and recent[0].state == FAIL:
+            raise StudyError(
+                f"the last {MAX_SAME_FAILURES} trials all failed for the same reason: {recent[-1].reason} "
+                f"(the last one was {recent[-1].name}). Mend it and run the same command again: the trials that "
+                "finished are kept."
+            )
+
+
+def _open(problem: Problem) -> optuna.Study:
+    """The study's Optuna store, made on the first start and checked against the study file on every later one.
+
+    Raises:
+        SpecError: the file changed in a way that would mix two searches.
+    """
+    spec = problem.spec
+    study = optuna.create_study(
+        study_name=spec.name,
+        storage=f"sqlite:///{spec.output / 'study.db'}",
+        direction="maximize",
+        pruner=make_pruner(spec.search.pruner, problem.space.max_epochs),
+        load_if_exists=True,
+    )
+    now = {**spec.to_dict(), "methods_found": list(problem.space), "data_fingerprint": problem.rows.fingerprint}
+    if "given" not in study.user_attrs:
+        study.set_user_attr("study_id", uuid.uuid4().hex)
+        for part in problem.space.values():
+            study.enqueue_trial(part.default().flat)
+    else:
+        changed = [line for key, line in changes(study.user_attrs["given"], now).items() if key not in MAY_CHANGE]
+        if changed:
+            raise SpecError(
+                f'the study "{spec.name}" was begun with other settings: {"; ".join(changed)}. '
+                f"Put them back, give the study another `name`, or remove {spec.output} to start over."
+            )
+    study.set_user_attr("given", now)
+    return study
+
+
+def _recover(study: optuna.Study) -> None:
+    """Close the trials that an earlier process left running, and queue them to run again, once each."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(frozen.number, state=TrialState.FAIL)
+        if frozen.params:
+            study.enqueue_trial(frozen.params, user_attrs={"retry_of": frozen.number, "why": INTERRUPTED})
+
+
+def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
+    best = max(
+        (t.intermediate_values[rung.epoch] for t in trial.study.trials if rung.epoch in t.intermediate_values),
+        default=rung.mean,
+    )
+    return f"pruned after epoch {rung.epoch} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
+
+
+def _crown(
+    problem: Problem, study: optuna.Study, registry: Registry, progress: Progress
+) -> tuple[TrialRecord, TestScores]:
+    """Pick the winner and score it; a study that is finished already gives what it found then."""
+    found = ranked(records(study))
+    if not found:
+        raise StudyError("no trial completed, so there is no winner; give [search] more trials or a longer timeout.")
+    best = found[0]
+    folder = problem.spec.output / "winner"
+    earlier = study.user_attrs.get("test_scores")
+    if earlier and earlier["number"] == best.number and folder.is_dir():
+        return best, TestScores(**earlier["scores"])
+    candidate = problem.space.parse(best.params)
+    scores = crown(problem, candidate, folder, str(registry.origins[best.method]), progress.say)
+    study.set_user_attr("test_scores", {"number": best.number, "scores": asdict(scores)})
+    return best, scores
+
+
+def _description(problem: Problem) -> str:
+    methods = ", ".join(problem.space)
+    return f"Search over {methods} for {problem.task.kind} on {problem.spec.model.name_or_path}."
+
+
+def _givens(problem: Problem) -> dict[str, object]:
+    spec = problem.spec
+    return {
+        "model": spec.model.name_or_path,
+        "task": problem.task.kind,
+        "methods": ", ".join(problem.space),
+        "metric": spec.validation.metric,
+        "folds": len(problem.folds),
+        "seed": spec.seed,
+        "train_rows": len(problem.train),
+        "test_rows": len(problem.test),
+        "max_trainable_params": problem.budget.max_trainable_params,
+        "max_gpu_memory": problem.budget.max_gpu_memory,
+        "device": problem.device.type,
+        "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
+    }
+
+
+def _data_card(problem: Problem) -> dict[str, object]:
+    return {
+        "fingerprint": problem.rows.fingerprint,
+        "train_rows": len(problem.train),
+        "test_rows": len(problem.test),
+        "labels": list(problem.rows.labels),
+        "notes": list(problem.rows.notes),
+    }

@@ -1,0 +1,69 @@
+"""One label for one text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autopeft.tasks.base import Encoded, TaskKind
+from autopeft.tasks.metrics import scorer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+
+class TextClassification(TaskKind):
+    """Single-label classification of one text, or of as many as `inputs` names."""
+
+    kind = "text-classification"
+    peft_task_type = "SEQ_CLS"
+    auto_class = "AutoModelForSequenceClassification"
+    inputs = ("text",)
+
+    def config_overrides(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Name the classes and state that each row has one."""
+        return {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "problem_type": "single_label_classification",
+        }
+
+    def encode(self, frame: pd.DataFrame, tokenizer: Any, labels: Sequence[str], max_length: int) -> Encoded:
+        """Tokenise the input columns together, cut at `max_length` tokens."""
+        texts = [frame[name].tolist() for name in self.inputs]
+        tokens = tokenizer(*texts, truncation=True, max_length=max_length, padding=False)
+        padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}
+        columns = {name: tokens[name] for name in padding if name in tokens}
+        index = {label: position for position, label in enumerate(labels)}
+        encoded = [index[label] for label in frame["label"]] if "label" in frame else [0] * len(frame)
+        return Encoded(
+            columns={name: np.concatenate([np.asarray(row, np.int32) for row in rows]) for name, rows in columns.items()},
+            offsets=np.cumsum([0, *map(len, columns["input_ids"])]),
+            labels=np.asarray(encoded, np.int64),
+            padding={name: padding[name] for name in columns},
+        )
+
+    def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy of `outputs.logits` `[rows, classes]`, in float32."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs.logits.float(), batch["labels"])
+
+    def predict(self, outputs: Any) -> torch.Tensor:
+        """Class probabilities `[rows, classes]`, float32."""
+        logits: torch.Tensor = outputs.logits
+        return logits.float().softmax(dim=-1)
+
+    def score(self, metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+        """The metric of the most probable class of each row."""
+        return scorer(metric)(labels, predictions.argmax(axis=-1))
+
+    def baseline(self, metric: str, train: np.ndarray, test: np.ndarray) -> float:
+        """The metric of always answering the most frequent training label."""
+        return scorer(metric)(test, np.full_like(test, np.bincount(train).argmax()))
+
+
+TASK = TextClassification()

@@ -1,0 +1,169 @@
+"""Train one epoch, and evaluate: the two loops everything else is built around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from autopeft.exceptions import AutopeftError
+from autopeft.model import trainable
+from autopeft.search_space import Categorical, Float, Integer, SearchSpace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autopeft.tasks import Encoded, TaskKind
+
+TRAINING_SPACE = SearchSpace(
+    {
+        "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3),
+        "epochs": Integer(low=2, high=6, default=4),
+        "batch_size": Categorical(choices=(8, 16, 32), default=16),
+        "warmup_ratio": Float(low=0.0, high=0.2, default=0.06),
+        "weight_decay": Float(low=0.0, high=0.1, default=0.01),
+    }
+)
+"""The training dimensions every method is searched over; a method may override their ranges."""
+
+MAX_GRADIENT_NORM = 1.0
+EVALUATION_BATCH_SIZE = 64
+
+
+class DivergedError(AutopeftError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where to train, and in what precision the matrix products run (`autocast`; None is float32 throughout)."""
+
+    type: str
+    autocast: torch.dtype | None
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """The context a forward pass runs in."""
+        return torch.autocast(self.type, dtype=self.autocast) if self.autocast else nullcontext()
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """One point of the training dimensions. Learning rate: peak of a linear warm-up and linear decay to zero."""
+
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    warmup_ratio: float
+    weight_decay: float
+
+
+class Learner:
+    """What one fold owns of a model that all folds share: its trained tensors and its optimiser.
+
+    The folds of a trial take turns on one model. `take_turn` points the model's trainable parameters at this fold's
+    tensors, which costs nothing; the optimiser's state belongs to the learner, so it follows.
+    """
+
+    def __init__(self, model: nn.Module, hyper: Hyperparameters, rows: int) -> None:
+        self.model = model
+        self.parameters = list(trainable(model).values())
+        self.tensors = [parameter.detach().clone() for parameter in self.parameters]
+        self.optimizer = make_optimizer(model, hyper)
+        steps = hyper.epochs * -(-rows // hyper.batch_size)
+        warmup = round(hyper.warmup_ratio * steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: min((step + 1) / (warmup + 1), (steps - step) / max(1, steps - warmup)),
+        )
+
+    def take_turn(self) -> None:
+        """Make the shared model this fold's."""
+        for parameter, tensor in zip(self.parameters, self.tensors, strict=True):
+            parameter.data = tensor
+            parameter.grad = None
+
+
+def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; vectors (biases, norms) are not decayed."""
+    parameters = list(trainable(model).values())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": hyper.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=hyper.learning_rate)
+
+
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Mapping[str, torch.Tensor], task: TaskKind, device: Device
+) -> torch.Tensor:
+    """Forward, loss, backward, clip, update. Returns the batch's mean loss, detached, without waiting for it."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    with device.precision():
+        outputs = model(**inputs)
+    loss = task.loss(outputs, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), MAX_GRADIENT_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
+def train_epoch(
+    learner: Learner, data: Encoded, rows: np.ndarray, batch_size: int, task: TaskKind, device: Device, seed: int
+) -> float:
+    """One pass over `rows` in bucketed batches; returns the mean batch loss.
+
+    Raises:
+        DivergedError: the loss is no longer finite.
+    """
+    learner.take_turn()
+    learner.model.train()
+    torch.manual_seed(seed)  # dropout; each fold and epoch draws its own
+    total = torch.zeros((), device=device.type)
+    batches = list(bucketed(data.lengths[rows], batch_size, seed))
+    for chosen in batches:
+        batch = data.batch(rows[chosen], device.type)
+        total += training_step(learner.model, learner.optimizer, batch, task, device)
+        learner.schedule.step()
+    mean = float(total) / len(batches)  # the only wait for the device in an epoch
+    if not np.isfinite(mean):
+        raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")
+    return mean
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, data: Encoded, rows: np.ndarray, task: TaskKind, device: Device) -> np.ndarray:
+    """The task's predictions for `rows`, in their order: float32 `[rows, …]`."""
+    model.eval()
+    order = np.argsort(data.lengths[rows], kind="stable")
+    parts = []
+    for start in range(0, len(order), EVALUATION_BATCH_SIZE):
+        batch = data.batch(rows[order[start : start + EVALUATION_BATCH_SIZE]], device.type)
+        batch.pop("labels")
+        with device.precision():
+            outputs = model(**batch)
+        parts.append(task.predict(outputs))
+    predictions = torch.cat(parts).cpu().numpy()
+    return predictions[np.argsort(order, kind="stable")]
+
+
+def bucketed(lengths: np.ndarray, batch_size: int, seed: int, pool: int = 50) -> Iterator[np.ndarray]:
+    """Batches of rows of similar length, in an order drawn from `seed`: less padding, and still a shuffle.
+
+    Rows are shuffled, cut into pools of `pool` batches, sorted by length inside each, cut into batches, and the
+    batches shuffled. Yields int64 `[≤ batch_size]` positions into `lengths`; each position comes once.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(lengths))
+    span = batch_size * pool
+    batches = []
+    for start in range(0, len(order), span):
+        members = order[start : start + span]
+        members = members[np.argsort(lengths[members], kind="stable")]
+        batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    for position in generator.permutation(len(batches)):
+        yield batches[position]
