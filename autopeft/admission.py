@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from autopeft import memory
@@ -16,6 +14,9 @@ from autopeft.model import attach, trainable
 from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
     from torch import nn
 
     from autopeft.candidate import Candidate, CandidateSpace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,8 @@ from autopeft.spec import locate
 from autopeft.training import Device, evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
     from torch import nn
 
@@ -162,8 +163,6 @@ def _read_card(folder: Path) -> Card:
         content = json.loads((folder / CARD).read_text(encoding="utf-8"))
         return Card(**{**content, "labels": tuple(content["labels"])})
     except FileNotFoundError:
-        raise UserInputError(
-            f"{folder} holds no {CARD}; give the `winner` folder that `autopeft run` wrote."
-        ) from None
+        raise UserInputError(f"{folder} holds no {CARD}; give the `winner` folder that `autopeft run` wrote.") from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserInputError(f"{folder / CARD} cannot be read: {error}. Save the winner again.") from error

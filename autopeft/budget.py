@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autopeft.spec import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from autopeft.memory import MemoryEstimate
 
 

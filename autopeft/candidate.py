@@ -75,7 +75,11 @@ class CandidateSpace(Mapping[str, MethodSpace]):
 
     @classmethod
     def build(
-        cls, methods: Iterable[PeftMethod], spec: ModelSpec | None, overrides: Mapping[str, Any], fixed_keys: Iterable[str]
+        cls,
+        methods: Iterable[PeftMethod],
+        spec: ModelSpec | None,
+        overrides: Mapping[str, Any],
+        fixed_keys: Iterable[str],
     ) -> CandidateSpace:
         """The space of `methods` on a model, narrowed by the study file's [search] table.
 
@@ -101,7 +105,9 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         own, training = method.search_space(spec), TRAINING_SPACE.merged(method.training_space(spec))
         where = f"[search] {method.name}"
         if not isinstance(table, Mapping):
-            raise SpecError(f"{where} must be a table of dimensions, such as {method.name}.epochs = 3, but got {table!r}.")
+            raise SpecError(
+                f"{where} must be a table of dimensions, such as {method.name}.epochs = 3, but got {table!r}."
+            )
         for name in table:
             if name not in own and name not in training:
                 raise SpecError(f'"{name}" in {where} is no dimension; {nearest(name, {*own, *training})}')

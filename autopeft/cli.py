@@ -40,7 +40,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption."""
     spec = _spec(study)
     console = _console(stderr=as_json)
-    registry = _registry(block, console)
+    registry = _registry(block)
     from autopeft import report
     from autopeft.progress import make_progress
     from autopeft.study import run as run_study
@@ -62,7 +62,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
 def methods(as_json: AsJson = False, block: Block = None) -> None:
     """List the methods that were found: where each comes from, its tasks and its search space."""
     console = _console()
-    registry = _registry(block, console)
+    registry = _registry(block)
     rows = [
         {
             "name": name,
@@ -97,7 +97,7 @@ def plan(
     """Train nothing; show each method's dimensions, sampled candidates, and the share of its space in the budget."""
     spec = _spec(study)
     console = _console()
-    registry = _registry(block, _console(stderr=True))
+    registry = _registry(block)
     from autopeft import plan as planning
     from autopeft.problem import Problem
 
@@ -136,7 +136,9 @@ def predict(
     labels = [loaded.card.labels[index] for index in probabilities.argmax(axis=-1)]
     if as_json:
         for label, row in zip(labels, probabilities.tolist(), strict=True):
-            sys.stdout.write(json.dumps({"label": label, "scores": dict(zip(loaded.card.labels, row, strict=True))}) + "\n")
+            sys.stdout.write(
+                json.dumps({"label": label, "scores": dict(zip(loaded.card.labels, row, strict=True))}) + "\n"
+            )
         return
     out = pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).round(6)})
     out.to_csv(sys.stdout, index=False)
@@ -171,12 +173,12 @@ def _spec(study: Path) -> StudySpec:
     return StudySpec.from_file(study)
 
 
-def _registry(block: list[str] | None, console: Console) -> Registry:
+def _registry(block: list[str] | None) -> Registry:
     from autopeft.registry import discover
 
     registry = discover(block or ())
     for fault in registry.faults:
-        console.print(f"A plugin is left out. {fault}", style="yellow", markup=False)
+        _console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", markup=False)
     return registry
 
 

@@ -7,7 +7,6 @@ pruners apply unchanged.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ import numpy as np
 from autopeft.training import Device, Hyperparameters, Learner, evaluate, train_epoch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import nn
 
     from autopeft.tasks import Encoded, TaskKind

@@ -105,9 +105,7 @@ def load(
     return BaseModel(module, tokenizer, describe(module, task, peft_task_type, sorted(report["missing_keys"])))
 
 
-def attach(
-    base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0, meta: bool = False
-) -> nn.Module:
+def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0, meta: bool = False) -> nn.Module:
     """Put a method's add-on on a private copy of the base model; exactly the add-on and the head require gradients.
 
     Raises:

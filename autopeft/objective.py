@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ from autopeft.model import attach
 from autopeft.training import Learner, training_step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from autopeft.candidate import Candidate

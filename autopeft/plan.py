@@ -68,7 +68,9 @@ def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
     ]
     parts.append("Budget: " + (", ".join(filter(None, limits)) or "none"))
     for entry in plans:
-        space = Table("dimension", "range", title=f"{entry.name}: {entry.share:.0%} of its space fits", title_justify="left")
+        space = Table(
+            "dimension", "range", title=f"{entry.name}: {entry.share:.0%} of its space fits", title_justify="left"
+        )
         for name, text in entry.dimensions.items():
             space.add_row(name, text)
         table = Table("candidate", "trained", "saved", "predicted peak", "fits")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
@@ -15,6 +14,8 @@ from rich.text import Text
 from autopeft.spec import format_bytes
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from autopeft.budget import Budget, Usage
     from autopeft.candidate import Candidate
     from autopeft.cross_validation import Rung

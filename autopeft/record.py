@@ -40,7 +40,9 @@ class TrialRecord:
     params: dict[str, ParamValue] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage, outcome: Outcome) -> TrialRecord:
+    def of(
+        cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage, outcome: Outcome
+    ) -> TrialRecord:
         """The record of a trial that has just ended."""
         known = outcome.state != INFEASIBLE or "memory" in vars(usage)
         return cls(

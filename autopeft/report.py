@@ -47,7 +47,9 @@ def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
 
 def by_method(found: Sequence[TrialRecord]) -> Table:
     """One row per method: how its trials ended and its best score."""
-    table = Table("method", "best", "complete", "pruned", "failed", "over budget", title="Methods", title_justify="left")
+    table = Table(
+        "method", "best", "complete", "pruned", "failed", "over budget", title="Methods", title_justify="left"
+    )
     best = {record.method: record for record in reversed(ranked(list(found)))}
     for method in sorted({r.method for r in found}, key=lambda m: -((best[m].score or 0.0) if m in best else -1.0)):
         states = [record.state for record in found if record.method == method]
@@ -64,7 +66,9 @@ def test_table(best: TrialRecord, test: TestScores, metric: str) -> Table:
     table = Table("on the held-out rows", metric, "", title="Test", title_justify="left")
     table.add_row(f"winner: {best.name}", f"{test.winner:.4f}", "", style="bold green")
     for method, score in test.defaults.items():
-        table.add_row(f"untuned default of {method}", "–" if score is None else f"{score:.4f}", test.notes.get(method, ""))
+        table.add_row(
+            f"untuned default of {method}", "–" if score is None else f"{score:.4f}", test.notes.get(method, "")
+        )
     table.add_row("majority class", f"{test.baseline:.4f}", "")
     return table
 

@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 
 from autopeft import environment
 from autopeft.admission import require_room
-from autopeft.candidate import Candidate
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
 from autopeft.problem import Problem
@@ -28,6 +27,7 @@ from autopeft.tracking import Tracker
 from autopeft.winner import TestScores, crown
 
 if TYPE_CHECKING:
+    from autopeft.candidate import Candidate
     from autopeft.cross_validation import Rung
     from autopeft.progress import Progress
     from autopeft.registry import Registry
@@ -138,9 +138,7 @@ class Search:
                 return _prune_reason(trial, rung, candidate.hyper.epochs) if trial.should_prune() else None
 
             outcome = run_trial(self.problem, candidate, stop)
-        record = TrialRecord.of(
-            trial.number, str(candidate), candidate.flat, candidate.hyper.epochs, usage, outcome
-        )
+        record = TrialRecord.of(trial.number, str(candidate), candidate.flat, candidate.hyper.epochs, usage, outcome)
         trial.set_user_attr(RECORD, asdict(record))
         if outcome.state == COMPLETE:
             self.study.tell(trial, record.score)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from autopeft.model import trainable
 from autopeft.search_space import Categorical, Float, Integer, SearchSpace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from torch import nn
 
     from autopeft.tasks import Encoded, TaskKind
@@ -98,7 +99,11 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.Adam
 
 
 def training_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Mapping[str, torch.Tensor], task: TaskKind, device: Device
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, torch.Tensor],
+    task: TaskKind,
+    device: Device,
 ) -> torch.Tensor:
     """Forward, loss, backward, clip, update. Returns the batch's mean loss, detached, without waiting for it."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ from autopeft.objective import release_memory
 from autopeft.training import Learner, train_epoch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from autopeft.candidate import Candidate
@@ -50,9 +51,7 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     return model.eval()
 
 
-def crown(
-    problem: Problem, best: Candidate, folder: Path, origin: str, say: Callable[[str], None]
-) -> TestScores:
+def crown(problem: Problem, best: Candidate, folder: Path, origin: str, say: Callable[[str], None]) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
     The score is of exactly what the folder holds, in float32. The folder appears whole or not at all.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,8 @@ from autopeft.tasks.base import Encoded, TaskKind
 from autopeft.tasks.metrics import scorer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
     import torch
 
@@ -40,7 +41,9 @@ class TextClassification(TaskKind):
         index = {label: position for position, label in enumerate(labels)}
         encoded = [index[label] for label in frame["label"]] if "label" in frame else [0] * len(frame)
         return Encoded(
-            columns={name: np.concatenate([np.asarray(row, np.int32) for row in rows]) for name, rows in columns.items()},
+            columns={
+                name: np.concatenate([np.asarray(row, np.int32) for row in rows]) for name, rows in columns.items()
+            },
             offsets=np.cumsum([0, *map(len, columns["input_ids"])]),
             labels=np.asarray(encoded, np.int64),
             padding={name: padding[name] for name in columns},

@@ -1,1 +1,12 @@
+"""Prefix-tuning for autopeft, through peft."""
 
+from __future__ import annotations
+
+from autopeft import PeftMethod, hookimpl
+from autopeft_prefix_tuning.method import PrefixTuning
+
+
+@hookimpl
+def register_methods() -> list[PeftMethod]:
+    """Prefix-tuning."""
+    return [PrefixTuning()]

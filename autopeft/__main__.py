@@ -1,0 +1,5 @@
+"""`python -m autopeft` is the command `autopeft`."""
+
+from autopeft.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""Low-rank adaptation: a frozen linear map W becomes W + scale · B A, with only A and B trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ATTENTION = ("query", "key", "value", "qkv", "attention_output")
+FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
+GROUPS = {
+    "query_value": ("query", "value", "qkv"),  # Hu et al.'s choice; where the three are fused, the fused one
+    "attention": ATTENTION,
+    "feed_forward": FEED_FORWARD,
+    "all_linear": ATTENTION + FEED_FORWARD,
+}
+"""The names `target_modules` takes, with the roles each stands for."""
+
+
+class Lora(PeftMethod):
+    """LoRA on one of four groups of linear maps, scaled by lora_alpha / r, or by lora_alpha / √r with `use_rslora`.
+
+    The groups are resolved to full module names from the model's description, so no table of model types is needed.
+    """
+
+    name = "lora"
+    paper = "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732"
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Any model with linear maps in its transformer layers."""
+        if targets(spec):
+            return Support()
+        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+
+    def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Rank, scale, targets and dropout; target groups that coincide on this model are offered once."""
+        groups = tuple(targets(spec) if spec else GROUPS)
+        return SearchSpace(
+            {
+                "r": Integer(low=1, high=64, default=8, log=True),
+                "lora_alpha": Integer(low=1, high=128, default=16, log=True),
+                "target_modules": Categorical(choices=groups, default=groups[0]),
+                "lora_dropout": Float(low=0.0, high=0.3, default=0.05),
+                "use_rslora": Categorical(choices=(False, True), default=False),
+            }
+        )
+
+    def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Learning rates some ten times those of full fine-tuning."""
+        return SearchSpace({"learning_rate": Float(low=1e-4, high=1e-2, default=1e-3, log=True)})
+
+    def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
+        """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""
+        from peft import LoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
+
+        names = targets(spec)[str(params["target_modules"])]
+        config = LoraConfig(
+            **{**params, "target_modules": list(names)},
+            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            modules_to_save=list(spec.head),
+            task_type=spec.peft_task_type,
+        )
+        wrapped: nn.Module = get_peft_model(model, config)
+        return wrapped
+
+
+def targets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """The groups this model has, each with its modules' full names; of two that are equal, the first."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for group, roles in GROUPS.items():
+        names = spec.modules(*roles)
+        if names and names not in groups.values():
+            groups[group] = names
+    return groups
