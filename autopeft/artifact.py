@@ -14,7 +14,7 @@ import torch
 from autopeft import model as models
 from autopeft import registry, tasks
 from autopeft.exceptions import DataError, UserInputError
-from autopeft.spec import locate
+from autopeft.locate import locate
 from autopeft.training import Device, evaluate
 
 if TYPE_CHECKING:

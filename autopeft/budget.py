@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.spec import format_bytes
+from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

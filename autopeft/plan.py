@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from autopeft.spec import format_bytes
+from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from autopeft.budget import Budget

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.spec import format_bytes
+from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.record import INFEASIBLE, TrialRecord, ranked
-from autopeft.spec import format_bytes
+from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, logging
+
+from autopeft.architecture import describe
+from autopeft.model import BaseModel
 
 VOCABULARY = 64
 PAD, FIRST_WORD = 1, 4
@@ -59,3 +63,10 @@ def batch(rows: int = 6, length: int = 12, num_labels: int = 3, seed: int = 0) -
     input_ids = input_ids.where(attention_mask.bool(), torch.tensor(PAD))
     labels = torch.randint(num_labels, (rows,), generator=generator)
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+@functools.cache
+def tiny_base(model_type: str) -> BaseModel:
+    """`tiny(model_type)` as the host holds it, with no tokenizer; shared, since `attach` works on private copies."""
+    module = tiny(model_type)
+    return BaseModel(module, None, describe(module, "text-classification", "SEQ_CLS"))

@@ -50,7 +50,7 @@ class Lora(PeftMethod):
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Learning rates some ten times those of full fine-tuning."""
-        return SearchSpace({"learning_rate": Float(low=1e-4, high=1e-2, default=1e-3, log=True)})
+        return SearchSpace({"learning_rate": Float(low=1e-4, high=1e-2, default=3e-3, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""

@@ -1,0 +1,57 @@
+"""Find what a study file refers to: a file of an installed package, a local path, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from autopeft.exceptions import UserInputError
+
+PACKAGE = "package:"
+HUB_ID = re.compile(r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$")
+FILE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".toml", ".txt", ".arrow")
+
+
+class NotFoundError(UserInputError):
+    """A reference in a study file leads nowhere."""
+
+
+def locate(reference: str, folder: Path) -> Path | str:
+    """The local path that `reference` means, or `reference` itself where it can only be a hub id.
+
+    Args:
+        reference: ``package:name/inner/path`` (found without importing the package), a path (relative ones start at
+            `folder`), or a hub id such as ``org/name``.
+        folder: where the study file is.
+
+    Raises:
+        NotFoundError: no such package or file, and no hub id either.
+    """
+    if reference.startswith(PACKAGE):
+        return _in_package(reference)
+    path = Path(reference).expanduser()
+    path = path if path.is_absolute() else folder / path
+    if path.exists():
+        return path
+    if HUB_ID.match(reference) and not reference.lower().endswith(FILE_SUFFIXES):
+        return reference
+    raise NotFoundError(f'"{reference}" must be an existing path, `package:…` or a hub id, but {path} does not exist.')
+
+
+def _in_package(reference: str) -> Path:
+    name, _, inner = reference.removeprefix(PACKAGE).partition("/")
+    try:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFoundError(
+            f'"{reference}" names the package {name!r}, which is not installed; '
+            f"install it (pip install {name.replace('_', '-')}), or give a path."
+        )
+    candidates = [Path(root) / inner for root in spec.submodule_search_locations]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise NotFoundError(f'"{reference}" must exist inside the package {name!r}, but {candidates[0]} does not.')

@@ -1,0 +1,64 @@
+"""Studies that tests run: on a tiny encoder written to disk, or on the real packaged one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.tiny_models import tiny
+
+WORDS = [f"w{i}" for i in range(59)]
+
+TINY_STUDY = """
+name = "tiny"
+[model]
+name_or_path = "model"
+[task]
+kind = "text-classification"
+[data]
+train = "rows.csv"
+[search]
+trials = 4
+epochs = 2
+batch_size = 8
+[validation]
+folds = 2
+"""
+
+
+def autopeft(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "autopeft", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A tiny BERT with its tokenizer, as `save_pretrained` writes them."""
+    from transformers import BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tiny("bert").save_pretrained(folder)
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
+    BertTokenizerFast(vocab=str(vocabulary), model_max_length=64).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_study(tmp_path, tiny_model) -> Path:
+    """A folder with `study.toml`, the tiny model, and `rows.csv`: 60 texts, three labels told apart by one word."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(["no", "maybe", "yes"], 20)
+    texts = [
+        " ".join([*generator.choice(WORDS[10:], generator.integers(3, 9)), WORDS["nmy".index(label[0])]])
+        for label in labels
+    ]
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "rows.csv", index=False)
+    (tmp_path / "model").symlink_to(tiny_model)
+    (tmp_path / "study.toml").write_text(TINY_STUDY)
+    return tmp_path / "study.toml"

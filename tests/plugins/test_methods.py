@@ -1,0 +1,152 @@
+"""What every method must hold on every model family that it supports."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+from autopeft_adapter import Adapter
+from autopeft_lora import Lora
+from autopeft_prefix_tuning import PrefixTuning
+from peft import PeftModel
+from tiny_models import FAMILIES, batch, tiny_base
+
+from autopeft.model import attach, trainable
+
+METHODS = {method.name: method for method in (Adapter(), Lora(), PrefixTuning())}
+NO_PREFIX = {"distilbert", "deberta-v2", "albert", "modernbert"}
+PAIRS = [(m, f) for m in METHODS for f in FAMILIES if m != "prefix_tuning" or f not in NO_PREFIX]
+
+
+def default(name, family, **changes):
+    """The method at its defaults on a tiny model of that family."""
+    base, method = tiny_base(family), METHODS[name]
+    meta = changes.pop("meta", False)
+    params = {**method.search_space(base.spec).defaults(), **changes}
+    return attach(base, method, params, meta=meta)
+
+
+def logits(model, rows):
+    with torch.no_grad():
+        return model.eval()(**rows).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", METHODS)
+def test_supports_what_it_promises_and_says_why_not(name, family):
+    support = METHODS[name].supports(tiny_base(family).spec)
+    assert bool(support) == ((name, family) in PAIRS)
+    if not support:
+        assert "past_key_values" in support.reason
+        assert tiny_base(family).spec.architecture in support.reason
+
+
+def test_refuses_models_it_finds_no_place_in():
+    spec = tiny_base("bert").spec
+    empty = dataclasses.replace(spec, linears=())
+    assert "feed-forward" in Adapter().supports(empty).reason
+    assert "linear map" in Lora().supports(empty).reason
+    two_stacks = dataclasses.replace(spec, layers=("encoder.block.0", "decoder.block.0"))
+    assert "several stacks" in PrefixTuning().supports(two_stacks).reason
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_counts_the_same_without_weights(name, family):
+    real, meta = default(name, family), default(name, family, meta=True)
+    assert {n: p.shape for n, p in trainable(meta).items()} == {n: p.shape for n, p in trainable(real).items()}
+    assert {tensor.device.type for tensor in (*meta.parameters(), *meta.buffers())} == {"meta"}
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_starts_from_the_base_models_output(name, family):
+    rows = batch()
+    change = (logits(default(name, family), rows) - logits(tiny_base(family).module, rows)).abs().max()
+    if name == "prefix_tuning":  # a random prefix is seen by every layer at once
+        assert change > 1e-3
+    else:
+        assert change == 0
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_learns_with_the_add_on_and_the_head_alone(name, family):
+    base, model, rows = tiny_base(family), default(name, family), batch()
+    before = {key: tensor.clone() for key, tensor in base.module.state_dict().items()}
+    start = {key: parameter.detach().clone() for key, parameter in trainable(model).items()}
+    optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        losses.append(model(**rows).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.9 * losses[0]
+    assert [key for key, parameter in trainable(model).items() if torch.equal(parameter, start[key])] == []
+    assert [key for key, tensor in base.module.state_dict().items() if not torch.equal(tensor, before[key])] == []
+    head = sum(p.numel() for part in base.spec.head for p in base.module.get_submodule(part).parameters())
+    assert head == sum(
+        p.numel() for key, p in trainable(model).items() if any(f".{part}." in f".{key}" for part in base.spec.head)
+    )
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_runs_in_bfloat16(name, family):
+    model, rows = default(name, family), batch()
+    exact = logits(model, rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**rows).loss
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in trainable(model).values())
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(logits(model, rows).float(), exact, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_corner_of_its_space_applies(name):
+    base, method = tiny_base("bert"), METHODS[name]
+    head = sum(p.numel() for p in base.module.classifier.parameters())
+    for params in method.search_space(base.spec).corners():
+        model = attach(base, method, params, meta=True)
+        assert sum(p.numel() for p in trainable(model).values()) > head
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "changes"),
+    [
+        ("lora", "bert", {}),
+        ("lora", "roberta", {"target_modules": "all_linear", "use_rslora": True}),
+        ("lora", "gpt2", {"target_modules": "all_linear"}),
+        ("lora", "deberta-v2", {}),
+        ("lora", "distilbert", {}),
+        ("lora", "modernbert", {}),
+        ("prefix_tuning", "electra", {}),
+        ("prefix_tuning", "llama", {}),
+        ("prefix_tuning", "bert", {"prefix_projection": True, "encoder_hidden_size": 8}),
+    ],
+)
+def test_peft_saves_and_loads_it_with_its_head(name, family, changes, tmp_path):
+    model, rows = default(name, family, **changes), batch()
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(tiny_base(family).copy(), tmp_path)
+    torch.testing.assert_close(logits(loaded, rows), logits(model, rows))
+
+
+def test_the_packages_import_and_show_their_spaces_without_heavy_libraries():
+    code = """
+import sys, autopeft_adapter, autopeft_lora, autopeft_prefix_tuning
+for plugin in (autopeft_adapter, autopeft_lora, autopeft_prefix_tuning):
+    for method in plugin.register_methods():
+        print(method.name, len(method.search_space()), *method.training_space())
+heavy = {"torch", "transformers", "peft", "optuna", "mlflow", "pandas", "datasets"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == [
+        "adapter 4 learning_rate",
+        "lora 5 learning_rate",
+        "prefix_tuning 3 learning_rate",
+    ]

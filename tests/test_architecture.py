@@ -1,0 +1,56 @@
+from collections import Counter
+
+import pytest
+
+from autopeft.architecture import describe, linear_shape
+from tests.tiny_models import FAMILIES, tiny
+
+
+def spec_of(model_type):
+    return describe(tiny(model_type), "text-classification", "SEQ_CLS")
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_layer_has_attention_and_feed_forward_roles(model_type):
+    spec = spec_of(model_type)
+    stored = 1 if model_type == "albert" else 4  # ALBERT runs one stored layer four times
+    assert len(spec.layers) == stored
+    assert spec.num_hidden_layers == 4
+    for layer in range(stored):
+        roles = Counter(linear.role for linear in spec.linears if linear.layer == layer)
+        assert roles["qkv"] == 1 or (roles["query"], roles["key"], roles["value"]) == (1, 1, 1)
+        assert roles["attention_output"] == roles["feed_forward_down"] == 1
+        assert roles["feed_forward_up"] == (2 if model_type in ("llama", "qwen2") else 1)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_names_lead_to_the_modules_they_describe(model_type):
+    model = tiny(model_type)
+    spec = describe(model, "text-classification", "SEQ_CLS")
+    for linear in spec.linears:
+        assert linear_shape(model.get_submodule(linear.name)) == (linear.in_features, linear.out_features)
+    head = sum(p.numel() for name in spec.head for p in model.get_submodule(name).parameters())
+    assert spec.num_parameters + head == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head", "cache"),
+    [
+        ("bert", ("classifier",), True),
+        ("distilbert", ("pre_classifier", "classifier"), False),
+        ("deberta-v2", ("pooler", "classifier"), False),
+        ("modernbert", ("head", "classifier"), False),
+        ("gpt2", ("score",), True),
+        ("llama", ("score",), True),
+    ],
+)
+def test_head_and_cache(model_type, head, cache):
+    spec = spec_of(model_type)
+    assert spec.head == head
+    assert spec.has_past_key_values is cache
+
+
+def test_a_part_of_the_base_that_the_checkpoint_lacks_counts_as_head():
+    missing = ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight"]
+    spec = describe(tiny("bert"), "text-classification", "SEQ_CLS", missing)
+    assert spec.head == ("bert.pooler.dense", "classifier")

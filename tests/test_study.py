@@ -1,0 +1,316 @@
+"""The whole chain, from a study file to a scored winner, through the command line in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from tests.conftest import autopeft
+from tests.test_registry import FIXTURES, PYPROJECT, install, write_plugin
+
+import autopeft as api
+
+
+def store(folder: Path) -> tuple[list, list]:
+    """The parent runs and the trial runs in a study's MLflow store."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiments = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
+    runs = client.search_runs(experiments, max_results=1000)
+    return (
+        [run for run in runs if "mlflow.parentRunId" not in run.data.tags],
+        [run for run in runs if "mlflow.parentRunId" in run.data.tags],
+    )
+
+
+def edit(study: Path, *replacements: tuple[str, str], add: str = "") -> None:
+    text = study.read_text()
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    study.write_text(text + add)
+
+
+def run_study(study: Path, **options) -> dict:
+    done = autopeft("run", study.name, "--json", cwd=study.parent, **options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study):
+    result = run_study(tiny_study)
+    output = tiny_study.parent / "outputs" / "tiny"
+    trained = [r for r in result["records"] if r["state"] in ("COMPLETE", "PRUNED")]
+    assert len(trained) == 4
+    assert {r["method"] for r in trained} == {"adapter", "lora", "prefix_tuning"}
+    best = max((r for r in trained if r["state"] == "COMPLETE"), key=lambda r: r["score"])
+    assert result["best"]["score"] == best["score"] == pytest.approx(np.mean(best["fold_scores"]))
+    assert set(result["test"]["defaults"]) == {"adapter", "lora", "prefix_tuning"}
+    assert result["test"]["baseline"] == pytest.approx(1 / 3, abs=0.01)
+
+    parents, trials = store(output)
+    assert len(parents) == 1
+    assert len(trials) == len(result["records"])
+    assert {run.info.status for run in parents + trials} <= {"FINISHED", "FAILED"}
+    by_number = {int(run.data.tags["trial"]): run for run in trials}
+    for record in result["records"]:
+        run = by_number[record["number"]]
+        assert run.data.tags["state"] == record["state"]
+        assert run.data.params["method"] == record["method"]
+        assert run.data.metrics["trainable_params"] == record["trainable_params"]
+
+    winner = api.load(output / "winner")
+    rows = pd.read_csv(tiny_study.parent / "rows.csv")
+    predicted = winner.predict(rows)
+    lines = autopeft("predict", output / "winner", "--input", tiny_study.parent / "rows.csv", cwd=tiny_study.parent)
+    assert lines.stdout.splitlines()[0] == "label,probability"
+    assert [line.split(",")[0] for line in lines.stdout.splitlines()[1:]] == predicted
+    piped = autopeft("predict", output / "winner", "--json", cwd=tiny_study.parent, input="w1 w20 w30\nw2 w9\n")
+    assert [json.loads(line)["label"] for line in piped.stdout.splitlines()] == winner.predict(["w1 w20 w30", "w2 w9"])
+
+
+def test_the_same_file_and_seed_give_the_same_trials_and_a_finished_study_is_not_run_again(tiny_study, tmp_path):
+    first = run_study(tiny_study)
+    again = run_study(tiny_study)
+    strip = [{k: v for k, v in r.items() if k not in ("seconds", "measured_memory")} for r in first["records"]]
+    assert again["records"] == first["records"]
+    assert again["test"] == first["test"]
+    (tiny_study.parent / "outputs").rename(tmp_path / "earlier")
+    afresh = run_study(tiny_study)
+    assert [{k: v for k, v in r.items() if k not in ("seconds", "measured_memory")} for r in afresh["records"]] == strip
+    assert afresh["test"] == first["test"]
+
+
+def test_nothing_over_the_parameter_budget_is_trained(tiny_study):
+    edit(tiny_study, add="[budget]\nmax_trainable_params = 1200\n")
+    result = run_study(tiny_study)
+    refused = [r for r in result["records"] if r["state"] == "INFEASIBLE"]
+    trained = [r for r in result["records"] if r["state"] != "INFEASIBLE"]
+    assert len(trained) == 4
+    assert all(r["trainable_params"] <= 1200 for r in trained)
+    assert refused
+    assert all(r["trainable_params"] > 1200 and r["score"] is None and "1,200" in r["reason"] for r in refused)
+    _, trials = store(tiny_study.parent / "outputs" / "tiny")
+    logged = {int(run.data.tags["trial"]): run for run in trials}
+    assert all(logged[r["number"]].data.tags["state"] == "INFEASIBLE" for r in refused)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tiny_study.parent}/outputs/tiny/study.db")
+    violations = {t.number: t.constraints["max_trainable_params"] for t in study.trials if t.constraints}
+    for record in result["records"]:
+        assert violations[record["number"]] == pytest.approx(record["trainable_params"] / 1200 - 1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [("max_trainable_params = 10", "max_trainable_params = 10"), ('max_gpu_memory = "10 KiB"', "10.0 KiB")],
+)
+def test_a_budget_that_nothing_fits_ends_with_an_explanation_before_training(tiny_study, budget, words):
+    edit(tiny_study, add=f"[budget]\n{budget}\n")
+    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 2
+    assert "nothing in the search space fits" in done.stderr
+    assert "closest" in done.stderr
+    assert words in done.stderr
+    assert not (tiny_study.parent / "outputs").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_study_goes_on_and_keeps_what_finished(tiny_study, how):
+    edit(tiny_study, ("trials = 4", "trials = 6"), ("epochs = 2", "epochs = 4"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autopeft", "run", tiny_study.name],
+        cwd=tiny_study.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith("[3/6]"):
+            break
+    time.sleep(0.3)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 1)
+    output = tiny_study.parent / "outputs" / "tiny"
+    load = {"study_name": "tiny", "storage": f"sqlite:///{output / 'study.db'}"}
+    before = [t.user_attrs["record"] for t in optuna.load_study(**load).trials if "record" in t.user_attrs]
+    assert len(before) >= 2
+    if how == signal.SIGINT:
+        assert {run.info.status for runs in store(output) for run in runs} <= {"FINISHED", "KILLED", "FAILED"}
+
+    result = run_study(tiny_study)
+    kept = {r["number"]: r for r in result["records"]}
+    assert all(kept[r["number"]]["score"] == r["score"] and kept[r["number"]]["seconds"] == r["seconds"] for r in before)
+    assert sum(r["state"] != "INFEASIBLE" for r in result["records"]) == 6
+    parents, trials = store(output)
+    assert len(parents) == 1
+    assert "RUNNING" not in {run.info.status for run in parents + trials}
+
+
+def test_a_changed_study_file_is_refused_unless_the_change_only_goes_on(tiny_study):
+    run_study(tiny_study)
+    edit(tiny_study, ("folds = 2", "folds = 3"))
+    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 2
+    assert "validation.folds" in done.stderr
+    edit(tiny_study, ("folds = 3", "folds = 2"), ("trials = 4", "trials = 5"))
+    assert len([r for r in run_study(tiny_study)["records"] if r["state"] != "INFEASIBLE"]) == 5
+
+
+FAILING = """
+from autopeft import hookimpl, PeftMethod, SearchSpace
+class Failing(PeftMethod):
+    name = "failing"
+    def search_space(self, spec=None):
+        return SearchSpace({})
+    def apply(self, model, params, spec):
+        import torch
+        if all(p.device.type != "meta" for p in model.parameters()):
+            BODY
+        for p in model.get_submodule(spec.layers[0]).parameters():
+            p.requires_grad_(True)
+        return model
+@hookimpl
+def register_methods():
+    return [Failing()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("raise ValueError('a planted fault')", "ValueError: a planted fault"),
+        ("raise torch.OutOfMemoryError('planted: tried to allocate 99 GiB')", "out of memory"),
+        ("[p.data.fill_(float('nan')) for p in model.get_submodule(spec.head[0]).parameters()]", "finite"),
+    ],
+)
+def test_a_failing_trial_does_not_end_the_study(tiny_study, tmp_path, body, reason):
+    install(write_plugin(tmp_path, "failing-plugin", "failing", FAILING.replace("BODY", body)), tmp_path / "site")
+    edit(tiny_study, ("trials = 4", "trials = 5"))
+    result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    failed = [r for r in result["records"] if r["state"] == "FAIL"]
+    assert failed
+    assert all(r["method"] == "failing" and reason in r["reason"] for r in failed)
+    assert result["best"]["state"] == "COMPLETE"
+    _, trials = store(tiny_study.parent / "outputs" / "tiny")
+    assert {r.info.status for r in trials if r.data.params["method"] == "failing"} == {"FAILED"}
+
+
+def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_path):
+    body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
+    install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
+    edit(tiny_study, ("trials = 4", 'methods = ["failing"]\ntrials = 9'))
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = autopeft("run", tiny_study, cwd=tiny_study.parent, env=env)
+    assert done.returncode == 1
+    assert "a planted fault" in done.stderr
+    assert "Traceback" not in done.stderr
+    parents, trials = store(tiny_study.parent / "outputs" / "tiny")
+    assert len(trials) == 3
+    assert parents[0].info.status == "FAILED"
+
+
+def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_path):
+    install(FIXTURES / "autopeft-bitfit", tmp_path / "site")
+    edit(tiny_study, ("trials = 4", 'methods = ["bitfit"]\ntrials = 2'))
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    result = run_study(tiny_study, env=env)
+    assert result["best"]["method"] == "bitfit"
+    winner = tiny_study.parent / "outputs" / "tiny" / "winner"
+    done = autopeft("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent, env=env)
+    assert len(done.stdout.splitlines()) == 61
+    without = autopeft("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
+    assert without.returncode == 2
+    assert '"bitfit"' in without.stderr
+
+
+def test_a_plan_trains_nothing_and_says_what_fits(tiny_study):
+    edit(tiny_study, add="[budget]\nmax_trainable_params = 1200\n")
+    done = autopeft("plan", tiny_study, "--json", "--samples", "12", cwd=tiny_study.parent)
+    plan = json.loads(done.stdout)
+    assert {entry["name"] for entry in plan["methods"]} == {"adapter", "lora", "prefix_tuning"}
+    for entry in plan["methods"]:
+        drawn = entry["sampled"][1:]
+        assert len(drawn) == 12
+        assert all(c["fits"] == (c["trainable_params"] <= 1200) and c["memory"] > 0 for c in drawn)
+        assert entry["share"] == pytest.approx(sum(c["fits"] for c in drawn) / 12)
+    assert "dimension" in autopeft("plan", tiny_study, cwd=tiny_study.parent).stdout
+    assert not (tiny_study.parent / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("replacement", "words"),
+    [
+        (('"rows.csv"', '"nowhere.csv"'), ["nowhere.csv"]),
+        (('"text-classification"', '"text-clasification"'), ["text-clasification", "text-classification"]),
+        (('"model"', '"rows.csv"'), ["rows.csv", "model"]),
+        (("trials = 4", "trails = 4"), ["trails", "trials"]),
+        (("trials = 4", "trials = 0"), ["trials", "at least 1", "0"]),
+        (("trials = 4", 'methods = ["loar"]'), ["loar", "lora"]),
+        (("trials = 4", "lora.rank = 4"), ["rank", "lora"]),
+        (("folds = 2", 'metric = "acuracy"'), ["acuracy", "accuracy"]),
+        (("folds = 2", "fold = 2"), ["fold", "folds"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(tiny_study, replacement, words):
+    edit(tiny_study, replacement)
+    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not (tiny_study.parent / "outputs").exists()
+
+
+def test_a_method_that_cannot_do_the_model_says_why(tiny_study, tmp_path):
+    from tests.tiny_models import tiny
+
+    target = tmp_path / "distil"
+    tiny("distilbert").save_pretrained(target)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (target / name).write_bytes((tiny_study.parent / "model" / name).read_bytes())
+    edit(tiny_study, ('"model"', '"distil"'), ("trials = 4", 'methods = ["prefix_tuning"]'))
+    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 2
+    assert "past_key_values" in done.stderr
+    edit(tiny_study, ('methods = ["prefix_tuning"]', "trials = 2"))
+    assert {r["method"] for r in run_study(tiny_study)["records"]} == {"adapter", "lora"}
+
+
+def test_a_text_pair_study(tiny_study):
+    frame = pd.read_csv(tiny_study.parent / "rows.csv")
+    frame["text_pair"] = frame["text"].str.split().str[::-1].str.join(" ")
+    frame.to_csv(tiny_study.parent / "rows.csv", index=False)
+    edit(tiny_study, ("text-classification", "text-pair-classification"), ("trials = 4", "trials = 2"))
+    run_study(tiny_study)
+    winner = api.load(tiny_study.parent / "outputs" / "tiny" / "winner")
+    assert winner.inputs == ("text", "text_pair")
+    assert winner.predict_proba(frame).shape == (60, 3)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["methods"]])
+def test_the_light_commands_import_no_torch(arguments, tmp_path):
+    code = (
+        "import sys; from autopeft.cli import main; sys.argv = ['autopeft', *{!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {{'torch', 'transformers', 'peft', 'mlflow', 'optuna'}} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    ).format(arguments)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+
+
+def test_every_command_has_an_example(tmp_path):
+    for command in ("run", "plan", "methods", "predict", "ui"):
+        assert "Example: autopeft" in autopeft(command, "--help", cwd=tmp_path).stdout.replace("\n", " ")
+
+
+assert PYPROJECT

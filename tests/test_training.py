@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from autopeft import tasks
+from autopeft.cross_validation import cross_validate, derive_seed, split
+from autopeft.model import trainable
+from autopeft.tasks import Encoded
+from autopeft.training import Device, DivergedError, Hyperparameters, Learner, bucketed, evaluate, train_epoch
+from tests.test_model import METHODS, attach, base_of
+
+TASK = tasks.get("text-classification")
+CPU = Device("cpu", None)
+HYPER = Hyperparameters(learning_rate=5e-3, epochs=3, batch_size=8, warmup_ratio=0.1, weight_decay=0.01)
+
+
+def rows(count=48, seed=0):
+    """Rows whose label is which of three words they hold: something to learn."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    texts = [
+        np.concatenate([[2], generator.integers(20, 60, generator.integers(2, 9)), [10 + label] * 3])
+        for label in labels
+    ]
+    return Encoded(
+        columns={"input_ids": np.concatenate(texts).astype(np.int32)},
+        offsets=np.cumsum([0, *map(len, texts)]),
+        labels=labels,
+        padding={"input_ids": 1},
+    )
+
+
+def lora(base=None):
+    base = base or base_of()
+    return attach(base, METHODS["lora"], METHODS["lora"].search_space(base.spec).defaults())
+
+
+def test_bucketed_batches_hold_every_row_once_and_pad_less():
+    lengths = np.random.default_rng(0).integers(3, 100, 203)
+    batches = list(bucketed(lengths, 16, seed=1))
+    assert sorted(np.concatenate(batches)) == list(range(203))
+    assert all(len(batch) == 16 for batch in batches if len(batch) != 203 % 16)
+    padded = sum(lengths[batch].max() * len(batch) for batch in batches)
+    plain = sum(chunk.max() * len(chunk) for chunk in np.array_split(lengths, 13))
+    assert padded < 0.7 * plain
+    assert not np.array_equal(batches[0], next(iter(bucketed(lengths, 16, seed=2))))
+
+
+def test_a_batch_is_padded_masked_and_labelled():
+    data = rows()
+    batch = data.batch([0, 5])
+    width = int(data.lengths[[0, 5]].max())
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, width)
+    assert batch["attention_mask"].sum(1).tolist() == data.lengths[[0, 5]].tolist()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == 1).all()
+    assert batch["labels"].tolist() == [0, 2]
+
+
+def test_training_learns_and_evaluation_keeps_the_order_of_rows():
+    data, model = rows(), lora()
+    learner = Learner(model, HYPER, len(data))
+    losses = [train_epoch(learner, data, np.arange(len(data)), 8, TASK, CPU, seed) for seed in range(3)]
+    assert losses[-1] < losses[0]
+    everything = evaluate(model, data, np.arange(len(data)), TASK, CPU)
+    some = evaluate(model, data, np.array([7, 3, 20]), TASK, CPU)
+    assert np.allclose(some, everything[[7, 3, 20]], atol=1e-5)
+    assert np.allclose(everything.sum(1), 1, atol=1e-5)
+
+
+def test_folds_in_lockstep_are_each_what_they_would_be_alone():
+    data = rows()
+    folds = split(data.labels, None, 3, seed=0)
+    options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
+    together = [rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)]
+    for index, fold in enumerate(folds):
+        model = lora()
+        learner = Learner(model, HYPER, len(fold.train))
+        for epoch in range(1, HYPER.epochs + 1):
+            train_epoch(learner, data, fold.train, 8, TASK, CPU, derive_seed(5, index, epoch))
+            predictions = evaluate(model, data, fold.validation, TASK, CPU)
+            assert together[epoch - 1][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+
+
+def test_a_diverging_loss_is_an_error():
+    data, model = rows(), lora()
+    for parameter in trainable(model).values():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(DivergedError):
+        train_epoch(Learner(model, HYPER, len(data)), data, np.arange(len(data)), 8, TASK, CPU, 0)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    learner = Learner(lora(), HYPER, rows=80)
+    rates = []
+    for _ in range(30):
+        rates.append(learner.schedule.get_last_lr()[0])
+        learner.optimizer.step()
+        learner.schedule.step()
+    assert np.argmax(rates) == 3
+    assert rates[3] == pytest.approx(5e-3)
+    assert rates[0] < rates[3] > rates[-1] > 0
+    assert learner.schedule.get_last_lr()[0] == pytest.approx(0)
+
+
+def test_bfloat16_stays_close_to_float32():
+    data = rows()
+    model = lora()
+    plain, mixed = (evaluate(model, data, np.arange(48), TASK, Device("cpu", d)) for d in (None, torch.bfloat16))
+    assert not np.array_equal(plain, mixed)
+    assert np.allclose(plain, mixed, atol=0.05)
+
+
+def test_stratified_folds_hold_every_row_once_and_grouped_ones_keep_groups_whole():
+    labels = np.repeat([0, 1, 2], 20)
+    groups = [str(i // 4) for i in range(60)]
+    for given in (None, groups):
+        folds = split(labels, given, 4, seed=0)
+        assert sorted(np.concatenate([fold.validation for fold in folds])) == list(range(60))
+        for fold in folds:
+            assert not set(fold.train) & set(fold.validation)
+            if given:
+                assert not {groups[i] for i in fold.train} & {groups[i] for i in fold.validation}
+            else:
+                assert np.bincount(labels[fold.validation]).tolist() == [5, 5, 5]
