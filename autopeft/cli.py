@@ -122,11 +122,12 @@ def predict(
     """Label rows with a saved winner: a table with columns named as its inputs, or one text a line on stdin."""
     import pandas as pd
 
-    from autopeft import artifact, data
+    from autopeft import artifact
+    from autopeft.table import read_table
 
     loaded = artifact.load(winner)
     if input_file is not None:
-        frame = data.read_table(input_file)
+        frame = read_table(input_file)
     elif len(loaded.inputs) > 1:
         raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
     else:

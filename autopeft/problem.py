@@ -15,8 +15,8 @@ from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
 from autopeft.cross_validation import Fold, split
 from autopeft.exceptions import MethodError, SpecError
-from autopeft.memory import supports_bfloat16
 from autopeft.locate import locate
+from autopeft.memory import supports_bfloat16
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
 from autopeft.training import Device

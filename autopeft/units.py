@@ -13,7 +13,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_bytes(text: str | int) -> int:
-    """ "2 GiB" → 2147483648; a bare number is bytes.
+    """Bytes: "2 GiB" → 2147483648; a bare number is bytes already.
 
     Raises:
         ValueError: not a size.
@@ -22,7 +22,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_count(text: str | int) -> int | float:
-    """ "2M" → 2000000 (an int); "1%" → 0.01 (a float, a share of the base model).
+    """A count or a share: "2M" → 2000000 (an int); "1%" → 0.01 (a float, a share of the base model).
 
     Raises:
         ValueError: neither.
@@ -34,7 +34,7 @@ def parse_count(text: str | int) -> int | float:
 
 
 def parse_seconds(text: str | float) -> float:
-    """ "1h30m" → 5400.0; a bare number is seconds.
+    """Seconds: "1h30m" → 5400.0; a bare number is seconds already.
 
     Raises:
         ValueError: not a duration.
@@ -48,7 +48,7 @@ def parse_seconds(text: str | float) -> float:
 
 
 def format_bytes(count: float) -> str:
-    """1610612736 → "1.5 GiB"."""
+    """A size to read: 1610612736 → "1.5 GiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,0 +1,191 @@
+"""The rows of a study: read, checked, thinned out, and split before anything else looks at them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from autopeft.exceptions import DataError, nearest
+from autopeft.locate import locate
+from autopeft.table import read_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from autopeft.spec import DataSection, StudySpec
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Rows to train on and rows held out.
+
+    Attributes:
+        train: columns of the task's inputs, `label`, and `group` where the study names one; texts all.
+        test: the same.
+        labels: class names, sorted.
+        notes: what was assumed or left out, a sentence each.
+        fingerprint: SHA-256 over both parts; equal for equal rows in equal order.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def load(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
+    """Read and split the rows that a study file names.
+
+    The held-out rows are chosen first of all. Training rows whose inputs repeat a held-out row's, or an earlier
+    training row's, are then left out, so that nothing is scored on what it was trained on.
+
+    Raises:
+        DataError: in one sentence, with the file, the row or the key, and what to do.
+    """
+    section, notes = spec.data, list[str]()
+    source = locate(section.train, spec.folder)
+    train = _read(source, section, inputs, section.train_split, notes)
+    train = _thin(train, section.max_rows, spec.seed)
+    _check_labels(train, source)
+    if section.test is None:
+        train, test = _hold_out(train, section.test_fraction, spec.seed, source)
+    else:
+        test_source = locate(section.test, spec.folder)
+        test = _read(test_source, section, inputs, section.test_split, notes)
+        _check_known(test, set(train["label"]), test_source)
+    train = _without_repeats(train, test, list(inputs), notes)
+    counts = train["label"].value_counts()
+    if len(counts) < 2:
+        raise DataError(
+            f"{source}: two labels or more must be left to train on, but there is only {list(counts.index)}."
+        )
+    rare = counts[counts < spec.validation.folds]
+    if len(rare):
+        notes.append(
+            f"{len(rare)} labels have fewer training rows than there are folds ({spec.validation.folds}), "
+            f"so some folds validate without them: {', '.join(map(str, rare.index[:5]))}{', …' * (len(rare) > 5)}."
+        )
+    labels = tuple(sorted(set(train["label"]) | set(test["label"])))
+    return StudyData(train, test, labels, tuple(notes), _fingerprint(train, test))
+
+
+def _read(
+    source: Path | str, section: DataSection, inputs: tuple[str, ...], split: str, notes: list[str]
+) -> pd.DataFrame:
+    """The columns the task needs, by the names it gives them, checked row by row."""
+    frame = read_table(source, encoding=section.encoding, config=section.config, split=split, note=notes.append)
+    wanted = {name: getattr(section, name) for name in (*inputs, "label")}
+    if section.group is not None:
+        wanted["group"] = section.group
+    for key, column in wanted.items():
+        if column not in frame:
+            raise DataError(
+                f'{source} has no column "{column}"; {nearest(column, map(str, frame.columns))} '
+                f"Name the right one as `{key}` in [data]."
+            )
+    chosen = pd.DataFrame({key: frame[column] for key, column in wanted.items()})
+    missing = chosen.isna() | chosen.astype(str).apply(lambda column: column.str.strip() == "")
+    for key, column in wanted.items():
+        if missing[key].any():
+            row, count = chosen.index[missing[key]][0], int(missing[key].sum())
+            raise DataError(
+                f'{source}, row {row}: the column "{column}" must not be empty, but it is '
+                f"(in {count} row{'s' * (count > 1)} in all). Fill or remove {'them' if count > 1 else 'it'}."
+            )
+    return chosen.apply(lambda column: column.map(_text))
+
+
+def _text(value: object) -> str:
+    """A cell as text; whole numbers that a missing neighbour made floats lose their ".0"."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _thin(frame: pd.DataFrame, max_rows: int | None, seed: int) -> pd.DataFrame:
+    """At most `max_rows`, each label keeping its share; whole groups where there are groups. Always shuffled."""
+    generator = np.random.default_rng(seed)
+    order = frame.iloc[generator.permutation(len(frame))]
+    if max_rows is None or len(frame) <= max_rows:
+        return order
+    if "group" in frame:
+        sizes = order.groupby("group", sort=False)["label"].transform("size")
+        first = ~order["group"].duplicated()
+        kept = order["group"][first][sizes[first].cumsum() <= max_rows]
+        return order[order["group"].isin(kept)]
+    # Rows interleaved by their rank inside their label: any prefix holds every label in proportion.
+    rank = order.groupby("label").cumcount()
+    share = (rank + 0.5) / order.groupby("label")["label"].transform("size")
+    return order.iloc[np.argsort(share.to_numpy(), kind="stable")[:max_rows]]
+
+
+def _hold_out(frame: pd.DataFrame, fraction: float, seed: int, source: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+    if "group" in frame:
+        parts = max(2, round(1 / fraction))
+        if frame["group"].nunique() < parts:
+            raise DataError(
+                f"{source}: holding out {fraction:.0%} needs at least {parts} groups, "
+                f"but there are {frame['group'].nunique()}; raise `test_fraction` in [data]."
+            )
+        splitter = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
+        kept, held = next(splitter.split(frame, frame["label"], frame["group"]))
+        return frame.iloc[kept], frame.iloc[held]
+    labels = frame["label"].nunique()
+    size = round(fraction * len(frame))
+    if size < labels:
+        raise DataError(
+            f"{source}: the {size} rows held out must be at least as many as the {labels} labels; "
+            "give more rows (`max_rows`) or a larger `test_fraction` in [data]."
+        )
+    kept, held = train_test_split(frame, test_size=size, stratify=frame["label"], random_state=seed)
+    return kept, held
+
+
+def _check_labels(frame: pd.DataFrame, source: Path | str) -> None:
+    counts = frame["label"].value_counts()
+    if len(counts) < 2:
+        raise DataError(f"{source}: there must be at least two labels, but every row has {counts.index[0]!r}.")
+    if counts.iloc[-1] < 2:
+        label = counts.index[-1]
+        row = frame.index[frame["label"] == label][0]
+        raise DataError(
+            f'{source}, row {row}: every label must occur at least twice, but "{label}" occurs once; '
+            "add rows of that label or remove it."
+        )
+
+
+def _check_known(test: pd.DataFrame, known: set[str], source: Path | str) -> None:
+    unseen = test[~test["label"].isin(known)]
+    if len(unseen):
+        label = unseen["label"].iloc[0]
+        raise DataError(
+            f'{source}, row {unseen.index[0]}: the label "{label}" does not occur in the training rows; '
+            f"{nearest(label, known)} Add training rows of that label, or remove the {len(unseen)} test rows like it."
+        )
+
+
+def _without_repeats(train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
+    held_out = pd.MultiIndex.from_frame(test[inputs])
+    leaked = pd.MultiIndex.from_frame(train[inputs]).isin(held_out)
+    repeated = train.duplicated(inputs).to_numpy() & ~leaked
+    for count, what in (
+        (int(leaked.sum()), "repeat a held-out row"),
+        (int(repeated.sum()), "repeat another training row"),
+    ):
+        if count:
+            notes.append(
+                f"{count} training row{'s' * (count > 1)} that {what} {'were' if count > 1 else 'was'} left out."
+            )
+    return train[~leaked & ~repeated]
+
+
+def _fingerprint(*frames: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(frame.to_csv(index=False).encode())
+    return digest.hexdigest()
