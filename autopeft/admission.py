@@ -14,7 +14,7 @@ from autopeft.model import attach, trainable
 from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
     from torch import nn
@@ -61,12 +61,11 @@ class Appraiser:
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
 
     def _memory(self, model: nn.Module, hyper: Hyperparameters) -> memory.MemoryEstimate:
-        def step(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> None:
-            module.train()
-            training_step(module, make_optimizer(module, hyper), batch, self._task, self._device)
+        def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
+            optimizer = make_optimizer(module, hyper)
+            return lambda batch: training_step(module, optimizer, batch, self._task, self._device)
 
-        shapes = {name: (shape, torch.int64) for name, shape in self.batch_shapes(hyper.batch_size).items()}
-        return memory.predict(model, step, shapes, self._device.type)
+        return memory.predict(model.train(), make_step, self.batch_shapes(hyper.batch_size), self._device.type)
 
 
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:

@@ -39,6 +39,12 @@ def locate(reference: str, folder: Path) -> Path | str:
     raise NotFoundError(f'"{reference}" must be an existing path, `package:…` or a hub id, but {path} does not exist.')
 
 
+def portable(reference: str, folder: Path) -> str:
+    """`reference` in a form that does not depend on where the study file is: local paths made absolute."""
+    found = locate(reference, folder)
+    return str(found.resolve()) if isinstance(found, Path) and not reference.startswith(PACKAGE) else reference
+
+
 def _in_package(reference: str) -> Path:
     name, _, inner = reference.removeprefix(PACKAGE).partition("/")
     try:

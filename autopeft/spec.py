@@ -142,6 +142,7 @@ class StudySpec(Section):
     budget: BudgetSection = BudgetSection()
     tracking: TrackingSection = TrackingSection()
     folder: Path = Field(exclude=True)
+    text: str = Field("", exclude=True)
 
     @classmethod
     def from_file(cls, path: Path | str) -> StudySpec:
@@ -152,14 +153,16 @@ class StudySpec(Section):
         """
         path = Path(path)
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            content = tomllib.loads(text)
         except FileNotFoundError:
             raise SpecError(f"the study file {path} does not exist.") from None
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"the study file {path} cannot be read: {error}.") from None
         except tomllib.TOMLDecodeError as error:
             raise SpecError(f"{path} is not valid TOML: {error}.") from None
-        return cls.from_mapping({"name": path.stem, **content}, source=str(path), folder=path.parent)
+        spec = cls.from_mapping({"name": path.stem, **content}, source=str(path), folder=path.parent)
+        return spec.model_copy(update={"text": text})
 
     @classmethod
     def from_mapping(
@@ -212,7 +215,7 @@ def _sentence(error: Any, source: str) -> str:
     match error["type"]:
         case "extra_forbidden":
             section = StudySpec.model_fields[table].annotation if table else StudySpec
-            known = [name for name in section.model_fields if name not in ("folder", "overrides")]  # type: ignore[union-attr]
+            known = [name for name in section.model_fields if name not in ("folder", "text", "overrides")]  # type: ignore[union-attr]
             return f'"{key}" {where} is no setting; {nearest(key, known)}'
         case "missing":
             kind = "table" if not table and key in ("model", "task", "data") else "setting"

@@ -69,7 +69,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     study = _open(problem)
     with Tracker.open(spec.tracking.uri, spec.output, spec.name) as tracker:
         tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
-        tracker.log_text(spec.to_toml(), "study.toml")
+        tracker.log_text(spec.text or json.dumps(spec.to_dict(), indent=2), "study.toml" if spec.text else "study.json")
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
         with progress:
@@ -84,7 +84,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             winner_folder=str(spec.output / "winner"),
             tracking_uri=tracker.uri,
         )
-        tracker.log_result(result)
+        tracker.log_result(_note(result), _test_metrics(result), best.number, spec.output / "winner")
     (spec.output / "result.json").write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     return result
 
@@ -144,7 +144,7 @@ class Search:
             self.study.tell(trial, record.score)
         else:
             self.study.tell(trial, state=TrialState.FAIL if outcome.state == FAIL else TrialState.PRUNED)
-        run.finish(record)
+        run.finish(record.state, record.reason, _metrics(record))
         self.progress.finished(record)
         return record
 
@@ -228,6 +228,42 @@ def _crown(
     scores = crown(problem, candidate, folder, str(registry.origins[best.method]), progress.say)
     study.set_user_attr("test_scores", {"number": best.number, "scores": asdict(scores)})
     return best, scores
+
+
+def _metrics(record: TrialRecord) -> dict[str, float | None]:
+    """The columns of the MLflow runs table; `score` for complete trials alone, so that sorting by it is fair."""
+    return {
+        "score": record.score if record.complete else None,
+        "score_when_stopped": None if record.complete else record.score,
+        "trainable_params": record.trainable_params,
+        "saved_params": record.saved_params,
+        "predicted_memory": record.predicted_memory,
+        "measured_memory": record.measured_memory,
+        "epochs_trained": len(record.curve),
+        "seconds": record.seconds,
+    }
+
+
+def _test_metrics(result: Result) -> dict[str, float | None]:
+    return {
+        "score": result.best.score,
+        "test_score": result.test.winner,
+        "test_majority_class": result.test.baseline,
+        **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
+    }
+
+
+def _note(result: Result) -> str:
+    """What a reader of the parent run should see first: who won, and a short table."""
+    lines = [
+        f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
+        f"**{result.test.winner:.4f}** on the held-out rows (majority class {result.test.baseline:.4f}).",
+        "",
+        f"| candidate | mean {result.metric} | trained params |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {r.name} | {r.score:.4f} | {r.trainable_params:,} |" for r in ranked(result.records)[:10]]
+    return "\n".join(lines)
 
 
 def _description(problem: Problem) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from autopeft import artifact
 from autopeft.cross_validation import derive_seed
+from autopeft.locate import portable
 from autopeft.model import attach
 from autopeft.objective import release_memory
 from autopeft.training import Learner, train_epoch
@@ -84,7 +85,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
     """Refit, save to `folder`, load from there, and score on the test rows."""
     spec = problem.spec
     card = artifact.Card(
-        base_model=spec.model.reference,
+        base_model=portable(spec.model.name_or_path, spec.folder),
         task=problem.task.kind,
         labels=problem.rows.labels,
         max_length=problem.max_length,
