@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from autopeft.exceptions import AutopeftError
 from autopeft.hookspecs import hookimpl
-from autopeft.method import LinearModule, ModelSpec, Params, ParamValue, PeftMethod, Support
-from autopeft.search_space import Categorical, Float, Integer, SearchSpace
+from autopeft.method import LinearModule, ModelSpec, PeftMethod, Support
+from autopeft.search_space import Categorical, Float, Integer, Params, ParamValue, SearchSpace
 
 if TYPE_CHECKING:
     from autopeft.artifact import load

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-import torch
-
 from autopeft import memory
 from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
+    import torch
     from torch import nn
 
     from autopeft.candidate import Candidate, CandidateSpace
@@ -94,11 +93,11 @@ def _cheapest_first(space: CandidateSpace) -> Iterator[Candidate]:
     """Every method's default, then its corners, all at the smallest batch the space allows."""
     for part in space.values():
         training = part.training.defaults()
-        training["batch_size"] = min(part.training["batch_size"].extremes())  # type: ignore[type-var]
+        training["batch_size"] = min(part.training["batch_size"].extremes())
         yield part.candidate(part.own.defaults(), training)
     for part in space.values():
         training = part.training.defaults()
-        training["batch_size"] = min(part.training["batch_size"].extremes())  # type: ignore[type-var]
+        training["batch_size"] = min(part.training["batch_size"].extremes())
         for params in part.own.corners():
             yield part.candidate(params, training)
 

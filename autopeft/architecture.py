@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -40,9 +40,9 @@ def describe(
         missing_keys: names of the parameters that the checkpoint did not hold. Modules that own one start from
             random values and therefore count as head, a BERT pooler too. None: everything outside the base model.
     """
-    config = module.config
+    config: Any = module.config
     text_config = config.get_text_config()
-    base = module.base_model
+    base: Any = module.base_model
     head = _head(module, missing_keys)
     layers = tuple(_layers(module))
     return ModelSpec(
@@ -101,10 +101,12 @@ def _layers(module: nn.Module) -> Iterator[str]:
 
 
 def _linears(module: nn.Module, layers: tuple[str, ...]) -> Iterator[LinearModule]:
+    config: Any = module.config
+    width = int(config.get_text_config().hidden_size)
     for index, layer in enumerate(layers):
         for path, child in module.get_submodule(layer).named_modules():
             if shape := linear_shape(child):
-                role = _role(path, *shape, width=int(module.config.get_text_config().hidden_size))
+                role = _role(path, *shape, width=width)
                 if role:
                     yield LinearModule(f"{layer}.{path}", role, index, *shape)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from autopeft.method import ParamValue
+    from autopeft.search_space import ParamValue
 
 CARD = "autopeft.json"
 WEIGHTS = "addon.safetensors"

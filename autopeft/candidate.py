@@ -12,8 +12,8 @@ from autopeft.training import TRAINING_SPACE, Hyperparameters
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from autopeft.method import ModelSpec, Params, ParamValue, PeftMethod
-    from autopeft.search_space import SearchSpace
+    from autopeft.method import ModelSpec, PeftMethod
+    from autopeft.search_space import Params, ParamValue, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
     @property
     def max_epochs(self) -> int:
         """The most epochs any candidate trains: the pruner's largest resource."""
-        return max(int(max(space.training["epochs"].extremes())) for space in self.values())  # type: ignore[type-var]
+        return max(int(max(space.training["epochs"].extremes())) for space in self.values())
 
     def suggest(self, trial: BaseTrial) -> Candidate:
         """Draw a candidate."""

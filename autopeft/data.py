@@ -97,7 +97,7 @@ def _read(
                 f'{source}, row {row}: the column "{column}" must not be empty, but it is '
                 f"(in {count} row{'s' * (count > 1)} in all). Fill or remove {'them' if count > 1 else 'it'}."
             )
-    return chosen.apply(lambda column: column.map(_text))
+    return pd.DataFrame({key: chosen[key].map(_text) for key in wanted})
 
 
 def _text(value: object) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CUDA_BLOCK = 512
-"""PyTorch's CUDA allocator rounds every block up to this many bytes (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize)."""
+"""PyTorch's CUDA allocator rounds every block up to this many bytes (kMinBlockSize in CUDACachingAllocator.cpp)."""
 
 CUDA_WORKSPACE = 32 * 2**20
 """What cuBLAS keeps for itself from its first product on: 32 MiB on Hopper, 8 MiB before (CUBLAS_WORKSPACE_CONFIG)."""
@@ -55,14 +55,14 @@ class MemoryEstimate:
         return {**asdict(self), "peak": self.peak}
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Bytes of tensor storage alive, and the most there ever were, while this mode is on.
 
     Views count once, with the storage they share. `block` rounds every storage up, as an allocator does.
     """
 
     def __init__(self, block: int = 1) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.block = block
         self.now = 0
         self.peak = 0
@@ -87,7 +87,7 @@ class LiveBytes(TorchDispatchMode):
         key = storage._cdata
         if key in self._alive:
             return 0
-        size = -(-storage.nbytes() // self.block) * self.block
+        size = int(-(-storage.nbytes() // self.block) * self.block)
         self._alive[key] = weakref.finalize(storage, self._release, key, size)
         self.now += size
         self.peak = max(self.peak, self.now)
@@ -156,7 +156,7 @@ def measure(step: Callable[[], object], module: nn.Module, device: str = "cpu") 
         step()
         step()
     live.stop()
-    return live.peak
+    return int(live.peak)
 
 
 def supports_bfloat16(device: str) -> bool:

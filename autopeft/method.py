@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+from autopeft.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from autopeft.search_space import SearchSpace
-
-ParamValue = bool | int | float | str
-Params = Mapping[str, ParamValue]
-"""One point of a method's space: dimension name (no prefix) → value; inactive dimensions are absent."""
+    from autopeft.search_space import Params
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,6 @@ class PeftMethod(ABC):
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Dimensions that replace the host's training ranges of the same name, such as `learning_rate`."""
-        from autopeft.search_space import SearchSpace
-
         return SearchSpace({})
 
     @abstractmethod

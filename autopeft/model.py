@@ -22,7 +22,8 @@ from autopeft.exceptions import ModelError, PluginError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from autopeft.method import ModelSpec, Params, PeftMethod
+    from autopeft.method import ModelSpec, PeftMethod
+    from autopeft.search_space import Params
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Torch's random numbers drawn from `seed` inside, and as they were afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=list(devices)):
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if started else []):
         torch.manual_seed(seed)
         yield
 
@@ -161,5 +162,6 @@ def _ensure_padding(tokenizer: Any, module: nn.Module) -> None:
     """Causal models often name no padding token; classification needs one to find each row's last token."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if getattr(module.config, "pad_token_id", None) is None:
-        module.config.pad_token_id = tokenizer.pad_token_id
+    config: Any = module.config
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id

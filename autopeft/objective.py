@@ -65,6 +65,7 @@ def run_trial(problem: Problem, candidate: Candidate, stop: Callable[[Rung], str
     rungs: list[Rung] = []
     measured = None
     state, reason = COMPLETE, ""
+    model: nn.Module | None = None
     try:
         model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
         model.to(problem.device.type)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import optuna
 
     from autopeft.budget import Usage
-    from autopeft.method import ParamValue
+    from autopeft.search_space import ParamValue
 
 RECORD = "record"
 """The user attribute of an Optuna trial that holds its record."""

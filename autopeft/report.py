@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.record import INFEASIBLE, TrialRecord, ranked
+from autopeft.objective import INFEASIBLE
+from autopeft.record import TrialRecord, ranked
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:

@@ -17,9 +17,12 @@ from autopeft.exceptions import SpecError, nearest
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from autopeft.method import Params, ParamValue
 
-When = tuple[str, "ParamValue"]
+ParamValue = bool | int | float | str
+Params = Mapping[str, ParamValue]
+"""One point of a space: dimension name (no prefix) → value; inactive dimensions are absent."""
+
+When = tuple[str, ParamValue]
 """`("prefix_projection", True)`: the dimension exists only where that sibling has that value."""
 
 
@@ -96,7 +99,8 @@ class Categorical:
 
     def suggest(self, trial: BaseTrial, name: str) -> ParamValue:
         """Ask Optuna for a value."""
-        choice: ParamValue = trial.suggest_categorical(name, self.choices)
+        choice = trial.suggest_categorical(name, self.choices)
+        assert choice is not None  # Optuna would allow it as a choice; `choices` does not
         return choice
 
     def extremes(self) -> tuple[ParamValue, ...]:
@@ -153,6 +157,7 @@ class SearchSpace(Mapping[str, Dimension]):
         seen = set()
         for values in itertools.product(*(dimension.extremes() for dimension in self.values())):
             params: dict[str, ParamValue] = {}
+            value: ParamValue
             for (name, dimension), value in zip(self.items(), values, strict=True):
                 if _active(dimension, params):
                     params[name] = value

@@ -96,7 +96,9 @@ class Tracker:
             return cls(client, target, experiment.experiment_id)
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise TrackingError(f"`uri` in [tracking] must lead to an MLflow store, but {target} gave: {reason}") from None
+            raise TrackingError(
+                f"`uri` in [tracking] must lead to an MLflow store, but {target} gave: {reason}"
+            ) from None
 
     def start(self, study_id: str, description: str, params: Mapping[str, object]) -> None:
         """Make the parent run, or take up the one an earlier start of this study made.

@@ -110,7 +110,7 @@ def training_step(
     with device.precision():
         outputs = model(**inputs)
     loss = task.loss(outputs, batch)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     torch.nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), MAX_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from tests.tiny_models import tiny
 
 WORDS = [f"w{i}" for i in range(59)]
@@ -23,8 +24,9 @@ kind = "text-classification"
 train = "rows.csv"
 [search]
 trials = 4
-epochs = 2
+epochs = 4
 batch_size = 8
+learning_rate = 0.02
 [validation]
 folds = 2
 """

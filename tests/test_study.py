@@ -13,10 +13,10 @@ import optuna
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from tests.conftest import autopeft
-from tests.test_registry import FIXTURES, PYPROJECT, install, write_plugin
 
 import autopeft as api
+from tests.conftest import autopeft
+from tests.test_registry import FIXTURES, install, write_plugin
 
 
 def store(folder: Path) -> tuple[list, list]:
@@ -122,7 +122,7 @@ def test_a_budget_that_nothing_fits_ends_with_an_explanation_before_training(tin
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_study_goes_on_and_keeps_what_finished(tiny_study, how):
-    edit(tiny_study, ("trials = 4", "trials = 6"), ("epochs = 2", "epochs = 4"))
+    edit(tiny_study, ("trials = 4", "trials = 6"), ("epochs = 4", "epochs = 6"))
     process = subprocess.Popen(
         [sys.executable, "-m", "autopeft", "run", tiny_study.name],
         cwd=tiny_study.parent,
@@ -149,7 +149,9 @@ def test_an_interrupted_study_goes_on_and_keeps_what_finished(tiny_study, how):
 
     result = run_study(tiny_study)
     kept = {r["number"]: r for r in result["records"]}
-    assert all(kept[r["number"]]["score"] == r["score"] and kept[r["number"]]["seconds"] == r["seconds"] for r in before)
+    assert all(
+        kept[r["number"]]["score"] == r["score"] and kept[r["number"]]["seconds"] == r["seconds"] for r in before
+    )
     assert sum(r["state"] != "INFEASIBLE" for r in result["records"]) == 6
     parents, trials = store(output)
     assert len(parents) == 1
@@ -299,18 +301,15 @@ def test_a_text_pair_study(tiny_study):
 @pytest.mark.parametrize("arguments", [["--help"], ["methods"]])
 def test_the_light_commands_import_no_torch(arguments, tmp_path):
     code = (
-        "import sys; from autopeft.cli import main; sys.argv = ['autopeft', *{!r}]\n"
+        f"import sys; from autopeft.cli import main; sys.argv = ['autopeft', *{arguments!r}]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {{'torch', 'transformers', 'peft', 'mlflow', 'optuna'}} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'peft', 'mlflow', 'optuna'} & set(sys.modules)\n"
         "assert not heavy, heavy"
-    ).format(arguments)
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
 
 
 def test_every_command_has_an_example(tmp_path):
     for command in ("run", "plan", "methods", "predict", "ui"):
         assert "Example: autopeft" in autopeft(command, "--help", cwd=tmp_path).stdout.replace("\n", " ")
-
-
-assert PYPROJECT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class TextClassification(TaskKind):
     kind = "text-classification"
     peft_task_type = "SEQ_CLS"
     auto_class = "AutoModelForSequenceClassification"
-    inputs = ("text",)
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
 
     def config_overrides(self, labels: Sequence[str]) -> dict[str, Any]:
         """Name the classes and state that each row has one."""

@@ -43,8 +43,12 @@ class PrefixTuning(PeftMethod):
         )
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Learning rates some ten times LoRA's: the prefix starts far from anything useful."""
-        return SearchSpace({"learning_rate": Float(low=1e-3, high=1e-1, default=1e-2, log=True)})
+        """Learning rates some ten times LoRA's for a bare prefix.
+
+        With `prefix_projection` they must be as low as LoRA's (at 5e-3 and above a MiniLM stays at the majority
+        class), hence the wide range.
+        """
+        return SearchSpace({"learning_rate": Float(low=5e-4, high=5e-2, default=2e-2, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Wrap the model with peft, which reads heads and widths, grouped keys and values too, from its config."""

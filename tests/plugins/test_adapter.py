@@ -7,10 +7,10 @@ import torch
 from autopeft_adapter import Adapter
 from autopeft_adapter.adapter import Bottleneck, ParallelAdapter, SequentialAdapter, Tap
 from autopeft_adapter.method import layer_groups
-from tiny_models import batch, tiny_base
 from torch.func import functional_call, grad, vmap
 
 from autopeft.model import attach, trainable
+from tests.tiny_models import batch, tiny_base
 
 PLACEMENTS = ("houlsby", "pfeiffer", "parallel")
 DEFAULTS = {"placement": "pfeiffer", "reduction_factor": 4, "non_linearity": "relu", "layers": "all"}

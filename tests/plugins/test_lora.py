@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from autopeft_lora import Lora
 from autopeft_lora.method import targets
-from tiny_models import tiny_base
 
 from autopeft.model import attach, trainable
+from tests.tiny_models import tiny_base
 
 
 def leaves(names):

@@ -10,9 +10,9 @@ from autopeft_adapter import Adapter
 from autopeft_lora import Lora
 from autopeft_prefix_tuning import PrefixTuning
 from peft import PeftModel
-from tiny_models import FAMILIES, batch, tiny_base
 
 from autopeft.model import attach, trainable
+from tests.tiny_models import FAMILIES, batch, tiny_base
 
 METHODS = {method.name: method for method in (Adapter(), Lora(), PrefixTuning())}
 NO_PREFIX = {"distilbert", "deberta-v2", "albert", "modernbert"}

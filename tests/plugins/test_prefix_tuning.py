@@ -3,9 +3,9 @@
 import pytest
 import torch
 from autopeft_prefix_tuning import PrefixTuning
-from tiny_models import batch, tiny_base
 
 from autopeft.model import attach, trainable
+from tests.tiny_models import batch, tiny_base
 
 KEY_WIDTH = {"bert": 32, "gpt2": 32, "opt": 32, "llama": 16, "qwen2": 16}  # grouped in the last two: 2 heads of 8
 
