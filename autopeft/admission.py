@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from autopeft import memory
 from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
-from autopeft.model import attach, trainable
+from autopeft.model import attach, train_mode, trainable
 from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class Appraiser:
             optimizer = make_optimizer(module, hyper)
             return lambda batch: training_step(module, optimizer, batch, self._task, self._device)
 
-        return memory.predict(model.train(), make_step, self.batch_shapes(hyper.batch_size), self._device.type)
+        train_mode(model)
+        return memory.predict(model, make_step, self.batch_shapes(hyper.batch_size), self._device.type)
 
 
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:

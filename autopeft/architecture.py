@@ -81,13 +81,12 @@ def _head(module: nn.Module, missing_keys: Collection[str] | None) -> tuple[str,
         for name, child in module.named_children()
         if child is not module.base_model and any(True for _ in child.parameters())
     ]
-    if missing_keys is None:
-        return tuple(outside)
-    head: dict[str, None] = {}
-    for key in missing_keys:
+    missing: dict[str, None] = {}
+    for key in missing_keys or ():
         owner = key.split(".")[0]
-        head[owner if owner in outside else key.rpartition(".")[0]] = None
-    return tuple(head)
+        missing[owner if owner in outside else key.rpartition(".")[0]] = None
+    # A checkpoint that brings a whole head of its own was trained for other labels: all of it is trained again.
+    return tuple(missing) if any(name in missing for name in outside) else (*outside, *missing)
 
 
 def _layers(module: nn.Module) -> Iterator[str]:

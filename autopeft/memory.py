@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 CUDA_BLOCK = 512
 """PyTorch's CUDA allocator rounds every block up to this many bytes (kMinBlockSize in CUDACachingAllocator.cpp)."""
@@ -33,7 +34,7 @@ class MemoryEstimate:
 
     Attributes:
         weights: parameters and buffers, frozen and trained.
-        gradients: of the trained parameters.
+        gradients: of the trained parameters, as far as they are there at the peak.
         optimizer: its state.
         activations: all else alive at the peak: saved for backward, transient, the batch itself.
         workspace: what the device's libraries hold from the first step on.
@@ -56,52 +57,71 @@ class MemoryEstimate:
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
-    """Bytes of tensor storage alive, and the most there ever were, while this mode is on.
+    """Follows every tensor storage that is made while this mode is on, from its creation to its release.
 
-    Views count once, with the storage they share. `block` rounds every storage up, as an allocator does.
+    Storages are numbered as they come. Views count once, with the storage they share. Memory that a kernel takes and
+    gives back before it returns is not seen. `block` rounds every storage up, as an allocator does.
     """
 
     def __init__(self, block: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.block = block
-        self.now = 0
-        self.peak = 0
-        self._alive: dict[int, weakref.finalize[Any, Any]] = {}
+        self._history: list[tuple[int, int]] = []  # (number, bytes), the bytes negative at its release
+        self._alive: dict[int, tuple[int, weakref.finalize[Any, Any]]] = {}  # by address
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the guard is for compiled code and would cost a fifth of a prediction
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, then count what it made."""
         result = func(*args, **(kwargs or {}))
-        for leaf in result if isinstance(result, (tuple, list)) else (result,):
-            for tensor in (leaf,) if isinstance(leaf, torch.Tensor) else tree_leaves(leaf):
-                if isinstance(tensor, torch.Tensor):
-                    self.count(tensor)
+        if isinstance(result, torch.Tensor):
+            self.count(result)
+        elif isinstance(result, (tuple, list)):
+            for leaf in tree_leaves(result):
+                if isinstance(leaf, torch.Tensor):
+                    self.count(leaf)
         return result
 
-    def count(self, tensor: torch.Tensor) -> int:
-        """Count a tensor's storage from now until its release; returns what it added."""
-        if tensor.device.type == "meta":
-            return 0
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._alive:
-            return 0
-        size = int(-(-storage.nbytes() // self.block) * self.block)
-        self._alive[key] = weakref.finalize(storage, self._release, key, size)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        return size
-
-    def stop(self) -> None:
-        """Forget every storage still alive."""
-        for finalizer in self._alive.values():
+    def __exit__(self, *error: object) -> None:
+        """Follow no storage any more."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for _, finalizer in self._alive.values():
             finalizer.detach()
         self._alive.clear()
 
-    def _release(self, key: int, size: int) -> None:
-        del self._alive[key]
-        self.now -= size
+    @property
+    def alive(self) -> frozenset[int]:
+        """Numbers of the storages that are there now."""
+        return frozenset(number for number, _ in self._alive.values())
+
+    def count(self, tensor: torch.Tensor) -> int:
+        """Count a tensor's storage from now until its release; returns its number."""
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._alive:
+            return self._alive[address][0]
+        number, size = len(self._history), int(-(-storage.nbytes() // self.block) * self.block)
+        self._history.append((number, size))
+        self._alive[address] = number, weakref.finalize(storage, self._release, address, size)
+        return number
+
+    def at_peak(self, resident: frozenset[int] = frozenset()) -> dict[int, int]:
+        """Bytes of each storage alive at the peak, by number; `resident` ones count as if alive all along."""
+        alive = {number: size for number, size in self._history if size >= 0 and number in resident}
+        passing = [event for event in self._history if event[0] not in resident]
+        totals = list(accumulate(size for _, size in passing))
+        end = totals.index(max(totals)) + 1 if totals else 0
+        for number, size in passing[:end]:
+            alive[number] = alive.get(number, 0) + size
+        return alive
+
+    def _release(self, address: int, size: int) -> None:
+        number, _ = self._alive.pop(address)
+        self._history.append((number, -size))
 
 
 def predict(
@@ -112,37 +132,50 @@ def predict(
 ) -> MemoryEstimate:
     """Predict the peak of a training step, without data, weights or the device.
 
+    One step is enough for the peak of a later one: whatever outlives it (the optimiser's state, mostly) is there from
+    the start of the next, and is counted so.
+
+    For "cuda" without one, kernels are those of the CPU: PyTorch may choose another attention there.
+
     Args:
         module: on the meta device, with gradients required as for training; afterwards its tensors are fake.
         make_step: given the module, makes its optimiser and returns the step, which takes a batch.
         shapes: of the batch's int64 tensors, by name; `attention_mask` may be among them.
-        device: whose allocator to account for.
+        device: whose kernels and allocator to account for.
     """
     block, workspace = (CUDA_BLOCK, CUDA_WORKSPACE) if device == "cuda" else (1, 0)
-    live = LiveBytes(block)
-    with FakeTensorMode(allow_non_fake_inputs=True), live:
-        _materialise(module, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
-        weights = live.now
-        batch = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in shapes.items()}
+    place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
+    gradients: set[int] = set()
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(block) as live:
+        _materialise(module, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=place))
+        weights = live.alive
+        trained: list[Any] = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        hooks = [p.register_post_accumulate_grad_hook(lambda p: gradients.add(live.count(p.grad))) for p in trained]
+        batch = {name: torch.zeros(shape, dtype=torch.int64, device=place) for name, shape in shapes.items()}
         step = make_step(module)
-        idle = live.now
+        before = live.alive
         step(batch)
-        optimizer = live.now - idle
-        live.peak = live.now
-        step(batch)  # now with the optimiser's state, as every step but the first
-    gradients = sum(-(-p.numel() * p.element_size() // block) * block for p in module.parameters() if p.requires_grad)
-    live.stop()
-    return MemoryEstimate(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer,
-        activations=max(0, live.peak - weights - gradients - optimizer),
-        workspace=workspace,
-    )
+        resident = live.alive
+    for hook in hooks:
+        hook.remove()
+    kinds = {"weights": weights, "gradients": gradients - weights, "optimizer": resident - before - gradients}
+    found = dict.fromkeys((*kinds, "activations"), 0)
+    for number, size in live.at_peak(resident).items():
+        found[next((kind for kind, numbers in kinds.items() if number in numbers), "activations")] += size
+    return MemoryEstimate(**found, workspace=workspace)
 
 
-def measure(step: Callable[[], object], module: nn.Module, device: str = "cpu") -> int:
-    """Peak bytes while `step`, a real training step on `module`, runs twice: the second has the optimiser's state."""
+def measure(
+    step: Callable[[], object], module: nn.Module, device: str = "cpu", others: Iterable[torch.Tensor] = ()
+) -> int:
+    """Peak bytes while `step`, a real training step on `module`, runs twice: the second has the optimiser's state.
+
+    Args:
+        step: runs forward, backward and update.
+        module: what it trains.
+        device: where that is.
+        others: tensors that are there before the step, such as its batch. On "cuda" all that is there counts anyway.
+    """
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -151,12 +184,11 @@ def measure(step: Callable[[], object], module: nn.Module, device: str = "cpu") 
         torch.cuda.synchronize()
         return int(torch.cuda.max_memory_allocated())
     with LiveBytes() as live:
-        for tensor in (*module.parameters(), *module.buffers()):
+        for tensor in (*module.parameters(), *module.buffers(), *others):
             live.count(tensor)
         step()
         step()
-    live.stop()
-    return int(live.peak)
+    return sum(live.at_peak().values())
 
 
 def supports_bfloat16(device: str) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from autopeft import memory
 from autopeft.cross_validation import Rung, cross_validate
-from autopeft.model import attach
+from autopeft.model import attach, train_mode
 from autopeft.training import Learner, training_step
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _measure(problem: Problem, candidate: Candidate, model: nn.Module) -> int:
     learner = Learner(model, candidate.hyper, len(problem.train))
     initial = [parameter.data for parameter in learner.parameters]
     learner.take_turn()
-    model.train()
+    train_mode(model)
     with torch.random.fork_rng():
         peak = memory.measure(
             lambda: training_step(model, learner.optimizer, batch, problem.task, problem.device),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from autopeft.exceptions import AutopeftError
-from autopeft.model import trainable
+from autopeft.model import train_mode, trainable
 from autopeft.search_space import Categorical, Float, Integer, SearchSpace
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def train_epoch(
         DivergedError: the loss is no longer finite.
     """
     learner.take_turn()
-    learner.model.train()
+    train_mode(learner.model)
     torch.manual_seed(seed)  # dropout; each fold and epoch draws its own
     total = torch.zeros((), device=device.type)
     batches = list(bucketed(data.lengths[rows], batch_size, seed))

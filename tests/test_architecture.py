@@ -54,3 +54,9 @@ def test_a_part_of_the_base_that_the_checkpoint_lacks_counts_as_head():
     missing = ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight"]
     spec = describe(tiny("bert"), "text-classification", "SEQ_CLS", missing)
     assert spec.head == ("bert.pooler.dense", "classifier")
+
+
+def test_a_checkpoint_with_a_head_of_its_own_gets_it_trained_again_and_a_pretrained_part_of_it_is_kept():
+    assert describe(tiny("bert"), "text-classification", "SEQ_CLS", []).head == ("classifier",)
+    missing = ["classifier.weight", "classifier.bias"]
+    assert describe(tiny("modernbert"), "text-classification", "SEQ_CLS", missing).head == ("classifier",)

@@ -1,0 +1,23 @@
+"""Every trial as an MLflow run: experiment = study, one parent run for the search, one nested run per trial.
+
+Only `MlflowClient` is used, never MLflow's process-wide state. In the runs table, `score` exists for complete trials
+alone, so that sorting by it ranks what may win; a pruned trial has its last mean as `score_when_stopped`. The tags
+`method`, `state` and `reason` say what each run was and why it lost, and a saved view puts these columns in front.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no network that the user did not ask for
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make a wrong address a long wait
+
+from autopeft.tracking.runs import PARENT, Tracker, TrialRun
+from autopeft.tracking.store import TrackingError, tracking_uri
+from autopeft.tracking.ui import serve, serving
+
+for _name in ("mlflow", "alembic"):  # after MLflow's import, which sets them to INFO
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+__all__ = ["PARENT", "Tracker", "TrackingError", "TrialRun", "serve", "serving", "tracking_uri"]

@@ -1,0 +1,112 @@
+"""The MLflow UI on a study's store, on the loopback interface alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from autopeft.tracking.store import TrackingError, connect, is_server, public
+from autopeft.tracking.view import VIEW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def serve(uri: str | None, output: Path, name: str, port: int) -> None:
+    """Serve the MLflow UI on a study's store on 127.0.0.1 until Ctrl-C; a tracking server already is one.
+
+    Raises:
+        TrackingError: the study has no store yet, or the server does not come up.
+    """
+    if uri and is_server(uri):
+        sys.stdout.write(f"The study logs to a tracking server; open {public(uri)}\n")
+        return
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must end the server too
+        signal.signal(ending, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), serving(uri, output, name, port) as (address, process):
+        sys.stdout.write(f"MLflow UI: {address}\nCtrl-C ends it.\n")
+        sys.stdout.flush()
+        raise TrackingError(f"the MLflow server ended by itself, with exit status {process.wait()}.")
+
+
+@contextmanager
+def serving(
+    uri: str | None, output: Path, name: str, port: int = 5000
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run an MLflow server on a study's store, on 127.0.0.1, for the length of the block.
+
+    Args:
+        uri: the store, as in the study file.
+        output: the study's folder.
+        name: the study's name.
+        port: where to listen; if it is taken, a free one is found.
+
+    Yields:
+        The address of the study's runs page, best score first, and the server's process.
+
+    Raises:
+        TrackingError: the study has no store yet, or the server does not come up.
+    """
+    if not uri and not (output / "mlflow.db").is_file():
+        raise TrackingError(f"{output} holds no MLflow store yet; run the study first.")
+    _, target, experiment_id = connect(uri, output, name)
+    port = _free_port(port)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", (output / "artifacts").absolute().as_uri()]
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": target,  # not an argument, which every user of the machine can read
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # background jobs judge chat traces: nothing a study has
+    }
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            if not _comes_up(process, port):
+                log.seek(0)
+                last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
+                raise TrackingError(f"the MLflow server did not come up; its last words: {last}")
+            query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+            yield f"http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs?{query}", process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers, which share a process group."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, ending)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+
+
+def _comes_up(process: subprocess.Popen[bytes], port: int, seconds: float = 120) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        time.sleep(0.2)
+    return False
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted` if nothing listens there, else one the system picks."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise TrackingError("no free port was found on 127.0.0.1.")

