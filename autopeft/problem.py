@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from autopeft.spec import StudySpec
     from autopeft.tasks import Encoded, TaskKind
 
-LONGEST_INPUT = 512
-"""Where [model] max_length says nothing: the model's own limit, but at most this many tokens."""
+LONGEST_INPUT = 448
+"""Where [model] max_length says nothing: the model's own limit, but at most this many tokens.
+
+A model with 512 learnt positions then has room for the longest prefix, which shifts the input's positions.
+"""
 
 
 @dataclass(frozen=True)

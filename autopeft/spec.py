@@ -28,7 +28,7 @@ class ModelSection(Section):
     """[model]: the base model.
 
     `name_or_path` is ``package:…``, a local folder or a hub id. `dtype` "auto" computes matrix products in bfloat16
-    where the device does so natively. `max_length` in tokens; default: the model's own limit, at most 512.
+    where the device does so natively. `max_length` in tokens; default: the model's own limit, at most 448.
     """
 
     name_or_path: str = Field(min_length=1)
@@ -82,7 +82,7 @@ class SearchSection(Section):
     exclude: list[str] = []
     trials: int = Field(20, ge=1)
     timeout: Seconds | None = None
-    pruner: Literal["hyperband", "successive_halving", "median", "none"] = "hyperband"
+    pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
     overrides: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -120,7 +120,7 @@ class TrackingSection(Section):
 
     @model_validator(mode="after")
     def _no_secrets(self) -> TrackingSection:
-        if self.uri and re.search(r"//[^/@]*:[^/@]*@", self.uri):
+        if self.uri and re.search(r"//[^/@]*:[^/@]*@|^https?://[^/@]+@|password=", self.uri):
             raise ValueError(
                 "`uri` must not hold a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
                 "(or PGPASSWORD for a database) in the environment"

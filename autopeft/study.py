@@ -72,6 +72,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         tracker.log_text(spec.text or json.dumps(spec.to_dict(), indent=2), "study.toml" if spec.text else "study.json")
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
+        _log_missing(tracker, records(study))
         with progress:
             Search(problem, study, tracker, progress).run()
             best, test = _crown(problem, study, registry, progress)
@@ -230,6 +231,14 @@ def _crown(
     return best, scores
 
 
+def _log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:
+    """Log trials that ended without MLflow learning of it: killed in between, or logged to another store before."""
+    for record in found:
+        if record.number not in tracker.ended:
+            run = tracker.trial(record.number, record.name, record.params)
+            run.finish(record.state, record.reason, _metrics(record))
+
+
 def _metrics(record: TrialRecord) -> dict[str, float | None]:
     """The columns of the MLflow runs table; `score` for complete trials alone, so that sorting by it is fair."""
     return {
@@ -246,7 +255,7 @@ def _metrics(record: TrialRecord) -> dict[str, float | None]:
 
 def _test_metrics(result: Result) -> dict[str, float | None]:
     return {
-        "score": result.best.score,
+        "best_score": result.best.score,
         "test_score": result.test.winner,
         "test_majority_class": result.test.baseline,
         **{f"test_default_{method}": score for method, score in result.test.defaults.items()},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.exceptions import AutopeftError
 from autopeft.model import train_mode, trainable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 TRAINING_SPACE = SearchSpace(
     {
         "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3),
-        "epochs": Integer(low=2, high=6, default=4),
+        "epochs": Integer(low=2, high=4, default=4),
         "batch_size": Categorical(choices=(8, 16, 32), default=16),
         "warmup_ratio": Float(low=0.0, high=0.2, default=0.06),
         "weight_decay": Float(low=0.0, high=0.1, default=0.01),
@@ -46,9 +47,19 @@ class Device:
     type: str
     autocast: torch.dtype | None
 
-    def precision(self) -> AbstractContextManager[Any]:
-        """The context a forward pass runs in."""
-        return torch.autocast(self.type, dtype=self.autocast) if self.autocast else nullcontext()
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The context a forward pass runs in.
+
+        On a CPU attention is computed from plain matrix products: for inputs of a sentence or two that takes a
+        fraction of the time of PyTorch's fused kernel there (`benchmarks/cpu_step.py`).
+        """
+        with ExitStack() as stack:
+            if self.type == "cpu":
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if self.autocast:
+                stack.enter_context(torch.autocast(self.type, dtype=self.autocast))
+            yield
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ def training_step(
 ) -> torch.Tensor:
     """Forward, loss, backward, clip, update. Returns the batch's mean loss, detached, without waiting for it."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    with device.precision():
+    with device.computing():
         outputs = model(**inputs)
     loss = task.loss(outputs, batch)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -149,7 +160,7 @@ def evaluate(model: nn.Module, data: Encoded, rows: np.ndarray, task: TaskKind, 
     for start in range(0, len(order), EVALUATION_BATCH_SIZE):
         batch = data.batch(rows[order[start : start + EVALUATION_BATCH_SIZE]], device.type)
         batch.pop("labels")
-        with device.precision():
+        with device.computing():
             outputs = model(**batch)
         parts.append(task.predict(outputs))
     predictions = torch.cat(parts).cpu().numpy()

@@ -25,7 +25,7 @@ from autopeft import memory, tasks
 from autopeft.architecture import describe
 from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.locate import locate
-from autopeft.model import BaseModel, attach
+from autopeft.model import BaseModel, attach, train_mode
 from autopeft.registry import discover
 from autopeft.training import Device, make_optimizer, training_step
 
@@ -131,11 +131,13 @@ def compare(family: Family, device: str) -> Iterator[Row]:
         make_step = step_maker(candidate, where)
         batch = padded_batch(rows, length, device)
         started = time.perf_counter()
-        meta = attach(base, candidate.method, candidate.params, meta=True).train()
+        meta = attach(base, candidate.method, candidate.params, meta=True)
+        train_mode(meta)
         shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
         estimate = memory.predict(meta, make_step, shapes, device)
         seconds = time.perf_counter() - started
-        model = attach(base, candidate.method, candidate.params).to(device).train()
+        model = attach(base, candidate.method, candidate.params).to(device)
+        train_mode(model)
         yield Row(
             family=family.name,
             candidate=candidate,

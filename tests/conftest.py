@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.tiny_models import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WORDS = [f"w{i}" for i in range(59)]
 

@@ -13,9 +13,9 @@ from autopeft import tasks
 from autopeft.architecture import describe
 from autopeft.locate import locate
 from autopeft.memory import CUDA_BLOCK, CUDA_WORKSPACE, LiveBytes, measure, predict
-from autopeft.model import BaseModel, trainable
+from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
-from tests.test_model import METHODS, attach
+from tests.test_model import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
 
 TASK = tasks.get("text-classification")
@@ -62,16 +62,22 @@ def profiled(model, step, batch):
     return peak
 
 
+def add_on(base, method, params=None, *, meta=False):
+    """The model that a trial trains, in the mode it trains in."""
+    params = {**METHODS[method].search_space(base.spec).defaults(), **(params or {})}
+    model = attach(base, METHODS[method], params, meta=meta)
+    train_mode(model)
+    return model
+
+
 def three_answers(base, method, params, rows, length, autocast):
     """Predicted, measured, and profiled bytes of the same candidate's step."""
-    method = METHODS[method]
-    params = {**method.search_space(base.spec).defaults(), **params}
     make_step = stepper(autocast)
-    estimate = predict(attach(base, method, params, meta=True).train(), make_step, shapes(rows, length))
-    model, real = attach(base, method, params).train(), batch(rows, length)
+    estimate = predict(add_on(base, method, params, meta=True), make_step, shapes(rows, length))
+    model, real = add_on(base, method, params), batch(rows, length)
     step = make_step(model)
     measured = measure(lambda: step(real), model, others=real.values())
-    model = attach(base, method, params).train()
+    model = add_on(base, method, params)
     return estimate.peak, measured, profiled(model, make_step(model), real)
 
 
@@ -170,9 +176,7 @@ def test_a_storage_counts_once_from_creation_to_release():
 
 
 def test_an_allocation_planted_in_a_step_is_found():
-    base = tiny_base("bert")
-    method = METHODS["lora"]
-    model = attach(base, method, method.search_space(base.spec).defaults(), meta=False).train()
+    model = add_on(tiny_base("bert"), "lora")
     step, real = stepper()(model), batch(4, 8)
     honest = measure(lambda: step(real), model)
 
@@ -212,9 +216,7 @@ def left_overs():
 
 def test_a_prediction_returns_its_memory():
     before = left_overs()
-    base = tiny_base("bert")
-    method = METHODS["adapter"]
-    model = attach(base, method, method.search_space(base.spec).defaults(), meta=True).train()
+    model = add_on(tiny_base("bert"), "adapter", meta=True)
     predict(model, stepper(), shapes(4, 8))
     watched = weakref.ref(model)
     del model
@@ -239,16 +241,14 @@ def test_for_a_card_that_is_not_here_blocks_are_rounded_and_the_workspace_named(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_step_on_the_gpu_is_predicted():
-    base, method = tiny_base("bert"), METHODS["lora"]
-    params = method.search_space(base.spec).defaults()
-    device = Device("cuda", None)
+    base, device = tiny_base("bert"), Device("cuda", None)
 
     def make_step(module):
         optimizer = make_optimizer(module, HYPER)
         return lambda batch: training_step(module, optimizer, batch, TASK, device)
 
-    estimate = predict(attach(base, method, params, meta=True).train(), make_step, shapes(64, 128), "cuda")
-    model = attach(base, method, params).train().to("cuda")
+    estimate = predict(add_on(base, "lora", meta=True), make_step, shapes(64, 128), "cuda")
+    model = add_on(base, "lora").to("cuda")
     real = {name: tensor.to("cuda") for name, tensor in batch(64, 128).items()}
     step = make_step(model)
     assert estimate.peak == pytest.approx(measure(lambda: step(real), model, "cuda"), rel=0.08)

@@ -43,7 +43,7 @@ class Lora(PeftMethod):
                 "r": Integer(low=1, high=64, default=8, log=True),
                 "lora_alpha": Integer(low=1, high=128, default=16, log=True),
                 "target_modules": Categorical(choices=groups, default=groups[0]),
-                "lora_dropout": Float(low=0.0, high=0.3, default=0.05),
+                "lora_dropout": Float(low=0.0, high=0.3, default=0.0),
                 "use_rslora": Categorical(choices=(False, True), default=False),
             }
         )

