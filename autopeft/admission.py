@@ -9,7 +9,7 @@ from autopeft import memory
 from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
 from autopeft.model import attach, train_mode, trainable
-from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
+from autopeft.training import Device, make_optimizer, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +50,7 @@ class Appraiser:
             self._known[key] = Usage(
                 trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
                 saved_params=saved_params(model),
-                predict_memory=functools.partial(self._memory, model, candidate.hyper),
+                predict_memory=functools.partial(self._memory, candidate),
             )
         return self._known[key]
 
@@ -59,13 +59,15 @@ class Appraiser:
         rows = min(batch_size, self._rows)
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
 
-    def _memory(self, model: nn.Module, hyper: Hyperparameters) -> memory.MemoryEstimate:
+    def _memory(self, candidate: Candidate) -> memory.MemoryEstimate:
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
-            optimizer = make_optimizer(module, hyper)
+            optimizer = make_optimizer(module, candidate.hyper)
             return lambda batch: training_step(module, optimizer, batch, self._task, self._device)
 
+        # Attached once more, so that the table of what is known holds no models.
+        model = attach(self._base, candidate.method, candidate.params, meta=True)
         train_mode(model)
-        return memory.predict(model, make_step, self.batch_shapes(hyper.batch_size), self._device.type)
+        return memory.predict(model, make_step, self.batch_shapes(candidate.hyper.batch_size), self._device.type)
 
 
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:

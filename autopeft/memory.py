@@ -60,7 +60,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     """Follows every tensor storage that is made while this mode is on, from its creation to its release.
 
     Storages are numbered as they come. Views count once, with the storage they share. Memory that a kernel takes and
-    gives back before it returns is not seen. `block` rounds every storage up, as an allocator does.
+    gives back before it returns is not seen, but for the one on attention's path. `block` rounds every storage up, as
+    an allocator does.
     """
 
     def __init__(self, block: int = 1) -> None:
@@ -86,6 +87,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             for leaf in tree_leaves(result):
                 if isinstance(leaf, torch.Tensor):
                     self.count(leaf)
+        if func is torch.ops.aten._safe_softmax.default:  # its kernel also holds a mask of the scores, a byte each
+            self.count(torch.empty_like(result, dtype=torch.bool))
         return result
 
     def __exit__(self, *error: object) -> None:

@@ -11,7 +11,7 @@ import functools
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -53,11 +53,11 @@ class BaseModel:
         source = self.skeleton if meta else self.module
         own = {id(p) for name in self.spec.head for p in source.get_submodule(name).parameters()}
         memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
-        twin = copy.deepcopy(source, memo)
-        for name, module in twin.base_model.named_modules():
-            if not any(f"{twin.base_model_prefix}.{name}".startswith(head) for head in self.spec.head):
+        twin: Any = copy.deepcopy(source, memo)
+        for name, module in twin.base_model.named_modules(prefix=twin.base_model_prefix):
+            if not name.startswith(self.spec.head):  # a part of the base may be trained from scratch with the head
                 setattr(module, FROZEN, True)
-        return twin
+        return cast("nn.Module", twin)
 
 
 def load(
@@ -142,7 +142,7 @@ def train_mode(model: nn.Module) -> None:
     """Training mode for the add-on and the head; the frozen base stays in evaluation mode, its dropout off.
 
     What does not train needs no regularisation, and on a CPU drawing the base's dropout masks takes about a quarter
-    of a step (`benchmarks/base_dropout.py` compares speed and accuracy).
+    of a step (`benchmarks/cpu_step.py` measures it).
     """
     model.train()
     for module in model.modules():

