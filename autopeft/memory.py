@@ -173,7 +173,7 @@ def predict(
 def measure(
     step: Callable[[], object], module: nn.Module, device: str = "cpu", others: Iterable[torch.Tensor] = ()
 ) -> int:
-    """Peak bytes while `step`, a real training step on `module`, runs twice: the second has the optimiser's state.
+    """Peak bytes of `step`, a real training step on `module`, with the optimiser's state as every later one has it.
 
     Args:
         step: runs forward, backward and update.
@@ -192,8 +192,8 @@ def measure(
         for tensor in (*module.parameters(), *module.buffers(), *others):
             live.count(tensor)
         step()
-        step()
-    return sum(live.at_peak().values())
+        resident = live.alive  # the optimiser's state, which every later step finds there
+    return sum(live.at_peak(resident).values())
 
 
 def supports_bfloat16(device: str) -> bool:

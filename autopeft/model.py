@@ -139,15 +139,15 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode for the add-on and the head; the frozen base stays in evaluation mode, its dropout off.
+    """Training mode, but without dropout of the frozen base's attention probabilities.
 
-    What does not train needs no regularisation, and on a CPU drawing the base's dropout masks takes about a quarter
-    of a step (`benchmarks/cpu_step.py` measures it).
+    Its dropout of hidden states stays, as it regularises what is trained above it. Dropping attention probabilities
+    costs a CPU far more time than it is worth (`benchmarks/cpu_step.py` measures the step with and without).
     """
     model.train()
     for module in model.modules():
         if hasattr(module, FROZEN):
-            module.training = False
+            module.training = isinstance(module, nn.Dropout)
 
 
 @contextmanager
