@@ -12,15 +12,19 @@ from autopeft.model import attach, train_mode, trainable
 from autopeft.training import Device, make_optimizer, training_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import torch
     from torch import nn
 
-    from autopeft.candidate import Candidate, CandidateSpace
+    from autopeft.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.model import BaseModel
     from autopeft.tasks import TaskKind
+
+
+CORNERS_TRIED = 6
+"""Of each method, before a search says that nothing fits: counting is cheap, predicting memory is not."""
 
 
 class Appraiser:
@@ -77,14 +81,15 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> 
         BudgetError: no default and no corner of the space fits; the message names the closest one and what it needs.
     """
     closest: tuple[float, str, str] | None = None
-    for candidate in _cheapest_first(space):
-        usage = appraise(candidate)
-        violations = budget.violations(usage)
-        if all(violation <= 0 for violation in violations.values()):
-            return
-        worst = max(violations.values())
-        if closest is None or worst < closest[0]:
-            closest = (worst, str(candidate), budget.reason(usage))
+    for part in space.values():
+        for candidate in _cheapest(part, appraise):
+            usage = appraise(candidate)
+            violations = budget.violations(usage)
+            if all(violation <= 0 for violation in violations.values()):
+                return
+            worst = max(violations.values())
+            if closest is None or worst < closest[0]:
+                closest = (worst, str(candidate), budget.reason(usage))
     if closest is not None:
         raise BudgetError(
             f"nothing in the search space fits the budget. The closest candidate is {closest[1]}, but it {closest[2]}. "
@@ -92,17 +97,13 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> 
         )
 
 
-def _cheapest_first(space: CandidateSpace) -> Iterator[Candidate]:
-    """Every method's default, then its corners, all at the smallest batch the space allows."""
-    for part in space.values():
-        training = part.training.defaults()
-        training["batch_size"] = min(part.training["batch_size"].extremes())
-        yield part.candidate(part.own.defaults(), training)
-    for part in space.values():
-        training = part.training.defaults()
-        training["batch_size"] = min(part.training["batch_size"].extremes())
-        for params in part.own.corners():
-            yield part.candidate(params, training)
+def _cheapest(part: MethodSpace, appraise: Appraiser) -> list[Candidate]:
+    """A method's default and the few corners that train least, all at the smallest batch the space allows."""
+    training = part.training.defaults()
+    training["batch_size"] = min(part.training["batch_size"].extremes())
+    corners = [part.candidate(params, training) for params in part.own.corners()]
+    corners.sort(key=lambda candidate: appraise(candidate).trainable_params)
+    return [part.candidate(part.own.defaults(), training), *corners[:CORNERS_TRIED]]
 
 
 def saved_params(model: nn.Module) -> int:

@@ -13,6 +13,8 @@ import autopeft as api
 from autopeft.locate import locate
 from tests.conftest import autopeft
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]  # one worker, one study for all
+
 QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
 TEXTS = ["what a wonderful day, thank you", "this is the worst flight of my life", "the meeting is at noon"]
 
@@ -30,7 +32,6 @@ def finished(tmp_path_factory) -> tuple[Path, dict]:
     return folder, json.loads(done.stdout)
 
 
-@pytest.mark.slow
 def test_predicted_memory_is_what_a_real_step_takes(finished):
     trained = [record for record in finished[1]["records"] if record["measured_memory"]]
     assert {record["method"] for record in trained} == {"lora", "prefix_tuning"}
@@ -39,7 +40,6 @@ def test_predicted_memory_is_what_a_real_step_takes(finished):
         assert record["predicted_memory"] <= 2 * 2**30
 
 
-@pytest.mark.slow
 def test_the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
     folder = finished[0] / "outputs" / "quickstart" / "winner"
     winner = api.load(folder)
@@ -53,7 +53,6 @@ def test_the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
     assert torch.allclose(torch.from_numpy(winner.predict_proba(TEXTS)), expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path):
     from autopeft import artifact
     from autopeft.problem import Problem
