@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from autopeft import environment
 from autopeft.admission import require_room
 from autopeft.exceptions import SpecError, StudyError
+from autopeft.interrupt import Interrupt
 from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
 from autopeft.problem import Problem
 from autopeft.record import INTERRUPTED, RECORD, TrialRecord, ranked, records
@@ -73,8 +74,8 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
         _log_missing(tracker, records(study))
-        with progress:
-            Search(problem, study, tracker, progress).run()
+        with progress, Interrupt() as interrupt:
+            Search(problem, study, tracker, progress, interrupt).run()
             best, test = _crown(problem, study, registry, progress)
         result = Result(
             name=spec.name,
@@ -93,8 +94,11 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 class Search:
     """The loop over trials."""
 
-    def __init__(self, problem: Problem, study: optuna.Study, tracker: Tracker, progress: Progress) -> None:
+    def __init__(
+        self, problem: Problem, study: optuna.Study, tracker: Tracker, progress: Progress, interrupt: Interrupt
+    ) -> None:
         self.problem, self.study, self.tracker, self.progress = problem, study, tracker, progress
+        self.interrupt = interrupt
         self.wanted = problem.spec.search.trials
         timeout = problem.spec.search.timeout
         self.deadline = time.monotonic() + timeout if timeout else None
@@ -104,6 +108,7 @@ class Search:
         _recover(self.study)
         refused = 0
         while (done := self._done()) < self.wanted and not self._late():
+            self.interrupt.check()
             number = len(records(self.study))
             self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted)
             trial = self.study.ask()
@@ -131,6 +136,7 @@ class Search:
             self.progress.started(trial.number, candidate, usage, self.problem.budget, done, self.wanted)
 
             def stop(rung: Rung) -> str | None:
+                self.interrupt.check()
                 trial.report(rung.mean, rung.epoch)
                 run.log_rung(rung.epoch, rung.scores, rung.mean, rung.loss)
                 self.progress.rung(trial.number, rung)

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.exceptions import AutopeftError
 from autopeft.model import train_mode, trainable
-from autopeft.search_space import Categorical, Float, Integer, SearchSpace
+from autopeft.search_space import Float, Integer, SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ TRAINING_SPACE = SearchSpace(
     {
         "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3),
         "epochs": Integer(low=2, high=4, default=4),
-        "batch_size": Categorical(choices=(8, 16, 32), default=16),
+        "batch_size": Integer(low=16, high=32, step=16, default=16),
         "warmup_ratio": Float(low=0.0, high=0.2, default=0.06),
         "weight_decay": Float(low=0.0, high=0.1, default=0.01),
     }
