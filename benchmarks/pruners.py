@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from autopeft.cross_validation import cross_validate
-from autopeft.model import attach
+from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.sampling import make_pruner
@@ -52,18 +51,7 @@ def record(study: str, candidates: int) -> list[list[float]]:
     curves = []
     for candidate in drawn:
         if problem.budget.admits(problem.appraiser(candidate)):
-            model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
-            rungs = cross_validate(
-                model,
-                problem.train,
-                problem.folds,
-                candidate.hyper,
-                task=problem.task,
-                metric=problem.spec.validation.metric,
-                device=problem.device,
-                seed=problem.spec.seed,
-            )
-            curves.append([rung.mean for rung in rungs])
+            curves.append([rung.mean for rung in run_trial(problem, candidate, lambda rung: None).rungs])
             print(candidate, [f"{mean:.3f}" for mean in curves[-1]], flush=True)
     return curves
 
