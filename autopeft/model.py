@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from autopeft.architecture import describe
+from autopeft.dropout import Dropout
 from autopeft.exceptions import ModelError, PluginError
 
 if TYPE_CHECKING:
@@ -57,7 +58,19 @@ class BaseModel:
         for name, module in twin.base_model.named_modules(prefix=twin.base_model_prefix):
             if not name.startswith(self.spec.head):  # a part of the base may be trained from scratch with the head
                 setattr(module, FROZEN, True)
+                if type(module) is nn.Dropout:
+                    module.__class__ = Dropout
         return cast("nn.Module", twin)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Keep the weights of the transformer layers' linear maps in the precision autocast multiplies them in.
+
+        Autocast would make the same rounded copy in every step; the products are the same to the bit, and the
+        weights take half the memory.
+        """
+        for linear in self.spec.linears:
+            weight = self.module.get_submodule(linear.name).get_parameter("weight")
+            weight.data = weight.data.to(dtype)
 
 
 def load(
@@ -130,6 +143,7 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise PluginError(f'method "{method.name}": apply() left nothing to train; add-on parameters need gradients.')
     _train_head(model, base.spec.head)
+    _train_in_float32(model)
     return model
 
 
@@ -166,6 +180,13 @@ def _own_trained_base_parameters(model: nn.Module, shared: set[int]) -> None:
             if parameter.requires_grad and id(parameter) in shared:
                 parameter.requires_grad_(False)
                 setattr(module, name, nn.Parameter(parameter.detach().clone()))
+
+
+def _train_in_float32(model: nn.Module) -> None:
+    """Small updates vanish in half precision, so what is trained is float32 whatever the base model is kept in."""
+    for parameter in trainable(model).values():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.float()
 
 
 def _train_head(model: nn.Module, head: tuple[str, ...]) -> None:

@@ -93,6 +93,8 @@ class Problem:
         max_length = _max_length(spec, base)
         train = task.encode(rows.train, base.tokenizer, rows.labels, max_length)
         device = _device(spec)
+        if device.autocast:
+            base.lower(device.autocast)
         base.module.to(device.type)
         groups = rows.train["group"].tolist() if "group" in rows.train else None
         budget = Budget(spec.budget.max_trainable_params_of(base.spec.num_parameters), spec.budget.max_gpu_memory)

@@ -77,6 +77,20 @@ def test_a_method_that_trains_base_parameters_gets_copies_of_them():
     assert not any(parameter.requires_grad for parameter in base.module.parameters())
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_lowered_base_computes_the_same_under_autocast_and_what_is_trained_stays_float32(name):
+    outputs = []
+    for lowered in (False, True):
+        base = base_of()
+        if lowered:
+            base.lower(torch.bfloat16)
+        model = attach(base, METHODS[name], METHODS[name].search_space(base.spec).defaults())
+        assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs.append(logits(model, batch()))
+    assert torch.equal(*outputs)
+
+
 def test_the_head_is_trained_with_every_method_and_counted_once():
     base = base_of()
     head = sum(p.numel() for name in base.spec.head for p in base.module.get_submodule(name).parameters())

@@ -18,14 +18,14 @@ class Bottleneck(nn.Module):
         width: of the residual stream.
         size: of the bottleneck.
         non_linearity: a key of `NON_LINEARITIES`.
-        like: gives device and dtype.
+        like: gives the device.
     """
 
     def __init__(self, width: int, size: int, non_linearity: str, like: torch.Tensor) -> None:
         super().__init__()
-        self.down = nn.Linear(width, size, device=like.device, dtype=like.dtype)
+        self.down = nn.Linear(width, size, device=like.device)
         self.non_linearity = NON_LINEARITIES[non_linearity]()
-        self.up = nn.Linear(size, width, device=like.device, dtype=like.dtype)
+        self.up = nn.Linear(size, width, device=like.device)
         nn.init.zeros_(self.down.bias)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
