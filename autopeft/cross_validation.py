@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.checkpoint import Checkpoint
     from autopeft.tasks import Encoded, TaskKind
 
 
@@ -63,23 +64,31 @@ def cross_validate(
     metric: str,
     device: Device,
     seed: int,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Rung]:
     """Train every fold one epoch, score it on its held-out rows, yield the rung; as often as there are epochs.
 
-    All folds start from the model's current values. A caller that stops iterating prunes the trial.
+    All folds start from the model's current values, or from where `checkpoint` has them; it is given each fold's state
+    after each epoch. Rungs that were reached before an interruption are yielded again, at once. A caller that stops
+    iterating prunes the trial.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
     """
     learners = [Learner(model, hyper, len(fold.train)) for fold in folds]
+    histories = [checkpoint.restore(i, learner) if checkpoint else [] for i, learner in enumerate(learners)]
     for epoch in range(1, hyper.epochs + 1):
-        scores, losses = [], []
-        for index, (fold, learner) in enumerate(zip(folds, learners, strict=True)):
+        for index, (fold, learner, history) in enumerate(zip(folds, learners, histories, strict=True)):
+            if len(history) >= epoch:
+                continue
             fold_seed = derive_seed(seed, index, epoch)
-            losses.append(train_epoch(learner, data, fold.train, hyper.batch_size, task, device, fold_seed))
+            loss = train_epoch(learner, data, fold.train, hyper.batch_size, task, device, fold_seed)
             predictions = evaluate(model, data, fold.validation, task, device)
-            scores.append(task.score(metric, data.labels[fold.validation], predictions))
-        yield Rung(epoch, tuple(scores), float(np.mean(losses)))
+            history.append((task.score(metric, data.labels[fold.validation], predictions), loss))
+            if checkpoint:
+                checkpoint.keep(index, learner, history)
+        scores, losses = zip(*(history[epoch - 1] for history in histories), strict=True)
+        yield Rung(epoch, scores, float(np.mean(losses)))
 
 
 def derive_seed(*parts: int) -> int:

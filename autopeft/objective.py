@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.candidate import Candidate
+    from autopeft.checkpoint import Checkpoint
     from autopeft.problem import Problem
 
 COMPLETE, PRUNED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "INFEASIBLE", "FAIL"
@@ -55,8 +56,16 @@ class Outcome:
         return re.sub(r"[\d.]+", "#", self.reason)
 
 
-def run_trial(problem: Problem, candidate: Candidate, stop: Callable[[Rung], str | None]) -> Outcome:
+def run_trial(
+    problem: Problem,
+    candidate: Candidate,
+    stop: Callable[[Rung], str | None],
+    checkpoint: Checkpoint | None = None,
+) -> Outcome:
     """Cross-validate a candidate. `stop` is asked after each rung; a reason it gives prunes the trial.
+
+    With a `checkpoint` an interrupted trial goes on from the last epoch each fold finished; it is removed when the
+    trial ends.
 
     Nothing a trial does escapes but an interrupt: an exception of the method, a loss that diverges or exhausted
     memory ends as an outcome FAIL, and the trial's memory is returned before this function is.
@@ -79,6 +88,7 @@ def run_trial(problem: Problem, candidate: Candidate, stop: Callable[[Rung], str
             metric=problem.spec.validation.metric,
             device=problem.device,
             seed=problem.spec.seed,
+            checkpoint=checkpoint,
         ):
             rungs.append(rung)
             pruned = stop(rung)
@@ -92,6 +102,8 @@ def run_trial(problem: Problem, candidate: Candidate, stop: Callable[[Rung], str
     finally:
         model = None
         release_memory()
+    if checkpoint:
+        checkpoint.remove()
     return Outcome(state, reason, tuple(rungs), measured, time.monotonic() - started)
 
 

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from autopeft import environment
 from autopeft.admission import require_room
+from autopeft.checkpoint import Checkpoint
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
 from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
@@ -144,7 +145,8 @@ class Search:
                     return "the study's timeout was reached"
                 return _prune_reason(trial, rung, candidate.hyper.epochs) if trial.should_prune() else None
 
-            outcome = run_trial(self.problem, candidate, stop)
+            checkpoint = Checkpoint.of(self.problem.spec.output, candidate.flat)
+            outcome = run_trial(self.problem, candidate, stop, checkpoint)
         record = TrialRecord.of(trial.number, str(candidate), candidate.flat, candidate.hyper.epochs, usage, outcome)
         trial.set_user_attr(RECORD, asdict(record))
         if outcome.state == COMPLETE:

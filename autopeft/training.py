@@ -99,6 +99,29 @@ class Learner:
             parameter.data = tensor
             parameter.grad = None
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the steps so far have changed, as tensors on the CPU; call it in this learner's turn."""
+        found = {f"tensors.{index}": tensor for index, tensor in enumerate(self.tensors)}
+        for index, parameter in enumerate(self.parameters):
+            values = self.optimizer.state.get(parameter, {})
+            found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        found["steps"] = torch.tensor(self.schedule.last_epoch)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave."""
+        for name, value in state.items():
+            kind, *place = name.split(".")
+            if kind == "tensors":
+                self.tensors[int(place[0])].copy_(value)
+            elif kind == "optimizer":
+                parameter = self.parameters[int(place[0])]
+                device = "cpu" if place[1] == "step" else parameter.device  # where AdamW keeps its count
+                self.optimizer.state[parameter][place[1]] = value.to(device)
+        self.schedule.last_epoch = int(state["steps"])
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_lr(), strict=True):
+            group["lr"] = rate
+
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; vectors (biases, norms) are not decayed."""

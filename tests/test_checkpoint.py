@@ -1,0 +1,58 @@
+from typing import ClassVar
+
+import pytest
+
+from autopeft.checkpoint import Checkpoint
+from autopeft.cross_validation import cross_validate, split
+from tests.test_training import CPU, HYPER, TASK, lora, rows
+
+DATA = rows()
+FOLDS = split(DATA.labels, None, 3, seed=0)
+OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
+
+
+class PowerCutError(Exception):
+    pass
+
+
+class Dying(Checkpoint):
+    """Writes so many fold states, and then the process is gone."""
+
+    left: ClassVar = [4]
+
+    def keep(self, *state):
+        super().keep(*state)
+        self.left[0] -= 1
+        if not self.left[0]:
+            raise PowerCutError
+
+
+@pytest.mark.parametrize("finished", [1, 4, 8])
+def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_stopped(tmp_path, finished, monkeypatch):
+    whole = [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS)]
+    dying = Dying(tmp_path / "trial")
+    dying.left[0] = finished
+    with pytest.raises(PowerCutError):
+        list(cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=dying))
+
+    from autopeft import cross_validation
+
+    trained = []
+    train = cross_validation.train_epoch
+    monkeypatch.setattr(cross_validation, "train_epoch", lambda *a: trained.append(1) or train(*a))
+    checkpoint = Checkpoint(tmp_path / "trial")
+    again = [(r.scores, r.loss) for r in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=checkpoint)]
+    assert again == whole
+    assert len(trained) == 3 * HYPER.epochs - finished
+
+
+def test_another_trial_does_not_take_it_up_and_clears_it(tmp_path):
+    first = Checkpoint.of(tmp_path, {"method": "lora", "lora.r": 8})
+    for _ in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=first):
+        break
+    assert sorted(path.name for path in first.folder.iterdir()) == [f"{i}.safetensors" for i in range(3)]
+    assert Checkpoint.of(tmp_path, {"lora.r": 8, "method": "lora"}) == first
+    second = Checkpoint.of(tmp_path, {"method": "lora", "lora.r": 9})
+    assert not first.folder.exists()
+    second.remove()
+    assert not any(tmp_path.iterdir())
