@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from autopeft import memory
+import torch
+
+from autopeft import memory, quantization
 from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
 from autopeft.model import attach, train_mode, trainable
 from autopeft.training import Device, make_optimizer, training_step
+from autopeft.weights_file import file_size, saved_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
-    import torch
     from torch import nn
 
     from autopeft.candidate import Candidate, CandidateSpace, MethodSpace
@@ -36,12 +40,20 @@ class Appraiser:
         device: the device and precision training would use.
         lengths: tokens of each training row; the longest rows make the batch that decides.
         columns: the token columns of a batch.
+        quantized: "8bit" or "4bit" where the base model's linear maps are kept so.
     """
 
     def __init__(
-        self, base: BaseModel, task: TaskKind, device: Device, lengths: np.ndarray, columns: tuple[str, ...]
+        self,
+        base: BaseModel,
+        task: TaskKind,
+        device: Device,
+        lengths: np.ndarray,
+        columns: tuple[str, ...],
+        quantized: str = quantization.NONE,
     ) -> None:
         self._base, self._task, self._device, self._columns = base, task, device, columns
+        self._quantized = quantized
         self._rows, self._longest = len(lengths), int(lengths.max())
         self._known: dict[object, Usage] = {}
 
@@ -51,9 +63,11 @@ class Appraiser:
         key = (candidate.method.name, tuple(candidate.params.items()), size)
         if key not in self._known:
             model = attach(self._base, candidate.method, candidate.params, meta=True)
+            kept = saved_tensors(model)
             self._known[key] = Usage(
                 trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
-                saved_params=saved_params(model),
+                saved_params=sum(tensor.numel() for tensor in kept.values()),
+                saved_bytes=file_size(kept),
                 predict_memory=functools.partial(self._memory, candidate),
             )
         return self._known[key]
@@ -71,7 +85,21 @@ class Appraiser:
         # Attached once more, so that the table of what is known holds no models.
         model = attach(self._base, candidate.method, candidate.params, meta=True)
         train_mode(model)
-        return memory.predict(model, make_step, self.batch_shapes(candidate.hyper.batch_size), self._device.type)
+        shapes = self.batch_shapes(candidate.hyper.batch_size)
+        estimate = memory.predict(model, make_step, shapes, self._device.type)
+        return estimate if self._quantized == quantization.NONE else self._in_fewer_bits(estimate, shapes)
+
+    def _in_fewer_bits(
+        self, dense: memory.MemoryEstimate, shapes: Mapping[str, tuple[int, ...]]
+    ) -> memory.MemoryEstimate:
+        """The estimate for the unquantized model, corrected for what quantization saves and what it takes itself."""
+        kind, spec, skeleton = self._quantized, self._base.spec, self._base.skeleton
+        weights = [skeleton.get_submodule(linear.name).get_parameter("weight") for linear in spec.linears]
+        saved = sum(weight.nbytes for weight in weights) - quantization.model_bytes(kind, spec)
+        tokens = math.prod(shapes["attention_mask"])
+        compute = self._device.autocast or torch.float32
+        workspace = quantization.workspace_bytes(kind, spec, tokens, compute)
+        return replace(dense, weights=dense.weights - saved, workspace=dense.workspace + workspace)
 
 
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:
@@ -80,41 +108,37 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> 
     Raises:
         BudgetError: no default and no corner of the space fits; the message names the closest one and what it needs.
     """
-    closest: tuple[float, str, str] | None = None
-    for part in space.values():
-        for candidate in _cheapest(part, appraise):
-            usage = appraise(candidate)
-            violations = budget.violations(usage)
-            if all(violation <= 0 for violation in violations.values()):
-                return
-            worst = max(violations.values())
-            if closest is None or worst < closest[0]:
-                closest = (worst, str(candidate), budget.reason(usage))
-    if closest is not None:
+    candidate = closest((found for part in space.values() for found in cheapest(part, appraise)), appraise, budget)
+    usage = appraise(candidate)
+    if not budget.admits(usage):
         raise BudgetError(
-            f"nothing in the search space fits the budget. The closest candidate is {closest[1]}, but it {closest[2]}. "
-            "Raise that limit in [budget], or widen the space in [search]."
+            f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
+            f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "
+            "shows what each method needs."
         )
 
 
-def _cheapest(part: MethodSpace, appraise: Appraiser) -> list[Candidate]:
+def closest(candidates: Iterable[Candidate], appraise: Appraiser, budget: Budget) -> Candidate:
+    """The first candidate that fits, or the one whose worst violation is the least."""
+    best: tuple[float, Candidate] | None = None
+    for candidate in candidates:
+        worst = max(budget.violations(appraise(candidate)).values(), default=0.0)
+        if worst <= 0:
+            return candidate
+        if best is None or worst < best[0]:
+            best = worst, candidate
+    assert best is not None  # every method has a default
+    return best[1]
+
+
+def cheapest(part: MethodSpace, appraise: Appraiser) -> list[Candidate]:
     """A method's default and the few corners that train least, all at the smallest batch the space allows."""
-    training = part.training.defaults()
-    training["batch_size"] = min(part.training["batch_size"].extremes())
+    training = smallest_batch(part)
     corners = [part.candidate(params, training) for params in part.own.corners()]
     corners.sort(key=lambda candidate: appraise(candidate).trainable_params)
     return [part.candidate(part.own.defaults(), training), *corners[:CORNERS_TRIED]]
 
 
-def saved_params(model: nn.Module) -> int:
-    """Parameters in the saved add-on: peft keeps only a reparameterized prefix's result, all else as trained."""
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
-        config = model.active_peft_config
-        prompt = config.num_virtual_tokens * config.token_dim
-        if config.peft_type == "PREFIX_TUNING":
-            prompt *= config.num_layers * 2  # keys and values of every layer
-        encoder = {id(parameter) for parameter in model.prompt_encoder.parameters()}
-        return int(prompt) + sum(p.numel() for p in trainable(model).values() if id(p) not in encoder)
-    return sum(parameter.numel() for parameter in trainable(model).values())
+def smallest_batch(part: MethodSpace) -> dict[str, Any]:
+    """The default training dimensions, but the smallest batch."""
+    return {**part.training.defaults(), "batch_size": min(part.training["batch_size"].extremes())}

@@ -15,7 +15,9 @@ from autopeft import model as models
 from autopeft import registry, tasks
 from autopeft.exceptions import DataError, UserInputError
 from autopeft.locate import locate
+from autopeft.quantization import NONE
 from autopeft.training import Device, evaluate
+from autopeft.weights_file import saved_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +45,7 @@ class Card:
         plugin: distribution and version that brought it.
         seed: of the head's initial values.
         trust_remote_code: whether the base model brings code to run.
+        quantization: of the base model it was trained on, and is loaded with: "none", "8bit" or "4bit".
         autopeft: version that wrote this.
     """
 
@@ -55,6 +58,7 @@ class Card:
     plugin: str
     seed: int
     trust_remote_code: bool = False
+    quantization: str = NONE
     autopeft: str = ""
 
 
@@ -108,8 +112,8 @@ def save(module: nn.Module, tokenizer: Any, card: Card, folder: Path) -> None:
     if isinstance(module, PeftModel):
         module.save_pretrained(str(folder), safe_serialization=True)
     else:
-        weights = {name: p.detach().cpu().contiguous() for name, p in models.trainable(module).items()}
-        save_file(weights, folder / WEIGHTS)
+        weights = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(module).items()}
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     tokenizer.save_pretrained(str(folder))
     content = {**asdict(card), "autopeft": version("autopeft")}
     (folder / CARD).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -132,6 +136,7 @@ def load(folder: str | Path, device: str = "cpu") -> Winner:
         seed=card.seed,
         trust_remote_code=card.trust_remote_code,
         config_overrides=task.config_overrides(card.labels),
+        quantized=card.quantization,
     )
     if (folder / "adapter_config.json").is_file():  # peft loads its own; the plugin need not be installed
         from peft import PeftModel
@@ -140,7 +145,8 @@ def load(folder: str | Path, device: str = "cpu") -> Winner:
     else:
         module = models.attach(base, registry.discover()[card.method], card.params, seed=card.seed)
         _fill(module, folder)
-    return Winner(module.eval(), base.tokenizer, card, device)
+    # A quantized base model lives on the GPU, wherever the rest was asked for.
+    return Winner(module.eval(), base.tokenizer, card, device if card.quantization == NONE else "cuda")
 
 
 def _fill(module: nn.Module, folder: Path) -> None:

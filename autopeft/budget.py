@@ -1,4 +1,4 @@
-"""The two budgets, and by how much a candidate breaks them."""
+"""The limits of a study, and by how much a candidate breaks them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.units import format_bytes
+from autopeft.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +21,13 @@ class Usage:
     Attributes:
         trainable_params: parameters that training changes, the head included.
         saved_params: parameters a saved add-on holds; a reparameterized prefix trains far more than it saves.
+        saved_bytes: size of the file that holds them.
         predict_memory: works out `memory`; called only when somebody asks.
     """
 
     trainable_params: int
     saved_params: int
+    saved_bytes: int
     predict_memory: Callable[[], MemoryEstimate]
 
     @functools.cached_property
@@ -36,37 +38,82 @@ class Usage:
 
 @dataclass(frozen=True)
 class Budget:
-    """Hard limits; None is no limit. Parameters are counted, memory is in bytes."""
+    """Hard limits; None is no limit. Parameters are counted, memory and saved size are in bytes."""
 
     max_trainable_params: int | None = None
     max_gpu_memory: int | None = None
+    max_saved_size: int | None = None
+    max_trial_seconds: float | None = None
 
-    def violations(self, usage: Usage) -> dict[str, float]:
+    def violations(self, usage: Usage, *, every: bool = False) -> dict[str, float]:
         """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 where it holds.
 
         This is the form Optuna's constraints take, and normalised so that no unit outweighs another. Memory costs
-        more to predict than parameters to count, so it is left out where the parameters are over already.
+        more to predict than parameters to count, so it is left out where a cheaper limit is broken already, unless
+        `every` limit is asked for. Time cannot be told before the first steps: see `seconds_violation`.
         """
         found = {}
         if self.max_trainable_params is not None:
             found["max_trainable_params"] = usage.trainable_params / self.max_trainable_params - 1
-        if self.max_gpu_memory is not None and max(found.values(), default=0) <= 0:
+        if self.max_saved_size is not None:
+            found["max_saved_size"] = usage.saved_bytes / self.max_saved_size - 1
+        if self.max_gpu_memory is not None and (every or max(found.values(), default=0) <= 0):
             found["max_gpu_memory"] = usage.memory.peak / self.max_gpu_memory - 1
         return found
 
     def admits(self, usage: Usage) -> bool:
-        """Whether every limit holds."""
+        """Whether every limit that can be told before training holds."""
         return all(violation <= 0 for violation in self.violations(usage).values())
 
     def reason(self, usage: Usage) -> str:
-        """The limit that `usage` breaks, as a sentence; empty where it breaks none."""
+        """The first limit that `usage` breaks, as a sentence; empty where it breaks none."""
         broken = {name for name, violation in self.violations(usage).items() if violation > 0}
         if "max_trainable_params" in broken:
-            return (
-                f"trains {usage.trainable_params:,} parameters, "
-                f"over max_trainable_params = {self.max_trainable_params:,}"
-            )
-        if "max_gpu_memory" in broken and self.max_gpu_memory is not None:
-            need, limit = format_bytes(usage.memory.peak), format_bytes(self.max_gpu_memory)
-            return f"needs {need} at its peak, over max_gpu_memory = {limit}"
+            return f"trains {usage.trainable_params:,} parameters, over {self.named('max_trainable_params')}"
+        if "max_saved_size" in broken:
+            return f"weighs {format_bytes(usage.saved_bytes)} when saved, over {self.named('max_saved_size')}"
+        if "max_gpu_memory" in broken:
+            return f"needs {format_bytes(usage.memory.peak)} at its peak, over {self.named('max_gpu_memory')}"
         return ""
+
+    def seconds_violation(self, predicted: float) -> float | None:
+        """How far a trial of `predicted` seconds exceeds `max_trial_seconds`, as `violations` says it; None: no limit.
+
+        `predict_seconds` gives the seconds, once the first steps have been timed.
+        """
+        return None if self.max_trial_seconds is None else predicted / self.max_trial_seconds - 1
+
+    def seconds_reason(self, predicted: float) -> str:
+        """The sentence for a trial of `predicted` seconds; empty where the limit holds."""
+        if (self.seconds_violation(predicted) or 0.0) <= 0:
+            return ""
+        return f"would take {format_seconds(predicted)}, over {self.named('max_trial_seconds')}"
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """The limits that are set, name → "name = value", as a person reads them."""
+        return {name: self.named(name) for name in LIMITS if getattr(self, name) is not None}
+
+    def named(self, limit: str) -> str:
+        """A limit as a person reads it, such as "max_gpu_memory = 2.0 GiB"."""
+        return f"{limit} = {LIMITS[limit](getattr(self, limit))}"
+
+
+LIMITS: dict[str, Callable[[float], str]] = {
+    "max_trainable_params": "{:,}".format,
+    "max_saved_size": format_bytes,
+    "max_gpu_memory": format_bytes,
+    "max_trial_seconds": format_seconds,
+}
+"""Every limit, with how its value is written."""
+
+
+def predict_seconds(per_step: float, steps_to_come: int, spent: float = 0.0) -> float:
+    """Wall time of a whole trial, from its first steps.
+
+    Args:
+        per_step: seconds of one step of its first ones; the median is proof against a slow start.
+        steps_to_come: steps of every fold and epoch that remain.
+        spent: seconds since the trial began.
+    """
+    return spent + per_step * steps_to_come

@@ -87,28 +87,45 @@ def methods(as_json: AsJson = False, block: Block = None) -> None:
     console.print(table)
 
 
-@app.command(epilog=f"Example: autopeft plan studies/quickstart.toml --samples 50. {EPILOG}")
+@app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
 def plan(
     study: StudyFile,
     as_json: AsJson = False,
     samples: Annotated[int, typer.Option(min=1, help="Random candidates drawn of each method.")] = 24,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help='Plan for a GPU of that size, such as "24 GiB"; none need be here.'),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the PNG goes; default: plan.png in the output folder.")
+    ] = None,
     block: Block = None,
 ) -> None:
-    """Train nothing; show each method's dimensions, sampled candidates, and the share of its space in the budget."""
+    """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory."""
     spec = _spec(study)
     console = _console()
     registry = _registry(block)
     from autopeft import plan as planning
+    from autopeft import plan_view
     from autopeft.problem import Problem
+    from autopeft.units import parse_bytes
 
-    problem = Problem.from_spec(spec, registry)
+    try:
+        card = parse_bytes(device) if device else None
+    except ValueError as error:
+        raise UserInputError(f"`--device` {error}.") from None
+    problem = Problem.from_spec(spec, registry, card)
     plans = planning.plan(problem, samples)
+    drawn = picture or (None if as_json else spec.output / "plan.png")
+    if drawn:
+        plan_view.picture(plans, problem.budget, drawn)
     if as_json:
         _print_json({"budget": asdict(problem.budget), "methods": [asdict(entry) for entry in plans]})
         return
-    console.print(planning.show(plans, problem.budget))
+    console.print(plan_view.show(plans, problem.budget))
     for name, reason in problem.refused.items():
         console.print(f"{name} is left out: {reason}", markup=False)
+    console.print(f"Picture: {drawn}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from autopeft import quantization
 from autopeft.architecture import describe
 from autopeft.dropout import Dropout
 from autopeft.exceptions import ModelError, PluginError
@@ -33,15 +34,21 @@ FROZEN = "_autopeft_frozen"
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen model with a head, its tokenizer and its description."""
+    """A frozen model with a head, its tokenizer and its description.
+
+    `dense` is the model as it was before quantization, on the meta device; None where it was not quantized.
+    """
 
     module: nn.Module
     tokenizer: Any
     spec: ModelSpec
+    dense: nn.Module | None = None
 
     @functools.cached_property
     def skeleton(self) -> nn.Module:
-        """The same model with every tensor on the meta device."""
+        """The same model with every tensor on the meta device, never quantized."""
+        if self.dense is not None:
+            return self.dense
         memo: dict[int, Any] = {}
         for parameter in self.module.parameters():
             memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
@@ -54,6 +61,7 @@ class BaseModel:
         source = self.skeleton if meta else self.module
         own = {id(p) for name in self.spec.head for p in source.get_submodule(name).parameters()}
         memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
+        memo |= quantization.shared_state(source)
         twin: Any = copy.deepcopy(source, memo)
         for name, module in twin.base_model.named_modules(prefix=twin.base_model_prefix):
             if not name.startswith(self.spec.head):  # a part of the base may be trained from scratch with the head
@@ -68,9 +76,12 @@ class BaseModel:
         Autocast would make the same rounded copy in every step; the products are the same to the bit, and the
         weights take half the memory.
         """
-        for linear in self.spec.linears:
-            weight = self.module.get_submodule(linear.name).get_parameter("weight")
-            weight.data = weight.data.to(dtype)
+        for module in filter(None, (self.module, self.dense)):
+            for linear in self.spec.linears:
+                owner = module.get_submodule(linear.name)
+                if not quantization.is_quantized(owner):
+                    weight = owner.get_parameter("weight")
+                    weight.data = weight.data.to(dtype)
 
 
 def load(
@@ -82,8 +93,10 @@ def load(
     seed: int,
     trust_remote_code: bool = False,
     config_overrides: Mapping[str, Any] | None = None,
+    quantized: str = quantization.NONE,
+    compute: torch.dtype = torch.float32,
 ) -> BaseModel:
-    """Load a pretrained model with a freshly drawn head, frozen, in float32 on the CPU.
+    """Load a pretrained model with a freshly drawn head, frozen, in float32 on the CPU; on the GPU if `quantized`.
 
     Args:
         location: a local folder (never leaves the machine) or a hub id.
@@ -93,12 +106,17 @@ def load(
         seed: of the head's initial values.
         trust_remote_code: run code that the model brings; off unless the study file says so.
         config_overrides: such as ``id2label``.
+        quantized: "none", or "8bit" or "4bit" for the linear maps of the transformer layers.
+        compute: precision in which a quantized model's products are computed.
 
     Raises:
-        ModelError: no model there, one that this class cannot load, or weights that are not safetensors.
+        ModelError: no model there, one that this class cannot load, weights that are not safetensors, or
+            quantization where this machine cannot do it.
     """
     import transformers
 
+    if quantized != quantization.NONE:
+        quantization.require(quantized)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     local = isinstance(location, Path)
@@ -107,24 +125,45 @@ def load(
             f"[model] name_or_path must be a Hugging Face model folder, but {location} holds no config.json; "
             "give the folder that save_pretrained() wrote, or a hub id."
         )
-    options = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+    options |= config_overrides or {}
+    kind = getattr(transformers, auto_class)
+    special: dict[str, Any] = {"dtype": torch.float32}
+    dense = None
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            location, local_files_only=local, trust_remote_code=trust_remote_code
+        )
+        if quantized != quantization.NONE:
+            dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
+            skip = quantization.left_alone(dense, describe(dense, task, peft_task_type))
+            special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
         with seeded(seed):
-            module, report = getattr(transformers, auto_class).from_pretrained(
+            module, report = kind.from_pretrained(
                 location,
                 use_safetensors=True,  # no pickle from strangers
-                dtype=torch.float32,
                 output_loading_info=True,
+                **special,
                 **options,
-                **(config_overrides or {}),
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"[model] name_or_path: {location} cannot be loaded as {auto_class}: {reason}") from error
     _ensure_padding(tokenizer, module)
     module.requires_grad_(False)
-    return BaseModel(module, tokenizer, describe(module, task, peft_task_type, sorted(report["missing_keys"])))
+    if dense is not None:
+        _ensure_padding(tokenizer, dense)
+        quantization.keep_rest_in_float32(module)
+    whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
+    spec = describe(whole, task, peft_task_type, sorted(report["missing_keys"]))
+    return BaseModel(module, tokenizer, spec, dense)
+
+
+def _dense(config: Any, kind: Any, trust_remote_code: bool) -> nn.Module:
+    """The model of that configuration on the meta device, frozen."""
+    with torch.device("meta"):
+        module = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    return cast("nn.Module", module.requires_grad_(False))
 
 
 def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0, meta: bool = False) -> nn.Module:

@@ -1,34 +1,49 @@
-"""What a search would face, without training: each method's dimensions, and how much of its space fits the budget."""
+"""What a search would face, without training: how much of each method's space fits the budget, and what would."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-
-from autopeft.units import format_bytes
+from autopeft.admission import cheapest, closest, smallest_batch
+from autopeft.search_space import Integer
 
 if TYPE_CHECKING:
-    from autopeft.budget import Budget
-    from autopeft.candidate import Candidate
+    from autopeft.candidate import Candidate, MethodSpace
     from autopeft.problem import Problem
     from autopeft.search_space import SearchSpace
 
 SAMPLES = 24
-SHOWN = 5
+GROWN = 3
+"""Settings that are grown in search of the largest that fits."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One sampled candidate and what it would need."""
+    """One candidate and what it would need.
+
+    Attributes:
+        candidate: as a person reads it.
+        batch_size: rows of a step.
+        trainable_params: as trained.
+        saved_params: as kept.
+        saved_bytes: of the file they are kept in.
+        memory: bytes at the peak of a training step, in its parts and as `peak`.
+        broken: the limits that it breaks.
+    """
 
     candidate: str
+    batch_size: int
     trainable_params: int
     saved_params: int
-    memory: int
-    fits: bool
+    saved_bytes: int
+    memory: dict[str, int]
+    broken: tuple[str, ...]
+
+    def need(self, limit: str) -> int:
+        """What it uses of that limit."""
+        uses = {"max_trainable_params": self.trainable_params, "max_saved_size": self.saved_bytes}
+        return uses.get(limit, self.memory["peak"])
 
 
 @dataclass(frozen=True)
@@ -38,53 +53,108 @@ class MethodPlan:
     Attributes:
         name: the method.
         dimensions: name → range, its own and the training ones.
-        sampled: candidates drawn evenly from the space, the default first.
-        share: part of the drawn ones that the budget admits.
+        default: the method's default.
+        sampled: candidates drawn evenly from the space.
+        shares: limit → part of the drawn ones that are inside it.
+        share: part of them that are inside every limit.
+        largest: the candidate that trains most parameters of those found to fit, at the smallest batch; None: none.
+        closest: where none fits, the one that needs the least more.
     """
 
     name: str
     dimensions: dict[str, str]
+    default: Planned
     sampled: list[Planned]
+    shares: dict[str, float]
     share: float
+    largest: Planned | None
+    closest: Planned | None
 
 
 def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
-    """Appraise the default and `samples` random candidates of every method."""
-    plans = []
-    for name, part in problem.space.items():
-        drawn = [_appraise(problem, c) for c in part.sample(samples, problem.spec.seed)]
-        share = sum(planned.fits for planned in drawn) / len(drawn)
-        dimensions = {**_shown(part.own), **_shown(part.training)}
-        plans.append(MethodPlan(name, dimensions, [_appraise(problem, part.default()), *drawn], share))
-    return plans
+    """Appraise the default and `samples` random candidates of every method, and look for the largest that fits."""
+    return [_plan(problem, name, part, samples) for name, part in problem.space.items()]
 
 
-def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
-    """The plan as tables."""
-    parts: list[Any] = []
-    limits = [
-        f"max_trainable_params = {budget.max_trainable_params:,}" if budget.max_trainable_params else "",
-        f"max_gpu_memory = {format_bytes(budget.max_gpu_memory)}" if budget.max_gpu_memory else "",
-    ]
-    parts.append("Budget: " + (", ".join(filter(None, limits)) or "none"))
-    for entry in plans:
-        space = Table(
-            "dimension", "range", title=f"{entry.name}: {entry.share:.0%} of its space fits", title_justify="left"
-        )
-        for name, text in entry.dimensions.items():
-            space.add_row(name, text)
-        table = Table("candidate", "trained", "saved", "predicted peak", "fits")
-        for planned in entry.sampled[: SHOWN + 1]:
-            cells = (f"{planned.trainable_params:,}", f"{planned.saved_params:,}", format_bytes(planned.memory))
-            table.add_row(planned.candidate, *cells, "yes" if planned.fits else "no")
-        parts += [space, table]
-    return Group(*parts)
+def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> MethodPlan:
+    candidates = part.sample(samples, problem.spec.seed)
+    sampled = [_planned(problem, candidate) for candidate in candidates]
+    largest = _largest(problem, part, candidates)
+    near = None
+    if largest is None:
+        near = _planned(problem, closest(cheapest(part, problem.appraiser), problem.appraiser, problem.budget))
+    return MethodPlan(
+        name=name,
+        dimensions={**_shown(part.own), **_shown(part.training)},
+        default=_planned(problem, part.default()),
+        sampled=sampled,
+        shares={
+            limit: sum(limit not in planned.broken for planned in sampled) / len(sampled)
+            for limit in problem.budget.limits
+            if limit != "max_trial_seconds"  # known only from the first steps of a trial
+        },
+        share=sum(not planned.broken for planned in sampled) / len(sampled),
+        largest=largest and _planned(problem, largest),
+        closest=near,
+    )
 
 
-def _appraise(problem: Problem, candidate: Candidate) -> Planned:
+def _planned(problem: Problem, candidate: Candidate) -> Planned:
     usage = problem.appraiser(candidate)
-    fits = problem.budget.admits(usage)
-    return Planned(str(candidate), usage.trainable_params, usage.saved_params, usage.memory.peak, fits)
+    violations = problem.budget.violations(usage, every=True)
+    return Planned(
+        candidate=str(candidate),
+        batch_size=candidate.hyper.batch_size,
+        trainable_params=usage.trainable_params,
+        saved_params=usage.saved_params,
+        saved_bytes=usage.saved_bytes,
+        memory=usage.memory.to_dict(),
+        broken=tuple(limit for limit, violation in violations.items() if violation > 0),
+    )
+
+
+def _largest(problem: Problem, part: MethodSpace, drawn: list[Candidate]) -> Candidate | None:
+    """The candidate that trains most: the largest corners, defaults and drawn ones that fit, grown while they do."""
+    training = smallest_batch(part)
+    points = [part.own.defaults(), *part.own.corners(), *(candidate.params for candidate in drawn)]
+    by_size = {_size(problem, found): found for found in (part.candidate(params, training) for params in points)}
+    fitting: list[Candidate] = []
+    for size in sorted(by_size, reverse=True):
+        if _fits(problem, by_size[size]):
+            fitting.append(by_size[size])
+        if len(fitting) == GROWN:
+            break
+    grown = [_grow(problem, part, candidate) for candidate in fitting]
+    return max(grown, key=lambda candidate: _size(problem, candidate), default=None)
+
+
+def _grow(problem: Problem, part: MethodSpace, candidate: Candidate) -> Candidate:
+    """Move one whole-number dimension after another, by bisection, as far as the candidate grows and still fits."""
+    for name, dimension in part.own.items():
+        if not isinstance(dimension, Integer) or name not in candidate.params:
+            continue
+        values = range(dimension.low, dimension.high + 1, dimension.step)
+        for towards in (values, values[::-1]):
+
+            def at(index: int, path: range = towards, key: str = name, start: Candidate = candidate) -> Candidate:
+                return replace(start, params={**start.params, key: path[index]})
+
+            fits, over = towards.index(candidate.params[name]), len(towards)
+            if _size(problem, at(over - 1)) <= _size(problem, candidate):
+                continue
+            while over - fits > 1:
+                middle = (fits + over) // 2
+                fits, over = (middle, over) if _fits(problem, at(middle)) else (fits, middle)
+            candidate = at(fits)
+    return candidate
+
+
+def _fits(problem: Problem, candidate: Candidate) -> bool:
+    return problem.budget.admits(problem.appraiser(candidate))
+
+
+def _size(problem: Problem, candidate: Candidate) -> int:
+    return problem.appraiser(candidate).trainable_params
 
 
 def _shown(space: SearchSpace) -> dict[str, str]:

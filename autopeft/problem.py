@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,14 @@ from autopeft.cross_validation import Fold, split
 from autopeft.exceptions import MethodError, SpecError
 from autopeft.locate import locate
 from autopeft.memory import supports_bfloat16
+from autopeft.quantization import NONE
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
 from autopeft.training import Device
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from autopeft.data import StudyData
     from autopeft.model import BaseModel
     from autopeft.registry import Registry
@@ -58,11 +62,18 @@ class Problem:
     @functools.cached_property
     def appraiser(self) -> Appraiser:
         """Says what a candidate would need, at the longest batch the rows give."""
-        return Appraiser(self.base, self.task, self.device, self.train.lengths, tuple(self.train.columns))
+        columns, quantized = tuple(self.train.columns), self.spec.model.quantization
+        return Appraiser(self.base, self.task, self.device, self.train.lengths, columns, quantized)
 
     @classmethod
-    def from_spec(cls, spec: StudySpec, registry: Registry) -> Problem:
+    def from_spec(cls, spec: StudySpec, registry: Registry, card: int | None = None) -> Problem:
         """Read the data, load the model, and settle which methods are in.
+
+        Args:
+            spec: the study file.
+            registry: the methods found.
+            card: bytes of a GPU to plan for that need not be here: they take the place of `max_gpu_memory`, and
+                memory is predicted for it. Such a problem is not for training.
 
         Raises:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
@@ -70,6 +81,7 @@ class Problem:
         task = tasks.get(spec.task.kind)
         scorer(spec.validation.metric)  # an unknown metric must not wait for the first rung to be refused
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
+        device = _device(spec) if card is None else _card(spec)
         rows = data.load(spec, task.inputs)
         base = model.load(
             locate(spec.model.name_or_path, spec.folder),
@@ -79,6 +91,8 @@ class Problem:
             seed=spec.seed,
             trust_remote_code=spec.model.trust_remote_code,
             config_overrides=task.config_overrides(rows.labels),
+            quantized=spec.model.quantization if card is None else NONE,
+            compute=device.autocast or torch.float32,
         )
         support = {name: method.supports(base.spec) for name, method in wanted.items()}
         for name, method in wanted.items():
@@ -92,12 +106,17 @@ class Problem:
         space = CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS)
         max_length = _max_length(spec, base)
         train = task.encode(rows.train, base.tokenizer, rows.labels, max_length)
-        device = _device(spec)
         if device.autocast:
             base.lower(device.autocast)
-        base.module.to(device.type)
+        if card is None:
+            base.module.to(device.type)
         groups = rows.train["group"].tolist() if "group" in rows.train else None
-        budget = Budget(spec.budget.max_trainable_params_of(base.spec.num_parameters), spec.budget.max_gpu_memory)
+        budget = Budget(
+            max_trainable_params=spec.budget.max_trainable_params_of(base.spec.num_parameters),
+            max_gpu_memory=card or spec.budget.max_gpu_memory,
+            max_saved_size=spec.budget.max_saved_size,
+            max_trial_seconds=spec.budget.max_trial_seconds,
+        )
         return cls(
             spec=spec,
             task=task,
@@ -142,3 +161,19 @@ def _device(spec: StudySpec) -> Device:
     if spec.model.dtype == "bfloat16" and not native:
         raise SpecError(f'`dtype` in [model] is "bfloat16", which this {kind} does not compute natively; use "auto".')
     return Device(kind, torch.bfloat16 if native and spec.model.dtype != "float32" else None)
+
+
+class AbsentCard(Device):
+    """A GPU that is not here: kernels of the CPU stand in for its own, the fused attention for its fused attention."""
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The context a forward pass runs in."""
+        with torch.autocast("cpu", dtype=self.autocast, enabled=self.autocast is not None):
+            yield
+
+
+def _card(spec: StudySpec) -> Device:
+    """The GPU to plan for. Every card since 2020 computes bfloat16."""
+    kind = Device if torch.cuda.is_available() else AbsentCard
+    return kind("cuda", None if spec.model.dtype == "float32" else torch.bfloat16)

@@ -38,6 +38,7 @@ class TrialRecord:
     measured_memory: int | None
     seconds: float
     params: dict[str, ParamValue] = field(default_factory=dict)
+    saved_bytes: int | None = None
 
     @classmethod
     def of(
@@ -61,6 +62,7 @@ class TrialRecord:
             measured_memory=outcome.measured_memory,
             seconds=round(outcome.seconds, 3),
             params=params,
+            saved_bytes=usage.saved_bytes,
         )
 
     @property

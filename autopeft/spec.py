@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from autopeft.exceptions import SpecError, nearest
 from autopeft.units import parse_bytes, parse_count, parse_seconds
 
-Share = Annotated[int | float, BeforeValidator(parse_count)]
+Share = Annotated[int | float, BeforeValidator(parse_count), Field(gt=0)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
 
@@ -27,12 +27,15 @@ class Section(BaseModel):
 class ModelSection(Section):
     """[model]: the base model.
 
-    `name_or_path` is ``package:…``, a local folder or a hub id. `dtype` "auto" computes matrix products in bfloat16
-    where the device does so natively. `max_length` in tokens; default: the model's own limit, at most 448.
+    `name_or_path` is ``package:…``, a local folder or a hub id. `dtype` is the precision of matrix products: "auto"
+    takes bfloat16 where the device computes it natively, "bfloat16" insists on that. `quantization` keeps the linear
+    maps of the transformer layers in 8 or 4 bits (CUDA only). `max_length` in tokens; default: the model's own limit,
+    at most 448.
     """
 
     name_or_path: str = Field(min_length=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    quantization: Literal["none", "8bit", "4bit"] = "none"
     max_length: int | None = Field(None, ge=2)
     trust_remote_code: bool = False
 
@@ -102,15 +105,22 @@ class ValidationSection(Section):
 
 
 class BudgetSection(Section):
-    """[budget]: hard limits; none by default. A float `max_trainable_params` is a share of the base model."""
+    """[budget]: hard limits; none by default.
+
+    `max_trainable_params` is a number or, as a float, a share of the base model; `max_saved_size` the bytes of the
+    file that holds a saved add-on; `max_gpu_memory` the bytes at the peak of a training step; `max_trial_seconds` the
+    wall time of one trial.
+    """
 
     max_trainable_params: Share | None = None
     max_gpu_memory: Bytes | None = None
+    max_saved_size: Bytes | None = None
+    max_trial_seconds: Seconds | None = None
 
     def max_trainable_params_of(self, base_parameters: int) -> int | None:
         """The limit as a number, for a base model of that size."""
         limit = self.max_trainable_params
-        return int(limit * base_parameters) if isinstance(limit, float) else limit
+        return max(1, int(limit * base_parameters)) if isinstance(limit, float) else limit
 
 
 class TrackingSection(Section):

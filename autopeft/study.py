@@ -254,6 +254,7 @@ def _metrics(record: TrialRecord) -> dict[str, float | None]:
         "score_when_stopped": None if record.complete else record.score,
         "trainable_params": record.trainable_params,
         "saved_params": record.saved_params,
+        "saved_bytes": record.saved_bytes,
         "predicted_memory": record.predicted_memory,
         "measured_memory": record.measured_memory,
         "epochs_trained": len(record.curve),
@@ -299,8 +300,7 @@ def _givens(problem: Problem) -> dict[str, object]:
         "seed": spec.seed,
         "train_rows": len(problem.train),
         "test_rows": len(problem.test),
-        "max_trainable_params": problem.budget.max_trainable_params,
-        "max_gpu_memory": problem.budget.max_gpu_memory,
+        **{limit: getattr(problem.budget, limit) for limit in problem.budget.limits},
         "device": problem.device.type,
         "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
     }

@@ -30,7 +30,10 @@ def parse_count(text: str | int) -> int | float:
     expected = 'a number such as 200000 or "2M", or a share of the base model such as "1%"'
     if isinstance(text, str) and text.strip().endswith("%"):
         return _scaled(text.strip()[:-1], {"": 1}, expected) / 100
-    return round(_scaled(text, COUNTS, expected))
+    count = _scaled(text, COUNTS, expected)
+    if count != round(count):
+        raise ValueError(f"must be {expected}, but got {text!r}")
+    return round(count)
 
 
 def parse_seconds(text: str | float) -> float:
@@ -54,6 +57,16 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration to read: 5400 → "1 h 30 min", 75 → "1 min 15 s"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def _scaled(text: str | float, units: dict[str, int], expected: str) -> float:

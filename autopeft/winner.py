@@ -94,6 +94,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         plugin=origin,
         seed=spec.seed,
         trust_remote_code=spec.model.trust_remote_code,
+        quantization=spec.model.quantization,
     )
     artifact.save(refit(problem, candidate), problem.base.tokenizer, card, folder)
     release_memory()

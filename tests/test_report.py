@@ -70,7 +70,7 @@ def test_the_summary_holds_the_winner_the_defaults_the_majority_and_where_it_was
 
 def follow(progress) -> None:
     """A trial that is refused, one that trains two epochs, and the start of a third."""
-    usage = Usage(500, 500, lambda: MemoryEstimate(2**20, 0, 0, 0))
+    usage = Usage(500, 500, 2000, lambda: MemoryEstimate(2**20, 0, 0, 0))
     budget = Budget(1000, 4 * 2**20)
     with progress:
         progress.say("a [note]")

@@ -5,7 +5,7 @@ import pytest
 
 from autopeft.locate import NotFoundError, locate
 from autopeft.spec import StudySpec, changes
-from autopeft.units import format_bytes, parse_bytes, parse_count, parse_seconds
+from autopeft.units import format_bytes, format_seconds, parse_bytes, parse_count, parse_seconds
 
 MINIMAL = '[model]\nname_or_path = "m"\n[task]\nkind = "text-classification"\n[data]\ntrain = "rows.csv"\n'
 
@@ -36,8 +36,17 @@ def test_budgets(tmp_path):
     study = spec(tmp_path, MINIMAL + '[budget]\nmax_trainable_params = "0.5%"\nmax_gpu_memory = "2 GiB"\n')
     assert study.budget.max_trainable_params_of(1_000_000) == 5000
     assert study.budget.max_gpu_memory == 2 * 2**30
-    fixed = spec(tmp_path, MINIMAL + '[budget]\nmax_trainable_params = "2M"\n')
-    assert fixed.budget.max_trainable_params_of(10) == 2_000_000
+    for text, limit in (('"2M"', 2_000_000), ("20_000", 20_000), ('"0.0001%"', 1)):
+        fixed = spec(tmp_path, MINIMAL + f"[budget]\nmax_trainable_params = {text}\n")
+        assert fixed.budget.max_trainable_params_of(10) == limit
+    others = spec(tmp_path, MINIMAL + '[budget]\nmax_saved_size = "500 kB"\nmax_trial_seconds = "10m"\n').budget
+    assert (others.max_saved_size, others.max_trial_seconds) == (500_000, 600)
+
+
+def test_quantization_is_off_unless_asked_for(tmp_path):
+    assert spec(tmp_path, MINIMAL).model.quantization == "none"
+    asked = spec(tmp_path, MINIMAL.replace('"m"\n', '"m"\nquantization = "4bit"\n'))
+    assert asked.model.quantization == "4bit"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +58,11 @@ def test_budgets(tmp_path):
         (MINIMAL + "[bugdet]\nmax_gpu_memory = 3\n", ['"bugdet"', '"budget"']),
         (MINIMAL + "[budget]\nmax_gpu_memory = '2 gigs'\n", ["max_gpu_memory", "2 gigs", "GiB"]),
         (MINIMAL + "[budget]\nmax_trainable_params = 'lots'\n", ["max_trainable_params", "lots"]),
+        (MINIMAL + "[budget]\nmax_trainable_params = 0\n", ["max_trainable_params", "more than 0"]),
+        (MINIMAL + "[budget]\nmax_trainable_params = 0.01\n", ["max_trainable_params", "0.01", '"1%"']),
+        (MINIMAL + "[budget]\nmax_saved_size = '2 M'\n", ["max_saved_size", "2 M", "MB"]),
+        (MINIMAL + "[budget]\nmax_trial_seconds = 'soon'\n", ["max_trial_seconds", "soon", "10m"]),
+        (MINIMAL.replace('"m"\n', '"m"\nquantization = "2bit"\n'), ["`quantization`", "4bit", "2bit"]),
         (MINIMAL.replace("[task]", "[tusk]"), ["task"]),
         (MINIMAL.replace('name_or_path = "m"', "trust_remote_code = 1"), ["name_or_path"]),
         (MINIMAL + 'test = "t.csv"\ntest_fraction = 0.3\n', ["`test`", "`test_fraction`", "exclude"]),
@@ -90,6 +104,7 @@ def test_counts(text, value):
 
 def test_seconds_and_sizes_to_read():
     assert [parse_seconds(t) for t in ("10m", "1h30m", "45 s", 12)] == [600, 5400, 45, 12]
+    assert [format_seconds(s) for s in (2.34, 45, 75, 5400)] == ["2.3 s", "45 s", "1 min 15 s", "1 h 30 min"]
     assert [format_bytes(b) for b in (512, 1536, 3 * 2**29)] == ["512 B", "1.5 KiB", "1.5 GiB"]
 
 

@@ -237,20 +237,6 @@ def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_pa
     assert '"bitfit"' in without.stderr
 
 
-def test_a_plan_trains_nothing_and_says_what_fits(tiny_study):
-    edit(tiny_study, add="[budget]\nmax_trainable_params = 1200\n")
-    done = autopeft("plan", tiny_study, "--json", "--samples", "12", cwd=tiny_study.parent)
-    plan = json.loads(done.stdout)
-    assert {entry["name"] for entry in plan["methods"]} == {"adapter", "lora", "prefix_tuning"}
-    for entry in plan["methods"]:
-        drawn = entry["sampled"][1:]
-        assert len(drawn) == 12
-        assert all(c["fits"] == (c["trainable_params"] <= 1200) and c["memory"] > 0 for c in drawn)
-        assert entry["share"] == pytest.approx(sum(c["fits"] for c in drawn) / 12)
-    assert "dimension" in autopeft("plan", tiny_study, cwd=tiny_study.parent).stdout
-    assert not (tiny_study.parent / "outputs").exists()
-
-
 @pytest.mark.parametrize(
     ("replacement", "words"),
     [

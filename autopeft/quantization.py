@@ -1,0 +1,149 @@
+"""Base models in 8 or 4 bits, by bitsandbytes: what it takes, how transformers is told, and what it costs in memory.
+
+Only linear maps of the transformer layers are quantized; embeddings, norms and whatever a head owns stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from autopeft.exceptions import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from autopeft.method import ModelSpec
+
+NONE = "none"
+BLOCK = 64
+"""Weights that share one scale in 4 bits (`Params4bit` in bitsandbytes/nn/modules.py; transformers leaves it so)."""
+
+NESTED_BLOCK = 256
+"""Scales that share one scale of their own: double quantization (`quantize_4bit` in bitsandbytes/functional.py)."""
+
+TABLES = 4 * (16 + 256 + 1)
+"""Every 4-bit weight's own code tables, of 16 and 256 floats, and the mean of its scales."""
+
+OUTLIERS = 0.01
+"""Share of input columns that 8-bit products are assumed to compute in 16 bits; the paper (arXiv:2208.07339, section
+4) finds 0.1% in large models, and smaller models have more."""
+
+
+def require(kind: str) -> None:
+    """Make sure that this machine can quantize.
+
+    Raises:
+        ModelError: no CUDA device, or bitsandbytes or accelerate is not installed.
+    """
+    rule = f'`quantization = "{kind}"` in [model] needs'
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f'{rule} a CUDA device, and this machine has none; use "none" (`autopeft plan --device "24 GiB"` '
+            "shows what it would save on a card)."
+        )
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise ModelError(f'{rule} {package}, which is not installed; run pip install "autopeft[quantization]".')
+
+
+def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
+    """The `BitsAndBytesConfig` for `kind`; NF4 with double quantization in 4 bits, as QLoRA has it (arXiv:2305.14314).
+
+    Args:
+        kind: "8bit" or "4bit".
+        skip: dotted names of the linear maps to leave alone; transformers then adds none of its own choosing.
+        compute: what 4-bit weights are expanded to for a product.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(skip))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=list(skip),
+    )
+
+
+def left_alone(module: nn.Module, spec: ModelSpec) -> list[str]:
+    """Names of the linear maps that stay as they are: all but `spec.linears`, so the head's among them."""
+    quantized = {linear.name for linear in spec.linears}
+    maps = (name for name, child in module.named_modules() if isinstance(child, nn.Linear | Conv1D))
+    return [name for name in maps if name not in quantized]
+
+
+def keep_rest_in_float32(module: nn.Module) -> None:
+    """Make every parameter float32 that is not quantized, as an unquantized base model has them."""
+    for child in module.modules():
+        for name, parameter in child.named_parameters(recurse=False):
+            if parameter.is_floating_point() and not (name == "weight" and is_quantized(child)):
+                parameter.data = parameter.data.float()
+
+
+def shared_state(module: nn.Module) -> dict[int, Any]:
+    """What a deep copy of a quantized model must share beside the parameters, by id: the scales of its weights."""
+    found = {}
+    for child in module.modules():
+        for name in ("quant_state", "state"):  # of bitsandbytes' Linear4bit and Linear8bitLt
+            state = vars(child).get(name)
+            if state is not None and is_quantized(child):
+                found[id(state)] = state
+    return found
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether it is one of bitsandbytes' linear maps; told by the name, so that the package need not be there."""
+    return any(kind.__name__ in ("Linear4bit", "Linear8bitLt") for kind in type(module).__mro__)
+
+
+def weight_bytes(kind: str, in_features: int, out_features: int) -> int:
+    """Bytes of one quantized weight with its scales.
+
+    - 8 bits: `n + 4 · out_features` for n weights: a byte each, and a float32 for each row (`Int8Params` in
+      bitsandbytes/nn/modules.py).
+    - 4 bits: `⌈n / 2⌉ + b + 4 · ⌈b / 256⌉ + 1092` with `b = ⌈n / 64⌉`: half a byte each, a byte for each block's scale,
+      a float32 for each 256 of these, and the tables (`quantize_4bit` in bitsandbytes/functional.py): 0.516 bytes
+      a weight in a large map.
+    """
+    n = in_features * out_features
+    if kind == "8bit":
+        return n + 4 * out_features
+    blocks = -(-n // BLOCK)
+    return -(-n // 2) + blocks + 4 * -(-blocks // NESTED_BLOCK) + TABLES
+
+
+def model_bytes(kind: str, spec: ModelSpec) -> int:
+    """Bytes of all the weights that are quantized; the sum of `weight_bytes` over the layers' linear maps."""
+    return sum(weight_bytes(kind, linear.in_features, linear.out_features) for linear in spec.linears)
+
+
+def workspace_bytes(kind: str, spec: ModelSpec, tokens: int, compute: torch.dtype) -> int:
+    """The largest passing memory of a quantized product, beyond that of the same product in `compute` precision.
+
+    - 4 bits: the weight expanded to `compute` (`MatMul4Bit` in bitsandbytes/autograd/_functions.py, in the forward and
+      in the backward pass).
+    - 8 bits: forward, the input in float16 and in int8, the product in int32 and the outlier columns in float16;
+      backward, the weight expanded to float32 (`MatMul8bitLt`, same file). The larger of the two.
+
+    Args:
+        kind: "8bit" or "4bit".
+        spec: the model.
+        tokens: of a batch, padding included.
+        compute: precision of the products.
+    """
+    most = 0
+    for linear in spec.linears:
+        n_in, n_out = linear.in_features, linear.out_features
+        if kind == "4bit":
+            most = max(most, n_in * n_out * compute.itemsize)
+        else:
+            forward = tokens * (3 * n_in + 4 * n_out) + round(OUTLIERS * n_in) * 2 * (tokens + n_out)
+            most = max(most, forward, 4 * n_in * n_out)
+    return most

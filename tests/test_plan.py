@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from autopeft import plan as planning
+from autopeft.plan_view import needs, picture
+from autopeft.problem import Problem
+from autopeft.registry import discover
+from autopeft.spec import StudySpec
+from tests.conftest import autopeft
+
+METHODS = {"adapter", "lora", "prefix_tuning"}
+PARTS = ("weights", "gradients", "optimizer", "activations", "workspace")
+
+
+def problem(study, budget="", card=None, model=""):
+    text = study.read_text().replace('"model"\n', f'"model"\n{model}\n')
+    study.write_text(f"{text}[budget]\n{budget}\n")
+    return Problem.from_spec(StudySpec.from_file(study), discover(), card)
+
+
+@pytest.fixture
+def halved(tiny_study):
+    return problem(tiny_study, 'max_trainable_params = 1200\nmax_saved_size = "6 KiB"')
+
+
+def test_each_limit_has_its_own_share(halved):
+    plans = planning.plan(halved, samples=12)
+    assert {entry.name for entry in plans} == METHODS
+    for entry in plans:
+        assert set(entry.shares) == {"max_trainable_params", "max_saved_size"}
+        assert len(entry.sampled) == 12
+        fits = {
+            "max_trainable_params": [c.trainable_params <= 1200 for c in entry.sampled],
+            "max_saved_size": [c.saved_bytes <= 6 * 1024 for c in entry.sampled],
+        }
+        assert entry.shares == {limit: pytest.approx(sum(inside) / 12) for limit, inside in fits.items()}
+        assert entry.share == pytest.approx(sum(map(all, zip(*fits.values(), strict=True))) / 12)
+        assert entry.share <= min(entry.shares.values())
+        assert entry.default.memory["peak"] == sum(entry.default.memory[part] for part in PARTS)
+
+
+def test_the_largest_that_fits_cannot_be_grown(tiny_study):
+    asked = problem(tiny_study, "max_trainable_params = 1200")
+    for entry in planning.plan(asked, samples=4):
+        assert entry.largest.trainable_params <= 1200
+        assert entry.closest is None
+        assert all(c.trainable_params <= entry.largest.trainable_params for c in entry.sampled if not c.broken)
+    # LoRA on query and value of 4 layers of width 32 trains 512 r parameters, and the head 99: rank 2 is the most.
+    lora = next(entry for entry in planning.plan(asked, samples=1) if entry.name == "lora")
+    assert lora.largest.trainable_params == 512 * 2 + 99
+
+
+def test_where_nothing_fits_it_says_what_would(tiny_study):
+    plans = planning.plan(problem(tiny_study, 'max_trainable_params = 100\nmax_gpu_memory = "10 KiB"'), samples=2)
+    assert all(entry.share == 0 and entry.largest is None for entry in plans)
+    for entry, sentence in zip(plans, needs(plans), strict=True):
+        assert entry.name in sentence
+        assert f"max_trainable_params = {entry.closest.trainable_params:,}" in sentence
+        assert "max_gpu_memory = " in sentence
+        assert entry.closest.trainable_params <= min(c.trainable_params for c in entry.sampled)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_a_card_that_is_not_here_is_planned_for(tiny_study, dtype):
+    card = problem(tiny_study, 'max_gpu_memory = "1 KiB"', card=24 * 2**30, model=f'dtype = "{dtype}"')
+    assert card.budget.max_gpu_memory == 24 * 2**30
+    for entry in planning.plan(card, samples=2):
+        assert entry.share == 1.0
+        assert entry.default.memory["peak"] % 512 == 0  # the block of the CUDA allocator
+        assert entry.default.memory["workspace"] > 0
+
+
+def test_a_quantized_base_is_planned_for_without_a_gpu(tiny_study):
+    text = tiny_study.read_text()
+    dense = planning.plan(problem(tiny_study, card=2**30), samples=1)
+    tiny_study.write_text(text)
+    packed = planning.plan(problem(tiny_study, card=2**30, model='quantization = "4bit"'), samples=1)
+    for before, after in zip(dense, packed, strict=True):
+        assert after.default.memory["weights"] < before.default.memory["weights"]
+        assert after.default.trainable_params == before.default.trainable_params
+
+
+def test_the_picture_is_drawn(halved, tmp_path):
+    picture(planning.plan(halved, samples=2), halved.budget, tmp_path / "new" / "plan.png")
+    assert (tmp_path / "new" / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command(tiny_study):
+    text = tiny_study.read_text()
+    tiny_study.write_text(text + "[budget]\nmax_trainable_params = 1200\n")
+    folder = tiny_study.parent
+    as_json = autopeft("plan", tiny_study, "--json", "--samples", "4", "--device", "1 GiB", cwd=folder)
+    plan = json.loads(as_json.stdout)
+    assert plan["budget"]["max_gpu_memory"] == 2**30
+    assert {entry["name"] for entry in plan["methods"]} == METHODS
+    for entry in plan["methods"]:
+        assert all(bool(c["broken"]) == (c["trainable_params"] > 1200) for c in entry["sampled"])
+    assert not (folder / "outputs").exists()
+    shown = autopeft("plan", tiny_study, "--samples", "2", cwd=folder)
+    assert "What fits" in shown.stdout
+    assert "max_trainable_params = 1,200" in shown.stdout
+    assert [path.name for path in (folder / "outputs" / "tiny").iterdir()] == ["plan.png"]
+    wrong = autopeft("plan", tiny_study, "--device", "a big one", cwd=folder)
+    assert wrong.returncode == 2
+    assert "`--device` must be a size" in wrong.stderr
