@@ -63,6 +63,7 @@ class MethodSpace:
         """`count` candidates drawn independently and evenly, by Optuna's random sampler."""
         import optuna
 
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # nobody needs to know of this study
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         return [self.suggest(study.ask()) for _ in range(count)]
 

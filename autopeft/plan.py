@@ -117,15 +117,30 @@ def _largest(problem: Problem, part: MethodSpace, drawn: list[Candidate]) -> Can
     """The candidate that trains most: the largest corners, defaults and drawn ones that fit, grown while they do."""
     training = smallest_batch(part)
     points = [part.own.defaults(), *part.own.corners(), *(candidate.params for candidate in drawn)]
-    by_size = {_size(problem, found): found for found in (part.candidate(params, training) for params in points)}
+    by_size: dict[int, Candidate] = {}
+    for params in points:
+        candidate = part.candidate(params, training)
+        by_size.setdefault(_size(problem, candidate), candidate)
     fitting: list[Candidate] = []
     for size in sorted(by_size, reverse=True):
         if _fits(problem, by_size[size]):
             fitting.append(by_size[size])
         if len(fitting) == GROWN:
             break
+    if not fitting:
+        return None
     grown = [_grow(problem, part, candidate) for candidate in fitting]
-    return max(grown, key=lambda candidate: _size(problem, candidate), default=None)
+    return _plainest(problem, part, max(grown, key=lambda candidate: _size(problem, candidate)))
+
+
+def _plainest(problem: Problem, part: MethodSpace, candidate: Candidate) -> Candidate:
+    """The candidate with every dimension at its default that does not bear on its size."""
+    for name in candidate.params:
+        plainer = replace(candidate, params={**candidate.params, name: part.own[name].default})
+        same = part.own.holds(plainer.params) and _size(problem, plainer) == _size(problem, candidate)
+        if same and _fits(problem, plainer):
+            candidate = plainer
+    return candidate
 
 
 def _grow(problem: Problem, part: MethodSpace, candidate: Candidate) -> Candidate:

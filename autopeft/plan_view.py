@@ -28,6 +28,7 @@ PARTS = {
 
 SHOWN = 5
 WIDTH = 40
+FAR = 10
 
 
 def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
@@ -72,10 +73,10 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
     limits = [*plans[0].shares, "all limits"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 1.6 + 0.8 * len(plans)), layout="constrained")
     height = 0.8 / len(limits)
-    for index, limit in enumerate(limits):
-        values = [100 * entry.shares.get(limit, entry.share) for entry in plans]
+    for index, name in enumerate(limits):
+        values = [100 * entry.shares.get(name, entry.share) for entry in plans]
         places = [row + height * (index - (len(limits) - 1) / 2) for row in range(len(plans))]
-        left.barh(places, values, height, label=limit)
+        left.barh(places, values, height, label=name)
     left.set(yticks=range(len(plans)), yticklabels=names, xlim=(0, 100), xlabel="share of the space inside, %")
     left.set_title("What fits")
     starts = [0.0] * len(plans)
@@ -83,9 +84,12 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
         values = [entry.default.memory[part] / 2**20 for entry in plans]
         right.barh(names, values, 0.6, starts, color=colour, label=part)
         starts = [start + value for start, value in zip(starts, values, strict=True)]
-    if budget.max_gpu_memory:
-        right.axvline(budget.max_gpu_memory / 2**20, color="black", linestyle="--", label="max_gpu_memory")
+    limit = (budget.max_gpu_memory or 0) / 2**20
     right.set(xlabel="predicted peak of the default, MiB", title="Memory")
+    if limit > FAR * max(starts):  # drawn, it would leave the bars no room
+        right.set_title(f"Memory ({budget.named('max_gpu_memory')})")
+    elif limit:
+        right.axvline(limit, color="black", linestyle="--", label="max_gpu_memory")
     for axes in (left, right):
         axes.invert_yaxis()
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False)
