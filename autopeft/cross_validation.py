@@ -1,4 +1,4 @@
-"""Cross-validation with all folds in lockstep, one epoch (rung) at a time.
+"""Cross-validation with all folds in lockstep, one rung (half an epoch at first, then whole ones) at a time.
 
 After each rung the pruner sees the mean over *all* folds, which is far less noisy than one fold's curve, so ordinary
 pruners apply unchanged.
@@ -7,6 +7,7 @@ pruners apply unchanged.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from autopeft.tasks import Encoded, TaskKind
 
 
+FIRST_RUNG = 0.5
+
+
 @dataclass(frozen=True)
 class Fold:
     """Positions of the rows that train and of those that validate, int64 each."""
@@ -33,9 +37,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Rung:
-    """Where a trial stands after `epoch` epochs (from 1): a score per fold, and its mean training loss."""
+    """Where a trial stands at its rung `number` (from 1), after `epoch` epochs: a score per fold, the mean loss."""
 
-    epoch: int
+    number: int
+    epoch: float
     scores: tuple[float, ...]
     loss: float
 
@@ -43,6 +48,11 @@ class Rung:
     def mean(self) -> float:
         """Mean score over the folds: what the pruner and the sampler see."""
         return float(np.mean(self.scores))
+
+
+def rung_ends(epochs: int) -> list[float]:
+    """Epochs trained at each rung's end: 0.5, 1, 2, …, `epochs`. Half an epoch is enough to tell a hopeless trial."""
+    return [FIRST_RUNG, *map(float, range(1, epochs + 1))]
 
 
 def split(labels: np.ndarray, groups: Sequence[str] | None, folds: int, seed: int) -> list[Fold]:
@@ -66,10 +76,10 @@ def cross_validate(
     seed: int,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[Rung]:
-    """Train every fold one epoch, score it on its held-out rows, yield the rung; as often as there are epochs.
+    """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
     All folds start from the model's current values, or from where `checkpoint` has them; it is given each fold's state
-    after each epoch. Rungs that were reached before an interruption are yielded again, at once. A caller that stops
+    at each rung. Rungs that were reached before an interruption are yielded again, at once. A caller that stops
     iterating prunes the trial.
 
     Raises:
@@ -77,18 +87,20 @@ def cross_validate(
     """
     learners = [Learner(model, hyper, len(fold.train)) for fold in folds]
     histories = [checkpoint.restore(i, learner) if checkpoint else [] for i, learner in enumerate(learners)]
-    for epoch in range(1, hyper.epochs + 1):
+    for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs)]), 1):
+        epoch = int(start)
+        part = (start - epoch, end - epoch)
         for index, (fold, learner, history) in enumerate(zip(folds, learners, histories, strict=True)):
-            if len(history) >= epoch:
+            if len(history) >= number:
                 continue
-            fold_seed = derive_seed(seed, index, epoch)
-            loss = train_epoch(learner, data, fold.train, hyper.batch_size, task, device, fold_seed)
+            fold_seed = derive_seed(seed, index, epoch + 1)
+            loss = train_epoch(learner, data, fold.train, hyper.batch_size, task, device, fold_seed, part)
             predictions = evaluate(model, data, fold.validation, task, device)
             history.append((task.score(metric, data.labels[fold.validation], predictions), loss))
             if checkpoint:
                 checkpoint.keep(index, learner, history)
-        scores, losses = zip(*(history[epoch - 1] for history in histories), strict=True)
-        yield Rung(epoch, scores, float(np.mean(losses)))
+        scores, losses = zip(*(history[number - 1] for history in histories), strict=True)
+        yield Rung(number, end, scores, float(np.mean(losses)))
 
 
 def derive_seed(*parts: int) -> int:

@@ -34,7 +34,7 @@ class Outcome:
     Attributes:
         state: COMPLETE, PRUNED, INFEASIBLE or FAIL.
         reason: why it is not COMPLETE, as a sentence.
-        rungs: where it stood after each epoch.
+        rungs: where it stood at each rung.
         measured_memory: peak bytes of a real training step at the longest batch, None if it never trained.
         seconds: wall time.
     """
@@ -64,7 +64,7 @@ def run_trial(
 ) -> Outcome:
     """Cross-validate a candidate. `stop` is asked after each rung; a reason it gives prunes the trial.
 
-    With a `checkpoint` an interrupted trial goes on from the last epoch each fold finished; it is removed when the
+    With a `checkpoint` an interrupted trial goes on from the last rung each fold reached; it is removed when the
     trial ends.
 
     Nothing a trial does escapes but an interrupt: an exception of the method, a loss that diverges or exhausted

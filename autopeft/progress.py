@@ -41,7 +41,7 @@ class Progress(Protocol):
         """A trial was admitted and starts; `done` of `wanted` have ended before it."""
 
     def rung(self, number: int, rung: Rung) -> None:
-        """All folds of the trial ended an epoch."""
+        """All folds of the trial reached a rung."""
 
     def finished(self, record: TrialRecord) -> None:
         """A trial ended, or was refused."""
@@ -72,7 +72,7 @@ class PlainProgress:
     def rung(self, number: int, rung: Rung) -> None:
         """Print the folds' scores."""
         folds = " ".join(f"{score:.4f}" for score in rung.scores)
-        self.say(f"    epoch {rung.epoch}: mean {rung.mean:.4f}  folds {folds}")
+        self.say(f"    epoch {rung.epoch:g}: mean {rung.mean:.4f}  folds {folds}")
 
     def finished(self, record: TrialRecord) -> None:
         """Print how the trial ended."""
@@ -110,11 +110,11 @@ class LiveProgress:
         """Show the running trial."""
         self.clock.start(done, wanted)
         self.current = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(usage, budget)}"
-        self.folds = "first epoch"
+        self.folds = "first rung"
 
     def rung(self, number: int, rung: Rung) -> None:
         """Show the folds' scores."""
-        self.folds = f"epoch {rung.epoch}: mean {rung.mean:.4f}, folds {' '.join(f'{s:.4f}' for s in rung.scores)}"
+        self.folds = f"epoch {rung.epoch:g}: mean {rung.mean:.4f}, folds {' '.join(f'{s:.4f}' for s in rung.scores)}"
 
     def finished(self, record: TrialRecord) -> None:
         """Add the trial to the table; refused proposals are only counted."""

@@ -37,6 +37,7 @@ class TrialRecord:
     predicted_memory: int | None
     measured_memory: int | None
     seconds: float
+    epochs_trained: float = 0.0
     params: dict[str, ParamValue] = field(default_factory=dict)
 
     @classmethod
@@ -55,6 +56,7 @@ class TrialRecord:
             fold_scores=outcome.rungs[-1].scores if outcome.rungs else (),
             curve=tuple(rung.mean for rung in outcome.rungs),
             epochs=epochs,
+            epochs_trained=outcome.rungs[-1].epoch if outcome.rungs else 0.0,
             trainable_params=usage.trainable_params,
             saved_params=usage.saved_params,
             predicted_memory=usage.memory.peak if known else None,

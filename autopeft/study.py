@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from autopeft import environment
 from autopeft.admission import require_room
 from autopeft.checkpoint import Checkpoint
+from autopeft.cross_validation import rung_ends
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
 from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
@@ -138,8 +139,8 @@ class Search:
 
             def stop(rung: Rung) -> str | None:
                 self.interrupt.check()
-                trial.report(rung.mean, rung.epoch)
-                run.log_rung(rung.epoch, rung.scores, rung.mean, rung.loss)
+                trial.report(rung.mean, rung.number)
+                run.log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
                 self.progress.rung(trial.number, rung)
                 if self._late():
                     return "the study's timeout was reached"
@@ -186,7 +187,7 @@ def _open(problem: Problem) -> optuna.Study:
         study_name=spec.name,
         storage=f"sqlite:///{spec.output / 'study.db'}",
         direction="maximize",
-        pruner=make_pruner(spec.search.pruner, problem.space.max_epochs),
+        pruner=make_pruner(spec.search.pruner, len(rung_ends(problem.space.max_epochs))),
         load_if_exists=True,
     )
     now = {**spec.to_dict(), "methods_found": list(problem.space), "data_fingerprint": problem.rows.fingerprint}
@@ -215,10 +216,10 @@ def _recover(study: optuna.Study) -> None:
 
 def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
     best = max(
-        (t.intermediate_values[rung.epoch] for t in trial.study.trials if rung.epoch in t.intermediate_values),
+        (t.intermediate_values[rung.number] for t in trial.study.trials if rung.number in t.intermediate_values),
         default=rung.mean,
     )
-    return f"pruned after epoch {rung.epoch} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
+    return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
 
 
 def _crown(
@@ -256,7 +257,7 @@ def _metrics(record: TrialRecord) -> dict[str, float | None]:
         "saved_params": record.saved_params,
         "predicted_memory": record.predicted_memory,
         "measured_memory": record.measured_memory,
-        "epochs_trained": len(record.curve),
+        "epochs_trained": record.epochs_trained,
         "seconds": record.seconds,
     }
 

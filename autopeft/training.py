@@ -153,23 +153,31 @@ def training_step(
 
 
 def train_epoch(
-    learner: Learner, data: Encoded, rows: np.ndarray, batch_size: int, task: TaskKind, device: Device, seed: int
+    learner: Learner,
+    data: Encoded,
+    rows: np.ndarray,
+    batch_size: int,
+    task: TaskKind,
+    device: Device,
+    seed: int,
+    part: tuple[float, float] = (0.0, 1.0),
 ) -> float:
-    """One pass over `rows` in bucketed batches; returns the mean batch loss.
+    """One pass over `rows` in bucketed batches, or the part of it between two shares; returns the mean batch loss.
 
     Raises:
         DivergedError: the loss is no longer finite.
     """
     learner.take_turn()
     train_mode(learner.model)
-    torch.manual_seed(seed)  # dropout; each fold and epoch draws its own
-    total = torch.zeros((), device=device.type)
     batches = list(bucketed(data.lengths[rows], batch_size, seed))
-    for chosen in batches:
+    first, last = (round(share * len(batches)) for share in part)
+    torch.manual_seed(seed + first)  # dropout; each fold, epoch and part draws its own
+    total = torch.zeros((), device=device.type)
+    for chosen in batches[first:last]:
         batch = data.batch(rows[chosen], device.type)
         total += training_step(learner.model, learner.optimizer, batch, task, device)
         learner.schedule.step()
-    mean = float(total) / len(batches)  # the only wait for the device in an epoch
+    mean = float(total) / max(1, last - first)  # the only wait for the device
     if not np.isfinite(mean):
         raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")
     return mean

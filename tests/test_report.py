@@ -16,7 +16,8 @@ from autopeft.winner import TestScores as Scores
 def record(number, method="lora", state="COMPLETE", folds=(0.7, 0.8), curve=(0.6, 0.75), reason="", params=1000):
     return TrialRecord(
         number=number, name=f"{method} r={number}", method=method, state=state, reason=reason,
-        score=curve[-1] if curve else None, fold_scores=folds, curve=curve, epochs=2, trainable_params=params,
+        score=curve[-1] if curve else None, fold_scores=folds, curve=curve, epochs=2, epochs_trained=len(curve),
+        trainable_params=params,
         saved_params=params, predicted_memory=2**20, measured_memory=2**20 if curve else None, seconds=3.0,
     )  # fmt: skip
 
@@ -76,10 +77,10 @@ def follow(progress) -> None:
         progress.say("a [note]")
         progress.finished(FOUND[4])
         progress.started(0, "lora r=0", usage, budget, 0, 3)
-        progress.rung(0, Rung(1, (0.5, 0.6), 1.0))
+        progress.rung(0, Rung(1, 0.5, (0.5, 0.6), 1.0))
         progress.finished(FOUND[0])
         progress.started(1, "adapter r=1", usage, budget, 1, 3)
-        progress.rung(1, Rung(1, (0.25, 0.35), 1.0))
+        progress.rung(1, Rung(1, 0.5, (0.25, 0.35), 1.0))
         if isinstance(progress, LiveProgress):
             progress.live.refresh()
 

@@ -71,14 +71,34 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
     data = rows()
     folds = split(data.labels, None, 3, seed=0)
     options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
-    together = [rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)]
+    together = {rung.epoch: rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)}
+    assert list(together) == [0.5, 1, 2, 3]
     for index, fold in enumerate(folds):
         model = lora()
         learner = Learner(model, HYPER, len(fold.train))
         for epoch in range(1, HYPER.epochs + 1):
-            train_epoch(learner, data, fold.train, 8, TASK, CPU, derive_seed(5, index, epoch))
+            for part in [(0, 0.5), (0.5, 1)] if epoch == 1 else [(0, 1)]:
+                train_epoch(learner, data, fold.train, 8, TASK, CPU, derive_seed(5, index, epoch), part)
             predictions = evaluate(model, data, fold.validation, TASK, CPU)
-            assert together[epoch - 1][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+            assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+
+
+def test_the_parts_of_an_epoch_make_up_the_whole_one():
+    data, everything = rows(), np.arange(48)
+    seen = []
+
+    class Recording(Encoded):
+        def batch(self, rows, device="cpu"):
+            seen.append(rows.tolist())
+            return super().batch(rows, device)
+
+    recording = Recording(**vars(data))
+    for parts in ([(0.0, 1.0)], [(0.0, 0.5), (0.5, 1.0)]):
+        learner = Learner(lora(), HYPER, 48)
+        for part in parts:
+            train_epoch(learner, recording, everything, 10, TASK, CPU, 3, part)
+    assert seen[:5] == seen[5:]
+    assert sorted(row for batch in seen[:5] for row in batch) == list(range(48))
 
 
 def test_a_diverging_loss_is_an_error():
