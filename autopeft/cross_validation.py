@@ -1,4 +1,4 @@
-"""Cross-validation with all folds in lockstep, one rung (half an epoch at first, then whole ones) at a time.
+"""Cross-validation with all folds in lockstep, one rung at a time.
 
 After each rung the pruner sees the mean over *all* folds, which is far less noisy than one fold's curve, so ordinary
 pruners apply unchanged.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,22 @@ class Rung:
 
 
 def rung_ends(epochs: int) -> list[float]:
-    """Epochs trained at each rung's end: 0.5, 1, 2, …, `epochs`. Half an epoch is enough to tell a hopeless trial."""
-    return [FIRST_RUNG, *map(float, range(1, epochs + 1))]
+    """Epochs trained at each rung's end: 0.5, 1, 2, 4, 8, … and at last `epochs`.
+
+    Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943);
+    half an epoch is enough to tell a hopeless trial.
+    """
+    ends = [FIRST_RUNG]
+    while ends[-1] * 2 < epochs:
+        ends.append(ends[-1] * 2)
+    return [*ends, float(epochs)]
+
+
+def epochs_between(start: float, end: float) -> list[tuple[int, tuple[float, float]]]:
+    """The epochs (from 1) from `start` to `end`, each with the shares of it that lie between them."""
+    return [
+        (epoch + 1, (max(start - epoch, 0.0), min(end - epoch, 1.0))) for epoch in range(int(start), math.ceil(end))
+    ]
 
 
 def split(labels: np.ndarray, groups: Sequence[str] | None, folds: int, seed: int) -> list[Fold]:
@@ -88,15 +103,17 @@ def cross_validate(
     learners = [Learner(model, hyper, len(fold.train)) for fold in folds]
     histories = [checkpoint.restore(i, learner) if checkpoint else [] for i, learner in enumerate(learners)]
     for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs)]), 1):
-        epoch = int(start)
-        part = (start - epoch, end - epoch)
         for index, (fold, learner, history) in enumerate(zip(folds, learners, histories, strict=True)):
             if len(history) >= number:
                 continue
-            fold_seed = derive_seed(seed, index, epoch + 1)
-            loss = train_epoch(learner, data, fold.train, hyper.batch_size, task, device, fold_seed, part)
+            losses = [
+                train_epoch(
+                    learner, data, fold.train, hyper.batch_size, task, device, derive_seed(seed, index, epoch), part
+                )
+                for epoch, part in epochs_between(start, end)
+            ]
             predictions = evaluate(model, data, fold.validation, task, device)
-            history.append((task.score(metric, data.labels[fold.validation], predictions), loss))
+            history.append((task.score(metric, data.labels[fold.validation], predictions), losses[-1]))
             if checkpoint:
                 checkpoint.keep(index, learner, history)
         scores, losses = zip(*(history[number - 1] for history in histories), strict=True)

@@ -86,12 +86,24 @@ class Learner:
         self.parameters = list(trainable(model).values())
         self.tensors = [parameter.detach().clone() for parameter in self.parameters]
         self.optimizer = make_optimizer(model, hyper)
-        steps = hyper.epochs * -(-rows // hyper.batch_size)
-        warmup = round(hyper.warmup_ratio * steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min((step + 1) / (warmup + 1), (steps - step) / max(1, steps - warmup)),
-        )
+        self.peak_rate = hyper.learning_rate
+        self.steps = hyper.epochs * -(-rows // hyper.batch_size)
+        self.warmup = round(hyper.warmup_ratio * self.steps)
+        self.done = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step: a linear rise over the warm-up, then a linear fall that ends just above zero."""
+        rise = (self.done + 1) / (self.warmup + 1)
+        fall = (self.steps - self.done) / max(1, self.steps - self.warmup)
+        return self.peak_rate * min(rise, fall)
+
+    def step(self, batch: Mapping[str, torch.Tensor], task: TaskKind, device: Device) -> torch.Tensor:
+        """Train on a batch at the schedule's rate; returns its mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.done += 1
+        return training_step(self.model, self.optimizer, batch, task, device)
 
     def take_turn(self) -> None:
         """Make the shared model this fold's."""
@@ -105,7 +117,7 @@ class Learner:
         for index, parameter in enumerate(self.parameters):
             values = self.optimizer.state.get(parameter, {})
             found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-        found["steps"] = torch.tensor(self.schedule.last_epoch)
+        found["done"] = torch.tensor(self.done)
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -118,9 +130,7 @@ class Learner:
                 parameter = self.parameters[int(place[0])]
                 device = "cpu" if place[1] == "step" else parameter.device  # where AdamW keeps its count
                 self.optimizer.state[parameter][place[1]] = value.to(device)
-        self.schedule.last_epoch = int(state["steps"])
-        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_lr(), strict=True):
-            group["lr"] = rate
+        self.done = int(state["done"])
 
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
@@ -130,7 +140,7 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.Adam
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": hyper.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=hyper.learning_rate)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=hyper.learning_rate, fused=True)
 
 
 def training_step(
@@ -175,8 +185,7 @@ def train_epoch(
     total = torch.zeros((), device=device.type)
     for chosen in batches[first:last]:
         batch = data.batch(rows[chosen], device.type)
-        total += training_step(learner.model, learner.optimizer, batch, task, device)
-        learner.schedule.step()
+        total += learner.step(batch, task, device)
     mean = float(total) / max(1, last - first)  # the only wait for the device
     if not np.isfinite(mean):
         raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from autopeft.cross_validation import rung_ends
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
@@ -47,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.record:
         record(arguments.record, arguments.candidates, arguments.curves[0])
-    sets = [[entry["means"] for entry in json.loads(path.read_text())] for path in arguments.curves]
+    sets = [[(entry["epochs"], entry["means"]) for entry in json.loads(path.read_text())] for path in arguments.curves]
     print(f"{', '.join(f'{path.stem}: {len(s)}' for path, s in zip(arguments.curves, sets, strict=True))} candidates")
     print(f"{'pruner':<30} {'samples spared':>14} {'regret':>8} {'best pruned':>12}")
     for name, make in PRUNERS.items():
@@ -66,20 +65,22 @@ def record(study: str, candidates: int, path: Path) -> None:
         known = str(candidate) in {entry["candidate"] for entry in done}
         if known or not problem.budget.admits(problem.appraiser(candidate)):
             continue
-        means = [rung.mean for rung in run_trial(problem, candidate, lambda rung: None).rungs]
-        done.append({"candidate": str(candidate), "means": means})
+        rungs = run_trial(problem, candidate, lambda rung: None).rungs
+        means = [rung.mean for rung in rungs]
+        done.append({"candidate": str(candidate), "epochs": [rung.epoch for rung in rungs], "means": means})
         path.write_text(json.dumps(done, indent=1))
         print(candidate, [f"{mean:.3f}" for mean in means], flush=True)
 
 
-def replay(make, curves: list[list[float]], seed: int) -> tuple[float, float, float]:
+def replay(make, curves: list[tuple[list[float], list[float]]], seed: int) -> tuple[float, float, float]:
     """Share of samples spared, regret, and whether the best was pruned, in one random order."""
     order = np.random.default_rng(seed).permutation(len(curves))
-    study = optuna.create_study(study_name=f"replay-{seed}", direction="maximize", pruner=make(max(map(len, curves))))
+    study = optuna.create_study(
+        study_name=f"replay-{seed}", direction="maximize", pruner=make(max(len(ends) for ends, _ in curves))
+    )
     spent, finished = 0.0, []
     for index in order:
-        trial, means = study.ask(), curves[index]
-        ends = rung_ends(len(means) - 1)
+        trial, (ends, means) = study.ask(), curves[index]
         for number, mean in enumerate(means, 1):
             trial.report(mean, number)
             if trial.should_prune() and number < len(means):
@@ -89,8 +90,8 @@ def replay(make, curves: list[list[float]], seed: int) -> tuple[float, float, fl
             study.tell(trial, means[-1])
             finished.append(means[-1])
         spent += ends[number - 1]
-    best, found = max(means[-1] for means in curves), max(finished, default=0.0)
-    return 1 - spent / sum(len(means) - 1 for means in curves), best - found, float(found < best)
+    best, found = max(means[-1] for _, means in curves), max(finished, default=0.0)
+    return 1 - spent / sum(ends[-1] for ends, _ in curves), best - found, float(found < best)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from autopeft import tasks
-from autopeft.cross_validation import cross_validate, derive_seed, split
+from autopeft.cross_validation import cross_validate, derive_seed, epochs_between, rung_ends, split
 from autopeft.model import trainable
 from autopeft.tasks import Encoded
 from autopeft.training import Device, DivergedError, Hyperparameters, Learner, bucketed, evaluate, train_epoch
@@ -72,7 +72,7 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
     folds = split(data.labels, None, 3, seed=0)
     options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
     together = {rung.epoch: rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)}
-    assert list(together) == [0.5, 1, 2, 3]
+    assert list(together) == [0.5, 1, 2, 3] == rung_ends(3)
     for index, fold in enumerate(folds):
         model = lora()
         learner = Learner(model, HYPER, len(fold.train))
@@ -81,6 +81,14 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
                 train_epoch(learner, data, fold.train, 8, TASK, CPU, derive_seed(5, index, epoch), part)
             predictions = evaluate(model, data, fold.validation, TASK, CPU)
             assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+
+
+def test_rungs_double_and_the_epochs_between_them_leave_nothing_out():
+    assert rung_ends(1) == [0.5, 1]
+    assert rung_ends(10) == [0.5, 1, 2, 4, 8, 10]
+    assert epochs_between(0, 0.5) == [(1, (0, 0.5))]
+    assert epochs_between(0.5, 1) == [(1, (0.5, 1))]
+    assert epochs_between(2, 4) == [(3, (0, 1)), (4, (0, 1))]
 
 
 def test_the_parts_of_an_epoch_make_up_the_whole_one():
@@ -113,13 +121,12 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     learner = Learner(lora(), HYPER, rows=80)
     rates = []
     for _ in range(30):
-        rates.append(learner.schedule.get_last_lr()[0])
-        learner.optimizer.step()
-        learner.schedule.step()
+        rates.append(learner.learning_rate)
+        learner.done += 1
     assert np.argmax(rates) == 3
     assert rates[3] == pytest.approx(5e-3)
     assert rates[0] < rates[3] > rates[-1] > 0
-    assert learner.schedule.get_last_lr()[0] == pytest.approx(0)
+    assert learner.learning_rate == pytest.approx(0)
 
 
 def test_bfloat16_stays_close_to_float32():
