@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autopeft import memory
 from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
-from autopeft.model import attach, train_mode, trainable
+from autopeft.execution import Execution, ways
+from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.training import Device, make_optimizer, training_step
 
 if TYPE_CHECKING:
@@ -36,14 +38,22 @@ class Appraiser:
         device: the device and precision training would use.
         lengths: tokens of each training row; the longest rows make the batch that decides.
         columns: the token columns of a batch.
+        limit: bytes a step may take; the fastest way to run a batch within it is chosen.
     """
 
     def __init__(
-        self, base: BaseModel, task: TaskKind, device: Device, lengths: np.ndarray, columns: tuple[str, ...]
+        self,
+        base: BaseModel,
+        task: TaskKind,
+        device: Device,
+        lengths: np.ndarray,
+        columns: tuple[str, ...],
+        limit: int | None = None,
     ) -> None:
         self._base, self._task, self._device, self._columns = base, task, device, columns
-        self._rows, self._longest = len(lengths), int(lengths.max())
-        self._known: dict[object, Usage] = {}
+        self._rows, self._longest, self._limit = len(lengths), int(lengths.max()), limit
+        self._known: dict[tuple[object, ...], Usage] = {}
+        self._unseen: dict[str, int] = {}
 
     def __call__(self, candidate: Candidate) -> Usage:
         """The candidate's usage: exact parameter counts, predicted peak memory of one step at the longest batch."""
@@ -54,7 +64,7 @@ class Appraiser:
             self._known[key] = Usage(
                 trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
                 saved_params=saved_params(model),
-                predict_memory=functools.partial(self._memory, candidate),
+                fit_memory=functools.partial(self._fit, candidate),
             )
         return self._known[key]
 
@@ -63,15 +73,60 @@ class Appraiser:
         rows = min(batch_size, self._rows)
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
 
-    def _memory(self, candidate: Candidate) -> memory.MemoryEstimate:
+    def learn(self, candidate: Candidate, measured: int | None) -> None:
+        """Correct the predictions for a method by what one of its trials really took, where that was more.
+
+        A method's kernels may take memory that fake tensors do not show. What one was short by is added to all of its
+        later predictions, and to no other method's.
+        """
+        excess = (measured or 0) - self(candidate).memory.peak
+        if excess > 0:
+            name = candidate.method.name
+            self._unseen[name] = self._unseen.get(name, 0) + excess
+            self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
+
+    def _fit(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
+        """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
+        size = min(candidate.hyper.batch_size, self._rows)
+        whole = Execution(size)
+        estimate = self._memory(candidate, whole)
+        if self._limit is None or estimate.peak <= self._limit or size == 1:
+            return whole, estimate
+        smallest, least = self._smallest(candidate)
+        if least.peak > self._limit:
+            return smallest, least
+        for way in ways(size, self._longest, self._device.type):
+            if way in (whole, smallest) or (way.checkpointing and not smallest.checkpointing):
+                continue
+            estimate = self._memory(candidate, way)
+            if estimate.peak <= self._limit:
+                return way, estimate
+        return smallest, least
+
+    def _smallest(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
+        """One row at a time, with checkpointed layers where the method can do with them and they help."""
+        plain = Execution(1), self._memory(candidate, Execution(1))
+        try:
+            checkpointed = Execution(1, checkpointing=True), self._memory(candidate, Execution(1, checkpointing=True))
+        except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
+            return plain
+        return min(plain, checkpointed, key=lambda pair: pair[1].peak)
+
+    def _memory(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
+        passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
+
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
             optimizer = make_optimizer(module, candidate.hyper)
-            return lambda batch: training_step(module, optimizer, batch, self._task, self._device)
+            # From the second pass on, the first one's gradients are there; a third would add nothing.
+            return lambda batch: training_step(module, optimizer, [batch] * passes, self._task, self._device)
 
         # Attached once more, so that the table of what is known holds no models.
         model = attach(self._base, candidate.method, candidate.params, meta=True)
+        if execution.checkpointing:
+            checkpoint_layers(model)
         train_mode(model)
-        return memory.predict(model, make_step, self.batch_shapes(candidate.hyper.batch_size), self._device.type)
+        estimate = memory.predict(model, make_step, self.batch_shapes(execution.micro_batch), self._device.type)
+        return replace(estimate, workspace=estimate.workspace + self._unseen.get(candidate.method.name, 0))
 
 
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:

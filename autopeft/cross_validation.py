@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from autopeft.checkpoint import Checkpoint
     from autopeft.tasks import Encoded, TaskKind
+    from autopeft.training import Watch
 
 
 FIRST_RUNG = 0.5
@@ -89,6 +90,8 @@ def cross_validate(
     metric: str,
     device: Device,
     seed: int,
+    micro_batch: int | None = None,
+    watch: Watch | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[Rung]:
     """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
@@ -100,22 +103,21 @@ def cross_validate(
     Raises:
         DivergedError: a fold's loss is no longer finite.
     """
-    learners = [Learner(model, hyper, len(fold.train)) for fold in folds]
+    learners = [Learner(model, hyper, len(fold.train), micro_batch, watch) for fold in folds]
     histories = [checkpoint.restore(i, learner) if checkpoint else [] for i, learner in enumerate(learners)]
     for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs)]), 1):
         for index, (fold, learner, history) in enumerate(zip(folds, learners, histories, strict=True)):
             if len(history) >= number:
                 continue
             losses = [
-                train_epoch(
-                    learner, data, fold.train, hyper.batch_size, task, device, derive_seed(seed, index, epoch), part
-                )
+                train_epoch(learner, data, fold.train, task, device, derive_seed(seed, index, epoch), part)
                 for epoch, part in epochs_between(start, end)
             ]
             predictions = evaluate(model, data, fold.validation, task, device)
             history.append((task.score(metric, data.labels[fold.validation], predictions), losses[-1]))
             if checkpoint:
                 checkpoint.keep(index, learner, history)
+            learner.end_turn()
         scores, losses = zip(*(history[number - 1] for history in histories), strict=True)
         yield Rung(number, end, scores, float(np.mean(losses)))
 

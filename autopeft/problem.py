@@ -58,7 +58,9 @@ class Problem:
     @functools.cached_property
     def appraiser(self) -> Appraiser:
         """Says what a candidate would need, at the longest batch the rows give."""
-        return Appraiser(self.base, self.task, self.device, self.train.lengths, tuple(self.train.columns))
+        return Appraiser(
+            self.base, self.task, self.device, self.train.lengths, tuple(self.train.columns), self.budget.max_gpu_memory
+        )
 
     @classmethod
     def from_spec(cls, spec: StudySpec, registry: Registry) -> Problem:

@@ -67,7 +67,9 @@ class PlainProgress:
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Print where the study stands and what starts."""
         self.clock.start(done, wanted)
-        self.say(f"[{done + 1}/{wanted}] trial {number}: {candidate} ({_needs(usage, budget)}){self.clock.left()}")
+        self.say(
+            f"[{done + 1}/{wanted}] trial {number}: {candidate} ({_needs(candidate, usage, budget)}){self.clock.left()}"
+        )
 
     def rung(self, number: int, rung: Rung) -> None:
         """Print the folds' scores."""
@@ -109,7 +111,7 @@ class LiveProgress:
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Show the running trial."""
         self.clock.start(done, wanted)
-        self.current = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(usage, budget)}"
+        self.current = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(candidate, usage, budget)}"
         self.folds = "first rung"
 
     def rung(self, number: int, rung: Rung) -> None:
@@ -177,12 +179,14 @@ def make_progress(console: Console) -> Progress:
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
-def _needs(usage: Usage, budget: Budget) -> str:
+def _needs(candidate: Candidate, usage: Usage, budget: Budget) -> str:
     """Params and memory a trial uses, and their share of the budget."""
     params = f"{usage.trainable_params:,} params"
     if budget.max_trainable_params:
         params += f" = {usage.trainable_params / budget.max_trainable_params:.0%} of budget"
     memory = format_bytes(usage.memory.peak)
+    if usage.execution.checkpointing or usage.execution.micro_batch < candidate.hyper.batch_size:
+        memory += f" in {usage.execution}"
     if budget.max_gpu_memory:
         memory += f" = {usage.memory.peak / budget.max_gpu_memory:.0%} of budget"
     return f"{params}, {memory}"

@@ -38,6 +38,7 @@ class TrialRecord:
     measured_memory: int | None
     seconds: float
     epochs_trained: float = 0.0
+    execution: str = ""
     params: dict[str, ParamValue] = field(default_factory=dict)
 
     @classmethod
@@ -45,7 +46,7 @@ class TrialRecord:
         cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage, outcome: Outcome
     ) -> TrialRecord:
         """The record of a trial that has just ended."""
-        known = outcome.state != INFEASIBLE or "memory" in vars(usage)
+        known = outcome.state != INFEASIBLE or usage.memory_known
         return cls(
             number=number,
             name=name,
@@ -60,6 +61,7 @@ class TrialRecord:
             trainable_params=usage.trainable_params,
             saved_params=usage.saved_params,
             predicted_memory=usage.memory.peak if known else None,
+            execution=str(outcome.execution or usage.execution) if known else "",
             measured_memory=outcome.measured_memory,
             seconds=round(outcome.seconds, 3),
             params=params,

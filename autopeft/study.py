@@ -19,6 +19,7 @@ from autopeft import environment
 from autopeft.admission import require_room
 from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import rung_ends
+from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
 from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
@@ -76,6 +77,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
         _log_missing(tracker, records(study))
+        cap(spec.budget.max_gpu_memory)
         with progress, Interrupt() as interrupt:
             Search(problem, study, tracker, progress, interrupt).run()
             best, test = _crown(problem, study, registry, progress)
@@ -135,6 +137,8 @@ class Search:
         if refusal:
             outcome = Outcome(INFEASIBLE, refusal)
         else:
+            # A method's own default runs to its end: it is what every other candidate has to beat.
+            default = candidate.flat == self.problem.space[candidate.method.name].default().flat
             self.progress.started(trial.number, candidate, usage, self.problem.budget, done, self.wanted)
 
             def stop(rung: Rung) -> str | None:
@@ -144,7 +148,9 @@ class Search:
                 self.progress.rung(trial.number, rung)
                 if self._late():
                     return "the study's timeout was reached"
-                return _prune_reason(trial, rung, candidate.hyper.epochs) if trial.should_prune() else None
+                if default or not trial.should_prune():
+                    return None
+                return _prune_reason(trial, rung, candidate.hyper.epochs)
 
             checkpoint = Checkpoint.of(self.problem.spec.output, candidate.flat)
             outcome = run_trial(self.problem, candidate, stop, checkpoint)
