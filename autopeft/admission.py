@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -106,10 +107,14 @@ class Appraiser:
     def _smallest(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """One row at a time, with checkpointed layers where the method can do with them and they help."""
         plain = Execution(1), self._memory(candidate, Execution(1))
+        log = logging.getLogger("torch._subclasses.fake_tensor")  # would print a traceback for each refusal
+        log.disabled = True
         try:
             checkpointed = Execution(1, checkpointing=True), self._memory(candidate, Execution(1, checkpointing=True))
         except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
             return plain
+        finally:
+            log.disabled = False
         return min(plain, checkpointed, key=lambda pair: pair[1].peak)
 
     def _memory(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:

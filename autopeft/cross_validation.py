@@ -109,12 +109,12 @@ def cross_validate(
         for index, (fold, learner, history) in enumerate(zip(folds, learners, histories, strict=True)):
             if len(history) >= number:
                 continue
-            losses = [
+            epoch_losses = [
                 train_epoch(learner, data, fold.train, task, device, derive_seed(seed, index, epoch), part)
                 for epoch, part in epochs_between(start, end)
             ]
             predictions = evaluate(model, data, fold.validation, task, device)
-            history.append((task.score(metric, data.labels[fold.validation], predictions), losses[-1]))
+            history.append((task.score(metric, data.labels[fold.validation], predictions), epoch_losses[-1]))
             if checkpoint:
                 checkpoint.keep(index, learner, history)
             learner.end_turn()

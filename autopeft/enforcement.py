@@ -27,7 +27,7 @@ class OverBudgetError(MemoryError):
     """A step went over the memory budget."""
 
 
-class Meter(LiveBytes):
+class Meter(LiveBytes):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Live bytes with a limit that no operation may leave behind it."""
 
     def __init__(self, limit: int) -> None:

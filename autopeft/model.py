@@ -63,6 +63,7 @@ class BaseModel:
                 setattr(module, FROZEN, True)
                 if type(module) is nn.Dropout:
                     module.__class__ = Dropout
+        twin.config.use_cache = False  # a cache of keys and values serves generation alone
         for layer in self.spec.layers:
             setattr(twin.get_submodule(layer), LAYER, True)
         return cast("nn.Module", twin)

@@ -75,7 +75,8 @@ class Hyperparameters:
 class Watch(Protocol):
     """Entered around every training step."""
 
-    def __call__(self, learner: Learner, tokens: int, /) -> AbstractContextManager[None]: ...
+    def __call__(self, learner: Learner, tokens: int, /) -> AbstractContextManager[None]:
+        """The context of a step of `learner` whose largest pass has so many tokens."""
 
 
 class Learner:

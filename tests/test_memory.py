@@ -28,7 +28,7 @@ def stepper(autocast=None):
 
     def make_step(module):
         optimizer = make_optimizer(module, HYPER)
-        return lambda batch: training_step(module, optimizer, batch, TASK, Device("cpu", autocast))
+        return lambda batch: training_step(module, optimizer, [batch], TASK, Device("cpu", autocast))
 
     return make_step
 
@@ -249,7 +249,7 @@ def test_a_step_on_the_gpu_is_predicted():
 
     def make_step(module):
         optimizer = make_optimizer(module, HYPER)
-        return lambda batch: training_step(module, optimizer, batch, TASK, device)
+        return lambda batch: training_step(module, optimizer, [batch], TASK, device)
 
     estimate = predict(add_on(base, "lora", meta=True), make_step, shapes(64, 128), "cuda")
     model = add_on(base, "lora").to("cuda")

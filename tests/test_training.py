@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_a_batch_is_padded_masked_and_labelled():
 def test_training_learns_and_evaluation_keeps_the_order_of_rows():
     data, model = rows(), lora()
     learner = Learner(model, HYPER, len(data))
-    losses = [train_epoch(learner, data, np.arange(len(data)), 8, TASK, CPU, seed) for seed in range(3)]
+    losses = [train_epoch(learner, data, np.arange(len(data)), TASK, CPU, seed) for seed in range(3)]
     assert losses[-1] < losses[0]
     everything = evaluate(model, data, np.arange(len(data)), TASK, CPU)
     some = evaluate(model, data, np.array([7, 3, 20]), TASK, CPU)
@@ -78,7 +80,7 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
         learner = Learner(model, HYPER, len(fold.train))
         for epoch in range(1, HYPER.epochs + 1):
             for part in [(0, 0.5), (0.5, 1)] if epoch == 1 else [(0, 1)]:
-                train_epoch(learner, data, fold.train, 8, TASK, CPU, derive_seed(5, index, epoch), part)
+                train_epoch(learner, data, fold.train, TASK, CPU, derive_seed(5, index, epoch), part)
             predictions = evaluate(model, data, fold.validation, TASK, CPU)
             assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
 
@@ -102,9 +104,9 @@ def test_the_parts_of_an_epoch_make_up_the_whole_one():
 
     recording = Recording(**vars(data))
     for parts in ([(0.0, 1.0)], [(0.0, 0.5), (0.5, 1.0)]):
-        learner = Learner(lora(), HYPER, 48)
+        learner = Learner(lora(), replace(HYPER, batch_size=10), 48)
         for part in parts:
-            train_epoch(learner, recording, everything, 10, TASK, CPU, 3, part)
+            train_epoch(learner, recording, everything, TASK, CPU, 3, part)
     assert seen[:5] == seen[5:]
     assert sorted(row for batch in seen[:5] for row in batch) == list(range(48))
 
@@ -114,7 +116,7 @@ def test_a_diverging_loss_is_an_error():
     for parameter in trainable(model).values():
         parameter.data.fill_(float("nan"))
     with pytest.raises(DivergedError):
-        train_epoch(Learner(model, HYPER, len(data)), data, np.arange(len(data)), 8, TASK, CPU, 0)
+        train_epoch(Learner(model, HYPER, len(data)), data, np.arange(len(data)), TASK, CPU, 0)
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero():
