@@ -74,15 +74,13 @@ class Appraiser:
         rows = min(batch_size, self._rows)
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
 
-    def learn(self, candidate: Candidate, measured: int | None) -> None:
-        """Correct the predictions for a method by what one of its trials really took, where that was more.
+    def learn(self, name: str, excess: int) -> None:
+        """Correct the predictions for a method by how many bytes more than predicted one of its trials took.
 
-        A method's kernels may take memory that fake tensors do not show. What one was short by is added to all of its
-        later predictions, and to no other method's.
+        A method's kernels may take memory that fake tensors do not show. What a prediction was short by is added to
+        all later ones for that method, and to no other method's.
         """
-        excess = (measured or 0) - self(candidate).memory.peak
         if excess > 0:
-            name = candidate.method.name
             self._unseen[name] = self._unseen.get(name, 0) + excess
             self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
 
@@ -90,7 +88,7 @@ class Appraiser:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         size = min(candidate.hyper.batch_size, self._rows)
         whole = Execution(size)
-        estimate = self._memory(candidate, whole)
+        estimate = self.predict(candidate, whole)
         if self._limit is None or estimate.peak <= self._limit or size == 1:
             return whole, estimate
         smallest, least = self._smallest(candidate)
@@ -99,25 +97,26 @@ class Appraiser:
         for way in ways(size, self._longest, self._device.type):
             if way in (whole, smallest) or (way.checkpointing and not smallest.checkpointing):
                 continue
-            estimate = self._memory(candidate, way)
+            estimate = self.predict(candidate, way)
             if estimate.peak <= self._limit:
                 return way, estimate
         return smallest, least
 
     def _smallest(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """One row at a time, with checkpointed layers where the method can do with them and they help."""
-        plain = Execution(1), self._memory(candidate, Execution(1))
+        plain = Execution(1), self.predict(candidate, Execution(1))
         log = logging.getLogger("torch._subclasses.fake_tensor")  # would print a traceback for each refusal
         log.disabled = True
         try:
-            checkpointed = Execution(1, checkpointing=True), self._memory(candidate, Execution(1, checkpointing=True))
+            checkpointed = Execution(1, checkpointing=True), self.predict(candidate, Execution(1, checkpointing=True))
         except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
             return plain
         finally:
             log.disabled = False
         return min(plain, checkpointed, key=lambda pair: pair[1].peak)
 
-    def _memory(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
+    def predict(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
+        """Predicted peak of one step at the longest batch, run that way."""
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:

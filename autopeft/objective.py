@@ -79,7 +79,8 @@ def run_trial(
     started = time.monotonic()
     rungs: list[Rung] = []
     watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
-    planned = problem.appraiser(candidate).execution
+    usage = problem.appraiser(candidate)
+    planned = usage.execution
     state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):
         try:
@@ -95,7 +96,7 @@ def run_trial(
             release_memory()
     if checkpoint:
         checkpoint.remove()
-    problem.appraiser.learn(candidate, watch.peak)
+    problem.appraiser.learn(candidate.method.name, watch.peak - usage.memory.peak)
     return Outcome(state, reason, tuple(rungs), watch.peak or None, time.monotonic() - started, execution)
 
 

@@ -106,6 +106,8 @@ class Search:
         self.wanted = problem.spec.search.trials
         timeout = problem.spec.search.timeout
         self.deadline = time.monotonic() + timeout if timeout else None
+        for record in records(study):  # what an earlier start found out
+            problem.appraiser.learn(record.method, (record.measured_memory or 0) - (record.predicted_memory or 0))
 
     def run(self) -> None:
         """Draw and train candidates until as many trials ended as were asked for, or time is up."""

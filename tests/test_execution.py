@@ -138,7 +138,7 @@ def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
     base, candidate, length = base_of(), space("lora").default(), 40
     appraise = Appraiser(base, TASK, CPU, np.full(64, length), ("input_ids",))
     for way in (Execution(16), Execution(4), Execution(4, checkpointing=True), Execution(16, checkpointing=True)):
-        predicted = appraise._memory(candidate, way).peak
+        predicted = appraise.predict(candidate, way).peak
         model = attach(base, candidate.method, candidate.params)
         if way.checkpointing:
             checkpoint_layers(model)
