@@ -150,9 +150,8 @@ class Search:
                 self.progress.rung(trial.number, rung)
                 if self._late():
                     return "the study's timeout was reached"
-                if default or not trial.should_prune():
-                    return None
-                return _prune_reason(trial, rung, candidate.hyper.epochs)
+                beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
+                return _prune_reason(trial, rung, candidate.hyper.epochs) if beaten and not default else None
 
             checkpoint = Checkpoint.of(self.problem.spec.output, candidate.flat)
             outcome = run_trial(self.problem, candidate, stop, checkpoint)
