@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ import torch
 from autopeft import memory, quantization
 from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
-from autopeft.model import attach, train_mode, trainable
+from autopeft.execution import Execution, ways
+from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.training import Device, make_optimizer, training_step
 from autopeft.weights_file import file_size, saved_tensors
 
@@ -40,6 +42,7 @@ class Appraiser:
         device: the device and precision training would use.
         lengths: tokens of each training row; the longest rows make the batch that decides.
         columns: the token columns of a batch.
+        limit: bytes a step may take; the fastest way to run a batch within it is chosen.
         quantized: "8bit" or "4bit" where the base model's linear maps are kept so.
     """
 
@@ -50,12 +53,14 @@ class Appraiser:
         device: Device,
         lengths: np.ndarray,
         columns: tuple[str, ...],
+        limit: int | None = None,
         quantized: str = quantization.NONE,
     ) -> None:
         self._base, self._task, self._device, self._columns = base, task, device, columns
+        self._rows, self._longest, self._limit = len(lengths), int(lengths.max()), limit
         self._quantized = quantized
-        self._rows, self._longest = len(lengths), int(lengths.max())
-        self._known: dict[object, Usage] = {}
+        self._known: dict[tuple[object, ...], Usage] = {}
+        self._unseen: dict[str, int] = {}
 
     def __call__(self, candidate: Candidate) -> Usage:
         """The candidate's usage: exact parameter counts, predicted peak memory of one step at the longest batch."""
@@ -68,7 +73,7 @@ class Appraiser:
                 trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
                 saved_params=sum(tensor.numel() for tensor in kept.values()),
                 saved_bytes=file_size(kept),
-                predict_memory=functools.partial(self._memory, candidate),
+                fit_memory=functools.partial(self._fit, candidate),
             )
         return self._known[key]
 
@@ -77,16 +82,64 @@ class Appraiser:
         rows = min(batch_size, self._rows)
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
 
-    def _memory(self, candidate: Candidate) -> memory.MemoryEstimate:
+    def learn(self, name: str, excess: int) -> None:
+        """Correct the predictions for a method by how many bytes more than predicted one of its trials took.
+
+        A method's kernels may take memory that fake tensors do not show. What a prediction was short by is added to
+        all later ones for that method, and to no other method's.
+        """
+        if excess > 0:
+            self._unseen[name] = self._unseen.get(name, 0) + excess
+            self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
+
+    def _fit(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
+        """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
+        size = min(candidate.hyper.batch_size, self._rows)
+        whole = Execution(size)
+        estimate = self.predict(candidate, whole)
+        if self._limit is None or estimate.peak <= self._limit or size == 1:
+            return whole, estimate
+        smallest, least = self._smallest(candidate)
+        if least.peak > self._limit:
+            return smallest, least
+        for way in ways(size, self._longest, self._device.type):
+            if way in (whole, smallest) or (way.checkpointing and not smallest.checkpointing):
+                continue
+            estimate = self.predict(candidate, way)
+            if estimate.peak <= self._limit:
+                return way, estimate
+        return smallest, least
+
+    def _smallest(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
+        """One row at a time, with checkpointed layers where the method can do with them and they help."""
+        plain = Execution(1), self.predict(candidate, Execution(1))
+        log = logging.getLogger("torch._subclasses.fake_tensor")  # would print a traceback for each refusal
+        log.disabled = True
+        try:
+            checkpointed = Execution(1, checkpointing=True), self.predict(candidate, Execution(1, checkpointing=True))
+        except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
+            return plain
+        finally:
+            log.disabled = False
+        return min(plain, checkpointed, key=lambda pair: pair[1].peak)
+
+    def predict(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
+        """Predicted peak of one step at the longest batch, run that way."""
+        passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
+
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
             optimizer = make_optimizer(module, candidate.hyper)
-            return lambda batch: training_step(module, optimizer, batch, self._task, self._device)
+            # From the second pass on, the first one's gradients are there; a third would add nothing.
+            return lambda batch: training_step(module, optimizer, [batch] * passes, self._task, self._device)
 
         # Attached once more, so that the table of what is known holds no models.
         model = attach(self._base, candidate.method, candidate.params, meta=True)
+        if execution.checkpointing:
+            checkpoint_layers(model)
         train_mode(model)
-        shapes = self.batch_shapes(candidate.hyper.batch_size)
+        shapes = self.batch_shapes(execution.micro_batch)
         estimate = memory.predict(model, make_step, shapes, self._device.type)
+        estimate = replace(estimate, workspace=estimate.workspace + self._unseen.get(candidate.method.name, 0))
         return estimate if self._quantized == quantization.NONE else self._in_fewer_bits(estimate, shapes)
 
     def _in_fewer_bits(

@@ -11,6 +11,7 @@ from autopeft.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from autopeft.execution import Execution
     from autopeft.memory import MemoryEstimate
 
 
@@ -22,18 +23,32 @@ class Usage:
         trainable_params: parameters that training changes, the head included.
         saved_params: parameters a saved add-on holds; a reparameterized prefix trains far more than it saves.
         saved_bytes: size of the file that holds them.
-        predict_memory: works out `memory`; called only when somebody asks.
+        fit_memory: works out `execution` and `memory`; called only when somebody asks.
     """
 
     trainable_params: int
     saved_params: int
     saved_bytes: int
-    predict_memory: Callable[[], MemoryEstimate]
+    fit_memory: Callable[[], tuple[Execution, MemoryEstimate]]
 
     @functools.cached_property
+    def _fit(self) -> tuple[Execution, MemoryEstimate]:
+        return self.fit_memory()
+
+    @property
+    def execution(self) -> Execution:
+        """How a batch is run: the fastest way that fits, or the smallest where none does."""
+        return self._fit[0]
+
+    @property
     def memory(self) -> MemoryEstimate:
-        """Predicted peak memory of a training step."""
-        return self.predict_memory()
+        """Predicted peak memory of a training step run that way."""
+        return self._fit[1]
+
+    @property
+    def memory_known(self) -> bool:
+        """Whether somebody has asked."""
+        return "_fit" in vars(self)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Checkpoint:
         return cls(output / "checkpoint" / key)
 
     def keep(self, fold: int, learner: Learner, history: list[tuple[float, float]]) -> None:
-        """Write where a fold stands: its learner, and its score and loss after each epoch so far."""
+        """Write where a fold stands: its learner, and its score and loss at each rung so far."""
         from safetensors.torch import save_file
 
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Cross-validation with all folds in lockstep, one epoch (rung) at a time.
+"""Cross-validation with all folds in lockstep, one rung at a time.
 
 After each rung the pruner sees the mean over *all* folds, which is far less noisy than one fold's curve, so ordinary
 pruners apply unchanged.
@@ -7,6 +7,8 @@ pruners apply unchanged.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
     from autopeft.checkpoint import Checkpoint
     from autopeft.tasks import Encoded, TaskKind
+    from autopeft.training import Watch
+
+
+FIRST_RUNG = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Rung:
-    """Where a trial stands after `epoch` epochs (from 1): a score per fold, and its mean training loss."""
+    """Where a trial stands at its rung `number` (from 1), after `epoch` epochs: a score per fold, the mean loss."""
 
-    epoch: int
+    number: int
+    epoch: float
     scores: tuple[float, ...]
     loss: float
 
@@ -43,6 +50,25 @@ class Rung:
     def mean(self) -> float:
         """Mean score over the folds: what the pruner and the sampler see."""
         return float(np.mean(self.scores))
+
+
+def rung_ends(epochs: int) -> list[float]:
+    """Epochs trained at each rung's end: 0.5, 1, 2, 4, 8, … and at last `epochs`.
+
+    Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943);
+    half an epoch is enough to tell a hopeless trial.
+    """
+    ends = [FIRST_RUNG]
+    while ends[-1] * 2 < epochs:
+        ends.append(ends[-1] * 2)
+    return [*ends, float(epochs)]
+
+
+def epochs_between(start: float, end: float) -> list[tuple[int, tuple[float, float]]]:
+    """The epochs (from 1) from `start` to `end`, each with the shares of it that lie between them."""
+    return [
+        (epoch + 1, (max(start - epoch, 0.0), min(end - epoch, 1.0))) for epoch in range(int(start), math.ceil(end))
+    ]
 
 
 def split(labels: np.ndarray, groups: Sequence[str] | None, folds: int, seed: int) -> list[Fold]:
@@ -64,31 +90,36 @@ def cross_validate(
     metric: str,
     device: Device,
     seed: int,
+    micro_batch: int | None = None,
+    watch: Watch | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[Rung]:
-    """Train every fold one epoch, score it on its held-out rows, yield the rung; as often as there are epochs.
+    """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
     All folds start from the model's current values, or from where `checkpoint` has them; it is given each fold's state
-    after each epoch. Rungs that were reached before an interruption are yielded again, at once. A caller that stops
+    at each rung. Rungs that were reached before an interruption are yielded again, at once. A caller that stops
     iterating prunes the trial.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
     """
-    learners = [Learner(model, hyper, len(fold.train)) for fold in folds]
+    learners = [Learner(model, hyper, len(fold.train), micro_batch, watch) for fold in folds]
     histories = [checkpoint.restore(i, learner) if checkpoint else [] for i, learner in enumerate(learners)]
-    for epoch in range(1, hyper.epochs + 1):
+    for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs)]), 1):
         for index, (fold, learner, history) in enumerate(zip(folds, learners, histories, strict=True)):
-            if len(history) >= epoch:
+            if len(history) >= number:
                 continue
-            fold_seed = derive_seed(seed, index, epoch)
-            loss = train_epoch(learner, data, fold.train, hyper.batch_size, task, device, fold_seed)
+            epoch_losses = [
+                train_epoch(learner, data, fold.train, task, device, derive_seed(seed, index, epoch), part)
+                for epoch, part in epochs_between(start, end)
+            ]
             predictions = evaluate(model, data, fold.validation, task, device)
-            history.append((task.score(metric, data.labels[fold.validation], predictions), loss))
+            history.append((task.score(metric, data.labels[fold.validation], predictions), epoch_losses[-1]))
             if checkpoint:
                 checkpoint.keep(index, learner, history)
-        scores, losses = zip(*(history[epoch - 1] for history in histories), strict=True)
-        yield Rung(epoch, scores, float(np.mean(losses)))
+            learner.end_turn()
+        scores, losses = zip(*(history[number - 1] for history in histories), strict=True)
+        yield Rung(number, end, scores, float(np.mean(losses)))
 
 
 def derive_seed(*parts: int) -> int:

@@ -22,7 +22,7 @@ from autopeft.dropout import Dropout
 from autopeft.exceptions import ModelError, PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from autopeft.method import ModelSpec, PeftMethod
     from autopeft.search_space import Params
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 FROZEN = "_autopeft_frozen"
 """Marks the modules of the base model, which a method's own modules then stand beside."""
+
+LAYER = "_autopeft_layer"
+"""Marks its transformer layers."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class BaseModel:
                 setattr(module, FROZEN, True)
                 if type(module) is nn.Dropout:
                     module.__class__ = Dropout
+        twin.config.use_cache = False  # a cache of keys and values serves generation alone
+        for layer in self.spec.layers:
+            setattr(twin.get_submodule(layer), LAYER, True)
         return cast("nn.Module", twin)
 
     def lower(self, dtype: torch.dtype) -> None:
@@ -201,6 +207,27 @@ def train_mode(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, FROZEN):
             module.training = isinstance(module, nn.Dropout)
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Keep only the inputs of the transformer layers for the backward pass, which then computes the rest again.
+
+    Chen et al. 2016, arXiv:1604.06174. A layer that changes something outside itself when it runs, as with a cache of
+    keys and values that grows, cannot run twice: PyTorch notices in the backward pass and raises.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def recomputing(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(*args, **kwargs)
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+        return run
+
+    for module in model.modules():
+        if hasattr(module, LAYER):
+            module.forward = recomputing(module.forward)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import torch
 
 from autopeft import memory
 from autopeft.cross_validation import Rung, cross_validate
-from autopeft.model import attach, train_mode
-from autopeft.training import Learner, training_step
+from autopeft.enforcement import MemoryWatch
+from autopeft.model import attach, checkpoint_layers, train_mode
+from autopeft.training import Learner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from autopeft.candidate import Candidate
     from autopeft.checkpoint import Checkpoint
+    from autopeft.execution import Execution
     from autopeft.problem import Problem
 
 COMPLETE, PRUNED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "INFEASIBLE", "FAIL"
@@ -34,9 +36,11 @@ class Outcome:
     Attributes:
         state: COMPLETE, PRUNED, INFEASIBLE or FAIL.
         reason: why it is not COMPLETE, as a sentence.
-        rungs: where it stood after each epoch.
-        measured_memory: peak bytes of a real training step at the longest batch, None if it never trained.
+        rungs: where it stood at each rung.
+        measured_memory: peak bytes of a real training step at the longest batch, or of a later one that took more;
+            None if it never trained.
         seconds: wall time.
+        execution: how its batches were run, None if it never trained.
     """
 
     state: str
@@ -44,6 +48,7 @@ class Outcome:
     rungs: tuple[Rung, ...] = ()
     measured_memory: int | None = None
     seconds: float = 0.0
+    execution: Execution | None = None
 
     @property
     def score(self) -> float | None:
@@ -64,47 +69,72 @@ def run_trial(
 ) -> Outcome:
     """Cross-validate a candidate. `stop` is asked after each rung; a reason it gives prunes the trial.
 
-    With a `checkpoint` an interrupted trial goes on from the last epoch each fold finished; it is removed when the
+    With a `checkpoint` an interrupted trial goes on from the last rung each fold reached; it is removed when the
     trial ends.
 
     Nothing a trial does escapes but an interrupt: an exception of the method, a loss that diverges or exhausted
-    memory ends as an outcome FAIL, and the trial's memory is returned before this function is.
+    memory ends as an outcome FAIL, and the trial's memory is returned before this function is. Where memory ran out
+    the trial runs once more, with its batches in smaller parts.
     """
     started = time.monotonic()
     rungs: list[Rung] = []
-    measured = None
-    state, reason = COMPLETE, ""
-    model: nn.Module | None = None
-    try:
-        model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
-        model.to(problem.device.type)
-        measured = _measure(problem, candidate, model)
-        for rung in cross_validate(
-            model,
-            problem.train,
-            problem.folds,
-            candidate.hyper,
-            task=problem.task,
-            metric=problem.spec.validation.metric,
-            device=problem.device,
-            seed=problem.spec.seed,
-            checkpoint=checkpoint,
-        ):
-            rungs.append(rung)
-            pruned = stop(rung)
-            if pruned and rung.epoch < candidate.hyper.epochs:
-                state, reason = PRUNED, pruned
-                break
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        state, reason = FAIL, f"out of memory: {_first_line(error)}"
-    except Exception as error:  # a plugin may raise anything, and one trial must not end the study
-        state, reason = FAIL, f"{type(error).__name__}: {_first_line(error)}"
-    finally:
-        model = None
-        release_memory()
+    watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
+    usage = problem.appraiser(candidate)
+    planned = usage.execution
+    state, reason, execution = FAIL, "", planned
+    for execution in filter(None, (planned, planned.smaller)):
+        try:
+            state, reason = _train(problem, candidate, execution, stop, rungs, watch, checkpoint)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            state, reason = FAIL, f"out of memory with {execution}: {_first_line(error)}"
+        except Exception as error:  # a plugin may raise anything, and one trial must not end the study
+            state, reason = FAIL, f"{type(error).__name__}: {_first_line(error)}"
+            break
+        else:
+            break
+        finally:
+            release_memory()
     if checkpoint:
         checkpoint.remove()
-    return Outcome(state, reason, tuple(rungs), measured, time.monotonic() - started)
+    problem.appraiser.learn(candidate.method.name, watch.peak - usage.memory.peak)
+    return Outcome(state, reason, tuple(rungs), watch.peak or None, time.monotonic() - started, execution)
+
+
+def _train(
+    problem: Problem,
+    candidate: Candidate,
+    execution: Execution,
+    stop: Callable[[Rung], str | None],
+    rungs: list[Rung],
+    watch: MemoryWatch,
+    checkpoint: Checkpoint | None,
+) -> tuple[str, str]:
+    """Put the method on and cross-validate, adding to `rungs`; COMPLETE, or PRUNED with the reason."""
+    model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
+    model.to(problem.device.type)
+    if execution.checkpointing:
+        checkpoint_layers(model)
+    _measure(problem, candidate, execution, model, watch)
+    for rung in cross_validate(
+        model,
+        problem.train,
+        problem.folds,
+        candidate.hyper,
+        task=problem.task,
+        metric=problem.spec.validation.metric,
+        device=problem.device,
+        seed=problem.spec.seed,
+        micro_batch=execution.micro_batch,
+        watch=watch,
+        checkpoint=checkpoint,
+    ):
+        if rung.number <= len(rungs):  # reached before memory ran out, and kept
+            continue
+        rungs.append(rung)
+        reason = stop(rung)
+        if reason and rung.epoch < candidate.hyper.epochs:
+            return PRUNED, reason
+    return COMPLETE, ""
 
 
 def release_memory() -> None:
@@ -114,24 +144,30 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _measure(problem: Problem, candidate: Candidate, model: nn.Module) -> int:
-    """Peak bytes of one real step at the longest batch, on tensors that are thrown away afterwards."""
-    rows = problem.train.lengths.argsort()[::-1][: candidate.hyper.batch_size]
-    batch = problem.train.batch(rows, problem.device.type)
+def _measure(
+    problem: Problem, candidate: Candidate, execution: Execution, model: nn.Module, watch: MemoryWatch
+) -> None:
+    """Run one real step at the longest batch, on tensors that are thrown away afterwards; the watch sees its peak.
+
+    A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
+    """
+    longest = problem.train.lengths.argsort()[::-1]
+    batch = problem.train.batch(longest[: execution.micro_batch], problem.device.type)
+    passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, len(longest)) else 1
     learner = Learner(model, candidate.hyper, len(problem.train))
     initial = [parameter.data for parameter in learner.parameters]
     learner.take_turn()
     train_mode(model)
     with torch.random.fork_rng():
         peak = memory.measure(
-            lambda: training_step(model, learner.optimizer, batch, problem.task, problem.device),
+            lambda: learner.step([batch] * passes, problem.task, problem.device),
             model,
             problem.device.type,
             others=batch.values(),
         )
     for parameter, tensor in zip(learner.parameters, initial, strict=True):
         parameter.data = tensor
-    return peak
+    watch.note(peak)
 
 
 def _first_line(error: BaseException) -> str:

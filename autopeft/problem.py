@@ -62,8 +62,15 @@ class Problem:
     @functools.cached_property
     def appraiser(self) -> Appraiser:
         """Says what a candidate would need, at the longest batch the rows give."""
-        columns, quantized = tuple(self.train.columns), self.spec.model.quantization
-        return Appraiser(self.base, self.task, self.device, self.train.lengths, columns, quantized)
+        return Appraiser(
+            self.base,
+            self.task,
+            self.device,
+            self.train.lengths,
+            tuple(self.train.columns),
+            self.budget.max_gpu_memory,
+            self.spec.model.quantization,
+        )
 
     @classmethod
     def from_spec(cls, spec: StudySpec, registry: Registry, card: int | None = None) -> Problem:

@@ -41,7 +41,7 @@ class Progress(Protocol):
         """A trial was admitted and starts; `done` of `wanted` have ended before it."""
 
     def rung(self, number: int, rung: Rung) -> None:
-        """All folds of the trial ended an epoch."""
+        """All folds of the trial reached a rung."""
 
     def finished(self, record: TrialRecord) -> None:
         """A trial ended, or was refused."""
@@ -67,12 +67,14 @@ class PlainProgress:
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Print where the study stands and what starts."""
         self.clock.start(done, wanted)
-        self.say(f"[{done + 1}/{wanted}] trial {number}: {candidate} ({_needs(usage, budget)}){self.clock.left()}")
+        self.say(
+            f"[{done + 1}/{wanted}] trial {number}: {candidate} ({_needs(candidate, usage, budget)}){self.clock.left()}"
+        )
 
     def rung(self, number: int, rung: Rung) -> None:
         """Print the folds' scores."""
         folds = " ".join(f"{score:.4f}" for score in rung.scores)
-        self.say(f"    epoch {rung.epoch}: mean {rung.mean:.4f}  folds {folds}")
+        self.say(f"    epoch {rung.epoch:g}: mean {rung.mean:.4f}  folds {folds}")
 
     def finished(self, record: TrialRecord) -> None:
         """Print how the trial ended."""
@@ -109,12 +111,12 @@ class LiveProgress:
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Show the running trial."""
         self.clock.start(done, wanted)
-        self.current = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(usage, budget)}"
-        self.folds = "first epoch"
+        self.current = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(candidate, usage, budget)}"
+        self.folds = "first rung"
 
     def rung(self, number: int, rung: Rung) -> None:
         """Show the folds' scores."""
-        self.folds = f"epoch {rung.epoch}: mean {rung.mean:.4f}, folds {' '.join(f'{s:.4f}' for s in rung.scores)}"
+        self.folds = f"epoch {rung.epoch:g}: mean {rung.mean:.4f}, folds {' '.join(f'{s:.4f}' for s in rung.scores)}"
 
     def finished(self, record: TrialRecord) -> None:
         """Add the trial to the table; refused proposals are only counted."""
@@ -177,12 +179,14 @@ def make_progress(console: Console) -> Progress:
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
-def _needs(usage: Usage, budget: Budget) -> str:
+def _needs(candidate: Candidate, usage: Usage, budget: Budget) -> str:
     """Params and memory a trial uses, and their share of the budget."""
     params = f"{usage.trainable_params:,} params"
     if budget.max_trainable_params:
         params += f" = {usage.trainable_params / budget.max_trainable_params:.0%} of budget"
     memory = format_bytes(usage.memory.peak)
+    if usage.execution.checkpointing or usage.execution.micro_batch < candidate.hyper.batch_size:
+        memory += f" in {usage.execution}"
     if budget.max_gpu_memory:
         memory += f" = {usage.memory.peak / budget.max_gpu_memory:.0%} of budget"
     return f"{params}, {memory}"

@@ -37,6 +37,8 @@ class TrialRecord:
     predicted_memory: int | None
     measured_memory: int | None
     seconds: float
+    epochs_trained: float = 0.0
+    execution: str = ""
     params: dict[str, ParamValue] = field(default_factory=dict)
     saved_bytes: int | None = None
 
@@ -45,7 +47,7 @@ class TrialRecord:
         cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage, outcome: Outcome
     ) -> TrialRecord:
         """The record of a trial that has just ended."""
-        known = outcome.state != INFEASIBLE or "memory" in vars(usage)
+        known = outcome.state != INFEASIBLE or usage.memory_known
         return cls(
             number=number,
             name=name,
@@ -56,9 +58,11 @@ class TrialRecord:
             fold_scores=outcome.rungs[-1].scores if outcome.rungs else (),
             curve=tuple(rung.mean for rung in outcome.rungs),
             epochs=epochs,
+            epochs_trained=outcome.rungs[-1].epoch if outcome.rungs else 0.0,
             trainable_params=usage.trainable_params,
             saved_params=usage.saved_params,
             predicted_memory=usage.memory.peak if known else None,
+            execution=str(outcome.execution or usage.execution) if known else "",
             measured_memory=outcome.measured_memory,
             seconds=round(outcome.seconds, 3),
             params=params,

@@ -88,7 +88,7 @@ def _cells(record: TrialRecord) -> tuple[str, ...]:
         spread = f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}"
     state = record.state.lower()
     if record.state != "COMPLETE":
-        state += f" at epoch {len(record.curve)} of {record.epochs}" if record.curve else f": {record.reason}"
+        state += f" at epoch {record.epochs_trained:g} of {record.epochs}" if record.curve else f": {record.reason}"
     return (
         str(record.number),
         record.name,

@@ -32,15 +32,15 @@ def make_sampler(seed: int, number: int, trials: int) -> BaseSampler:
         )
 
 
-def make_pruner(name: str, max_epochs: int) -> BasePruner:
-    """The pruner a study file names; one step is one epoch of all folds.
+def make_pruner(name: str, rungs: int) -> BasePruner:
+    """The pruner a study file names; one step is one rung of all folds, of at most `rungs`.
 
     The default is one bracket of successive halving. Hyperband would give part of the trials a bracket in which next
     to nothing is pruned, and show the sampler each bracket's trials alone: with a dozen trials, too few to learn from
     (`benchmarks/pruners.py` replays recorded curves through each).
     """
     if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max_epochs, reduction_factor=3)
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=rungs, reduction_factor=3)
     if name == "successive_halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
     if name == "median":

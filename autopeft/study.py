@@ -18,6 +18,8 @@ from optuna.trial import TrialState
 from autopeft import environment
 from autopeft.admission import require_room
 from autopeft.checkpoint import Checkpoint
+from autopeft.cross_validation import rung_ends
+from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
 from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
@@ -75,6 +77,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
         _log_missing(tracker, records(study))
+        cap(spec.budget.max_gpu_memory)
         with progress, Interrupt() as interrupt:
             Search(problem, study, tracker, progress, interrupt).run()
             best, test = _crown(problem, study, registry, progress)
@@ -103,6 +106,8 @@ class Search:
         self.wanted = problem.spec.search.trials
         timeout = problem.spec.search.timeout
         self.deadline = time.monotonic() + timeout if timeout else None
+        for record in records(study):  # what an earlier start found out
+            problem.appraiser.learn(record.method, (record.measured_memory or 0) - (record.predicted_memory or 0))
 
     def run(self) -> None:
         """Draw and train candidates until as many trials ended as were asked for, or time is up."""
@@ -134,16 +139,19 @@ class Search:
         if refusal:
             outcome = Outcome(INFEASIBLE, refusal)
         else:
+            # A method's own default runs to its end: it is what every other candidate has to beat.
+            default = candidate.flat == self.problem.space[candidate.method.name].default().flat
             self.progress.started(trial.number, candidate, usage, self.problem.budget, done, self.wanted)
 
             def stop(rung: Rung) -> str | None:
                 self.interrupt.check()
-                trial.report(rung.mean, rung.epoch)
-                run.log_rung(rung.epoch, rung.scores, rung.mean, rung.loss)
+                trial.report(rung.mean, rung.number)
+                run.log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
                 self.progress.rung(trial.number, rung)
                 if self._late():
                     return "the study's timeout was reached"
-                return _prune_reason(trial, rung, candidate.hyper.epochs) if trial.should_prune() else None
+                beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
+                return _prune_reason(trial, rung, candidate.hyper.epochs) if beaten and not default else None
 
             checkpoint = Checkpoint.of(self.problem.spec.output, candidate.flat)
             outcome = run_trial(self.problem, candidate, stop, checkpoint)
@@ -186,7 +194,7 @@ def _open(problem: Problem) -> optuna.Study:
         study_name=spec.name,
         storage=f"sqlite:///{spec.output / 'study.db'}",
         direction="maximize",
-        pruner=make_pruner(spec.search.pruner, problem.space.max_epochs),
+        pruner=make_pruner(spec.search.pruner, len(rung_ends(problem.space.max_epochs))),
         load_if_exists=True,
     )
     now = {**spec.to_dict(), "methods_found": list(problem.space), "data_fingerprint": problem.rows.fingerprint}
@@ -215,10 +223,10 @@ def _recover(study: optuna.Study) -> None:
 
 def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
     best = max(
-        (t.intermediate_values[rung.epoch] for t in trial.study.trials if rung.epoch in t.intermediate_values),
+        (t.intermediate_values[rung.number] for t in trial.study.trials if rung.number in t.intermediate_values),
         default=rung.mean,
     )
-    return f"pruned after epoch {rung.epoch} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
+    return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
 
 
 def _crown(
@@ -257,7 +265,7 @@ def _metrics(record: TrialRecord) -> dict[str, float | None]:
         "saved_bytes": record.saved_bytes,
         "predicted_memory": record.predicted_memory,
         "measured_memory": record.measured_memory,
-        "epochs_trained": len(record.curve),
+        "epochs_trained": record.epochs_trained,
         "seconds": record.seconds,
     }
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from autopeft.model import train_mode, trainable
 from autopeft.search_space import Float, Integer, SearchSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -48,19 +48,17 @@ class Device:
     type: str
     autocast: torch.dtype | None
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """The context a forward pass runs in.
+    def kernels(self) -> AbstractContextManager[None]:
+        """The context forward and backward passes run in.
 
         On a CPU attention is computed from plain matrix products: for inputs of a sentence or two that takes a
         fraction of the time of PyTorch's fused kernel there (`benchmarks/cpu_step.py`).
         """
-        with ExitStack() as stack:
-            if self.type == "cpu":
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if self.autocast:
-                stack.enter_context(torch.autocast(self.type, dtype=self.autocast))
-            yield
+        return sdpa_kernel(SDPBackend.MATH) if self.type == "cpu" else nullcontext()
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The context a forward pass alone runs in."""
+        return torch.autocast(self.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
 @dataclass(frozen=True)
@@ -74,30 +72,87 @@ class Hyperparameters:
     weight_decay: float
 
 
+class Watch(Protocol):
+    """Entered around every training step."""
+
+    def __call__(self, learner: Learner, tokens: int, /) -> AbstractContextManager[None]:
+        """The context of a step of `learner` whose largest pass has so many tokens."""
+
+
 class Learner:
     """What one fold owns of a model that all folds share: its trained tensors and its optimiser.
 
     The folds of a trial take turns on one model. `take_turn` points the model's trainable parameters at this fold's
-    tensors, which costs nothing; the optimiser's state belongs to the learner, so it follows.
+    tensors; `end_turn` moves them and the optimiser's state off a GPU, so that many folds take no more of it than one.
+
+    Args:
+        model: with the add-on on.
+        hyper: how to train it.
+        rows: of an epoch; they give the schedule its length.
+        micro_batch: rows that go through the model at a time; default: the whole batch.
+        watch: entered around every step with this learner and the tokens of its largest pass; may raise.
     """
 
-    def __init__(self, model: nn.Module, hyper: Hyperparameters, rows: int) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: nn.Module,
+        hyper: Hyperparameters,
+        rows: int,
+        micro_batch: int | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.model, self.hyper = model, hyper
+        self.micro_batch, self.watch = micro_batch or hyper.batch_size, watch
         self.parameters = list(trainable(model).values())
-        self.tensors = [parameter.detach().clone() for parameter in self.parameters]
+        self.tensors = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
         self.optimizer = make_optimizer(model, hyper)
-        steps = hyper.epochs * -(-rows // hyper.batch_size)
-        warmup = round(hyper.warmup_ratio * steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min((step + 1) / (warmup + 1), (steps - step) / max(1, steps - warmup)),
-        )
+        self.steps = hyper.epochs * -(-rows // hyper.batch_size)
+        self.warmup = round(hyper.warmup_ratio * self.steps)
+        self.done = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step: a linear rise over the warm-up, then a linear fall that ends just above zero."""
+        rise = (self.done + 1) / (self.warmup + 1)
+        fall = (self.steps - self.done) / max(1, self.steps - self.warmup)
+        return self.hyper.learning_rate * min(rise, fall)
+
+    def split(self, batch: np.ndarray) -> list[np.ndarray]:
+        """A batch's rows, sorted by length, in micro-batches; the longest first, so that memory peaks at once."""
+        if len(batch) <= self.micro_batch:
+            return [batch]
+        return [batch[::-1][start : start + self.micro_batch] for start in range(0, len(batch), self.micro_batch)]
+
+    def step(self, micro_batches: Sequence[Mapping[str, torch.Tensor]], task: TaskKind, device: Device) -> torch.Tensor:
+        """Train on a batch at the schedule's rate; returns its mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.done += 1
+        tokens = max(batch["attention_mask"].numel() for batch in micro_batches)
+        with self.watch(self, tokens) if self.watch else nullcontext():
+            return training_step(self.model, self.optimizer, micro_batches, task, device)
 
     def take_turn(self) -> None:
         """Make the shared model this fold's."""
-        for parameter, tensor in zip(self.parameters, self.tensors, strict=True):
-            parameter.data = tensor
+        for index, parameter in enumerate(self.parameters):
+            self._move(index, parameter.device)
+            parameter.data = self.tensors[index]
             parameter.grad = None
+
+    def end_turn(self) -> None:
+        """Leave the device to the next fold; on a CPU there is nothing to do."""
+        for index in range(len(self.parameters)):
+            self._move(index, torch.device("cpu"))
+
+    def optimizer_tensors(self) -> list[torch.Tensor]:
+        """The optimiser's state."""
+        return [value for state in self.optimizer.state.values() for value in state.values()]
+
+    def _move(self, index: int, device: torch.device) -> None:
+        state = self.optimizer.state.get(self.parameters[index], {})
+        for name, value in state.items():
+            state[name] = value.to(device)
+        self.tensors[index] = self.tensors[index].to(device)
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the steps so far have changed, as tensors on the CPU; call it in this learner's turn."""
@@ -105,7 +160,7 @@ class Learner:
         for index, parameter in enumerate(self.parameters):
             values = self.optimizer.state.get(parameter, {})
             found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-        found["steps"] = torch.tensor(self.schedule.last_epoch)
+        found["done"] = torch.tensor(self.done)
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -116,11 +171,8 @@ class Learner:
                 self.tensors[int(place[0])].copy_(value)
             elif kind == "optimizer":
                 parameter = self.parameters[int(place[0])]
-                device = "cpu" if place[1] == "step" else parameter.device  # where AdamW keeps its count
-                self.optimizer.state[parameter][place[1]] = value.to(device)
-        self.schedule.last_epoch = int(state["steps"])
-        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_lr(), strict=True):
-            group["lr"] = rate
+                self.optimizer.state[parameter][place[1]] = value.to(parameter.device)
+        self.done = int(state["done"])
 
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
@@ -130,46 +182,61 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.Adam
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": hyper.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=hyper.learning_rate)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=hyper.learning_rate, fused=True)
 
 
 def training_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Mapping[str, torch.Tensor],
+    micro_batches: Sequence[Mapping[str, torch.Tensor]],
     task: TaskKind,
     device: Device,
 ) -> torch.Tensor:
-    """Forward, loss, backward, clip, update. Returns the batch's mean loss, detached, without waiting for it."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    with device.computing():
-        outputs = model(**inputs)
-    loss = task.loss(outputs, batch)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Forward, loss, backward; clip, update. Returns the batch's mean loss, detached, without waiting for it.
+
+    A batch may come in several parts. Each part's loss counts by its share of the batch, so the gradients that add up
+    are those of the whole.
+    """
+    total = torch.zeros((), device=device.type)
+    weights = [task.weight(batch) for batch in micro_batches]
+    for batch, weight in zip(micro_batches, weights, strict=True):
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        with device.kernels():
+            with device.precision():
+                outputs = model(**inputs)
+            loss = task.loss(outputs, batch) * (weight / sum(weights))
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        total += loss.detach()
     torch.nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), MAX_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
+    return total
 
 
 def train_epoch(
-    learner: Learner, data: Encoded, rows: np.ndarray, batch_size: int, task: TaskKind, device: Device, seed: int
+    learner: Learner,
+    data: Encoded,
+    rows: np.ndarray,
+    task: TaskKind,
+    device: Device,
+    seed: int,
+    part: tuple[float, float] = (0.0, 1.0),
 ) -> float:
-    """One pass over `rows` in bucketed batches; returns the mean batch loss.
+    """One pass over `rows` in bucketed batches, or the part of it between two shares; returns the mean batch loss.
 
     Raises:
         DivergedError: the loss is no longer finite.
     """
     learner.take_turn()
     train_mode(learner.model)
-    torch.manual_seed(seed)  # dropout; each fold and epoch draws its own
+    batches = list(bucketed(data.lengths[rows], learner.hyper.batch_size, seed))
+    first, last = (round(share * len(batches)) for share in part)
+    torch.manual_seed(seed + first)  # dropout; each fold, epoch and part draws its own
     total = torch.zeros((), device=device.type)
-    batches = list(bucketed(data.lengths[rows], batch_size, seed))
-    for chosen in batches:
-        batch = data.batch(rows[chosen], device.type)
-        total += training_step(learner.model, learner.optimizer, batch, task, device)
-        learner.schedule.step()
-    mean = float(total) / len(batches)  # the only wait for the device in an epoch
+    for chosen in batches[first:last]:
+        micro_batches = [data.batch(rows[few], device.type) for few in learner.split(chosen)]
+        total += learner.step(micro_batches, task, device)
+    mean = float(total) / max(1, last - first)  # the only wait for the device
     if not np.isfinite(mean):
         raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")
     return mean
@@ -184,7 +251,7 @@ def evaluate(model: nn.Module, data: Encoded, rows: np.ndarray, task: TaskKind, 
     for start in range(0, len(order), EVALUATION_BATCH_SIZE):
         batch = data.batch(rows[order[start : start + EVALUATION_BATCH_SIZE]], device.type)
         batch.pop("labels")
-        with device.computing():
+        with device.kernels(), device.precision():
             outputs = model(**batch)
         parts.append(task.predict(outputs))
     predictions = torch.cat(parts).cpu().numpy()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from autopeft import artifact
 from autopeft.cross_validation import derive_seed
 from autopeft.locate import portable
-from autopeft.model import attach
+from autopeft.model import attach, checkpoint_layers
 from autopeft.objective import release_memory
 from autopeft.training import Learner, train_epoch
 
@@ -42,13 +42,14 @@ class TestScores:
 
 def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     """Train the candidate on every training row."""
+    execution = problem.appraiser(candidate).execution
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
-    learner = Learner(model, candidate.hyper, len(problem.train))
+    if execution.checkpointing:
+        checkpoint_layers(model)
+    learner = Learner(model, candidate.hyper, len(problem.train), execution.micro_batch)
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
-        train_epoch(
-            learner, problem.train, problem.all_rows, candidate.hyper.batch_size, problem.task, problem.device, seed
-        )
+        train_epoch(learner, problem.train, problem.all_rows, problem.task, problem.device, seed)
     return model.eval()
 
 

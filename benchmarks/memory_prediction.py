@@ -163,7 +163,7 @@ def step_maker(candidate: Candidate, device: Device) -> Callable[[nn.Module], St
 
     def make_step(model: nn.Module) -> Step:
         optimizer = make_optimizer(model, candidate.hyper)
-        return lambda batch: training_step(model, optimizer, batch, TASK, device)
+        return lambda batch: training_step(model, optimizer, [batch], TASK, device)
 
     return make_step
 

@@ -6,17 +6,21 @@ from rich.console import Console
 
 from autopeft import report
 from autopeft.budget import Budget, Usage
+from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.cross_validation import Rung
+from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.progress import LiveProgress, PlainProgress, make_progress
 from autopeft.record import TrialRecord
 from autopeft.winner import TestScores as Scores
+from tests.test_model import METHODS
 
 
 def record(number, method="lora", state="COMPLETE", folds=(0.7, 0.8), curve=(0.6, 0.75), reason="", params=1000):
     return TrialRecord(
         number=number, name=f"{method} r={number}", method=method, state=state, reason=reason,
-        score=curve[-1] if curve else None, fold_scores=folds, curve=curve, epochs=2, trainable_params=params,
+        score=curve[-1] if curve else None, fold_scores=folds, curve=curve, epochs=2, epochs_trained=len(curve),
+        trainable_params=params,
         saved_params=params, predicted_memory=2**20, measured_memory=2**20 if curve else None, seconds=3.0,
     )  # fmt: skip
 
@@ -68,18 +72,22 @@ def test_the_summary_holds_the_winner_the_defaults_the_majority_and_where_it_was
     assert "out/winner" in shown
 
 
+def candidate(method) -> Candidate:
+    return CandidateSpace.build([METHODS[method]], None, {}, ())[method].default()
+
+
 def follow(progress) -> None:
     """A trial that is refused, one that trains two epochs, and the start of a third."""
-    usage = Usage(500, 500, 2000, lambda: MemoryEstimate(2**20, 0, 0, 0))
+    usage = Usage(500, 500, 2000, lambda: (Execution(8), MemoryEstimate(2**20, 0, 0, 0)))
     budget = Budget(1000, 4 * 2**20)
     with progress:
         progress.say("a [note]")
         progress.finished(FOUND[4])
-        progress.started(0, "lora r=0", usage, budget, 0, 3)
-        progress.rung(0, Rung(1, (0.5, 0.6), 1.0))
+        progress.started(0, candidate("lora"), usage, budget, 0, 3)
+        progress.rung(0, Rung(1, 0.5, (0.5, 0.6), 1.0))
         progress.finished(FOUND[0])
-        progress.started(1, "adapter r=1", usage, budget, 1, 3)
-        progress.rung(1, Rung(1, (0.25, 0.35), 1.0))
+        progress.started(1, candidate("adapter"), usage, budget, 1, 3)
+        progress.rung(1, Rung(1, 0.5, (0.25, 0.35), 1.0))
         if isinstance(progress, LiveProgress):
             progress.live.refresh()
 
@@ -92,7 +100,8 @@ def test_progress_tells_trial_folds_best_budget_and_time_left(terminal):
     follow(progress)
     shown = console.file.getvalue()
     for words in (
-        "a [note]", "[2/3] trial 1: adapter r=1", "500 params = 50% of budget", "1.0 MiB = 25% of budget",
+        "a [note]", "[2/3] trial 1: adapter placement=pfeiffer", "500 params = 50% of budget",
+        "1.0 MiB in micro-batches of 8 = 25% of budget",
         "0.2500 0.3500", "about 0 min 06 s left", "0.7100",
     ):  # fmt: skip
         assert words in shown

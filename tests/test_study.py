@@ -301,3 +301,45 @@ def test_the_light_commands_import_no_torch(arguments, tmp_path):
 def test_every_command_has_an_example(tmp_path):
     for command in ("run", "plan", "methods", "predict", "ui"):
         assert "Example: autopeft" in autopeft(command, "--help", cwd=tmp_path).stdout.replace("\n", " ")
+
+
+HUNGRY = """
+import autopeft
+class Hungry(autopeft.PeftMethod):
+    name = "hungry"
+    def search_space(self, spec=None):
+        return autopeft.SearchSpace({"size": autopeft.Integer(low=1, high=100, default=1)})
+    def apply(self, model, params, spec):
+        import torch
+        steps = []
+        def eat(module, inputs):
+            if model.training and not hasattr(inputs[0], "fake_mode") and inputs[0].device.type != "meta":
+                steps.append(1)
+                if len(steps) > 2:
+                    model.food = torch.zeros(40, 2**20)
+        layer = model.get_submodule(spec.layers[0])
+        for module in layer.modules():
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(True)
+        model.get_input_embeddings().register_forward_pre_hook(eat)
+        return model
+@autopeft.hookimpl
+def register_methods():
+    return [Hungry()]
+"""
+
+
+def test_a_trial_that_runs_out_of_memory_is_retried_once_recorded_and_paid_by_its_method_alone(tiny_study, tmp_path):
+    install(write_plugin(tmp_path, "hungry-plugin", "hungry", HUNGRY), tmp_path / "site")
+    edit(tiny_study, ("trials = 4", "trials = 6"), add='[budget]\nmax_gpu_memory = "100 MiB"\n')
+    result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    hungry = [r for r in result["records"] if r["method"] == "hungry"]
+    failed = [r for r in hungry if r["state"] == "FAIL"]
+    assert len(failed) == 1
+    assert "out of memory with micro-batches of 4" in failed[0]["reason"]  # the second try, half the whole batch
+    assert "over max_gpu_memory = 100.0 MiB" in failed[0]["reason"]
+    assert failed[0]["measured_memory"] > 100 * 2**20 > failed[0]["predicted_memory"]
+    assert all(r["state"] == "INFEASIBLE" for r in hungry if r["number"] > failed[0]["number"])
+    for record in result["records"]:
+        if record["state"] == "COMPLETE":
+            assert record["measured_memory"] <= record["predicted_memory"] * 1.02

@@ -55,13 +55,13 @@ def runs(output: Path, uri: str | None = None) -> dict[str, object]:
 def log_four_trials(tracker: Tracker) -> None:
     for number, (method, score) in enumerate([("adapter", 0.7), ("lora", 0.75)]):
         run = tracker.trial(number, f"{method} small", {"method": method, f"{method}.r": 8, "learning_rate": 1e-3})
-        run.log_rung(1, [0.4, 0.6], 0.5, loss=0.9)
-        run.log_rung(2, [score - 0.1, score + 0.1], score, loss=0.6)
+        run.log_rung(1, [0.4, 0.6], 0.5, loss=0.9, epoch=1)
+        run.log_rung(2, [score - 0.1, score + 0.1], score, loss=0.6, epoch=2)
         run.finish("COMPLETE", "", {"score": score, "score_when_stopped": None, "seconds": 2.5})
     run = tracker.trial(2, "lora tall", {"method": "lora", "lora.r": 64, "learning_rate": 1e-3})
     run.finish("INFEASIBLE", "trains 99 parameters, over 10", {"score": None, "trainable_params": 99})
     run = tracker.trial(3, "lora odd", {"method": "lora", "lora.r": 4, "learning_rate": 1.0})
-    run.log_rung(1, [0.9, 0.9], 0.9, loss=0.1)
+    run.log_rung(1, [0.9, 0.9], 0.9, loss=0.1, epoch=1)
     run.finish("FAIL", "ValueError: the loss is not finite", {"score": None, "score_when_stopped": 0.9})
 
 
@@ -120,7 +120,7 @@ def test_another_winner_after_more_trials_takes_the_title(output):
 def test_no_run_is_left_running_whatever_ends_the_search(output, error, status, reason):
     def search() -> None:
         with begin(output) as tracker:
-            tracker.trial(0, "lora", {"method": "lora"}).log_rung(1, [0.5], 0.5, loss=1.0)
+            tracker.trial(0, "lora", {"method": "lora"}).log_rung(1, [0.5], 0.5, loss=1.0, epoch=1)
             raise error
 
     with pytest.raises(type(error)):
@@ -146,7 +146,7 @@ from autopeft.tracking import Tracker
 tracker = Tracker.open(None, Path(sys.argv[1]), "study")
 tracker.start("one", "a search", {})
 tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
-tracker.trial(1, "lora", {"method": "lora"}).log_rung(1, [0.5], 0.5, 1.0)
+tracker.trial(1, "lora", {"method": "lora"}).log_rung(1, [0.5], 0.5, loss=1.0, epoch=1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -236,7 +236,7 @@ def test_a_server_that_goes_away_costs_no_trial_and_the_study_goes_on_when_it_is
         tracker = begin(output, uri=uri)
         run = tracker.trial(0, "lora", {"method": "lora"})
         tracker.log_text("kept by the server", "note.txt")
-    run.log_rung(1, [0.5], 0.5, loss=1.0)
+    run.log_rung(1, [0.5], 0.5, loss=1.0, epoch=1)
     with pytest.raises(TrackingError, match="run the same command again"):
         run.finish("COMPLETE", "", {"score": 0.5})
 

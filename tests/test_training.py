@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from autopeft import tasks
-from autopeft.cross_validation import cross_validate, derive_seed, split
+from autopeft.cross_validation import cross_validate, derive_seed, epochs_between, rung_ends, split
 from autopeft.model import trainable
 from autopeft.tasks import Encoded
 from autopeft.training import Device, DivergedError, Hyperparameters, Learner, bucketed, evaluate, train_epoch
@@ -59,7 +61,7 @@ def test_a_batch_is_padded_masked_and_labelled():
 def test_training_learns_and_evaluation_keeps_the_order_of_rows():
     data, model = rows(), lora()
     learner = Learner(model, HYPER, len(data))
-    losses = [train_epoch(learner, data, np.arange(len(data)), 8, TASK, CPU, seed) for seed in range(3)]
+    losses = [train_epoch(learner, data, np.arange(len(data)), TASK, CPU, seed) for seed in range(3)]
     assert losses[-1] < losses[0]
     everything = evaluate(model, data, np.arange(len(data)), TASK, CPU)
     some = evaluate(model, data, np.array([7, 3, 20]), TASK, CPU)
@@ -71,14 +73,42 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
     data = rows()
     folds = split(data.labels, None, 3, seed=0)
     options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
-    together = [rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)]
+    together = {rung.epoch: rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)}
+    assert list(together) == [0.5, 1, 2, 3] == rung_ends(3)
     for index, fold in enumerate(folds):
         model = lora()
         learner = Learner(model, HYPER, len(fold.train))
         for epoch in range(1, HYPER.epochs + 1):
-            train_epoch(learner, data, fold.train, 8, TASK, CPU, derive_seed(5, index, epoch))
+            for part in [(0, 0.5), (0.5, 1)] if epoch == 1 else [(0, 1)]:
+                train_epoch(learner, data, fold.train, TASK, CPU, derive_seed(5, index, epoch), part)
             predictions = evaluate(model, data, fold.validation, TASK, CPU)
-            assert together[epoch - 1][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+            assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+
+
+def test_rungs_double_and_the_epochs_between_them_leave_nothing_out():
+    assert rung_ends(1) == [0.5, 1]
+    assert rung_ends(10) == [0.5, 1, 2, 4, 8, 10]
+    assert epochs_between(0, 0.5) == [(1, (0, 0.5))]
+    assert epochs_between(0.5, 1) == [(1, (0.5, 1))]
+    assert epochs_between(2, 4) == [(3, (0, 1)), (4, (0, 1))]
+
+
+def test_the_parts_of_an_epoch_make_up_the_whole_one():
+    data, everything = rows(), np.arange(48)
+    seen = []
+
+    class Recording(Encoded):
+        def batch(self, rows, device="cpu"):
+            seen.append(rows.tolist())
+            return super().batch(rows, device)
+
+    recording = Recording(**vars(data))
+    for parts in ([(0.0, 1.0)], [(0.0, 0.5), (0.5, 1.0)]):
+        learner = Learner(lora(), replace(HYPER, batch_size=10), 48)
+        for part in parts:
+            train_epoch(learner, recording, everything, TASK, CPU, 3, part)
+    assert seen[:5] == seen[5:]
+    assert sorted(row for batch in seen[:5] for row in batch) == list(range(48))
 
 
 def test_a_diverging_loss_is_an_error():
@@ -86,20 +116,19 @@ def test_a_diverging_loss_is_an_error():
     for parameter in trainable(model).values():
         parameter.data.fill_(float("nan"))
     with pytest.raises(DivergedError):
-        train_epoch(Learner(model, HYPER, len(data)), data, np.arange(len(data)), 8, TASK, CPU, 0)
+        train_epoch(Learner(model, HYPER, len(data)), data, np.arange(len(data)), TASK, CPU, 0)
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero():
     learner = Learner(lora(), HYPER, rows=80)
     rates = []
     for _ in range(30):
-        rates.append(learner.schedule.get_last_lr()[0])
-        learner.optimizer.step()
-        learner.schedule.step()
+        rates.append(learner.learning_rate)
+        learner.done += 1
     assert np.argmax(rates) == 3
     assert rates[3] == pytest.approx(5e-3)
     assert rates[0] < rates[3] > rates[-1] > 0
-    assert learner.schedule.get_last_lr()[0] == pytest.approx(0)
+    assert learner.learning_rate == pytest.approx(0)
 
 
 def test_bfloat16_stays_close_to_float32():

@@ -83,6 +83,10 @@ class TaskKind(ABC):
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Mean loss over the batch's rows, a scalar in float32."""
 
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> int:
+        """What `loss` is a mean over, so that the parts of a batch can be weighed: its rows."""
+        return len(batch["labels"])
+
     @abstractmethod
     def predict(self, outputs: Any) -> torch.Tensor:
         """What the outputs say of each row: class probabilities `[rows, classes]` for classification."""

@@ -35,10 +35,11 @@ class TrialRun:
         self._client, self.run_id = client, run_id
         self._unsent: list[Metric] = []
 
-    def log_rung(self, epoch: int, fold_scores: Sequence[float], mean: float, loss: float) -> None:
-        """Log where the trial stands after an epoch: the folds' scores, their mean, and the training loss."""
-        values = {"mean_score": mean, "training_loss": loss, **{f"fold_{i}": s for i, s in enumerate(fold_scores)}}
-        self._unsent += _metrics(values, epoch)
+    def log_rung(self, step: int, fold_scores: Sequence[float], mean: float, *, loss: float, epoch: float) -> None:
+        """Log where the trial stands at rung `step`: folds' scores, their mean, the training loss, epochs so far."""
+        values = {"mean_score": mean, "training_loss": loss, "epoch": epoch}
+        values |= {f"fold_{index}": score for index, score in enumerate(fold_scores)}
+        self._unsent += _metrics(values, step)
         with suppress(MlflowException):  # a server that is away must not fail a healthy trial; sent with the next call
             self._client.log_batch(self.run_id, metrics=self._unsent)
             self._unsent = []

@@ -1,0 +1,108 @@
+"""Hold a trial to the memory budget while it trains, and learn what it really took.
+
+On a GPU the allocator itself refuses what lies above the limit. On a CPU, where no allocator does, the steps that can
+set a record run under a meter that refuses alike, so a study there behaves as on a card of that size.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from autopeft.memory import LiveBytes
+from autopeft.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from autopeft.training import Learner
+
+ALWAYS_METERED = 3
+"""First steps of a trial that are metered whatever their size: the optimiser's state comes to be in them."""
+
+
+class OverBudgetError(MemoryError):
+    """A step went over the memory budget."""
+
+
+class Meter(LiveBytes):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
+    """Live bytes with a limit that no operation may leave behind it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit, self.now, self.peak = limit, 0, 0
+
+    def count(self, tensor: torch.Tensor) -> int:
+        """Count a tensor's storage.
+
+        Raises:
+            OverBudgetError: more is alive now than the limit allows.
+        """
+        known = len(self._history)
+        number = super().count(tensor)
+        if len(self._history) > known:
+            self.now += self._history[-1][1]
+            self.peak = max(self.peak, self.now)
+        if self.now > self.limit:
+            raise OverBudgetError(_over(self.now, self.limit))
+        return number
+
+    def _release(self, address: int, size: int) -> None:
+        super()._release(address, size)
+        self.now -= size
+
+
+class MemoryWatch:
+    """Watches the steps of a trial; give it to a `Learner`.
+
+    Attributes:
+        peak: bytes at the highest point seen so far.
+    """
+
+    def __init__(self, limit: int | None, device: str) -> None:
+        self.limit, self.device = limit, device
+        self.peak = self._steps = self._largest = 0
+
+    @contextmanager
+    def __call__(self, learner: Learner, tokens: int) -> Iterator[None]:
+        """Run one step of `learner`, whose largest pass has so many tokens.
+
+        Raises:
+            OverBudgetError: on a CPU, where the step needs more than the limit.
+        """
+        self._steps += 1
+        record = tokens > self._largest or self._steps <= ALWAYS_METERED
+        self._largest = max(self._largest, tokens)
+        if self.device == "cuda" or self.limit is None or not record:
+            yield
+            return
+        with Meter(self.limit) as meter:
+            try:
+                for tensor in (*learner.model.parameters(), *learner.model.buffers(), *learner.optimizer_tensors()):
+                    meter.count(tensor)
+                yield
+            finally:
+                self.peak = max(self.peak, meter.peak)
+
+    def note(self, peak: int) -> None:
+        """Take in a peak that was measured otherwise.
+
+        Raises:
+            OverBudgetError: it is over the limit.
+        """
+        self.peak = max(self.peak, peak)
+        if self.limit is not None and peak > self.limit:
+            raise OverBudgetError(_over(peak, self.limit))
+
+
+def cap(limit: int | None) -> None:
+    """Make the limit hard on the current GPU, if there is one: its allocator then refuses more. None lifts it."""
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total) if limit else 1.0)
+
+
+def _over(need: int, limit: int) -> str:
+    return f"a step needed {format_bytes(need)} or more, over max_gpu_memory = {format_bytes(limit)}"

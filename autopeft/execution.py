@@ -1,0 +1,54 @@
+"""How a batch goes through the model: all rows at once, or a few at a time, and with what kept for the backward pass.
+
+The rows of a batch, and so its gradient, are the same in every way. What changes is the peak memory and the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RECOMPUTING = 1.5
+"""Time of a checkpointed pass: forward, forward again and backward, each about as long where weights are frozen."""
+
+PASS_OVERHEAD = {"cpu": 30, "cuda": 2000}
+"""What starting a pass costs, in tokens that could be computed meanwhile (`benchmarks/execution.py`).
+
+Constants, because a choice that hung on a timing would not be the same in the next run of the same study.
+"""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One way to run a batch.
+
+    Attributes:
+        micro_batch: rows of one forward and backward pass; gradients of the batch's passes add up.
+        checkpointing: keep only the inputs of the transformer layers, and compute the rest again in the backward pass.
+    """
+
+    micro_batch: int
+    checkpointing: bool = False
+
+    def __str__(self) -> str:
+        return f"micro-batches of {self.micro_batch}" + ", checkpointed layers" * self.checkpointing
+
+    def cost(self, batch_size: int, length: int, device: str) -> float:
+        """Relative time of a batch of `batch_size` rows of `length` tokens."""
+        passes = -(-batch_size // self.micro_batch)
+        return (passes * PASS_OVERHEAD[device] + batch_size * length) * (RECOMPUTING if self.checkpointing else 1.0)
+
+    @property
+    def smaller(self) -> Execution | None:
+        """The next way that takes less memory; None where there is none."""
+        if self.micro_batch > 1:
+            return Execution(-(-self.micro_batch // 2), self.checkpointing)
+        return None if self.checkpointing else Execution(1, checkpointing=True)
+
+
+def ways(batch_size: int, length: int, device: str) -> list[Execution]:
+    """Every way to run a batch, the fastest first; micro-batches are halved from the whole batch down to one row."""
+    sizes = [batch_size]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 2))
+    found = [Execution(size, checkpointing) for size in sizes for checkpointing in (False, True)]
+    return sorted(found, key=lambda way: way.cost(batch_size, length, device))

@@ -1,0 +1,203 @@
+"""Micro-batches and checkpointed layers change memory and time, and nothing else; the budget is kept by them."""
+
+import gc
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autopeft.admission import Appraiser
+from autopeft.candidate import CandidateSpace
+from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
+from autopeft.execution import Execution, ways
+from autopeft.memory import LiveBytes
+from autopeft.model import attach, checkpoint_layers, train_mode, trainable
+from autopeft.objective import COMPLETE, run_trial
+from autopeft.problem import Problem
+from autopeft.registry import discover
+from autopeft.spec import StudySpec
+from autopeft.training import Learner
+from tests.test_model import METHODS, base_of
+from tests.test_training import CPU, HYPER, TASK, rows
+from tests.tiny_models import FAMILIES
+
+DATA = rows()
+
+
+def gradients(model, micro_batch, batch_rows):
+    """Of the first step, before clipping."""
+    learner = Learner(model, HYPER, len(DATA), micro_batch)
+    learner.take_turn()
+    model.eval()  # dropout would differ
+    found = {}
+    hooks = [
+        p.register_post_accumulate_grad_hook(lambda p, name=name: found.update({name: p.grad.clone()}))
+        for name, p in trainable(model).items()
+    ]
+    parts = learner.split(batch_rows)
+    loss = learner.step([DATA.batch(part) for part in parts], TASK, CPU)
+    for hook in hooks:
+        hook.remove()
+    return len(parts), loss.item(), found
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("micro_batch", [1, 3, 5])
+def test_accumulated_gradients_are_those_of_the_whole_batch(name, micro_batch):
+    base = base_of()
+    params = METHODS[name].search_space(base.spec).defaults()
+    batch_rows = np.argsort(DATA.lengths, kind="stable")[10:21]  # eleven rows of unequal lengths
+    whole, parts = (gradients(attach(base, METHODS[name], params), m, batch_rows) for m in (11, micro_batch))
+    assert whole[0] == 1
+    assert parts[0] == -(-11 // micro_batch)
+    assert parts[1] == pytest.approx(whole[1], rel=1e-5)
+    for parameter, gradient in whole[2].items():
+        assert torch.allclose(parts[2][parameter], gradient, atol=1e-6), parameter
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checkpointed_layers_give_the_same_gradients_dropout_included(family):
+    base = base_of(family)
+    params = METHODS["lora"].search_space(base.spec).defaults()
+    found = []
+    for checkpointing in (False, True):
+        model = attach(base, METHODS["lora"], params)
+        if checkpointing:
+            checkpoint_layers(model)
+        train_mode(model)
+        torch.manual_seed(3)
+        batch = DATA.batch(np.arange(8))
+        with CPU.kernels():
+            loss = TASK.loss(model(**{k: v for k, v in batch.items() if k != "labels"}), batch)
+            loss.backward()
+        found.append((loss.item(), {n: p.grad for n, p in trainable(model).items()}))
+    assert found[0][0] == found[1][0]
+    assert all(torch.allclose(found[0][1][n], found[1][1][n], atol=1e-7) for n in found[0][1])
+
+
+def space(name):
+    return CandidateSpace.build([METHODS[name]], base_of().spec, {}, ())[name]
+
+
+def appraiser(limit, length=60):
+    return Appraiser(base_of(), TASK, CPU, np.full(64, length), ("input_ids",), limit)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tight_budget_is_kept_with_smaller_passes_and_the_fastest_that_fit_are_taken(name):
+    candidate = space(name).default()
+    free = appraiser(None)(candidate)
+    assert free.execution == Execution(candidate.hyper.batch_size)
+    exact = appraiser(free.memory.peak)(candidate)
+    assert exact.execution == free.execution
+    peaks, costs = [], []
+    for share in (0.9, 0.6, 0.4, 0.3):
+        limit = int(free.memory.peak * share)
+        usage = appraiser(limit)(candidate)
+        assert usage.memory.peak <= limit
+        assert usage.execution.micro_batch < candidate.hyper.batch_size or usage.execution.checkpointing
+        peaks.append(usage.memory.peak)
+        costs.append(usage.execution.cost(16, 60, "cpu"))
+    assert costs == sorted(costs), "a tighter budget is never faster"
+    hopeless = appraiser(1000)(candidate)
+    assert hopeless.execution.micro_batch == 1
+    assert hopeless.memory.peak > 1000
+
+
+def test_checkpointing_is_chosen_where_it_costs_least_and_left_out_where_a_method_cannot():
+    def chosen(name, share):
+        candidate = space(name).default()
+        whole = appraiser(None)(candidate)
+        return appraiser(int(whole.memory.peak * share))(candidate).execution
+
+    one_row = appraiser(None)(replace(space("lora").default(), hyper=replace(HYPER, batch_size=1)))
+    found = appraiser(int(one_row.memory.peak * 0.97))(space("lora").default()).execution
+    assert found == Execution(2, checkpointing=True)  # faster than single rows, which fit as well
+    assert not chosen("prefix_tuning", 0.3).checkpointing  # its cache of keys and values would grow twice
+
+
+def test_ways_are_ordered_by_what_they_cost():
+    for device in ("cpu", "cuda"):
+        found = ways(32, 128, device)
+        assert found[0] == Execution(32)
+        assert len(found) == len(set(found)) == 12
+    assert ways(32, 128, "cpu").index(Execution(1)) < ways(32, 128, "cpu").index(Execution(32, checkpointing=True))
+    assert ways(32, 128, "cuda").index(Execution(32, True)) < ways(32, 128, "cuda").index(Execution(4))
+    chain, way = [], Execution(5)
+    while way:
+        chain.append(way)
+        way = way.smaller
+    assert chain == [Execution(5), Execution(3), Execution(2), Execution(1), Execution(1, checkpointing=True)]
+
+
+def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
+    from autopeft import memory
+
+    base, candidate, length = base_of(), space("lora").default(), 40
+    appraise = Appraiser(base, TASK, CPU, np.full(64, length), ("input_ids",))
+    for way in (Execution(16), Execution(4), Execution(4, checkpointing=True), Execution(16, checkpointing=True)):
+        predicted = appraise.predict(candidate, way).peak
+        model = attach(base, candidate.method, candidate.params)
+        if way.checkpointing:
+            checkpoint_layers(model)
+        train_mode(model)
+        learner = Learner(model, candidate.hyper, 64, way.micro_batch)
+        learner.take_turn()
+        shape = appraise.batch_shapes(way.micro_batch)
+        batch = {name: torch.ones(size, dtype=torch.int64) for name, size in shape.items()}
+        parts = [batch] * (16 // way.micro_batch)
+        real = memory.measure(
+            lambda parts=parts, learner=learner: learner.step(parts, TASK, CPU), model, others=batch.values()
+        )
+        assert predicted == pytest.approx(real, rel=0.03, abs=2**15), way
+
+
+def test_the_meter_refuses_what_goes_over_and_counts_as_live_bytes_do():
+    with LiveBytes() as live, Meter(10_000) as meter:
+        for size in (1000, 2000):
+            torch.zeros(size)
+    assert meter.peak == 8000 == sum(live.at_peak().values())
+    with Meter(10_000), pytest.raises(OverBudgetError, match=r"9\.8 KiB"):
+        _ = [torch.zeros(1500) for _ in range(2)]
+
+
+def test_the_watch_meters_first_steps_and_every_step_that_sets_a_record():
+    base = base_of()
+    model = attach(base, METHODS["lora"], METHODS["lora"].search_space(base.spec).defaults())
+    watch = MemoryWatch(10**9, "cpu")
+    learner = Learner(model, HYPER, len(DATA), watch=watch)
+    learner.take_turn()
+    peaks = []
+    for count in (2, 4, 2, 3, 12):
+        watch.peak = 0
+        learner.step([DATA.batch(np.arange(count))], TASK, CPU)
+        peaks.append(watch.peak)
+    assert all(peaks[i] > 0 for i in (0, 1, 2, 4))
+    assert peaks[3] == 0, "the fourth step was neither among the first nor a record"
+    assert peaks[4] > peaks[1]
+    watch.limit = peaks[1]
+    with pytest.raises(OverBudgetError):
+        learner.step([DATA.batch(np.arange(40))], TASK, CPU)
+
+
+def live_tensors():
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some objects warn when they are looked at
+        return sum(1 for found in gc.get_objects() if isinstance(found, torch.Tensor))
+
+
+def test_memory_ends_where_it_began_after_sixty_trials(tiny_study):
+    edited = tiny_study.read_text().replace("epochs = 4", "epochs = 1") + '[budget]\nmax_gpu_memory = "60 MiB"\n'
+    tiny_study.write_text(edited)
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    candidates = [c for part in problem.space.values() for c in part.sample(20, seed=0)]
+    assert len(candidates) == 60
+    counts, states = [], []
+    for candidate in candidates:
+        states.append(run_trial(problem, candidate, lambda rung: None).state)
+        counts.append(live_tensors())
+    assert set(states) == {COMPLETE}
+    assert counts[-1] == counts[20] == counts[40]
