@@ -94,7 +94,7 @@ def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> Metho
             if limit != "max_trial_seconds"  # known only from the first steps of a trial
         },
         share=sum(not planned.broken for planned in sampled) / len(sampled),
-        largest=largest and _planned(problem, largest),
+        largest=None if largest is None else _planned(problem, largest),
         closest=near,
     )
 
@@ -154,7 +154,7 @@ def _grow(problem: Problem, part: MethodSpace, candidate: Candidate) -> Candidat
             def at(index: int, path: range = towards, key: str = name, start: Candidate = candidate) -> Candidate:
                 return replace(start, params={**start.params, key: path[index]})
 
-            fits, over = towards.index(candidate.params[name]), len(towards)
+            fits, over = towards.index(int(candidate.params[name])), len(towards)
             if _size(problem, at(over - 1)) <= _size(problem, candidate):
                 continue
             while over - fits > 1:
