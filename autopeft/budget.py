@@ -123,12 +123,12 @@ LIMITS: dict[str, Callable[[float], str]] = {
 """Every limit, with how its value is written."""
 
 
-def predict_seconds(per_step: float, steps_to_come: int, spent: float = 0.0) -> float:
+def predict_seconds(per_step: float, steps_to_come: float, spent: float = 0.0) -> float:
     """Wall time of a whole trial, from its first steps.
 
     Args:
-        per_step: seconds of one step of its first ones; the median is proof against a slow start.
-        steps_to_come: steps of every fold and epoch that remain.
+        per_step: seconds of a step, as its first ones had it.
+        steps_to_come: steps of every fold and epoch that remain, and what else counts as so many.
         spent: seconds since the trial began.
     """
     return spent + per_step * steps_to_come

@@ -6,7 +6,7 @@ set a record run under a meter that refuses alike, so a study there behaves as o
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,7 @@ from autopeft.units import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from autopeft.training import Learner
+    from autopeft.training import Learner, Watch
 
 ALWAYS_METERED = 3
 """First steps of a trial that are metered whatever their size: the optimiser's state comes to be in them."""
@@ -95,6 +95,19 @@ class MemoryWatch:
         self.peak = max(self.peak, peak)
         if self.limit is not None and peak > self.limit:
             raise OverBudgetError(_over(peak, self.limit))
+
+
+def together(*watches: Watch) -> Watch:
+    """Several watches as one."""
+
+    @contextmanager
+    def watch(learner: Learner, tokens: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            for one in watches:
+                stack.enter_context(one(learner, tokens))
+            yield
+
+    return watch
 
 
 def cap(limit: int | None) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft import memory
-from autopeft.cross_validation import Rung, cross_validate
-from autopeft.enforcement import MemoryWatch
+from autopeft.cross_validation import Rung, cross_validate, rung_ends
+from autopeft.enforcement import MemoryWatch, together
 from autopeft.model import attach, checkpoint_layers, train_mode
+from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.training import Learner
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Outcome:
         measured_memory: peak bytes of a real training step at the longest batch, or of a later one that took more;
             None if it never trained.
         seconds: wall time.
+        needed_seconds: of the whole trial, as its first steps foretold it or as it took; None if neither is known.
         execution: how its batches were run, None if it never trained.
     """
 
@@ -48,6 +50,7 @@ class Outcome:
     rungs: tuple[Rung, ...] = ()
     measured_memory: int | None = None
     seconds: float = 0.0
+    needed_seconds: float | None = None
     execution: Execution | None = None
 
     @property
@@ -79,12 +82,17 @@ def run_trial(
     started = time.monotonic()
     rungs: list[Rung] = []
     watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
+    evaluations = len(rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
+    pace = TimeWatch(problem.budget, len(problem.folds), evaluations)
     usage = problem.appraiser(candidate)
     planned = usage.execution
     state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):
         try:
-            state, reason = _train(problem, candidate, execution, stop, rungs, watch, checkpoint)
+            state, reason = _train(problem, candidate, execution, stop, rungs, watch, pace, checkpoint)
+        except OverTimeError as error:
+            state, reason = INFEASIBLE, str(error)
+            break
         except (MemoryError, torch.OutOfMemoryError) as error:
             state, reason = FAIL, f"out of memory with {execution}: {_first_line(error)}"
         except Exception as error:  # a plugin may raise anything, and one trial must not end the study
@@ -97,7 +105,16 @@ def run_trial(
     if checkpoint:
         checkpoint.remove()
     problem.appraiser.learn(candidate.method.name, watch.peak - usage.memory.peak)
-    return Outcome(state, reason, tuple(rungs), watch.peak or None, time.monotonic() - started, execution)
+    seconds = time.monotonic() - started
+    return Outcome(
+        state,
+        reason,
+        tuple(rungs),
+        measured_memory=watch.peak or None,
+        seconds=seconds,
+        needed_seconds=seconds if state == COMPLETE else pace.predicted,
+        execution=execution,
+    )
 
 
 def _train(
@@ -107,6 +124,7 @@ def _train(
     stop: Callable[[Rung], str | None],
     rungs: list[Rung],
     watch: MemoryWatch,
+    pace: TimeWatch,
     checkpoint: Checkpoint | None,
 ) -> tuple[str, str]:
     """Put the method on and cross-validate, adding to `rungs`; COMPLETE, or PRUNED with the reason."""
@@ -125,7 +143,7 @@ def _train(
         device=problem.device,
         seed=problem.spec.seed,
         micro_batch=execution.micro_batch,
-        watch=watch,
+        watch=together(watch, pace),
         checkpoint=checkpoint,
     ):
         if rung.number <= len(rungs):  # reached before memory ran out, and kept
@@ -134,6 +152,7 @@ def _train(
         reason = stop(rung)
         if reason and rung.epoch < candidate.hyper.epochs:
             return PRUNED, reason
+        pace.check()
     return COMPLETE, ""
 
 

@@ -155,6 +155,7 @@ class Search:
 
             checkpoint = Checkpoint.of(self.problem.spec.output, candidate.flat)
             outcome = run_trial(self.problem, candidate, stop, checkpoint)
+            self._constrain_time(trial, outcome)
         record = TrialRecord.of(trial.number, str(candidate), candidate.flat, candidate.hyper.epochs, usage, outcome)
         trial.set_user_attr(RECORD, asdict(record))
         if outcome.state == COMPLETE:
@@ -164,6 +165,13 @@ class Search:
         run.finish(record.state, record.reason, _metrics(record))
         self.progress.finished(record)
         return record
+
+    def _constrain_time(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        """Tell the sampler by how much the trial's time is over or under its limit, where that is known."""
+        needed = max(outcome.needed_seconds or 0.0, outcome.seconds if outcome.state == INFEASIBLE else 0.0)
+        violation = self.problem.budget.seconds_violation(needed) if needed else None
+        if violation is not None:  # what completed was in time, by however little
+            trial.set_constraint("max_trial_seconds", min(violation, 0.0) if outcome.state == COMPLETE else violation)
 
     def _done(self) -> int:
         """Trials that count: an over-budget proposal was never trained, so it does not."""

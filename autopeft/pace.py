@@ -1,0 +1,99 @@
+"""Hold a trial to `max_trial_seconds`: foretell its time from its first steps, and stop it where the time is up."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from autopeft.budget import predict_seconds
+from autopeft.enforcement import ALWAYS_METERED
+from autopeft.exceptions import AutopeftError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from autopeft.budget import Budget
+    from autopeft.training import Learner
+
+SKIPPED_STEPS = ALWAYS_METERED
+"""First steps of a trial that are not timed: they are metered, and the device warms up in them."""
+
+TIMED_STEPS = 10
+"""Batches are of all lengths in a shuffled order, so the mean of so many stands for the rest."""
+
+FORWARD_SHARE = 1 / 3
+"""Of a training step's time, for as many rows in an evaluation: there is no backward pass."""
+
+
+class OverTimeError(AutopeftError):
+    """A trial would take, or took, longer than it may."""
+
+
+class TimeWatch:
+    """Times the first steps of a trial; give it to a `Learner`.
+
+    Args:
+        budget: gives the limit.
+        folds: that advance side by side.
+        evaluations: batches of all folds and rungs together that are only evaluated.
+        clock: in seconds; the trial begins when the watch is made.
+
+    Attributes:
+        predicted: seconds of the whole trial, once the first steps have been timed.
+    """
+
+    def __init__(
+        self, budget: Budget, folds: int, evaluations: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.budget, self._clock, self._started = budget, clock, clock()
+        self.predicted: float | None = None
+        self._folds, self._evaluations = folds, evaluations
+        self._steps, self._to_come, self._timed = 0, 0, 0.0
+
+    @contextmanager
+    def __call__(self, learner: Learner, tokens: int) -> Iterator[None]:
+        """Run one step of `learner`.
+
+        Raises:
+            OverTimeError: the trial would take longer than the limit, or has.
+        """
+        if self._steps == 0:  # a trial that goes on after an interruption has fewer steps to come
+            self._to_come = self._folds * (learner.steps - learner.done + 1)
+        self._steps += 1
+        timed = SKIPPED_STEPS < self._steps <= SKIPPED_STEPS + TIMED_STEPS
+        entered = self._now(timed)
+        yield
+        if timed:
+            self._timed += self._now(timed) - entered
+        if self._steps == SKIPPED_STEPS + TIMED_STEPS:
+            rest = self._to_come - self._steps + self._evaluations * FORWARD_SHARE
+            self.predicted = predict_seconds(self._timed / TIMED_STEPS, rest, self.spent)
+            _refuse(self.budget.seconds_reason(self.predicted))
+        self.check()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the trial began."""
+        return self._clock() - self._started
+
+    def check(self) -> None:
+        """Stop a trial whose time is up.
+
+        Raises:
+            OverTimeError: it is.
+        """
+        _refuse(self.budget.seconds_reason(self.spent).replace("would take", "was stopped after"))
+
+    def _now(self, exact: bool) -> float:
+        """The clock; where it must be `exact`, after the device has done what it was given."""
+        if exact and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return self._clock()
+
+
+def _refuse(reason: str) -> None:
+    if reason:
+        raise OverTimeError(reason)

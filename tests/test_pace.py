@@ -1,0 +1,83 @@
+"""A trial's time is foretold from its first steps, and no trial goes over its limit by more than a step."""
+
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from autopeft.budget import Budget
+from autopeft.objective import COMPLETE, INFEASIBLE, run_trial
+from autopeft.pace import SKIPPED_STEPS, TIMED_STEPS, OverTimeError, TimeWatch
+from autopeft.problem import Problem
+from autopeft.registry import discover
+from autopeft.spec import StudySpec
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(watch: TimeWatch, clock: Clock, seconds, done: int = 0, steps: int = 50) -> int:
+    """Steps of one learner, each of so many seconds, until the watch stops them; how many ended."""
+    ended = 0
+    for taken in seconds:
+        done += 1
+        with watch(SimpleNamespace(steps=steps, done=done), 64):
+            clock.now += taken
+        ended += 1
+    return ended
+
+
+def test_the_first_steps_foretell_the_trial_without_its_slow_start():
+    clock = Clock()
+    watch = TimeWatch(Budget(max_trial_seconds=1000), folds=3, evaluations=30, clock=clock)
+    run(watch, clock, [5.0] * SKIPPED_STEPS + [2.0] * TIMED_STEPS)
+    spent = 5.0 * SKIPPED_STEPS + 2.0 * TIMED_STEPS
+    assert watch.predicted == pytest.approx(spent + 2.0 * (150 - 13) + 2.0 * 30 / 3)
+
+
+def test_a_trial_that_would_take_too_long_ends_when_its_first_steps_have_run():
+    clock = Clock()
+    watch = TimeWatch(Budget(max_trial_seconds=299), folds=3, evaluations=0, clock=clock)
+    with pytest.raises(OverTimeError, match="would take 5 min, over max_trial_seconds = 4 min 59 s"):
+        run(watch, clock, itertools.repeat(2.0))
+    assert clock.now - 100 == 2.0 * (SKIPPED_STEPS + TIMED_STEPS)
+
+
+def test_what_an_interruption_left_is_not_trained_again():
+    clock = Clock()
+    watch = TimeWatch(Budget(max_trial_seconds=120), folds=3, evaluations=0, clock=clock)
+    assert run(watch, clock, [2.0] * 20, done=30) == 20  # of the 50 steps of each fold
+    assert watch.predicted == pytest.approx(120)
+
+
+def test_a_trial_that_slows_down_later_is_stopped():
+    clock = Clock()
+    watch = TimeWatch(Budget(max_trial_seconds=60), folds=1, evaluations=0, clock=clock)
+    with pytest.raises(OverTimeError, match="was stopped after 1 min 3 s"):
+        run(watch, clock, [1.0] * 13 + [50.0] * 5)
+
+
+def test_without_a_limit_nothing_is_stopped():
+    clock = Clock()
+    watch = TimeWatch(Budget(), folds=1, evaluations=0, clock=clock)
+    assert run(watch, clock, [1e6] * 50) == 50
+
+
+def test_a_trial_over_its_time_is_infeasible_and_says_so(tiny_study):
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    candidate = problem.space["lora"].default()
+    slow = replace(problem, budget=Budget(max_trial_seconds=1e-3))
+    outcome = run_trial(slow, candidate, lambda rung: None)
+    assert outcome.state == INFEASIBLE
+    assert "max_trial_seconds" in outcome.reason
+    assert outcome.rungs == ()
+    generous = run_trial(replace(problem, budget=Budget(max_trial_seconds=1e4)), candidate, lambda rung: None)
+    assert generous.state == COMPLETE
+    assert generous.needed_seconds == generous.seconds
