@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +46,21 @@ def autopeft(*arguments: object, cwd: Path, **options) -> subprocess.CompletedPr
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "autopeft", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
+
+
+def autopeft_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process: the same, without some seconds of imports."""
+    from autopeft import cli
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["autopeft", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as done:
+            code = int(done.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

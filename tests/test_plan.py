@@ -7,7 +7,7 @@ from autopeft.plan_view import needs, picture
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from tests.conftest import autopeft
+from tests.conftest import autopeft_here
 
 METHODS = {"adapter", "lora", "prefix_tuning"}
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace")
@@ -90,17 +90,17 @@ def test_the_command(tiny_study):
     text = tiny_study.read_text()
     tiny_study.write_text(text + "[budget]\nmax_trainable_params = 1200\n")
     folder = tiny_study.parent
-    as_json = autopeft("plan", tiny_study, "--json", "--samples", "4", "--device", "1 GiB", cwd=folder)
+    as_json = autopeft_here("plan", tiny_study, "--json", "--samples", "4", "--device", "1 GiB", cwd=folder)
     plan = json.loads(as_json.stdout)
     assert plan["budget"]["max_gpu_memory"] == 2**30
     assert {entry["name"] for entry in plan["methods"]} == METHODS
     for entry in plan["methods"]:
         assert all(bool(c["broken"]) == (c["trainable_params"] > 1200) for c in entry["sampled"])
     assert not (folder / "outputs").exists()
-    shown = autopeft("plan", tiny_study, "--samples", "2", cwd=folder)
+    shown = autopeft_here("plan", tiny_study, "--samples", "2", cwd=folder)
     assert "What fits" in shown.stdout
     assert "max_trainable_params = 1,200" in shown.stdout
     assert [path.name for path in (folder / "outputs" / "tiny").iterdir()] == ["plan.png"]
-    wrong = autopeft("plan", tiny_study, "--device", "a big one", cwd=folder)
+    wrong = autopeft_here("plan", tiny_study, "--device", "a big one", cwd=folder)
     assert wrong.returncode == 2
     assert "`--device` must be a size" in wrong.stderr

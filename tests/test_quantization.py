@@ -16,7 +16,7 @@ from autopeft.candidate import CandidateSpace
 from autopeft.exceptions import ModelError
 from autopeft.model import BaseModel, attach, load
 from autopeft.training import Device
-from tests.conftest import autopeft
+from tests.conftest import autopeft_here
 from tests.test_model import METHODS
 from tests.tiny_models import FAMILIES, batch, tiny, tiny_base
 
@@ -47,7 +47,7 @@ def packed_bert():
 def test_without_a_cuda_device_it_is_refused_in_one_sentence(tiny_study, kind):
     text = tiny_study.read_text().replace('"model"\n', f'"model"\nquantization = "{kind}"\n')
     tiny_study.write_text(text)
-    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
     assert f'`quantization = "{kind}"` in [model] needs a CUDA device' in done.stderr
     assert "Traceback" not in done.stderr

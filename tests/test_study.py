@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 import autopeft as api
-from tests.conftest import autopeft
+from tests.conftest import autopeft, autopeft_here
 from tests.test_registry import FIXTURES, install, write_plugin
 
 
@@ -39,13 +39,14 @@ def edit(study: Path, *replacements: tuple[str, str], add: str = "") -> None:
 
 
 def run_study(study: Path, **options) -> dict:
-    done = autopeft("run", study.name, "--json", cwd=study.parent, **options)
+    start = autopeft if options else autopeft_here
+    done = start("run", study.name, "--json", cwd=study.parent, **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study):
-    result = run_study(tiny_study)
+    result = run_study(tiny_study, env=os.environ)  # in a process of its own
     output = tiny_study.parent / "outputs" / "tiny"
     trained = [r for r in result["records"] if r["state"] in ("COMPLETE", "PRUNED")]
     assert len(trained) == 4
@@ -69,7 +70,7 @@ def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study)
     winner = api.load(output / "winner")
     rows = pd.read_csv(tiny_study.parent / "rows.csv")
     predicted = winner.predict(rows)
-    lines = autopeft("predict", output / "winner", "--input", tiny_study.parent / "rows.csv", cwd=tiny_study.parent)
+    lines = autopeft_here("predict", output / "winner", "--input", tiny_study.parent / "rows.csv", cwd=tiny_study.parent)
     assert lines.stdout.splitlines()[0] == "label,probability"
     assert [line.split(",")[0] for line in lines.stdout.splitlines()[1:]] == predicted
     piped = autopeft("predict", output / "winner", "--json", cwd=tiny_study.parent, input="w1 w20 w30\nw2 w9\n")
@@ -112,7 +113,7 @@ def test_nothing_over_the_parameter_budget_is_trained(tiny_study):
 )
 def test_a_budget_that_nothing_fits_ends_with_an_explanation_before_training(tiny_study, budget, words):
     edit(tiny_study, add=f"[budget]\n{budget}\n")
-    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
     assert "nothing in the search space fits" in done.stderr
     assert "closest" in done.stderr
@@ -163,7 +164,7 @@ def test_an_interrupted_study_goes_on_and_keeps_what_finished(tiny_study, how):
 def test_a_changed_study_file_is_refused_unless_the_change_only_goes_on(tiny_study):
     run_study(tiny_study)
     edit(tiny_study, ("folds = 2", "folds = 3"))
-    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
     assert "validation.folds" in done.stderr
     edit(tiny_study, ("folds = 3", "folds = 2"), ("trials = 4", "trials = 5"))
@@ -232,7 +233,7 @@ def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_pa
     winner = tiny_study.parent / "outputs" / "tiny" / "winner"
     done = autopeft("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent, env=env)
     assert len(done.stdout.splitlines()) == 61
-    without = autopeft("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
+    without = autopeft_here("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
     assert without.returncode == 2
     assert '"bitfit"' in without.stderr
 
@@ -253,7 +254,7 @@ def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_pa
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tiny_study, replacement, words):
     edit(tiny_study, replacement)
-    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert all(word in done.stderr for word in words), done.stderr
@@ -268,7 +269,7 @@ def test_a_method_that_cannot_do_the_model_says_why(tiny_study, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (target / name).write_bytes((tiny_study.parent / "model" / name).read_bytes())
     edit(tiny_study, ('"model"', '"distil"'), ("trials = 4", 'methods = ["prefix_tuning"]'))
-    done = autopeft("run", tiny_study, cwd=tiny_study.parent)
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
     assert "past_key_values" in done.stderr
     edit(tiny_study, ('methods = ["prefix_tuning"]', "trials = 2"))
