@@ -9,6 +9,7 @@ from autopeft.admission import Appraiser
 from autopeft.artifact import Card, save
 from autopeft.budget import Budget, Usage, predict_seconds
 from autopeft.candidate import CandidateSpace
+from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.model import attach
 from autopeft.training import Device
@@ -19,7 +20,7 @@ from tests.tiny_models import tiny_base
 
 
 def usage(params=100, size=400, peak=2**20):
-    return Usage(params, params, size, lambda: MemoryEstimate(peak, 0, 0, 0))
+    return Usage(params, params, size, lambda: (Execution(16), MemoryEstimate(peak, 0, 0, 0)))
 
 
 def bitfit():
@@ -46,7 +47,7 @@ def test_memory_is_predicted_only_where_the_cheaper_limits_hold():
     budget = Budget(max_gpu_memory=2**19, max_saved_size=300)
     refused = usage()
     assert budget.violations(refused) == {"max_saved_size": pytest.approx(1 / 3)}
-    assert "memory" not in vars(refused)
+    assert not refused.memory_known
     assert budget.violations(refused, every=True)["max_gpu_memory"] == 1.0
 
 
