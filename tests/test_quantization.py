@@ -131,7 +131,9 @@ def test_the_prediction_counts_quantized_weights(kind, autocast):
     base = tiny_base("bert")
     candidate = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"].default()
     dense, packed = (
-        Appraiser(base, TASK, Device("cpu", autocast), np.array([8]), ("input_ids",), quantized=quantized)(candidate).memory
+        Appraiser(base, TASK, Device("cpu", autocast), np.array([8]), ("input_ids",), quantized=quantized)(
+            candidate
+        ).memory
         for quantized in ("none", kind)
     )
     held = sum(4 * linear.in_features * linear.out_features for linear in base.spec.linears)
