@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import math
 from dataclasses import replace
@@ -14,7 +15,7 @@ from autopeft import memory, quantization
 from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, ways
-from autopeft.model import attach, checkpoint_layers, train_mode, trainable
+from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
 from autopeft.training import Device, make_optimizer, training_step
 from autopeft.weights_file import file_size, saved_tensors
 
@@ -60,6 +61,7 @@ class Appraiser:
         self._rows, self._longest, self._limit = len(lengths), int(lengths.max()), limit
         self._quantized = quantized
         self._known: dict[tuple[object, ...], Usage] = {}
+        self._fits: dict[tuple[object, ...], tuple[Execution, memory.MemoryEstimate]] = {}
         self._unseen: dict[str, int] = {}
 
     def __call__(self, candidate: Candidate) -> Usage:
@@ -73,7 +75,8 @@ class Appraiser:
                 trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
                 saved_params=sum(tensor.numel() for tensor in kept.values()),
                 saved_bytes=file_size(kept),
-                fit_memory=functools.partial(self._fit, candidate),
+                least_memory=self._least(model),
+                fit_memory=functools.partial(self._fit_once, candidate, structure(model)),
             )
         return self._known[key]
 
@@ -81,6 +84,16 @@ class Appraiser:
         """Shapes of the largest batch of that size."""
         rows = min(batch_size, self._rows)
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
+
+    @property
+    def _packed(self) -> bool:
+        return self._quantized != quantization.NONE
+
+    @functools.cached_property
+    def _dense_bytes(self) -> int:
+        """Of the weights that are quantized, before they are."""
+        maps = (self._base.skeleton.get_submodule(linear.name) for linear in self._base.spec.linears)
+        return sum(module.get_parameter("weight").nbytes for module in maps)
 
     def learn(self, name: str, excess: int) -> None:
         """Correct the predictions for a method by how many bytes more than predicted one of its trials took.
@@ -91,6 +104,21 @@ class Appraiser:
         if excess > 0:
             self._unseen[name] = self._unseen.get(name, 0) + excess
             self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
+            self._fits = {key: fit for key, fit in self._fits.items() if key[0] != name}
+
+    def _least(self, model: nn.Module) -> int:
+        """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
+        weights = memory.tensor_bytes((*model.parameters(), *model.buffers()))
+        trained = memory.tensor_bytes(trainable(model).values())
+        saved = self._dense_bytes - quantization.model_bytes(self._quantized, self._base.spec) if self._packed else 0
+        return weights - saved + 3 * trained
+
+    def _fit_once(self, candidate: Candidate, shape: str) -> tuple[Execution, memory.MemoryEstimate]:
+        """What `_fit` says, worked out once for all candidates of one structure and batch size."""
+        key = (candidate.method.name, shape, candidate.hyper.batch_size)
+        if key not in self._fits:
+            self._fits[key] = self._fit(candidate)
+        return self._fits[key]
 
     def _fit(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
@@ -140,19 +168,34 @@ class Appraiser:
         shapes = self.batch_shapes(execution.micro_batch)
         estimate = memory.predict(model, make_step, shapes, self._device.type)
         estimate = replace(estimate, workspace=estimate.workspace + self._unseen.get(candidate.method.name, 0))
-        return estimate if self._quantized == quantization.NONE else self._in_fewer_bits(estimate, shapes)
+        return self._in_fewer_bits(estimate, shapes) if self._packed else estimate
 
     def _in_fewer_bits(
         self, dense: memory.MemoryEstimate, shapes: Mapping[str, tuple[int, ...]]
     ) -> memory.MemoryEstimate:
         """The estimate for the unquantized model, corrected for what quantization saves and what it takes itself."""
-        kind, spec, skeleton = self._quantized, self._base.spec, self._base.skeleton
-        weights = [skeleton.get_submodule(linear.name).get_parameter("weight") for linear in spec.linears]
-        saved = sum(weight.nbytes for weight in weights) - quantization.model_bytes(kind, spec)
+        kind, spec = self._quantized, self._base.spec
+        saved = self._dense_bytes - quantization.model_bytes(kind, spec)
         tokens = math.prod(shapes["attention_mask"])
         compute = self._device.autocast or torch.float32
         workspace = quantization.workspace_bytes(kind, spec, tokens, compute)
         return replace(dense, weights=dense.weights - saved, workspace=dense.workspace + workspace)
+
+
+def structure(model: nn.Module) -> str:
+    """What of a candidate's model bears on the memory of its steps, as a digest.
+
+    The modules a method put there with their settings, and what is trained. A number with a point scales something or
+    is a probability, so only whether it is zero counts; the base model is the same for every candidate.
+    """
+    parts: list[object] = [(name, tuple(p.shape), p.dtype) for name, p in trainable(model).items()]
+    for name, module in model.named_modules():
+        if not hasattr(module, FROZEN):
+            settings = {k: bool(v) if isinstance(v, float) else v for k, v in vars(module).items()}
+            plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | str)}
+            own = [(k, tuple(t.shape)) for k, t in module._parameters.items() if t is not None]
+            parts.append((name, type(module).__qualname__, plain, own))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:
@@ -164,6 +207,8 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> 
     candidate = closest((found for part in space.values() for found in cheapest(part, appraise)), appraise, budget)
     usage = appraise(candidate)
     if not budget.admits(usage):
+        if budget.max_gpu_memory:
+            usage.memory  # noqa: B018  # worked out, so that the sentence says what is needed and not the least of it
         raise BudgetError(
             f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
             f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,14 @@ class Usage:
         trainable_params: parameters that training changes, the head included.
         saved_params: parameters a saved add-on holds; a reparameterized prefix trains far more than it saves.
         saved_bytes: size of the file that holds them.
+        least_memory: bytes that a step takes however its batch is run.
         fit_memory: works out `execution` and `memory`; called only when somebody asks.
     """
 
     trainable_params: int
     saved_params: int
     saved_bytes: int
+    least_memory: int
     fit_memory: Callable[[], tuple[Execution, MemoryEstimate]]
 
     @functools.cached_property
@@ -73,8 +76,14 @@ class Budget:
         if self.max_saved_size is not None:
             found["max_saved_size"] = usage.saved_bytes / self.max_saved_size - 1
         if self.max_gpu_memory is not None and (every or max(found.values(), default=0) <= 0):
-            found["max_gpu_memory"] = usage.memory.peak / self.max_gpu_memory - 1
+            need = usage.memory.peak if every else self._memory(usage)
+            found["max_gpu_memory"] = need / self.max_gpu_memory - 1
         return found
+
+    def _memory(self, usage: Usage) -> int:
+        """The predicted peak; or, where nobody has asked for it yet and it cannot matter, the least it can be."""
+        hopeless = not usage.memory_known and usage.least_memory > (self.max_gpu_memory or math.inf)
+        return usage.least_memory if hopeless else usage.memory.peak
 
     def admits(self, usage: Usage) -> bool:
         """Whether every limit that can be told before training holds."""
@@ -88,7 +97,9 @@ class Budget:
         if "max_saved_size" in broken:
             return f"weighs {format_bytes(usage.saved_bytes)} when saved, over {self.named('max_saved_size')}"
         if "max_gpu_memory" in broken:
-            return f"needs {format_bytes(usage.memory.peak)} at its peak, over {self.named('max_gpu_memory')}"
+            need = self._memory(usage)
+            least = "" if usage.memory_known else "at least "
+            return f"needs {least}{format_bytes(need)} at its peak, over {self.named('max_gpu_memory')}"
         return ""
 
     def seconds_violation(self, predicted: float) -> float | None:

@@ -7,6 +7,7 @@ needs no weights; on real ones it is a measurement.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -25,7 +26,10 @@ CUDA_BLOCK = 512
 """PyTorch's CUDA allocator rounds every block up to this many bytes (kMinBlockSize in CUDACachingAllocator.cpp)."""
 
 CUDA_WORKSPACE = 32 * 2**20
-"""What cuBLAS keeps for itself from its first product on: 32 MiB on Hopper, 8 MiB before (CUBLAS_WORKSPACE_CONFIG)."""
+"""What cuBLAS keeps for itself from its first product on: 32 MiB on Hopper, 8 MiB before (CUBLAS_WORKSPACE_CONFIG).
+
+Taken for a card that is not here; on one that is, it is measured.
+"""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def predict(
         shapes: of the batch's int64 tensors, by name; `attention_mask` may be among them.
         device: whose kernels and allocator to account for.
     """
-    block, workspace = (CUDA_BLOCK, CUDA_WORKSPACE) if device == "cuda" else (1, 0)
+    block, workspace = (CUDA_BLOCK, cuda_workspace()) if device == "cuda" else (1, 0)
     place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
     gradients: set[int] = set()
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(block) as live:
@@ -168,6 +172,19 @@ def predict(
     for number, size in live.at_peak(resident).items():
         found[next((kind for kind, numbers in kinds.items() if number in numbers), "activations")] += size
     return MemoryEstimate(**found, workspace=workspace)
+
+
+@functools.cache
+def cuda_workspace() -> int:
+    """Bytes that the GPU's libraries hold once they have multiplied matrices; measured once per process."""
+    if not torch.cuda.is_available():
+        return CUDA_WORKSPACE
+    torch._C._cuda_clearCublasWorkspaces()
+    weight = torch.ones(64, 64, device="cuda")
+    before = torch.cuda.memory_allocated()
+    product = torch.addmm(weight[0], weight, weight)
+    held = torch.cuda.memory_allocated() - before - product.nbytes
+    return int(held)
 
 
 def measure(
@@ -194,6 +211,11 @@ def measure(
         step()
         resident = live.alive  # the optimiser's state, which every later step finds there
     return sum(live.at_peak(resident).values())
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the storages behind them, each once."""
+    return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
 
 
 def supports_bfloat16(device: str) -> bool:

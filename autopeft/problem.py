@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from autopeft.tasks.metrics import scorer
 from autopeft.training import Device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from autopeft.data import StudyData
     from autopeft.model import BaseModel
@@ -173,11 +172,9 @@ def _device(spec: StudySpec) -> Device:
 class AbsentCard(Device):
     """A GPU that is not here: kernels of the CPU stand in for its own, the fused attention for its fused attention."""
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """The context a forward pass runs in."""
-        with torch.autocast("cpu", dtype=self.autocast, enabled=self.autocast is not None):
-            yield
+    def precision(self) -> AbstractContextManager[None]:
+        """The context a forward pass runs in; autocast for "cuda" would do nothing on a machine without it."""
+        return torch.autocast("cpu", dtype=self.autocast, enabled=self.autocast is not None)
 
 
 def _card(spec: StudySpec) -> Device:

@@ -161,7 +161,7 @@ class Clock:
 
     def finish(self, record: TrialRecord) -> None:
         """A trial ended."""
-        if record.seconds:
+        if record.seconds and record.state != "INFEASIBLE":
             self.took.append(record.seconds)
 
     def left(self) -> str:

@@ -115,11 +115,12 @@ class Search:
         refused = 0
         while (done := self._done()) < self.wanted and not self._late():
             self.interrupt.check()
+            asked = time.monotonic()
             number = len(records(self.study))
             self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted)
             trial = self.study.ask()
             candidate = self.problem.space.suggest(trial)
-            record = self._run(trial, candidate, done)
+            record = self._run(trial, candidate, done, asked)
             refused = refused + 1 if record.state == INFEASIBLE else 0
             if refused == MAX_REFUSED_IN_A_ROW:
                 self.progress.say(
@@ -129,15 +130,15 @@ class Search:
                 return
             self._stop_if_failing()
 
-    def _run(self, trial: optuna.Trial, candidate: Candidate, done: int) -> TrialRecord:
-        """One trial, from admission to its record in Optuna and MLflow."""
+    def _run(self, trial: optuna.Trial, candidate: Candidate, done: int, asked: float) -> TrialRecord:
+        """One trial, asked for at that time, from admission to its record in Optuna and MLflow."""
         usage = self.problem.appraiser(candidate)
         for name, violation in self.problem.budget.violations(usage).items():
             trial.set_constraint(name, violation)
         run = self.tracker.trial(trial.number, str(candidate), candidate.flat)
         refusal = self.problem.budget.reason(usage)
         if refusal:
-            outcome = Outcome(INFEASIBLE, refusal)
+            outcome = Outcome(INFEASIBLE, refusal, seconds=time.monotonic() - asked)
         else:
             # A method's own default runs to its end: it is what every other candidate has to beat.
             default = candidate.flat == self.problem.space[candidate.method.name].default().flat

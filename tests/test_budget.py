@@ -1,5 +1,7 @@
 import importlib.util
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -18,9 +20,11 @@ from tests.test_model import METHODS
 from tests.test_registry import FIXTURES
 from tests.tiny_models import tiny_base
 
+TASK = tasks.get("text-classification")
 
-def usage(params=100, size=400, peak=2**20):
-    return Usage(params, params, size, lambda: (Execution(16), MemoryEstimate(peak, 0, 0, 0)))
+
+def usage(params=100, size=400, peak=2**20, least=0):
+    return Usage(params, params, size, least, lambda: (Execution(16), MemoryEstimate(peak, 0, 0, 0)))
 
 
 def bitfit():
@@ -49,6 +53,48 @@ def test_memory_is_predicted_only_where_the_cheaper_limits_hold():
     assert budget.violations(refused) == {"max_saved_size": pytest.approx(1 / 3)}
     assert not refused.memory_known
     assert budget.violations(refused, every=True)["max_gpu_memory"] == 1.0
+
+
+def test_memory_is_not_predicted_where_the_least_of_it_is_too_much():
+    budget, refused = Budget(max_gpu_memory=1000), usage(peak=5000, least=2000)
+    assert budget.violations(refused) == {"max_gpu_memory": 1.0}
+    assert "needs at least 2.0 KiB at its peak" in budget.reason(refused)
+    assert not refused.memory_known
+    assert budget.violations(refused, every=True) == {"max_gpu_memory": 4.0}
+    assert "needs 4.9 KiB at its peak" in budget.reason(refused)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
+    base = tiny_base("bert")
+    space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))
+    for candidate in (space.default(), *space.sample(4, seed=0)):
+        least = appraise(candidate).least_memory
+        found = appraise.predict(candidate, Execution(1))
+        assert found.weights < least <= found.peak
+
+
+def test_candidates_of_one_structure_are_predicted_once(monkeypatch):
+    base, asked = tiny_base("bert"), []
+    space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    predict = appraise.predict
+    monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
+
+    def peak(batch_size=16, **params):
+        default = space.default()
+        hyper = replace(default.hyper, batch_size=batch_size, learning_rate=params.pop("learning_rate", 1e-3))
+        return appraise(replace(default, params={**default.params, **params}, hyper=hyper)).memory.peak
+
+    same = {peak(), peak(lora_alpha=32), peak(use_rslora=True), peak(learning_rate=1e-2)}
+    assert (len(same), len(asked)) == (1, 1)
+    others = [peak(r=9), peak(lora_dropout=0.1), peak(target_modules="all_linear")]
+    assert len(asked) == 4
+    assert min(others) > min(same)
+    assert peak(lora_dropout=0.2) == others[1]
+    peak(batch_size=4)
+    assert len(asked) == 5
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def test_a_card_that_is_not_here_is_planned_for(tiny_study, dtype):
         assert entry.default.memory["workspace"] > 0
 
 
+def test_on_a_card_that_is_not_here_bfloat16_takes_less_than_float32(tiny_study):
+    text, found = tiny_study.read_text(), {}
+    for dtype in ("float32", "auto"):
+        tiny_study.write_text(text)
+        card = problem(tiny_study, card=2**30, model=f'dtype = "{dtype}"')
+        found[dtype] = card.appraiser(card.space["lora"].default()).memory
+    assert found["auto"].weights < found["float32"].weights
+    assert found["auto"].activations < 0.9 * found["float32"].activations
+
+
 def test_a_quantized_base_is_planned_for_without_a_gpu(tiny_study):
     text = tiny_study.read_text()
     dense = planning.plan(problem(tiny_study, card=2**30), samples=1)

@@ -78,7 +78,7 @@ def candidate(method) -> Candidate:
 
 def follow(progress) -> None:
     """A trial that is refused, one that trains two epochs, and the start of a third."""
-    usage = Usage(500, 500, 2000, lambda: (Execution(8), MemoryEstimate(2**20, 0, 0, 0)))
+    usage = Usage(500, 500, 2000, 0, lambda: (Execution(8), MemoryEstimate(2**20, 0, 0, 0)))
     budget = Budget(1000, 4 * 2**20)
     with progress:
         progress.say("a [note]")
@@ -124,6 +124,6 @@ def test_a_first_trial_has_no_time_left_to_tell():
     progress = PlainProgress(Console(file=io.StringIO()))
     progress.clock.start(0, 5)
     assert progress.clock.left() == ""
-    progress.clock.finish(SimpleNamespace(seconds=120.0))
+    progress.clock.finish(SimpleNamespace(seconds=120.0, state="COMPLETE"))
     progress.clock.start(1, 3)
     assert progress.clock.left() == " · about 4 min 00 s left"
