@@ -16,7 +16,8 @@ from autopeft.budget import Budget, Usage
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, ways
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
-from autopeft.training import Device, make_optimizer, training_step
+from autopeft.packing import pack
+from autopeft.training import Batch, Device, make_optimizer, training_step
 from autopeft.weights_file import file_size, saved_tensors
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Appraiser:
         columns: the token columns of a batch.
         limit: bytes a step may take; the fastest way to run a batch within it is chosen.
         quantized: "8bit" or "4bit" where the base model's linear maps are kept so.
+        packed: methods whose folds are packed, each with whether by place; others may be added (then `forget` them).
+        folds: as many as are packed.
     """
 
     def __init__(
@@ -56,10 +59,13 @@ class Appraiser:
         columns: tuple[str, ...],
         limit: int | None = None,
         quantized: str = quantization.NONE,
+        packed: Mapping[str, bool] | None = None,
+        folds: int = 1,
     ) -> None:
         self._base, self._task, self._device, self._columns = base, task, device, columns
         self._rows, self._longest, self._limit = len(lengths), int(lengths.max()), limit
         self._quantized = quantized
+        self._packed_methods, self._folds = {} if packed is None else packed, folds
         self._known: dict[tuple[object, ...], Usage] = {}
         self._fits: dict[tuple[object, ...], tuple[Execution, memory.MemoryEstimate]] = {}
         self._unseen: dict[str, int] = {}
@@ -80,9 +86,9 @@ class Appraiser:
             )
         return self._known[key]
 
-    def batch_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the largest batch of that size."""
-        rows = min(batch_size, self._rows)
+    def batch_shapes(self, batch_size: int, folds: int = 1) -> dict[str, tuple[int, ...]]:
+        """Shapes of the largest batch of that size, or of so many folds' side by side."""
+        rows = min(batch_size, self._rows) * folds
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
 
     @property
@@ -103,8 +109,12 @@ class Appraiser:
         """
         if excess > 0:
             self._unseen[name] = self._unseen.get(name, 0) + excess
-            self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
-            self._fits = {key: fit for key, fit in self._fits.items() if key[0] != name}
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Work out a method's candidates anew when they are next asked for."""
+        self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
+        self._fits = {key: fit for key, fit in self._fits.items() if key[0] != name}
 
     def _least(self, model: nn.Module) -> int:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
@@ -123,6 +133,11 @@ class Appraiser:
     def _fit(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         size = min(candidate.hyper.batch_size, self._rows)
+        if candidate.method.name in self._packed_methods:
+            side_by_side = Execution(size, folds=self._folds)
+            estimate = self.predict(candidate, side_by_side)
+            if self._limit is None or estimate.peak <= self._limit:
+                return side_by_side, estimate
         whole = Execution(size)
         estimate = self.predict(candidate, whole)
         if self._limit is None or estimate.peak <= self._limit or size == 1:
@@ -154,18 +169,23 @@ class Appraiser:
     def predict(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
         """Predicted peak of one step at the longest batch, run that way."""
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
+        sizes = (min(execution.micro_batch, self._rows),) * execution.folds
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
-            optimizer = make_optimizer(module, candidate.hyper)
+            optimizer = make_optimizer(module, candidate.hyper, execution.folds)
             # From the second pass on, the first one's gradients are there; a third would add nothing.
-            return lambda batch: training_step(module, optimizer, [batch] * passes, self._task, self._device)
+            return lambda tensors: training_step(
+                module, optimizer, [Batch(tensors, sizes)] * passes, self._task, self._device
+            )
 
         # Attached once more, so that the table of what is known holds no models.
         model = attach(self._base, candidate.method, candidate.params, meta=True)
         if execution.checkpointing:
             checkpoint_layers(model)
+        if execution.folds > 1:
+            pack(model, execution.folds, sites=self._packed_methods[candidate.method.name])
         train_mode(model)
-        shapes = self.batch_shapes(execution.micro_batch)
+        shapes = self.batch_shapes(execution.micro_batch, execution.folds)
         estimate = memory.predict(model, make_step, shapes, self._device.type)
         estimate = replace(estimate, workspace=estimate.workspace + self._unseen.get(candidate.method.name, 0))
         return self._in_fewer_bits(estimate, shapes) if self._packed else estimate

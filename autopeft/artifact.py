@@ -96,7 +96,7 @@ class Winner:
         encoded = self._task.encode(
             frame[list(self.inputs)].astype(str), self.tokenizer, self.card.labels, self.card.max_length
         )
-        return evaluate(self.module, encoded, np.arange(len(frame)), self._task, self._device)
+        return evaluate(self.module, encoded, [np.arange(len(frame))], self._task, self._device)[0]
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[str]:
         """The most probable label of each row."""

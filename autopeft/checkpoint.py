@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from autopeft.search_space import ParamValue
     from autopeft.training import Learner
+
+
+History = list[tuple[float, float]]
+"""A fold's score and loss at each rung."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,42 @@ class Checkpoint:
                 shutil.rmtree(other, ignore_errors=True)
         return cls(output / "checkpoint" / key)
 
-    def keep(self, fold: int, learner: Learner, history: list[tuple[float, float]]) -> None:
-        """Write where a fold stands: its learner, and its score and loss at each rung so far."""
+    def keep(self, folds: Iterable[int], learner: Learner, histories: Iterable[History]) -> None:
+        """Write where the folds of a learner stand: its state, and the score and loss at each rung so far."""
         from safetensors.torch import save_file
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f"{fold}.draft"
-        save_file(learner.state(), draft, metadata={"history": json.dumps(history)})
-        draft.replace(self.folder / f"{fold}.safetensors")
+        for fold, state, history in zip(folds, learner.states(), histories, strict=True):
+            draft = self.folder / f"{fold}.draft"
+            save_file(state, draft, metadata={"history": json.dumps(history)})
+            draft.replace(self.folder / f"{fold}.safetensors")
 
-    def restore(self, fold: int, learner: Learner) -> list[tuple[float, float]]:
-        """Put a fold back where its file says; returns its history, empty where there is no file."""
+    def restore(self, folds: Iterable[int], learner: Learner) -> list[History]:
+        """Put a learner back where its folds' files say; returns their histories, empty where there are no files."""
         from safetensors import safe_open
 
-        path = self.folder / f"{fold}.safetensors"
-        if not path.is_file():
-            return []
-        with safe_open(path, framework="pt") as file:
-            learner.restore({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping
-            return [(score, loss) for score, loss in json.loads(file.metadata()["history"])]
+        states, histories = [], list[History]()
+        for fold in folds:
+            path = self.folder / f"{fold}.safetensors"
+            if not path.is_file():
+                histories.append([])
+                continue
+            with safe_open(path, framework="pt") as file:
+                states.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping
+                histories.append([(score, loss) for score, loss in json.loads(file.metadata()["history"])])
+        if states:
+            learner.restore(states)
+        return histories
+
+    def even(self, folds: int) -> bool:
+        """Whether all folds stand at the same rung, so that they can go on side by side."""
+        from safetensors import safe_open
+
+        rungs = []
+        for path in self.folder.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                rungs.append(len(json.loads(file.metadata()["history"])))
+        return not rungs or (len(rungs) == folds and len(set(rungs)) == 1)
 
     def remove(self) -> None:
         """Delete it: the trial ended."""

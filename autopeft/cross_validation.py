@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.checkpoint import Checkpoint
+    from autopeft.execution import Execution
     from autopeft.tasks import Encoded, TaskKind
     from autopeft.training import Watch
 
@@ -90,36 +91,44 @@ def cross_validate(
     metric: str,
     device: Device,
     seed: int,
-    micro_batch: int | None = None,
+    execution: Execution | None = None,
     watch: Watch | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[Rung]:
     """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
-    All folds start from the model's current values, or from where `checkpoint` has them; it is given each fold's state
-    at each rung. Rungs that were reached before an interruption are yielded again, at once. A caller that stops
-    iterating prunes the trial.
+    Folds take turns on the model, or advance side by side where `execution` has all of them packed. They start from the
+    model's current values, or from where `checkpoint` has them; it is given each fold's state at each rung. Rungs that
+    were reached before an interruption are yielded again, at once. A caller that stops iterating prunes the trial.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
     """
-    learners = [Learner(model, hyper, len(fold.train), micro_batch, watch) for fold in folds]
-    histories = [checkpoint.restore(i, learner) if checkpoint else [] for i, learner in enumerate(learners)]
+    side_by_side = execution is not None and execution.folds > 1
+    turns = [range(len(folds))] if side_by_side else [range(i, i + 1) for i in range(len(folds))]
+    fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
+    rows = min(most, fewest * hyper.batch_size)  # no fold may have fewer rows than the epoch has batches
+    learners = [Learner(model, hyper, rows, execution, watch) for _ in turns]
+    histories: list[list[tuple[float, float]]] = [[] for _ in folds]
+    for turn, learner in zip(turns, learners, strict=True):
+        if checkpoint:
+            histories[turn.start : turn.stop] = checkpoint.restore(turn, learner)
     for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs)]), 1):
-        for index, (fold, learner, history) in enumerate(zip(folds, learners, histories, strict=True)):
-            if len(history) >= number:
+        for turn, learner in zip(turns, learners, strict=True):
+            if all(len(histories[fold]) >= number for fold in turn):
                 continue
-            epoch_losses = [
-                train_epoch(learner, data, fold.train, task, device, derive_seed(seed, index, epoch), part)
-                for epoch, part in epochs_between(start, end)
-            ]
-            predictions = evaluate(model, data, fold.validation, task, device)
-            history.append((task.score(metric, data.labels[fold.validation], predictions), epoch_losses[-1]))
+            training, held_out = ([getattr(folds[i], part) for i in turn] for part in ("train", "validation"))
+            for epoch, part in epochs_between(start, end):
+                seeds = [derive_seed(seed, fold, epoch) for fold in turn]
+                losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
+            predictions = evaluate(model, data, held_out, task, device)
+            for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
+                histories[fold].append((task.score(metric, data.labels[few], predicted), float(loss)))
             if checkpoint:
-                checkpoint.keep(index, learner, history)
+                checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()
-        scores, losses = zip(*(history[number - 1] for history in histories), strict=True)
-        yield Rung(number, end, scores, float(np.mean(losses)))
+        reached = [history[number - 1] for history in histories]
+        yield Rung(number, end, tuple(score for score, _ in reached), float(np.mean([loss for _, loss in reached])))
 
 
 def derive_seed(*parts: int) -> int:

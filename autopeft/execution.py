@@ -1,6 +1,7 @@
 """How a batch goes through the model: all rows at once, or a few at a time, and with what kept for the backward pass.
 
-The rows of a batch, and so its gradient, are the same in every way. What changes is the peak memory and the time.
+Batches of all folds may also go side by side (`autopeft.packing`). The rows of a batch, and so its gradient, are the
+same in every way. What changes is the peak memory and the time.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ class Execution:
     Attributes:
         micro_batch: rows of one forward and backward pass; gradients of the batch's passes add up.
         checkpointing: keep only the inputs of the transformer layers, and compute the rest again in the backward pass.
+        folds: whose batches go through the model in one pass, whole and without checkpointing where there are several.
     """
 
     micro_batch: int
     checkpointing: bool = False
+    folds: int = 1
 
     def __str__(self) -> str:
+        if self.folds > 1:
+            return f"batches of {self.micro_batch}, {self.folds} folds at a time"
         return f"micro-batches of {self.micro_batch}" + ", checkpointed layers" * self.checkpointing
 
     def cost(self, batch_size: int, length: int, device: str) -> float:
@@ -40,6 +45,8 @@ class Execution:
     @property
     def smaller(self) -> Execution | None:
         """The next way that takes less memory; None where there is none."""
+        if self.folds > 1:
+            return Execution(self.micro_batch)
         if self.micro_batch > 1:
             return Execution(-(-self.micro_batch // 2), self.checkpointing)
         return None if self.checkpointing else Execution(1, checkpointing=True)

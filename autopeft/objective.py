@@ -13,9 +13,11 @@ import torch
 from autopeft import memory
 from autopeft.cross_validation import Rung, cross_validate, rung_ends
 from autopeft.enforcement import MemoryWatch, together
+from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.pace import OverTimeError, TimeWatch
-from autopeft.training import Learner
+from autopeft.packing import pack
+from autopeft.training import Batch, Learner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     from autopeft.candidate import Candidate
     from autopeft.checkpoint import Checkpoint
-    from autopeft.execution import Execution
     from autopeft.problem import Problem
 
 COMPLETE, PRUNED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "INFEASIBLE", "FAIL"
@@ -82,10 +83,12 @@ def run_trial(
     started = time.monotonic()
     rungs: list[Rung] = []
     watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
-    evaluations = len(rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
-    pace = TimeWatch(problem.budget, len(problem.folds), evaluations)
     usage = problem.appraiser(candidate)
     planned = usage.execution
+    if planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds)):
+        planned = Execution(planned.micro_batch)
+    evaluations = len(rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
+    pace = TimeWatch(problem.budget, len(problem.folds) // planned.folds, evaluations / planned.folds)
     state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):
         try:
@@ -132,6 +135,8 @@ def _train(
     model.to(problem.device.type)
     if execution.checkpointing:
         checkpoint_layers(model)
+    if execution.folds > 1:
+        pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     _measure(problem, candidate, execution, model, watch)
     for rung in cross_validate(
         model,
@@ -142,7 +147,7 @@ def _train(
         metric=problem.spec.validation.metric,
         device=problem.device,
         seed=problem.spec.seed,
-        micro_batch=execution.micro_batch,
+        execution=execution,
         watch=together(watch, pace),
         checkpoint=checkpoint,
     ):
@@ -171,9 +176,9 @@ def _measure(
     A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
     """
     longest = problem.train.lengths.argsort()[::-1]
-    batch = problem.train.batch(longest[: execution.micro_batch], problem.device.type)
+    batch = Batch.of(problem.train, [longest[: execution.micro_batch]] * execution.folds, problem.device.type)
     passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, len(longest)) else 1
-    learner = Learner(model, candidate.hyper, len(problem.train))
+    learner = Learner(model, candidate.hyper, len(problem.train), execution)
     initial = [parameter.data for parameter in learner.parameters]
     learner.take_turn()
     train_mode(model)
@@ -182,7 +187,7 @@ def _measure(
             lambda: learner.step([batch] * passes, problem.task, problem.device),
             model,
             problem.device.type,
-            others=batch.values(),
+            others=batch.tensors.values(),
         )
     for parameter, tensor in zip(learner.parameters, initial, strict=True):
         parameter.data = tensor

@@ -37,7 +37,7 @@ class TimeWatch:
 
     Args:
         budget: gives the limit.
-        folds: that advance side by side.
+        turns: learners whose steps add up: one for each fold, or one for all that are packed.
         evaluations: batches of all folds and rungs together that are only evaluated.
         clock: in seconds; the trial begins when the watch is made.
 
@@ -46,11 +46,11 @@ class TimeWatch:
     """
 
     def __init__(
-        self, budget: Budget, folds: int, evaluations: float, clock: Callable[[], float] = time.monotonic
+        self, budget: Budget, turns: int, evaluations: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.budget, self._clock, self._started = budget, clock, clock()
         self.predicted: float | None = None
-        self._folds, self._evaluations = folds, evaluations
+        self._turns, self._evaluations = turns, evaluations
         self._steps, self._to_come, self._timed = 0, 0, 0.0
 
     @contextmanager
@@ -61,7 +61,7 @@ class TimeWatch:
             OverTimeError: the trial would take longer than the limit, or has.
         """
         if self._steps == 0:  # a trial that goes on after an interruption has fewer steps to come
-            self._to_come = self._folds * (learner.steps - learner.done + 1)
+            self._to_come = self._turns * (learner.steps - learner.done + 1)
         self._steps += 1
         timed = SKIPPED_STEPS < self._steps <= SKIPPED_STEPS + TIMED_STEPS
         entered = self._now(timed)

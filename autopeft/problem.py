@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +42,8 @@ A model with 512 learnt positions then has room for the longest prefix, which sh
 class Problem:
     """A study's givens, all of them fixed before the first trial.
 
-    `train` and `test` are encoded once; `refused` holds the methods left out with the reason.
+    `train` and `test` are encoded once; `refused` holds the methods left out with the reason. `packed` holds the
+    methods whose folds train in one pass, each with whether it is mapped by place (`packing.pack`).
     """
 
     spec: StudySpec
@@ -57,6 +58,7 @@ class Problem:
     budget: Budget
     refused: dict[str, str]
     max_length: int
+    packed: dict[str, bool] = field(default_factory=dict)
 
     @functools.cached_property
     def appraiser(self) -> Appraiser:
@@ -69,6 +71,8 @@ class Problem:
             tuple(self.train.columns),
             self.budget.max_gpu_memory,
             self.spec.model.quantization,
+            self.packed,
+            len(self.folds),
         )
 
     @classmethod

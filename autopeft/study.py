@@ -23,6 +23,7 @@ from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
 from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
+from autopeft.packer import Packer
 from autopeft.problem import Problem
 from autopeft.record import INTERRUPTED, RECORD, TrialRecord, ranked, records
 from autopeft.sampling import make_pruner, make_sampler
@@ -103,6 +104,7 @@ class Search:
     ) -> None:
         self.problem, self.study, self.tracker, self.progress = problem, study, tracker, progress
         self.interrupt = interrupt
+        self.packer = Packer(problem, progress.say, study.user_attrs.get("packing"))
         self.wanted = problem.spec.search.trials
         timeout = problem.spec.search.timeout
         self.deadline = time.monotonic() + timeout if timeout else None
@@ -140,6 +142,9 @@ class Search:
         if refusal:
             outcome = Outcome(INFEASIBLE, refusal, seconds=time.monotonic() - asked)
         else:
+            if self.packer.settle(candidate):
+                self.study.set_user_attr("packing", self.packer.settled)
+                usage = self.problem.appraiser(candidate)
             # A method's own default runs to its end: it is what every other candidate has to beat.
             default = candidate.flat == self.problem.space[candidate.method.name].default().flat
             self.progress.started(trial.number, candidate, usage, self.problem.budget, done, self.wanted)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.exceptions import AutopeftError
+from autopeft.execution import Execution
 from autopeft.model import train_mode, trainable
+from autopeft.packing import fold_slices, rows_of
 from autopeft.search_space import Float, Integer, SearchSpace
 
 if TYPE_CHECKING:
@@ -79,17 +81,55 @@ class Watch(Protocol):
         """The context of a step of `learner` whose largest pass has so many tokens."""
 
 
-class Learner:
-    """What one fold owns of a model that all folds share: its trained tensors and its optimiser.
+@dataclass(frozen=True)
+class Batch:
+    """Rows that go through the model in one pass: those of one fold, or those of each fold in turn.
 
-    The folds of a trial take turns on one model. `take_turn` points the model's trainable parameters at this fold's
+    Attributes:
+        tensors: by name, `[folds · room, …]`; a fold with fewer rows than the largest repeats some.
+        sizes: rows of each fold.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, data: Encoded, rows: Sequence[np.ndarray], device: str) -> Batch:
+        """The batch of those rows of each fold."""
+        room = max(map(len, rows))
+        filled = [np.resize(few if len(few) else 0, room) for few in rows]
+        return cls(data.batch(np.concatenate(filled), device), tuple(map(len, rows)))
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What the model takes."""
+        return {name: tensor for name, tensor in self.tensors.items() if name != "labels"}
+
+    @property
+    def tokens(self) -> int:
+        """Padding included."""
+        return self.tensors["attention_mask"].numel()
+
+    def per_fold(self, outputs: Any) -> Iterator[tuple[Any, dict[str, torch.Tensor]]]:
+        """Each fold's outputs and tensors."""
+        if len(self.sizes) == 1:
+            yield outputs, dict(self.tensors)
+            return
+        for part in fold_slices(self.sizes):
+            yield rows_of(outputs, part), {name: tensor[part] for name, tensor in self.tensors.items()}
+
+
+class Learner:
+    """What a fold, or a pack of all folds, owns of a shared model: the trained tensors and the optimiser.
+
+    Folds that are not packed take turns on one model. `take_turn` points its trainable parameters at this fold's
     tensors; `end_turn` moves them and the optimiser's state off a GPU, so that many folds take no more of it than one.
 
     Args:
-        model: with the add-on on.
+        model: with the add-on on; packed if there are several folds.
         hyper: how to train it.
-        rows: of an epoch; they give the schedule its length.
-        micro_batch: rows that go through the model at a time; default: the whole batch.
+        rows: of an epoch, of the largest fold; they give the schedule its length, which all folds share.
+        execution: how a batch is run; default: whole, one fold alone.
         watch: entered around every step with this learner and the tokens of its largest pass; may raise.
     """
 
@@ -98,15 +138,17 @@ class Learner:
         model: nn.Module,
         hyper: Hyperparameters,
         rows: int,
-        micro_batch: int | None = None,
+        execution: Execution | None = None,
         watch: Watch | None = None,
     ) -> None:
         self.model, self.hyper = model, hyper
-        self.micro_batch, self.watch = micro_batch or hyper.batch_size, watch
+        self.execution, self.watch = execution or Execution(hyper.batch_size), watch
+        self.folds = self.execution.folds
         self.parameters = list(trainable(model).values())
         self.tensors = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
-        self.optimizer = make_optimizer(model, hyper)
-        self.steps = hyper.epochs * -(-rows // hyper.batch_size)
+        self.optimizer = make_optimizer(model, hyper, self.folds)
+        self.batches = -(-rows // hyper.batch_size)
+        self.steps = hyper.epochs * self.batches
         self.warmup = round(hyper.warmup_ratio * self.steps)
         self.done = 0
 
@@ -117,18 +159,21 @@ class Learner:
         fall = (self.steps - self.done) / max(1, self.steps - self.warmup)
         return self.hyper.learning_rate * min(rise, fall)
 
-    def split(self, batch: np.ndarray) -> list[np.ndarray]:
-        """A batch's rows, sorted by length, in micro-batches; the longest first, so that memory peaks at once."""
-        if len(batch) <= self.micro_batch:
-            return [batch]
-        return [batch[::-1][start : start + self.micro_batch] for start in range(0, len(batch), self.micro_batch)]
+    def load(self, data: Encoded, rows: Sequence[np.ndarray], device: str) -> list[Batch]:
+        """A batch of each fold's rows, sorted by length; in micro-batches the longest comes first, at memory's peak."""
+        size = self.execution.micro_batch
+        if self.folds > 1 or len(rows[0]) <= size:
+            return [Batch.of(data, rows, device)]
+        longest_first = rows[0][::-1]
+        parts = [longest_first[start : start + size] for start in range(0, len(longest_first), size)]
+        return [Batch.of(data, [part], device) for part in parts]
 
-    def step(self, micro_batches: Sequence[Mapping[str, torch.Tensor]], task: TaskKind, device: Device) -> torch.Tensor:
-        """Train on a batch at the schedule's rate; returns its mean loss."""
+    def step(self, micro_batches: Sequence[Batch], task: TaskKind, device: Device) -> torch.Tensor:
+        """Train on a batch at the schedule's rate; returns its mean loss, `[folds]`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.done += 1
-        tokens = max(batch["attention_mask"].numel() for batch in micro_batches)
+        tokens = max(batch.tokens for batch in micro_batches)
         with self.watch(self, tokens) if self.watch else nullcontext():
             return training_step(self.model, self.optimizer, micro_batches, task, device)
 
@@ -154,33 +199,44 @@ class Learner:
             state[name] = value.to(device)
         self.tensors[index] = self.tensors[index].to(device)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """All that the steps so far have changed, as tensors on the CPU; call it in this learner's turn."""
+    def states(self) -> list[dict[str, torch.Tensor]]:
+        """All that the steps so far have changed, of each fold, as tensors on the CPU; call it in this one's turn."""
         found = {f"tensors.{index}": tensor for index, tensor in enumerate(self.tensors)}
         for index, parameter in enumerate(self.parameters):
             values = self.optimizer.state.get(parameter, {})
             found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         found["done"] = torch.tensor(self.done)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+        found = {name: tensor.detach().cpu() for name, tensor in found.items()}
+        return [
+            {name: (tensor[fold] if self.folds > 1 and tensor.ndim else tensor).contiguous().clone()
+             for name, tensor in found.items()}
+            for fold in range(self.folds)
+        ]  # fmt: skip
 
-    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave."""
-        for name, value in state.items():
+    def restore(self, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Go on from what `states` gave, of as many folds."""
+        for name, first in states[0].items():
             kind, *place = name.split(".")
+            shared = self.folds == 1 or name == "done" or place[-1] == "step"
+            value = first if shared else torch.stack([state[name] for state in states])
             if kind == "tensors":
                 self.tensors[int(place[0])].copy_(value)
             elif kind == "optimizer":
                 parameter = self.parameters[int(place[0])]
                 self.optimizer.state[parameter][place[1]] = value.to(parameter.device)
-        self.done = int(state["done"])
+        self.done = int(states[0]["done"])
 
 
-def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; vectors (biases, norms) are not decayed."""
+def make_optimizer(model: nn.Module, hyper: Hyperparameters, folds: int = 1) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; vectors (biases, norms) are not decayed.
+
+    It works element by element, so a stack of `folds` is trained as each of its slices would be.
+    """
     parameters = list(trainable(model).values())
+    vector = 1 if folds == 1 else 2
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": hyper.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > vector], "weight_decay": hyper.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= vector], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=hyper.learning_rate, fused=True)
 
@@ -188,89 +244,127 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.Adam
 def training_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[Mapping[str, torch.Tensor]],
+    micro_batches: Sequence[Batch],
     task: TaskKind,
     device: Device,
 ) -> torch.Tensor:
-    """Forward, loss, backward; clip, update. Returns the batch's mean loss, detached, without waiting for it.
+    """Forward, loss, backward; clip, update. Returns each fold's mean loss `[folds]`, without waiting for it.
 
     A batch may come in several parts. Each part's loss counts by its share of the batch, so the gradients that add up
-    are those of the whole.
+    are those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each.
     """
-    total = torch.zeros((), device=device.type)
-    weights = [task.weight(batch) for batch in micro_batches]
+    folds = len(micro_batches[0].sizes)
+    total = torch.zeros(folds, device=device.type)
+    weights = [task.weight(batch.tensors) for batch in micro_batches]
     for batch, weight in zip(micro_batches, weights, strict=True):
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with device.kernels():
             with device.precision():
-                outputs = model(**inputs)
-            loss = task.loss(outputs, batch) * (weight / sum(weights))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        total += loss.detach()
-    torch.nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), MAX_GRADIENT_NORM)
+                outputs = model(**batch.inputs)
+            losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)])
+            losses = losses * (weight / sum(weights))
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        total += losses.detach()
+    clip_gradients([p for group in optimizer.param_groups for p in group["params"]], folds)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
 
 
+def clip_gradients(parameters: Sequence[torch.Tensor], folds: int) -> None:
+    """Scale each fold's gradients down to a norm of `MAX_GRADIENT_NORM`, where they have more."""
+    if folds == 1:
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([gradient.reshape(folds, -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    scales = (MAX_GRADIENT_NORM / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scales.view(-1, *[1] * (gradient.ndim - 1)))
+
+
 def train_epoch(
     learner: Learner,
     data: Encoded,
-    rows: np.ndarray,
+    rows: Sequence[np.ndarray],
     task: TaskKind,
     device: Device,
-    seed: int,
+    seeds: Sequence[int],
+    order: int,
     part: tuple[float, float] = (0.0, 1.0),
-) -> float:
-    """One pass over `rows` in bucketed batches, or the part of it between two shares; returns the mean batch loss.
+) -> np.ndarray:
+    """One pass over each fold's `rows` in bucketed batches, or the part of it between two shares.
+
+    Args:
+        learner: with as many folds as there are `rows` and `seeds`.
+        data: the rows' tokens.
+        rows: positions of each fold's rows.
+        task: gives the loss.
+        device: where, and in what precision.
+        seeds: each fold's own: of its batches' rows, and of its dropout.
+        order: seed of the order in which short and long batches come, the same for all folds of an epoch.
+        part: of the epoch.
+
+    Returns:
+        Mean loss of a batch, `[folds]`.
 
     Raises:
-        DivergedError: the loss is no longer finite.
+        DivergedError: a loss is no longer finite.
     """
     learner.take_turn()
     train_mode(learner.model)
-    batches = list(bucketed(data.lengths[rows], learner.hyper.batch_size, seed))
-    first, last = (round(share * len(batches)) for share in part)
-    torch.manual_seed(seed + first)  # dropout; each fold, epoch and part draws its own
-    total = torch.zeros((), device=device.type)
-    for chosen in batches[first:last]:
-        micro_batches = [data.batch(rows[few], device.type) for few in learner.split(chosen)]
-        total += learner.step(micro_batches, task, device)
-    mean = float(total) / max(1, last - first)  # the only wait for the device
-    if not np.isfinite(mean):
+    schedules = [
+        bucketed(data.lengths[few], learner.batches, seed, order) for few, seed in zip(rows, seeds, strict=True)
+    ]
+    first, last = (round(share * learner.batches) for share in part)
+    torch.manual_seed(seeds[0] + first)  # dropout; each fold, epoch and part draws its own
+    total = torch.zeros(len(rows), device=device.type)
+    for chosen in list(zip(*schedules, strict=True))[first:last]:
+        batch = [few[places] for few, places in zip(rows, chosen, strict=True)]
+        total += learner.step(learner.load(data, batch, device.type), task, device)
+    means = total.cpu().numpy() / max(1, last - first)  # the only wait for the device
+    if not np.isfinite(means).all():
         raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")
-    return mean
+    return means
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, data: Encoded, rows: np.ndarray, task: TaskKind, device: Device) -> np.ndarray:
-    """The task's predictions for `rows`, in their order: float32 `[rows, …]`."""
-    model.eval()
-    order = np.argsort(data.lengths[rows], kind="stable")
-    parts = []
-    for start in range(0, len(order), EVALUATION_BATCH_SIZE):
-        batch = data.batch(rows[order[start : start + EVALUATION_BATCH_SIZE]], device.type)
-        batch.pop("labels")
-        with device.kernels(), device.precision():
-            outputs = model(**batch)
-        parts.append(task.predict(outputs))
-    predictions = torch.cat(parts).cpu().numpy()
-    return predictions[np.argsort(order, kind="stable")]
+def evaluate(
+    model: nn.Module, data: Encoded, rows: Sequence[np.ndarray], task: TaskKind, device: Device
+) -> list[np.ndarray]:
+    """The task's predictions for each fold's `rows`, in their order: float32 `[rows, …]` a fold.
 
-
-def bucketed(lengths: np.ndarray, batch_size: int, seed: int, pool: int = 50) -> Iterator[np.ndarray]:
-    """Batches of rows of similar length, in an order drawn from `seed`: less padding, and still a shuffle.
-
-    Rows are shuffled, cut into pools of `pool` batches, sorted by length inside each, cut into batches, and the
-    batches shuffled. Yields int64 `[≤ batch_size]` positions into `lengths`; each position comes once.
+    Several folds need a packed model.
     """
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(lengths))
-    span = batch_size * pool
-    batches = []
-    for start in range(0, len(order), span):
-        members = order[start : start + span]
+    model.eval()
+    orders = [np.argsort(data.lengths[few], kind="stable") for few in rows]
+    size = max(1, EVALUATION_BATCH_SIZE // len(rows)) if device.type == "cpu" else EVALUATION_BATCH_SIZE
+    passes = -(-max(map(len, rows)) // size)
+    parts: list[list[torch.Tensor]] = [[] for _ in rows]
+    for places in zip(*(np.array_split(order, passes) for order in orders), strict=True):
+        batch = Batch.of(data, [few[some] for few, some in zip(rows, places, strict=True)], device.type)
+        with device.kernels(), device.precision():
+            outputs = model(**batch.inputs)
+        for found, (of_fold, _) in zip(parts, batch.per_fold(outputs), strict=True):
+            found.append(task.predict(of_fold))
+    predictions = [torch.cat(found).cpu().numpy() for found in parts]
+    return [found[np.argsort(order, kind="stable")] for found, order in zip(predictions, orders, strict=True)]
+
+
+def bucketed(lengths: np.ndarray, batches: int, seed: int, order: int, pool: int = 50) -> list[np.ndarray]:
+    """Batches of rows of similar length: less padding, and still a shuffle.
+
+    Rows are shuffled by `seed` and dealt into pools of about `pool` batches; each pool is sorted by length and cut into
+    its batches; then the batches are shuffled by `order`. Schedules of as many batches that share `order` have short
+    and long batches at the same places.
+
+    Returns:
+        As many int64 arrays of positions into `lengths`, in size equal or one apart; each position comes once.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(lengths))
+    shares = np.array_split(shuffled, batches)  # of the batches; which rows share a batch is decided below
+    found: list[np.ndarray] = []
+    for start in range(0, batches, pool):
+        members = np.concatenate(shares[start : start + pool])
         members = members[np.argsort(lengths[members], kind="stable")]
-        batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
-    for position in generator.permutation(len(batches)):
-        yield batches[position]
+        found += np.array_split(members, len(shares[start : start + pool]))
+    return [found[position] for position in np.random.default_rng(order).permutation(batches)]

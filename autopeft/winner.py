@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +46,10 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
     if execution.checkpointing:
         checkpoint_layers(model)
-    learner = Learner(model, candidate.hyper, len(problem.train), execution.micro_batch)
+    learner = Learner(model, candidate.hyper, len(problem.train), replace(execution, folds=1))
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
-        train_epoch(learner, problem.train, problem.all_rows, problem.task, problem.device, seed)
+        train_epoch(learner, problem.train, [problem.all_rows], problem.task, problem.device, [seed], seed)
     return model.eval()
 
 

@@ -22,7 +22,7 @@ from autopeft.model import attach, train_mode
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Device, Learner, bucketed, training_step
+from autopeft.training import Batch, Device, Learner, bucketed, training_step
 
 WARM_UP = 2
 
@@ -82,8 +82,8 @@ def main() -> None:
     variants = {name: Variant(problem, arguments.method, without) for name, without in left_out.items()}
     times: dict[str, list[float]] = {name: [] for name in variants}
     batch_size = problem.space[arguments.method].default().hyper.batch_size
-    chosen = list(bucketed(problem.train.lengths, batch_size, seed=0))[: arguments.steps]
-    batches = [problem.train.batch(rows, problem.device.type) for rows in chosen]
+    chosen = bucketed(problem.train.lengths, -(-len(problem.train) // batch_size), seed=0, order=0)
+    batches = [Batch.of(problem.train, [rows], problem.device.type) for rows in chosen[: arguments.steps]]
     for _ in range(arguments.rounds):
         for name, variant in variants.items():
             for _ in range(WARM_UP):  # a turn starts with the caches full of another variant's weights

@@ -41,13 +41,13 @@ def main() -> None:
         if way.checkpointing:
             checkpoint_layers(model)
         train_mode(model)
-        learner = Learner(model, candidate.hyper, len(problem.train), way.micro_batch)
+        learner = Learner(model, candidate.hyper, len(problem.train), way)
         learner.take_turn()
         learners.append(learner)
     times: list[list[float]] = [[] for _ in found]
     for round_ in range(arguments.rounds + 1):
         for learner, taken in zip(learners, times, strict=True):
-            parts = [problem.train.batch(part, device) for part in learner.split(rows[::-1])]
+            parts = learner.load(problem.train, [rows[::-1]], device)
             started = time.perf_counter()
             for _ in range(2):
                 learner.step(parts, problem.task, problem.device)

@@ -27,7 +27,7 @@ from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.locate import locate
 from autopeft.model import BaseModel, attach, train_mode
 from autopeft.registry import discover
-from autopeft.training import Device, make_optimizer, training_step
+from autopeft.training import Batch, Device, make_optimizer, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -128,6 +128,8 @@ def compare(family: Family, device: str) -> Iterator[Row]:
         rows, length = family.batches[generator.integers(len(family.batches))]
         candidate = replace(candidate, hyper=replace(candidate.hyper, batch_size=rows))
         where = Device(device, (None, torch.bfloat16)[number // len(drawn) % 2])
+        if where.autocast and not memory.supports_bfloat16(device):
+            length //= 8  # emulated products would take minutes
         make_step = step_maker(candidate, where)
         batch = padded_batch(rows, length, device)
         started = time.perf_counter()
@@ -163,7 +165,7 @@ def step_maker(candidate: Candidate, device: Device) -> Callable[[nn.Module], St
 
     def make_step(model: nn.Module) -> Step:
         optimizer = make_optimizer(model, candidate.hyper)
-        return lambda batch: training_step(model, optimizer, [batch], TASK, device)
+        return lambda batch: training_step(model, optimizer, [Batch(batch, (len(batch["labels"]),))], TASK, device)
 
     return make_step
 

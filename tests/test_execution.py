@@ -18,7 +18,7 @@ from autopeft.objective import COMPLETE, run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Learner
+from autopeft.training import Batch, Learner
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import FAMILIES
@@ -28,7 +28,7 @@ DATA = rows()
 
 def gradients(model, micro_batch, batch_rows):
     """Of the first step, before clipping."""
-    learner = Learner(model, HYPER, len(DATA), micro_batch)
+    learner = Learner(model, HYPER, len(DATA), Execution(micro_batch))
     learner.take_turn()
     model.eval()  # dropout would differ
     found = {}
@@ -36,8 +36,8 @@ def gradients(model, micro_batch, batch_rows):
         p.register_post_accumulate_grad_hook(lambda p, name=name: found.update({name: p.grad.clone()}))
         for name, p in trainable(model).items()
     ]
-    parts = learner.split(batch_rows)
-    loss = learner.step([DATA.batch(part) for part in parts], TASK, CPU)
+    parts = learner.load(DATA, [batch_rows], "cpu")
+    loss = learner.step(parts, TASK, CPU)
     for hook in hooks:
         hook.remove()
     return len(parts), loss.item(), found
@@ -143,11 +143,11 @@ def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
         if way.checkpointing:
             checkpoint_layers(model)
         train_mode(model)
-        learner = Learner(model, candidate.hyper, 64, way.micro_batch)
+        learner = Learner(model, candidate.hyper, 64, way)
         learner.take_turn()
         shape = appraise.batch_shapes(way.micro_batch)
         batch = {name: torch.ones(size, dtype=torch.int64) for name, size in shape.items()}
-        parts = [batch] * (16 // way.micro_batch)
+        parts = [Batch(batch, (way.micro_batch,))] * (16 // way.micro_batch)
         real = memory.measure(
             lambda parts=parts, learner=learner: learner.step(parts, TASK, CPU), model, others=batch.values()
         )
@@ -172,14 +172,14 @@ def test_the_watch_meters_first_steps_and_every_step_that_sets_a_record():
     peaks = []
     for count in (2, 4, 2, 3, 12):
         watch.peak = 0
-        learner.step([DATA.batch(np.arange(count))], TASK, CPU)
+        learner.step([Batch.of(DATA, [np.arange(count)], "cpu")], TASK, CPU)
         peaks.append(watch.peak)
     assert all(peaks[i] > 0 for i in (0, 1, 2, 4))
     assert peaks[3] == 0, "the fourth step was neither among the first nor a record"
     assert peaks[4] > peaks[1]
     watch.limit = peaks[1]
     with pytest.raises(OverBudgetError):
-        learner.step([DATA.batch(np.arange(40))], TASK, CPU)
+        learner.step([Batch.of(DATA, [np.arange(40)], "cpu")], TASK, CPU)
 
 
 def live_tensors():

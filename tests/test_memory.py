@@ -14,7 +14,7 @@ from autopeft.architecture import describe
 from autopeft.locate import locate
 from autopeft.memory import CUDA_BLOCK, CUDA_WORKSPACE, LiveBytes, measure, predict, tensor_bytes
 from autopeft.model import BaseModel, attach, train_mode, trainable
-from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
+from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
 from tests.test_model import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
 
@@ -23,12 +23,17 @@ HYPER = Hyperparameters(learning_rate=1e-3, epochs=1, batch_size=16, warmup_rati
 PRECISIONS = pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
+def whole(tensors):
+    """A batch of one fold."""
+    return Batch(tensors, (len(tensors["labels"]),))
+
+
 def stepper(autocast=None):
     """Makes the step that a trial trains with."""
 
     def make_step(module):
         optimizer = make_optimizer(module, HYPER)
-        return lambda batch: training_step(module, optimizer, [batch], TASK, Device("cpu", autocast))
+        return lambda batch: training_step(module, optimizer, [whole(batch)], TASK, Device("cpu", autocast))
 
     return make_step
 
@@ -246,7 +251,7 @@ def test_a_step_on_the_gpu_is_predicted():
 
     def make_step(module):
         optimizer = make_optimizer(module, HYPER)
-        return lambda batch: training_step(module, optimizer, [batch], TASK, device)
+        return lambda batch: training_step(module, optimizer, [whole(batch)], TASK, device)
 
     estimate = predict(add_on(base, "lora", meta=True), make_step, shapes(64, 128), "cuda")
     model = add_on(base, "lora").to("cuda")

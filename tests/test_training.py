@@ -39,13 +39,16 @@ def lora(base=None):
 
 def test_bucketed_batches_hold_every_row_once_and_pad_less():
     lengths = np.random.default_rng(0).integers(3, 100, 203)
-    batches = list(bucketed(lengths, 16, seed=1))
+    batches = bucketed(lengths, 13, seed=1, order=5)
     assert sorted(np.concatenate(batches)) == list(range(203))
-    assert all(len(batch) == 16 for batch in batches if len(batch) != 203 % 16)
+    assert {len(batch) for batch in batches} == {15, 16}
     padded = sum(lengths[batch].max() * len(batch) for batch in batches)
     plain = sum(chunk.max() * len(chunk) for chunk in np.array_split(lengths, 13))
     assert padded < 0.7 * plain
-    assert not np.array_equal(batches[0], next(iter(bucketed(lengths, 16, seed=2))))
+    other = bucketed(lengths, 13, seed=2, order=5)
+    assert any(set(one) != set(two) for one, two in zip(batches, other, strict=True))
+    longest = [[lengths[batch].max() for batch in found] for found in (batches, other)]
+    assert np.corrcoef(longest)[0, 1] > 0.95, "schedules of one order have long batches at the same places"
 
 
 def test_a_batch_is_padded_masked_and_labelled():
@@ -61,10 +64,10 @@ def test_a_batch_is_padded_masked_and_labelled():
 def test_training_learns_and_evaluation_keeps_the_order_of_rows():
     data, model = rows(), lora()
     learner = Learner(model, HYPER, len(data))
-    losses = [train_epoch(learner, data, np.arange(len(data)), TASK, CPU, seed) for seed in range(3)]
+    losses = [train_epoch(learner, data, [np.arange(len(data))], TASK, CPU, [seed], seed)[0] for seed in range(3)]
     assert losses[-1] < losses[0]
-    everything = evaluate(model, data, np.arange(len(data)), TASK, CPU)
-    some = evaluate(model, data, np.array([7, 3, 20]), TASK, CPU)
+    everything = evaluate(model, data, [np.arange(len(data))], TASK, CPU)[0]
+    some = evaluate(model, data, [np.array([7, 3, 20])], TASK, CPU)[0]
     assert np.allclose(some, everything[[7, 3, 20]], atol=1e-5)
     assert np.allclose(everything.sum(1), 1, atol=1e-5)
 
@@ -77,11 +80,12 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
     assert list(together) == [0.5, 1, 2, 3] == rung_ends(3)
     for index, fold in enumerate(folds):
         model = lora()
-        learner = Learner(model, HYPER, len(fold.train))
+        learner = Learner(model, HYPER, max(len(one.train) for one in folds))
         for epoch in range(1, HYPER.epochs + 1):
             for part in [(0, 0.5), (0.5, 1)] if epoch == 1 else [(0, 1)]:
-                train_epoch(learner, data, fold.train, TASK, CPU, derive_seed(5, index, epoch), part)
-            predictions = evaluate(model, data, fold.validation, TASK, CPU)
+                seeds, order = [derive_seed(5, index, epoch)], derive_seed(5, epoch)
+                train_epoch(learner, data, [fold.train], TASK, CPU, seeds, order, part)
+            predictions = evaluate(model, data, [fold.validation], TASK, CPU)[0]
             assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
 
 
@@ -106,7 +110,7 @@ def test_the_parts_of_an_epoch_make_up_the_whole_one():
     for parts in ([(0.0, 1.0)], [(0.0, 0.5), (0.5, 1.0)]):
         learner = Learner(lora(), replace(HYPER, batch_size=10), 48)
         for part in parts:
-            train_epoch(learner, recording, everything, TASK, CPU, 3, part)
+            train_epoch(learner, recording, [everything], TASK, CPU, [3], 3, part)
     assert seen[:5] == seen[5:]
     assert sorted(row for batch in seen[:5] for row in batch) == list(range(48))
 
@@ -116,7 +120,7 @@ def test_a_diverging_loss_is_an_error():
     for parameter in trainable(model).values():
         parameter.data.fill_(float("nan"))
     with pytest.raises(DivergedError):
-        train_epoch(Learner(model, HYPER, len(data)), data, np.arange(len(data)), TASK, CPU, 0)
+        train_epoch(Learner(model, HYPER, len(data)), data, [np.arange(len(data))], TASK, CPU, [0], 0)
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero():
@@ -134,7 +138,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
 def test_bfloat16_stays_close_to_float32():
     data = rows()
     model = lora()
-    plain, mixed = (evaluate(model, data, np.arange(48), TASK, Device("cpu", d)) for d in (None, torch.bfloat16))
+    plain, mixed = (evaluate(model, data, [np.arange(48)], TASK, Device("cpu", d))[0] for d in (None, torch.bfloat16))
     assert not np.array_equal(plain, mixed)
     assert np.allclose(plain, mixed, atol=0.05)
 

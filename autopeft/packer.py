@@ -1,0 +1,146 @@
+"""Decide for each method, once in a study, whether its folds are trained one after the other or packed in one pass."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import torch
+
+from autopeft.cross_validation import derive_seed
+from autopeft.model import attach, train_mode, trainable
+from autopeft.packing import pack, packable, seconds_of
+from autopeft.training import Batch, bucketed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+    from autopeft.candidate import Candidate
+    from autopeft.problem import Problem
+
+WORTH_TRYING = 0.2
+"""Share of a pass that must be its start-up cost for packing, which saves that cost alone, to be tried at all."""
+
+WORTH_DOING = 1.2
+"""Speed-up from which folds are packed. Far enough from 1 that the next run of the study decides the same."""
+
+CHECKED_ROWS = (2, 3)
+"""Of the folds by turns, in the comparison of gradients: folds of unequal size must not tell on each other."""
+
+ALONE = "one after the other"
+MODULES, PLACES = "packed", "packed by place"
+
+
+class Packer:
+    """Settles how the folds of each method run, and tells the problem's appraiser.
+
+    Args:
+        problem: the study's.
+        say: told once for a method that cannot be packed.
+        known: what an earlier start of the study settled, method → one of the three ways.
+    """
+
+    def __init__(self, problem: Problem, say: Callable[[str], None], known: Mapping[str, str] | None = None) -> None:
+        self._problem, self._say = problem, say
+        self.settled: dict[str, str] = {}
+        for name, way in (known or {}).items():
+            self._settle(name, way)
+
+    def settle(self, candidate: Candidate) -> bool:
+        """Settle the candidate's method if that is still to do; returns whether something new was settled."""
+        name = candidate.method.name
+        if name in self.settled:
+            return False
+        wanted = self._problem.spec.validation.packing
+        try:
+            way = ALONE if wanted == "off" else self._find(candidate, measured=wanted == "auto")
+        except Exception:  # whatever a method raises here it raises in its trial, which tells it
+            return False
+        if way:
+            self._settle(name, way)
+        return bool(way)
+
+    def _settle(self, name: str, way: str) -> None:
+        self.settled[name] = way
+        if way != ALONE:
+            self._problem.packed[name] = way == PLACES
+            self._problem.appraiser.forget(name)
+
+    def _find(self, candidate: Candidate, *, measured: bool) -> str:
+        """The way for a method; empty where this candidate is too large for a budget to tell by."""
+        problem, name = self._problem, candidate.method.name
+        whole = self._timing(candidate, candidate.hyper.batch_size)
+        if measured and self._seconds(candidate, self._timing(candidate, 1)) < WORTH_TRYING * self._seconds(
+            candidate, whole
+        ):
+            return ALONE
+        sites = packable(
+            lambda: self._model(candidate),
+            lambda model, fold: self._gradients(model, self._rows(fold)),
+            len(problem.folds),
+            problem.device.autocast or torch.float32,
+        )
+        if sites is None:
+            self._say(f"The folds of {name} train one after the other: packed, their gradients would be others.")
+            return ALONE
+        way = PLACES if sites else MODULES
+        if not measured:
+            return way
+        problem.packed[name] = sites
+        problem.appraiser.forget(name)
+        fits = problem.appraiser(candidate).execution.folds > 1
+        del problem.packed[name]
+        problem.appraiser.forget(name)
+        if not fits:
+            return ""
+        together = self._seconds(candidate, self._timing(candidate, candidate.hyper.batch_size, packed=True), sites)
+        alone = len(problem.folds) * self._seconds(candidate, whole)
+        return way if alone > WORTH_DOING * together else ALONE
+
+    def _model(self, candidate: Candidate) -> nn.Module:
+        model = attach(self._problem.base, candidate.method, candidate.params, seed=self._problem.spec.seed)
+        return model.to(self._problem.device.type)
+
+    def _rows(self, fold: int | None) -> Batch:
+        """A few rows of one fold, or of each."""
+        counts = itertools.cycle(CHECKED_ROWS)
+        rows = [one.train[:count] for one, count in zip(self._problem.folds, counts, strict=False)]
+        return Batch.of(self._problem.train, rows if fold is None else [rows[fold]], self._problem.device.type)
+
+    def _gradients(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        """Of what is trained, without dropout."""
+        self._pass(model.eval(), batch)
+        found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
+        model.zero_grad()
+        return found
+
+    def _pass(self, model: nn.Module, batch: Batch) -> None:
+        """Forward and backward."""
+        device, task = self._problem.device, self._problem.task
+        with device.kernels():
+            with device.precision():
+                outputs = model(**batch.inputs)
+            losses = [task.loss(*part) for part in batch.per_fold(outputs)]
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def _timing(self, candidate: Candidate, size: int, *, packed: bool = False) -> Batch:
+        """A batch as training has them, cut to `size` rows a fold."""
+        seed, data = self._problem.spec.seed, self._problem.train
+        rows = []
+        for index, fold in enumerate(self._problem.folds if packed else self._problem.folds[:1]):
+            count = -(-len(fold.train) // candidate.hyper.batch_size)
+            chosen = bucketed(data.lengths[fold.train], count, derive_seed(seed, index), seed)[0]
+            rows.append(fold.train[chosen[:size]])
+        return Batch.of(data, rows, self._problem.device.type)
+
+    def _seconds(self, candidate: Candidate, batch: Batch, sites: bool = False) -> float:
+        """Of a forward and a backward pass in training, once the device is warm."""
+        model = self._model(candidate)
+        if len(batch.sizes) > 1:
+            pack(model, len(batch.sizes), sites=sites)
+        train_mode(model)
+        with torch.random.fork_rng():
+            self._pass(model, batch)
+            return seconds_of(lambda: self._pass(model, batch))

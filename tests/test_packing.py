@@ -1,0 +1,271 @@
+"""Folds in one pass are each what they are alone, for every method; what cannot be packed is found out."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autopeft.admission import Appraiser
+from autopeft.candidate import CandidateSpace
+from autopeft.checkpoint import Checkpoint
+from autopeft.cross_validation import cross_validate, split
+from autopeft.execution import Execution
+from autopeft.memory import measure
+from autopeft.model import attach, train_mode, trainable
+from autopeft.packer import ALONE, MODULES, Packer
+from autopeft.packing import pack, packable
+from autopeft.problem import Problem
+from autopeft.registry import discover
+from autopeft.spec import StudySpec
+from autopeft.training import Batch, Learner, clip_gradients
+from tests.conftest import autopeft_here
+from tests.test_model import METHODS, base_of
+from tests.test_training import CPU, HYPER, TASK, rows
+from tests.tiny_models import FAMILIES
+
+DATA = rows()
+FOLDS = split(DATA.labels, None, 3, seed=0)
+OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
+HARD = {"lora": {"lora_dropout": 0.2}, "adapter": {"placement": "parallel"}, "prefix_tuning": {}}
+"""Params other than the defaults, which are harder to pack."""
+
+
+def add_on(name, family="bert", params=None):
+    base = base_of(family)
+    space = METHODS[name].search_space(base.spec)
+    return attach(base, METHODS[name], {**space.defaults(), **HARD[name], **(params or {})})
+
+
+def gradients(model, fold):
+    """Of three rows of each fold, unequally many, without dropout."""
+    picked = [one.train[: 3 + index] for index, one in enumerate(FOLDS)]
+    batch = Batch.of(DATA, picked if fold is None else [picked[fold]], "cpu")
+    model.zero_grad()
+    with CPU.kernels():
+        losses = [TASK.loss(*part) for part in batch.per_fold(model.eval()(**batch.inputs))]
+    torch.stack(losses).sum().backward()
+    return {name: parameter.grad for name, parameter in trainable(model).items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_methods_gradients_are_those_of_each_fold_alone(name, family):
+    if not METHODS[name].supports(base_of(family).spec):
+        pytest.skip("not supported")
+    packed = pack(add_on(name, family), 3)
+    generator = torch.Generator().manual_seed(1)
+    for stack in trainable(packed).values():
+        stack.data += 0.02 * torch.randn(stack.shape, generator=generator)
+    together = gradients(packed, None)
+    for fold in range(3):
+        model = add_on(name, family)
+        for key, parameter in trainable(model).items():
+            parameter.data = trainable(packed)[key].data[fold].clone()
+        alone = gradients(model, fold)
+        assert alone.keys() == together.keys()
+        assert sum(float(gradient.abs().sum()) for gradient in alone.values()) > 0
+        for key, gradient in alone.items():
+            assert torch.allclose(together[key][fold], gradient, atol=1e-5), key
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_learning_curves_are_those_of_folds_that_take_turns(name):
+    curves = []
+    for execution in (Execution(8), Execution(8, folds=3)):
+        model = without_dropout(add_on(name))
+        if execution.folds > 1:
+            pack(model, 3)
+        found = list(cross_validate(model, DATA, FOLDS, HYPER, **OPTIONS, execution=execution))
+        curves.append(([rung.scores for rung in found], [rung.loss for rung in found]))
+    assert curves[0][0] == curves[1][0]
+    assert curves[0][1] == pytest.approx(curves[1][1], abs=1e-5)
+    assert np.ptp(curves[0][1]) > 1e-4, "training changes something"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_fold_draws_its_own_dropout_from_the_seed(name):
+    model = pack(add_on(name), 2)
+    for stack in trainable(model).values():
+        stack.data += 0.5
+    train_mode(model)
+    batch = Batch.of(DATA, [np.arange(4)] * 2, "cpu")
+
+    def outputs():
+        torch.manual_seed(3)
+        with CPU.kernels():
+            return model(**batch.inputs).logits.detach()
+
+    assert torch.equal(outputs(), outputs())
+    assert not torch.allclose(outputs()[:4], outputs()[4:])
+
+
+def test_each_folds_gradients_are_clipped_by_its_own_norm():
+    parameters = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(2))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([[0.1] * 3, [30.0] * 3]), torch.tensor([0.1, 40.0])
+    clip_gradients(parameters, 2)
+    assert parameters[0].grad[0].tolist() == pytest.approx([0.1] * 3)
+    norms = torch.stack([parameters[0].grad.norm(dim=1), parameters[1].grad]).norm(dim=0)
+    assert norms[1] == pytest.approx(1.0, abs=1e-4)
+
+
+class Sharing(nn.Module):
+    """Reads a tensor that another module owns."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.scale, self.other = base, nn.Parameter(torch.ones(base.out_features)), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.base(x) * self.scale + self.other.weight.mean() * self.other.bias.mean()
+
+
+class Mixing(Sharing):
+    """Lets the rows of a batch see each other."""
+
+    def forward(self, x):
+        return self.base(x) * self.scale * x.abs().sum() + self.other.weight.mean()
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(Sharing, False), (Mixing, None)])
+def test_what_can_be_packed_is_found_out(kind, expected):
+    base = base_of()
+    linear = base.spec.linears[3]
+
+    class Method(type(METHODS["lora"])):
+        def apply(self, model, params, spec):
+            model.set_submodule(linear.name, kind(model.get_submodule(linear.name)))
+            return model
+
+    found = packable(lambda: attach(base, Method(), {}), gradients, 3, torch.float32)
+    assert found is expected
+
+
+def test_modules_that_read_each_other_are_mapped_by_place():
+    from peft import LoraConfig, get_peft_model
+
+    base = base_of()
+
+    class Dora(type(METHODS["lora"])):
+        def apply(self, model, params, spec):
+            names = list(spec.modules("query"))
+            return get_peft_model(model, LoraConfig(r=2, target_modules=names, use_dora=True, task_type="SEQ_CLS"))
+
+    assert packable(lambda: attach(base, Dora(), {}), gradients, 3, torch.float32) is True
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_turns(name):
+    base = base_of()
+    candidate = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default()
+    lengths = np.full(64, 24)
+
+    def appraiser(limit=None):
+        return Appraiser(base, TASK, CPU, lengths, ("input_ids",), limit, packed={name: False}, folds=3)
+
+    usage = appraiser()(candidate)
+    assert usage.execution == Execution(16, folds=3)
+    model = pack(attach(base, candidate.method, candidate.params), 3)
+    train_mode(model)
+    learner = Learner(model, candidate.hyper, 64, usage.execution)
+    learner.take_turn()
+    shapes = appraiser().batch_shapes(16, 3)
+    batch = Batch({key: torch.ones(shape, dtype=torch.int64) for key, shape in shapes.items()}, (16,) * 3)
+    real = measure(lambda: learner.step([batch], TASK, CPU), model, others=batch.tensors.values())
+    assert usage.memory.peak == pytest.approx(real, rel=0.03, abs=2**15)
+    assert appraiser(usage.memory.peak)(candidate).execution.folds == 3
+    smaller = appraiser(usage.memory.peak - 1)(candidate)
+    assert smaller.execution == Execution(16)
+    assert smaller.memory.peak < usage.memory.peak
+
+
+def test_packed_folds_go_on_after_an_interruption_and_as_turns_where_they_stand_apart(tmp_path):
+    execution = Execution(8, folds=3)
+
+    def rungs(checkpoint=None, count=None, how=execution):
+        model = add_on("lora")
+        if how.folds > 1:
+            pack(model, 3)
+        steps = cross_validate(model, DATA, FOLDS, HYPER, **OPTIONS, execution=how, checkpoint=checkpoint)
+        return [(rung.scores, rung.loss) for rung, _ in zip(steps, range(count or 9), strict=False)]
+
+    whole = rungs()
+    checkpoint = Checkpoint(tmp_path / "trial")
+    assert rungs(checkpoint, 2) == whole[:2]
+    assert checkpoint.even(3)
+    assert rungs(checkpoint) == whole
+    checkpoint.remove()
+    rungs(checkpoint, 2)
+    (tmp_path / "trial" / "1.safetensors").unlink()
+    assert not checkpoint.even(3)
+    assert len(rungs(checkpoint, how=Execution(8))) == len(whole)
+
+
+def problem(study, packing):
+    text = study.read_text().replace("folds = 2", f'folds = 2\npacking = "{packing}"')
+    study.write_text(text)
+    return Problem.from_spec(StudySpec.from_file(study), discover())
+
+
+@pytest.mark.parametrize(("packing", "way"), [("on", MODULES), ("off", ALONE)])
+def test_a_study_file_can_settle_it(tiny_study, packing, way):
+    asked = problem(tiny_study, packing)
+    packer = Packer(asked, print)
+    candidate = asked.space["lora"].default()
+    assert packer.settle(candidate)
+    assert not packer.settle(candidate)
+    assert packer.settled == {"lora": way}
+    assert asked.appraiser(candidate).execution.folds == (2 if packing == "on" else 1)
+
+
+def test_by_itself_it_is_settled_by_measuring_and_kept(tiny_study):
+    asked = problem(tiny_study, "auto")
+    packer = Packer(asked, print)
+    candidate = asked.space["adapter"].default()
+    assert packer.settle(candidate)
+    again = Packer(asked, print, packer.settled)
+    assert not again.settle(candidate)
+    assert again.settled == packer.settled
+
+
+def test_a_method_that_cannot_be_packed_is_told_once(tiny_study):
+    asked, told = problem(tiny_study, "on"), []
+    base = asked.space["lora"].default()
+
+    class Mixer(type(METHODS["lora"])):
+        name = "mixer"
+
+        def apply(self, model, params, spec):
+            model.set_submodule(spec.linears[3].name, Mixing(model.get_submodule(spec.linears[3].name)))
+            return model
+
+    packer = Packer(asked, told.append)
+    for _ in range(2):
+        packer.settle(replace(base, method=Mixer(), params={}))
+    assert packer.settled == {"mixer": ALONE}
+    assert len(told) == 1
+    assert "mixer" in told[0]
+
+
+def test_a_study_with_packed_folds(tiny_study):
+    tiny_study.write_text(tiny_study.read_text().replace("folds = 2", 'folds = 2\npacking = "on"'))
+    results = []
+    for _ in range(2):
+        done = autopeft_here("run", tiny_study, "--json", cwd=tiny_study.parent)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(done.stdout))
+    assert results[0]["records"] == results[1]["records"]
+    trained = [record for record in results[0]["records"] if record["state"] in ("COMPLETE", "PRUNED")]
+    assert len(trained) == 4
+    for record in trained:
+        assert "2 folds at a time" in record["execution"]
+        assert record["measured_memory"] <= record["predicted_memory"] * 1.03
