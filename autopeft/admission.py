@@ -18,6 +18,7 @@ from autopeft.execution import Execution, ways
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
 from autopeft.packing import pack
 from autopeft.training import Batch, Device, make_optimizer, training_step
+from autopeft.trunk import cut
 from autopeft.weights_file import file_size, saved_tensors
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from autopeft.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.model import BaseModel
     from autopeft.tasks import TaskKind
+    from autopeft.trunk import Trunk
 
 
 CORNERS_TRIED = 6
@@ -48,6 +50,7 @@ class Appraiser:
         quantized: "8bit" or "4bit" where the base model's linear maps are kept so.
         packed: methods whose folds are packed, each with whether by place; others may be added (then `forget` them).
         folds: as many as are packed.
+        trunk: says at which layer a candidate's training starts; default: at the bottom.
     """
 
     def __init__(
@@ -61,10 +64,12 @@ class Appraiser:
         quantized: str = quantization.NONE,
         packed: Mapping[str, bool] | None = None,
         folds: int = 1,
+        trunk: Trunk | None = None,
     ) -> None:
         self._base, self._task, self._device, self._columns = base, task, device, columns
         self._rows, self._longest, self._limit = len(lengths), int(lengths.max()), limit
         self._quantized = quantized
+        self._trunk = trunk
         self._packed_methods, self._folds = {} if packed is None else packed, folds
         self._known: dict[tuple[object, ...], Usage] = {}
         self._fits: dict[tuple[object, ...], tuple[Execution, memory.MemoryEstimate]] = {}
@@ -180,12 +185,16 @@ class Appraiser:
 
         # Attached once more, so that the table of what is known holds no models.
         model = attach(self._base, candidate.method, candidate.params, meta=True)
+        shapes = self.batch_shapes(execution.micro_batch, execution.folds)
+        level = self._trunk.level(candidate.method.name, model) if self._trunk else 0
+        if self._trunk and level:
+            cut(model, level, self._trunk.extras)
+            shapes["trunk_states"] = (*shapes["attention_mask"], self._base.spec.hidden_size)
         if execution.checkpointing:
             checkpoint_layers(model)
         if execution.folds > 1:
             pack(model, execution.folds, sites=self._packed_methods[candidate.method.name])
         train_mode(model)
-        shapes = self.batch_shapes(execution.micro_batch, execution.folds)
         estimate = memory.predict(model, make_step, shapes, self._device.type)
         estimate = replace(estimate, workspace=estimate.workspace + self._unseen.get(candidate.method.name, 0))
         return self._in_fewer_bits(estimate, shapes) if self._packed else estimate

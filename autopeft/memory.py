@@ -149,7 +149,7 @@ def predict(
     Args:
         module: on the meta device, with gradients required as for training; afterwards its tensors are fake.
         make_step: given the module, makes its optimiser and returns the step, which takes a batch.
-        shapes: of the batch's int64 tensors, by name; `attention_mask` may be among them.
+        shapes: of the batch's tensors, by name: int64, but float32 where there are three dimensions or more.
         device: whose kernels and allocator to account for.
     """
     block, workspace = (CUDA_BLOCK, cuda_workspace()) if device == "cuda" else (1, 0)
@@ -160,7 +160,8 @@ def predict(
         weights = live.alive
         trained: list[Any] = [parameter for parameter in module.parameters() if parameter.requires_grad]
         hooks = [p.register_post_accumulate_grad_hook(lambda p: gradients.add(live.count(p.grad))) for p in trained]
-        batch = {name: torch.zeros(shape, dtype=torch.int64, device=place) for name, shape in shapes.items()}
+        kinds_of = {name: torch.int64 if len(shape) < 3 else torch.float32 for name, shape in shapes.items()}
+        batch = {name: torch.zeros(shape, dtype=kinds_of[name], device=place) for name, shape in shapes.items()}
         step = make_step(module)
         before = live.alive
         step(batch)

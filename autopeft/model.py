@@ -32,7 +32,7 @@ FROZEN = "_autopeft_frozen"
 """Marks the modules of the base model, which a method's own modules then stand beside."""
 
 LAYER = "_autopeft_layer"
-"""Marks its transformer layers."""
+"""Marks its transformer layers; the value is the layer's index, from the bottom."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class BaseModel:
                 if type(module) is nn.Dropout:
                     module.__class__ = Dropout
         twin.config.use_cache = False  # a cache of keys and values serves generation alone
-        for layer in self.spec.layers:
-            setattr(twin.get_submodule(layer), LAYER, True)
+        for index, layer in enumerate(self.spec.layers):
+            setattr(twin.get_submodule(layer), LAYER, index)
         return cast("nn.Module", twin)
 
     def lower(self, dtype: torch.dtype) -> None:

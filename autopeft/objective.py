@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from autopeft.candidate import Candidate
     from autopeft.checkpoint import Checkpoint
     from autopeft.problem import Problem
+    from autopeft.tasks import Encoded
 
 COMPLETE, PRUNED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "INFEASIBLE", "FAIL"
 
@@ -133,14 +134,15 @@ def _train(
     """Put the method on and cross-validate, adding to `rungs`; COMPLETE, or PRUNED with the reason."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
     model.to(problem.device.type)
+    data = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
         checkpoint_layers(model)
     if execution.folds > 1:
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
-    _measure(problem, candidate, execution, model, watch)
+    _measure(problem, data, candidate, execution, model, watch)
     for rung in cross_validate(
         model,
-        problem.train,
+        data,
         problem.folds,
         candidate.hyper,
         task=problem.task,
@@ -169,16 +171,16 @@ def release_memory() -> None:
 
 
 def _measure(
-    problem: Problem, candidate: Candidate, execution: Execution, model: nn.Module, watch: MemoryWatch
+    problem: Problem, data: Encoded, candidate: Candidate, execution: Execution, model: nn.Module, watch: MemoryWatch
 ) -> None:
     """Run one real step at the longest batch, on tensors that are thrown away afterwards; the watch sees its peak.
 
     A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
     """
-    longest = problem.train.lengths.argsort()[::-1]
-    batch = Batch.of(problem.train, [longest[: execution.micro_batch]] * execution.folds, problem.device.type)
+    longest = data.lengths.argsort()[::-1]
+    batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, problem.device.type)
     passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, len(longest)) else 1
-    learner = Learner(model, candidate.hyper, len(problem.train), execution)
+    learner = Learner(model, candidate.hyper, len(data), execution)
     initial = [parameter.data for parameter in learner.parameters]
     learner.take_turn()
     train_mode(model)

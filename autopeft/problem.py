@@ -21,6 +21,7 @@ from autopeft.quantization import NONE
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
 from autopeft.training import Device
+from autopeft.trunk import Trunk
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -73,7 +74,14 @@ class Problem:
             self.spec.model.quantization,
             self.packed,
             len(self.folds),
+            self.trunk,
         )
+
+    @functools.cached_property
+    def trunk(self) -> Trunk:
+        """What the layers below an add-on make of the training rows."""
+        folder = self.spec.output / "trunk"
+        return Trunk(self.base, self.train, self.device, folder, enabled=self.spec.model.trunk_cache)
 
     @classmethod
     def from_spec(cls, spec: StudySpec, registry: Registry, card: int | None = None) -> Problem:

@@ -30,13 +30,15 @@ class ModelSection(Section):
     `name_or_path` is ``package:…``, a local folder or a hub id. `dtype` is the precision of matrix products: "auto"
     takes bfloat16 where the device computes it natively, "bfloat16" insists on that. `quantization` keeps the linear
     maps of the transformer layers in 8 or 4 bits (CUDA only). `max_length` in tokens; default: the model's own limit,
-    at most 448.
+    at most 448. With `trunk_cache` the layers below all that a trial trains run once in a study, without dropout, and
+    their output is kept.
     """
 
     name_or_path: str = Field(min_length=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     quantization: Literal["none", "8bit", "4bit"] = "none"
     max_length: int | None = Field(None, ge=2)
+    trunk_cache: bool = True
     trust_remote_code: bool = False
 
 

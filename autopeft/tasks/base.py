@@ -24,12 +24,15 @@ class Encoded:
         offsets: int64 `[rows + 1]`; row i is `offsets[i]:offsets[i + 1]`.
         labels: what the rows teach, int64 `[rows]`.
         padding: the value that fills each column up to a batch's longest row.
+        states: float32 `[tokens, width]`, one for each token of `input_ids`, where a model starts from them
+            (`autopeft.trunk`); a batch then holds `trunk_states` `[rows, length, width]`.
     """
 
     columns: Mapping[str, np.ndarray]
     offsets: np.ndarray
     labels: np.ndarray
     padding: Mapping[str, int]
+    states: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,13 +48,19 @@ class Encoded:
 
         lengths = self.lengths[rows]
         width = int(lengths.max())
-        arrays = {name: np.full((len(rows), width), self.padding[name], dtype=np.int64) for name in self.columns}
+        arrays: dict[str, np.ndarray] = {
+            name: np.full((len(rows), width), self.padding[name], dtype=np.int64) for name in self.columns
+        }
         mask = np.zeros((len(rows), width), dtype=np.int64)
+        if self.states is not None:
+            arrays["trunk_states"] = np.zeros((len(rows), width, self.states.shape[1]), dtype=np.float32)
         for position, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             start = self.offsets[row]
             mask[position, :length] = 1
             for name, values in self.columns.items():
                 arrays[name][position, :length] = values[start : start + length]
+            if self.states is not None:
+                arrays["trunk_states"][position, :length] = self.states[start : start + length]
         arrays |= {"attention_mask": mask, "labels": self.labels[rows]}
         return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
 

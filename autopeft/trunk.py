@@ -1,0 +1,209 @@
+"""The layers below everything that is trained give each row the same output in every epoch, fold and trial.
+
+So it is computed once in a study and kept; training starts at the lowest layer it can change. Dropout is off in the
+layers so skipped. Whether a method's output stays the same is checked once for each method and level.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from autopeft.model import FROZEN, LAYER
+from autopeft.training import EVALUATION_BATCH_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+
+    from autopeft.method import ModelSpec
+    from autopeft.model import BaseModel
+    from autopeft.tasks import Encoded
+    from autopeft.training import Device
+
+MEMORY_SHARE = 0.1
+"""Of the machine's memory that one level's output may take; a larger one goes to a memory-mapped file."""
+
+CHECKED_ROWS = 4
+CLOSE = {None: 1e-3, torch.bfloat16: 5e-2}
+"""Largest difference of an output, as a share of the largest, that other padding explains in that precision."""
+
+
+def lowest_trained(model: nn.Module, spec: ModelSpec) -> int:
+    """The lowest layer that an add-on touches; 0 where training cannot start above the bottom.
+
+    That is so for several stacks, for a layer that runs many times, and where something besides the layers and the
+    head is trained. With the head alone it is the last layer.
+    """
+    one_stack = len({layer.rpartition(".")[0] for layer in spec.layers}) == 1
+    if not one_stack or spec.num_hidden_layers != len(spec.layers):
+        return 0
+    layers: dict[int, nn.Module] = {getattr(m, LAYER): m for m in model.modules() if hasattr(m, LAYER)}
+    inside = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
+    for name, parameter in model.named_parameters():
+        of_head = any(f".{head}." in f".{name}." for head in spec.head)
+        if parameter.requires_grad and id(parameter) not in inside and not of_head:
+            return 0
+    for index in sorted(layers):
+        modules = list(layers[index].modules())
+        placed = any(not hasattr(module, FROZEN) for module in modules)
+        if placed or any(p.requires_grad for module in modules for p in module.parameters(recurse=False)):
+            return index
+    return len(layers) - 1
+
+
+def cut(model: nn.Module, level: int, extras: int) -> Callable[[], None]:
+    """Let layers below `level` pass their input on, and that layer start from `trunk_states`, an input of the model.
+
+    Args:
+        model: with an add-on on.
+        level: of the lowest layer that runs.
+        extras: what a layer returns behind the states; negative where it returns the states alone.
+
+    Returns:
+        What undoes it.
+    """
+    layers = {getattr(module, LAYER): module for module in model.modules() if hasattr(module, LAYER)}
+    given: list[torch.Tensor] = []
+    whole = model.forward
+
+    def forward(*args: Any, trunk_states: torch.Tensor, **kwargs: Any) -> Any:
+        given[:] = [trunk_states]
+        try:
+            return whole(*args, **kwargs)
+        finally:
+            given.clear()
+
+    def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        states = given[0]
+        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+    def passing(*args: Any, **kwargs: Any) -> Any:
+        states = args[0] if args else kwargs["hidden_states"]
+        return states if extras < 0 else (states, *[None] * extras)
+
+    below = [layers[index] for index in range(level)]
+    for layer in below:
+        layer.forward = passing
+    hook = layers[level].register_forward_pre_hook(start, with_kwargs=True)
+    model.forward = forward
+
+    def undo() -> None:
+        hook.remove()
+        del model.forward
+        for layer in below:
+            del layer.forward
+
+    return undo
+
+
+class Trunk:
+    """The output of the base model's lower layers for the rows of a study.
+
+    Args:
+        base: the model.
+        data: the rows.
+        device: where they are run.
+        folder: of memory-mapped files; made when one is needed.
+        enabled: off, every model starts from the bottom.
+    """
+
+    def __init__(self, base: BaseModel, data: Encoded, device: Device, folder: Path, *, enabled: bool = True) -> None:
+        self._base, self._data, self._device, self._folder = base, data, device, folder
+        self._enabled = enabled
+        self._states: dict[int, np.ndarray] = {}
+        self._exact: dict[tuple[str, int], bool] = {}
+
+    def level(self, name: str, model: nn.Module) -> int:
+        """The layer at which training of that method's model starts; 0 is the bottom, and no cut."""
+        level = lowest_trained(model, self._base.spec) if self._enabled else 0
+        return level if self._exact.get((name, level), True) else 0
+
+    @functools.cached_property
+    def extras(self) -> int:
+        """What a layer returns behind the states; negative where it returns the states alone."""
+        found: list[Any] = []
+        model = self._base.copy().eval()
+        hook = model.get_submodule(self._base.spec.layers[0]).register_forward_hook(
+            lambda module, args, output: found.append(output)
+        )
+        self._run(model, np.arange(1))
+        hook.remove()
+        return len(found[0]) - 1 if isinstance(found[0], tuple) else -1
+
+    def prepare(self, name: str, model: nn.Module) -> Encoded:
+        """Cut a trial's model where it can be, and return the rows to train it on.
+
+        A method whose output the cut would change is found out the first time, and its model left whole.
+        """
+        level = self.level(name, model)
+        if not level:
+            return self._data
+        few = np.arange(min(CHECKED_ROWS, len(self._data)))
+        known = (name, level) in self._exact
+        expected = None if known else self._run(model.eval(), few)
+        data = replace(self._data, states=self._at(level))
+        undo = cut(model, level, self.extras)
+        if expected is not None:
+            found = self._run(model, few, data)
+            error, close = (found - expected).abs().max(), CLOSE[self._device.autocast]
+            self._exact[name, level] = float(error) <= close * float(expected.abs().max())
+        if self._exact[name, level]:
+            return data
+        undo()
+        return self._data
+
+    def _at(self, level: int) -> np.ndarray:
+        """The states that go into a layer, for the tokens of all rows in a line: float32 `[tokens, width]`."""
+        if level not in self._states:
+            model = self._base.copy().eval()
+            found: list[torch.Tensor] = []
+
+            def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                found[:] = [args[0] if args else kwargs["hidden_states"]]
+                raise _ReachedError
+
+            layer = model.get_submodule(self._base.spec.layers[level])
+            layer.register_forward_pre_hook(stop, with_kwargs=True)
+            order = np.argsort(self._data.lengths, kind="stable")
+            states = self._room(level)
+            for start in range(0, len(order), EVALUATION_BATCH_SIZE):
+                rows = order[start : start + EVALUATION_BATCH_SIZE]
+                with suppress(_ReachedError):
+                    self._run(model, rows)
+                for row, row_states in zip(rows, found[0].float().cpu().numpy(), strict=True):
+                    begin, end = self._data.offsets[row : row + 2]
+                    states[begin:end] = row_states[: end - begin]
+            self._states[level] = states
+        return self._states[level]
+
+    def _room(self, level: int) -> np.ndarray:
+        """Memory for one level's states, or a file where that would be much of it."""
+        shape = (int(self._data.offsets[-1]), self._base.spec.hidden_size)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if 4 * shape[0] * shape[1] <= MEMORY_SHARE * memory:
+            return np.empty(shape, np.float32)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return np.lib.format.open_memmap(self._folder / f"{level}.npy", "w+", np.float32, shape)
+
+    @torch.inference_mode()
+    def _run(self, model: nn.Module, rows: np.ndarray, data: Encoded | None = None) -> torch.Tensor:
+        """The first output of the model for those rows, in float32."""
+        batch = (data or self._data).batch(rows, self._device.type)
+        batch.pop("labels")
+        with self._device.kernels(), self._device.precision():
+            outputs = model(**batch)
+        first: torch.Tensor = outputs[0]
+        return first.float()
+
+
+class _ReachedError(Exception):
+    """The layer that was asked for has its input."""
