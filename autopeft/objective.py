@@ -134,7 +134,7 @@ def _train(
     """Put the method on and cross-validate, adding to `rungs`; COMPLETE, or PRUNED with the reason."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
     model.to(problem.device.type)
-    data = problem.trunk.prepare(candidate.method.name, model)
+    data, _ = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
         checkpoint_layers(model)
     if execution.folds > 1:

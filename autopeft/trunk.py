@@ -139,14 +139,17 @@ class Trunk:
         hook.remove()
         return len(found[0]) - 1 if isinstance(found[0], tuple) else -1
 
-    def prepare(self, name: str, model: nn.Module) -> Encoded:
-        """Cut a trial's model where it can be, and return the rows to train it on.
+    def prepare(self, name: str, model: nn.Module) -> tuple[Encoded, Callable[[], None]]:
+        """Cut a trial's model where it can be.
 
         A method whose output the cut would change is found out the first time, and its model left whole.
+
+        Returns:
+            The rows to train it on, and what makes it whole again.
         """
         level = self.level(name, model)
         if not level:
-            return self._data
+            return self._data, lambda: None
         few = np.arange(min(CHECKED_ROWS, len(self._data)))
         known = (name, level) in self._exact
         expected = None if known else self._run(model.eval(), few)
@@ -157,9 +160,9 @@ class Trunk:
             error, close = (found - expected).abs().max(), CLOSE[self._device.autocast]
             self._exact[name, level] = float(error) <= close * float(expected.abs().max())
         if self._exact[name, level]:
-            return data
+            return data, undo
         undo()
-        return self._data
+        return self._data, lambda: None
 
     def _at(self, level: int) -> np.ndarray:
         """The states that go into a layer, for the tokens of all rows in a line: float32 `[tokens, width]`."""

@@ -44,13 +44,14 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     """Train the candidate on every training row."""
     execution = problem.appraiser(candidate).execution
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
-    data = problem.trunk.prepare(candidate.method.name, model)
+    data, make_whole = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
         checkpoint_layers(model)
     learner = Learner(model, candidate.hyper, len(problem.train), replace(execution, folds=1))
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
         train_epoch(learner, data, [problem.all_rows], problem.task, problem.device, [seed], seed)
+    make_whole()
     return model.eval()
 
 

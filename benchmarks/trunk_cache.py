@@ -60,7 +60,7 @@ def main() -> None:
         whole, short = (attach(base, candidate.method, params).to(device.type) for _ in range(2))
         level = trunk.level("adapter", short)
         started = time.perf_counter()
-        kept = trunk.prepare("adapter", short)
+        kept, _ = trunk.prepare("adapter", short)
         filling = time.perf_counter() - started
         sides = {"without": (whole, data), "with": (short, kept)}
         learners = {side: Learner(model, candidate.hyper, len(fold.train)) for side, (model, _) in sides.items()}

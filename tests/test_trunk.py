@@ -62,7 +62,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(family, placement, tmp_
     base = base_of(family)
     whole, short = adapter(base, placement=placement), adapter(base, placement=placement)
     trunk = trunk_of(base, tmp_path)
-    data = trunk.prepare("adapter", short)
+    data, make_whole = trunk.prepare("adapter", short)
     assert trunk.level("adapter", short) == len(base.spec.layers) // 2
     assert data.states.shape == (DATA.offsets[-1], base.spec.hidden_size)
     ran = []
@@ -75,6 +75,8 @@ def test_loss_and_gradients_are_those_of_the_whole_model(family, placement, tmp_
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
         assert torch.allclose(found[1][name], gradient, atol=1e-5), name
+    make_whole()
+    assert gradients(short, DATA)[0] == pytest.approx(gradients(whole, DATA)[0], rel=1e-5)
 
 
 def test_states_are_worked_out_once_for_each_level(tmp_path, monkeypatch):
@@ -83,19 +85,19 @@ def test_states_are_worked_out_once_for_each_level(tmp_path, monkeypatch):
     runs = []
     run = trunk._run
     monkeypatch.setattr(trunk, "_run", lambda *given: runs.append(1) or run(*given))
-    first = trunk.prepare("adapter", adapter(base))
+    first, _ = trunk.prepare("adapter", adapter(base))
     counted = len(runs)
     assert counted > 2
-    second = trunk.prepare("adapter", adapter(base))
+    second, _ = trunk.prepare("adapter", adapter(base))
     assert second.states is first.states
     assert len(runs) == counted
 
 
 def test_large_outputs_go_to_a_file(tmp_path, monkeypatch):
     base = base_of()
-    held = trunk_of(base, tmp_path).prepare("adapter", adapter(base))
+    held = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0]
     monkeypatch.setattr(trunks, "MEMORY_SHARE", 0.0)
-    mapped = trunk_of(base, tmp_path).prepare("adapter", adapter(base))
+    mapped = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0]
     assert isinstance(mapped.states, np.memmap)
     assert (tmp_path / "trunk" / "2.npy").is_file()
     assert np.array_equal(mapped.states, held.states)
@@ -114,21 +116,21 @@ def test_a_method_that_reaches_below_without_showing_it_is_found_out(tmp_path):
     model = sly()
     before = gradients(sly(), DATA)
     assert trunk.level("sly", model) == 2
-    assert trunk.prepare("sly", model) is DATA
+    assert trunk.prepare("sly", model)[0] is DATA
     assert trunk.level("sly", model) == 0
     assert gradients(model, DATA)[0] == before[0]
-    assert trunk.prepare("adapter", adapter(base)).states is not None
+    assert trunk.prepare("adapter", adapter(base))[0].states is not None
 
 
 def test_it_can_be_turned_off(tmp_path):
     base = base_of()
-    assert trunk_of(base, tmp_path, enabled=False).prepare("adapter", adapter(base)) is DATA
+    assert trunk_of(base, tmp_path, enabled=False).prepare("adapter", adapter(base))[0] is DATA
 
 
 def test_bfloat16_states_stay_close(tmp_path):
     base = base_of()
-    plain = trunk_of(base, tmp_path).prepare("adapter", adapter(base)).states
-    mixed = trunk_of(base, tmp_path, device=Device("cpu", torch.bfloat16)).prepare("adapter", adapter(base)).states
+    plain = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0].states
+    mixed = trunk_of(base, tmp_path, device=Device("cpu", torch.bfloat16)).prepare("adapter", adapter(base))[0].states
     assert np.abs(mixed - plain).max() < 0.1 * np.abs(plain).max()
 
 
