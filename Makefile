@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-# Following every line costs a third more time than the tests have.
+# Apart from `make test`: to follow every line takes time of its own.
 coverage: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term
 
