@@ -39,6 +39,7 @@ batch_size = 8
 learning_rate = 0.02
 [validation]
 folds = 2
+packing = "off"
 """
 
 

@@ -211,7 +211,7 @@ def test_packed_folds_go_on_after_an_interruption_and_as_turns_where_they_stand_
 
 
 def problem(study, packing):
-    text = study.read_text().replace("folds = 2", f'folds = 2\npacking = "{packing}"')
+    text = study.read_text().replace('packing = "off"', f'packing = "{packing}"')
     study.write_text(text)
     return Problem.from_spec(StudySpec.from_file(study), discover())
 
@@ -257,7 +257,7 @@ def test_a_method_that_cannot_be_packed_is_told_once(tiny_study):
 
 
 def test_a_study_with_packed_folds(tiny_study):
-    tiny_study.write_text(tiny_study.read_text().replace("folds = 2", 'folds = 2\npacking = "on"'))
+    tiny_study.write_text(tiny_study.read_text().replace('packing = "off"', 'packing = "on"'))
     results = []
     for _ in range(2):
         done = autopeft_here("run", tiny_study, "--json", cwd=tiny_study.parent)
