@@ -5,8 +5,8 @@
 A study's loop without its training: candidates of every method for MiniLM are drawn by the study's sampler, appraised
 and refused as in a study, and scored by a fixed smooth function of their params. The score grows with the size of the
 add-on, so the best candidates lie at the limit and the sampler is drawn over it. Three ways of drawing are compared:
-told the violations (as a study does), not told, and at random. A second part times refused proposals with everything a
-study does for them: sampling, appraising, the SQLite store and MLflow.
+told the violations (as a study does), not told of what was refused, and at random. A second part times refused
+proposals with everything a study does for them: sampling, appraising, the SQLite store and MLflow.
 
 Writes docs/refusals.png, and the table into docs/budgets.md.
 """
@@ -90,8 +90,9 @@ def search(world: World, seed: int, way: str, proposals: int) -> list[bool]:
             for name, violation in violations.items():
                 trial.set_constraint(name, violation)
         refused.append(max(violations.values()) > 0)
-        if refused[-1]:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        if refused[-1]:  # of failed trials the sampler takes no notice
+            states = optuna.trial.TrialState
+            study.tell(trial, state=states.PRUNED if way == "told" else states.FAIL)
         else:
             study.tell(trial, world.score(candidate))
     return refused
