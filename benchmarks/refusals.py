@@ -58,12 +58,15 @@ class World:
         module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
         base = BaseModel(module, None, describe(module, task.kind, task.peft_task_type))
         self.space = CandidateSpace.build(discover().methods.values(), base.spec, {}, ())
-        self.appraise = Appraiser(base, task, Device("cpu", None), np.full(1000, 48), ("input_ids",))
-        drawn = [self.appraise(c) for part in self.space.values() for c in part.sample(60, seed=7)]
+        rows = (base, task, Device("cpu", None), np.full(1000, 48), ("input_ids",))
+        self.appraise = Appraiser(*rows)
+        drawn = [candidate for part in self.space.values() for candidate in part.sample(60, seed=7)]
         if limit == "max_trainable_params":
-            half = statistics.median(usage.trainable_params for usage in drawn)
-        else:
-            half = statistics.median(usage.memory.peak for usage in drawn[::4])
+            half = statistics.median(self.appraise(candidate).trainable_params for candidate in drawn)
+        else:  # what fits in any way is admitted, so half of the space is out only where the smallest way is too much
+            smallest = Appraiser(*rows, limit=1)
+            half = statistics.median(smallest(candidate).memory.peak for candidate in drawn[::6])
+            self.appraise = Appraiser(*rows, limit=int(half))
         self.budget = Budget(**{limit: int(half)})
 
     def score(self, candidate: Candidate) -> float:
