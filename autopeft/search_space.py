@@ -181,7 +181,8 @@ class SearchSpace(Mapping[str, Dimension]):
         """The space a study file asks for.
 
         A single value fixes a dimension; `[low, high]` gives a number a new range; any other list gives the
-        choices. `where` names the table of the file for error messages.
+        choices. `where` names the table of the file for error messages. A dimension whose condition can no longer hold
+        is dropped.
 
         Raises:
             SpecError: an unknown dimension, or a value it cannot take.
@@ -189,12 +190,12 @@ class SearchSpace(Mapping[str, Dimension]):
         for name in overrides:
             if name not in self:
                 raise SpecError(f'"{name}" in {where} is no dimension of this search space: {nearest(name, self)}')
-        return SearchSpace(
-            {
-                name: _narrow(dimension, overrides[name], f"{where}.{name}") if name in overrides else dimension
-                for name, dimension in self.items()
-            }
-        )
+        kept: dict[str, Dimension] = {}
+        for name, dimension in self.items():
+            own = _narrow(dimension, overrides[name], f"{where}.{name}") if name in overrides else dimension
+            if own.when is None or (own.when[0] in kept and own.when[1] in kept[own.when[0]]):
+                kept[name] = own
+        return SearchSpace(kept)
 
 
 def _active(dimension: Dimension, params: Params) -> bool:

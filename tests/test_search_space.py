@@ -36,6 +36,12 @@ def test_defaults_leave_out_inactive_dimensions():
     assert SPACE.holds(SPACE.defaults())
 
 
+def test_fixing_a_dimension_drops_those_that_it_rules_out():
+    assert list(SPACE.narrowed({"projection": False}, "[search] lora")) == ["r", "dropout", "projection"]
+    assert list(SPACE.narrowed({"projection": True}, "[search] lora")) == list(SPACE)
+    assert "width" not in SPACE.narrowed({"projection": False, "width": 64}, "[search] lora")
+
+
 def test_corners_are_the_extremes_each_once():
     corners = list(SPACE.corners())
     assert len(corners) == 2 * 2 * (1 + 2)
