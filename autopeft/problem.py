@@ -20,6 +20,7 @@ from autopeft.memory import supports_bfloat16
 from autopeft.quantization import NONE
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
+from autopeft.token_cache import CachedTokenizer
 from autopeft.training import Device
 from autopeft.trunk import Trunk
 
@@ -123,7 +124,8 @@ class Problem:
             raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
         space = CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS)
         max_length = _max_length(spec, base)
-        train = task.encode(rows.train, base.tokenizer, rows.labels, max_length)
+        tokenizer = CachedTokenizer(base.tokenizer)
+        train = task.encode(rows.train, tokenizer, rows.labels, max_length)
         if device.autocast:
             base.lower(device.autocast)
         if card is None:
@@ -141,7 +143,7 @@ class Problem:
             rows=rows,
             base=base,
             train=train,
-            test=task.encode(rows.test, base.tokenizer, rows.labels, max_length),
+            test=task.encode(rows.test, tokenizer, rows.labels, max_length),
             folds=tuple(split(train.labels, groups, spec.validation.folds, spec.seed)),
             device=device,
             space=space,

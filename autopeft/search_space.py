@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from autopeft.exceptions import SpecError, nearest
 
@@ -53,6 +53,13 @@ class Integer:
         """The two ends of the range."""
         return tuple(dict.fromkeys((self.low, self.low + (self.high - self.low) // self.step * self.step)))
 
+    def nearest(self, value: object) -> int:
+        """The value of this dimension nearest to a number; the default for anything else."""
+        if not _is_number(value):
+            return self.default
+        steps = round((value - self.low) / self.step)
+        return self.low + min(max(steps, 0), (self.high - self.low) // self.step) * self.step
+
     def __str__(self) -> str:
         if self.low == self.high:
             return str(self.low)
@@ -80,6 +87,10 @@ class Float:
         """The two ends of the range."""
         return tuple(dict.fromkeys((self.low, self.high)))
 
+    def nearest(self, value: object) -> float:
+        """The value of this dimension nearest to a number; the default for anything else."""
+        return float(min(max(value, self.low), self.high)) if _is_number(value) else self.default
+
     def __str__(self) -> str:
         if self.low == self.high:
             return f"{self.low:g}"
@@ -106,6 +117,14 @@ class Categorical:
     def extremes(self) -> tuple[ParamValue, ...]:
         """Every choice."""
         return self.choices
+
+    def nearest(self, value: object) -> ParamValue:
+        """The choice that `value` is; of numbers the nearest one; otherwise the default."""
+        same = [choice for choice in self.choices if value == choice and type(value) is type(choice)]
+        numbers = [choice for choice in self.choices if _is_number(choice)]
+        if same or not _is_number(value) or not numbers:
+            return same[0] if same else self.default
+        return min(numbers, key=lambda choice: abs(choice - value))
 
     def __str__(self) -> str:
         return " | ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices)
@@ -146,10 +165,14 @@ class SearchSpace(Mapping[str, Dimension]):
 
     def defaults(self) -> dict[str, ParamValue]:
         """The point every dimension's default describes."""
+        return self.nearest({})
+
+    def nearest(self, values: Mapping[str, object]) -> dict[str, ParamValue]:
+        """The point of this space nearest to `values`: a dimension not among them has its default."""
         params: dict[str, ParamValue] = {}
         for name, dimension in self.items():
             if _active(dimension, params):
-                params[name] = dimension.default
+                params[name] = dimension.nearest(values[name]) if name in values else dimension.default
         return params
 
     def corners(self) -> Iterator[dict[str, ParamValue]]:
@@ -181,7 +204,8 @@ class SearchSpace(Mapping[str, Dimension]):
         """The space a study file asks for.
 
         A single value fixes a dimension; `[low, high]` gives a number a new range; any other list gives the
-        choices. `where` names the table of the file for error messages.
+        choices. `where` names the table of the file for error messages. A dimension whose condition can no longer hold
+        is dropped.
 
         Raises:
             SpecError: an unknown dimension, or a value it cannot take.
@@ -189,12 +213,16 @@ class SearchSpace(Mapping[str, Dimension]):
         for name in overrides:
             if name not in self:
                 raise SpecError(f'"{name}" in {where} is no dimension of this search space: {nearest(name, self)}')
-        return SearchSpace(
-            {
-                name: _narrow(dimension, overrides[name], f"{where}.{name}") if name in overrides else dimension
-                for name, dimension in self.items()
-            }
-        )
+        kept: dict[str, Dimension] = {}
+        for name, dimension in self.items():
+            own = _narrow(dimension, overrides[name], f"{where}.{name}") if name in overrides else dimension
+            if own.when is None or (own.when[0] in kept and own.when[1] in kept[own.when[0]]):
+                kept[name] = own
+        return SearchSpace(kept)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _active(dimension: Dimension, params: Params) -> bool:

@@ -79,12 +79,14 @@ class DataSection(Section):
 class SearchSection(Section):
     """[search]: how long, over which methods, and any dimension fixed, narrowed or widened.
 
-    `methods` defaults to every method found that supports the model and the task. Keys that are not listed here are
-    dimensions; see `autopeft plan` for their names.
+    `methods` defaults to every method found that supports the model and the task. `warm_start` names the output folder
+    of an earlier study, or a saved winner; what won there is tried first. Keys that are not listed here are dimensions;
+    see `autopeft plan` for their names.
     """
 
     methods: list[str] | None = Field(None, min_length=1)
     exclude: list[str] = []
+    warm_start: str | None = Field(None, min_length=1)
     trials: int = Field(20, ge=1)
     timeout: Seconds | None = None
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"

@@ -29,9 +29,12 @@ from autopeft.record import INTERRUPTED, RECORD, TrialRecord, ranked, records
 from autopeft.sampling import make_pruner, make_sampler
 from autopeft.spec import changes
 from autopeft.tracking import Tracker
+from autopeft.warm_start import RESULT, earlier_winner
 from autopeft.winner import TestScores, crown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from autopeft.candidate import Candidate
     from autopeft.cross_validation import Rung
     from autopeft.progress import Progress
@@ -70,8 +73,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     for name, reason in problem.refused.items():
         progress.say(f"{name} is left out: {reason}")
     require_room(problem.space, problem.appraiser, problem.budget)
-    spec.output.mkdir(parents=True, exist_ok=True)
-    study = _open(problem)
+    study = _open(problem, progress.say)
     with Tracker.open(spec.tracking.uri, spec.output, spec.name) as tracker:
         tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
         tracker.log_text(spec.text or json.dumps(spec.to_dict(), indent=2), "study.toml" if spec.text else "study.json")
@@ -92,7 +94,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             tracking_uri=tracker.uri,
         )
         tracker.log_result(_note(result), _test_metrics(result), best.number, spec.output / "winner")
-    (spec.output / "result.json").write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+    (spec.output / RESULT).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     return result
 
 
@@ -197,16 +199,19 @@ class Search:
             )
 
 
-def _open(problem: Problem) -> optuna.Study:
+def _open(problem: Problem, say: Callable[[str], None]) -> optuna.Study:
     """The study's Optuna store, made on the first start and checked against the study file on every later one.
 
     Raises:
-        SpecError: the file changed in a way that would mix two searches.
+        SpecError: the file changed in a way that would mix two searches, or what it is to start from is not there.
     """
     spec = problem.spec
+    store = spec.output / "study.db"
+    first = [] if store.exists() else _first(problem, say)  # may refuse the file, so before anything is written
+    spec.output.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=spec.name,
-        storage=f"sqlite:///{spec.output / 'study.db'}",
+        storage=f"sqlite:///{store}",
         direction="maximize",
         pruner=make_pruner(spec.search.pruner, len(rung_ends(problem.space.max_epochs))),
         load_if_exists=True,
@@ -214,8 +219,8 @@ def _open(problem: Problem) -> optuna.Study:
     now = {**spec.to_dict(), "methods_found": list(problem.space), "data_fingerprint": problem.rows.fingerprint}
     if "given" not in study.user_attrs:
         study.set_user_attr("study_id", uuid.uuid4().hex)
-        for part in problem.space.values():
-            study.enqueue_trial(part.default().flat)
+        for candidate in first or _first(problem, say):
+            study.enqueue_trial(candidate.flat, skip_if_exists=True)
     else:
         changed = [line for key, line in changes(study.user_attrs["given"], now).items() if key not in MAY_CHANGE]
         if changed:
@@ -225,6 +230,16 @@ def _open(problem: Problem) -> optuna.Study:
             )
     study.set_user_attr("given", now)
     return study
+
+
+def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
+    """What the search tries before it draws: what an earlier study found, then every method's default."""
+    defaults = [part.default() for part in problem.space.values()]
+    if problem.spec.search.warm_start is None:
+        return defaults
+    start, note = earlier_winner(problem.spec.search.warm_start, problem.spec.folder, problem.space)
+    say(note)
+    return [start, *defaults]
 
 
 def _recover(study: optuna.Study) -> None:

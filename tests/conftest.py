@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 # Tests run side by side, and the studies they start inherit this: threads that fight over the cores cost each of them
 # several times what a second thread could gain on tiny models.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before anything is imported: no test, nor a process it starts, reads or writes the user's own cache.
+os.environ["AUTOPEFT_CACHE"] = tempfile.mkdtemp(prefix="autopeft-test-cache-")
+atexit.register(shutil.rmtree, os.environ["AUTOPEFT_CACHE"], ignore_errors=True)
 
 WORDS = [f"w{i}" for i in range(59)]
 

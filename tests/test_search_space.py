@@ -36,6 +36,42 @@ def test_defaults_leave_out_inactive_dimensions():
     assert SPACE.holds(SPACE.defaults())
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"r": 8, "dropout": 0.2, "projection": False}, {"r": 8, "dropout": 0.2, "projection": False}),
+        ({"r": 100, "dropout": -1, "projection": False}, {"r": 64, "dropout": 0.0, "projection": False}),
+        ({"r": "8", "dropout": True, "projection": 1}, {"r": 8, "dropout": 0.1, "projection": False}),
+        ({"r": float("nan"), "projection": True}, {"r": 8, "dropout": 0.1, "projection": True, "width": 128}),
+        ({"width": 64, "unknown": 3}, {"r": 8, "dropout": 0.1, "projection": False}),
+    ],
+)
+def test_the_nearest_point_clamps_numbers_and_takes_the_default_otherwise(values, expected):
+    found = SPACE.nearest(values)
+    assert found == expected
+    assert SPACE.holds(found)
+
+
+def test_the_nearest_value_keeps_to_steps_and_choices():
+    assert [Integer(low=16, high=60, step=16, default=16).nearest(n) for n in (0, 23, 25, 99, 40.4)] == [
+        16,
+        16,
+        32,
+        48,
+        48,
+    ]
+    numbers = Categorical(choices=(4, 16, 64), default=4)
+    assert [numbers.nearest(value) for value in (5, 30, 64.0, "64", True)] == [4, 16, 64, 4, 4]
+    assert Categorical(choices=("a", "b"), default="a").nearest("b") == "b"
+    assert Categorical(choices=("a", "b"), default="a").nearest("c") == "a"
+
+
+def test_fixing_a_dimension_drops_those_that_it_rules_out():
+    assert list(SPACE.narrowed({"projection": False}, "[search] lora")) == ["r", "dropout", "projection"]
+    assert list(SPACE.narrowed({"projection": True}, "[search] lora")) == list(SPACE)
+    assert "width" not in SPACE.narrowed({"projection": False, "width": 64}, "[search] lora")
+
+
 def test_corners_are_the_extremes_each_once():
     corners = list(SPACE.corners())
     assert len(corners) == 2 * 2 * (1 + 2)

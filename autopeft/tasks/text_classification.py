@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -41,9 +42,7 @@ class TextClassification(TaskKind):
         index = {label: position for position, label in enumerate(labels)}
         encoded = [index[label] for label in frame["label"]] if "label" in frame else [0] * len(frame)
         return Encoded(
-            columns={
-                name: np.concatenate([np.asarray(row, np.int32) for row in rows]) for name, rows in columns.items()
-            },
+            columns={name: np.fromiter(chain.from_iterable(rows), np.int32) for name, rows in columns.items()},
             offsets=np.cumsum([0, *map(len, columns["input_ids"])]),
             labels=np.asarray(encoded, np.int64),
             padding={name: padding[name] for name in columns},

@@ -1,0 +1,79 @@
+"""Where a search may start: at what won an earlier study, moved to the nearest point of this study's space."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from autopeft.artifact import CARD
+from autopeft.exceptions import SpecError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from autopeft.candidate import Candidate, CandidateSpace
+
+RESULT = "result.json"
+"""What a finished study leaves in its output folder."""
+
+
+def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple[Candidate, str]:
+    """The candidate of `space` nearest to what won an earlier study, and a sentence that says what was changed.
+
+    Numbers outside this study's ranges go to the nearest end; a choice that is not offered, or that the earlier study
+    did not know, becomes the default. A winner's folder alone holds no training hyperparameters: the defaults then.
+
+    Args:
+        reference: the output folder of a finished study, or a saved winner; a relative path starts at `folder`.
+        folder: where the study file is.
+        space: of this study.
+
+    Raises:
+        SpecError: there is no finished study, or its winner's method is not in this study.
+    """
+    source = folder / reference
+    name, values = _winner_of(source)
+    if name not in space:
+        raise SpecError(
+            f"`warm_start` in [search] must name a study won by a method of this one, but {source} was won by "
+            f'"{name}"; {nearest(name, space)} Add it to `methods`, or leave `warm_start` out.'
+        )
+    part = space[name]
+    own, training = part.own.nearest(values), part.training.nearest(values)
+    start = part.candidate(own, training)
+    return start, f"Starting from the winner of {source}: {start}{_changes(values, {**own, **training})}"
+
+
+def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
+    """The winner's method, and every dimension's value by its name."""
+    try:
+        if (source / RESULT).is_file():
+            flat = _read(source / RESULT)["best"]["params"]
+            return flat["method"], {key.partition(".")[2]: flat[key] for key in flat if key != "method"}
+        if (source / CARD).is_file():
+            card = _read(source / CARD)
+            return card["method"], dict(card["params"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SpecError(
+            f"`warm_start` in [search] names {source}, whose result cannot be read ({type(error).__name__}: {error}); "
+            "run that study again, or leave `warm_start` out."
+        ) from None
+    lack = f"holds neither {RESULT} nor {CARD}" if source.is_dir() else "is no folder"
+    raise SpecError(
+        f"`warm_start` in [search] must be the output folder of a finished study, or a saved winner, but {source} "
+        f"{lack}; finish that study, or give the right folder (a relative path starts at the study file's)."
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What is not as it was, as the end of a sentence."""
+    moved = [f"{name} {before[name]} → {now[name]}" for name in now if name in before and before[name] != now[name]]
+    added = [f"{name} {value} (not given there)" for name, value in now.items() if name not in before]
+    dropped = [f"without {name}" for name in before if name not in now]
+    changed = ", ".join((*moved, *added, *dropped))
+    return f". To fit this study: {changed}." if changed else "."
