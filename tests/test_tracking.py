@@ -1,11 +1,9 @@
 import json
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,19 +16,8 @@ from autopeft.tracking.view import COLUMNS, VIEW_TAG
 GIVEN = {"model": "package:some/model", "seed": 0}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory) -> bytes:
-    """A store with its tables: making them takes MLflow seconds, so the tests share one copy."""
-    folder = tmp_path_factory.mktemp("store")
-    Tracker.open(None, folder, "other")
-    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what is still in the log beside the file
-    return (folder / "mlflow.db").read_bytes()
-
-
 @pytest.fixture
-def output(tmp_path, empty_store) -> Path:
-    (tmp_path / "mlflow.db").write_bytes(empty_store)
+def output(tmp_path) -> Path:
     (tmp_path / "winner").mkdir()
     (tmp_path / "winner" / "card.json").write_text('{"method": "lora"}')
     return tmp_path
@@ -231,6 +218,7 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
 
 def test_a_server_that_goes_away_costs_no_trial_and_the_study_goes_on_when_it_is_back(output, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    Tracker.open(None, output, "other")
     with serving(None, output, "study", port=0) as (address, _):
         uri = address.split("/#")[0]
         tracker = begin(output, uri=uri)

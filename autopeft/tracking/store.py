@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from autopeft.exceptions import UserInputError
+from autopeft.tracking.tables import lay
 from autopeft.tracking.view import VIEW_TAG, ranking_view
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def connect(uri: str | None, output: Path, name: str) -> tuple[MlflowClient, str
     artifacts = None if is_server(target) else (output / "artifacts").absolute().as_uri()
     try:
         if not uri:
+            lay(output / "mlflow.db")
             _use_write_ahead_log(output / "mlflow.db")
         client = MlflowClient(target)
         experiment = client.get_experiment_by_name(name)

@@ -1,0 +1,40 @@
+"""MLflow's tables, made once: it fills an empty database by going through every change its tables have ever seen.
+
+That takes longer than all else a start does to a new study's folder (`benchmarks/startup.py`), and always ends alike.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from autopeft import disk_cache
+
+
+def lay(path: Path) -> None:
+    """Put a SQLite database with MLflow's empty tables at `path`, unless there is a file; MLflow fills what is not."""
+    if path.exists():
+        return
+    name = disk_cache.key("mlflow tables", *(version(package) for package in ("mlflow", "alembic", "sqlalchemy")))
+    # A shortcut alone: without it MLflow makes the tables in the store itself, and says what is wrong if it cannot.
+    with suppress(Exception):
+        content = disk_cache.read(name)
+        if content is None:
+            content = _make()
+            disk_cache.keep(name, content)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
+            draft = Path(folder) / path.name
+            draft.write_bytes(content)
+            os.link(draft, path)  # whole or not at all, and never in the place of a store begun meanwhile
+
+
+def _make() -> bytes:
+    """The database that `mlflow db upgrade` makes of nothing."""
+    from mlflow.db import upgrade
+
+    with tempfile.TemporaryDirectory() as folder:
+        upgrade.callback(f"sqlite:///{folder}/mlflow.db")
+        return (Path(folder) / "mlflow.db").read_bytes()
