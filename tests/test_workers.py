@@ -16,6 +16,7 @@ from tests.test_registry import install, write_plugin
 from tests.test_study import edit, run_study, store
 
 TWO = ("trials = 4", "trials = 4\nworkers = 2")
+LONGER = (("trials = 4", 'methods = ["lora"]\ntrials = 4\nworkers = 2'), ("epochs = 4", "epochs = 8"))
 COUNTED = ("COMPLETE", "PRUNED", "FAIL")
 
 
@@ -92,11 +93,11 @@ def test_two_workers_run_every_trial_once_and_the_winner_is_scored(tiny_study):
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_runs_again(tiny_study):
-    edit(tiny_study, TWO, ("epochs = 4", "epochs = 12"))
+    edit(tiny_study, *LONGER)
     process = begin(tiny_study)
     wait_for(process, "[2/4]")  # both of them train
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "A worker process was killed by signal 9" in said
     assert "INTERRUPTED" in said
@@ -108,7 +109,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_runs_again(tiny_study
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_study, how):
-    edit(tiny_study, TWO, ("epochs = 4", "epochs = 12"))
+    edit(tiny_study, *LONGER)
     process = begin(tiny_study)
     wait_for(process, "[3/4]")
     workers = children(process.pid)
@@ -150,7 +151,7 @@ def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
     edit(tiny_study, ("trials = 4", 'methods = ["failing"]\ntrials = 9\nworkers = 2'))
     process = begin(tiny_study, PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "the last 3 trials all failed for the same reason" in said
     assert "Traceback" not in said
