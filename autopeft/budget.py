@@ -34,6 +34,10 @@ class Usage:
     least_memory: int
     fit_memory: Callable[[], tuple[Execution, MemoryEstimate]]
 
+    def __getstate__(self) -> dict[str, object]:
+        """For another process: with what is known, without the means to work out what is not."""
+        return {**vars(self), "fit_memory": None}
+
     @functools.cached_property
     def _fit(self) -> tuple[Execution, MemoryEstimate]:
         return self.fit_memory()
@@ -56,12 +60,16 @@ class Usage:
 
 @dataclass(frozen=True)
 class Budget:
-    """Hard limits; None is no limit. Parameters are counted, memory and saved size are in bytes."""
+    """Hard limits; None is no limit. Parameters are counted, memory and saved size are in bytes.
+
+    `max_gpu_memory` is what one trial may take: of the study's limit, the share of one of so many `workers`.
+    """
 
     max_trainable_params: int | None = None
     max_gpu_memory: int | None = None
     max_saved_size: int | None = None
     max_trial_seconds: float | None = None
+    workers: int = 1
 
     def violations(self, usage: Usage, *, every: bool = False) -> dict[str, float]:
         """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 where it holds.
@@ -122,7 +130,10 @@ class Budget:
 
     def named(self, limit: str) -> str:
         """A limit as a person reads it, such as "max_gpu_memory = 2.0 GiB"."""
-        return f"{limit} = {LIMITS[limit](getattr(self, limit))}"
+        value, write = getattr(self, limit), LIMITS[limit]
+        if limit == "max_gpu_memory" and self.workers > 1:
+            return f"{limit} = {write(value)} ({write(value * self.workers)} shared by {self.workers} workers)"
+        return f"{limit} = {write(value)}"
 
 
 LIMITS: dict[str, Callable[[float], str]] = {

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 History = list[tuple[float, float]]
 """A fold's score and loss at each rung."""
 
+FOLDER = "checkpoint"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -32,12 +34,18 @@ class Checkpoint:
 
     @classmethod
     def of(cls, output: Path, params: Mapping[str, ParamValue]) -> Checkpoint:
-        """The checkpoint of the trial with these params; what another trial left in `output` is removed."""
-        key = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
-        for other in (output / "checkpoint").glob("*"):
-            if other.name != key:
-                shutil.rmtree(other, ignore_errors=True)
-        return cls(output / "checkpoint" / key)
+        """The checkpoint of the trial with these params."""
+        return cls(output / FOLDER / _key(params))
+
+    @staticmethod
+    def clear(output: Path, waiting: Iterable[Mapping[str, ParamValue]] = ()) -> None:
+        """Remove what trials left in `output` but those with the params that are waiting; for when none runs."""
+        kept = {_key(params) for params in waiting}
+        for folder in (output / FOLDER).glob("*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # one waits, or there never was any
+            (output / FOLDER).rmdir()
 
     def keep(self, folds: Iterable[int], learner: Learner, histories: Iterable[History]) -> None:
         """Write where the folds of a learner stand: its state, and the score and loss at each rung so far."""
@@ -79,5 +87,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete it: the trial ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # another trial's may be there, or none ever was
-            self.folder.parent.rmdir()
+
+
+def _key(params: Mapping[str, ParamValue]) -> str:
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,7 @@
-"""Ctrl-C that cannot get lost: Python drops an interrupt that arrives inside a weak reference's callback."""
+"""Ctrl-C that cannot get lost, and SIGTERM the same.
+
+Python drops an interrupt that arrives inside a weak reference's callback.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,26 @@ if TYPE_CHECKING:
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt on Ctrl-C as usual, and again at the next `check` if something swallowed it."""
+    """Raises KeyboardInterrupt on Ctrl-C and SIGTERM, and again at the next `check` if something swallowed it."""
 
     def __init__(self) -> None:
         self._pressed = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        handler = signal.getsignal(signal.SIGINT)
         # Only the main thread may set handlers, and one that the caller chose, to ignore it or otherwise, stays.
-        if threading.current_thread() is threading.main_thread() and handler is signal.default_int_handler:
-            self._before = signal.signal(signal.SIGINT, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+                if signal.getsignal(number) is usual:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        """Raise KeyboardInterrupt if a signal came."""
         if self._pressed:
             raise KeyboardInterrupt
 

@@ -45,8 +45,13 @@ class Packer:
     def __init__(self, problem: Problem, say: Callable[[str], None], known: Mapping[str, str] | None = None) -> None:
         self._problem, self._say = problem, say
         self.settled: dict[str, str] = {}
-        for name, way in (known or {}).items():
-            self._settle(name, way)
+        self.adopt(known or {})
+
+    def adopt(self, known: Mapping[str, str]) -> None:
+        """Take over what was settled elsewhere, for methods that are still to be settled here."""
+        for name, way in known.items():
+            if name not in self.settled:
+                self._settle(name, way)
 
     def settle(self, candidate: Candidate) -> bool:
         """Settle the candidate's method if that is still to do; returns whether something new was settled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,14 @@ LONGEST_INPUT = 448
 A model with 512 learnt positions then has room for the longest prefix, which shifts the input's positions.
 """
 
+CORES_PER_WORKER = 2
+
 
 @dataclass(frozen=True)
 class Problem:
     """A study's givens, all of them fixed before the first trial.
+
+    `workers` share its memory budget, of which `budget` holds one share; `blocked` plugins were left out.
 
     `train` and `test` are encoded once; `refused` holds the methods left out with the reason. `packed` holds the
     methods whose folds train in one pass, each with whether it is mapped by place (`packing.pack`).
@@ -60,6 +65,8 @@ class Problem:
     budget: Budget
     refused: dict[str, str]
     max_length: int
+    workers: int = 1
+    blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
 
     @functools.cached_property
@@ -82,7 +89,8 @@ class Problem:
     def trunk(self) -> Trunk:
         """What the layers below an add-on make of the training rows."""
         folder = self.spec.output / "trunk"
-        return Trunk(self.base, self.train, self.device, folder, enabled=self.spec.model.trunk_cache)
+        enabled = self.spec.model.trunk_cache
+        return Trunk(self.base, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
 
     @classmethod
     def from_spec(cls, spec: StudySpec, registry: Registry, card: int | None = None) -> Problem:
@@ -131,11 +139,14 @@ class Problem:
         if card is None:
             base.module.to(device.type)
         groups = rows.train["group"].tolist() if "group" in rows.train else None
+        workers = _workers(spec, device)
+        memory = card or spec.budget.max_gpu_memory
         budget = Budget(
             max_trainable_params=spec.budget.max_trainable_params_of(base.spec.num_parameters),
-            max_gpu_memory=card or spec.budget.max_gpu_memory,
+            max_gpu_memory=max(1, memory // workers) if memory else None,
             max_saved_size=spec.budget.max_saved_size,
             max_trial_seconds=spec.budget.max_trial_seconds,
+            workers=workers,
         )
         return cls(
             spec=spec,
@@ -150,6 +161,8 @@ class Problem:
             budget=budget,
             refused=refused,
             max_length=max_length,
+            workers=workers,
+            blocked=registry.blocked,
         )
 
     @property
@@ -163,6 +176,15 @@ def _wanted(spec: StudySpec, registry: Registry) -> list[str]:
     if not names:
         raise MethodError("a search needs at least one method, but no plugin provides any; see `autopeft methods`.")
     return sorted(set(names))
+
+
+def _workers(spec: StudySpec, device: Device) -> int:
+    """Trials that run side by side; never more than there are to be."""
+    wanted = spec.search.workers
+    if not isinstance(wanted, int):  # "auto"
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wanted = max(1, cores // CORES_PER_WORKER) if device.type == "cpu" else 1
+    return min(wanted, spec.search.trials)
 
 
 def _max_length(spec: StudySpec, base: BaseModel) -> int:

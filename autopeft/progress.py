@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from autopeft.record import TrialRecord
 
 SHOWN_TRIALS = 12
-STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "INFEASIBLE": "dim", "FAIL": "red"}
+STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "INFEASIBLE": "dim", "FAIL": "red", "INTERRUPTED": "yellow"}
 
 
 class Progress(Protocol):
-    """Told what happens as it happens. Used as a context manager around the search."""
+    """Told what happens as it happens, to one trial or to several at a time. Used as a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -38,7 +38,7 @@ class Progress(Protocol):
         """Something worth a sentence."""
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
-        """A trial was admitted and starts; `done` of `wanted` have ended before it."""
+        """A trial was admitted and starts; `done` of `wanted` have ended or started before it."""
 
     def rung(self, number: int, rung: Rung) -> None:
         """All folds of the trial reached a rung."""
@@ -66,7 +66,7 @@ class PlainProgress:
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Print where the study stands and what starts."""
-        self.clock.start(done, wanted)
+        self.clock.start(number, done, wanted)
         self.say(
             f"[{done + 1}/{wanted}] trial {number}: {candidate} ({_needs(candidate, usage, budget)}){self.clock.left()}"
         )
@@ -74,7 +74,8 @@ class PlainProgress:
     def rung(self, number: int, rung: Rung) -> None:
         """Print the folds' scores."""
         folds = " ".join(f"{score:.4f}" for score in rung.scores)
-        self.say(f"    epoch {rung.epoch:g}: mean {rung.mean:.4f}  folds {folds}")
+        which = f"trial {number}, " if len(self.clock.running) > 1 else ""
+        self.say(f"    {which}epoch {rung.epoch:g}: mean {rung.mean:.4f}  folds {folds}")
 
     def finished(self, record: TrialRecord) -> None:
         """Print how the trial ended."""
@@ -93,8 +94,7 @@ class LiveProgress:
         self.rows: deque[TrialRecord] = deque(maxlen=SHOWN_TRIALS)
         self.refused = 0
         self.best: TrialRecord | None = None
-        self.current = ""
-        self.folds = ""
+        self.current: dict[int, tuple[str, str]] = {}
         self.live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -109,18 +109,20 @@ class LiveProgress:
         self.console.print(text, highlight=False, markup=False)
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
-        """Show the running trial."""
-        self.clock.start(done, wanted)
-        self.current = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(candidate, usage, budget)}"
-        self.folds = "first rung"
+        """Show the trial below the table while it runs."""
+        self.clock.start(number, done, wanted)
+        title = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(candidate, usage, budget)}"
+        self.current[number] = title, "first rung"
 
     def rung(self, number: int, rung: Rung) -> None:
         """Show the folds' scores."""
-        self.folds = f"epoch {rung.epoch:g}: mean {rung.mean:.4f}, folds {' '.join(f'{s:.4f}' for s in rung.scores)}"
+        folds = " ".join(f"{score:.4f}" for score in rung.scores)
+        self.current[number] = self.current[number][0], f"epoch {rung.epoch:g}: mean {rung.mean:.4f}, folds {folds}"
 
     def finished(self, record: TrialRecord) -> None:
         """Add the trial to the table; refused proposals are only counted."""
         self.clock.finish(record)
+        self.current.pop(record.number, None)
         if record.state == "INFEASIBLE":
             self.refused += 1
             return
@@ -143,32 +145,43 @@ class LiveProgress:
             )
         best = f"best so far: {self.best.score:.4f}, trial {self.best.number} {self.best.name}" if self.best else ""
         refused = f"{self.refused} proposals over the budget" if self.refused else ""
-        footer = "\n".join(filter(None, (self.current, self.folds + self.clock.left(), best, refused)))
+        running = [line for lines in self.current.values() for line in lines]
+        left = self.clock.left().removeprefix(" · ")
+        footer = "\n".join(filter(None, (*running, left, best, refused)))
         return Group(table, Text(footer, style="bold"))
 
 
 class Clock:
-    """Time left, from how long trials have taken so far."""
+    """Time left, from how long trials have taken so far, and how many ran at a time.
+
+    Attributes:
+        running: numbers of the trials that run.
+    """
 
     def __init__(self) -> None:
         self.took: list[float] = []
+        self.running: set[int] = set()
+        self.side_by_side = 1
         self.done = self.wanted = 0
         self.since = time.monotonic()
 
-    def start(self, done: int, wanted: int) -> None:
+    def start(self, number: int, done: int, wanted: int) -> None:
         """A trial starts."""
         self.done, self.wanted, self.since = done, wanted, time.monotonic()
+        self.running.add(number)
+        self.side_by_side = max(self.side_by_side, len(self.running))
 
     def finish(self, record: TrialRecord) -> None:
         """A trial ended."""
-        if record.seconds and record.state != "INFEASIBLE":
+        self.running.discard(record.number)
+        if record.seconds and record.state not in ("INFEASIBLE", "INTERRUPTED"):
             self.took.append(record.seconds)
 
     def left(self) -> str:
         """About how long the trials to come will take; empty before the first has ended."""
         if not self.took:
             return ""
-        mean = sum(self.took) / len(self.took)
+        mean = sum(self.took) / len(self.took) / self.side_by_side
         seconds = max(0.0, mean * (self.wanted - self.done) - (time.monotonic() - self.since))
         minutes, seconds = divmod(round(seconds), 60)
         return f" · about {minutes} min {seconds:02d} s left"

@@ -74,6 +74,21 @@ class TrialRecord:
         """Whether it trained to its end, and so may win."""
         return self.state == COMPLETE
 
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Columns of the MLflow runs table; `score` for complete trials alone, so that sorting by it is fair."""
+        return {
+            "score": self.score if self.complete else None,
+            "score_when_stopped": None if self.complete else self.score,
+            "trainable_params": self.trainable_params,
+            "saved_params": self.saved_params,
+            "saved_bytes": self.saved_bytes,
+            "predicted_memory": self.predicted_memory,
+            "measured_memory": self.measured_memory,
+            "epochs_trained": self.epochs_trained,
+            "seconds": self.seconds,
+        }
+
 
 def records(study: optuna.Study) -> list[TrialRecord]:
     """Every trial that ended, in order; those interrupted are left out, since they run again."""

@@ -41,11 +41,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Registry:
-    """The methods found, by name in alphabetical order, and the plugins that failed."""
+    """The methods found, by name in alphabetical order, the plugins that failed, and those told to leave out."""
 
     methods: dict[str, PeftMethod] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    blocked: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> PeftMethod:
         if name not in self.methods:
@@ -89,7 +90,12 @@ def discover(block: Collection[str] = ()) -> Registry:
         except (Exception, SystemExit) as error:
             faults.append(Fault(origin, f"{type(error).__name__}: {error}"))
     ordered = sorted(methods)
-    return Registry({n: methods[n][0] for n in ordered}, {n: methods[n][1] for n in ordered}, tuple(faults))
+    return Registry(
+        {name: methods[name][0] for name in ordered},
+        {name: methods[name][1] for name in ordered},
+        tuple(faults),
+        tuple(block),
+    )
 
 
 def _origins(block: Collection[str]) -> list[Origin]:

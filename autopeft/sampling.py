@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line per trial would say less than ours
 
 
-def make_sampler(seed: int, number: int, trials: int) -> BaseSampler:
+def make_sampler(seed: int, number: int, trials: int, *, side_by_side: bool = False) -> BaseSampler:
     """TPE for trial `number`: multivariate, and grouped so that each method's dimensions are modelled together.
 
     Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
-    what an uninterrupted one would have drawn.
+    what an uninterrupted one would have drawn. With trials `side_by_side`, those that run count as bad ones, so that
+    the same point is not drawn twice; what is drawn then depends on which trials have ended by then.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -29,6 +30,7 @@ def make_sampler(seed: int, number: int, trials: int) -> BaseSampler:
             group=True,
             seed=derive_seed(seed, number),
             n_startup_trials=min(10, max(4, trials // 3)),
+            constant_liar=side_by_side,
         )
 
 

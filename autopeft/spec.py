@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from autopeft.exceptions import SpecError, nearest
-from autopeft.units import parse_bytes, parse_count, parse_seconds
+from autopeft.units import parse_bytes, parse_count, parse_seconds, parse_workers
 
 Share = Annotated[int | float, BeforeValidator(parse_count), Field(gt=0)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Workers = Annotated[int | str, BeforeValidator(parse_workers)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
 
 
@@ -80,8 +81,11 @@ class SearchSection(Section):
     """[search]: how long, over which methods, and any dimension fixed, narrowed or widened.
 
     `methods` defaults to every method found that supports the model and the task. `warm_start` names the output folder
-    of an earlier study, or a saved winner; what won there is tried first. Keys that are not listed here are dimensions;
-    see `autopeft plan` for their names.
+    of an earlier study, or a saved winner; what won there is tried first. `workers` trials run side by side, in a
+    process each, with an equal share of `max_gpu_memory` and of the CPU's threads each. "auto" is one for every two
+    cores on a CPU, and one on a GPU, where a single trial can fill the card. With more than one, which trials have
+    ended when another is drawn is a matter of timing, so two runs of the same study differ. Keys that are not listed
+    here are dimensions; see `autopeft plan` for their names.
     """
 
     methods: list[str] | None = Field(None, min_length=1)
@@ -89,6 +93,7 @@ class SearchSection(Section):
     warm_start: str | None = Field(None, min_length=1)
     trials: int = Field(20, ge=1)
     timeout: Seconds | None = None
+    workers: Workers = 1
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
     overrides: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""The search: ask the sampler, admit or refuse, train, tell, log; then refit the winner and score it once.
+"""A study from its file to its result: open its stores, search, then refit the winner and score it once.
 
 Everything a later start of the same study needs is in its Optuna store, so a study that was stopped at any moment
 goes on where it was, and a finished one only shows its result.
@@ -7,26 +7,22 @@ goes on where it was, and a finished one only shows its result.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.trial import TrialState
 
 from autopeft import environment
 from autopeft.admission import require_room
-from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import rung_ends
 from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
-from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome, run_trial
-from autopeft.packer import Packer
 from autopeft.problem import Problem
-from autopeft.record import INTERRUPTED, RECORD, TrialRecord, ranked, records
-from autopeft.sampling import make_pruner, make_sampler
+from autopeft.record import TrialRecord, ranked, records
+from autopeft.sampling import make_pruner
+from autopeft.search import Search
 from autopeft.spec import changes
 from autopeft.tracking import Tracker
 from autopeft.warm_start import RESULT, earlier_winner
@@ -36,14 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from autopeft.candidate import Candidate
-    from autopeft.cross_validation import Rung
     from autopeft.progress import Progress
     from autopeft.registry import Registry
     from autopeft.spec import StudySpec
 
-MAX_SAME_FAILURES = 3
-MAX_REFUSED_IN_A_ROW = 200
-MAY_CHANGE = ("search.trials", "search.timeout", "tracking.uri", "output")
+MAY_CHANGE = ("search.trials", "search.timeout", "search.workers", "tracking.uri", "output")
 """Settings that a study may be resumed with changed; any other change would mix two searches in one."""
 
 
@@ -98,107 +91,6 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     return result
 
 
-class Search:
-    """The loop over trials."""
-
-    def __init__(
-        self, problem: Problem, study: optuna.Study, tracker: Tracker, progress: Progress, interrupt: Interrupt
-    ) -> None:
-        self.problem, self.study, self.tracker, self.progress = problem, study, tracker, progress
-        self.interrupt = interrupt
-        self.packer = Packer(problem, progress.say, study.user_attrs.get("packing"))
-        self.wanted = problem.spec.search.trials
-        timeout = problem.spec.search.timeout
-        self.deadline = time.monotonic() + timeout if timeout else None
-        for record in records(study):  # what an earlier start found out
-            problem.appraiser.learn(record.method, (record.measured_memory or 0) - (record.predicted_memory or 0))
-
-    def run(self) -> None:
-        """Draw and train candidates until as many trials ended as were asked for, or time is up."""
-        _recover(self.study)
-        refused = 0
-        while (done := self._done()) < self.wanted and not self._late():
-            self.interrupt.check()
-            asked = time.monotonic()
-            number = len(records(self.study))
-            self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted)
-            trial = self.study.ask()
-            candidate = self.problem.space.suggest(trial)
-            record = self._run(trial, candidate, done, asked)
-            refused = refused + 1 if record.state == INFEASIBLE else 0
-            if refused == MAX_REFUSED_IN_A_ROW:
-                self.progress.say(
-                    f"Stopped after {done} of {self.wanted} trials: the last {refused} proposals were all over the "
-                    f"budget ({record.reason}). Raise the limit in [budget], or narrow the space in [search]."
-                )
-                return
-            self._stop_if_failing()
-
-    def _run(self, trial: optuna.Trial, candidate: Candidate, done: int, asked: float) -> TrialRecord:
-        """One trial, asked for at that time, from admission to its record in Optuna and MLflow."""
-        usage = self.problem.appraiser(candidate)
-        for name, violation in self.problem.budget.violations(usage).items():
-            trial.set_constraint(name, violation)
-        run = self.tracker.trial(trial.number, str(candidate), candidate.flat)
-        refusal = self.problem.budget.reason(usage)
-        if refusal:
-            outcome = Outcome(INFEASIBLE, refusal, seconds=time.monotonic() - asked)
-        else:
-            if self.packer.settle(candidate):
-                self.study.set_user_attr("packing", self.packer.settled)
-                usage = self.problem.appraiser(candidate)
-            # A method's own default runs to its end: it is what every other candidate has to beat.
-            default = candidate.flat == self.problem.space[candidate.method.name].default().flat
-            self.progress.started(trial.number, candidate, usage, self.problem.budget, done, self.wanted)
-
-            def stop(rung: Rung) -> str | None:
-                self.interrupt.check()
-                trial.report(rung.mean, rung.number)
-                run.log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
-                self.progress.rung(trial.number, rung)
-                if self._late():
-                    return "the study's timeout was reached"
-                beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
-                return _prune_reason(trial, rung, candidate.hyper.epochs) if beaten and not default else None
-
-            checkpoint = Checkpoint.of(self.problem.spec.output, candidate.flat)
-            outcome = run_trial(self.problem, candidate, stop, checkpoint)
-            self._constrain_time(trial, outcome)
-        record = TrialRecord.of(trial.number, str(candidate), candidate.flat, candidate.hyper.epochs, usage, outcome)
-        trial.set_user_attr(RECORD, asdict(record))
-        if outcome.state == COMPLETE:
-            self.study.tell(trial, record.score)
-        else:
-            self.study.tell(trial, state=TrialState.FAIL if outcome.state == FAIL else TrialState.PRUNED)
-        run.finish(record.state, record.reason, _metrics(record))
-        self.progress.finished(record)
-        return record
-
-    def _constrain_time(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        """Tell the sampler by how much the trial's time is over or under its limit, where that is known."""
-        needed = max(outcome.needed_seconds or 0.0, outcome.seconds if outcome.state == INFEASIBLE else 0.0)
-        violation = self.problem.budget.seconds_violation(needed) if needed else None
-        if violation is not None:  # what completed was in time, by however little
-            trial.set_constraint("max_trial_seconds", min(violation, 0.0) if outcome.state == COMPLETE else violation)
-
-    def _done(self) -> int:
-        """Trials that count: an over-budget proposal was never trained, so it does not."""
-        return sum(record.state in (COMPLETE, PRUNED, FAIL) for record in records(self.study))
-
-    def _late(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
-
-    def _stop_if_failing(self) -> None:
-        recent = [record for record in records(self.study) if record.state != INFEASIBLE][-MAX_SAME_FAILURES:]
-        kinds = {Outcome(record.state, record.reason).kind_of_failure for record in recent}
-        if len(recent) == MAX_SAME_FAILURES and len(kinds) == 1 and recent[0].state == FAIL:
-            raise StudyError(
-                f"the last {MAX_SAME_FAILURES} trials all failed for the same reason: {recent[-1].reason} "
-                f"(the last one was {recent[-1].name}). Mend it and run the same command again: the trials that "
-                "finished are kept."
-            )
-
-
 def _open(problem: Problem, say: Callable[[str], None]) -> optuna.Study:
     """The study's Optuna store, made on the first start and checked against the study file on every later one.
 
@@ -242,22 +134,6 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
     return [start, *defaults]
 
 
-def _recover(study: optuna.Study) -> None:
-    """Close the trials that an earlier process left running, and queue them to run again, once each."""
-    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(frozen.number, state=TrialState.FAIL)
-        if frozen.params:
-            study.enqueue_trial(frozen.params, user_attrs={"retry_of": frozen.number, "why": INTERRUPTED})
-
-
-def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
-    best = max(
-        (t.intermediate_values[rung.number] for t in trial.study.trials if rung.number in t.intermediate_values),
-        default=rung.mean,
-    )
-    return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
-
-
 def _crown(
     problem: Problem, study: optuna.Study, registry: Registry, progress: Progress
 ) -> tuple[TrialRecord, TestScores]:
@@ -281,22 +157,7 @@ def _log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:
     for record in found:
         if record.number not in tracker.ended:
             run = tracker.trial(record.number, record.name, record.params)
-            run.finish(record.state, record.reason, _metrics(record))
-
-
-def _metrics(record: TrialRecord) -> dict[str, float | None]:
-    """The columns of the MLflow runs table; `score` for complete trials alone, so that sorting by it is fair."""
-    return {
-        "score": record.score if record.complete else None,
-        "score_when_stopped": None if record.complete else record.score,
-        "trainable_params": record.trainable_params,
-        "saved_params": record.saved_params,
-        "saved_bytes": record.saved_bytes,
-        "predicted_memory": record.predicted_memory,
-        "measured_memory": record.measured_memory,
-        "epochs_trained": record.epochs_trained,
-        "seconds": record.seconds,
-    }
+            run.finish(record.state, record.reason, record.metrics)
 
 
 def _test_metrics(result: Result) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -112,13 +113,16 @@ class Trunk:
         base: the model.
         data: the rows.
         device: where they are run.
-        folder: of memory-mapped files; made when one is needed.
+        folder: on the disk of memory-mapped files; made when one is needed.
         enabled: off, every model starts from the bottom.
+        sharers: processes that each keep as much, on the same machine.
     """
 
-    def __init__(self, base: BaseModel, data: Encoded, device: Device, folder: Path, *, enabled: bool = True) -> None:
+    def __init__(
+        self, base: BaseModel, data: Encoded, device: Device, folder: Path, *, enabled: bool = True, sharers: int = 1
+    ) -> None:
         self._base, self._data, self._device, self._folder = base, data, device, folder
-        self._enabled = enabled
+        self._enabled, self._sharers = enabled, sharers
         self._states: dict[int, np.ndarray] = {}
         self._exact: dict[tuple[str, int], bool] = {}
 
@@ -177,7 +181,7 @@ class Trunk:
             layer = model.get_submodule(self._base.spec.layers[level])
             layer.register_forward_pre_hook(stop, with_kwargs=True)
             order = np.argsort(self._data.lengths, kind="stable")
-            states = self._room(level)
+            states = self._room()
             for start in range(0, len(order), EVALUATION_BATCH_SIZE):
                 rows = order[start : start + EVALUATION_BATCH_SIZE]
                 with suppress(_ReachedError):
@@ -188,14 +192,16 @@ class Trunk:
             self._states[level] = states
         return self._states[level]
 
-    def _room(self, level: int) -> np.ndarray:
+    def _room(self) -> np.ndarray:
         """Memory for one level's states, or a file where that would be much of it."""
         shape = (int(self._data.offsets[-1]), self._base.spec.hidden_size)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if 4 * shape[0] * shape[1] <= MEMORY_SHARE * memory:
+        if 4 * shape[0] * shape[1] * self._sharers <= MEMORY_SHARE * memory:
             return np.empty(shape, np.float32)
         self._folder.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(self._folder / f"{level}.npy", "w+", np.float32, shape)
+        # Without a name: no other process can take it for its own, and it is gone with this one, however that ends.
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            return np.memmap(file, np.float32, "w+", shape=shape)
 
     @torch.inference_mode()
     def _run(self, model: nn.Module, rows: np.ndarray, data: Encoded | None = None) -> torch.Tensor:

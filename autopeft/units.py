@@ -50,6 +50,17 @@ def parse_seconds(text: str | float) -> float:
     return float(sum(float(number) * SECONDS[unit] for number, unit in parts))
 
 
+def parse_workers(count: int | str) -> int | str:
+    """A number of workers, or "auto".
+
+    Raises:
+        ValueError: neither.
+    """
+    if count == "auto" or (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
+        return count
+    raise ValueError(f'must be a whole number, at least 1, or "auto", but got {count!r}')
+
+
 def format_bytes(count: float) -> str:
     """A size to read: 1610612736 → "1.5 GiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -46,13 +46,17 @@ def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_sto
     assert len(trained) == 3 * len(rung_ends(HYPER.epochs)) - finished
 
 
-def test_another_trial_does_not_take_it_up_and_clears_it(tmp_path):
+def test_another_trial_does_not_take_it_up_and_a_start_clears_all_but_those_that_wait(tmp_path):
     first = Checkpoint.of(tmp_path, {"method": "lora", "lora.r": 8})
     for _ in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=first):
         break
     assert sorted(path.name for path in first.folder.iterdir()) == [f"{i}.safetensors" for i in range(3)]
     assert Checkpoint.of(tmp_path, {"lora.r": 8, "method": "lora"}) == first
     second = Checkpoint.of(tmp_path, {"method": "lora", "lora.r": 9})
-    assert not first.folder.exists()
-    second.remove()
+    second.folder.mkdir()
+    Checkpoint.clear(tmp_path, [{"lora.r": 8, "method": "lora"}])
+    assert first.folder.is_dir()
+    assert not second.folder.exists()
+    first.remove()
+    Checkpoint.clear(tmp_path)
     assert not any(tmp_path.iterdir())

@@ -122,8 +122,8 @@ def test_the_live_view_keeps_the_best_of_complete_trials_only():
 
 def test_a_first_trial_has_no_time_left_to_tell():
     progress = PlainProgress(Console(file=io.StringIO()))
-    progress.clock.start(0, 5)
+    progress.clock.start(0, 0, 5)
     assert progress.clock.left() == ""
-    progress.clock.finish(SimpleNamespace(seconds=120.0, state="COMPLETE"))
-    progress.clock.start(1, 3)
+    progress.clock.finish(SimpleNamespace(number=0, seconds=120.0, state="COMPLETE"))
+    progress.clock.start(1, 1, 3)
     assert progress.clock.left() == " · about 4 min 00 s left"

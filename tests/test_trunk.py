@@ -99,7 +99,7 @@ def test_large_outputs_go_to_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(trunks, "MEMORY_SHARE", 0.0)
     mapped = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0]
     assert isinstance(mapped.states, np.memmap)
-    assert (tmp_path / "trunk" / "2.npy").is_file()
+    assert not list((tmp_path / "trunk").iterdir())  # without a name, so that it goes with the process
     assert np.array_equal(mapped.states, held.states)
 
 

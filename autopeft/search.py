@@ -1,0 +1,256 @@
+"""The search: ask the sampler, have the candidate run, here or in a worker, keep the books, and know when to stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from autopeft.checkpoint import Checkpoint
+from autopeft.exceptions import StudyError
+from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
+from autopeft.record import INTERRUPTED, RECORD, TrialRecord, records
+from autopeft.runner import Known, Runner
+from autopeft.sampling import make_sampler
+from autopeft.workers import Crew
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import optuna
+
+    from autopeft.budget import Usage
+    from autopeft.candidate import Candidate
+    from autopeft.cross_validation import Rung
+    from autopeft.interrupt import Interrupt
+    from autopeft.problem import Problem
+    from autopeft.progress import Progress
+    from autopeft.search_space import Params
+    from autopeft.tracking import Tracker, TrialRun
+
+MAX_SAME_FAILURES = 3
+MAX_REFUSED_IN_A_ROW = 200
+PACKING, WHY, WORKER_DIED = "packing", "why", "WORKER DIED"
+"""User attributes: of the study, what `Packer` settled; of a trial queued to run again, why; and one such reason."""
+
+
+class Search:
+    """The loop over trials. It alone writes to the study's stores, however many workers train.
+
+    With several workers, which trials have ended when the next one is drawn is a matter of timing, and so is what the
+    sampler draws and the pruner stops: unlike with one, two runs of the same study differ.
+    """
+
+    def __init__(
+        self, problem: Problem, study: optuna.Study, tracker: Tracker, progress: Progress, interrupt: Interrupt
+    ) -> None:
+        self.problem, self.study, self.tracker, self.progress = problem, study, tracker, progress
+        self.interrupt = interrupt
+        self.wanted = problem.spec.search.trials
+        self.running: dict[int, Trial] = {}
+        timeout = problem.spec.search.timeout
+        self.deadline = time.monotonic() + timeout if timeout else None
+        self._refused, self._stopped = 0, False
+
+    def run(self) -> None:
+        """Draw and train candidates until as many trials ended as were asked for, or time is up."""
+        output = self.problem.spec.output
+        _recover(self.study)
+        Checkpoint.clear(output, _waiting(self.study))
+        if self.problem.workers > 1:
+            self._run_side_by_side()
+        else:
+            runner = Runner(self.problem, self.progress.say, self.known())
+            while trial := self.ask():
+                trial.end(runner(trial.candidate, trial))
+        Checkpoint.clear(output, _waiting(self.study))
+
+    def _run_side_by_side(self) -> None:
+        wanted = self.wanted - self.done()
+        if wanted <= 0:
+            return
+        with Crew(self.problem, min(self.problem.workers, wanted), self.known, self.progress.say) as crew:
+            while True:
+                while crew.free and (trial := self.ask()):
+                    crew.give(trial)
+                if crew.free and not crew.busy:
+                    return
+                crew.attend()
+                self.interrupt.check()
+
+    def known(self) -> Known:
+        """What the trials found out so far, in this start and earlier ones."""
+        return Known(
+            self.study.user_attrs.get(PACKING, {}),
+            [(r.method, (r.measured_memory or 0) - (r.predicted_memory or 0)) for r in records(self.study)],
+        )
+
+    def ask(self) -> Trial | None:
+        """The next trial; None where no more are to start, or none before one that runs has ended."""
+        self.interrupt.check()
+        if self._stopped or self.done() + len(self.running) >= self.wanted or self.late():
+            return None
+        asked = time.monotonic()
+        number = len(records(self.study)) + len(self.running)
+        several = self.problem.workers > 1
+        self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted, side_by_side=several)
+        drawn = self.study.ask()
+        trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
+        self.running[drawn.number] = trial
+        return trial
+
+    def done(self) -> int:
+        """Trials that count: an over-budget proposal was never trained, so it does not."""
+        return sum(record.state in (COMPLETE, PRUNED, FAIL) for record in records(self.study))
+
+    def late(self) -> bool:
+        """Whether the study's time is up."""
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def ended(self, record: TrialRecord) -> None:
+        """Decide after a trial whether more make sense.
+
+        Raises:
+            StudyError: the last trials all failed for the same reason.
+        """
+        self._refused = self._refused + 1 if record.state == INFEASIBLE else 0
+        if self._refused == MAX_REFUSED_IN_A_ROW:
+            self._stopped = True
+            self.progress.say(
+                f"Stopped after {self.done()} of {self.wanted} trials: the last {self._refused} proposals were all "
+                f"over the budget ({record.reason}). Raise the limit in [budget], or narrow the space in [search]."
+            )
+        recent = [record for record in records(self.study) if record.state != INFEASIBLE][-MAX_SAME_FAILURES:]
+        kinds = {Outcome(record.state, record.reason).kind_of_failure for record in recent}
+        if len(recent) == MAX_SAME_FAILURES and len(kinds) == 1 and recent[0].state == FAIL:
+            raise StudyError(
+                f"the last {MAX_SAME_FAILURES} trials all failed for the same reason: {recent[-1].reason} "
+                f"(the last one was {recent[-1].name}). Mend it and run the same command again: the trials that "
+                "finished are kept."
+            )
+
+
+class Trial:
+    """One trial in the books: in Optuna, in MLflow and on the screen. A `Job` of whoever runs it."""
+
+    def __init__(self, search: Search, drawn: optuna.Trial, candidate: Candidate, asked: float) -> None:
+        self._search, self._drawn, self._asked = search, drawn, asked
+        self.candidate, self.number = candidate, drawn.number
+        self._usage: Usage | None = None
+        self._run: TrialRun | None = None
+
+    def appraised(self, usage: Usage) -> None:
+        """Tell the sampler how far inside or outside the budget the candidate is, and open its run."""
+        self._usage = usage
+        for name, violation in self._search.problem.budget.violations(usage).items():
+            self._drawn.set_constraint(name, violation)
+        self._run = self._search.tracker.trial(self.number, str(self.candidate), self.candidate.flat)
+
+    def settled(self, packing: Mapping[str, str]) -> None:
+        """Keep what was settled for the next start; of two workers that settled a method, the first one counts."""
+        study = self._search.study
+        study.set_user_attr(PACKING, {**packing, **study.user_attrs.get(PACKING, {})})
+
+    def started(self, usage: Usage) -> None:
+        """Show it."""
+        self._usage, search = usage, self._search
+        before = search.done() + len(search.running) - 1
+        search.progress.started(self.number, self.candidate, usage, search.problem.budget, before, search.wanted)
+
+    def rung(self, rung: Rung) -> str | None:
+        """Log the rung and ask the pruner; a method's own default runs to its end, as what all others have to beat."""
+        search, trial = self._search, self._drawn
+        search.interrupt.check()
+        trial.report(rung.mean, rung.number)
+        assert self._run is not None  # opened when it was appraised
+        self._run.log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
+        search.progress.rung(self.number, rung)
+        if search.late():
+            return "the study's timeout was reached"
+        default = self.candidate.flat == search.problem.space[self.candidate.method.name].default().flat
+        beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
+        return _prune_reason(trial, rung, self.candidate.hyper.epochs) if beaten and not default else None
+
+    def end(self, outcome: Outcome) -> None:
+        """Close it in every book, with its outcome.
+
+        Raises:
+            StudyError: the search cannot go on after it.
+        """
+        del self._search.running[self.number]
+        if not outcome.seconds:  # it was refused: what it took is the asking
+            outcome = replace(outcome, seconds=time.monotonic() - self._asked)
+        else:
+            self._constrain_time(outcome)
+        record = self._record(outcome)
+        self._drawn.set_user_attr(RECORD, asdict(record))
+        if outcome.state == COMPLETE:
+            self._search.study.tell(self._drawn, record.score)
+        else:
+            state = TrialState.FAIL if outcome.state == FAIL else TrialState.PRUNED
+            self._search.study.tell(self._drawn, state=state)
+        self._close_run(record)
+        self._search.ended(record)
+
+    def lost(self, why: str) -> None:
+        """The process that ran it died. It runs again from where it was; where that happened before, it failed.
+
+        Raises:
+            StudyError: it failed, and the search cannot go on after it.
+        """
+        params, study = self.candidate.flat, self._search.study
+        if self._usage and self._drawn.user_attrs.get(WHY) == WORKER_DIED:
+            Checkpoint.of(self._search.problem.spec.output, params).remove()
+            self.end(Outcome(FAIL, f"{why}, for the second time", seconds=time.monotonic() - self._asked))
+            return
+        del self._search.running[self.number]
+        study.tell(self._drawn, state=TrialState.FAIL)
+        _run_again(study, self.number, self._drawn.params, WORKER_DIED)
+        if self._usage:
+            self._close_run(self._record(Outcome(INTERRUPTED, why, seconds=time.monotonic() - self._asked)))
+
+    def _record(self, outcome: Outcome) -> TrialRecord:
+        candidate = self.candidate
+        assert self._usage is not None  # a trial ends after it was appraised
+        return TrialRecord.of(self.number, str(candidate), candidate.flat, candidate.hyper.epochs, self._usage, outcome)
+
+    def _close_run(self, record: TrialRecord) -> None:
+        assert self._run is not None  # opened when it was appraised
+        self._run.finish(record.state, record.reason, record.metrics)
+        self._search.progress.finished(record)
+
+    def _constrain_time(self, outcome: Outcome) -> None:
+        """Tell the sampler by how much the trial's time is over or under its limit, where that is known."""
+        needed = max(outcome.needed_seconds or 0.0, outcome.seconds if outcome.state == INFEASIBLE else 0.0)
+        violation = self._search.problem.budget.seconds_violation(needed) if needed else None
+        if violation is not None:  # what completed was in time, by however little
+            violation = min(violation, 0.0) if outcome.state == COMPLETE else violation
+            self._drawn.set_constraint("max_trial_seconds", violation)
+
+
+def _recover(study: optuna.Study) -> None:
+    """Close the trials that an earlier process left running, and queue them to run again, once each."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(frozen.number, state=TrialState.FAIL)
+        if frozen.params:
+            _run_again(study, frozen.number, frozen.params, INTERRUPTED)
+
+
+def _run_again(study: optuna.Study, number: int, params: dict[str, object], why: str) -> None:
+    study.enqueue_trial(params, user_attrs={"retry_of": number, WHY: why})
+
+
+def _waiting(study: optuna.Study) -> list[Params]:
+    """The params of the trials that are queued."""
+    queued = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return [trial.system_attrs["fixed_params"] for trial in queued]
+
+
+def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
+    best = max(
+        (t.intermediate_values[rung.number] for t in trial.study.trials if rung.number in t.intermediate_values),
+        default=rung.mean,
+    )
+    return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"

@@ -1,0 +1,301 @@
+"""Processes that train the trials of one study side by side.
+
+A worker loads the study's data and model for itself, then trains one candidate after another. It opens no store: it
+tells the study's process by a pipe how a trial fares, and is told by the same pipe when to stop. So nothing is locked,
+and a worker may die at any moment without harm to what is on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
+
+from autopeft import registry
+from autopeft.enforcement import cap
+from autopeft.exceptions import StudyError
+from autopeft.objective import release_memory
+from autopeft.problem import Problem
+from autopeft.quantization import NONE
+from autopeft.runner import Job, Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from multiprocessing.context import SpawnProcess
+    from types import TracebackType
+
+    from autopeft.budget import Usage
+    from autopeft.candidate import Candidate
+    from autopeft.cross_validation import Rung
+    from autopeft.objective import Outcome
+    from autopeft.runner import Known
+    from autopeft.search_space import ParamValue
+    from autopeft.spec import StudySpec
+
+LIVES = 2
+"""Times that a worker is started: one that died is replaced once."""
+
+LISTEN_SECONDS = 1.0
+"""Longest time without a look at whether Ctrl-C was pressed."""
+
+FAREWELL_SECONDS = 10.0
+"""For a worker to leave by itself before it is killed."""
+
+
+class Entrusted(Job, Protocol):
+    """A trial that a worker runs."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is to be trained."""
+
+    def end(self, outcome: Outcome) -> None:
+        """It ended."""
+
+    def lost(self, why: str) -> None:
+        """The process that ran it died."""
+
+
+@dataclass
+class Worker:
+    """A worker process as the study's process sees it: the trial it runs, if any, and starts it has left."""
+
+    process: SpawnProcess
+    pipe: connection.Connection[Any, Any]
+    lives: int
+    ready: bool = False
+    job: Entrusted | None = None
+
+
+class Crew:
+    """The workers of a study. Use as a context manager: none outlives the block, nor the process itself.
+
+    Args:
+        problem: the study's; each worker makes its own from the same study file.
+        count: of workers.
+        known: asked for what a worker need not find out.
+        say: told what is worth a sentence.
+    """
+
+    def __init__(self, problem: Problem, count: int, known: Callable[[], Known], say: Callable[[str], None]) -> None:
+        self._problem, self._count, self._known, self._say = problem, count, known, say
+        self._threads = max(1, torch.get_num_threads() // count)
+        self._workers: list[Worker] = []
+        self._stack = ExitStack()
+
+    @property
+    def free(self) -> list[Worker]:
+        """Those that wait for a trial."""
+        return [worker for worker in self._workers if worker.ready and not worker.job]
+
+    @property
+    def busy(self) -> bool:
+        """Whether any runs a trial."""
+        return any(worker.job for worker in self._workers)
+
+    def give(self, job: Entrusted) -> None:
+        """Have a free worker run a trial."""
+        worker = self.free[0]
+        worker.job = job
+        with suppress(OSError):  # it has just died, and `attend` will hear of it
+            worker.pipe.send((job.candidate.flat, dict(self._known().packing)))
+
+    def attend(self) -> None:
+        """Wait for what the workers have to tell, for a moment at most, and pass it on.
+
+        Raises:
+            StudyError: a worker cannot go on, or all have died.
+        """
+        pipes = {worker.pipe: worker for worker in self._workers}
+        for pipe in connection.wait(list(pipes), LISTEN_SECONDS):
+            worker = pipes[pipe]  # type: ignore[index]  # only pipes were asked for
+            try:
+                what, content = worker.pipe.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+            else:
+                self._hear(worker, what, content)
+
+    def _hear(self, worker: Worker, what: str, content: Any) -> None:
+        """One message: the name of a method of the worker's job, or one of three words of its own."""
+        if what == "ready":
+            if content != self._problem.rows.fingerprint:
+                raise StudyError("the data changed while the study ran; put the rows back and run it again.")
+            worker.ready = True
+        elif what == "say":
+            self._say(content)
+        elif what == "broken":
+            raise StudyError(f"a worker process cannot go on: {content} Mend it, or lower `workers` in [search].")
+        elif worker.job:
+            job = worker.job
+            if what == "end":
+                worker.job = None
+            answer = getattr(job, what)(content)
+            if what == "rung":
+                with suppress(OSError):  # it has just died, and `attend` will hear of it
+                    worker.pipe.send(answer)
+
+    def _bury(self, worker: Worker) -> None:
+        """Replace a worker that died, if it may be, and give its trial back."""
+        worker.process.join(FAREWELL_SECONDS)
+        code, job = worker.process.exitcode, worker.job
+        worker.pipe.close()
+        self._workers.remove(worker)
+        how = (
+            f"a worker process was killed by signal {-code}"
+            if code and code < 0
+            else f"a worker process exited with code {code}"
+        )
+        if code == -signal.SIGKILL:
+            how += ", as a system short of memory does"
+        if worker.lives > 1:
+            self._workers.append(self._start(worker.lives - 1))
+        if not self._workers:
+            raise StudyError(
+                f"{how}, and so did all others, twice. Lower `workers` in [search] and run the same command again: "
+                "the trials that finished are kept."
+            )
+        left = "It is replaced" if worker.lives > 1 else f"{len(self._workers)} go on"
+        self._say(f"{how[0].upper()}{how[1:]}. {left}; the trial it ran, if any, is not lost.")
+        if job:
+            job.lost(how)
+
+    def _start(self, lives: int) -> Worker:
+        context = get_context("spawn")  # a forked process could use neither CUDA nor torch's threads
+        here, there = context.Pipe()
+        spec = self._problem.spec
+        # "auto" is settled: every worker has to arrive at the same share of the memory.
+        search = spec.search.model_copy(update={"workers": self._problem.workers})
+        given = (there, spec.model_copy(update={"search": search}), self._problem.blocked, self._known(), self._threads)
+        process = context.Process(target=_work, args=given, daemon=True)
+        with _threads_inherited(self._threads), _interrupts_held_back():
+            process.start()
+        there.close()  # so that the pipe ends when the worker does
+        return Worker(process, here, lives)
+
+    def __enter__(self) -> Self:
+        try:
+            self._stack.enter_context(_off_the_card(self._problem))
+            for _ in range(self._count):
+                self._workers.append(self._start(LIVES))
+        except BaseException as error:  # Ctrl-C among them
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            if kind:  # what it trains is on disk up to the last fold that reached a rung
+                worker.process.kill()
+            with suppress(OSError):
+                worker.pipe.send(None)
+        for worker in self._workers:
+            worker.process.join(FAREWELL_SECONDS)
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+        self._stack.close()
+
+
+class Reporter:
+    """A job as the worker sees it: everything goes to the study's process."""
+
+    def __init__(self, pipe: connection.Connection[Any, Any]) -> None:
+        self._pipe = pipe
+
+    def appraised(self, usage: Usage) -> None:
+        """Pass it on."""
+        self._pipe.send(("appraised", usage))
+
+    def settled(self, packing: Mapping[str, str]) -> None:
+        """Pass it on."""
+        self._pipe.send(("settled", dict(packing)))
+
+    def started(self, usage: Usage) -> None:
+        """Pass it on."""
+        self._pipe.send(("started", usage))
+
+    def rung(self, rung: Rung) -> str | None:
+        """Pass it on, and wait for the answer."""
+        self._pipe.send(("rung", rung))
+        answer: str | None = self._pipe.recv()
+        return answer
+
+
+def _work(
+    pipe: connection.Connection[Any, Any], spec: StudySpec, blocked: tuple[str, ...], known: Known, threads: int
+) -> None:
+    """What a worker process does, from its start to its end."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # as in the study's process, which has shown what a user should see
+    torch.set_num_threads(threads)
+    try:
+        problem = Problem.from_spec(spec, registry.discover(blocked))
+        cap(problem.budget.max_gpu_memory)
+        runner = Runner(problem, lambda text: pipe.send(("say", text)), known)
+        pipe.send(("ready", problem.rows.fingerprint))
+        while task := pipe.recv():
+            params: dict[str, ParamValue]
+            params, packing = task
+            runner.learn(packing)
+            pipe.send(("end", runner(problem.space.parse(params), Reporter(pipe))))
+    except Exception as error:  # told in one sentence by the study's process, instead of a traceback among its lines
+        with suppress(OSError):  # nobody listens any more
+            pipe.send(("broken", f"{type(error).__name__}: {str(error).strip() or 'no message'}"))
+
+
+def _end_with_parent() -> None:
+    """End at once when the study's process is gone: the next start of the study must find nobody at its trials."""
+    parent = parent_process()
+    assert parent is not None  # a worker is a child
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def _threads_inherited(count: int) -> Iterator[None]:
+    """Let a process started here have so many threads from its first import on."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Start processes that Ctrl-C, which a terminal sends to all of them, passes by: the study's process ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _off_the_card(problem: Problem) -> Iterator[None]:
+    """Keep the study's own copy of the base model off the GPU while workers share it; one in few bits cannot move."""
+    moves = problem.device.type == "cuda" and problem.spec.model.quantization == NONE
+    if moves:
+        problem.base.module.to("cpu")
+        release_memory()
+    try:
+        yield
+    finally:
+        if moves:
+            problem.base.module.to(problem.device.type)
