@@ -134,8 +134,6 @@ def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_st
 
 
 def test_workers_share_the_memory_budget(tiny_study):
-    done = autopeft_here("plan", tiny_study, "--json", cwd=tiny_study.parent)
-    assert done.returncode == 0, done.stderr
     edit(tiny_study, TWO, add='[budget]\nmax_gpu_memory = "1200 KiB"\n')
     result = run_study(tiny_study)
     check_books(tiny_study, 4)
