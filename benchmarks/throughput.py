@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from autopeft import study as studies
+from autopeft import runner, search, study
 from autopeft.admission import Appraiser
 from autopeft.model import attach, train_mode, trainable
 from autopeft.problem import Problem
@@ -31,11 +31,11 @@ from autopeft.training import Learner, bucketed, train_epoch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", nargs="?", default="studies/quickstart.toml")
+    parser.add_argument("study_file", nargs="?", default="studies/quickstart.toml")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=6)
     arguments = parser.parse_args()
-    spec = StudySpec.from_file(arguments.study)
+    spec = StudySpec.from_file(arguments.study_file)
     problem = Problem.from_spec(spec, discover())
     for name, part in problem.space.items():
         ours, theirs = loops(problem, part.default(), arguments.rounds)
@@ -84,7 +84,7 @@ def bookkeeping(spec: StudySpec, trials: int) -> None:
     """Run a study with clocks around its trials and around what they call when they reach a rung."""
     spent = {"trials": 0.0, "rungs": 0.0, "search": 0.0, "admission": 0.0}
     running = set()
-    run_trial, search = studies.run_trial, studies.Search.run
+    run_trial = runner.run_trial
 
     def timed(key: str, function):
         def run(*args, **kwargs):
@@ -107,10 +107,10 @@ def bookkeeping(spec: StudySpec, trials: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         smaller = spec.search.model_copy(update={"trials": trials})
         spec = spec.model_copy(update={"output": Path(folder), "search": smaller})
-        studies.run_trial, studies.Search.run = timed("trials", trial), timed("search", search)
-        for owner, name in ((Appraiser, "__call__"), (Appraiser, "_fit_once"), (studies.Packer, "settle")):
+        runner.run_trial, search.Search.run = timed("trials", trial), timed("search", search.Search.run)
+        for owner, name in ((Appraiser, "__call__"), (Appraiser, "_fit_once"), (runner.Packer, "settle")):
             setattr(owner, name, timed("admission", getattr(owner, name)))
-        studies.run(spec, discover(), PlainProgress(Console(quiet=True)))
+        study.run(spec, discover(), PlainProgress(Console(quiet=True)))
     other = spent["search"] - spent["trials"] + spent["rungs"] - spent["admission"]
     print(
         f"a search of {trials} trials took {spent['search']:.1f} s: predicting memory and settling how to train "
