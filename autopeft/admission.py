@@ -22,7 +22,7 @@ from autopeft.trunk import cut
 from autopeft.weights_file import file_size, saved_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
     from torch import nn
@@ -258,12 +258,16 @@ def closest(candidates: Iterable[Candidate], appraise: Appraiser, budget: Budget
     return best[1]
 
 
-def cheapest(part: MethodSpace, appraise: Appraiser) -> list[Candidate]:
-    """A method's default and the few corners that train least, all at the smallest batch the space allows."""
+def cheapest(part: MethodSpace, appraise: Appraiser) -> Iterator[Candidate]:
+    """A method's default and the few corners that train least, all at the smallest batch the space allows.
+
+    One after the other: the corners are counted only where the default does not settle the question.
+    """
     training = smallest_batch(part)
+    yield part.candidate(part.own.defaults(), training)
     corners = [part.candidate(params, training) for params in part.own.corners()]
     corners.sort(key=lambda candidate: appraise(candidate).trainable_params)
-    return [part.candidate(part.own.defaults(), training), *corners[:CORNERS_TRIED]]
+    yield from corners[:CORNERS_TRIED]
 
 
 def smallest_batch(part: MethodSpace) -> dict[str, Any]:
