@@ -133,13 +133,20 @@ class Search:
 
 
 class Trial:
-    """One trial in the books: in Optuna, in MLflow and on the screen. A `Job` of whoever runs it."""
+    """One trial in the books: in Optuna, in MLflow and on the screen. A `Job` of whoever runs it.
+
+    Attributes:
+        candidate: what is run.
+        number: Optuna's.
+        trains: whether it was admitted and has started.
+    """
 
     def __init__(self, search: Search, drawn: optuna.Trial, candidate: Candidate, asked: float) -> None:
         self._search, self._drawn, self._asked = search, drawn, asked
         self.candidate, self.number = candidate, drawn.number
         self._usage: Usage | None = None
         self._run: TrialRun | None = None
+        self.trains = False
 
     def appraised(self, usage: Usage) -> None:
         """Tell the sampler how far inside or outside the budget the candidate is, and open its run."""
@@ -156,7 +163,8 @@ class Trial:
     def started(self, usage: Usage) -> None:
         """Show it."""
         self._usage, search = usage, self._search
-        before = search.done() + len(search.running) - 1
+        before = search.done() + sum(trial.trains for trial in search.running.values())
+        self.trains = True
         search.progress.started(self.number, self.candidate, usage, search.problem.budget, before, search.wanted)
 
     def rung(self, rung: Rung) -> str | None:
