@@ -254,7 +254,7 @@ def training_step(
     are those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each.
     """
     folds = len(micro_batches[0].sizes)
-    total = torch.zeros(folds, device=device.type)
+    parts = []
     weights = [task.weight(batch.tensors) for batch in micro_batches]
     for batch, weight in zip(micro_batches, weights, strict=True):
         with device.kernels():
@@ -263,11 +263,11 @@ def training_step(
             losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)])
             losses = losses * (weight / sum(weights))
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        total += losses.detach()
+        parts.append(losses.detach())
     clip_gradients([p for group in optimizer.param_groups for p in group["params"]], folds)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total
+    return torch.stack(parts).sum(dim=0)
 
 
 def clip_gradients(parameters: Sequence[torch.Tensor], folds: int) -> None:

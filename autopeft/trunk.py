@@ -206,7 +206,8 @@ class Trunk:
     @torch.inference_mode()
     def _run(self, model: nn.Module, rows: np.ndarray, data: Encoded | None = None) -> torch.Tensor:
         """The first output of the model for those rows, in float32."""
-        batch = (data or self._data).batch(rows, self._device.type)
+        place = next(model.parameters()).device  # not the device's own where one plans for a card that is not here
+        batch = (data or self._data).batch(rows, place)
         batch.pop("labels")
         with self._device.kernels(), self._device.precision():
             outputs = model(**batch)
