@@ -10,11 +10,11 @@ demo: $(VENV)/.installed
 	$(BIN)/autopeft run $(STUDY)
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 # Apart from `make test`: to follow every line takes time of its own.
 coverage: $(VENV)/.installed
-	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term
+	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

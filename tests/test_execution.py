@@ -193,7 +193,7 @@ def test_memory_ends_where_it_began_after_sixty_trials(tiny_study):
     edited = tiny_study.read_text().replace("epochs = 4", "epochs = 1") + '[budget]\nmax_gpu_memory = "60 MiB"\n'
     tiny_study.write_text(edited)
     problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
-    candidates = [c for part in problem.space.values() for c in part.sample(20, seed=0)]
+    candidates = [c for part in problem.space.values() for c in part.sample(4, seed=0)] * 5
     assert len(candidates) == 60
     counts, states = [], []
     for candidate in candidates:

@@ -13,15 +13,13 @@ import autopeft as api
 from autopeft.locate import locate
 from tests.conftest import autopeft
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]  # one worker, one study for all
+pytestmark = pytest.mark.slow
 
 QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.toml"
 TEXTS = ["what a wonderful day, thank you", "this is the worst flight of my life", "the meeting is at noon"]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, dict]:
-    folder = tmp_path_factory.mktemp("quickstart")
+def finish(folder: Path) -> tuple[Path, dict]:
     text = QUICKSTART.read_text().replace("max_rows = 900", "max_rows = 200").replace("trials = 12", "trials = 3")
     text = text.replace("folds = 3", "folds = 2").replace('timeout = "10m"', "epochs = 2")
     (folder / "quickstart.toml").write_text(
@@ -32,7 +30,15 @@ def finished(tmp_path_factory) -> tuple[Path, dict]:
     return folder, json.loads(done.stdout)
 
 
-def test_predicted_memory_is_what_a_real_step_takes(finished):
+def test_a_cut_quickstart(tmp_path):
+    """One test, since one study serves for all of it."""
+    finished = finish(tmp_path)
+    predicted_memory_is_what_a_real_step_takes(finished)
+    the_winner_loads_with_peft_alone_and_predicts_the_same(finished)
+    predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path)
+
+
+def predicted_memory_is_what_a_real_step_takes(finished):
     trained = [record for record in finished[1]["records"] if record["measured_memory"]]
     assert {record["method"] for record in trained} == {"lora", "prefix_tuning"}
     for record in trained:
@@ -40,7 +46,7 @@ def test_predicted_memory_is_what_a_real_step_takes(finished):
         assert record["predicted_memory"] <= 2 * 2**30
 
 
-def test_the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
+def the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
     folder = finished[0] / "outputs" / "quickstart" / "winner"
     winner = api.load(folder)
     base = AutoModelForSequenceClassification.from_pretrained(
@@ -53,7 +59,7 @@ def test_the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
     assert torch.allclose(torch.from_numpy(winner.predict_proba(TEXTS)), expected, atol=1e-5)
 
 
-def test_predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path):
+def predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path):
     from autopeft import artifact
     from autopeft.problem import Problem
     from autopeft.registry import discover
