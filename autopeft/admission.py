@@ -96,15 +96,14 @@ class Appraiser:
         rows = min(batch_size, self._rows) * folds
         return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
 
-    @property
-    def _packed(self) -> bool:
-        return self._quantized != quantization.NONE
-
     @functools.cached_property
-    def _dense_bytes(self) -> int:
-        """Of the weights that are quantized, before they are."""
+    def _saved_by_quantization(self) -> int:
+        """Bytes of weights that quantization spares; 0 where there is none."""
+        if self._quantized == quantization.NONE:
+            return 0
         maps = (self._base.skeleton.get_submodule(linear.name) for linear in self._base.spec.linears)
-        return sum(module.get_parameter("weight").nbytes for module in maps)
+        dense = sum(module.get_parameter("weight").nbytes for module in maps)
+        return dense - quantization.model_bytes(self._quantized, self._base.spec)
 
     def learn(self, name: str, excess: int) -> None:
         """Correct the predictions for a method by how many bytes more than predicted one of its trials took.
@@ -125,8 +124,7 @@ class Appraiser:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
         weights = memory.tensor_bytes((*model.parameters(), *model.buffers()))
         trained = memory.tensor_bytes(trainable(model).values())
-        saved = self._dense_bytes - quantization.model_bytes(self._quantized, self._base.spec) if self._packed else 0
-        return weights - saved + 3 * trained
+        return weights - self._saved_by_quantization + 3 * trained
 
     def _fit_once(self, candidate: Candidate, shape: str) -> tuple[Execution, memory.MemoryEstimate]:
         """What `_fit` says, worked out once for all candidates of one structure and batch size."""
@@ -197,18 +195,17 @@ class Appraiser:
         train_mode(model)
         estimate = memory.predict(model, make_step, shapes, self._device.type)
         estimate = replace(estimate, workspace=estimate.workspace + self._unseen.get(candidate.method.name, 0))
-        return self._in_fewer_bits(estimate, shapes) if self._packed else estimate
+        return estimate if self._quantized == quantization.NONE else self._in_fewer_bits(estimate, shapes)
 
     def _in_fewer_bits(
         self, dense: memory.MemoryEstimate, shapes: Mapping[str, tuple[int, ...]]
     ) -> memory.MemoryEstimate:
         """The estimate for the unquantized model, corrected for what quantization saves and what it takes itself."""
-        kind, spec = self._quantized, self._base.spec
-        saved = self._dense_bytes - quantization.model_bytes(kind, spec)
         tokens = math.prod(shapes["attention_mask"])
         compute = self._device.autocast or torch.float32
-        workspace = quantization.workspace_bytes(kind, spec, tokens, compute)
-        return replace(dense, weights=dense.weights - saved, workspace=dense.workspace + workspace)
+        workspace = quantization.workspace_bytes(self._quantized, self._base.spec, tokens, compute)
+        weights = dense.weights - self._saved_by_quantization
+        return replace(dense, weights=weights, workspace=dense.workspace + workspace)
 
 
 def structure(model: nn.Module) -> str:

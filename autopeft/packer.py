@@ -10,7 +10,7 @@ import torch
 from autopeft.cross_validation import derive_seed
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
-from autopeft.training import Batch, bucketed
+from autopeft.training import Batch, backward, bucketed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -122,13 +122,7 @@ class Packer:
         return found
 
     def _pass(self, model: nn.Module, batch: Batch) -> None:
-        """Forward and backward."""
-        device, task = self._problem.device, self._problem.task
-        with device.kernels():
-            with device.precision():
-                outputs = model(**batch.inputs)
-            losses = [task.loss(*part) for part in batch.per_fold(outputs)]
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        backward(model, batch, self._problem.task, self._problem.device)
 
     def _timing(self, candidate: Candidate, size: int, *, packed: bool = False) -> Batch:
         """A batch as training has them, cut to `size` rows a fold."""

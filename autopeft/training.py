@@ -257,17 +257,21 @@ def training_step(
     parts = []
     weights = [task.weight(batch.tensors) for batch in micro_batches]
     for batch, weight in zip(micro_batches, weights, strict=True):
-        with device.kernels():
-            with device.precision():
-                outputs = model(**batch.inputs)
-            losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)])
-            losses = losses * (weight / sum(weights))
-            losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        parts.append(losses.detach())
+        parts.append(backward(model, batch, task, device, weight / sum(weights)))
     clip_gradients([p for group in optimizer.param_groups for p in group["params"]], folds)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return torch.stack(parts).sum(dim=0)
+
+
+def backward(model: nn.Module, batch: Batch, task: TaskKind, device: Device, share: float = 1.0) -> torch.Tensor:
+    """Add the gradients of a batch, counted by `share`; returns each fold's mean loss `[folds]`, counted likewise."""
+    with device.kernels():
+        with device.precision():
+            outputs = model(**batch.inputs)
+        losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)]) * share
+        losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return losses.detach()
 
 
 def clip_gradients(parameters: Sequence[torch.Tensor], folds: int) -> None:

@@ -47,7 +47,7 @@ def lowest_trained(model: nn.Module, spec: ModelSpec) -> int:
     one_stack = len({layer.rpartition(".")[0] for layer in spec.layers}) == 1
     if not one_stack or spec.num_hidden_layers != len(spec.layers):
         return 0
-    layers: dict[int, nn.Module] = {getattr(m, LAYER): m for m in model.modules() if hasattr(m, LAYER)}
+    layers = _layers(model)
     inside = {id(parameter) for layer in layers.values() for parameter in layer.parameters()}
     for name, parameter in model.named_parameters():
         of_head = any(f".{head}." in f".{name}." for head in spec.head)
@@ -72,7 +72,7 @@ def cut(model: nn.Module, level: int, extras: int) -> Callable[[], None]:
     Returns:
         What undoes it.
     """
-    layers = {getattr(module, LAYER): module for module in model.modules() if hasattr(module, LAYER)}
+    layers = _layers(model)
     given: list[torch.Tensor] = []
     whole = model.forward
 
@@ -104,6 +104,11 @@ def cut(model: nn.Module, level: int, extras: int) -> Callable[[], None]:
             del layer.forward
 
     return undo
+
+
+def _layers(model: nn.Module) -> dict[int, nn.Module]:
+    """The transformer layers, by their index from the bottom."""
+    return {getattr(module, LAYER): module for module in model.modules() if hasattr(module, LAYER)}
 
 
 class Trunk:
