@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from autopeft.problem import Problem
     from autopeft.progress import Progress
     from autopeft.search_space import Params
+    from autopeft.storage import StudyStorage
     from autopeft.tracking import Tracker, TrialRun
 
 MAX_SAME_FAILURES = 3
@@ -44,10 +45,16 @@ class Search:
     """
 
     def __init__(
-        self, problem: Problem, study: optuna.Study, tracker: Tracker, progress: Progress, interrupt: Interrupt
+        self,
+        problem: Problem,
+        study: optuna.Study,
+        storage: StudyStorage,
+        tracker: Tracker,
+        progress: Progress,
+        interrupt: Interrupt,
     ) -> None:
-        self.problem, self.study, self.tracker, self.progress = problem, study, tracker, progress
-        self.interrupt = interrupt
+        self.problem, self.study, self.storage = problem, study, storage
+        self.tracker, self.progress, self.interrupt = tracker, progress, interrupt
         self.wanted = problem.spec.search.trials
         self.running: dict[int, Trial] = {}
         timeout = problem.spec.search.timeout
@@ -149,11 +156,10 @@ class Trial:
         self.trains = False
 
     def appraised(self, usage: Usage) -> None:
-        """Tell the sampler how far inside or outside the budget the candidate is, and open its run."""
+        """Tell the sampler how far inside or outside the budget the candidate is."""
         self._usage = usage
         for name, violation in self._search.problem.budget.violations(usage).items():
             self._drawn.set_constraint(name, violation)
-        self._run = self._search.tracker.trial(self.number, str(self.candidate), self.candidate.flat)
 
     def settled(self, packing: Mapping[str, str]) -> None:
         """Keep what was settled for the next start; of two workers that settled a method, the first one counts."""
@@ -161,8 +167,10 @@ class Trial:
         study.set_user_attr(PACKING, {**packing, **study.user_attrs.get(PACKING, {})})
 
     def started(self, usage: Usage) -> None:
-        """Show it."""
+        """Enter it in every book."""
         self._usage, search = usage, self._search
+        search.storage.keep(search.study.study_name, self.number)
+        self._open_run()
         before = search.done() + sum(trial.trains for trial in search.running.values())
         self.trains = True
         search.progress.started(self.number, self.candidate, usage, search.problem.budget, before, search.wanted)
@@ -172,8 +180,7 @@ class Trial:
         search, trial = self._search, self._drawn
         search.interrupt.check()
         trial.report(rung.mean, rung.number)
-        assert self._run is not None  # opened when it was appraised
-        self._run.log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
+        self._open_run().log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
         search.progress.rung(self.number, rung)
         if search.late():
             return "the study's timeout was reached"
@@ -224,9 +231,13 @@ class Trial:
         assert self._usage is not None  # a trial ends after it was appraised
         return TrialRecord.of(self.number, str(candidate), candidate.flat, candidate.hyper.epochs, self._usage, outcome)
 
+    def _open_run(self) -> TrialRun:
+        if self._run is None:
+            self._run = self._search.tracker.trial(self.number, str(self.candidate), self.candidate.flat)
+        return self._run
+
     def _close_run(self, record: TrialRecord) -> None:
-        assert self._run is not None  # opened when it was appraised
-        self._run.finish(record.state, record.reason, record.metrics)
+        self._open_run().finish(record.state, record.reason, record.metrics)
         self._search.progress.finished(record)
 
     def _constrain_time(self, outcome: Outcome) -> None:

@@ -24,6 +24,7 @@ from autopeft.record import TrialRecord, ranked, records
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
+from autopeft.storage import StudyStorage
 from autopeft.tracking import Tracker
 from autopeft.warm_start import RESULT, earlier_winner
 from autopeft.winner import TestScores, crown
@@ -66,7 +67,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     for name, reason in problem.refused.items():
         progress.say(f"{name} is left out: {reason}")
     require_room(problem.space, problem.appraiser, problem.budget)
-    study = _open(problem, progress.say)
+    study, storage = _open(problem, progress.say)
     with Tracker.open(spec.tracking.uri, spec.output, spec.name) as tracker:
         tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
         tracker.log_text(spec.text or json.dumps(spec.to_dict(), indent=2), "study.toml" if spec.text else "study.json")
@@ -75,7 +76,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         _log_missing(tracker, records(study))
         cap(spec.budget.max_gpu_memory)
         with progress, Interrupt() as interrupt:
-            Search(problem, study, tracker, progress, interrupt).run()
+            Search(problem, study, storage, tracker, progress, interrupt).run()
             best, test = _crown(problem, study, registry, progress)
         result = Result(
             name=spec.name,
@@ -91,7 +92,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     return result
 
 
-def _open(problem: Problem, say: Callable[[str], None]) -> optuna.Study:
+def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, StudyStorage]:
     """The study's Optuna store, made on the first start and checked against the study file on every later one.
 
     Raises:
@@ -101,9 +102,10 @@ def _open(problem: Problem, say: Callable[[str], None]) -> optuna.Study:
     store = spec.output / "study.db"
     first = [] if store.exists() else _first(problem, say)  # may refuse the file, so before anything is written
     spec.output.mkdir(parents=True, exist_ok=True)
+    storage = StudyStorage(f"sqlite:///{store}")
     study = optuna.create_study(
         study_name=spec.name,
-        storage=f"sqlite:///{store}",
+        storage=storage,
         direction="maximize",
         pruner=make_pruner(spec.search.pruner, len(rung_ends(problem.space.max_epochs))),
         load_if_exists=True,
@@ -121,7 +123,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> optuna.Study:
                 f"Put them back, give the study another `name`, or remove {spec.output} to start over."
             )
     study.set_user_attr("given", now)
-    return study
+    return study, storage
 
 
 def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:

@@ -37,6 +37,7 @@ from autopeft.locate import locate
 from autopeft.model import BaseModel
 from autopeft.registry import discover
 from autopeft.sampling import make_sampler
+from autopeft.storage import StudyStorage
 from autopeft.tracking import Tracker
 from autopeft.training import Device
 
@@ -105,7 +106,8 @@ def cost(world: World, seed: int, proposals: int) -> tuple[list[float], int]:
     """Seconds of each refused proposal with all that a study does for it, and how many were admitted."""
     seconds, admitted = [], 0
     with tempfile.TemporaryDirectory() as folder:
-        study = optuna.create_study(direction="maximize", storage=f"sqlite:///{folder}/study.db", study_name="x")
+        storage = StudyStorage(f"sqlite:///{folder}/study.db")
+        study = optuna.create_study(direction="maximize", storage=storage, study_name="x")
         with Tracker.open(None, Path(folder), "x") as tracker:
             tracker.start(study_id="x", description="", params={})
             for number in range(proposals):
@@ -119,6 +121,7 @@ def cost(world: World, seed: int, proposals: int) -> tuple[list[float], int]:
                 reason = world.budget.reason(usage)
                 if not reason:
                     admitted += 1
+                    storage.keep("x", trial.number)
                     study.tell(trial, world.score(candidate))
                     continue
                 run = tracker.trial(trial.number, str(candidate), candidate.flat)
