@@ -173,6 +173,20 @@ def ui(
     serve(spec.tracking.uri, spec.output, spec.name, port)
 
 
+@app.command(epilog=f"Example: autopeft sync studies/quickstart.toml. {EPILOG}")
+def sync(study: StudyFile) -> None:
+    """Send MLflow what a study could not tell it while its server was away. A study that runs does so by itself."""
+    spec = _spec(study)
+    from autopeft.tracking import TrackingError
+    from autopeft.tracking import sync as send
+
+    console = _console()
+    left = send(spec.tracking.uri, spec.output, spec.name, lambda text: console.print(text, markup=False))
+    if left:
+        raise TrackingError(f"MLflow has not taken everything yet: {left} calls are left; run the same command again.")
+    console.print("MLflow has everything this study logged.")
+
+
 def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

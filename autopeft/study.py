@@ -19,13 +19,14 @@ from autopeft.cross_validation import rung_ends
 from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
+from autopeft.locate import locate
 from autopeft.problem import Problem
 from autopeft.record import TrialRecord, ranked, records
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
 from autopeft.storage import StudyStorage
-from autopeft.tracking import Tracker
+from autopeft.tracking import Tracker, dataset
 from autopeft.warm_start import RESULT, earlier_winner
 from autopeft.winner import TestScores, crown
 
@@ -68,11 +69,12 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(f"{name} is left out: {reason}")
     require_room(problem.space, problem.appraiser, problem.budget)
     study, storage = _open(problem, progress.say)
-    with Tracker.open(spec.tracking.uri, spec.output, spec.name) as tracker:
+    with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
         tracker.log_text(spec.text or json.dumps(spec.to_dict(), indent=2), "study.toml" if spec.text else "study.json")
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
+        tracker.log_data(_datasets(problem))
         _log_missing(tracker, records(study))
         cap(spec.budget.max_gpu_memory)
         with progress, Interrupt() as interrupt:
@@ -87,7 +89,12 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             winner_folder=str(spec.output / "winner"),
             tracking_uri=tracker.uri,
         )
-        tracker.log_result(_note(result), _test_metrics(result), best.number, spec.output / "winner")
+        scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
+        tracker.log_result(_note(result), _test_metrics(result), scores, best.number, spec.output / "winner")
+    if tracker.unsent:
+        progress.say(
+            f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
+        )
     (spec.output / RESULT).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     return result
 
@@ -204,6 +211,18 @@ def _givens(problem: Problem) -> dict[str, object]:
         "device": problem.device.type,
         "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
     }
+
+
+def _datasets(problem: Problem) -> list[dict[str, str]]:
+    """The training and the held-out rows, for MLflow."""
+    data, folder = problem.spec.data, problem.spec.folder
+    return [
+        dataset(rows, problem.spec.name, context, locate(source, folder))
+        for rows, context, source in (
+            (problem.rows.train, "train", data.train),
+            (problem.rows.test, "test", data.test or data.train),
+        )
+    ]
 
 
 def _data_card(problem: Problem) -> dict[str, object]:

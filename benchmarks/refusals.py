@@ -108,7 +108,7 @@ def cost(world: World, seed: int, proposals: int) -> tuple[list[float], int]:
     with tempfile.TemporaryDirectory() as folder:
         storage = StudyStorage(f"sqlite:///{folder}/study.db")
         study = optuna.create_study(direction="maximize", storage=storage, study_name="x")
-        with Tracker.open(None, Path(folder), "x") as tracker:
+        with Tracker.connect(None, Path(folder), "x") as tracker:
             tracker.start(study_id="x", description="", params={})
             for number in range(proposals):
                 started = time.perf_counter()

@@ -32,7 +32,7 @@ PARTS = {
     "check for room": ("autopeft.study", "require_room"),
     "open the Optuna store": ("autopeft.study", "_open"),
     "describe the environment": ("autopeft.environment", "describe"),
-    "open the MLflow store": ("autopeft.study", "Tracker.open"),
+    "open the MLflow store": ("autopeft.study", "Tracker.connect"),
     "start the MLflow run": ("autopeft.study", "Tracker.start"),
     "count parameters": ("autopeft.admission", "Appraiser.__call__"),
     "predict memory": ("autopeft.memory", "predict"),

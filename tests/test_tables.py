@@ -45,7 +45,7 @@ def test_what_is_there_is_left_alone(tmp_path, place):
 
 def test_without_a_cache_a_study_has_its_store_all_the_same(tmp_path, place):
     place.write_text("a file where the folder should be")
-    tracker = Tracker.open(None, tmp_path, "study")
+    tracker = Tracker.connect(None, tmp_path, "study")
     assert MlflowClient(tracker.uri).get_experiment(tracker.experiment_id).name == "study"
     lay(tmp_path / "no such folder" / "mlflow.db")
     assert not (tmp_path / "no such folder").exists()

@@ -6,14 +6,18 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from autopeft.exceptions import UserInputError
-from autopeft.tracking import Tracker, TrackingError, serve, serving
+from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
+from autopeft.tracking.outbox import Outbox
+from autopeft.tracking.runs import OUTBOX
 from autopeft.tracking.view import COLUMNS, VIEW_TAG
 
 GIVEN = {"model": "package:some/model", "seed": 0}
+SCORES = {0: 0.7, 1: 0.75}
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def output(tmp_path) -> Path:
 
 
 def begin(output: Path, study_id: str = "one", uri: str | None = None) -> Tracker:
-    tracker = Tracker.open(uri, output, "study")
+    tracker = Tracker.connect(uri, output, "study")
     tracker.start(study_id, "a search", GIVEN)
     return tracker
 
@@ -56,22 +60,26 @@ def test_every_trial_is_a_nested_run_that_says_what_it_was_and_why_it_lost(outpu
     with begin(output) as tracker:
         tracker.log_text('name = "study"', "study.toml")
         log_four_trials(tracker)
-        tracker.log_result("**lora** won", {"test_score": 0.72, "test_default_lora": None}, 1, output / "winner")
+        metrics = {"test_score": 0.72, "test_default_lora": None}
+        tracker.log_result("**lora** won", metrics, SCORES, 1, output / "winner")
     found = runs(output)
-    assert next(iter(found)) == "001 lora"
+    assert next(iter(found)) == "001 lora small"
     parent = found.pop("search")
     assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
     assert {
         name: (run.info.status, run.data.tags["state"], run.data.tags["reason"]) for name, run in found.items()
     } == {
-        "001 lora": ("FINISHED", "COMPLETE", "won"),
-        "000 adapter": ("FINISHED", "COMPLETE", "lost by 0.0500"),
-        "002 lora": ("FINISHED", "INFEASIBLE", "trains 99 parameters, over 10"),
-        "003 lora": ("FAILED", "FAIL", "ValueError: the loss is not finite"),
+        "001 lora small": ("FINISHED", "COMPLETE", "won"),
+        "000 adapter small": ("FINISHED", "COMPLETE", "lost by 0.0500"),
+        "002 lora tall": ("FINISHED", "INFEASIBLE", "trains 99 parameters, over 10"),
+        "003 lora odd": ("FAILED", "FAIL", "ValueError: the loss is not finite"),
     }
-    assert [name for name, run in found.items() if "score" in run.data.metrics] == ["001 lora", "000 adapter"]
-    assert found["001 lora"].data.params == {"method": "lora", "r": "8", "learning_rate": "0.001"}
-    assert [name for name, run in found.items() if run.data.tags.get("winner") == "true"] == ["001 lora"]
+    assert [name for name, run in found.items() if "score" in run.data.metrics] == [
+        "001 lora small",
+        "000 adapter small",
+    ]
+    assert found["001 lora small"].data.params == {"method": "lora", "r": "8", "learning_rate": "0.001"}
+    assert [name for name, run in found.items() if run.data.tags.get("winner") == "true"] == ["001 lora small"]
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"model": "package:some/model", "seed": "0"}
     assert parent.data.metrics == {"test_score": 0.72}
@@ -81,20 +89,36 @@ def test_every_trial_is_a_nested_run_that_says_what_it_was_and_why_it_lost(outpu
 
     client = MlflowClient(tracker.uri)
     for metric, values in {"mean_score": [0.5, 0.75], "fold_1": [0.6, 0.85], "training_loss": [0.9, 0.6]}.items():
-        history = client.get_metric_history(found["001 lora"].info.run_id, metric)
+        history = client.get_metric_history(found["001 lora small"].info.run_id, metric)
         assert [(point.step, point.value) for point in history] == list(enumerate(values, 1))
+
+
+def test_the_rows_of_a_study_are_logged_as_data_sets(output):
+    rows = pd.DataFrame({"text": ["good", "bad"], "label": ["yes", "no"]})
+    (output / "rows.csv").write_text(rows.to_csv(index=False))
+    with begin(output) as tracker:
+        tracker.log_data(
+            [dataset(rows, "study", "train", output / "rows.csv"), dataset(rows[:1], "study", "test", "some/hub-id")]
+        )
+    inputs = runs(output)["search"].inputs.dataset_inputs
+    found = {given.tags[0].value: given.dataset for given in inputs}
+    assert {context: given.name for context, given in found.items()} == {"train": "study", "test": "study"}
+    assert json.loads(found["train"].source) == {"uri": str(output / "rows.csv")}
+    assert "some/hub-id" in found["test"].source
+    assert [column["name"] for column in json.loads(found["train"].schema)["mlflow_colspec"]] == ["text", "label"]
+    assert found["train"].digest != found["test"].digest
 
 
 def test_another_winner_after_more_trials_takes_the_title(output):
     with begin(output) as tracker:
         log_four_trials(tracker)
-        tracker.log_result("first", {}, 1, output / "winner")
+        tracker.log_result("first", {}, SCORES, 1, output / "winner")
     with begin(output) as tracker:
         tracker.trial(4, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.8})
-        tracker.log_result("second", {}, 4, output / "winner")
+        tracker.log_result("second", {}, {**SCORES, 4: 0.8}, 4, output / "winner")
     found = runs(output)
     assert [name for name, run in found.items() if run.data.tags.get("winner") == "true"] == ["004 lora"]
-    assert found["001 lora"].data.tags["reason"] == "lost by 0.0500"
+    assert found["001 lora small"].data.tags["reason"] == "lost by 0.0500"
 
 
 @pytest.mark.parametrize(
@@ -130,24 +154,30 @@ KILLED_STUDY = """
 import os, signal, sys
 from pathlib import Path
 from autopeft.tracking import Tracker
-tracker = Tracker.open(None, Path(sys.argv[1]), "study")
+tracker = Tracker.connect(None, Path(sys.argv[1]), "study")
 tracker.start("one", "a search", {})
 tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
 tracker.trial(1, "lora", {"method": "lora"}).log_rung(1, [0.5], 0.5, loss=1.0, epoch=1)
+if sys.argv[2] == "sent":
+    tracker.outbox.drain(60)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_study_that_was_killed_goes_on_in_the_same_parent_run(output):
-    done = subprocess.run([sys.executable, "-c", KILLED_STUDY, output], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("when", ["sent", "at once"])
+def test_a_study_that_was_killed_goes_on_in_the_same_parent_run(output, when):
+    command = [sys.executable, "-c", KILLED_STUDY, output, when]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout + done.stderr == ""  # MLflow's own chatter stays out of the progress view
-    assert {name: run.info.status for name, run in runs(output).items()} == {
-        "search": "RUNNING",
-        "000 lora": "FINISHED",
-        "001 lora": "RUNNING",
-    }
+    if when == "sent":
+        assert {name: run.info.status for name, run in runs(output).items()} == {
+            "search": "RUNNING",
+            "000 lora": "FINISHED",
+            "001 lora": "RUNNING",
+        }
     with begin(output) as tracker:
+        tracker.outbox.drain(60)
         found = runs(output)
         assert found["search"].info.status == "RUNNING"
         assert (found["001 lora"].info.status, found["001 lora"].data.tags["state"]) == ("KILLED", "INTERRUPTED")
@@ -204,7 +234,7 @@ def test_the_saved_view_shows_metrics_and_tags_that_a_search_logs(output):
 def test_a_store_that_cannot_be_used_is_one_sentence_without_the_password(tmp_path, monkeypatch, uri, told):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TrackingError, match=told) as caught:
-        Tracker.open(uri, tmp_path, "study")
+        Tracker.connect(uri, tmp_path, "study")
     assert isinstance(caught.value, UserInputError)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -213,30 +243,91 @@ def test_a_store_that_cannot_be_used_is_one_sentence_without_the_password(tmp_pa
 def test_a_file_that_is_no_store_is_named(tmp_path):
     (tmp_path / "mlflow.db").write_text("these are notes, not a database" * 100)
     with pytest.raises(TrackingError, match=r"mlflow\.db gave: file is not a database; check the path"):
-        Tracker.open(None, tmp_path, "study")
+        Tracker.connect(None, tmp_path, "study")
 
 
-def test_a_server_that_goes_away_costs_no_trial_and_the_study_goes_on_when_it_is_back(output, monkeypatch):
+def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_is_back(output, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    Tracker.open(None, output, "other")
+    Tracker.connect(None, output, "other").outbox.close(0)
+    said = []
     with serving(None, output, "study", port=0) as (address, _):
         uri = address.split("/#")[0]
-        tracker = begin(output, uri=uri)
+        tracker = Tracker.connect(uri, output, "study", said.append)
+        tracker.start("one", "a search", GIVEN)
         run = tracker.trial(0, "lora", {"method": "lora"})
         tracker.log_text("kept by the server", "note.txt")
+        assert tracker.outbox.drain(60) == 0
     run.log_rung(1, [0.5], 0.5, loss=1.0, epoch=1)
-    with pytest.raises(TrackingError, match="run the same command again"):
-        run.finish("COMPLETE", "", {"score": 0.5})
+    run.finish("COMPLETE", "", {"score": 0.5})
+    tracker.trial(1, "lora", {"method": "lora"}).finish("PRUNED", "too low", {"score_when_stopped": 0.4})
+    assert tracker.outbox.drain(1) > 0
+    assert [sentence.partition(":")[0] for sentence in said] == ["MLflow cannot be reached"]
 
     port = int(uri.rsplit(":", 1)[1])
     with serving(None, output, "study", port) as (address, _):
         assert address.startswith(uri)
-        with begin(output, uri=uri) as tracker:
-            assert tracker.ended == set()
-            run.finish("COMPLETE", "", {"score": 0.5})
+        assert tracker.outbox.drain(60) == 0
+        assert said[1:] == ["MLflow can be reached again."]
+        with tracker:
+            pass
         found = runs(output, uri)
-        assert {name: run.info.status for name, run in found.items()} == {"000 lora": "FINISHED", "search": "FINISHED"}
-        assert found["000 lora"].data.metrics["mean_score"] == 0.5
+    assert {name: run.info.status for name, run in found.items()} == dict.fromkeys(
+        ("000 lora", "001 lora", "search"), "FINISHED"
+    )
+    assert found["000 lora"].data.metrics["mean_score"] == 0.5
+    assert found["001 lora"].data.tags["state"] == "PRUNED"
+    assert (output / OUTBOX).read_text() == ""
+
+
+def test_what_is_left_when_a_study_ends_is_sent_by_sync(output, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("autopeft.tracking.runs.PATIENCE", 1.0)
+    Tracker.connect(None, output, "other").outbox.close(0)
+    with serving(None, output, "study", port=0) as (address, _):
+        uri = address.split("/#")[0]
+        tracker = begin(output, uri=uri)
+        run = tracker.trial(0, "lora", {"method": "lora"})
+        assert tracker.outbox.drain(60) == 0
+    with tracker:
+        run.finish("COMPLETE", "", {"score": 0.5})
+    assert tracker.unsent == 3
+    with serving(None, output, "study", int(uri.rsplit(":", 1)[1])):
+        monkeypatch.undo()
+        assert sync(uri, output, "study", pytest.fail) == 0
+        assert {run.info.status for run in runs(output, uri).values()} == {"FINISHED"}
+
+
+def test_calls_that_come_twice_leave_one_run_and_one_point(output, monkeypatch):
+    calls, put = [], Outbox.put
+    monkeypatch.setattr(
+        Outbox, "put", lambda self, do, run, **rest: [calls.append((do, run, rest)), put(self, do, run, **rest)]
+    )
+    with begin(output) as tracker:
+        log_four_trials(tracker)
+    before = runs(output)
+    lines = [json.dumps({"do": do, "run": run, **rest}) for do, run, rest in calls]
+    (output / OUTBOX).write_text("\n".join([*lines, '{"do": "log", "run']))  # half a line, as from a process killed
+    assert sync(None, output, "study", pytest.fail) == 0
+    after = runs(output)
+    assert len(calls) > 15
+    assert {name: run.info.run_id for name, run in after.items()} == {n: run.info.run_id for n, run in before.items()}
+    client = MlflowClient(tracker.uri)
+    assert len(client.get_metric_history(after["001 lora small"].info.run_id, "mean_score")) == 2
+
+
+def test_what_mlflow_refuses_is_said_and_holds_up_nothing(output):
+    said = []
+    with Tracker.connect(None, output, "study", said.append) as tracker:
+        tracker.start("one", "a search", GIVEN)
+        tracker.outbox.put("log", "nobody", params={"a": "b"})
+        tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
+    assert said == ["MLflow refused to log something (log): no run has the key nobody."]
+    assert runs(output)["000 lora"].info.status == "FINISHED"
+
+
+def test_one_process_at_a_time_runs_a_study(output):
+    with begin(output), pytest.raises(TrackingError, match="one process at a time may run a study"):
+        Tracker.connect(None, output, "study")
 
 
 def listens(port: int) -> bool:

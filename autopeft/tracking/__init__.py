@@ -13,11 +13,12 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no network that the user did not ask for
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make a wrong address a long wait
 
-from autopeft.tracking.runs import PARENT, Tracker, TrialRun
+from autopeft.tracking.datasets import dataset
+from autopeft.tracking.runs import PARENT, Tracker, TrialRun, sync
 from autopeft.tracking.store import TrackingError, tracking_uri
 from autopeft.tracking.ui import serve, serving
 
 for _name in ("mlflow", "alembic"):  # after MLflow's import, which sets them to INFO
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-__all__ = ["PARENT", "Tracker", "TrackingError", "TrialRun", "serve", "serving", "tracking_uri"]
+__all__ = ["PARENT", "Tracker", "TrackingError", "TrialRun", "dataset", "serve", "serving", "sync", "tracking_uri"]

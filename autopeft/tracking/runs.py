@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-
-from autopeft.tracking.store import TrackingError, connect, reaching
+from autopeft.tracking.outbox import KEY, Outbox
+from autopeft.tracking.store import connect, reaching
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -23,37 +20,36 @@ PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 """MLflow's own tags: they nest a run and describe it."""
 
 ROLE = "autopeft.role"
-STUDY = "autopeft.study_id"
 STATUS = {"FAIL": "FAILED", "INTERRUPTED": "KILLED"}
 """MLflow's run status by trial state; every other one is FINISHED."""
+
+OUTBOX = "mlflow.outbox.jsonl"
+"""In a study's output folder: what it has to tell MLflow and could not yet."""
+
+KILLED = "interrupted: the process ended while this trial ran"
+LONGEST_NAME = 250
+PATIENCE = 30.0
+"""Seconds that a study waits at its end for MLflow to take what is left."""
 
 
 class TrialRun:
     """The nested run of one trial."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self._client, self.run_id = client, run_id
-        self._unsent: list[Metric] = []
+    def __init__(self, tracker: Tracker, key: str) -> None:
+        self._tracker, self.key = tracker, key
 
     def log_rung(self, step: int, fold_scores: Sequence[float], mean: float, *, loss: float, epoch: float) -> None:
         """Log where the trial stands at rung `step`: folds' scores, their mean, the training loss, epochs so far."""
         values = {"mean_score": mean, "training_loss": loss, "epoch": epoch}
         values |= {f"fold_{index}": score for index, score in enumerate(fold_scores)}
-        self._unsent += _metrics(values, step)
-        with suppress(MlflowException):  # a server that is away must not fail a healthy trial; sent with the next call
-            self._client.log_batch(self.run_id, metrics=self._unsent)
-            self._unsent = []
+        self._tracker.outbox.put("log", self.key, metrics=_metrics(values, step))
 
     def finish(self, state: str, reason: str, metrics: Mapping[str, float | None]) -> None:
-        """Close the run with its state and what it came to; a metric that is None is left out.
-
-        Raises:
-            TrackingError: the server cannot be reached any more.
-        """
-        with reaching():
-            tags = _tags(state=state, reason=reason, **{NOTE: _sentence(state, reason)})
-            self._client.log_batch(self.run_id, metrics=self._unsent + _metrics(metrics), tags=tags)
-            self._client.set_terminated(self.run_id, STATUS.get(state, "FINISHED"))
+        """Close the run with its state and what it came to; a metric that is None is left out."""
+        tags = _tags(state=state, reason=reason, **{NOTE: _sentence(state, reason)})
+        self._tracker.outbox.put("log", self.key, metrics=_metrics(metrics), tags=tags)
+        self._tracker.outbox.put("status", self.key, status=STATUS.get(state, "FINISHED"), end=_now())
+        self._tracker.open.pop(self.key, None)
 
 
 class Tracker:
@@ -62,50 +58,65 @@ class Tracker:
     Attributes:
         uri: the MLflow tracking URI.
         experiment_id: MLflow's id of the study.
+        outbox: takes what is to be logged.
+        open: the runs of trials that have not ended, by key.
+        unsent: calls that are left in the outbox's file; known once the block has ended.
         ended: numbers of the trials that an earlier start logged to their end; known once `start` was called.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
-        self._client, self.uri, self.experiment_id = client, uri, experiment_id
+    def __init__(self, client: MlflowClient, uri: str, experiment_id: str, outbox: Outbox) -> None:
+        self._client, self.uri, self.experiment_id, self.outbox = client, uri, experiment_id, outbox
+        self.open: dict[str, TrialRun] = {}
         self.ended: set[int] = set()
-        self._interrupted: dict[int, str] = {}
-        self._parent = ""
+        self.unsent = 0
+        self._interrupted: set[str] = set()
+        self._study = ""
 
     @classmethod
-    def open(cls, uri: str | None, output: Path, name: str) -> Tracker:
+    def connect(cls, uri: str | None, output: Path, name: str, say: Callable[[str], None] = lambda _: None) -> Tracker:
         """Connect, and find or make the experiment `name`.
 
         Args:
             uri: any MLflow tracking URI; None is a SQLite store in `output`.
             output: the study's folder; artifacts go there too, unless the URI is a server's, which has its own place.
             name: the study's name.
+            say: told in a sentence when the store goes away or refuses something.
 
         Raises:
-            TrackingError: the store cannot be reached or used.
+            TrackingError: the store cannot be reached or used, or another process runs this study.
         """
-        return cls(*connect(uri, output, name))
+        client, target, experiment_id = connect(uri, output, name)
+        return cls(client, target, experiment_id, Outbox(client, experiment_id, output / OUTBOX, say))
 
     def start(self, study_id: str, description: str, params: Mapping[str, object]) -> None:
         """Make the parent run, or take up the one an earlier start of this study made.
 
-        Runs that a killed process left RUNNING are closed as KILLED.
+        What an earlier start could not send is sent first. Runs that a killed process left RUNNING are closed as
+        KILLED.
+
+        Raises:
+            TrackingError: the store cannot be reached.
         """
+        self.outbox.drain(PATIENCE)
         with reaching():
-            earlier = self._runs(f"tags.`{STUDY}` = '{study_id}'")
-            if earlier:
-                self._parent = earlier[0].info.run_id
-                self._close_left_open("interrupted: the process ended while this trial ran")
-                for run in self._trials():
-                    number = int(run.data.tags["trial"])
-                    if run.data.tags["state"] == "INTERRUPTED":
-                        self._interrupted[number] = run.info.run_id
-                    else:
-                        self.ended.add(number)
-                self._client.update_run(self._parent, status="RUNNING")
-                return
-            tags = {ROLE: "search", STUDY: study_id, NOTE: description, "state": "SEARCH"}
-            self._parent = self._client.create_run(self.experiment_id, tags=tags, run_name="search").info.run_id
-            self._client.log_batch(self._parent, params=_params(params))
+            earlier = self._runs(f"tags.`{KEY}` = '{_parent(study_id)}'")
+            trials = self._runs(f"tags.`{PARENT}` = '{earlier[0].info.run_id}'") if earlier else []
+        self._study = study_id
+        for run in (*earlier, *trials):
+            self.outbox.know(run.data.tags[KEY], run.info.run_id)
+        for run in trials:
+            if run.info.status == "RUNNING":
+                TrialRun(self, run.data.tags[KEY]).finish("INTERRUPTED", KILLED, {})
+            if run.info.status == "RUNNING" or run.data.tags["state"] == "INTERRUPTED":
+                self._interrupted.add(run.data.tags[KEY])
+            else:
+                self.ended.add(int(run.data.tags["trial"]))
+        if earlier:
+            self.outbox.put("status", self._parent, status="RUNNING")
+        else:
+            tags = {ROLE: "search", "autopeft.study_id": study_id, NOTE: description, "state": "SEARCH"}
+            self.outbox.put("create", self._parent, name="search", tags=tags, start=_now())
+            self.outbox.put("log", self._parent, params=_params(params))
 
     def trial(self, number: int, name: str, params: Mapping[str, object]) -> TrialRun:
         """Open the nested run of a trial; params are logged without their method's prefix, so that columns line up.
@@ -114,43 +125,58 @@ class Tracker:
         """
         method = str(params["method"])
         own = {key.removeprefix(f"{method}."): value for key, value in params.items()}
-        tags = {PARENT: self._parent, ROLE: "trial", "trial": str(number), "method": method, "state": "RUNNING"}
-        tags |= {"candidate": name, NOTE: name}
-        with reaching():
-            run_id = self._interrupted.pop(number, None)
-            if run_id is None:
-                run_name = f"{number:03d} {method}"
-                run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=run_name).info.run_id
-            else:
-                self._client.update_run(run_id, status="RUNNING")
-                self._client.log_batch(run_id, tags=_tags(state="RUNNING", reason=""))
-            self._client.log_batch(run_id, params=_params(own))
-        return TrialRun(self._client, run_id)
+        run = TrialRun(self, self._key(number))
+        self.open[run.key] = run
+        if run.key in self._interrupted:
+            self.outbox.put("status", run.key, status="RUNNING")
+            self.outbox.put("log", run.key, params=_params(own), tags=_tags(state="RUNNING", reason=""))
+        else:
+            tags = _tags(
+                trial=str(number), method=method, state="RUNNING", candidate=name, **{ROLE: "trial", NOTE: name}
+            )
+            title = f"{number:03d} {name}"[:LONGEST_NAME]
+            self.outbox.put("create", run.key, name=title, tags=tags, start=_now(), parent=self._parent)
+            self.outbox.put("log", run.key, params=_params(own))
+        return run
 
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact of the parent run."""
-        with reaching():
-            self._client.log_text(self._parent, text, name)
+        self.outbox.put("text", self._parent, text=text, name=name)
 
-    def log_result(self, note: str, metrics: Mapping[str, float | None], winner_number: int, folder: Path) -> None:
+    def log_data(self, datasets: Sequence[dict[str, str]]) -> None:
+        """Log on the parent run which rows it searched with, as `datasets.dataset` describes them."""
+        self.outbox.put("datasets", self._parent, datasets=list(datasets))
+
+    def log_result(
+        self,
+        note: str,
+        metrics: Mapping[str, float | None],
+        scores: Mapping[int, float],
+        winner_number: int,
+        folder: Path,
+    ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
 
         A complete trial that lost gets by how much as its reason, so that the runs table answers for every run.
+
+        Args:
+            note: what a reader of the parent run sees first.
+            metrics: of the parent run.
+            scores: of the complete trials, by number.
+            winner_number: the trial that won.
+            folder: of the saved winner.
         """
-        with reaching():
-            complete = [run for run in self._trials() if run.data.tags["state"] == "COMPLETE"]
-            best = max((run.data.metrics["score"] for run in complete), default=0.0)
-            for run in complete:
-                won = run.data.tags["trial"] == str(winner_number)
-                gap = best - run.data.metrics["score"]
-                lost = f"lost by {gap:.4f}" if gap else "tied with the winner, which is smaller or came first"
-                reason = "won" if won else lost
-                tags = _tags(winner=str(won).lower(), reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
-                self._client.log_batch(run.info.run_id, tags=tags)
-            tags = _tags(reason=f"won by trial {winner_number}", **{NOTE: note})
-            self._client.log_batch(self._parent, metrics=_metrics(metrics), tags=tags)
-            # A folder of its own per winner: a study that goes on with more trials may crown another one.
-            self._client.log_artifacts(self._parent, str(folder), f"winner/trial_{winner_number:03d}")
+        best = max(scores.values())
+        for number, score in scores.items():
+            won, gap = number == winner_number, best - score
+            lost = f"lost by {gap:.4f}" if gap else "tied with the winner, which is smaller or came first"
+            reason = "won" if won else lost
+            tags = _tags(winner=str(won).lower(), reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
+            self.outbox.put("log", self._key(number), tags=tags)
+        tags = _tags(reason=f"won by trial {winner_number}", **{NOTE: note})
+        self.outbox.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
+        # A folder of its own per winner: a study that goes on with more trials may crown another one.
+        self.outbox.put("files", self._parent, folder=str(folder), path=f"winner/trial_{winner_number:03d}")
 
     def __enter__(self) -> Self:
         return self
@@ -158,20 +184,20 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._parent:
-            return
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
-        try:
-            with reaching():
-                self._close_left_open("interrupted" if interrupted else f"the search ended: {error}")
-                self._client.set_terminated(self._parent, status)
-        except TrackingError:
-            if error is None:
-                raise  # otherwise what ended the block matters more than the store it could not be logged to
+        if self._study:
+            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+            for run in list(self.open.values()):
+                run.finish("INTERRUPTED", "interrupted" if interrupted else f"the search ended: {error}", {})
+            status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
+            self.outbox.put("status", self._parent, status=status, end=_now())
+        self.unsent = self.outbox.close(PATIENCE if self._study else 0.0)
 
-    def _trials(self, condition: str = "") -> list[Run]:
-        return self._runs(f"tags.`{PARENT}` = '{self._parent}'{condition}")
+    @property
+    def _parent(self) -> str:
+        return _parent(self._study)
+
+    def _key(self, number: int) -> str:
+        return f"{self._study}/trial/{number}"
 
     def _runs(self, condition: str) -> list[Run]:
         page = self._client.search_runs([self.experiment_id], condition)
@@ -181,24 +207,42 @@ class Tracker:
             found += page
         return found
 
-    def _close_left_open(self, reason: str) -> None:
-        for run in self._trials(" and attributes.status = 'RUNNING'"):
-            TrialRun(self._client, run.info.run_id).finish("INTERRUPTED", reason, {})
+
+def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -> int:
+    """Send what a study could not; returns how many calls are left.
+
+    Raises:
+        TrackingError: the store cannot be reached, or the study runs and so sends by itself.
+    """
+    if not (output / OUTBOX).is_file():
+        return 0
+    with Tracker.connect(uri, output, name, say) as tracker:
+        return tracker.outbox.drain(PATIENCE)
+
+
+def _parent(study_id: str) -> str:
+    return f"{study_id}/search"
 
 
 def _sentence(state: str, reason: str) -> str:
     return f"**{state}**" + f": {reason}" * bool(reason)
 
 
-def _metrics(values: Mapping[str, float | None], step: int = 0) -> list[Metric]:
-    now = time.time_ns() // 10**6
-    return [Metric(name, float(value), now, step) for name, value in values.items() if value is not None]
+def _now() -> int:
+    """Milliseconds, as MLflow counts."""
+    return time.time_ns() // 10**6
 
 
-def _params(values: Mapping[str, object]) -> list[Param]:
+def _metrics(values: Mapping[str, float | None], step: int = 0) -> list[tuple[str, float, int, int]]:
+    """Points as name, value, time and step."""
+    now = _now()
+    return [(name, float(value), now, step) for name, value in values.items() if value is not None]
+
+
+def _params(values: Mapping[str, object]) -> dict[str, str]:
     """MLflow keeps texts of at most 6,000 characters in a param, 8,000 in a tag."""
-    return [Param(name, str(value)[:6000]) for name, value in values.items() if value is not None]
+    return {name: str(value)[:6000] for name, value in values.items() if value is not None}
 
 
-def _tags(**values: str) -> list[RunTag]:
-    return [RunTag(name, value[:8000]) for name, value in values.items()]
+def _tags(**values: str) -> dict[str, str]:
+    return {name: value[:8000] for name, value in values.items()}

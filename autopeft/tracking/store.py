@@ -55,19 +55,19 @@ def connect(uri: str | None, output: Path, name: str) -> tuple[MlflowClient, str
             advice = "check the address, that the server runs, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN"
         raise TrackingError(
             f"`uri` in [tracking] must lead to an MLflow store, but {public(target)} gave: "
-            f"{public(_first_line(error))}; {advice}."
+            f"{public(first_line(error))}; {advice}."
         ) from None
     return client, target, experiment.experiment_id
 
 
 @contextmanager
 def reaching() -> Iterator[None]:
-    """Turn a store that fails in mid-study into one sentence that says how to go on."""
+    """Turn a store that cannot be read into one sentence that says how to go on."""
     try:
         yield
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"the MLflow store cannot be written any more: {public(_first_line(error))}. "
+            f"the MLflow store cannot be read: {public(first_line(error))}. "
             "Once it can, run the same command again: the trials that finished are kept."
         ) from None
 
@@ -82,7 +82,8 @@ def public(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without its details."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:500].rstrip(".")
 
 

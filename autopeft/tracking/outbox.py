@@ -1,0 +1,221 @@
+"""What a study has to tell MLflow: kept in a file until the store has taken it, and sent by a thread of its own.
+
+So a search never waits for MLflow. While a server is away the search goes on, and what it logs is sent when the server
+is back, in this start or a later one. Every call may be sent twice without harm: a run is looked up by its key before
+it is made a second time, and MLflow keeps a metric point, a param or a tag that it knows already just once.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos import databricks_pb2 as codes
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from autopeft.tracking.store import TrackingError, first_line, public
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+
+KEY = "autopeft.run"
+"""The tag that holds a run's key: by it a run is found again, whatever MLflow called it."""
+
+REFUSED = {
+    codes.ErrorCode.Name(code)
+    for code in (
+        codes.INVALID_PARAMETER_VALUE,
+        codes.RESOURCE_DOES_NOT_EXIST,
+        codes.RESOURCE_ALREADY_EXISTS,
+        codes.PERMISSION_DENIED,
+        codes.INVALID_STATE,
+    )
+}
+"""MLflow's answers that would be the same another time."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds between attempts to reach a server that is away; each pause is twice the one before."""
+
+
+class Outbox:
+    """Calls to MLflow on their way, in the order they came.
+
+    Args:
+        client: of the store.
+        experiment_id: where its runs are.
+        path: of the file, in a folder that is there.
+        say: told in a sentence when the store cannot be reached, when it can again, and what it refused.
+
+    Raises:
+        TrackingError: another process has it open.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, path: Path, say: Callable[[str], None]) -> None:
+        self._client, self._experiment_id, self._path, self._say = client, experiment_id, path, say
+        self._lock = FileLock(f"{path}.lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise TrackingError(
+                f"one process at a time may run a study, but another one has {path} open; wait until it ends."
+            ) from None
+        self._waiting: deque[dict[str, Any]] = deque(_read(path))
+        self._file = path.open("a", encoding="utf-8")
+        self._ids: dict[str, str] = {}
+        self._sure = False  # of the first call it is not known whether it was sent before
+        self._changed = threading.Condition()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def put(self, do: str, run: str, **content: Any) -> None:
+        """Send a call as soon as that can be: `do` names it, `run` is its run's key, `content` is plain JSON."""
+        call = {"do": do, "run": run, **content}
+        with self._changed:
+            self._file.write(json.dumps(call) + "\n")
+            self._file.flush()
+            self._waiting.append(call)
+            self._changed.notify_all()
+
+    def drain(self, seconds: float) -> int:
+        """Wait until all is sent, but not longer than that; returns how many calls are left."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
+            return len(self._waiting)
+
+    def close(self, seconds: float) -> int:
+        """Send what can be sent in that time; returns how many calls are left in the file."""
+        left = self.drain(seconds)
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)
+        self._file.close()
+        self._lock.release()
+        return left
+
+    def know(self, key: str, run_id: str) -> None:
+        """Take note of a run that was found in the store."""
+        self._ids[key] = run_id
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed.is_set())
+                if self._closed.is_set():
+                    return
+                call = self._waiting[0]
+            if not self._deliver(call):
+                return
+            with self._changed:
+                self._waiting.popleft()
+                if not self._waiting:
+                    self._file.truncate(0)
+                    self._sure = True
+                self._changed.notify_all()
+
+    def _deliver(self, call: dict[str, Any]) -> bool:
+        """Send a call, however often that takes; False if the outbox was closed before."""
+        pause = FIRST_PAUSE
+        while not self._closed.is_set():
+            try:
+                self._send(**call)
+            except Exception as error:  # stores raise their own: requests', sqlalchemy's, OSError
+                if isinstance(error, MlflowException) and error.error_code in REFUSED:
+                    self._say(f"MLflow refused to log something ({call['do']}): {public(first_line(error))}.")
+                    return True
+                if pause == FIRST_PAUSE:
+                    self._say(
+                        f"MLflow cannot be reached: {public(first_line(error))}. The search goes on; what it logs is "
+                        f"kept in {self._path} and sent when the store is back."
+                    )
+                self._sure = False
+                self._closed.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                if pause > FIRST_PAUSE:
+                    self._say("MLflow can be reached again.")
+                return True
+        return False
+
+    def _send(self, do: str, run: str, **content: Any) -> None:
+        getattr(self, f"_send_{do}")(run, **content)
+
+    def _send_create(self, run: str, name: str, tags: dict[str, str], start: int, parent: str | None = None) -> None:
+        if self._sure or not self._find(run):
+            if parent:
+                tags = {**tags, MLFLOW_PARENT_RUN_ID: self._id(parent)}
+            made = self._client.create_run(self._experiment_id, start, {**tags, KEY: run}, name)
+            self._ids[run] = made.info.run_id
+
+    def _send_log(
+        self,
+        run: str,
+        metrics: list[tuple[str, float, int, int]] = (),  # type: ignore[assignment]  # never changed
+        params: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        self._client.log_batch(
+            self._id(run),
+            [Metric(*point) for point in metrics],
+            [Param(*item) for item in (params or {}).items()],
+            [RunTag(*item) for item in (tags or {}).items()],
+        )
+
+    def _send_status(self, run: str, status: str, end: int | None = None) -> None:
+        if end is None:
+            self._client.update_run(self._id(run), status)
+        else:
+            self._client.set_terminated(self._id(run), status, end)
+
+    def _send_text(self, run: str, text: str, name: str) -> None:
+        self._client.log_text(self._id(run), text, name)
+
+    def _send_files(self, run: str, folder: str, path: str) -> None:
+        self._client.log_artifacts(self._id(run), folder, path)
+
+    def _send_datasets(self, run: str, datasets: list[dict[str, str]]) -> None:
+        self._client.log_inputs(
+            self._id(run),
+            [
+                DatasetInput(
+                    Dataset(**{key: value for key, value in dataset.items() if key != "context"}),
+                    [InputTag("mlflow.data.context", dataset["context"])],
+                )
+                for dataset in datasets
+            ],
+        )
+
+    def _id(self, run: str) -> str:
+        """MLflow's id of a run.
+
+        Raises:
+            MlflowException: there is none of that key.
+        """
+        if run not in self._ids and not self._find(run):
+            raise MlflowException(f"no run has the key {run}", codes.RESOURCE_DOES_NOT_EXIST)
+        return self._ids[run]
+
+    def _find(self, run: str) -> bool:
+        found = self._client.search_runs([self._experiment_id], f"tags.`{KEY}` = '{run}'", max_results=1)
+        if found:
+            self._ids[run] = found[0].info.run_id
+        return bool(found)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The calls an earlier start left there; half a line is one that it was killed in the middle of."""
+    if not path.is_file():
+        return []
+    *lines, rest = path.read_text(encoding="utf-8").split("\n")
+    if rest:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [json.loads(line) for line in lines]
