@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import environment
+from autopeft import environment, mlflow_model
 from autopeft.admission import require_room
 from autopeft.cross_validation import rung_ends
 from autopeft.enforcement import cap
@@ -26,7 +26,7 @@ from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
 from autopeft.storage import StudyStorage
-from autopeft.tracking import Tracker, dataset
+from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
 from autopeft.winner import TestScores, crown
 
@@ -91,6 +91,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         )
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
         tracker.log_result(_note(result), _test_metrics(result), scores, best.number, spec.output / "winner")
+        _register(problem, study, tracker, best)
     if tracker.unsent:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
@@ -159,6 +160,17 @@ def _crown(
     scores = crown(problem, candidate, folder, str(registry.origins[best.method]), progress.say)
     study.set_user_attr("test_scores", {"number": best.number, "scores": asdict(scores)})
     return best, scores
+
+
+def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:
+    """Give MLflow the winner as a model, once for each store and winner."""
+    there = [public(tracker.uri), best.number]
+    if study.user_attrs.get("registered") == there:
+        return
+    spec = problem.spec
+    mlflow_model.save(spec.output / "winner", spec.output / "mlflow_model", problem.rows.test)
+    tracker.log_model(spec.output / "mlflow_model", spec.name, best.number, best.params)
+    study.set_user_attr("registered", there)
 
 
 def _log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:

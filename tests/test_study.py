@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import optuna
 import pandas as pd
@@ -70,6 +71,9 @@ def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study)
     winner = api.load(output / "winner")
     rows = pd.read_csv(tiny_study.parent / "rows.csv")
     predicted = winner.predict(rows)
+    registered = MlflowClient(result["tracking_uri"]).get_model_version_by_alias("tiny", "winner")
+    assert registered.run_id == by_number[result["best"]["number"]].info.run_id
+    assert mlflow.pyfunc.load_model(registered.source).predict(rows[["text"]])["label"].tolist() == predicted
     lines = autopeft_here(
         "predict", output / "winner", "--input", tiny_study.parent / "rows.csv", cwd=tiny_study.parent
     )

@@ -15,10 +15,21 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's 
 
 from autopeft.tracking.datasets import dataset
 from autopeft.tracking.runs import PARENT, Tracker, TrialRun, sync
-from autopeft.tracking.store import TrackingError, tracking_uri
+from autopeft.tracking.store import TrackingError, public, tracking_uri
 from autopeft.tracking.ui import serve, serving
 
 for _name in ("mlflow", "alembic"):  # after MLflow's import, which sets them to INFO
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-__all__ = ["PARENT", "Tracker", "TrackingError", "TrialRun", "dataset", "serve", "serving", "sync", "tracking_uri"]
+__all__ = [
+    "PARENT",
+    "Tracker",
+    "TrackingError",
+    "TrialRun",
+    "dataset",
+    "public",
+    "serve",
+    "serving",
+    "sync",
+    "tracking_uri",
+]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -181,6 +182,23 @@ class Outbox:
 
     def _send_files(self, run: str, folder: str, path: str) -> None:
         self._client.log_artifacts(self._id(run), folder, path)
+
+    def _send_model(self, run: str, folder: str, name: str, alias: str, params: dict[str, str]) -> None:
+        """Log a saved model as what a run made, and make it the newest version of a registered one."""
+        client, key = self._client, f"{run}/{alias}"
+        known = {} if self._sure else {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}
+        version = known.get(key)
+        if version is None:
+            run_id = self._id(run)
+            model = client.create_logged_model(self._experiment_id, alias, run_id, {KEY: key}, params, "autopeft")
+            client.log_model_artifacts(model.model_id, folder)
+            client.finalize_logged_model(model.model_id, "READY")
+            with suppress(MlflowException):  # it is there from an earlier winner
+                client.create_registered_model(name)
+            version = client.create_model_version(
+                name, model.artifact_location, run_id, {KEY: key}, model_id=model.model_id
+            )
+        client.set_registered_model_alias(name, alias, version.version)
 
     def _send_datasets(self, run: str, datasets: list[dict[str, str]]) -> None:
         self._client.log_inputs(

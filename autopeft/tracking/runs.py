@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -177,6 +178,20 @@ class Tracker:
         self.outbox.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
         # A folder of its own per winner: a study that goes on with more trials may crown another one.
         self.outbox.put("files", self._parent, folder=str(folder), path=f"winner/trial_{winner_number:03d}")
+
+    def log_model(self, folder: Path, name: str, number: int, params: Mapping[str, object]) -> None:
+        """Log a winner, saved as an MLflow model, with its trial, and register it with the alias `winner`.
+
+        Args:
+            folder: of the MLflow model.
+            name: of the registered model; MLflow has no `/` and no `:` in it.
+            number: of the trial that won.
+            params: of the winner.
+        """
+        registered = re.sub(r"[/:]", "-", name)
+        self.outbox.put(
+            "model", self._key(number), folder=str(folder), name=registered, alias="winner", params=_params(params)
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,66 @@
+"""A saved winner as an MLflow model: loaded by `mlflow.pyfunc`, served by `mlflow models serve`; no pickle in it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from autopeft import artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+REQUIREMENTS = ("autopeft", "peft", "torch", "transformers")
+EXAMPLE_ROWS = 2
+
+
+class Model:
+    """What MLflow calls: a frame with the task's input columns in, a frame of `label` and `probability` out."""
+
+    def __init__(self, winner: artifact.Winner) -> None:
+        self.winner = winner
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """The most probable label of each row, and how probable it is."""
+        import pandas as pd
+
+        probabilities = self.winner.predict_proba(model_input)
+        labels = [self.winner.card.labels[index] for index in probabilities.argmax(axis=-1)]
+        return pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).astype(float)})
+
+
+def _load_pyfunc(data_path: str) -> Model:
+    """The hook by which `mlflow.pyfunc` loads a model that names this module as its loader."""
+    return Model(artifact.load(data_path))
+
+
+def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
+    """Write a winner as an MLflow model, with its signature, an input example and what it needs installed.
+
+    Args:
+        winner: the folder `artifact.save` wrote.
+        folder: to write; what is there is replaced.
+        rows: some of the study's rows, for the example.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import infer_signature
+
+    model = _load_pyfunc(str(winner))
+    example = rows[list(model.winner.inputs)].head(EXAMPLE_ROWS).reset_index(drop=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it would recommend type hints, which a loader cannot have
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            str(folder),
+            loader_module=__name__,
+            data_path=str(winner),
+            signature=infer_signature(example, model.predict(example)),
+            input_example=example,
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+        )
