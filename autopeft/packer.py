@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 WORTH_TRYING = 0.2
 """Share of a pass that must be its start-up cost for packing, which saves that cost alone, to be tried at all."""
 
+LAYER_OVERHEAD = {"cpu": 5e7}
+"""What starting a layer's pass costs, in multiplications by its weights that could be done meanwhile.
+
+30 tokens of a MiniLM's layer (`benchmarks/execution.py`). Where that alone settles the question, nothing is timed, and
+every run decides the same. A GPU has none, since they differ too much.
+"""
+
 WORTH_DOING = 1.2
 """Speed-up from which folds are packed. Far enough from 1 that the next run of the study decides the same."""
 
@@ -77,6 +84,8 @@ class Packer:
         """The way for a method; empty where this candidate is too large for a budget to tell by."""
         problem, name = self._problem, candidate.method.name
         whole = self._timing(candidate, candidate.hyper.batch_size)
+        if measured and self._start_up(whole.tokens) < WORTH_TRYING:
+            return ALONE
         if measured and self._seconds(candidate, self._timing(candidate, 1)) < WORTH_TRYING * self._seconds(
             candidate, whole
         ):
@@ -103,6 +112,14 @@ class Packer:
         together = self._seconds(candidate, self._timing(candidate, candidate.hyper.batch_size, packed=True), sites)
         alone = len(problem.folds) * self._seconds(candidate, whole)
         return way if alone > WORTH_DOING * together else ALONE
+
+    def _start_up(self, tokens: int) -> float:
+        """The share of a pass over so many tokens that is its start-up cost, by rule; 1 where there is none."""
+        spec, device = self._problem.base.spec, self._problem.device.type
+        if device not in LAYER_OVERHEAD:
+            return 1.0
+        overhead = LAYER_OVERHEAD[device] * spec.num_hidden_layers
+        return overhead / (overhead + tokens * sum(linear.in_features * linear.out_features for linear in spec.linears))
 
     def _model(self, candidate: Candidate) -> nn.Module:
         model = attach(self._problem.base, candidate.method, candidate.params, seed=self._problem.spec.seed)

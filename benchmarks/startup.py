@@ -36,6 +36,10 @@ PARTS = {
     "start the MLflow run": ("autopeft.study", "Tracker.start"),
     "count parameters": ("autopeft.admission", "Appraiser.__call__"),
     "predict memory": ("autopeft.memory", "predict"),
+    "settle how folds run": ("autopeft.packer", "Packer.settle"),
+    "put the add-on on": ("autopeft.model", "attach"),
+    "read the study file": ("autopeft.spec", "StudySpec.from_file"),
+    "cut the folds": ("autopeft.cross_validation", "split"),
 }
 """What is timed apart from imports; the rest of our code is "everything else of ours"."""
 
