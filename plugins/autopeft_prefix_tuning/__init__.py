@@ -1,4 +1,4 @@
-"""Prefix-tuning for autopeft, through peft."""
+"""Prefix-tuning for autopeft."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ from autopeft.model import attach, trainable
 from tests.tiny_models import FAMILIES, batch, tiny_base
 
 METHODS = {method.name: method for method in (Adapter(), Lora(), PrefixTuning())}
-NO_PREFIX = {"distilbert", "deberta-v2", "albert", "modernbert"}
-PAIRS = [(m, f) for m in METHODS for f in FAMILIES if m != "prefix_tuning" or f not in NO_PREFIX]
+PAIRS = [(m, f) for m in METHODS for f in FAMILIES if (m, f) != ("prefix_tuning", "deberta-v2")]
 
 
 def default(name, family, **changes):
@@ -38,7 +37,7 @@ def test_supports_what_it_promises_and_says_why_not(name, family):
     support = METHODS[name].supports(tiny_base(family).spec)
     assert bool(support) == ((name, family) in PAIRS)
     if not support:
-        assert "past_key_values" in support.reason
+        assert "attention interface" in support.reason
         assert tiny_base(family).spec.architecture in support.reason
 
 
@@ -47,8 +46,7 @@ def test_refuses_models_it_finds_no_place_in():
     empty = dataclasses.replace(spec, linears=())
     assert "feed-forward" in Adapter().supports(empty).reason
     assert "linear map" in Lora().supports(empty).reason
-    two_stacks = dataclasses.replace(spec, layers=("encoder.block.0", "decoder.block.0"))
-    assert "several stacks" in PrefixTuning().supports(two_stacks).reason
+    assert "equal width" in PrefixTuning().supports(empty).reason
 
 
 @pytest.mark.parametrize(("name", "family"), PAIRS)
@@ -119,9 +117,6 @@ def test_every_corner_of_its_space_applies(name):
         ("lora", "deberta-v2", {}),
         ("lora", "distilbert", {}),
         ("lora", "modernbert", {}),
-        ("prefix_tuning", "electra", {}),
-        ("prefix_tuning", "llama", {}),
-        ("prefix_tuning", "bert", {"prefix_projection": True, "encoder_hidden_size": 8}),
     ],
 )
 def test_peft_saves_and_loads_it_with_its_head(name, family, changes, tmp_path):
@@ -148,5 +143,5 @@ sys.exit(f"imported {heavy}" if heavy else 0)
     assert done.stdout.split("\n")[:3] == [
         "adapter 4 learning_rate",
         "lora 5 learning_rate",
-        "prefix_tuning 3 learning_rate",
+        "prefix_tuning 4 learning_rate",
     ]
