@@ -5,6 +5,8 @@ from __future__ import annotations
 from autopeft import PeftMethod, hookimpl
 from autopeft_prefix_tuning.method import PrefixTuning
 
+__all__ = ["PrefixTuning", "register_methods"]
+
 
 @hookimpl
 def register_methods() -> list[PeftMethod]:

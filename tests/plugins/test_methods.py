@@ -8,13 +8,14 @@ import pytest
 import torch
 from autopeft_adapter import Adapter
 from autopeft_lora import Lora
+from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 from peft import PeftModel
 
 from autopeft.model import attach, trainable
 from tests.tiny_models import FAMILIES, batch, tiny_base
 
-METHODS = {method.name: method for method in (Adapter(), Lora(), PrefixTuning())}
+METHODS = {method.name: method for method in (Adapter(), Lora(), Mixed(), PrefixTuning())}
 PAIRS = [(m, f) for m in METHODS for f in FAMILIES if (m, f) != ("prefix_tuning", "deberta-v2")]
 
 
@@ -44,6 +45,7 @@ def test_supports_what_it_promises_and_says_why_not(name, family):
 def test_refuses_models_it_finds_no_place_in():
     spec = tiny_base("bert").spec
     empty = dataclasses.replace(spec, linears=())
+    assert "takes none" in Mixed().supports(empty).reason
     assert "feed-forward" in Adapter().supports(empty).reason
     assert "linear map" in Lora().supports(empty).reason
     assert "equal width" in PrefixTuning().supports(empty).reason
@@ -60,7 +62,9 @@ def test_counts_the_same_without_weights(name, family):
 def test_starts_from_the_base_models_output(name, family):
     rows = batch()
     change = (logits(default(name, family), rows) - logits(tiny_base(family).module, rows)).abs().max()
-    if name == "prefix_tuning":  # a random prefix is seen by every layer at once
+    if name == "prefix_tuning" or (
+        name == "mixed" and family != "deberta-v2"
+    ):  # a random prefix is seen by every layer at once
         assert change > 1e-3
     else:
         assert change == 0
@@ -131,8 +135,8 @@ def test_peft_saves_and_loads_it_with_its_head(name, family, changes, tmp_path):
 
 def test_the_packages_import_and_show_their_spaces_without_heavy_libraries():
     code = """
-import sys, autopeft_adapter, autopeft_lora, autopeft_prefix_tuning
-for plugin in (autopeft_adapter, autopeft_lora, autopeft_prefix_tuning):
+import sys, autopeft_adapter, autopeft_lora, autopeft_mixed, autopeft_prefix_tuning
+for plugin in (autopeft_adapter, autopeft_lora, autopeft_mixed, autopeft_prefix_tuning):
     for method in plugin.register_methods():
         print(method.name, len(method.search_space()), *method.training_space())
 heavy = {"torch", "transformers", "peft", "optuna", "mlflow", "pandas", "datasets"} & set(sys.modules)
@@ -140,8 +144,9 @@ sys.exit(f"imported {heavy}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:3] == [
+    assert done.stdout.split("\n")[:4] == [
         "adapter 4 learning_rate",
         "lora 5 learning_rate",
+        "mixed 5 learning_rate",
         "prefix_tuning 4 learning_rate",
     ]
