@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.exceptions import AutopeftError
 from autopeft.hookspecs import hookimpl
-from autopeft.method import LinearModule, ModelSpec, PeftMethod, Support
+from autopeft.method import LinearModule, ModelSpec, PeftMethod, Support, layer_groups
 from autopeft.search_space import Categorical, Float, Integer, Params, ParamValue, SearchSpace
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "SearchSpace",
     "Support",
     "hookimpl",
+    "layer_groups",
     "load",
 ]
 

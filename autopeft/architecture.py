@@ -6,7 +6,6 @@ thought of works when its modules are named or shaped like any other's.
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +52,12 @@ def describe(
         num_parameters=sum(p.numel() for n, p in module.named_parameters() if not _inside(n, head)),
         hidden_size=int(text_config.hidden_size),
         num_attention_heads=int(text_config.num_attention_heads),
+        num_key_value_heads=int(getattr(text_config, "num_key_value_heads", None) or text_config.num_attention_heads),
         num_hidden_layers=int(text_config.num_hidden_layers),
         layers=layers,
         linears=tuple(_linears(module, layers)),
         head=head,
-        has_past_key_values="past_key_values" in inspect.signature(base.forward).parameters,
+        has_attention_interface=bool(base._can_set_attn_implementation() and base._supports_sdpa),
     )
 
 

@@ -41,11 +41,13 @@ class ModelSpec:
         num_parameters: all parameters of the base model, its head left out.
         hidden_size: width of the residual stream.
         num_attention_heads: heads of one layer.
+        num_key_value_heads: heads of its keys and values, fewer where several heads of queries share one.
         num_hidden_layers: layers the forward pass runs (ALBERT runs one stored layer many times).
         layers: dotted names of the stored transformer layers, bottom to top.
         linears: their linear maps with the role each plays.
         head: dotted names of the modules on top of the base model; they are trained with every method.
-        has_past_key_values: whether the forward pass takes `past_key_values`, which prefix-tuning needs.
+        has_attention_interface: whether attention goes through transformers' `AttentionInterface`, where a method can
+            put a function of its own, and PyTorch's `scaled_dot_product_attention` can do its sums.
     """
 
     model_type: str
@@ -55,15 +57,34 @@ class ModelSpec:
     num_parameters: int
     hidden_size: int
     num_attention_heads: int
+    num_key_value_heads: int
     num_hidden_layers: int
     layers: tuple[str, ...]
     linears: tuple[LinearModule, ...]
     head: tuple[str, ...]
-    has_past_key_values: bool
+    has_attention_interface: bool
 
     def modules(self, *roles: str) -> tuple[str, ...]:
         """Dotted names of the linear maps that play one of `roles`, in the model's order."""
         return tuple(linear.name for linear in self.linears if linear.role in roles)
+
+
+def layer_groups(depth: int) -> dict[str, tuple[int, ...]]:
+    """The names a dimension `layers` takes on a model of `depth` stored layers, with their indices.
+
+    Groups that coincide on so few layers come once.
+    """
+    indices = tuple(range(depth))
+    groups: dict[str, tuple[int, ...]] = {}
+    for name, members in {
+        "all": indices,
+        "top_half": indices[depth // 2 :],
+        "top_quarter": indices[depth * 3 // 4 :],
+        "every_second": indices[1::2],
+    }.items():
+        if members and members not in groups.values():
+            groups[name] = members
+    return groups
 
 
 @dataclass(frozen=True)

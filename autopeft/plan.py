@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autopeft.admission import cheapest, closest, smallest_batch
-from autopeft.search_space import Integer
+from autopeft.search_space import Integer, enabling
 
 if TYPE_CHECKING:
     from autopeft.candidate import Candidate, MethodSpace
@@ -173,7 +173,8 @@ def _size(problem: Problem, candidate: Candidate) -> int:
 
 
 def _shown(space: SearchSpace) -> dict[str, str]:
-    return {
-        name: str(dimension) + (f"  (where {dimension.when[0]} is {dimension.when[1]})" if dimension.when else "")
-        for name, dimension in space.items()
-    }
+    shown = {name: str(dimension) for name, dimension in space.items()}
+    for name, dimension in space.items():
+        if dimension.when:
+            shown[name] += f"  (where {dimension.when[0]} is {' or '.join(map(str, enabling(dimension)))})"
+    return shown

@@ -22,8 +22,8 @@ ParamValue = bool | int | float | str
 Params = Mapping[str, ParamValue]
 """One point of a space: dimension name (no prefix) → value; inactive dimensions are absent."""
 
-When = tuple[str, ParamValue]
-"""`("prefix_projection", True)`: the dimension exists only where that sibling has that value."""
+When = tuple[str, ParamValue | tuple[ParamValue, ...]]
+"""`("prefix_projection", True)`: the dimension exists only where that sibling has that value, or one of a tuple's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +216,19 @@ class SearchSpace(Mapping[str, Dimension]):
         kept: dict[str, Dimension] = {}
         for name, dimension in self.items():
             own = _narrow(dimension, overrides[name], f"{where}.{name}") if name in overrides else dimension
-            if own.when is None or (own.when[0] in kept and own.when[1] in kept[own.when[0]]):
+            if own.when is None:
                 kept[name] = own
+            elif possible := tuple(value for value in enabling(own) if value in kept.get(own.when[0], ())):
+                kept[name] = replace(own, when=(own.when[0], possible if len(possible) > 1 else possible[0]))
         return SearchSpace(kept)
+
+
+def enabling(dimension: Dimension) -> tuple[ParamValue, ...]:
+    """The values of a sibling with which a conditional dimension exists; none where it is not conditional."""
+    if dimension.when is None:
+        return ()
+    values = dimension.when[1]
+    return values if isinstance(values, tuple) else (values,)
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -226,7 +236,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _active(dimension: Dimension, params: Params) -> bool:
-    return dimension.when is None or params.get(dimension.when[0]) == dimension.when[1]
+    return dimension.when is None or params.get(dimension.when[0]) in enabling(dimension)
 
 
 def _check(name: str, dimension: Dimension, earlier: Mapping[str, Dimension]) -> None:
@@ -240,12 +250,13 @@ def _check(name: str, dimension: Dimension, earlier: Mapping[str, Dimension]) ->
     if dimension.default not in dimension:
         raise ValueError(f'the default of dimension "{name}" must lie in {dimension}, but is {dimension.default!r}.')
     if dimension.when is not None:
-        sibling, value = dimension.when
-        if sibling not in earlier or value not in earlier[sibling]:
-            raise ValueError(
-                f'dimension "{name}" depends on "{sibling}" being {value!r}, '
-                "but no dimension declared before it can have that value."
-            )
+        sibling = dimension.when[0]
+        for value in enabling(dimension):
+            if value not in earlier.get(sibling, ()):
+                raise ValueError(
+                    f'dimension "{name}" depends on "{sibling}" being {value!r}, '
+                    "but no dimension declared before it can have that value."
+                )
 
 
 def _narrow(dimension: Dimension, value: Any, where: str) -> Dimension:

@@ -15,7 +15,7 @@ c. `autopeft.study.run`, with all it does beside training: admission, the MLflow
 
 `hyperparameter_search` knows one split, so its `train` is extended to train one fold after the other, each by Trainer's
 own `train` on a model that `model_init` reads from disk anew. Trainer's sides apply a method with the plugin's `apply`,
-which for LoRA and prefix-tuning is `peft.get_peft_model` and nothing else; adapters are ours and lent to them. Their
+which for LoRA is `peft.get_peft_model` and nothing else; adapters and prefixes are ours and lent to them. Their
 sampler is Optuna's default, from random draws; that our first trials are the methods' defaults is part of our search.
 They read rows, folds and space through `Problem`, which loads the model once more than they need.
 

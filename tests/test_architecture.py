@@ -34,20 +34,21 @@ def test_names_lead_to_the_modules_they_describe(model_type):
 
 
 @pytest.mark.parametrize(
-    ("model_type", "head", "cache"),
+    ("model_type", "head", "interface"),
     [
         ("bert", ("classifier",), True),
-        ("distilbert", ("pre_classifier", "classifier"), False),
+        ("distilbert", ("pre_classifier", "classifier"), True),
         ("deberta-v2", ("pooler", "classifier"), False),
-        ("modernbert", ("head", "classifier"), False),
+        ("modernbert", ("head", "classifier"), True),
         ("gpt2", ("score",), True),
         ("llama", ("score",), True),
     ],
 )
-def test_head_and_cache(model_type, head, cache):
+def test_head_and_attention_interface(model_type, head, interface):
     spec = spec_of(model_type)
     assert spec.head == head
-    assert spec.has_past_key_values is cache
+    assert spec.has_attention_interface is interface
+    assert spec.num_key_value_heads == (2 if model_type == "llama" else 4)
 
 
 def test_a_part_of_the_base_that_the_checkpoint_lacks_counts_as_head():

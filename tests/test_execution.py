@@ -1,6 +1,7 @@
 """Micro-batches and checkpointed layers change memory and time, and nothing else; the budget is kept by them."""
 
 import gc
+import itertools
 import warnings
 from dataclasses import replace
 
@@ -107,15 +108,24 @@ def test_a_tight_budget_is_kept_with_smaller_passes_and_the_fastest_that_fit_are
 
 
 def test_checkpointing_is_chosen_where_it_costs_least_and_left_out_where_a_method_cannot():
-    def chosen(name, share):
-        candidate = space(name).default()
-        whole = appraiser(None)(candidate)
-        return appraiser(int(whole.memory.peak * share))(candidate).execution
+    class Growing(type(METHODS["prefix_tuning"])):
+        """Puts a longer prefix in front every time, so that no layer can run twice."""
+
+        def apply(self, model, params, spec):
+            model = super().apply(model, params, spec)
+            runs = itertools.count(1)
+            for module in model.modules():
+                if type(module).__name__ == "Prefix":
+                    module.register_forward_hook(lambda module, args, states: states.repeat(1, 1, 1, next(runs), 1))
+            return model
 
     one_row = appraiser(None)(replace(space("lora").default(), hyper=replace(HYPER, batch_size=1)))
     found = appraiser(int(one_row.memory.peak * 0.97))(space("lora").default()).execution
     assert found == Execution(2, checkpointing=True)  # faster than single rows, which fit as well
-    assert not chosen("prefix_tuning", 0.3).checkpointing  # its cache of keys and values would grow twice
+    prefix = space("prefix_tuning").default()
+    least = int(appraiser(None)(prefix).memory.peak * 0.05)
+    assert appraiser(least)(prefix).execution.checkpointing
+    assert not appraiser(least)(replace(prefix, method=Growing())).execution.checkpointing
 
 
 def test_ways_are_ordered_by_what_they_cost():

@@ -89,7 +89,6 @@ def three_answers(base, method, params, rows, length, autocast):
         (family, method)
         for family in ("bert", "electra", "gpt2", "llama", "modernbert")
         for method in ("lora", "adapter", "prefix_tuning")
-        if (family, method) != ("modernbert", "prefix_tuning")  # which peft refuses
     ],
 )
 def test_every_method_is_predicted_on_every_kind_of_model(family, method, autocast):

@@ -27,6 +27,7 @@ def test_the_wheel_holds_the_host_the_plugins_and_nothing_else(wheel):
         "autopeft",
         "autopeft_adapter",
         "autopeft_lora",
+        "autopeft_mixed",
         "autopeft_prefix_tuning",
     }
     assert "autopeft/py.typed" in names
@@ -44,4 +45,4 @@ def test_the_installed_wheel_loads_its_plugins_through_the_entry_points(wheel, t
         "autopeft.cli.main()"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert {row["name"] for row in json.loads(done.stdout)["methods"]} == {"adapter", "lora", "prefix_tuning"}
+    assert {row["name"] for row in json.loads(done.stdout)["methods"]} == {"adapter", "lora", "mixed", "prefix_tuning"}

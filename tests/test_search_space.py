@@ -25,6 +25,17 @@ def test_every_drawn_point_lies_in_the_space_and_conditions_hold():
     assert {params["projection"] for params in drawn} == {True, False}
 
 
+def test_a_condition_on_several_values_holds_for_each_and_narrows_with_them():
+    width = Integer(low=1, high=9, default=2, when=("parts", ("a", "a+b")))
+    space = SearchSpace({"parts": Categorical(choices=("a", "b", "a+b"), default="a+b"), "width": width})
+    found = {params["parts"]: "width" in params for params in space.corners()}
+    assert found == {"a": True, "b": False, "a+b": True}
+    assert space.narrowed({"parts": ["a", "b"]}, "x")["width"].when == ("parts", "a")
+    assert set(space.narrowed({"parts": "b"}, "x")) == {"parts"}
+    with pytest.raises(ValueError, match="'c'"):
+        SearchSpace({"parts": space["parts"], "width": Integer(low=1, high=2, default=1, when=("parts", ("a", "c")))})
+
+
 def test_optuna_knows_the_dimensions_by_their_prefixed_names():
     asked = trial(0)
     SPACE.suggest(asked, "lora.")

@@ -270,14 +270,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tiny_study, replacement, word
 def test_a_method_that_cannot_do_the_model_says_why(tiny_study, tmp_path):
     from tests.tiny_models import tiny
 
-    target = tmp_path / "distil"
-    tiny("distilbert").save_pretrained(target)
+    target = tmp_path / "deberta"
+    tiny("deberta-v2").save_pretrained(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (target / name).write_bytes((tiny_study.parent / "model" / name).read_bytes())
-    edit(tiny_study, ('"model"', '"distil"'), ("trials = 4", 'methods = ["prefix_tuning"]'))
+    edit(tiny_study, ('"model"', '"deberta"'), ("trials = 4", 'methods = ["prefix_tuning"]'))
     done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
-    assert "past_key_values" in done.stderr
+    assert "attention interface" in done.stderr
     edit(tiny_study, ('methods = ["prefix_tuning"]', "trials = 2"))
     assert {r["method"] for r in run_study(tiny_study)["records"]} == {"adapter", "lora"}
 

@@ -82,10 +82,10 @@ def test_a_winner_outside_the_space_goes_to_the_nearest_point_and_the_note_says_
 
 
 def test_conditional_dimensions_come_and_go_with_the_one_they_depend_on(tmp_path):
-    own = {"num_virtual_tokens": 8, "prefix_projection": True, "encoder_hidden_size": 256}
+    own = {"num_virtual_tokens": 8, "prefix_projection": True, "encoder_hidden_size": 256, "layers": "top_half"}
     finished(tmp_path, "prefix_tuning", **own, **TRAINING)
     start, note = earlier_winner(".", tmp_path, space(prefix_tuning={"prefix_projection": False}))
-    assert start.params == {"num_virtual_tokens": 8, "prefix_projection": False}
+    assert start.params == {"num_virtual_tokens": 8, "prefix_projection": False, "layers": "top_half"}
     assert "without encoder_hidden_size" in note
     finished(tmp_path, "prefix_tuning", num_virtual_tokens=8, prefix_projection=True, **TRAINING)
     start, note = earlier_winner(".", tmp_path, space())

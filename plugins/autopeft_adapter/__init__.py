@@ -5,6 +5,8 @@ from __future__ import annotations
 from autopeft import PeftMethod, hookimpl
 from autopeft_adapter.method import Adapter
 
+__all__ = ["Adapter", "register_methods"]
+
 
 @hookimpl
 def register_methods() -> list[PeftMethod]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -45,8 +47,8 @@ class Wrapped(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The frozen weight."""
-        return self.base.get_parameter("weight")
+        """The frozen weight, also of a base that is wrapped itself."""
+        return cast("torch.Tensor", self.base.weight)
 
 
 class SequentialAdapter(Wrapped):

@@ -14,6 +14,7 @@ from autopeft import (
     PeftMethod,
     SearchSpace,
     Support,
+    layer_groups,
 )
 
 if TYPE_CHECKING:
@@ -80,21 +81,6 @@ class Adapter(PeftMethod):
             else:
                 model.set_submodule(linear.name, SequentialAdapter(base, bottleneck))
         return model
-
-
-def layer_groups(depth: int) -> dict[str, tuple[int, ...]]:
-    """The names `layers` takes on a model of `depth` stored layers, with their indices; coinciding ones once."""
-    indices = tuple(range(depth))
-    groups: dict[str, tuple[int, ...]] = {}
-    for name, members in {
-        "all": indices,
-        "top_half": indices[depth // 2 :],
-        "top_quarter": indices[depth * 3 // 4 :],
-        "every_second": indices[1::2],
-    }.items():
-        if members and members not in groups.values():
-            groups[name] = members
-    return groups
 
 
 def _placements(spec: ModelSpec) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
-"""Prefix-tuning for autopeft, through peft."""
+"""Prefix-tuning for autopeft."""
 
 from __future__ import annotations
 
 from autopeft import PeftMethod, hookimpl
 from autopeft_prefix_tuning.method import PrefixTuning
+
+__all__ = ["PrefixTuning", "register_methods"]
 
 
 @hookimpl

@@ -1,37 +1,61 @@
-"""Prefix-tuning: every attention layer also attends to a few trained keys and values in front of the input's own."""
+"""Prefix-tuning: attention also sees a few trained keys and values in front of the input's own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
+from autopeft import (
+    Categorical,
+    Float,
+    Integer,
+    ModelSpec,
+    Params,
+    PeftMethod,
+    SearchSpace,
+    Support,
+    layer_groups,
+)
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+TYPICAL_DEPTH = 12
 
 
 class PrefixTuning(PeftMethod):
-    """`num_virtual_tokens` keys and values per layer, trained directly or as the output of a small network.
+    """`num_virtual_tokens` keys and values for each attention module, trained directly or made by a small network.
 
-    With `prefix_projection` a two-layer network of width `encoder_hidden_size` produces them. It is trained, but only
-    its output is saved, so such a candidate trains many times the parameters it saves.
+    With `prefix_projection` a two-layer network of width `encoder_hidden_size` makes them. It is trained, but only its
+    output is saved, so such a candidate trains many times the parameters it saves.
+
+    Models of two stacks have prefixes in both, and in the attention of one to the other, as Li & Liang's BART has.
+
+    With a prefix in every layer, models that peft knows count the input's positions from the prefix's end, as with
+    peft, which then reads what is saved. Everywhere else the positions are those the model was pretrained with.
     """
 
     name = "prefix_tuning"
-    paper = "Li & Liang 2021, arXiv:2101.00190"
+    paper = "Li & Liang 2021, arXiv:2101.00190; on chosen layers, Zhou et al. 2024, arXiv:2301.12132"
 
     def supports(self, spec: ModelSpec) -> Support:
-        """Models with one stack of layers whose forward pass takes keys and values computed before."""
-        if not spec.has_past_key_values:
+        """Models whose attention takes a function of ours."""
+        from autopeft_prefix_tuning.places import attentions
+
+        if not spec.has_attention_interface:
             return Support(
-                f"the forward pass of {spec.architecture} takes no past_key_values, so there is no way in for a prefix."
+                f"{spec.architecture} computes attention in a way of its own and not through transformers' attention "
+                "interface, so there is no way in for a prefix."
             )
-        if len({layer.rpartition(".")[0] for layer in spec.layers}) > 1:
-            return Support(f"{spec.architecture} has several stacks of layers, and a prefix here reaches only one.")
+        if not attentions(spec):
+            return Support(f"no attention with heads of equal width was found in the layers of {spec.architecture}.")
         return Support()
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Length of the prefix and whether, and how wide, a network produces it."""
+        """Length of the prefix, whether, and how wide, a network produces it, and the layers that have one."""
+        layers = tuple(layer_groups(len(spec.layers) if spec else TYPICAL_DEPTH))
         return SearchSpace(
             {
                 "num_virtual_tokens": Integer(low=2, high=64, default=16, log=True),
@@ -39,6 +63,7 @@ class PrefixTuning(PeftMethod):
                 "encoder_hidden_size": Integer(
                     low=32, high=512, default=128, log=True, when=("prefix_projection", True)
                 ),
+                "layers": Categorical(choices=layers, default="all"),
             }
         )
 
@@ -51,9 +76,52 @@ class PrefixTuning(PeftMethod):
         return SearchSpace({"learning_rate": Float(low=5e-4, high=5e-2, default=2e-2, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
-        """Wrap the model with peft, which reads heads and widths, grouped keys and values too, from its config."""
-        from peft import PrefixTuningConfig, get_peft_model
+        """Give the attention modules of the chosen layers their prefixes."""
+        from autopeft_prefix_tuning.peft_format import count_as_peft
+        from autopeft_prefix_tuning.places import attentions
+        from autopeft_prefix_tuning.prefix import CHILD, Network, Prefix, ProjectedPrefix, use_prefixes
 
-        config = PrefixTuningConfig(**params, modules_to_save=list(spec.head), task_type=spec.peft_task_type)
-        wrapped: nn.Module = get_peft_model(model, config)
-        return wrapped
+        tokens = int(params["num_virtual_tokens"])
+        chosen = layer_groups(len(spec.layers))[str(params["layers"])]
+        network: Network | None = None
+        for place in attentions(spec):
+            if place.layer in chosen:
+                module = model.get_submodule(place.name)
+                device = next(module.parameters()).device
+                if params["prefix_projection"]:
+                    network = network or Network(tokens, int(params["encoder_hidden_size"]), place, device)
+                    module.add_module(CHILD, ProjectedPrefix(network, place, device))
+                else:
+                    module.add_module(CHILD, Prefix.drawn(tokens, place, device))
+        use_prefixes(model)
+        count_as_peft(model, tokens, spec)
+        return model
+
+    def save(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """The prefixes' keys and values as `<attention module>.prefix.states`, and the head's tensors."""
+        from autopeft_prefix_tuning.prefix import prefixes
+
+        found = prefixes(model)
+        kept = {f"{name}.states": prefix()[0].detach() for name, prefix in found.items()}
+        own = {id(parameter) for prefix in found.values() for parameter in prefix.parameters()}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and id(parameter) not in own:
+                kept[name] = parameter.detach()
+        return kept
+
+    def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put saved keys and values and the head's tensors in their places; a network is no longer needed for them."""
+        from autopeft_prefix_tuning.prefix import Prefix, prefixes
+
+        for name, prefix in prefixes(model).items():
+            states = tensors[f"{name}.states"].to(next(prefix.parameters()).device)
+            model.set_submodule(name, Prefix(states))
+        for name, parameter in model.named_parameters():
+            if name in tensors:
+                parameter.data.copy_(tensors[name])
+
+    def save_for_peft(self, model: nn.Module, folder: Path) -> bool:
+        """Write what `PeftModel.from_pretrained` reads, where it would predict the same; returns whether it would."""
+        from autopeft_prefix_tuning.peft_format import write
+
+        return write(model, self.save(model), folder)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from autopeft_adapter import Adapter
 from autopeft_adapter.adapter import Bottleneck, ParallelAdapter, SequentialAdapter, Tap
-from autopeft_adapter.method import layer_groups
 from torch.func import functional_call, grad, vmap
 
+from autopeft import layer_groups
 from autopeft.model import attach, trainable
 from tests.tiny_models import batch, tiny_base
 
