@@ -17,6 +17,7 @@ class PrefixTuning(PeftMethod):
     its output is saved, so such a candidate trains many times the parameters it saves.
     """
 
+    contract = 1
     name = "prefix_tuning"
     paper = "Li & Liang 2021, arXiv:2101.00190"
 
