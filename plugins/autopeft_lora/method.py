@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -26,6 +26,7 @@ class Lora(PeftMethod):
     The groups are resolved to full module names from the model's description, so no table of model types is needed.
     """
 
+    contract = 1
     name = "lora"
     paper = "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732"
 
@@ -66,6 +67,11 @@ class Lora(PeftMethod):
         )
         wrapped: nn.Module = get_peft_model(model, config)
         return wrapped
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """W + scale · B A in place of each W."""
+        plain: nn.Module = cast("Any", model).merge_and_unload()
+        return plain
 
 
 def targets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:

@@ -40,6 +40,7 @@ class Mixed(PeftMethod):
     parts with a size of their own, and the layers, are the space of AutoPEFT (Zhou et al.).
     """
 
+    contract = 1
     name = "mixed"
     paper = "He et al. 2022, arXiv:2110.04366; Zhou et al. 2024, arXiv:2301.12132"
 

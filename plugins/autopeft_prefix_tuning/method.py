@@ -37,6 +37,7 @@ class PrefixTuning(PeftMethod):
     peft, which then reads what is saved. Everywhere else the positions are those the model was pretrained with.
     """
 
+    contract = 1
     name = "prefix_tuning"
     paper = "Li & Liang 2021, arXiv:2101.00190; on chosen layers, Zhou et al. 2024, arXiv:2301.12132"
 
