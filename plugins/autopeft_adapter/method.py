@@ -31,6 +31,7 @@ class Adapter(PeftMethod):
     """
 
     name = "adapter"
+    contract = 1
     paper = (
         "Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247; "
         "He et al. 2022, arXiv:2110.04366"

@@ -18,6 +18,7 @@ class PrefixTuning(PeftMethod):
     """
 
     name = "prefix_tuning"
+    contract = 1
     paper = "Li & Liang 2021, arXiv:2101.00190"
 
     def supports(self, spec: ModelSpec) -> Support:
