@@ -7,16 +7,26 @@ import sys
 import pytest
 import torch
 from autopeft_adapter import Adapter
-from autopeft_lora import Lora
+from autopeft_bitfit import BitFit
+from autopeft_ia3 import Ia3
+from autopeft_lora import Dora, Lora
 from autopeft_prefix_tuning import PrefixTuning
+from autopeft_prompt_tuning import PromptTuning
+from autopeft_vera import Vera
 from peft import PeftModel
 
 from autopeft.model import attach, trainable
 from tests.tiny_models import FAMILIES, batch, tiny_base
 
-METHODS = {method.name: method for method in (Adapter(), Lora(), PrefixTuning())}
-NO_PREFIX = {"distilbert", "deberta-v2", "albert", "modernbert"}
-PAIRS = [(m, f) for m in METHODS for f in FAMILIES if m != "prefix_tuning" or f not in NO_PREFIX]
+ALL = (Adapter(), BitFit(), Dora(), Ia3(), Lora(), PrefixTuning(), PromptTuning(), Vera())
+METHODS = {method.name: method for method in ALL}
+REFUSED = {
+    "prefix_tuning": ({"distilbert", "deberta-v2", "albert", "modernbert"}, "past_key_values"),
+    "bitfit": ({"llama", "modernbert"}, "biases"),
+}
+"""The families on which a method does not work, and a word of the reason."""
+
+PAIRS = [(m, f) for m in METHODS for f in FAMILIES if f not in REFUSED.get(m, ((), ""))[0]]
 
 
 def default(name, family, **changes):
@@ -38,15 +48,19 @@ def test_supports_what_it_promises_and_says_why_not(name, family):
     support = METHODS[name].supports(tiny_base(family).spec)
     assert bool(support) == ((name, family) in PAIRS)
     if not support:
-        assert "past_key_values" in support.reason
+        assert REFUSED[name][1] in support.reason
         assert tiny_base(family).spec.architecture in support.reason
 
 
 def test_refuses_models_it_finds_no_place_in():
     spec = tiny_base("bert").spec
     empty = dataclasses.replace(spec, linears=())
-    assert "feed-forward" in Adapter().supports(empty).reason
-    assert "linear map" in Lora().supports(empty).reason
+    for name, words in {"adapter": "feed-forward", "ia3": "feed-forward", "bitfit": "biases"}.items():
+        assert words in METHODS[name].supports(empty).reason
+    for name in ("lora", "dora", "vera"):
+        assert "linear map" in METHODS[name].supports(empty).reason
+    tagging = dataclasses.replace(spec, task="token-classification", peft_task_type="TOKEN_CLS")
+    assert "token-classification" in PromptTuning().supports(tagging).reason
     two_stacks = dataclasses.replace(spec, layers=("encoder.block.0", "decoder.block.0"))
     assert "several stacks" in PrefixTuning().supports(two_stacks).reason
 
@@ -62,10 +76,10 @@ def test_counts_the_same_without_weights(name, family):
 def test_starts_from_the_base_models_output(name, family):
     rows = batch()
     change = (logits(default(name, family), rows) - logits(tiny_base(family).module, rows)).abs().max()
-    if name == "prefix_tuning":  # a random prefix is seen by every layer at once
+    if name in ("prefix_tuning", "prompt_tuning"):  # what starts at random is seen at once
         assert change > 1e-3
     else:
-        assert change == 0
+        assert change <= (1e-4 if name == "dora" else 0)  # which divides by a length and multiplies by it
 
 
 @pytest.mark.parametrize(("name", "family"), PAIRS)
@@ -119,6 +133,12 @@ def test_every_corner_of_its_space_applies(name):
         ("lora", "deberta-v2", {}),
         ("lora", "distilbert", {}),
         ("lora", "modernbert", {}),
+        ("dora", "gpt2", {"target_modules": "all_linear"}),
+        ("ia3", "bert", {}),
+        ("ia3", "gpt2", {}),
+        ("ia3", "qwen2", {"target_modules": "feed_forward"}),
+        ("vera", "roberta", {"r": 16, "target_modules": "all_linear"}),
+        ("vera", "gpt2", {"r": 16}),
         ("prefix_tuning", "electra", {}),
         ("prefix_tuning", "llama", {}),
         ("prefix_tuning", "bert", {"prefix_projection": True, "encoder_hidden_size": 8}),
@@ -135,18 +155,24 @@ def test_peft_saves_and_loads_it_with_its_head(name, family, changes, tmp_path):
 
 
 def test_the_packages_import_and_show_their_spaces_without_heavy_libraries():
-    code = """
-import sys, autopeft_adapter, autopeft_lora, autopeft_prefix_tuning
-for plugin in (autopeft_adapter, autopeft_lora, autopeft_prefix_tuning):
-    for method in plugin.register_methods():
+    packages = [type(method).__module__.partition(".")[0] for method in METHODS.values()]
+    code = f"""
+import importlib, sys
+for package in sorted({set(packages)}):
+    for method in importlib.import_module(package).register_methods():
         print(method.name, len(method.search_space()), *method.training_space())
-heavy = {"torch", "transformers", "peft", "optuna", "mlflow", "pandas", "datasets"} & set(sys.modules)
-sys.exit(f"imported {heavy}" if heavy else 0)
+heavy = {{"torch", "transformers", "peft", "optuna", "mlflow", "pandas", "datasets"}} & set(sys.modules)
+sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:3] == [
+    assert sorted(done.stdout.splitlines()) == [
         "adapter 4 learning_rate",
+        "bitfit 1 learning_rate",
+        "dora 5 learning_rate",
+        "ia3 1 learning_rate weight_decay",
         "lora 5 learning_rate",
         "prefix_tuning 3 learning_rate",
+        "prompt_tuning 2 learning_rate",
+        "vera 4 learning_rate",
     ]
