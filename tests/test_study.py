@@ -227,17 +227,26 @@ def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_
 
 
 def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_path):
-    install(FIXTURES / "autopeft-bitfit", tmp_path / "site")
-    edit(tiny_study, ("trials = 4", 'methods = ["bitfit"]\ntrials = 2'))
+    install(FIXTURES / "autopeft-oft", tmp_path / "site")
+    edit(tiny_study, ("trials = 4", 'methods = ["oft"]\ntrials = 2'))
+    result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    assert result["best"]["method"] == "oft"
+    winner = tiny_study.parent / "outputs" / "tiny" / "winner"
+    done = autopeft_here("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
+    assert len(done.stdout.splitlines()) == 61, "peft loads its own; the plugin need not be there"
+
+
+def test_a_winner_that_peft_does_not_know_needs_its_plugin(tiny_study, tmp_path):
+    install(write_plugin(tmp_path, "layer-plugin", "failing", FAILING.replace("BODY", "pass")), tmp_path / "site")
+    edit(tiny_study, ("trials = 4", 'methods = ["failing"]\ntrials = 1'))
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    result = run_study(tiny_study, env=env)
-    assert result["best"]["method"] == "bitfit"
+    run_study(tiny_study, env=env)
     winner = tiny_study.parent / "outputs" / "tiny" / "winner"
     done = autopeft("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent, env=env)
     assert len(done.stdout.splitlines()) == 61
     without = autopeft_here("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
     assert without.returncode == 2
-    assert '"bitfit"' in without.stderr
+    assert '"failing"' in without.stderr
 
 
 @pytest.mark.parametrize(
