@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopeft.callback import TrainingCallback
 from autopeft.exceptions import AutopeftError
 from autopeft.hookspecs import hookimpl
-from autopeft.method import LinearModule, ModelSpec, PeftMethod, Support
+from autopeft.method import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support
 from autopeft.search_space import Categorical, Float, Integer, Params, ParamValue, SearchSpace
 
 if TYPE_CHECKING:
     from autopeft.artifact import load
 
 __all__ = [
+    "CONTRACT",
     "AutopeftError",
     "Categorical",
     "Float",
@@ -28,6 +30,7 @@ __all__ = [
     "PeftMethod",
     "SearchSpace",
     "Support",
+    "TrainingCallback",
     "hookimpl",
     "load",
 ]

@@ -13,6 +13,7 @@ import torch
 
 from autopeft import memory, quantization
 from autopeft.budget import Budget, Usage
+from autopeft.callback import TrainingCallback
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, ways
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
@@ -81,7 +82,7 @@ class Appraiser:
         key = (candidate.method.name, tuple(candidate.params.items()), size)
         if key not in self._known:
             model = attach(self._base, candidate.method, candidate.params, meta=True)
-            kept = saved_tensors(model)
+            kept = saved_tensors(model, candidate.method)
             self._known[key] = Usage(
                 trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
                 saved_params=sum(tensor.numel() for tensor in kept.values()),
@@ -176,9 +177,10 @@ class Appraiser:
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
             optimizer = make_optimizer(module, candidate.hyper, execution.folds)
+            callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))
             # From the second pass on, the first one's gradients are there; a third would add nothing.
             return lambda tensors: training_step(
-                module, optimizer, [Batch(tensors, sizes)] * passes, self._task, self._device
+                module, optimizer, [Batch(tensors, sizes)] * passes, self._task, self._device, callback
             )
 
         # Attached once more, so that the table of what is known holds no models.
@@ -206,6 +208,18 @@ class Appraiser:
         workspace = quantization.workspace_bytes(self._quantized, self._base.spec, tokens, compute)
         weights = dense.weights - self._saved_by_quantization
         return replace(dense, weights=weights, workspace=dense.workspace + workspace)
+
+
+def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
+    """A callback without what it does around an update: that may look at values, which fake tensors do not have.
+
+    Around an update the activations are gone, so it does not bear on the peak; what it keeps is made in `start`.
+    """
+    silent = TrainingCallback()
+    if callback:
+        callback.start(total_steps=1)
+        silent.loss = callback.loss  # type: ignore[method-assign]  # bound to the callback, which so stays alive
+    return silent
 
 
 def structure(model: nn.Module) -> str:

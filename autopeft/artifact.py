@@ -1,4 +1,4 @@
-"""Save a winner, and load it: peft's own format where peft has the method, a safetensors folder of ours otherwise."""
+"""Save a winner, and load it: its weights, its tokenizer and a card with all that must be known of it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from autopeft import model as models
 from autopeft import registry, tasks
-from autopeft.exceptions import DataError, UserInputError
+from autopeft.exceptions import DataError, MethodError, UserInputError
 from autopeft.locate import locate
 from autopeft.quantization import NONE
 from autopeft.training import Device, evaluate
-from autopeft.weights_file import saved_tensors
+from autopeft.weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from autopeft.method import PeftMethod
     from autopeft.search_space import ParamValue
 
 CARD = "autopeft.json"
-WEIGHTS = "addon.safetensors"
 
 
 @dataclass(frozen=True)
@@ -102,18 +101,25 @@ class Winner:
         """The most probable label of each row."""
         return [self.card.labels[index] for index in self.predict_proba(rows).argmax(axis=-1)]
 
+    def merge(self) -> nn.Module:
+        """The plain transformers model with the add-on folded in, which needs neither autopeft nor peft any more.
 
-def save(module: nn.Module, tokenizer: Any, card: Card, folder: Path) -> None:
+        Raises:
+            MethodError: the method cannot be merged, or its plugin is not installed.
+        """
+        plain = models.merged(self.module, registry.discover()[self.card.method])
+        if plain is None:
+            raise MethodError(
+                f'a winner can be merged where its method can, but "{self.card.method}" cannot; '
+                "predict with the winner itself."
+            )
+        return plain
+
+
+def save(module: nn.Module, method: PeftMethod, tokenizer: Any, card: Card, folder: Path) -> None:
     """Write the add-on, the head, the tokenizer and the card to `folder`; weights as safetensors."""
-    from peft import PeftModel
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(module, PeftModel):
-        module.save_pretrained(str(folder), safe_serialization=True)
-    else:
-        weights = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(module).items()}
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    write_weights(module, method, folder)
     tokenizer.save_pretrained(str(folder))
     content = {**asdict(card), "autopeft": version("autopeft")}
     (folder / CARD).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -138,30 +144,9 @@ def load(folder: str | Path, device: str = "cpu") -> Winner:
         config_overrides=task.config_overrides(card.labels),
         quantized=card.quantization,
     )
-    if (folder / "adapter_config.json").is_file():  # peft loads its own; the plugin need not be installed
-        from peft import PeftModel
-
-        module: nn.Module = PeftModel.from_pretrained(base.module, str(folder))
-    else:
-        module = models.attach(base, registry.discover()[card.method], card.params, seed=card.seed)
-        _fill(module, folder)
+    module = read_weights(base, lambda: registry.discover()[card.method], card.params, folder, seed=card.seed)
     # A quantized base model lives on the GPU, wherever the rest was asked for.
     return Winner(module.eval(), base.tokenizer, card, device if card.quantization == NONE else "cuda")
-
-
-def _fill(module: nn.Module, folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    saved, wanted = load_file(folder / WEIGHTS), models.trainable(module)
-    if saved.keys() != wanted.keys():
-        odd = sorted(saved.keys() ^ wanted.keys())[0]
-        raise UserInputError(
-            f"{folder / WEIGHTS} does not match what its method builds (first difference: {odd}); "
-            f"install the plugin version named in {CARD}."
-        )
-    with torch.no_grad():
-        for name, tensor in saved.items():
-            wanted[name].copy_(tensor)
 
 
 def _read_card(folder: Path) -> Card:

@@ -17,10 +17,11 @@ import numpy as np
 from autopeft.training import Device, Hyperparameters, Learner, evaluate, train_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
+    from autopeft.callback import TrainingCallback
     from autopeft.checkpoint import Checkpoint
     from autopeft.execution import Execution
     from autopeft.tasks import Encoded, TaskKind
@@ -94,12 +95,14 @@ def cross_validate(
     execution: Execution | None = None,
     watch: Watch | None = None,
     checkpoint: Checkpoint | None = None,
+    make_callback: Callable[[], TrainingCallback | None] = lambda: None,
 ) -> Iterator[Rung]:
     """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
     Folds take turns on the model, or advance side by side where `execution` has all of them packed. They start from the
     model's current values, or from where `checkpoint` has them; it is given each fold's state at each rung. Rungs that
     were reached before an interruption are yielded again, at once. A caller that stops iterating prunes the trial.
+    `make_callback` is asked once for each fold.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
@@ -108,7 +111,7 @@ def cross_validate(
     turns = [range(len(folds))] if side_by_side else [range(i, i + 1) for i in range(len(folds))]
     fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
     rows = min(most, fewest * hyper.batch_size)  # no fold may have fewer rows than the epoch has batches
-    learners = [Learner(model, hyper, rows, execution, watch) for _ in turns]
+    learners = [Learner(model, hyper, rows, execution, watch, make_callback()) for _ in turns]
     histories: list[list[tuple[float, float]]] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
         if checkpoint:

@@ -80,7 +80,7 @@ class MemoryWatch:
             return
         with Meter(self.limit) as meter:
             try:
-                for tensor in (*learner.model.parameters(), *learner.model.buffers(), *learner.optimizer_tensors()):
+                for tensor in (*learner.model.parameters(), *learner.model.buffers(), *learner.kept_tensors()):
                     meter.count(tensor)
                 yield
             finally:

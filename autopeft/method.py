@@ -11,9 +11,13 @@ from autopeft.search_space import SearchSpace
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
+    from autopeft.callback import TrainingCallback
     from autopeft.search_space import Params
+
+CONTRACT = 1
+"""Version of what this file asks of a method. It rises when a method that met the last one may fail."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,18 @@ class Support:
 class PeftMethod(ABC):
     """A parameter-efficient fine-tuning method: a space of add-ons and how to put one on a model.
 
+    `search_space` and `apply` are all that a method must bring. `autopeft check NAME` and `autopeft.testing` find out
+    whether what it brings holds.
+
     Class attributes:
+        contract: the version of this contract that the method was written for: `autopeft.CONTRACT` at that time, as a
+            number. A method that states another one than the host has is not used.
         name: how study files and leaderboards call it; lower case with underscores.
         paper: where the method comes from, in one line.
         tasks: the task kinds it supports; empty means every kind.
     """
 
+    contract: ClassVar[int]
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     tasks: ClassVar[tuple[str, ...]] = ()
@@ -123,3 +133,31 @@ class PeftMethod(ABC):
         (`spec.head`) is trained by the host, unless the method has put a trainable copy of it in its place, as
         peft's `modules_to_save` does. It must also work when every tensor is on the meta device.
         """
+
+    def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback | None:
+        """What the method does around the steps of training, such as a schedule of ranks. Default: nothing.
+
+        Called once for each fold, with the model that `apply` returned and all folds share. The folds of a method that
+        overrides this are never packed into one pass.
+        """
+        return None
+
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """The plain base model with the add-on folded into its weights; None (the default) where that cannot be.
+
+        `model` is what `apply` returned, trained, in float32 and not quantized. It is a whole copy, weights too, so it
+        may be written into and taken apart.
+        """
+        return None
+
+    def save(self, model: nn.Module) -> Mapping[str, Tensor] | None:
+        """The tensors to keep of a trained model, by name, the head's among them; on the meta device too.
+
+        Their size is what `max_saved_size` limits. Default: None, and the host keeps what peft would of a `PeftModel`,
+        in peft's own format, and of any other model every trained parameter.
+        """
+        return None
+
+    def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put what `save` gave into a model fresh from `apply`; called only where `save` gave something."""
+        raise NotImplementedError(f'method "{self.name}" overrides save() and must override load() too.')

@@ -192,6 +192,11 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
     return model
 
 
+def merged(model: nn.Module, method: PeftMethod) -> nn.Module | None:
+    """The plain base model with a trained add-on folded in; None where the method cannot. `model` stays as it is."""
+    return method.merge(copy.deepcopy(model))  # weights too: those of the base are every trial's
+
+
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that training changes, by name, each once."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

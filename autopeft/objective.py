@@ -6,6 +6,7 @@ import gc
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,8 +22,6 @@ from autopeft.training import Batch, Learner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import nn
 
     from autopeft.candidate import Candidate
     from autopeft.checkpoint import Checkpoint
@@ -139,7 +138,8 @@ def _train(
         checkpoint_layers(model)
     if execution.folds > 1:
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
-    _measure(problem, data, candidate, execution, model, watch)
+    make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
+    _measure(problem, data, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), watch)
     for rung in cross_validate(
         model,
         data,
@@ -152,6 +152,7 @@ def _train(
         execution=execution,
         watch=together(watch, pace),
         checkpoint=checkpoint,
+        make_callback=make_callback,
     ):
         if rung.number <= len(rungs):  # reached before memory ran out, and kept
             continue
@@ -170,17 +171,15 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _measure(
-    problem: Problem, data: Encoded, candidate: Candidate, execution: Execution, model: nn.Module, watch: MemoryWatch
-) -> None:
+def _measure(problem: Problem, data: Encoded, learner: Learner, watch: MemoryWatch) -> None:
     """Run one real step at the longest batch, on tensors that are thrown away afterwards; the watch sees its peak.
 
     A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
     """
+    model, execution = learner.model, learner.execution
     longest = data.lengths.argsort()[::-1]
     batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, problem.device.type)
-    passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, len(longest)) else 1
-    learner = Learner(model, candidate.hyper, len(data), execution)
+    passes = 2 if execution.micro_batch < min(learner.hyper.batch_size, len(longest)) else 1
     initial = [parameter.data for parameter in learner.parameters]
     learner.take_turn()
     train_mode(model)
@@ -189,7 +188,7 @@ def _measure(
             lambda: learner.step([batch] * passes, problem.task, problem.device),
             model,
             problem.device.type,
-            others=batch.tensors.values(),
+            others=(*batch.tensors.values(), *learner.kept_tensors()),
         )
     for parameter, tensor in zip(learner.parameters, initial, strict=True):
         parameter.data = tensor

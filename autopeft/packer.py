@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft.cross_validation import derive_seed
+from autopeft.method import PeftMethod
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
 from autopeft.training import Batch, backward, bucketed
@@ -76,6 +77,9 @@ class Packer:
     def _find(self, candidate: Candidate, *, measured: bool) -> str:
         """The way for a method; empty where this candidate is too large for a budget to tell by."""
         problem, name = self._problem, candidate.method.name
+        if type(candidate.method).callback is not PeftMethod.callback:
+            self._say(f"The folds of {name} train one after the other: it has a training callback for each.")
+            return ALONE
         whole = self._timing(candidate, candidate.hyper.batch_size)
         if measured and self._seconds(candidate, self._timing(candidate, 1)) < WORTH_TRYING * self._seconds(
             candidate, whole

@@ -10,7 +10,7 @@ import pluggy
 
 from autopeft import hookspecs
 from autopeft.exceptions import MethodError, PluginError, nearest
-from autopeft.method import PeftMethod
+from autopeft.method import CONTRACT, PeftMethod
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -134,6 +134,23 @@ def _methods(manager: pluggy.PluginManager, origin: Origin) -> Iterable[PeftMeth
                 raise TypeError(f"register_methods() must yield PeftMethod instances, but yielded {method!r}.")
             if not str(getattr(method, "name", "")).isidentifier():
                 raise TypeError(f"a method needs an identifier as `name`, but {type(method).__name__} has none.")
+            _check_contract(method, origin)
             method.search_space()
             method.training_space()
         yield from found
+
+
+def _check_contract(method: PeftMethod, origin: Origin) -> None:
+    stated = getattr(method, "contract", None)
+    if stated == CONTRACT:
+        return
+    kind = type(method).__name__
+    if stated is None:
+        raise TypeError(
+            f"a method must state the contract it was written for, but {kind} does not; this autopeft has contract "
+            f"{CONTRACT}. Add `contract = {CONTRACT}` to the class, and run `autopeft check {method.name}`."
+        )
+    raise TypeError(
+        f"{kind} was written for contract {stated}, but this autopeft has contract {CONTRACT}; install another version "
+        f"of {origin.distribution}, or of autopeft."
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from autopeft.callback import TrainingCallback
 from autopeft.exceptions import AutopeftError
 from autopeft.execution import Execution
 from autopeft.model import train_mode, trainable
@@ -131,6 +132,7 @@ class Learner:
         rows: of an epoch, of the largest fold; they give the schedule its length, which all folds share.
         execution: how a batch is run; default: whole, one fold alone.
         watch: entered around every step with this learner and the tokens of its largest pass; may raise.
+        callback: the method's own part in training this fold, of one fold alone.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Learner:
         rows: int,
         execution: Execution | None = None,
         watch: Watch | None = None,
+        callback: TrainingCallback | None = None,
     ) -> None:
         self.model, self.hyper = model, hyper
         self.execution, self.watch = execution or Execution(hyper.batch_size), watch
@@ -151,6 +154,8 @@ class Learner:
         self.steps = hyper.epochs * self.batches
         self.warmup = round(hyper.warmup_ratio * self.steps)
         self.done = 0
+        self.callback = callback or TrainingCallback()
+        self.callback.start(self.steps)
 
     @property
     def learning_rate(self) -> float:
@@ -175,7 +180,7 @@ class Learner:
         self.done += 1
         tokens = max(batch.tokens for batch in micro_batches)
         with self.watch(self, tokens) if self.watch else nullcontext():
-            return training_step(self.model, self.optimizer, micro_batches, task, device)
+            return training_step(self.model, self.optimizer, micro_batches, task, device, self.callback, self.done)
 
     def take_turn(self) -> None:
         """Make the shared model this fold's."""
@@ -183,15 +188,18 @@ class Learner:
             self._move(index, parameter.device)
             parameter.data = self.tensors[index]
             parameter.grad = None
+        with torch.no_grad():
+            self.callback.take_turn()
 
     def end_turn(self) -> None:
         """Leave the device to the next fold; on a CPU there is nothing to do."""
         for index in range(len(self.parameters)):
             self._move(index, torch.device("cpu"))
 
-    def optimizer_tensors(self) -> list[torch.Tensor]:
-        """The optimiser's state."""
-        return [value for state in self.optimizer.state.values() for value in state.values()]
+    def kept_tensors(self) -> list[torch.Tensor]:
+        """What stays from step to step beside the model: the optimiser's state and the callback's."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [*moments, *self.callback.state().values()]
 
     def _move(self, index: int, device: torch.device) -> None:
         state = self.optimizer.state.get(self.parameters[index], {})
@@ -205,6 +213,7 @@ class Learner:
         for index, parameter in enumerate(self.parameters):
             values = self.optimizer.state.get(parameter, {})
             found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        found |= {f"callback.{name}": value for name, value in self.callback.state().items()}
         found["done"] = torch.tensor(self.done)
         found = {name: tensor.detach().cpu() for name, tensor in found.items()}
         return [
@@ -215,6 +224,7 @@ class Learner:
 
     def restore(self, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
         """Go on from what `states` gave, of as many folds."""
+        of_callback = {}
         for name, first in states[0].items():
             kind, *place = name.split(".")
             shared = self.folds == 1 or name == "done" or place[-1] == "step"
@@ -224,6 +234,9 @@ class Learner:
             elif kind == "optimizer":
                 parameter = self.parameters[int(place[0])]
                 self.optimizer.state[parameter][place[1]] = value.to(parameter.device)
+            elif kind == "callback":
+                of_callback[".".join(place)] = value
+        self.callback.load_state(of_callback)
         self.done = int(states[0]["done"])
 
 
@@ -247,6 +260,8 @@ def training_step(
     micro_batches: Sequence[Batch],
     task: TaskKind,
     device: Device,
+    callback: TrainingCallback | None = None,
+    step: int = 1,
 ) -> torch.Tensor:
     """Forward, loss, backward; clip, update. Returns each fold's mean loss `[folds]`, without waiting for it.
 
@@ -254,12 +269,18 @@ def training_step(
     are those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each.
     """
     folds = len(micro_batches[0].sizes)
+    callback = callback or TrainingCallback()
     parts = []
     weights = [task.weight(batch.tensors) for batch in micro_batches]
     for batch, weight in zip(micro_batches, weights, strict=True):
         parts.append(backward(model, batch, task, device, weight / sum(weights)))
-    clip_gradients([p for group in optimizer.param_groups for p in group["params"]], folds)
-    optimizer.step()
+    if (extra := callback.loss()) is not None:
+        extra.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    with torch.no_grad():
+        callback.before_update(step)
+        clip_gradients([p for group in optimizer.param_groups for p in group["params"]], folds)
+        optimizer.step()
+        callback.after_update(step)
     optimizer.zero_grad(set_to_none=True)
     return torch.stack(parts).sum(dim=0)
 

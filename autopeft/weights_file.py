@@ -1,26 +1,38 @@
-"""The file a saved add-on's weights go to: what it holds, and how large it will be before anything is trained."""
+"""A saved add-on's weights: what is kept, how large it will be, and the file it goes to and comes from."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from autopeft.model import trainable
+from autopeft.exceptions import UserInputError
+from autopeft.model import attach, trainable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import torch
     from torch import nn
 
+    from autopeft.method import PeftMethod
+    from autopeft.model import BaseModel
+    from autopeft.search_space import Params
 
-def saved_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+WEIGHTS = "addon.safetensors"
+PEFT_CONFIG = "adapter_config.json"
+
+
+def saved_tensors(model: nn.Module, method: PeftMethod) -> dict[str, torch.Tensor]:
     """What is kept of a trained model, by name; of a model on the meta device or on any other, for its sizes.
 
-    peft decides for its own methods: of a reparameterized prefix it keeps the result alone, not the network.
+    Where the method does not say, peft decides for its own: of a reparameterized prefix it keeps the result alone, not
+    the network.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
+    if (own := method.save(model)) is not None:
+        return {name: tensor.detach() for name, tensor in own.items()}
     if not isinstance(model, PeftModel):
         return {name: parameter.detach() for name, parameter in trainable(model).items()}
     if model.active_peft_config.is_prompt_learning:
@@ -40,6 +52,55 @@ def _with_prompt(model: Any) -> dict[str, torch.Tensor]:
         if id(parameter) not in encoder:
             kept[name.replace(".modules_to_save.default", "")] = parameter.detach()
     return kept
+
+
+def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> None:
+    """Write a trained model's add-on and head: in peft's own format where peft keeps them, to `WEIGHTS` otherwise."""
+    from peft import PeftModel
+    from safetensors.torch import save_file
+
+    if isinstance(model, PeftModel) and method.save(model) is None:
+        model.save_pretrained(str(folder), safe_serialization=True)
+        return
+    kept = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(model, method).items()}
+    save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_weights(
+    base: BaseModel, find: Callable[[], PeftMethod], params: Params, folder: Path, *, seed: int = 0
+) -> nn.Module:
+    """The model whose add-on and head `write_weights` wrote, in evaluation mode.
+
+    Args:
+        base: the model they were trained on.
+        find: gives the method; not asked where peft can load its own, so that the plugin need not be installed.
+        params: of the add-on.
+        folder: what was written to.
+        seed: the add-on and the head were drawn from, in case not all of it is kept.
+
+    Raises:
+        UserInputError: the file holds other tensors than the method makes.
+    """
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    if (folder / PEFT_CONFIG).is_file():
+        return cast("nn.Module", PeftModel.from_pretrained(base.copy(), str(folder)).eval())
+    method = find()
+    model = attach(base, method, params, seed=seed)
+    own, kept, wanted = method.save(model), load_file(folder / WEIGHTS), saved_tensors(model, method)
+    if kept.keys() != wanted.keys():
+        odd = sorted(kept.keys() ^ wanted.keys())[0]
+        raise UserInputError(
+            f"{folder / WEIGHTS} does not match what its method builds (first difference: {odd}); "
+            "install the version of the plugin that wrote it."
+        )
+    if own is not None:
+        method.load(model, kept)
+    else:
+        for name, tensor in kept.items():
+            wanted[name].copy_(tensor)  # a view of the parameter itself
+    return model.eval()
 
 
 def file_size(tensors: Mapping[str, torch.Tensor]) -> int:

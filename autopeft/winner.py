@@ -47,7 +47,9 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     data, make_whole = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
         checkpoint_layers(model)
-    learner = Learner(model, candidate.hyper, len(problem.train), replace(execution, folds=1))
+    callback = candidate.method.callback(model, candidate.params, problem.base.spec)
+    alone = replace(execution, folds=1)
+    learner = Learner(model, candidate.hyper, len(problem.train), alone, callback=callback)
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
         train_epoch(learner, data, [problem.all_rows], problem.task, problem.device, [seed], seed)
@@ -99,7 +101,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         trust_remote_code=spec.model.trust_remote_code,
         quantization=spec.model.quantization,
     )
-    artifact.save(refit(problem, candidate), problem.base.tokenizer, card, folder)
+    artifact.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
     release_memory()
     loaded = artifact.load(folder, problem.device.type)
     predictions = loaded.predict_proba(problem.rows.test)

@@ -26,6 +26,7 @@ def logits(model, inputs):
 
 
 class Plain(PeftMethod):
+    contract = 1
     name = "plain"
 
     def search_space(self, spec=None):

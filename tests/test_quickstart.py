@@ -76,6 +76,6 @@ def predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path)
         model = refit(problem, candidate)
         own = artifact.Card(**{**vars(card), "method": method, "params": candidate.params})
         before = artifact.Winner(model, problem.base.tokenizer, own).predict_proba(pd.DataFrame({"text": TEXTS}))
-        artifact.save(model, problem.base.tokenizer, own, tmp_path / method)
+        artifact.save(model, problem.space[method].method, problem.base.tokenizer, own, tmp_path / method)
         after = api.load(tmp_path / method).predict_proba(TEXTS)
         assert abs(before - after).max() < 1e-5

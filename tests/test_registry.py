@@ -40,14 +40,14 @@ def write_plugin(folder: Path, name: str, entry: str, body: str) -> Path:
 
 def methods(site: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "autopeft", "methods", "--json", *options]
-    return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
-    )
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
 
 
 GOOD = """
 from autopeft import hookimpl, PeftMethod, SearchSpace
 class Method(PeftMethod):
+    contract = 1
     name = "{method}"
     def search_space(self, spec=None):
         return SearchSpace({{}})
@@ -89,6 +89,11 @@ def test_a_plugin_can_be_left_out(oft_site):
         (GOOD.format(method="m").replace("return [Method()]", "return [3]"), "PeftMethod"),
         (GOOD.format(method="m").replace("return SearchSpace({})", "raise OSError('no space')"), "no space"),
         ("raise SystemExit('bye')", "bye"),
+        (GOOD.format(method="m").replace("    contract = 1\n", ""), "Add `contract = 1` to the class"),
+        (
+            GOOD.format(method="m").replace("contract = 1", "contract = 7"),
+            "written for contract 7, but this autopeft has contract 1; install another version of broken-plugin",
+        ),
     ],
 )
 def test_a_broken_plugin_is_reported_and_the_others_go_on(tmp_path, body, reason):

@@ -176,6 +176,7 @@ def test_a_changed_study_file_is_refused_unless_the_change_only_goes_on(tiny_stu
 FAILING = """
 from autopeft import hookimpl, PeftMethod, SearchSpace
 class Failing(PeftMethod):
+    contract = 1
     name = "failing"
     def search_space(self, spec=None):
         return SearchSpace({})
@@ -318,6 +319,7 @@ def test_every_command_has_an_example(tmp_path):
 HUNGRY = """
 import autopeft
 class Hungry(autopeft.PeftMethod):
+    contract = 1
     name = "hungry"
     def search_space(self, spec=None):
         return autopeft.SearchSpace({"size": autopeft.Integer(low=1, high=100, default=1)})

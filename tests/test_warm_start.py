@@ -102,6 +102,7 @@ def test_a_saved_winner_gives_its_method_and_params_and_the_training_defaults(tm
 
 
 class Stranger(PeftMethod):
+    contract = 1
     name = "stranger"
 
     def search_space(self, spec=None):

@@ -30,8 +30,8 @@ class Adapter(PeftMethod):
     - `parallel`: beside the feed-forward part, from its input to its output (He et al. 2022).
     """
 
-    name = "adapter"
     contract = 1
+    name = "adapter"
     paper = (
         "Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247; "
         "He et al. 2022, arXiv:2110.04366"

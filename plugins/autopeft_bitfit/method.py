@@ -25,8 +25,8 @@ class BitFit(PeftMethod):
     map, it is the bias of the three.
     """
 
-    name = "bitfit"
     contract = 1
+    name = "bitfit"
     paper = "Ben Zaken et al. 2022, arXiv:2106.10199"
 
     def supports(self, spec: ModelSpec) -> Support:
@@ -55,6 +55,10 @@ class BitFit(PeftMethod):
             of_head = any(f".{head}." in f".{name}" for head in spec.head)
             if leaf == "bias" and not of_head and (chosen is None or module in chosen):
                 parameter.requires_grad_(True)
+        return model
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """The model itself: its biases are in their places."""
         return model
 
 

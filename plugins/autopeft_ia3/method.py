@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -25,8 +25,8 @@ class Ia3(PeftMethod):
     as its key's, so without rotary positions this adds parameters and no function.
     """
 
-    name = "ia3"
     contract = 1
+    name = "ia3"
     paper = "Liu et al. 2022, arXiv:2205.05638"
 
     def supports(self, spec: ModelSpec) -> Support:
@@ -69,3 +69,8 @@ class Ia3(PeftMethod):
         )
         wrapped: nn.Module = get_peft_model(model, config)
         return wrapped
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """Every W, and the bias behind it, with its vector multiplied in."""
+        plain: nn.Module = cast("Any", model).merge_and_unload()
+        return plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -26,8 +26,8 @@ class Lora(PeftMethod):
     The groups are resolved to full module names from the model's description, so no table of model types is needed.
     """
 
-    name = "lora"
     contract = 1
+    name = "lora"
     paper = "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732"
     decomposes: ClassVar[bool] = False
     """Whether the sum is split into length and direction."""
@@ -71,6 +71,11 @@ class Lora(PeftMethod):
         wrapped: nn.Module = get_peft_model(model, config)
         return wrapped
 
+    def merge(self, model: nn.Module) -> nn.Module:
+        """W + scale · B A in place of each W."""
+        plain: nn.Module = cast("Any", model).merge_and_unload()
+        return plain
+
 
 class Dora(Lora):
     """LoRA of the direction alone: each row of W + scale · B A is brought to a length of its own, trained too.
@@ -79,7 +84,7 @@ class Dora(Lora):
     weight is added up anew), and its folds are packed in another way.
     """
 
-    name = "dora"
     contract = 1
+    name = "dora"
     paper = "Liu et al. 2024, arXiv:2402.09353"
     decomposes = True

@@ -17,8 +17,8 @@ class PrefixTuning(PeftMethod):
     its output is saved, so such a candidate trains many times the parameters it saves.
     """
 
-    name = "prefix_tuning"
     contract = 1
+    name = "prefix_tuning"
     paper = "Li & Liang 2021, arXiv:2101.00190"
 
     def supports(self, spec: ModelSpec) -> Support:

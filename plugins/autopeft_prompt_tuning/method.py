@@ -18,8 +18,8 @@ class PromptTuning(PeftMethod):
     so that a causal model's padding and positions are still found from the ids, which peft's embeddings hide.
     """
 
-    name = "prompt_tuning"
     contract = 1
+    name = "prompt_tuning"
     paper = "Lester et al. 2021, arXiv:2104.08691"
 
     def supports(self, spec: ModelSpec) -> Support:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -31,8 +31,8 @@ class Vera(PeftMethod):
     so its size grows with r although what is trained hardly does.
     """
 
-    name = "vera"
     contract = 1
+    name = "vera"
     paper = "Kopiczko et al. 2024, arXiv:2310.11454"
 
     def supports(self, spec: ModelSpec) -> Support:
@@ -78,6 +78,11 @@ class Vera(PeftMethod):
         for name in names:
             model.get_submodule(name).register_forward_hook(_in_product_precision)
         return wrapped
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """W + Λb B Λd A in place of each W."""
+        plain: nn.Module = cast("Any", model).merge_and_unload()
+        return plain
 
 
 def _in_product_precision(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
