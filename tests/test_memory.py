@@ -91,7 +91,7 @@ def three_answers(base, method, params, rows, length, autocast):
         for method in ("lora", "adapter", "prefix_tuning")
         if (family, method) != ("modernbert", "prefix_tuning")  # which peft refuses
     ]
-    + [("bert", method) for method in ("bitfit", "dora", "ia3", "prompt_tuning", "vera")]
+    + [("bert", method) for method in ("adalora", "bitfit", "dora", "ia3", "prompt_tuning", "vera")]
     + [("gpt2", "prompt_tuning"), ("llama", "vera")],
 )
 def test_every_method_is_predicted_on_every_kind_of_model(family, method, autocast):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from autopeft_adalora import AdaLora
 from autopeft_adapter import Adapter
 from autopeft_bitfit import BitFit
 from autopeft_ia3 import Ia3
@@ -15,10 +16,10 @@ from autopeft_prompt_tuning import PromptTuning
 from autopeft_vera import Vera
 from peft import PeftModel
 
-from autopeft.model import attach, trainable
+from autopeft.model import attach, merged, trainable
 from tests.tiny_models import FAMILIES, batch, tiny_base
 
-ALL = (Adapter(), BitFit(), Dora(), Ia3(), Lora(), PrefixTuning(), PromptTuning(), Vera())
+ALL = (AdaLora(), Adapter(), BitFit(), Dora(), Ia3(), Lora(), PrefixTuning(), PromptTuning(), Vera())
 METHODS = {method.name: method for method in ALL}
 REFUSED = {
     "prefix_tuning": ({"distilbert", "deberta-v2", "albert", "modernbert"}, "past_key_values"),
@@ -57,7 +58,7 @@ def test_refuses_models_it_finds_no_place_in():
     empty = dataclasses.replace(spec, linears=())
     for name, words in {"adapter": "feed-forward", "ia3": "feed-forward", "bitfit": "biases"}.items():
         assert words in METHODS[name].supports(empty).reason
-    for name in ("lora", "dora", "vera"):
+    for name in ("adalora", "lora", "dora", "vera"):
         assert "linear map" in METHODS[name].supports(empty).reason
     tagging = dataclasses.replace(spec, task="token-classification", peft_task_type="TOKEN_CLS")
     assert "token-classification" in PromptTuning().supports(tagging).reason
@@ -133,6 +134,8 @@ def test_every_corner_of_its_space_applies(name):
         ("lora", "deberta-v2", {}),
         ("lora", "distilbert", {}),
         ("lora", "modernbert", {}),
+        ("adalora", "bert", {}),
+        ("adalora", "gpt2", {}),
         ("dora", "gpt2", {"target_modules": "all_linear"}),
         ("ia3", "bert", {}),
         ("ia3", "gpt2", {}),
@@ -146,12 +149,26 @@ def test_every_corner_of_its_space_applies(name):
 )
 def test_peft_saves_and_loads_it_with_its_head(name, family, changes, tmp_path):
     model, rows = default(name, family, **changes), batch()
+    del rows["labels"]  # a loss is of training, and peft's AdaLoRA has none of a loaded model
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(tiny_base(family).copy(), tmp_path)
     torch.testing.assert_close(logits(loaded, rows), logits(model, rows))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "qwen2"])
+@pytest.mark.parametrize("name", ["adalora", "bitfit", "dora", "ia3", "lora", "vera"])
+def test_merged_it_is_a_plain_model_that_answers_the_same(name, family):
+    model, rows, base = default(name, family), batch(), tiny_base(family)
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter += 0.1 * torch.randn_like(parameter)
+    plain = merged(model, METHODS[name])
+    assert type(plain) is type(base.module)
+    assert plain.state_dict().keys() == base.module.state_dict().keys()
+    torch.testing.assert_close(logits(plain, rows), logits(model, rows), atol=1e-4, rtol=1e-4)
 
 
 def test_the_packages_import_and_show_their_spaces_without_heavy_libraries():
@@ -167,6 +184,7 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [
+        "adalora 8 learning_rate",
         "adapter 4 learning_rate",
         "bitfit 1 learning_rate",
         "dora 5 learning_rate",
