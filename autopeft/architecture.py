@@ -53,7 +53,7 @@ def describe(
         num_parameters=sum(p.numel() for n, p in module.named_parameters() if not _inside(n, head)),
         hidden_size=int(text_config.hidden_size),
         num_attention_heads=int(text_config.num_attention_heads),
-        num_hidden_layers=int(text_config.num_hidden_layers),
+        num_hidden_layers=max(int(text_config.num_hidden_layers), len(layers)),  # configs count one stack alone
         layers=layers,
         linears=tuple(_linears(module, layers)),
         head=head,

@@ -59,10 +59,21 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
 
 
 @app.command(epilog=f"Example: autopeft methods --json. {EPILOG}")
-def methods(as_json: AsJson = False, block: Block = None) -> None:
+def methods(
+    as_json: AsJson = False,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Print which works on which model type, in Markdown.")
+    ] = False,
+    block: Block = None,
+) -> None:
     """List the methods that were found: where each comes from, its tasks and its search space."""
     console = _console()
     registry = _registry(block)
+    if matrix:
+        from autopeft.testing.matrix import matrix as support
+
+        sys.stdout.write(support(registry.methods))
+        return
     rows = [
         {
             "name": name,
@@ -85,6 +96,37 @@ def methods(as_json: AsJson = False, block: Block = None) -> None:
         tasks = row["tasks"] if isinstance(row["tasks"], str) else ", ".join(row["tasks"])
         table.add_row(f"{row['name']}\n{row['paper']}", str(row["plugin"]), tasks, space)
     console.print(table)
+
+
+@app.command(epilog=f"Example: autopeft check lora --family bert. {EPILOG}")
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The method.", show_default=False)],
+    family: Annotated[list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all.")] = None,
+    as_json: AsJson = False,
+    block: Block = None,
+) -> None:
+    """Test a method against every rule of the contract, on tiny models of many families. Exit code 2: a rule broke."""
+    method = _registry(block)[name]
+    from rich.progress import Progress
+
+    from autopeft import testing
+    from autopeft.testing.view import show
+
+    steps = testing.plan(family)
+    with Progress(console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=len(steps))
+        findings = testing.check(
+            method, family, lambda rule, at: bar.update(task, advance=1, description=f"{rule} {at}".strip())
+        )
+    broken = [finding for finding in findings if finding.state == testing.FAILED]
+    if as_json:
+        _print_json({"method": name, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _console().print(show(name, findings))
+        for finding in broken:
+            _console().print(f"\n{finding}", markup=False, highlight=False)
+    if broken:
+        raise typer.Exit(2)
 
 
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')

@@ -84,7 +84,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         """Run the operation, then count what it made."""
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # asked thousands of times in a step: a fifth of a prediction's time
-        result = func(*args, **(kwargs or {}))
+        fake = func in BY_VALUE and isinstance(args[0], FakeTensor)
+        result = _one_token_a_row(func, args, kwargs or {}) if fake else func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
             self.count(result)
         elif isinstance(result, (tuple, list)):
@@ -224,6 +225,30 @@ def supports_bfloat16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+BY_VALUE = (
+    torch.ops.aten.unique_consecutive.default,
+    torch.ops.aten.index.Tensor,
+    torch.ops.aten.index_put.default,
+    torch.ops.aten._index_put_impl_.default,
+)
+"""Operations whose result's size may hang on values, which fake tensors do not have."""
+
+
+def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operation on fake tensors, where a mask `[rows, tokens]` is taken to pick one token of each row.
+
+    T5's classifier and BART's pick each row's last so, having asked whether there are as many in every row.
+    """
+    first = args[0]
+    if func is torch.ops.aten.unique_consecutive.default:
+        return first[:1], first[:0], first[:0]
+    indices = args[1]
+    if len(indices) == 1 and indices[0] is not None and indices[0].dtype is torch.bool and indices[0].ndim == 2:
+        rows = torch.arange(len(indices[0]), device=first.device)
+        indices = [rows, torch.zeros_like(rows)]
+    return func(first, indices, *args[2:], **kwargs)
 
 
 def _materialise(module: nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:

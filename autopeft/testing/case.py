@@ -1,0 +1,171 @@
+"""One method on one tiny model, with what several rules need of the two, worked out once."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from autopeft import tasks
+from autopeft.candidate import CandidateSpace
+from autopeft.model import BaseModel, attach, seeded, train_mode, trainable
+from autopeft.testing.tiny import learnable_rows, tiny_base
+from autopeft.training import Batch, Device, Hyperparameters, Learner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import nn
+
+    from autopeft.candidate import MethodSpace
+    from autopeft.method import PeftMethod
+    from autopeft.search_space import Params, SearchSpace
+
+TASK = tasks.get("text-classification")
+CPU = Device("cpu", None)
+ROWS = 12
+"""Of a batch."""
+
+STEPS = 4
+"""Of the training that most rules look at."""
+
+MOST_CORNERS = 2000
+"""Looked through for the few that are tried."""
+
+
+class Case:
+    """A method on the tiny model of one family.
+
+    Attributes:
+        left_changed: what of the process the method changed so far, whatever was asked of it.
+    """
+
+    def __init__(self, method: PeftMethod, family: str) -> None:
+        self.method, self.family = method, family
+        self.left_changed: list[str] = []
+        self.data = learnable_rows()
+        self.at: Params | None = None  # the params of the latest `attach`, for errors that nobody expected
+
+    @functools.cached_property
+    def base(self) -> BaseModel:
+        """The family's model, a copy that is this case's own."""
+        shared = tiny_base(self.family)
+        return BaseModel(copy.deepcopy(shared.module), None, shared.spec)
+
+    def mend(self) -> None:
+        """Take a new copy of the model where something has written into the last one."""
+        pristine = tiny_base(self.family).module.state_dict()
+        if not same(self.base.module.state_dict(), pristine):
+            del self.base
+
+    @functools.cached_property
+    def refusal(self) -> str:
+        """Why the method does not support the model; empty where it does, or cannot say."""
+        with suppress(Exception):  # the rule about what failed here tells it
+            return str(self.method.supports(self.base.spec).reason)
+        return ""
+
+    @functools.cached_property
+    def blocked(self) -> str:
+        """Why no rule can tell anything about the method on this model; empty where they can."""
+        try:
+            self.attach(self.defaults)
+        except Exception as error:  # a method may do anything; the rule about what failed here tells it
+            return f"not run, because the method does not get onto the model: {type(error).__name__}: {error}"
+        return ""
+
+    @functools.cached_property
+    def space(self) -> SearchSpace:
+        """The method's own on this model."""
+        return self.method.search_space(self.base.spec)
+
+    @functools.cached_property
+    def defaults(self) -> Params:
+        """The point that the method's author considers proven."""
+        return self.space.defaults()
+
+    @functools.cached_property
+    def corners(self) -> list[Params]:
+        """The defaults, then the few points that between them hold every extreme of every dimension."""
+        one_changed = [
+            self.space.nearest({name: value}) for name in self.space for value in self.space[name].extremes()
+        ]
+        return covering([self.defaults, *one_changed, *islice(self.space.corners(), MOST_CORNERS)])
+
+    @functools.cached_property
+    def candidates(self) -> MethodSpace:
+        """The method's part of a study's space."""
+        return CandidateSpace.build([self.method], self.base.spec, {}, ())[self.method.name]
+
+    def attach(self, params: Params, *, meta: bool = False, seed: int = 0) -> nn.Module:
+        """A model with the add-on on, as a trial has it."""
+        self.at = params
+        return attach(self.base, self.method, params, meta=meta, seed=seed)
+
+    def learner(self, model: nn.Module, params: Params, steps: int = STEPS) -> Learner:
+        """Trains the model for so many steps, at the highest learning rate that the method allows."""
+        rate = max(self.candidates.training["learning_rate"].extremes())
+        hyper = Hyperparameters(float(rate), epochs=1, batch_size=ROWS, warmup_ratio=0.0, weight_decay=0.0)
+        callback = self.method.callback(model, params, self.base.spec)
+        learner = Learner(model, hyper, steps * ROWS, callback=callback)
+        learner.take_turn()
+        return learner
+
+    def batch(self, number: int = 0) -> Batch:
+        """Some rows to learn."""
+        rows = np.arange(number * ROWS, (number + 1) * ROWS) % len(self.data)
+        return Batch.of(self.data, [rows], "cpu")
+
+    @functools.cached_property
+    def trained(self) -> nn.Module:
+        """What `train` gave; rules that look at a trained model share it."""
+        return self.train()
+
+    def train(self) -> nn.Module:
+        """A model that ran through a short training at the defaults, as a fold does."""
+        model = self.attach(self.defaults)
+        learner = self.learner(model, self.defaults)
+        with seeded(0):
+            train_mode(model)
+            for step in range(STEPS):
+                learner.step([self.batch(step)], TASK, CPU)
+        return model.eval()
+
+
+@torch.no_grad()
+def logits(model: nn.Module, rows: Batch) -> torch.Tensor:
+    """`[rows, classes]`, in evaluation mode."""
+    with CPU.kernels():
+        found: torch.Tensor = model.eval()(**rows.inputs).logits
+    return found.float()
+
+
+def of_head(name: str, head: Iterable[str]) -> bool:
+    """Whether a parameter of that name belongs to the head, or to a copy of it."""
+    return any(f".{part}." in f".{name}." for part in head)
+
+
+def values(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of what is trained."""
+    return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether they hold the same tensors, to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def covering(points: Sequence[Params]) -> list[Params]:
+    """The first of the points, and few more, that between them hold every value that any has; found greedily."""
+    pairs = [{(name, repr(value)) for name, value in point.items()} for point in points]
+    chosen, missing = [0], set().union(*pairs) - pairs[0]
+    while missing:
+        best = max(range(len(points)), key=lambda index: len(missing & pairs[index]))
+        chosen.append(best)
+        missing -= pairs[best]
+    return [points[index] for index in chosen]

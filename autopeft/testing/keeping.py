@@ -1,0 +1,83 @@
+"""Rules about what is kept of a trained model: the file, its size, and the plain model it can be merged into."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.admission import Appraiser
+from autopeft.model import merged, seeded, trainable
+from autopeft.testing.case import CPU, TASK, logits, same, values
+from autopeft.testing.rule import BrokenRuleError, rule
+from autopeft.weights_file import read_weights, write_weights
+
+if TYPE_CHECKING:
+    from autopeft.testing.case import Case
+
+EXACT, MERGED = 1e-5, 1e-4
+"""Largest difference of an output after loading, and after merging, which adds in another order."""
+
+
+@rule()
+def loads_what_it_saved(case: Case) -> str | None:
+    """A saved add-on, loaded onto a fresh base model, predicts what it did before.
+
+    Whatever training changes must be a trained parameter, or be kept by save() and put back by load(). Drawn but
+    untrained tensors come back from the seed, if apply() draws them with torch.
+    """
+    expected = logits(case.trained, case.batch())
+    with tempfile.TemporaryDirectory() as folder, seeded(0):  # peft draws values before it loads any
+        write_weights(case.trained, case.method, Path(folder))
+        loaded = read_weights(case.base, lambda: case.method, case.defaults, Path(folder))
+    difference = float((logits(loaded, case.batch()) - expected).abs().max())
+    if not difference <= EXACT:
+        raise BrokenRuleError(f"an output differs by {difference:.3g}.", case.defaults)
+    return None
+
+
+@rule()
+def weighs_what_is_foretold(case: Case) -> str | None:
+    """The parameters trained and the file saved are as many and as large as was worked out without weights.
+
+    Budgets are decided on the meta device: save() must give there the names, shapes and types it gives for real.
+    """
+    appraise = Appraiser(case.base, TASK, CPU, np.array([8]), ("input_ids",))
+    usage = appraise(case.candidates.default())
+    count = sum(parameter.numel() for parameter in trainable(case.trained).values())
+    if count != usage.trainable_params:
+        seen = f"{count:,} parameters train, and {usage.trainable_params:,} were foretold."
+        raise BrokenRuleError(seen, case.defaults)
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(case.trained, case.method, Path(folder))
+        size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    if size != usage.saved_bytes:
+        raise BrokenRuleError(f"the file has {size:,} bytes, and {usage.saved_bytes:,} were foretold.", case.defaults)
+    return None
+
+
+@rule()
+def merges_without_a_trace(case: Case) -> str | None:
+    """merge(), where it gives a model, gives the plain base model, which predicts what the add-on did.
+
+    Return None where the add-on is no change of weights. What merge() gets is a whole copy to write into.
+    """
+    before = values(case.trained)
+    expected = logits(case.trained, case.batch())
+    plain = merged(case.trained, case.method)
+    if plain is None:
+        return "the method cannot be merged"
+    if type(plain) is not type(case.base.module):
+        wanted = type(case.base.module).__name__
+        raise BrokenRuleError(f"merge() returned a {type(plain).__name__}, not a {wanted}.", case.defaults)
+    odd = plain.state_dict().keys() ^ case.base.module.state_dict().keys()
+    if odd:
+        raise BrokenRuleError(f"{min(odd)} is in one of the merged and the base model alone.", case.defaults)
+    difference = float((logits(plain, case.batch()) - expected).abs().max())
+    if not difference <= MERGED * max(1.0, float(expected.abs().max())):
+        raise BrokenRuleError(f"an output of the merged model differs by {difference:.3g}.", case.defaults)
+    if not same(values(case.trained), before):
+        raise BrokenRuleError("merge() changed the model it was given a copy of.", case.defaults)
+    return None

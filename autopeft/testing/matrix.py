@@ -1,0 +1,39 @@
+"""Which method works on which family of models, as the methods themselves say, as a page of Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.method import PeftMethod
+from autopeft.testing.tiny import FAMILIES, tiny_base
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INTRODUCTION = """# Which method works on which model
+
+Written by `autopeft methods --matrix`, from what each method answers about a model of each type. `autopeft check NAME`
+tests that it is so. A type that is not listed is no less supported: methods ask for what they need, not for names.
+
+"""
+
+
+def matrix(methods: Mapping[str, PeftMethod]) -> str:
+    """A table of families and methods, what else each method offers, and the reasons for every no."""
+    specs = {family: tiny_base(family).spec for family in FAMILIES}
+    answers = {(name, family): methods[name].supports(spec) for name in methods for family, spec in specs.items()}
+    rows = [["model type", *(f"`{name}`" for name in methods)], ["---"] * (len(methods) + 1)]
+    rows += [[f"`{family}`", *("yes" if answers[name, family] else "no" for name in methods)] for family in specs]
+    rows += [
+        ["merges into the base", *_whether(methods, "merge")],
+        ["a callback around steps", *_whether(methods, "callback")],
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    reasons = [f"- `{name}` on `{family}`: {answer.reason}" for (name, family), answer in answers.items() if not answer]
+    return INTRODUCTION + table + "\n" + ("\nWhy not:\n\n" + "\n".join(reasons) + "\n") * bool(reasons)
+
+
+def _whether(methods: Mapping[str, PeftMethod], hook: str) -> list[str]:
+    return [
+        "yes" if getattr(type(method), hook) is not getattr(PeftMethod, hook) else "–" for method in methods.values()
+    ]

@@ -1,0 +1,119 @@
+"""Rules about how trials run: folds packed into one pass, memory foretold, and a process left as it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from autopeft.admission import Appraiser
+from autopeft.execution import Execution
+from autopeft.memory import measure
+from autopeft.method import PeftMethod
+from autopeft.model import merged, seeded, train_mode, trainable
+from autopeft.packing import agrees, packable
+from autopeft.testing import process, tiny
+from autopeft.testing.case import CPU, TASK
+from autopeft.testing.rule import BrokenRuleError, rule
+from autopeft.training import Batch, Learner, backward
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from autopeft.testing.case import Case
+
+FOLDS = 2
+MEMORY_ERROR, MEMORY_SLACK = 0.06, 2**15
+"""How far a prediction may be off: as a share of what was measured, and in bytes, for models as small as these."""
+
+
+@rule()
+def packs_alike_everywhere(case: Case) -> str | None:
+    """If the folds can be packed at the defaults, every fold's gradients are its own at other params too.
+
+    The host tries once in a study whether a method's folds can be packed. Let modules work on each row by itself, with
+    the rows along the first dimension; add no module at some params that cannot, or bring a callback.
+    """
+    if type(case.method).callback is not PeftMethod.callback:
+        return "a method with a callback is not packed"
+    sites = packable(lambda: case.attach(case.defaults), _gradients(case), FOLDS, torch.float32)
+    if sites is None:
+        return "the folds train one after the other"
+    others = case.corners[1:]
+    if not others:
+        return None
+    params = others[list(tiny.FAMILIES).index(case.family) % len(others)]  # each family tries another one
+    try:
+        alike = agrees(lambda: case.attach(params), _gradients(case), FOLDS, torch.float32, sites=sites)
+    except Exception as error:
+        raise BrokenRuleError(f"packed it raised {type(error).__name__}: {error}", params) from error
+    if not alike:
+        raise BrokenRuleError("packed, the gradients of a fold are others than alone.", params)
+    return None
+
+
+def _gradients(case: Case) -> Callable[[nn.Module, int | None], dict[str, torch.Tensor]]:
+    def gradients(model: nn.Module, fold: int | None) -> dict[str, torch.Tensor]:
+        rows = [np.arange(3), np.arange(3, 8)]
+        backward(model.eval(), Batch.of(case.data, rows if fold is None else [rows[fold]], "cpu"), TASK, CPU)
+        found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
+        model.zero_grad()
+        return found
+
+    return gradients
+
+
+@rule()
+def memory_is_foretold(case: Case) -> str | None:
+    """The peak memory of a training step is what was worked out for it without weights, to within 6%.
+
+    Make no tensor whose size depends on values, nor memory that PyTorch does not see (NumPy's, say); a callback makes
+    what it keeps in start().
+    """
+    candidate, rows, length = case.candidates.default(), 16, 24
+    appraiser = Appraiser(case.base, TASK, CPU, np.full(rows, length), ("input_ids",))
+    foretold = appraiser.predict(candidate, Execution(rows)).peak
+    tensors = tiny.batch(rows, length)
+    tensors["input_ids"] = torch.full((rows, length), tiny.FIRST_WORD).index_fill_(
+        1, torch.tensor([length - 1]), tiny.END
+    )
+    tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+    model = case.attach(case.defaults)
+    train_mode(model)
+    callback = case.method.callback(model, case.defaults, case.base.spec)
+    learner = Learner(model, candidate.hyper, rows, callback=callback)
+    learner.take_turn()
+    others = (*tensors.values(), *learner.kept_tensors())
+    with seeded(0):
+        real = measure(lambda: learner.step([Batch(tensors, (rows,))], TASK, CPU), model, others=others)
+    if abs(foretold - real) > MEMORY_ERROR * real + MEMORY_SLACK:
+        seen = f"a step took {real:,} bytes, and {foretold:,} were foretold ({foretold / real - 1:+.1%})."
+        raise BrokenRuleError(seen, case.defaults)
+    return None
+
+
+@rule()
+def leaves_the_process_as_it_was(case: Case) -> str | None:
+    """Whatever is asked of the method, it leaves PyTorch's settings, random numbers and other people's classes alone.
+
+    Change instances, never classes (no `type(module).forward = …`); draw random numbers only in apply() and in forward
+    passes; restore what must be changed for a while.
+    """
+    method, base = case.method, case.base
+    changes: list[str] = []
+    with process.guarded([base.module], changes):
+        method.supports(base.spec)
+        space = method.search_space(base.spec)
+        method.training_space(base.spec)
+        model = case.attach(space.defaults())
+        case.attach(space.defaults(), meta=True)
+        with seeded(0):
+            case.learner(model, case.defaults, 1).step([case.batch()], TASK, CPU)
+        method.save(model)
+        merged(model, method)
+    if found := [*case.left_changed, *changes]:
+        raise BrokenRuleError(f"this was changed: {', '.join(dict.fromkeys(found))}.", case.defaults)
+    return None

@@ -1,0 +1,114 @@
+"""Rules about what a method says of itself before it touches a model: its spaces, and what it supports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from autopeft.exceptions import nearest
+from autopeft.method import Support
+from autopeft.search_space import SearchSpace
+from autopeft.testing.rule import BrokenRuleError, rule
+from autopeft.training import TRAINING_SPACE
+
+if TYPE_CHECKING:
+    from autopeft.testing.case import Case
+
+LIGHT = """
+import sys, {package}
+for method in {package}.register_methods():
+    method.search_space(), method.training_space()
+heavy = {{"torch", "transformers", "peft"}} & set(sys.modules)
+sys.exit("imported " + ", ".join(sorted(heavy)) if heavy else 0)
+"""
+
+
+@rule(applied=False)
+def support_is_answered(case: Case) -> str | None:
+    """supports() answers every model with a Support, whose reason says why where the answer is no.
+
+    Return Support() or Support("the reason, naming the architecture"). Ask the description for what the method needs,
+    such as `spec.modules("query")`, and take into account that it may be empty.
+    """
+    spec = case.base.spec
+    models = {
+        "the model": spec,
+        "a model whose linear maps have no known role": replace(spec, linears=()),
+        "a model without layers": replace(spec, layers=(), linears=()),
+        "a model that takes no past_key_values": replace(spec, has_past_key_values=False),
+        "a model of a type that is not known": replace(spec, model_type="unheard_of", architecture="UnheardOf"),
+    }
+    for what, described in models.items():
+        try:
+            support = case.method.supports(described)
+        except Exception as error:
+            raise BrokenRuleError(f"asked about {what} it raised {type(error).__name__}: {error}") from error
+        if not isinstance(support, Support) or not isinstance(support.reason, str):
+            raise BrokenRuleError(f"asked about {what} it returned {support!r}.")
+        if support.reason and not support.reason.strip(" ."):
+            raise BrokenRuleError(f"asked about {what} its reason was {support.reason!r}.")
+    return None
+
+
+@rule(applied=False)
+def space_is_plain_data(case: Case) -> str | None:
+    """The spaces are valid, of values that JSON keeps as they are, under names that no training dimension has.
+
+    Build them with SearchSpace, Integer, Float and Categorical, of booleans, numbers and strings alone; put dimensions
+    of the training, such as learning_rate, into training_space() and nothing else.
+    """
+    if not case.method.supports(case.base.spec):
+        return "the model is not supported"
+    own, training = case.method.search_space(case.base.spec), case.method.training_space(case.base.spec)
+    for name, space in {"search_space": own, "training_space": training}.items():
+        if not isinstance(space, SearchSpace):
+            raise BrokenRuleError(f"{name}() returned {type(space).__name__}, not a SearchSpace.")
+        SearchSpace(dict(space))  # says what is wrong with defaults, ranges and conditions
+        for dimension, values in space.items():
+            if not dimension.isidentifier():
+                raise BrokenRuleError(f'the dimension "{dimension}" of {name}() is no identifier.')
+            for value in (*values.extremes(), values.default):
+                if not isinstance(value, bool | int | float | str) or json.loads(json.dumps(value)) != value:
+                    raise BrokenRuleError(f'"{dimension}" of {name}() has the value {value!r}, which is not plain.')
+    if not space_holds_its_defaults(own):
+        raise BrokenRuleError(f"the defaults of search_space() are no point of it: {dict(own.defaults())}.")
+    if shared := set(own) & set(TRAINING_SPACE):
+        raise BrokenRuleError(f'search_space() has "{min(shared)}", which is a dimension of the training.')
+    if unknown := set(training) - set(TRAINING_SPACE):
+        hint = nearest(min(unknown), TRAINING_SPACE)
+        raise BrokenRuleError(f'training_space() has "{min(unknown)}", which is no dimension of the training; {hint}')
+    return None
+
+
+def space_holds_its_defaults(space: SearchSpace) -> bool:
+    """Whether the point of all defaults lies in the space."""
+    return space.holds(space.defaults())
+
+
+@rule(applied=False, once=True)
+def space_is_shown_without_a_model(case: Case) -> str | None:
+    """search_space() and training_space() answer without a model too, and import no torch, transformers or peft.
+
+    Treat `spec=None` as a typical model, and import heavy libraries inside the methods that need them.
+    """
+    for space in (case.method.search_space(), case.method.training_space()):
+        if not isinstance(space, SearchSpace):
+            raise BrokenRuleError(f"without a model it returned {type(space).__name__}, not a SearchSpace.")
+    package = type(case.method).__module__.partition(".")[0]
+    if not hasattr(sys.modules.get(package), "register_methods"):
+        return None  # not a plugin's own package, such as a test: what it imports is nobody's concern
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(package=package)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BrokenRuleError(f"a process that did no more than that {done.stderr.strip().splitlines()[-1]}.")
+    return None

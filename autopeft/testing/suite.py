@@ -1,0 +1,111 @@
+"""Run the rules for a method and say what was found."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from autopeft.exceptions import UserInputError, nearest
+from autopeft.testing import applying, keeping, learning, process, running, space  # noqa: F401  # they declare rules
+from autopeft.testing.case import Case
+from autopeft.testing.rule import RULES, BrokenRuleError, Rule
+from autopeft.testing.tiny import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from autopeft.method import PeftMethod
+    from autopeft.search_space import ParamValue
+
+OK, FAILED, SKIPPED, UNSUPPORTED = "ok", "failed", "skipped", "not supported"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found about a method on a family's model.
+
+    Attributes:
+        rule: its name.
+        family: of the model; empty for a rule about the method alone.
+        state: ok; failed; skipped, where there was nothing to test; or not supported, as the method says of the model.
+        seen: what was found where it failed, and why it was skipped.
+        params: of the method where the rule broke.
+    """
+
+    rule: str
+    family: str
+    state: str
+    seen: str = ""
+    params: dict[str, ParamValue] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Which rule, where, what was seen, what to do."""
+        where = f" on {self.family}" * bool(self.family)
+        if self.state != FAILED:
+            return f"{self.rule}{where}: {self.state}{f', {self.seen}' * bool(self.seen)}"
+        at = f", params {self.params}" if self.params else ""
+        rule = RULES[self.rule]
+        return f"{rule.name} broke{where}{at}: {self.seen}\nRule: {rule.statement}\nWhat to do: {rule.advice}"
+
+
+def plan(families: Iterable[str] | None = None) -> list[tuple[Rule, str]]:
+    """Every rule with every family it is tested on, family by family; rules about the method alone come first.
+
+    Raises:
+        UserInputError: there is no such family.
+    """
+    chosen = list(FAMILIES if families is None else families)
+    for family in chosen:
+        if family not in FAMILIES:
+            raise UserInputError(f'there is no tiny model of the family "{family}"; {nearest(family, FAMILIES)}')
+    once = [(rule, "") for rule in RULES.values() if rule.once]
+    return once + [(rule, family) for family in chosen for rule in RULES.values() if not rule.once]
+
+
+def check(
+    method: PeftMethod,
+    families: Iterable[str] | None = None,
+    progress: Callable[[str, str], object] = lambda rule, family: None,
+) -> list[Finding]:
+    """Test a method against every rule, on tiny models of the given families; default: of all.
+
+    Args:
+        method: an instance.
+        families: keys of `FAMILIES`.
+        progress: told the rule and the family before each test.
+
+    Raises:
+        UserInputError: there is no such family.
+    """
+    return list(_check(method, plan(families), progress))
+
+
+def _check(
+    method: PeftMethod, steps: Iterable[tuple[Rule, str]], progress: Callable[[str, str], object]
+) -> Iterator[Finding]:
+    case = Case(method, next(iter(FAMILIES)))
+    for rule, family in steps:
+        progress(rule.name, family)
+        if family and family != case.family:
+            case = Case(method, family)
+        yield judge(rule, case)
+
+
+def judge(rule: Rule, case: Case) -> Finding:
+    """Test one rule; whatever the method changes of the process meanwhile is put back."""
+    finding = functools.partial(Finding, rule.name, "" if rule.once else case.family)
+    with process.guarded([case.base.module], case.left_changed):
+        try:
+            if rule.applied and (refusal := case.refusal):
+                return finding(UNSUPPORTED, refusal)
+            if rule.applied and case.blocked:
+                return finding(SKIPPED, case.blocked)
+            skipped = rule.test(case)
+            return finding(SKIPPED, skipped) if skipped else finding(OK)
+        except BrokenRuleError as broken:
+            return finding(FAILED, broken.seen, dict(broken.params or {}))
+        except Exception as error:  # a method may raise anything
+            return finding(FAILED, f"{type(error).__name__}: {error}", dict(case.at or {}))
+        finally:
+            case.mend()

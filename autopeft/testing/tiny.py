@@ -1,0 +1,101 @@
+"""Tiny sequence classifiers of many families, built from a config with random weights, and rows for them to learn."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autopeft.architecture import describe
+from autopeft.model import BaseModel
+from autopeft.tasks import Encoded
+
+VOCABULARY = 64
+PAD, START, END, FIRST_WORD = 1, 2, 3, 4
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+    "max_position_embeddings": 128,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "roberta": {},
+    "electra": {"embedding_size": 16},
+    "gpt2": {"n_embd": 32, "n_head": 4, "n_layer": 4, "n_positions": 128},
+    "opt": {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64},
+    "llama": {"num_key_value_heads": 2},
+    "qwen2": {"num_key_value_heads": 2},
+    "distilbert": {"dim": 32, "hidden_dim": 64, "n_heads": 4, "n_layers": 4},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "albert": {"embedding_size": 16},
+    "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8},
+    "t5": {
+        "num_hidden_layers": 2,
+        "num_decoder_layers": 2,
+        "d_kv": 8,
+        "d_ff": 64,
+        "initializer_factor": 0.3,  # its own weights are large enough
+        "decoder_start_token_id": PAD,
+    },
+}
+"""Model types, with what their configs call by another name or need besides `SIZES`."""
+
+
+def tiny(model_type: str, num_labels: int = 3, seed: int = 0) -> nn.Module:
+    """A sequence classifier of that family: 4 layers in all, hidden size 32, 4 heads; frozen, its head included."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, logging
+
+    logging.set_verbosity_error()
+    special = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
+    special |= {"cls_token_id": START, "sep_token_id": END}
+    options = {"vocab_size": VOCABULARY, **special, **SIZES, **FAMILIES[model_type]}
+    config = AutoConfig.for_model(model_type, num_labels=num_labels, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    # Transformers draws so small a head that a tiny model's outputs barely differ; tests need them to.
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data *= 3
+    return model.requires_grad_(False).eval()
+
+
+@functools.cache
+def tiny_base(model_type: str) -> BaseModel:
+    """`tiny(model_type)` as the host holds it, with no tokenizer; shared, since `attach` works on private copies."""
+    module = tiny(model_type)
+    return BaseModel(module, None, describe(module, "text-classification", "SEQ_CLS"))
+
+
+def batch(rows: int = 6, length: int = 12, num_labels: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random rows, right-padded to `length`: `input_ids` and `attention_mask` `[rows, length]`, `labels` `[rows]`."""
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(FIRST_WORD, VOCABULARY, (rows, length), generator=generator)
+    lengths = torch.randint(length // 2, length + 1, (rows, 1), generator=generator)
+    input_ids.scatter_(1, lengths - 1, END)
+    attention_mask = (torch.arange(length) < lengths).long()
+    input_ids = input_ids.where(attention_mask.bool(), torch.tensor(PAD))
+    labels = torch.randint(num_labels, (rows,), generator=generator)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def learnable_rows(count: int = 48, seed: int = 0) -> Encoded:
+    """Rows of 6 to 12 tokens whose label, one of three, is which of three words they hold."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    texts = [
+        np.concatenate([[START], generator.integers(20, 60, generator.integers(1, 8)), [10 + label] * 3, [END]])
+        for label in labels
+    ]
+    return Encoded(
+        columns={"input_ids": np.concatenate(texts).astype(np.int32)},
+        offsets=np.cumsum([0, *map(len, texts)]),
+        labels=labels,
+        padding={"input_ids": PAD},
+    )
