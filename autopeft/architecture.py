@@ -107,7 +107,8 @@ def _linears(module: nn.Module, layers: tuple[str, ...]) -> Iterator[LinearModul
             if shape := linear_shape(child):
                 role = _role(path, *shape, width=width)
                 if role:
-                    yield LinearModule(f"{layer}.{path}", role, index, *shape)
+                    bias = getattr(child, "bias", None) is not None
+                    yield LinearModule(f"{layer}.{path}", role, index, *shape, bias=bias)
 
 
 def _role(path: str, in_features: int, out_features: int, width: int) -> str | None:

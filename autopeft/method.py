@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from autopeft.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -25,7 +25,8 @@ class LinearModule:
     """One linear map (`nn.Linear` or GPT-2's `Conv1D`) inside a transformer layer.
 
     `role` is one of ``query``, ``key``, ``value``, ``qkv`` (fused), ``attention_output``, ``feed_forward_up``
-    (gates included) and ``feed_forward_down``. `layer` is the index into `ModelSpec.layers`.
+    (gates included) and ``feed_forward_down``. `layer` is the index into `ModelSpec.layers`. `bias` says whether it
+    has one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class LinearModule:
     layer: int
     in_features: int
     out_features: int
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ class ModelSpec:
     def modules(self, *roles: str) -> tuple[str, ...]:
         """Dotted names of the linear maps that play one of `roles`, in the model's order."""
         return tuple(linear.name for linear in self.linears if linear.role in roles)
+
+    def groups(self, roles: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        """Of groups of roles, those this model has, each with its `modules`; of two that are equal, the first."""
+        found: dict[str, tuple[str, ...]] = {}
+        for group, members in roles.items():
+            names = self.modules(*members)
+            if names and names not in found.values():
+                found[group] = names
+        return found
 
 
 def layer_groups(depth: int) -> dict[str, tuple[int, ...]]:

@@ -31,7 +31,10 @@ atexit.register(shutil.rmtree, os.environ["AUTOPEFT_CACHE"], ignore_errors=True)
 
 WORDS = [f"w{i}" for i in range(59)]
 
-TINY_STUDY = """
+THREE = 'methods = ["adapter", "lora", "prefix_tuning"]'
+"""What tiny studies search: enough to choose among, and quick."""
+
+TINY_STUDY = f"""
 name = "tiny"
 [model]
 name_or_path = "model"
@@ -40,6 +43,7 @@ kind = "text-classification"
 [data]
 train = "rows.csv"
 [search]
+{THREE}
 trials = 4
 epochs = 4
 batch_size = 8

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.test_methods import METHODS
+
 ROOT = Path(__file__).parents[1]
+PLUGINS = {path.name for path in (ROOT / "plugins").iterdir() if path.name.startswith("autopeft_")}
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +28,7 @@ def test_the_wheel_holds_the_host_the_plugins_and_nothing_else(wheel):
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
         "autopeft",
-        "autopeft_adapter",
-        "autopeft_lora",
-        "autopeft_mixed",
-        "autopeft_prefix_tuning",
+        *PLUGINS,
     }
     assert "autopeft/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -45,4 +45,4 @@ def test_the_installed_wheel_loads_its_plugins_through_the_entry_points(wheel, t
         "autopeft.cli.main()"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert {row["name"] for row in json.loads(done.stdout)["methods"]} == {"adapter", "lora", "mixed", "prefix_tuning"}
+    assert {row["name"] for row in json.loads(done.stdout)["methods"]} == {*METHODS}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from autopeft import PeftMethod
 from autopeft.admission import Appraiser
 from autopeft.candidate import CandidateSpace
 from autopeft.checkpoint import Checkpoint
@@ -29,14 +30,24 @@ from tests.tiny_models import FAMILIES
 DATA = rows()
 FOLDS = split(DATA.labels, None, 3, seed=0)
 OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
-HARD = {"lora": {"lora_dropout": 0.2}, "adapter": {"placement": "parallel"}, "prefix_tuning": {}}
+HARD = {
+    "adapter": {"placement": "parallel"},
+    "dora": {"lora_dropout": 0.2},
+    "lora": {"lora_dropout": 0.2},
+    "vera": {"r": 16, "vera_dropout": 0.2},
+}
 """Params other than the defaults, which are harder to pack."""
+
+PACKED = [name for name, method in METHODS.items() if type(method).callback is PeftMethod.callback]
+
+SITES = {"dora"}
+"""Methods whose modules read each other's tensors."""
 
 
 def add_on(name, family="bert", params=None):
     base = base_of(family)
     space = METHODS[name].search_space(base.spec)
-    return attach(base, METHODS[name], {**space.defaults(), **HARD[name], **(params or {})})
+    return attach(base, METHODS[name], {**space.defaults(), **HARD.get(name, {}), **(params or {})})
 
 
 def gradients(model, fold):
@@ -51,11 +62,14 @@ def gradients(model, fold):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PACKED)
 def test_every_methods_gradients_are_those_of_each_fold_alone(name, family):
     if not METHODS[name].supports(base_of(family).spec):
         pytest.skip("not supported")
-    packed = pack(add_on(name, family), 3)
+    if (name, family) == ("bitfit", "deberta-v2"):  # its biases also turn positions, which all rows share
+        assert packable(lambda: add_on(name, family), gradients, 3, torch.float32) is None
+        return
+    packed = pack(add_on(name, family), 3, sites=name in SITES)
     generator = torch.Generator().manual_seed(1)
     for stack in trainable(packed).values():
         stack.data += 0.02 * torch.randn(stack.shape, generator=generator)
@@ -78,13 +92,13 @@ def without_dropout(model):
     return model
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PACKED)
 def test_learning_curves_are_those_of_folds_that_take_turns(name):
     curves = []
     for execution in (Execution(8), Execution(8, folds=3)):
         model = without_dropout(add_on(name))
         if execution.folds > 1:
-            pack(model, 3)
+            pack(model, 3, sites=name in SITES)
         found = list(cross_validate(model, DATA, FOLDS, HYPER, **OPTIONS, execution=execution))
         curves.append(([rung.scores for rung in found], [rung.loss for rung in found]))
     assert curves[0][0] == curves[1][0]
@@ -92,9 +106,9 @@ def test_learning_curves_are_those_of_folds_that_take_turns(name):
     assert np.ptp(curves[0][1]) > 1e-4, "training changes something"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PACKED)
 def test_every_fold_draws_its_own_dropout_from_the_seed(name):
-    model = pack(add_on(name), 2)
+    model = pack(add_on(name), 2, sites=name in SITES)
     for stack in trainable(model).values():
         stack.data += 0.5
     train_mode(model)
@@ -151,30 +165,21 @@ def test_what_can_be_packed_is_found_out(kind, expected):
 
 
 def test_modules_that_read_each_other_are_mapped_by_place():
-    from peft import LoraConfig, get_peft_model
-
-    base = base_of()
-
-    class Dora(type(METHODS["lora"])):
-        def apply(self, model, params, spec):
-            names = list(spec.modules("query"))
-            return get_peft_model(model, LoraConfig(r=2, target_modules=names, use_dora=True, task_type="SEQ_CLS"))
-
-    assert packable(lambda: attach(base, Dora(), {}), gradients, 3, torch.float32) is True
+    assert packable(lambda: add_on("dora"), gradients, 3, torch.float32) is True
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PACKED)
 def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_turns(name):
     base = base_of()
     candidate = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default()
     lengths = np.full(64, 24)
 
     def appraiser(limit=None):
-        return Appraiser(base, TASK, CPU, lengths, ("input_ids",), limit, packed={name: False}, folds=3)
+        return Appraiser(base, TASK, CPU, lengths, ("input_ids",), limit, packed={name: name in SITES}, folds=3)
 
     usage = appraiser()(candidate)
     assert usage.execution == Execution(16, folds=3)
-    model = pack(attach(base, candidate.method, candidate.params), 3)
+    model = pack(attach(base, candidate.method, candidate.params), 3, sites=name in SITES)
     train_mode(model)
     learner = Learner(model, candidate.hyper, 64, usage.execution)
     learner.take_turn()

@@ -60,23 +60,23 @@ def register_methods():
 
 
 @pytest.fixture(scope="module")
-def bitfit_site(tmp_path_factory):
+def oft_site(tmp_path_factory):
     site = tmp_path_factory.mktemp("site")
-    install(FIXTURES / "autopeft-bitfit", site)
+    install(FIXTURES / "autopeft-oft", site)
     return site
 
 
-def test_a_strangers_plugin_stands_beside_ours(bitfit_site):
-    found = json.loads(methods(bitfit_site).stdout)
+def test_a_strangers_plugin_stands_beside_ours(oft_site):
+    found = json.loads(methods(oft_site).stdout)
     plugins = {row["name"]: row["plugin"] for row in found["methods"]}
     assert {"adapter", "lora", "prefix_tuning"} < set(plugins)
-    assert plugins["bitfit"] == "autopeft-bitfit 0.3.0 (entry point 'bitfit')"
+    assert plugins["oft"] == "autopeft-oft 0.3.0 (entry point 'oft')"
     assert found["broken"] == []
 
 
-def test_a_plugin_can_be_left_out(bitfit_site):
-    found = json.loads(methods(bitfit_site, "--block", "bitfit").stdout)
-    assert "bitfit" not in {row["name"] for row in found["methods"]}
+def test_a_plugin_can_be_left_out(oft_site):
+    found = json.loads(methods(oft_site, "--block", "oft").stdout)
+    assert "oft" not in {row["name"] for row in found["methods"]}
 
 
 @pytest.mark.parametrize(

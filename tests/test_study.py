@@ -16,7 +16,10 @@ import pytest
 from mlflow import MlflowClient
 
 import autopeft as api
-from tests.conftest import autopeft, autopeft_here
+from autopeft.problem import Problem
+from autopeft.registry import discover
+from autopeft.spec import StudySpec
+from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, install, write_plugin
 
 
@@ -207,7 +210,7 @@ def register_methods():
 )
 def test_a_failing_trial_does_not_end_the_study(tiny_study, tmp_path, body, reason):
     install(write_plugin(tmp_path, "failing-plugin", "failing", FAILING.replace("BODY", body)), tmp_path / "site")
-    edit(tiny_study, ("trials = 4", "trials = 5"))
+    edit(tiny_study, ("trials = 4", "trials = 5"), ('"lora"', '"failing", "lora"'))
     result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
     failed = [r for r in result["records"] if r["state"] == "FAIL"]
     assert failed
@@ -220,7 +223,7 @@ def test_a_failing_trial_does_not_end_the_study(tiny_study, tmp_path, body, reas
 def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_path):
     body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
-    edit(tiny_study, ("trials = 4", 'methods = ["failing"]\ntrials = 9'))
+    edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 9"))
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = autopeft("run", tiny_study, cwd=tiny_study.parent, env=env)
     assert done.returncode == 1
@@ -232,17 +235,26 @@ def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_
 
 
 def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_path):
-    install(FIXTURES / "autopeft-bitfit", tmp_path / "site")
-    edit(tiny_study, ("trials = 4", 'methods = ["bitfit"]\ntrials = 2'))
+    install(FIXTURES / "autopeft-oft", tmp_path / "site")
+    edit(tiny_study, (THREE, 'methods = ["oft"]'), ("trials = 4", "trials = 2"))
+    result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    assert result["best"]["method"] == "oft"
+    winner = tiny_study.parent / "outputs" / "tiny" / "winner"
+    done = autopeft_here("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
+    assert len(done.stdout.splitlines()) == 61, "peft loads its own; the plugin need not be there"
+
+
+def test_a_winner_that_peft_does_not_know_needs_its_plugin(tiny_study, tmp_path):
+    install(write_plugin(tmp_path, "layer-plugin", "failing", FAILING.replace("BODY", "pass")), tmp_path / "site")
+    edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 1"))
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    result = run_study(tiny_study, env=env)
-    assert result["best"]["method"] == "bitfit"
+    run_study(tiny_study, env=env)
     winner = tiny_study.parent / "outputs" / "tiny" / "winner"
     done = autopeft("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent, env=env)
     assert len(done.stdout.splitlines()) == 61
     without = autopeft_here("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
     assert without.returncode == 2
-    assert '"bitfit"' in without.stderr
+    assert '"failing"' in without.stderr
 
 
 @pytest.mark.parametrize(
@@ -253,7 +265,7 @@ def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_pa
         (('"model"', '"rows.csv"'), ["rows.csv", "model"]),
         (("trials = 4", "trails = 4"), ["trails", "trials"]),
         (("trials = 4", "trials = 0"), ["trials", "at least 1", "0"]),
-        (("trials = 4", 'methods = ["loar"]'), ["loar", "lora"]),
+        ((THREE, 'methods = ["loar"]'), ["loar", "lora"]),
         (("trials = 4", "lora.rank = 4"), ["rank", "lora"]),
         (("folds = 2", 'metric = "acuracy"'), ["acuracy", "accuracy"]),
         (("folds = 2", "fold = 2"), ["fold", "folds"]),
@@ -275,12 +287,13 @@ def test_a_method_that_cannot_do_the_model_says_why(tiny_study, tmp_path):
     tiny("deberta-v2").save_pretrained(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (target / name).write_bytes((tiny_study.parent / "model" / name).read_bytes())
-    edit(tiny_study, ('"model"', '"deberta"'), ("trials = 4", 'methods = ["prefix_tuning"]'))
+    edit(tiny_study, ('"model"', '"deberta"'), (THREE, 'methods = ["prefix_tuning"]'))
     done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
     assert "attention interface" in done.stderr
-    edit(tiny_study, ('methods = ["prefix_tuning"]', "trials = 2"))
-    assert {r["method"] for r in run_study(tiny_study)["records"]} == {"adapter", "lora"}
+    edit(tiny_study, ('methods = ["prefix_tuning"]\n', ""))
+    space = Problem.from_spec(StudySpec.from_file(tiny_study), discover()).space
+    assert set(space) == set(discover().methods) - {"prefix_tuning"}
 
 
 def test_a_text_pair_study(tiny_study):
@@ -340,7 +353,12 @@ def register_methods():
 
 def test_a_trial_that_runs_out_of_memory_is_retried_once_recorded_and_paid_by_its_method_alone(tiny_study, tmp_path):
     install(write_plugin(tmp_path, "hungry-plugin", "hungry", HUNGRY), tmp_path / "site")
-    edit(tiny_study, ("trials = 4", "trials = 6"), add='[budget]\nmax_gpu_memory = "100 MiB"\n')
+    edit(
+        tiny_study,
+        ("trials = 4", "trials = 6"),
+        ('"lora"', '"hungry", "lora"'),
+        add='[budget]\nmax_gpu_memory = "100 MiB"\n',
+    )
     result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
     hungry = [r for r in result["records"] if r["method"] == "hungry"]
     failed = [r for r in hungry if r["state"] == "FAIL"]

@@ -6,7 +6,7 @@ from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
 from autopeft.token_cache import CachedTokenizer
-from tests.conftest import autopeft_here
+from tests.conftest import THREE, autopeft_here
 from tests.test_study import edit
 
 TEXTS = ["w1 w2 w3", "w4", "", "w5 w6 ünknown w7 w8"]
@@ -102,7 +102,7 @@ def test_a_study_tokenises_its_rows_once_and_keeps_none_that_it_predicts(place, 
         assert (one.offsets == other.offsets).all()
         assert (one.labels == other.labels).all()
         assert one.columns["input_ids"].dtype == other.columns["input_ids"].dtype
-    edit(tiny_study, ("trials = 4", 'methods = ["lora"]\ntrials = 1\nepochs = 2'), ("epochs = 4\n", ""))
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1\nepochs = 2"), ("epochs = 4\n", ""))
     assert autopeft_here("run", tiny_study.name, cwd=tiny_study.parent).returncode == 0
     ran = entries(place)
     assert len(ran - kept) == 1  # MLflow's tables

@@ -10,7 +10,7 @@ from autopeft import trunk as trunks
 from autopeft.model import attach, trainable
 from autopeft.training import Batch, Device
 from autopeft.trunk import Trunk, lowest_trained
-from tests.conftest import autopeft_here
+from tests.conftest import THREE, autopeft_here
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, TASK, rows
 from tests.tiny_models import FAMILIES
@@ -138,7 +138,7 @@ def test_bfloat16_states_stay_close(tmp_path):
 def test_a_study_that_trains_upper_layers_only(tiny_study, packing):
     text = tiny_study.read_text().replace('packing = "off"', f'packing = "{packing}"')
     tiny_study.write_text(
-        text.replace("trials = 4", 'methods = ["adapter"]\ntrials = 2\nadapter.layers = "top_quarter"')
+        text.replace(THREE, 'methods = ["adapter"]').replace("trials = 4", 'trials = 2\nadapter.layers = "top_quarter"')
     )
     done = autopeft_here("run", tiny_study, "--json", cwd=tiny_study.parent)
     assert done.returncode == 0, done.stderr

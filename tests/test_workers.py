@@ -11,12 +11,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from tests.conftest import autopeft_here
+from tests.conftest import THREE, autopeft_here
 from tests.test_registry import install, write_plugin
 from tests.test_study import edit, run_study, store
 
 TWO = ("trials = 4", "trials = 4\nworkers = 2")
-LONGER = (("trials = 4", 'methods = ["lora"]\ntrials = 4\nworkers = 2'), ("epochs = 4", "epochs = 8"))
+LONGER = ((THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 4\nworkers = 2"), ("epochs = 4", "epochs = 8"))
 COUNTED = ("COMPLETE", "PRUNED", "FAIL")
 
 
@@ -147,7 +147,7 @@ def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
 
     body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
-    edit(tiny_study, ("trials = 4", 'methods = ["failing"]\ntrials = 9\nworkers = 2'))
+    edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 9\nworkers = 2"))
     process = begin(tiny_study, PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1

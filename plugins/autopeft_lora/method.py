@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -29,16 +29,18 @@ class Lora(PeftMethod):
     contract = 1
     name = "lora"
     paper = "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732"
+    decomposes: ClassVar[bool] = False
+    """Whether the sum is split into length and direction."""
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with linear maps in its transformer layers."""
-        if targets(spec):
+        if spec.groups(GROUPS):
             return Support()
         return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Rank, scale, targets and dropout; target groups that coincide on this model are offered once."""
-        groups = tuple(targets(spec) if spec else GROUPS)
+        groups = tuple(spec.groups(GROUPS) if spec else GROUPS)
         return SearchSpace(
             {
                 "r": Integer(low=1, high=64, default=8, log=True),
@@ -58,10 +60,11 @@ class Lora(PeftMethod):
         from peft import LoraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
-        names = targets(spec)[str(params["target_modules"])]
+        names = spec.groups(GROUPS)[str(params["target_modules"])]
         config = LoraConfig(
             **{**params, "target_modules": list(names)},
             fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            use_dora=self.decomposes,
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,
         )
@@ -74,11 +77,14 @@ class Lora(PeftMethod):
         return plain
 
 
-def targets(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
-    """The groups this model has, each with its modules' full names; of two that are equal, the first."""
-    groups: dict[str, tuple[str, ...]] = {}
-    for group, roles in GROUPS.items():
-        names = spec.modules(*roles)
-        if names and names not in groups.values():
-            groups[group] = names
-    return groups
+class Dora(Lora):
+    """LoRA of the direction alone: each row of W + scale · B A is brought to a length of its own, trained too.
+
+    A method of its own and no switch of LoRA's, since a step takes far more time and memory (every target's full
+    weight is added up anew), and its folds are packed in another way.
+    """
+
+    contract = 1
+    name = "dora"
+    paper = "Liu et al. 2024, arXiv:2402.09353"
+    decomposes = True

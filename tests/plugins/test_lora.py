@@ -3,8 +3,9 @@
 import dataclasses
 
 import pytest
-from autopeft_lora import Lora
-from autopeft_lora.method import targets
+import torch
+from autopeft_lora import Dora, Lora
+from autopeft_lora.method import GROUPS
 
 from autopeft.model import attach, trainable
 from tests.tiny_models import tiny_base
@@ -30,7 +31,7 @@ def leaves(names):
     ],
 )
 def test_target_groups_are_derived_from_the_model(family, group, expected):
-    assert leaves(targets(tiny_base(family).spec)[group]) == expected
+    assert leaves(tiny_base(family).spec.groups(GROUPS)[group]) == expected
 
 
 def test_groups_that_coincide_are_offered_once():
@@ -46,7 +47,7 @@ def test_a_target_costs_rank_times_both_its_sides_and_nothing_else_trains(family
     params = {**Lora().search_space(base.spec).defaults(), "r": r, "target_modules": group}
     model = attach(base, Lora(), params, meta=True)
     add_on = sum(parameter.numel() for name, parameter in trainable(model).items() if ".lora_" in name)
-    wanted = [linear for linear in base.spec.linears if linear.name in targets(base.spec)[group]]
+    wanted = [linear for linear in base.spec.linears if linear.name in base.spec.groups(GROUPS)[group]]
     assert add_on == sum(r * (linear.in_features + linear.out_features) for linear in wanted) > 0
 
 
@@ -57,3 +58,31 @@ def test_rank_stabilised_scale():
         model = attach(base, Lora(), params, meta=True)
         layer = model.get_submodule("base_model.model." + base.spec.modules("query")[0])
         assert layer.scaling["default"] == scale
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_dora_trains_a_length_for_each_output_beside_loras_maps(family):
+    base = tiny_base(family)
+    params = {**Dora().search_space(base.spec).defaults(), "r": 3, "target_modules": "all_linear"}
+    counts = [
+        sum(p.numel() for p in trainable(attach(base, kind(), params, meta=True)).values()) for kind in (Dora, Lora)
+    ]
+    assert counts[0] - counts[1] == sum(linear.out_features for linear in base.spec.linears)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_dora_is_the_papers_equation(family):
+    base = tiny_base(family)
+    params = {**Dora().search_space(base.spec).defaults(), "r": 3, "lora_alpha": 6}
+    model = attach(base, Dora(), params)
+    name = base.spec.groups(GROUPS)["query_value"][0]
+    layer, plain = model.get_submodule("base_model.model." + name), base.module.get_submodule(name)
+    length = layer.lora_magnitude_vector["default"].weight
+    weight = plain.weight.T if family == "gpt2" else plain.weight
+    torch.testing.assert_close(length, weight.norm(dim=1))
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    b.data, length.data = torch.randn_like(b), torch.rand_like(length)
+    direction = weight + 2 * b @ a
+    turned = length[:, None] * direction / direction.norm(dim=1, keepdim=True)  # Liu et al., equation 5
+    x = torch.randn(4, 32)
+    torch.testing.assert_close(layer(x), x @ turned.T + plain.bias, atol=1e-5, rtol=1e-4)

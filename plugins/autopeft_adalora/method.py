@@ -1,0 +1,108 @@
+"""AdaLoRA: a linear map W becomes W + scale · P Λ Q; training decides which targets keep how many of the ranks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from autopeft import (
+    Categorical,
+    Float,
+    Integer,
+    ModelSpec,
+    Params,
+    PeftMethod,
+    SearchSpace,
+    Support,
+    TrainingCallback,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ATTENTION = ("query", "key", "value", "qkv", "attention_output")
+FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
+GROUPS = {
+    "all_linear": ATTENTION + FEED_FORWARD,  # Zhang et al., section 4
+    "attention": ATTENTION,
+    "feed_forward": FEED_FORWARD,
+    "query_value": ("query", "value", "qkv"),
+}
+"""The names `target_modules` takes, with the roles each stands for."""
+
+
+class AdaLora(PeftMethod):
+    """Every target starts with the rank `initial_ratio · target_r`; in the end they have `target_r` on average.
+
+    The memory of a step and the saved size are those of the initial ranks: a rank given up is one of zeros.
+    """
+
+    contract = 1
+    name = "adalora"
+    paper = "Zhang et al. 2023, arXiv:2303.10512"
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Any model with linear maps in its transformer layers."""
+        if spec.groups(GROUPS):
+            return Support()
+        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+
+    def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Ranks, scale, targets, and the schedule: shares of the steps before ranks are given up and after.
+
+        Defaults of Zhang et al.: ranks half as many again at the start (section 4), and on MNLI the first 8,000 and
+        the last 50,000 of some 86,000 steps without a change of ranks (their appendix on training).
+        """
+        groups = tuple(spec.groups(GROUPS) if spec else GROUPS)
+        return SearchSpace(
+            {
+                "target_r": Integer(low=1, high=32, default=8, log=True),
+                "initial_ratio": Float(low=1.25, high=3.0, default=1.5),
+                "lora_alpha": Integer(low=1, high=128, default=32, log=True),
+                "target_modules": Categorical(choices=groups, default=groups[0]),
+                "lora_dropout": Float(low=0.0, high=0.3, default=0.0),
+                "initial_share": Float(low=0.0, high=0.3, default=0.1),
+                "final_share": Float(low=0.1, high=0.6, default=0.5),
+                "orthogonality": Float(low=0.0, high=0.5, default=0.1),
+            }
+        )
+
+    def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Learning rates from Zhang et al.'s 5e-4 to 2e-3 upwards: P and Q start small and Λ at zero."""
+        return SearchSpace({"learning_rate": Float(low=5e-4, high=3e-2, default=5e-3, log=True)})
+
+    def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
+        """Wrap the targets with peft; the schedule, whose length is not known yet, is the callback's."""
+        from peft import AdaLoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
+
+        names = spec.groups(GROUPS)[str(params["target_modules"])]
+        target = int(params["target_r"])
+        config = AdaLoraConfig(
+            target_r=target,
+            init_r=max(target + 1, round(target * float(params["initial_ratio"]))),
+            total_step=1,  # peft asks for one; the callback has a copy of its own
+            orth_reg_weight=0.0,  # the callback's, too
+            lora_alpha=int(params["lora_alpha"]),
+            lora_dropout=float(params["lora_dropout"]),
+            target_modules=list(names),
+            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            modules_to_save=list(spec.head),
+            task_type=spec.peft_task_type,
+        )
+        wrapped: nn.Module = get_peft_model(model, config)
+        for name in names:
+            layer: Any = model.get_submodule(name)
+            layer.ranknum.to(layer.lora_A["default"].device).requires_grad_(False)  # peft leaves it on the CPU
+        return wrapped
+
+    def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback:
+        """The schedule of ranks of one fold."""
+        from autopeft_adalora.schedule import RankSchedule
+
+        shares = float(params["initial_share"]), float(params["final_share"])
+        return RankSchedule(model, *shares, orthogonality=float(params["orthogonality"]))
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """W + scale · P Λ Q in place of each W."""
+        plain: nn.Module = cast("Any", model).merge_and_unload()
+        return plain

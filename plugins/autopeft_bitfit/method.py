@@ -1,0 +1,72 @@
+"""BitFit: only the biases that the base model has already are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ROLES = {
+    "query_feed_forward": ("query", "qkv", "feed_forward_up"),
+    "attention": ("query", "key", "value", "qkv", "attention_output"),
+    "feed_forward": ("feed_forward_up", "feed_forward_down"),
+}
+"""The names `biases` takes besides "all", with the roles of the linear maps whose biases they stand for."""
+
+
+class BitFit(PeftMethod):
+    """Every bias of the base model, those of its norms too, or those of some linear maps alone.
+
+    `query_feed_forward` is what Ben Zaken et al. found to change most and trained alone, at half the parameters: b_q
+    and b_m2, the biases of the query and of the map into the feed-forward part. Where query, key and value are one
+    map, it is the bias of the three.
+    """
+
+    contract = 1
+    name = "bitfit"
+    paper = "Ben Zaken et al. 2022, arXiv:2106.10199"
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Models whose transformer layers have linear maps with a bias."""
+        if any(linear.bias for linear in spec.linears):
+            return Support()
+        return Support(f"the linear maps in the layers of {spec.architecture} have no biases.")
+
+    def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Which biases; choices that coincide on this model are offered once."""
+        choices = ("all", *(_biased(spec) if spec else ROLES))
+        return SearchSpace({"biases": Categorical(choices=choices, default="all")})
+
+    def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Learning rates from the 1e-4 to 1e-3 of Ben Zaken et al. upwards.
+
+        They pass over thousands of rows many times; some hundreds of rows need larger steps.
+        """
+        return SearchSpace({"learning_rate": Float(low=1e-4, high=3e-2, default=3e-3, log=True)})
+
+    def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
+        """Let the chosen biases require gradients; the host gives this model copies of its own."""
+        chosen = None if params["biases"] == "all" else _biased(spec)[str(params["biases"])]
+        for name, parameter in model.named_parameters():
+            module, _, leaf = name.rpartition(".")
+            of_head = any(f".{head}." in f".{name}" for head in spec.head)
+            if leaf == "bias" and not of_head and (chosen is None or module in chosen):
+                parameter.requires_grad_(True)
+        return model
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """The model itself: its biases are in their places."""
+        return model
+
+
+def _biased(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """The groups of linear maps with a bias that this model has; of two that are equal, the first."""
+    found: dict[str, tuple[str, ...]] = {}
+    for group, roles in ROLES.items():
+        names = tuple(linear.name for linear in spec.linears if linear.bias and linear.role in roles)
+        if names and names not in found.values():
+            found[group] = names
+    return found

@@ -1,0 +1,76 @@
+"""(IA)³: keys, values and the feed-forward part's inner activations, each scaled by a trained vector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KEY_VALUE = ("key", "value", "qkv")
+GROUPS = {
+    "key_value_feed_forward": (*KEY_VALUE, "feed_forward_down"),  # Liu et al., section 3.3
+    "key_value": KEY_VALUE,
+    "feed_forward": ("feed_forward_down",),
+}
+"""The names `target_modules` takes, with the roles each stands for."""
+
+
+class Ia3(PeftMethod):
+    """One vector of ones per target: it scales a key's or value's output, and the last feed-forward map's input.
+
+    Where query, key and value are one map, all of its output is scaled. A query's scale multiplies the same products
+    as its key's, so without rotary positions this adds parameters and no function.
+    """
+
+    contract = 1
+    name = "ia3"
+    paper = "Liu et al. 2022, arXiv:2205.05638"
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Any model with keys, values or a feed-forward part in its transformer layers."""
+        if spec.groups(GROUPS):
+            return Support()
+        return Support(f"no key, value or feed-forward part was found in the layers of {spec.architecture}.")
+
+    def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """What is scaled; groups that coincide on this model are offered once."""
+        groups = tuple(spec.groups(GROUPS) if spec else GROUPS)
+        return SearchSpace({"target_modules": Categorical(choices=groups, default=groups[0])})
+
+    def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Learning rates from Liu et al.'s 3e-3 (their appendix on training) upwards, and no weight decay.
+
+        They train a thousand steps; some hundreds of rows are fewer, hence the higher default. Decay would pull the
+        vectors from one, where they change nothing, to zero, where they silence what they scale.
+        """
+        return SearchSpace(
+            {
+                "learning_rate": Float(low=1e-3, high=1e-1, default=1e-2, log=True),
+                "weight_decay": Float(low=0.0, high=0.0, default=0.0),
+            }
+        )
+
+    def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
+        """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""
+        from peft import IA3Config, get_peft_model
+        from transformers.pytorch_utils import Conv1D
+
+        names = spec.groups(GROUPS)[str(params["target_modules"])]
+        inner = spec.modules("feed_forward_down")
+        config = IA3Config(
+            target_modules=list(names),
+            feedforward_modules=[name for name in names if name in inner],
+            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            modules_to_save=list(spec.head),
+            task_type=spec.peft_task_type,
+        )
+        wrapped: nn.Module = get_peft_model(model, config)
+        return wrapped
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """Every W, and the bias behind it, with its vector multiplied in."""
+        plain: nn.Module = cast("Any", model).merge_and_unload()
+        return plain

@@ -1,0 +1,70 @@
+"""Prompt tuning: a few trained vectors stand in the text like words, and nothing else of the model changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class PromptTuning(PeftMethod):
+    """`num_virtual_tokens` embeddings, trained directly.
+
+    They stand in front of the text. In a model that reads both ways they stand behind its first token, so that the
+    classifier still reads the token it was trained to read; peft's prompts take that place. They are tokens with ids,
+    so that a causal model's padding and positions are still found from the ids, which peft's embeddings hide.
+    """
+
+    contract = 1
+    name = "prompt_tuning"
+    paper = "Lester et al. 2021, arXiv:2104.08691"
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Classification of whole sequences; outputs for each token would be those of the virtual ones too."""
+        if spec.peft_task_type == "SEQ_CLS":
+            return Support()
+        return Support(f"{spec.task} asks for an output of each token, and virtual tokens would be among them.")
+
+    def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Length and first values; Lester et al. find little beyond 20 tokens, and words better than random ones."""
+        return SearchSpace(
+            {
+                "num_virtual_tokens": Integer(low=1, high=100, default=20, log=True),
+                "initialization": Categorical(choices=("vocabulary", "random"), default="vocabulary"),
+            }
+        )
+
+    def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Learning rates above LoRA's: Lester et al. have 0.3 with Adafactor, whose steps follow a tensor's size."""
+        return SearchSpace({"learning_rate": Float(low=1e-3, high=1e-1, default=1e-2, log=True)})
+
+    def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
+        """Put the virtual tokens behind the vocabulary, and into every row."""
+        from autopeft_prompt_tuning.prompt import PromptEmbedding, insertion
+
+        whole: Any = model
+        tokens = int(params["num_virtual_tokens"])
+        embedding = PromptEmbedding(whole.get_input_embeddings(), tokens, random=params["initialization"] == "random")
+        whole.set_input_embeddings(embedding)
+        ids = range(embedding.words, embedding.words + tokens)
+        place = 0 if _reads_forward(whole) else 1
+        model.register_forward_pre_hook(insertion(ids, place, _positions(whole)), with_kwargs=True)
+        return model
+
+
+def _reads_forward(model: Any) -> bool:
+    """Whether the classifier reads a row's last token: in causal models, and in those with a decoder."""
+    return any(getattr(module, "is_causal", False) for module in model.modules())
+
+
+def _positions(model: Any) -> int | None:
+    """The most tokens a row may have; RoBERTa's table of positions begins behind its padding's."""
+    positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        padding: int | None = getattr(module, "padding_idx", None)
+        if positions is not None and padding is not None and name.endswith("position_embeddings"):
+            return positions - padding - 1
+    return positions

@@ -1,0 +1,93 @@
+"""VeRA: a linear map W becomes W + Λb B Λd A; A and B are random, frozen and shared, only the diagonals are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ATTENTION = ("query", "key", "value", "qkv", "attention_output")
+FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
+GROUPS = {
+    "query_value": ("query", "value", "qkv"),  # Kopiczko et al. on RoBERTa
+    "attention": ATTENTION,
+    "feed_forward": FEED_FORWARD,
+    "all_linear": ATTENTION + FEED_FORWARD,
+}
+"""The names `target_modules` takes, with the roles each stands for."""
+
+PROJECTION_SEED = 0
+"""Of A and B: the same for every trial, so that none of them is better off by its draw."""
+
+
+class Vera(PeftMethod):
+    """`r + out_features` trained numbers per target, against LoRA's `r · (in_features + out_features)`.
+
+    A and B have the shape of the largest target, and smaller ones use a corner of them. They are saved with a winner,
+    so its size grows with r although what is trained hardly does.
+    """
+
+    contract = 1
+    name = "vera"
+    paper = "Kopiczko et al. 2024, arXiv:2310.11454"
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Any model with linear maps in its transformer layers."""
+        if spec.groups(GROUPS):
+            return Support()
+        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+
+    def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Rank, first value of Λd, targets and dropout; groups that coincide on this model are offered once.
+
+        peft's defaults; Kopiczko et al. take ranks of 256 to 1024, and find first values of 0.1 and less better than 1.
+        """
+        groups = tuple(spec.groups(GROUPS) if spec else GROUPS)
+        return SearchSpace(
+            {
+                "r": Integer(low=16, high=1024, default=256, log=True),
+                "d_initial": Float(low=1e-3, high=1.0, default=0.1, log=True),
+                "target_modules": Categorical(choices=groups, default=groups[0]),
+                "vera_dropout": Float(low=0.0, high=0.3, default=0.0),
+            }
+        )
+
+    def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
+        """Learning rates some ten times LoRA's, as Kopiczko et al. have them (up to 1e-2 and above)."""
+        return SearchSpace({"learning_rate": Float(low=1e-3, high=1e-1, default=1e-2, log=True)})
+
+    def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
+        """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""
+        from peft import VeraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
+
+        names = spec.groups(GROUPS)[str(params["target_modules"])]
+        config = VeraConfig(
+            **{**params, "target_modules": list(names)},
+            projection_prng_key=PROJECTION_SEED,
+            save_projection=True,  # a winner must not depend on the random generator of another torch
+            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            modules_to_save=list(spec.head),
+            task_type=spec.peft_task_type,
+        )
+        wrapped: nn.Module = get_peft_model(model, config)
+        for name in names:
+            model.get_submodule(name).register_forward_hook(_in_product_precision)
+        return wrapped
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """W + Λb B Λd A in place of each W."""
+        plain: nn.Module = cast("Any", model).merge_and_unload()
+        return plain
+
+
+def _in_product_precision(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+    """A linear map's output as autocast has it; peft's layer gives its input's precision, which DeBERTa trips over."""
+    import torch
+
+    device = output.device.type
+    return output.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else output
