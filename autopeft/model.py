@@ -71,7 +71,9 @@ class BaseModel:
                 setattr(module, FROZEN, True)
                 if type(module) is nn.Dropout:
                     module.__class__ = Dropout
-        twin.config.use_cache = False  # a cache of keys and values serves generation alone
+        for module in twin.modules():  # the stacks of an encoder-decoder have configurations of their own
+            if hasattr(module, "config"):
+                module.config.use_cache = False  # a cache of keys and values serves generation alone
         for index, layer in enumerate(self.spec.layers):
             setattr(twin.get_submodule(layer), LAYER, index)
         return cast("nn.Module", twin)

@@ -18,8 +18,10 @@ def test_every_layer_has_attention_and_feed_forward_roles(model_type):
     assert spec.num_hidden_layers == 4
     for layer in range(stored):
         roles = Counter(linear.role for linear in spec.linears if linear.layer == layer)
-        assert roles["qkv"] == 1 or (roles["query"], roles["key"], roles["value"]) == (1, 1, 1)
-        assert roles["attention_output"] == roles["feed_forward_down"] == 1
+        attentions = 2 if model_type == "t5" and layer >= 2 else 1  # its decoder attends to the encoder too
+        assert roles["qkv"] == 1 or (roles["query"], roles["key"], roles["value"]) == (attentions,) * 3
+        assert roles["attention_output"] == attentions
+        assert roles["feed_forward_down"] == 1
         assert roles["feed_forward_up"] == (2 if model_type in ("llama", "qwen2") else 1)
 
 

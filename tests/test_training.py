@@ -10,26 +10,14 @@ from autopeft.model import trainable
 from autopeft.tasks import Encoded
 from autopeft.training import Device, DivergedError, Hyperparameters, Learner, bucketed, evaluate, train_epoch
 from tests.test_model import METHODS, attach, base_of
+from tests.tiny_models import learnable_rows
 
 TASK = tasks.get("text-classification")
 CPU = Device("cpu", None)
 HYPER = Hyperparameters(learning_rate=5e-3, epochs=3, batch_size=8, warmup_ratio=0.1, weight_decay=0.01)
 
 
-def rows(count=48, seed=0):
-    """Rows whose label is which of three words they hold: something to learn."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    texts = [
-        np.concatenate([[2], generator.integers(20, 60, generator.integers(2, 9)), [10 + label] * 3])
-        for label in labels
-    ]
-    return Encoded(
-        columns={"input_ids": np.concatenate(texts).astype(np.int32)},
-        offsets=np.cumsum([0, *map(len, texts)]),
-        labels=labels,
-        padding={"input_ids": 1},
-    )
+rows = learnable_rows
 
 
 def lora(base=None):

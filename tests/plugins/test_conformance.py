@@ -2,6 +2,7 @@
 
 from autopeft_adapter import Adapter
 from autopeft_lora import Lora
+from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 
 from autopeft.testing import MethodTests
@@ -13,6 +14,10 @@ class TestAdapter(MethodTests):
 
 class TestLora(MethodTests):
     method = Lora()
+
+
+class TestMixed(MethodTests):
+    method = Mixed()
 
 
 class TestPrefixTuning(MethodTests):

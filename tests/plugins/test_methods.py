@@ -1,4 +1,4 @@
-"""What every method must hold on every model family that it supports."""
+"""What the shipped methods hold beside the contract (`test_conformance.py`): where they refuse, start and are kept."""
 
 import dataclasses
 import subprocess
@@ -24,7 +24,7 @@ ALL = (AdaLora(), Adapter(), BitFit(), Dora(), Ia3(), Lora(), Mixed(), PrefixTun
 METHODS = {method.name: method for method in ALL}
 REFUSED = {
     "prefix_tuning": ({"deberta-v2"}, "attention interface"),
-    "bitfit": ({"llama", "modernbert"}, "biases"),
+    "bitfit": ({"llama", "modernbert", "t5"}, "biases"),
 }
 """The families on which a method does not work, and a word of the reason."""
 
@@ -68,13 +68,6 @@ def test_refuses_models_it_finds_no_place_in():
 
 
 @pytest.mark.parametrize(("name", "family"), PAIRS)
-def test_counts_the_same_without_weights(name, family):
-    real, meta = default(name, family), default(name, family, meta=True)
-    assert {n: p.shape for n, p in trainable(meta).items()} == {n: p.shape for n, p in trainable(real).items()}
-    assert {tensor.device.type for tensor in (*meta.parameters(), *meta.buffers())} == {"meta"}
-
-
-@pytest.mark.parametrize(("name", "family"), PAIRS)
 def test_starts_from_the_base_models_output(name, family):
     rows = batch()
     change = (logits(default(name, family), rows) - logits(tiny_base(family).module, rows)).abs().max()
@@ -85,65 +78,16 @@ def test_starts_from_the_base_models_output(name, family):
         assert change <= (1e-4 if name == "dora" else 0)  # which divides by a length and multiplies by it
 
 
-@pytest.mark.parametrize(("name", "family"), PAIRS)
-def test_learns_with_the_add_on_and_the_head_alone(name, family):
-    base, model, rows = tiny_base(family), default(name, family), batch()
-    before = {key: tensor.clone() for key, tensor in base.module.state_dict().items()}
-    start = {key: parameter.detach().clone() for key, parameter in trainable(model).items()}
-    optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-2)
-    losses = []
-    for _ in range(8):
-        losses.append(model(**rows).loss)
-        losses[-1].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert losses[-1] < 0.9 * losses[0]
-    assert [key for key, parameter in trainable(model).items() if torch.equal(parameter, start[key])] == []
-    assert [key for key, tensor in base.module.state_dict().items() if not torch.equal(tensor, before[key])] == []
-    head = sum(p.numel() for part in base.spec.head for p in base.module.get_submodule(part).parameters())
-    assert head == sum(
-        p.numel() for key, p in trainable(model).items() if any(f".{part}." in f".{key}" for part in base.spec.head)
-    )
-
-
-@pytest.mark.parametrize(("name", "family"), PAIRS)
-def test_runs_in_bfloat16(name, family):
-    model, rows = default(name, family), batch()
-    exact = logits(model, rows)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = model(**rows).loss
-    loss.backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in trainable(model).values())
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(logits(model, rows).float(), exact, atol=0.1, rtol=0.1)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_corner_of_its_space_applies(name):
-    base, method = tiny_base("bert"), METHODS[name]
-    head = sum(p.numel() for p in base.module.classifier.parameters())
-    for params in method.search_space(base.spec).corners():
-        model = attach(base, method, params, meta=True)
-        assert sum(p.numel() for p in trainable(model).values()) > head
-
-
 @pytest.mark.parametrize(
     ("name", "family", "changes"),
     [
-        ("lora", "bert", {}),
         ("lora", "roberta", {"target_modules": "all_linear", "use_rslora": True}),
         ("lora", "gpt2", {"target_modules": "all_linear"}),
-        ("lora", "deberta-v2", {}),
-        ("lora", "distilbert", {}),
-        ("lora", "modernbert", {}),
-        ("adalora", "bert", {}),
         ("adalora", "gpt2", {}),
         ("dora", "gpt2", {"target_modules": "all_linear"}),
-        ("ia3", "bert", {}),
         ("ia3", "gpt2", {}),
         ("ia3", "qwen2", {"target_modules": "feed_forward"}),
         ("vera", "roberta", {"r": 16, "target_modules": "all_linear"}),
-        ("vera", "gpt2", {"r": 16}),
     ],
 )
 def test_peft_saves_and_loads_it_with_its_head(name, family, changes, tmp_path):
