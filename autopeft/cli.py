@@ -215,6 +215,19 @@ def ui(
     serve(spec.tracking.uri, spec.output, spec.name, port)
 
 
+@app.command(epilog=f"Example: autopeft schema > study.schema.json. {EPILOG}")
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/study-file.md instead.")] = False,
+) -> None:
+    """Print what a study file may say, as JSON Schema for editors to complete and check it."""
+    from autopeft.schema import json_schema, reference
+
+    if markdown:
+        sys.stdout.write(reference())
+    else:
+        _print_json(json_schema())
+
+
 @app.command(epilog=f"Example: autopeft sync studies/quickstart.toml. {EPILOG}")
 def sync(study: StudyFile) -> None:
     """Send MLflow what a study could not tell it while its server was away. A study that runs does so by itself."""

@@ -13,62 +13,69 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from autopeft.exceptions import SpecError, nearest
 from autopeft.units import parse_bytes, parse_count, parse_seconds, parse_workers
 
-Share = Annotated[int | float, BeforeValidator(parse_count), Field(gt=0)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
-Workers = Annotated[int | str, BeforeValidator(parse_workers)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
+Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
+Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_type=int | Literal["auto"])]
+Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A table of the study file."""
+    """A table of the study file. The texts below settings are their descriptions in the schema and the reference."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class ModelSection(Section):
-    """[model]: the base model.
-
-    `name_or_path` is ``package:…``, a local folder or a hub id. `dtype` is the precision of matrix products: "auto"
-    takes bfloat16 where the device computes it natively, "bfloat16" insists on that. `quantization` keeps the linear
-    maps of the transformer layers in 8 or 4 bits (CUDA only). `max_length` in tokens; default: the model's own limit,
-    at most 448. With `trunk_cache` the layers below all that a trial trains run once in a study, without dropout, and
-    their output is kept.
-    """
+    """The base model."""
 
     name_or_path: str = Field(min_length=1)
+    """`package:…` for a folder inside an installed package, a local folder, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of matrix products: "auto" takes bfloat16 where the device computes it natively, "bfloat16" insists."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs CUDA and the extra `quantization`."""
     max_length: int | None = Field(None, ge=2)
+    """Tokens of an input, at most. Default: the model's own limit, but at most 448."""
     trunk_cache: bool = True
+    """Whether layers below all that a trial trains run once in a study, without dropout, and their output is kept."""
     trust_remote_code: bool = False
+    """Whether code that the model brings may run."""
 
 
 class TaskSection(Section):
-    """[task]: what is to be learnt."""
+    """What is to be learnt."""
 
     kind: str
+    """"text-classification" or "text-pair-classification"."""
 
 
 class DataSection(Section):
-    """[data]: where the rows are and which columns matter.
-
-    `train` and `test` are csv, tsv, jsonl or parquet files, saved datasets folders or hub ids (then with `config`,
-    `train_split` and `test_split`). Without `test`, `test_fraction` of the rows is held out before anything else.
-    `group` names a column whose values are kept whole on one side of every split.
-    """
+    """Where the rows are and which columns matter."""
 
     train: str = Field(min_length=1)
+    """A csv, tsv, jsonl or parquet file, a saved datasets folder, or a hub id; `package:…` for one inside a package."""
     test: str | None = None
+    """Held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
     test_fraction: float = Field(0.2, gt=0, lt=0.9)
+    """Share of the rows that is held out before anything else looks at them; excludes `test`."""
     text: str = "text"
+    """Column of the text."""
     text_pair: str = "text_pair"
+    """Column of the second text, for text pairs."""
     label: str = "label"
+    """Column of the label."""
     group: str | None = None
+    """Column whose values are kept whole on one side of every split, such as an author."""
     max_rows: int | None = Field(None, ge=10)
+    """Takes that many rows at most, drawn at random with every label in its share."""
     encoding: str | None = None
+    """Of a text file. Default: UTF-8, and cp1252 for lines that are not."""
     config: str | None = None
+    """Name of a hub data set's configuration."""
     train_split: str = "train"
+    """Split of a data set with several, to train on."""
     test_split: str = "test"
+    """Split that is held out."""
 
     @model_validator(mode="after")
     def _one_test_set(self) -> DataSection:
@@ -78,24 +85,32 @@ class DataSection(Section):
 
 
 class SearchSection(Section):
-    """[search]: how long, over which methods, and any dimension fixed, narrowed or widened.
+    """How long to search, and over what. Any other key here is a dimension, fixed, narrowed or widened.
 
-    `methods` defaults to every method found that supports the model and the task. `warm_start` names the output folder
-    of an earlier study, or a saved winner; what won there is tried first. `workers` trials run side by side, in a
-    process each, with an equal share of `max_gpu_memory` and of the CPU's threads each. "auto" is one for every two
-    cores on a CPU, and one on a GPU, where a single trial can fill the card. With more than one, which trials have
-    ended when another is drawn is a matter of timing, so two runs of the same study differ. Keys that are not listed
-    here are dimensions; see `autopeft plan` for their names.
+    `lora.r = [4, 32]` is a range, `lora.target_modules = ["attention", "all_linear"]` a list of choices,
+    `adapter.placement = "pfeiffer"` a fixed value; `learning_rate = 3e-4`, without a method, is meant for all of them.
+    `autopeft methods` shows the dimensions.
     """
 
     methods: list[str] | None = Field(None, min_length=1)
+    """Methods to choose from. Default: every method found that supports the model and the task."""
     exclude: list[str] = []
+    """Methods to leave out of that default."""
     warm_start: str | None = Field(None, min_length=1)
+    """Output folder of an earlier study, or a saved winner: what won there is tried first."""
     trials: int = Field(20, ge=1)
+    """Candidates to train; proposals refused for the budget do not count."""
     timeout: Seconds | None = None
+    """Time after which no trial starts and running ones stop at their next rung: seconds, or "10m", "2h"."""
     workers: Workers = 1
+    """Trials side by side, in a process each, with an equal share of `max_gpu_memory` and of the CPU's threads.
+
+    "auto" is one for every two cores on a CPU, and one on a GPU. With more than one, two runs of the same study differ.
+    """
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
+    """What stops trials that fall behind, after each rung of all folds."""
     overrides: dict[str, Any] = {}
+    """The dimensions, as they were gathered."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,29 +122,30 @@ class SearchSection(Section):
 
 
 class ValidationSection(Section):
-    """[validation]: cross-validation on the training rows; `metric` by scikit-learn's name.
-
-    `packing` trains all folds of a trial in one pass: "auto" where that was measured to be faster, "on" wherever the
-    method allows it, "off" nowhere. Scores are the same up to the order of random numbers.
-    """
+    """Cross-validation on the training rows."""
 
     folds: int = Field(3, ge=2, le=20)
+    """Stratified folds, which train in lockstep."""
     packing: Literal["auto", "on", "off"] = "auto"
+    """Whether all folds train in one pass: where that was measured to be faster, wherever it can be, or nowhere.
+
+    Scores are the same up to the order of random numbers.
+    """
     metric: str = "accuracy"
+    """What is maximised, by scikit-learn's name."""
 
 
 class BudgetSection(Section):
-    """[budget]: hard limits; none by default.
-
-    `max_trainable_params` is a number or, as a float, a share of the base model; `max_saved_size` the bytes of the
-    file that holds a saved add-on; `max_gpu_memory` the bytes at the peak of a training step; `max_trial_seconds` the
-    wall time of one trial.
-    """
+    """Hard limits: nothing over one of them is trained. None is set by default."""
 
     max_trainable_params: Share | None = None
+    """Parameters that training changes: a number, "2M", or a share of the base model such as "0.5%"."""
     max_gpu_memory: Bytes | None = None
+    """Peak of a training step, on a CPU too: bytes, or "2 GiB"."""
     max_saved_size: Bytes | None = None
+    """Weight of the saved add-on's file: bytes, or "4 MB"."""
     max_trial_seconds: Seconds | None = None
+    """Wall time of a trial, foretold from its first steps: seconds, or "5m"."""
 
     def max_trainable_params_of(self, base_parameters: int) -> int | None:
         """The limit as a number, for a base model of that size."""
@@ -138,9 +154,10 @@ class BudgetSection(Section):
 
 
 class TrackingSection(Section):
-    """[tracking]: an MLflow tracking URI; default: a store in the output folder. Credentials: the environment."""
+    """Where trials are logged."""
 
     uri: str | None = None
+    """An MLflow tracking URI. Default: a SQLite store in the output folder. Credentials belong in the environment."""
 
     @model_validator(mode="after")
     def _no_secrets(self) -> TrackingSection:
@@ -156,8 +173,11 @@ class StudySpec(Section):
     """A study file, checked. Relative paths in it start at its folder; the output folder at the current one."""
 
     name: str = Field(pattern=r"^[\w][\w.-]*$")
+    """Of the study, of its MLflow experiment and of its registered winner. Default: the file's name."""
     seed: int = Field(0, ge=0)
+    """Of everything drawn: rows held out, folds, candidates, batches, initial values, dropout."""
     output: Path = Path()
+    """Folder for everything the study writes. Default: `outputs/<name>` in the current folder."""
     model: ModelSection
     task: TaskSection
     data: DataSection
@@ -166,7 +186,9 @@ class StudySpec(Section):
     budget: BudgetSection = BudgetSection()
     tracking: TrackingSection = TrackingSection()
     folder: Path = Field(exclude=True)
+    """Of the study file."""
     text: str = Field("", exclude=True)
+    """Of the study file."""
 
     @classmethod
     def from_file(cls, path: Path | str) -> StudySpec:
@@ -210,6 +232,9 @@ class StudySpec(Section):
         return self.model_dump(mode="json", exclude={"output"})
 
 
+NO_SETTINGS = ("folder", "text", "overrides")
+"""Fields of `StudySpec` and `SearchSection` that no study file has."""
+
 FIXED_SEARCH_KEYS = tuple(key for key in SearchSection.model_fields if key != "overrides")
 
 
@@ -239,7 +264,8 @@ def _sentence(error: Any, source: str) -> str:
     match error["type"]:
         case "extra_forbidden":
             section = StudySpec.model_fields[table].annotation if table else StudySpec
-            known = [name for name in section.model_fields if name not in ("folder", "text", "overrides")]  # type: ignore[union-attr]
+            hidden = NO_SETTINGS if section is StudySpec or table == "search" else ()
+            known = [name for name in section.model_fields if name not in hidden]  # type: ignore[union-attr]
             return f'"{key}" {where} is no setting; {nearest(key, known)}'
         case "missing":
             kind = "table" if not table and key in ("model", "task", "data") else "setting"

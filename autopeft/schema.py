@@ -1,0 +1,74 @@
+"""What a study file may say, written out from the one place that checks it: as JSON Schema, and as a page to read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from autopeft.spec import NO_SETTINGS, StudySpec
+
+KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a study file, for editors to complete and check it."""
+    schema = StudySpec.model_json_schema(mode="validation")
+    search = schema["$defs"]["SearchSection"]
+    search["additionalProperties"] = True  # dimensions; which, the plugins know
+    for section in (schema, search):
+        for name in NO_SETTINGS:
+            section["properties"].pop(name, None)
+    schema["required"] = ["model", "task", "data"]  # for `name` the file's own stands in
+    for name, text in {"name": "the file's", "output": "outputs/<name>"}.items():
+        schema["properties"][name]["default"] = text
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "autopeft study"}
+
+
+def reference() -> str:
+    """The same as a Markdown page: a table for every section."""
+    schema = json_schema()
+    lines = [
+        "# The study file",
+        "",
+        "Written by `autopeft schema --markdown`.",
+        "",
+        schema["description"].partition("\n")[0],
+        "",
+    ]
+    top = {name: rule for name, rule in schema["properties"].items() if "$ref" not in rule}
+    lines += _table(top, schema["required"])
+    for name, rule in schema["properties"].items():
+        if "$ref" in rule:
+            section = schema["$defs"][rule["$ref"].rpartition("/")[2]]
+            lines += ["", f"## [{name}]", "", section["description"], ""]
+            lines += _table(section["properties"], section.get("required", ()))
+    return "\n".join(lines) + "\n"
+
+
+def _table(properties: dict[str, Any], required: Any) -> list[str]:
+    lines = ["| setting | takes | default | |", "|---|---|---|---|"]
+    for name, rule in properties.items():
+        default = "needed" if name in required else _value(rule.get("default"))
+        text = " ".join(rule.get("description", "").split())
+        lines.append(f"| `{name}` | {_takes(rule)} | {default} | {text} |")
+    return lines
+
+
+def _takes(rule: dict[str, Any]) -> str:
+    """What a setting may be, in words."""
+    if "anyOf" in rule:
+        kinds = list(dict.fromkeys(_takes(one) for one in rule["anyOf"] if one.get("type") != "null"))
+        return " or ".join(kind for kind in kinds if kind != KINDS["integer"] or KINDS["number"] not in kinds)
+    if "enum" in rule or "const" in rule:
+        return ", ".join(_value(one) for one in rule.get("enum", [rule.get("const")]))
+    if rule.get("type") == "array":
+        return "list of texts"
+    bounds = {"minimum": "from {}", "maximum": "to {}", "exclusiveMinimum": "over {}", "exclusiveMaximum": "under {}"}
+    limits = [text.format(rule[key]) for key, text in bounds.items() if key in rule]
+    return " ".join((KINDS[rule["type"]], *limits))
+
+
+def _value(value: Any) -> str:
+    if value is None or value == []:
+        return "–"
+    return f"`{json.dumps(value)}`"
