@@ -14,6 +14,7 @@ from rich.text import Text
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from autopeft.budget import Budget, Usage
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from autopeft.record import TrialRecord
 
 SHOWN_TRIALS = 12
+SHOWN_BARS = 40
+BARS = "▁▂▃▄▅▆▇█"
 STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "INFEASIBLE": "dim", "FAIL": "red", "INTERRUPTED": "yellow"}
 
 
@@ -94,6 +97,7 @@ class LiveProgress:
         self.rows: deque[TrialRecord] = deque(maxlen=SHOWN_TRIALS)
         self.refused = 0
         self.best: TrialRecord | None = None
+        self.scores: list[float | None] = []
         self.current: dict[int, tuple[str, str]] = {}
         self.live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -127,6 +131,7 @@ class LiveProgress:
             self.refused += 1
             return
         self.rows.append(record)
+        self.scores.append(record.score if record.complete else None)
         better = self.best is None or (record.score or 0.0) > (self.best.score or 0.0)
         if record.complete and better:
             self.best = record
@@ -144,11 +149,25 @@ class LiveProgress:
                 f"{record.seconds:.0f}",
             )
         best = f"best so far: {self.best.score:.4f}, trial {self.best.number} {self.best.name}" if self.best else ""
+        best += f"  {sparkline(self.scores)}"
         refused = f"{self.refused} proposals over the budget" if self.refused else ""
         running = [line for lines in self.current.values() for line in lines]
         left = self.clock.left().removeprefix(" · ")
-        footer = "\n".join(filter(None, (*running, left, best, refused)))
+        footer = "\n".join(filter(None, (*running, left, best.strip(), refused)))
         return Group(table, Text(footer, style="bold"))
+
+
+def sparkline(scores: Sequence[float | None]) -> str:
+    """How the best score rose from trial to trial, a bar each; None is a trial that did not complete."""
+    best, rise = None, list[float]()
+    for score in scores:
+        best = best if score is None else score if best is None else max(best, score)
+        if best is not None:
+            rise.append(best)
+    if len(set(rise)) < 2:
+        return ""
+    low, high = rise[0], rise[-1]
+    return "".join(BARS[round((score - low) / (high - low) * (len(BARS) - 1))] for score in rise[-SHOWN_BARS:])
 
 
 class Clock:

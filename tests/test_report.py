@@ -10,7 +10,7 @@ from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.cross_validation import Rung
 from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
-from autopeft.progress import LiveProgress, PlainProgress, make_progress
+from autopeft.progress import LiveProgress, PlainProgress, make_progress, sparkline
 from autopeft.record import TrialRecord
 from autopeft.winner import TestScores as Scores
 from tests.test_model import METHODS
@@ -127,3 +127,16 @@ def test_a_first_trial_has_no_time_left_to_tell():
     progress.clock.finish(SimpleNamespace(number=0, seconds=120.0, state="COMPLETE"))
     progress.clock.start(1, 1, 3)
     assert progress.clock.left() == " · about 4 min 00 s left"
+
+
+@pytest.mark.parametrize(
+    ("scores", "drawn"),
+    [
+        ([], ""),
+        ([0.5, 0.5, None], ""),  # nothing rose yet
+        ([None, 0.5, 0.4, None, 0.6, 0.7], "▁▁▁▅█"),
+        ([0.0, *[i / 100 for i in range(100)]], None),
+    ],
+)
+def test_the_sparkline_shows_how_the_best_score_rose(scores, drawn):
+    assert sparkline(scores) == drawn if drawn is not None else len(sparkline(scores)) == 40
