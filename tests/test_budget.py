@@ -137,7 +137,7 @@ def test_the_saved_file_has_the_size_that_was_predicted(family, method, tmp_path
         predicted = appraise(candidate)
         folder = tmp_path / str(number)
         card = Card("m", task.kind, ("a", "b"), 8, method.name, candidate.params, "", 0)
-        save(attach(base, method, candidate.params), tokenizer, card, folder)
+        save(attach(base, method, candidate.params), method, tokenizer, card, folder)
         (weights,) = folder.glob("*.safetensors")
         assert predicted.saved_bytes == pytest.approx(weights.stat().st_size, rel=0.01)
         assert predicted.saved_bytes > 4 * predicted.saved_params

@@ -89,7 +89,8 @@ def test_a_lowered_base_computes_the_same_under_autocast_and_what_is_trained_sta
         assert {p.dtype for p in trainable(model).values()} == {torch.float32}
         with torch.autocast("cpu", dtype=torch.bfloat16):
             outputs.append(logits(model, batch()))
-    assert torch.equal(*outputs)
+    # DoRA's lengths are those of the weights it finds, which are then the rounded ones.
+    torch.testing.assert_close(*outputs, atol=1e-2 if name == "dora" else 0, rtol=0)
 
 
 def test_the_head_is_trained_with_every_method_and_counted_once():

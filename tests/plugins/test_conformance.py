@@ -1,15 +1,36 @@
 """Every method that autopeft ships holds every rule of the contract on every family that it supports."""
 
+from autopeft_adalora import AdaLora
 from autopeft_adapter import Adapter
-from autopeft_lora import Lora
+from autopeft_bitfit import BitFit
+from autopeft_ia3 import Ia3
+from autopeft_lora import Dora, Lora
 from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
+from autopeft_prompt_tuning import PromptTuning
+from autopeft_vera import Vera
 
 from autopeft.testing import MethodTests
 
 
+class TestAdaLora(MethodTests):
+    method = AdaLora()
+
+
 class TestAdapter(MethodTests):
     method = Adapter()
+
+
+class TestBitFit(MethodTests):
+    method = BitFit()
+
+
+class TestDora(MethodTests):
+    method = Dora()
+
+
+class TestIa3(MethodTests):
+    method = Ia3()
 
 
 class TestLora(MethodTests):
@@ -22,3 +43,11 @@ class TestMixed(MethodTests):
 
 class TestPrefixTuning(MethodTests):
     method = PrefixTuning()
+
+
+class TestPromptTuning(MethodTests):
+    method = PromptTuning()
+
+
+class TestVera(MethodTests):
+    method = Vera()

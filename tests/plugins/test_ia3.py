@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from autopeft.architecture import describe
 from autopeft.model import BaseModel, attach, trainable
-from tests.tiny_models import SIZES, VOCABULARY, batch, tiny_base
+from tests.tiny_models import VOCABULARY, batch, tiny_base
 
 
 def vectors(model):
@@ -66,7 +66,8 @@ def test_nothing_pulls_the_vectors_to_zero():
 
 
 def test_a_model_with_many_targets_is_loaded_as_it_was_saved(tmp_path):
-    config = AutoConfig.for_model("bert", vocab_size=VOCABULARY, **{**SIZES, "num_hidden_layers": 12})
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 12}
+    config = AutoConfig.for_model("bert", vocab_size=VOCABULARY, **sizes)
     module = AutoModelForSequenceClassification.from_config(config).requires_grad_(False).eval()
     base = BaseModel(module, None, describe(module, "text-classification", "SEQ_CLS"))
     model, rows = attach(base, Ia3(), Ia3().search_space(base.spec).defaults()).eval(), batch(num_labels=2)

@@ -13,8 +13,8 @@ from tests.tiny_models import FAMILIES, PAD, VOCABULARY, batch, tiny_base
 WIDTH = {"electra": 16, "albert": 16}
 """Of the embedding, where it is not that of the model."""
 
-FORWARD = {"gpt2", "opt", "llama", "qwen2"}
-"""Read from left to right."""
+FORWARD = {"gpt2", "opt", "llama", "qwen2", "t5"}
+"""Read from left to right, or by a decoder that is."""
 
 
 def prompt(family, tokens=5, initialization="vocabulary", **options):
