@@ -58,7 +58,13 @@ def main() -> None:
             print(
                 f"server back after {arguments.seconds:g} s; the study {'runs' if running else 'has ended'}", flush=True
             )
-            records = json.loads(process.communicate()[0])["records"]
+            output = process.communicate()[0]
+            if process.returncode:
+                sys.exit(f"the study ended with exit code {process.returncode}")
+            records = json.loads(output)["records"]
+            subprocess.run(
+                [*command[:3], "sync", str(study)], cwd=place, check=True
+            )  # what came too late for the study
             found = Counter(int(run.data.tags["trial"]) for run in trials(uri, name))
             left = [run.info.run_name for run in trials(uri, name) if run.info.status == "RUNNING"]
     expected = Counter(record["number"] for record in records)

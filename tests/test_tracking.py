@@ -246,7 +246,7 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
         Tracker.connect(None, tmp_path, "study")
 
 
-def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_is_back(output, monkeypatch):
+def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_is_back(output, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     Tracker.connect(None, output, "other").outbox.close(0)
     said = []
@@ -277,6 +277,7 @@ def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_
     assert found["000 lora"].data.metrics["mean_score"] == 0.5
     assert found["001 lora"].data.tags["state"] == "PRUNED"
     assert (output / OUTBOX).read_text() == ""
+    assert "View run" not in capfd.readouterr().out  # stdout is for what a command was asked for
 
 
 def test_what_is_left_when_a_study_ends_is_sent_by_sync(output, monkeypatch):
