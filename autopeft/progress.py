@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Budget, Usage
     from autopeft.candidate import Candidate
-    from autopeft.cross_validation import Rung
     from autopeft.record import TrialRecord
+    from autopeft.rungs import Rung
 
 SHOWN_TRIALS = 12
 STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "INFEASIBLE": "dim", "FAIL": "red", "INTERRUPTED": "yellow"}

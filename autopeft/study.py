@@ -15,13 +15,13 @@ import optuna
 
 from autopeft import environment, mlflow_model
 from autopeft.admission import require_room
-from autopeft.cross_validation import rung_ends
 from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
 from autopeft.locate import locate
 from autopeft.problem import Problem
 from autopeft.record import TrialRecord, ranked, records
+from autopeft.rungs import rung_ends
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes

@@ -1,0 +1,11 @@
+"""A report that argues: which method won, whether that is real, what it cost, and what the budget did to the search.
+
+It is made from a study's output folder alone, without torch or the model, whether the study has finished, still runs
+or was interrupted. `gather` collects the content; `page` and `terminal` show it.
+"""
+
+from __future__ import annotations
+
+from autopeft.reporting.content import Report, gather
+
+__all__ = ["Report", "gather"]

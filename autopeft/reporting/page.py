@@ -1,0 +1,35 @@
+"""A report as one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from autopeft.reporting import wording
+from autopeft.reporting.plots import draw
+
+if TYPE_CHECKING:
+    from autopeft.reporting.content import Report
+    from autopeft.reporting.plots import Plot
+
+FILE = "report.html"
+"""In a study's output folder."""
+
+
+def render(report: Report, plots: list[Plot] | None = None) -> str:
+    """The page, with `plots` where they were drawn already."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("autopeft.reporting", ""),
+        autoescape=True,  # names of labels and methods are the user's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pictures = {
+        plot.name: {"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)} for plot in plots or draw(report)
+    }
+    template = environment.get_template("page.html.jinja")
+    return template.render(report=report, plots=pictures, wording=wording, version=version("autopeft"))
