@@ -6,6 +6,8 @@ or was interrupted. `gather` collects the content; `page` and `terminal` show it
 
 from __future__ import annotations
 
+from autopeft.reporting import page, terminal
 from autopeft.reporting.content import Report, gather
+from autopeft.reporting.plots import draw
 
-__all__ = ["Report", "gather"]
+__all__ = ["Report", "draw", "gather", "page", "terminal"]

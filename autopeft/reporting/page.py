@@ -5,10 +5,13 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from autopeft.exceptions import UserInputError
 from autopeft.reporting import wording
 from autopeft.reporting.plots import draw
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from autopeft.reporting.content import Report
     from autopeft.reporting.plots import Plot
 
@@ -33,3 +36,20 @@ def render(report: Report, plots: list[Plot] | None = None) -> str:
     }
     template = environment.get_template("page.html.jinja")
     return template.render(report=report, plots=pictures, wording=wording, version=version("autopeft"))
+
+
+def write(text: str, path: Path) -> None:
+    """Put the page there whole, so that who reads it meanwhile sees the old one or the new one.
+
+    Raises:
+        UserInputError: it cannot be written there.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserInputError(
+            f"the report cannot be written to {path}: {error}; name another file with --html."
+        ) from error

@@ -25,8 +25,9 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Of the methods: the colours of Okabe & Ito 2008, told apart by most colour-blind readers, and by shape as well."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a label may hold a dollar sign
     "svg.hashsalt": "autopeft",  # the same report gives the same file
     "font.size": 10,
     "axes.spines.top": False,
@@ -165,8 +166,8 @@ def _curves(report: Report) -> Plot | None:
     axes.set_xticks(ends, [f"{end:g}" for end in ends])
     axes.set(xlabel="epochs", ylabel=f"mean {report.metric} over the folds")
     _legend(figure)
-    pruned = sum(curve.state == PRUNED for curve in report.curves)
-    told = f"Mean score after each rung of {len(report.curves)} trials, of which {pruned} were pruned."
+    stopped = sum(curve.state == PRUNED for curve in report.curves)
+    told = f"Mean score after each rung of {len(report.curves)} trials, of which {stopped} were pruned."
     if report.winner:
         steps = ", ".join(f"{score:.4f}" for score in report.winner.curve)
         told += f" The best, trial {report.winner.number}, went through {steps}."
@@ -273,8 +274,8 @@ def _legend(figure: Figure) -> None:
     figure.legend(list(seen.values()), list(seen), loc="outside upper left", ncols=6)
 
 
-def _format(unit: str) -> Callable[[float, int], str]:
-    def text(value: float, place: int) -> str:
+def _format(unit: str) -> Callable[[float, float], str]:
+    def text(value: float, place: float) -> str:
         if unit == "bytes":
             return format_bytes(value) if value >= 0 else ""
         if unit == "%":

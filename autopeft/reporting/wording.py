@@ -23,7 +23,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     numbers: tuple[int, ...] = ()
     marked: int | None = None
 
@@ -85,7 +85,9 @@ def scores(report: Report) -> Table:
 def classes(report: Report) -> Table:
     """The winner class by class, with the mean of the classes."""
     found = report.test.classes if report.test else []
-    rows = [(c.label, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", str(c.support)) for c in found]
+    rows: list[tuple[str, ...]] = [
+        (c.label, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", str(c.support)) for c in found
+    ]
     if found:
         means = [sum(getattr(c, name) for c in found) / len(found) for name in ("precision", "recall", "f1")]
         rows.append(("mean of the classes", *(f"{mean:.3f}" for mean in means), str(sum(c.support for c in found))))
