@@ -79,6 +79,7 @@ def _top(trials: int) -> float:
 def _ped_anova(trials: list[FrozenTrial], values: list[float]) -> dict[str, float]:
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # nobody needs to know of this study
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         [
