@@ -404,7 +404,7 @@ def test_the_importance_names_what_decides_the_score(tmp_path):
 def test_too_few_trials_are_not_ranked(tmp_path):
     report = gather(store(tmp_path, [record(number) for number in range(19)]))
     assert [importance.shares for importance in report.importances] == [{}]
-    assert "Too few trials to say: 19 were trained" in report.importances[0].note
+    assert "Too few trials to say: 19 with a score" in report.importances[0].note
 
 
 @pytest.fixture(scope="module")

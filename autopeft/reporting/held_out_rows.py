@@ -142,10 +142,15 @@ def _full(
 
 def _judge(other: str, difference: Difference, p: float, kind: str) -> TestComparison:
     real = p <= 1 - CONFIDENCE
-    way = "above" if difference.mean >= 0 else "below"
-    gap = f"It is {abs(difference.mean):.4f} {way} {other}"
+    way = "above" if difference.mean > 0 else "below"
+    gap = (
+        f"There it is {abs(difference.mean):.4f} {way} {other}"
+        if difference.mean
+        else f"There it is level with {other}"
+    )
     sure = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {p:.2g} by {kind}"
-    verdict = f"{gap}, and that is real ({sure})." if real else f"{gap}, but the two cannot be told apart ({sure})."
+    link = "and" if real or not difference.mean else "but"
+    verdict = f"{gap}, {link} {'that is real' if real else 'the two cannot be told apart'} ({sure})."
     return TestComparison(other, difference, p, kind, real, verdict)
 
 

@@ -60,7 +60,7 @@ def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
     if len(values) < FEWEST and scored[PRUNED]:
         values, basis = early, "the score at the first rung, which pruned trials have too"
     if len(values) < FEWEST:
-        note = f"Too few trials to say: {len(values)} were trained, and below {FEWEST} a ranking would be noise."
+        note = f"Too few trials to say: {len(values)} with a score, and below {FEWEST} a ranking would be noise."
         return Importance(scope, len(values), basis, {}, note)
     if len(set(values.values())) == 1:
         return Importance(scope, len(values), basis, {}, "Nothing mattered: every trial has the same score.")

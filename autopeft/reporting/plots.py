@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.outcome import PRUNED
-from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from autopeft.reporting.comparison import Front
     from autopeft.reporting.content import Report
 
 INK = "#010203"
@@ -91,7 +90,7 @@ def _leads(report: Report) -> Plot | None:
     axes.axvline(0, color=INK, linewidth=1, linestyle="--")
     names = [f"trial {c.ahead.number} ({c.ahead.method}) - trial {c.behind.number} ({c.behind.method})" for c in tested]
     axes.set_yticks(range(len(tested)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(tested) - 0.5, -0.5)
     axes.set_xlabel(f"difference in {report.metric}, with its 95% interval")
     return _plot(
         figure,
@@ -112,20 +111,20 @@ def _fronts(report: Report) -> Plot | None:
         axes = figure.add_subplot(rows, columns, place)
         by_number = {point.number: point for point in front.points}
         steps = [by_number[number] for number in front.best]
-        axes.plot(
-            [p.cost for p in steps], [p.score for p in steps], color=INK, linewidth=1, alpha=0.6, drawstyle="steps-post"
-        )
+        scale, unit = _unit(front)
+        x, y = [point.cost / scale for point in steps], [point.score for point in steps]
+        axes.plot(x, y, color=INK, linewidth=1, alpha=0.6, drawstyle="steps-post")
         for method, (colour, marker) in looks.items():
             own = [point for point in front.points if point.method == method]
             if own:
-                x, y = [point.cost for point in own], [point.score for point in own]
-                axes.plot(x, y, marker, color=colour, label=method, markersize=7, alpha=0.9)
-        for point in steps:
-            axes.annotate(str(point.number), (point.cost, point.score), (5, 5), textcoords="offset points", fontsize=8)
+                costs, scores = [point.cost / scale for point in own], [point.score for point in own]
+                axes.plot(costs, scores, marker, color=colour, label=method, markersize=7, alpha=0.9)
+        for number, place_of in zip(front.best, zip(x, y, strict=True), strict=True):
+            axes.annotate(str(number), place_of, (5, 5), textcoords="offset points", fontsize=8)
         axes.margins(0.12)
-        axes.set(xlabel=front.cost, ylabel=f"mean {report.metric}")
+        axes.set(xlabel=front.cost + f", {unit}" * bool(unit), ylabel=f"mean {report.metric}")
         axes.locator_params(axis="x", nbins=5)
-        axes.xaxis.set_major_formatter(_format(front.unit))
+        axes.xaxis.set_major_formatter("{x:,.6g}")
     _legend(figure)
     best = "; ".join(f"for {front.cost}: {', '.join(map(str, front.best))}" for front in report.fronts)
     return _plot(
@@ -208,8 +207,8 @@ def _budget(report: Report) -> Plot | None:
     axes.plot([], [], "x", color=COLOURS[4], label="refused")
     axes.axvline(1, color=INK, linestyle="--", linewidth=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(_format("%"))
-    axes.xaxis.set_minor_formatter(lambda value, place: "")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    axes.xaxis.set_minor_formatter(lambda share, _: "")
     axes.set_yticks(range(len(limits)), [f"{use.limit}\n{use.value}" for use in limits])
     axes.set_ylim(len(limits) - 0.5, -0.5)
     axes.set_xlabel("share of the limit that a proposal needs")
@@ -274,15 +273,12 @@ def _legend(figure: Figure) -> None:
     figure.legend(list(seen.values()), list(seen), loc="outside upper left", ncols=6)
 
 
-def _format(unit: str) -> Callable[[float, float], str]:
-    def text(value: float, place: float) -> str:
-        if unit == "bytes":
-            return format_bytes(value) if value >= 0 else ""
-        if unit == "%":
-            return f"{value:.0%}" if value >= 0.01 else f"{value:.2%}"
-        return f"{value:,.0f} s" if unit == "seconds" else f"{value:,.0f}"
-
-    return text
+def _unit(front: Front) -> tuple[float, str]:
+    """What a cost is divided by to be read, and in which unit it is then; so that ticks are round numbers of it."""
+    if front.unit != "bytes":
+        return 1.0, front.unit
+    power = min(3, int(math.log(max(1.0, *(point.cost for point in front.points)), 1024)))
+    return 1024.0**power, ("bytes", "KiB", "MiB", "GiB")[power]
 
 
 def _plot(figure: Figure, name: str, title: str, alt: str) -> Plot:

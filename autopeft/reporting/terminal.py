@@ -48,13 +48,13 @@ def _heading(text: str) -> Text:
     return Text(f"\n{text}", "bold")
 
 
-def _table(content: wording.Table) -> Table:
-    table = Table(title=content.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(content: wording.Table) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(content.columns):
         table.add_column(Text(column), justify="right" if place in content.numbers else "left")
     for place, row in enumerate(content.rows):
         table.add_row(*map(Text, row), style="bold green" if place == content.marked else None)
-    return table
+    return Group(Text(f"\n{content.title}", "italic"), table)
 
 
 def _bar(name: str, share: float) -> Text:
