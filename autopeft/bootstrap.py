@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 
+LARGEST = 10**7
+"""Numbers in memory at once: resamples times cells."""
+
 
 class Bootstrap:
     """Scores of several predictors on the same resampled rows, so that their differences are paired.
@@ -33,16 +36,18 @@ class Bootstrap:
     ) -> None:
         classes, codes = np.unique(np.array([labels, *predictions.values()]), return_inverse=True)
         cells, counts = np.unique(codes.reshape(1 + len(predictions), -1), axis=1, return_counts=True)
-        drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), RESAMPLES)
-        drawn = np.vstack([counts, drawn]).astype(float)  # the first row is what was observed
-        is_class = np.eye(len(classes))
-        actual = drawn @ is_class[cells[0]]
-        self._scores = {
-            name: from_counts(
-                metric, drawn @ (is_class[own] * (own == cells[0])[:, None]), actual, drawn @ is_class[own]
-            )
-            for name, own in zip(predictions, cells[1:], strict=True)
-        }
+        generator, is_class = np.random.default_rng(seed), np.eye(len(classes))
+        shares, some = counts / counts.sum(), max(1, LARGEST // len(counts))
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in predictions}
+        for start in range(0, 1 + RESAMPLES, some):
+            drawn = generator.multinomial(counts.sum(), shares, min(some, 1 + RESAMPLES - start)).astype(float)
+            if start == 0:
+                drawn[0] = counts  # what was observed
+            actual = drawn @ is_class[cells[0]]
+            for (name, kept), own in zip(parts.items(), cells[1:], strict=True):
+                hits = drawn @ (is_class[own] * (own == cells[0])[:, None])
+                kept.append(from_counts(metric, hits, actual, drawn @ is_class[own]))
+        self._scores = {name: np.concatenate(kept) for name, kept in parts.items()}
 
     def score(self, name: str) -> float:
         """The score on the rows as they are."""

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from autopeft import bootstrap as module
 from autopeft.bootstrap import Bootstrap, from_counts
 from autopeft.statistics import wilson
 from autopeft.tasks.metrics import names, scorer
@@ -55,3 +56,12 @@ def test_differences_are_paired():
     nothing = bootstrap.difference("better", "same")
     assert (nothing.mean, nothing.low, nothing.high, nothing.p) == (0.0, 0.0, 0.0, 1.0)
     assert bootstrap.difference("worse", "better").mean == -found.mean
+
+
+def test_many_rows_are_drawn_in_parts(monkeypatch):
+    made = wrong(0.4)
+    whole = Bootstrap("accuracy", TRUE, {"it": made})
+    monkeypatch.setattr(module, "LARGEST", 1000)
+    parts = Bootstrap("accuracy", TRUE, {"it": made})
+    assert parts.score("it") == whole.score("it")
+    assert parts.interval("it") == whole.interval("it")

@@ -101,13 +101,14 @@ def _shaped(proposals: int, refused: int, limits: list[LimitUse]) -> str:
 
 def _value(archive: Archive, limit: str) -> str:
     """A limit as a person reads it; a share of the base model as the number it came to, which any trial tells."""
-    value = archive.given["budget"][limit]
+    value, workers = archive.given["budget"].get(limit), archive.given["search"].get("workers", 1)
     if limit == "max_trainable_params" and isinstance(value, float):
         for record in archive.records:
             violation = archive.trials[record.number].constraints.get(limit)
             if violation is not None:
                 return f"{round(record.trainable_params / (1 + violation)):,}"
-    return LIMITS[limit](value) if value is not None else ""
+    shared = limit == "max_gpu_memory" and workers != 1  # what a trial may take is then its worker's share
+    return (LIMITS[limit](value) + " shared by the workers" * shared) if value is not None else ""
 
 
 def cost(archive: Archive) -> Cost:
