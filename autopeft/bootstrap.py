@@ -44,7 +44,7 @@ class Bootstrap:
             if start == 0:
                 drawn[0] = counts  # what was observed
             actual = drawn @ is_class[cells[0]]
-            for (name, kept), own in zip(parts.items(), cells[1:], strict=True):
+            for kept, own in zip(parts.values(), cells[1:], strict=True):
                 hits = drawn @ (is_class[own] * (own == cells[0])[:, None])
                 kept.append(from_counts(metric, hits, actual, drawn @ is_class[own]))
         self._scores = {name: np.concatenate(kept) for name, kept in parts.items()}

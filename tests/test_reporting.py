@@ -115,13 +115,14 @@ class Page(HTMLParser):
 
 def check_page(report):
     """The page stands alone, and every picture says in words what it shows."""
-    text = page.render(report)
+    plots = draw(report)
+    text = page.render(report, plots)
     parsed = Page(text)
     assert parsed.outside == []
     assert not parsed.tags & {"script", "iframe", "object", "embed", "form"}
     assert "url(" not in re.sub(r"url\(#\w+\)", "", text)
     assert "default-src 'none'" in text
-    assert len(parsed.pictures) == text.count("<svg") == len(draw(report))
+    assert len(parsed.pictures) == text.count("<svg") == len(plots)
     assert all(len(alt) > 30 for alt in parsed.pictures)
     ids = re.findall(r'<[^>]* id="([^"]+)"', text)
     figures = [name for name in ids if re.fullmatch(r"\w+_[a-z]+_\d+", name)]
