@@ -41,8 +41,8 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     spec = _spec(study)
     console = _console(stderr=as_json)
     registry = _registry(block)
-    from autopeft import report
     from autopeft.progress import make_progress
+    from autopeft.report import summary
     from autopeft.study import run as run_study
 
     try:
@@ -54,7 +54,8 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     if as_json:
         _print_json(asdict(result))
         return
-    console.print(report.summary(result.records, result.best, result.test, result.metric, result.winner_folder))
+    console.print(summary(result.records, result.best, result.test, result.metric, result.winner_folder))
+    console.print(f"Is it real, and what did it cost? autopeft report {study}", markup=False)
     console.print(f"Browse the trials: autopeft ui {study}", markup=False)
 
 
@@ -202,6 +203,33 @@ def predict(
         return
     out = pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).round(6)})
     out.to_csv(sys.stdout, index=False)
+
+
+@app.command(epilog=f"Example: autopeft report studies/quickstart.toml. {EPILOG}")
+def report(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="The study file (TOML), or its output folder.", show_default=False)
+    ],
+    as_json: AsJson = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the page goes; default: report.html in the output folder."),
+    ] = None,
+) -> None:
+    """Say which method won, whether that is real and what it cost, from the output folder alone; at any time."""
+    output = study if study.is_dir() else _spec(study).output
+    from autopeft.reporting import gather, page, terminal
+
+    gathered = gather(output)
+    path = html or (None if as_json else output / page.FILE)
+    if path:
+        page.write(page.render(gathered), path)
+    if as_json:
+        _print_json(gathered.as_json())
+        return
+    console = _console()
+    console.print(terminal.show(gathered))
+    console.print(f"\nWith pictures: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")

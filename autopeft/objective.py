@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import gc
-import re
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from autopeft import memory
-from autopeft.cross_validation import Rung, cross_validate, rung_ends
+from autopeft.cross_validation import cross_validate
 from autopeft.enforcement import MemoryWatch, together
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
 from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.packing import pack
+from autopeft.rungs import rung_ends
 from autopeft.training import Batch, Learner
 
 if TYPE_CHECKING:
@@ -26,43 +26,8 @@ if TYPE_CHECKING:
     from autopeft.candidate import Candidate
     from autopeft.checkpoint import Checkpoint
     from autopeft.problem import Problem
+    from autopeft.rungs import Rung
     from autopeft.tasks import Encoded
-
-COMPLETE, PRUNED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "INFEASIBLE", "FAIL"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended.
-
-    Attributes:
-        state: COMPLETE, PRUNED, INFEASIBLE or FAIL.
-        reason: why it is not COMPLETE, as a sentence.
-        rungs: where it stood at each rung.
-        measured_memory: peak bytes of a real training step at the longest batch, or of a later one that took more;
-            None if it never trained.
-        seconds: wall time.
-        needed_seconds: of the whole trial, as its first steps foretold it or as it took; None if neither is known.
-        execution: how its batches were run, None if it never trained.
-    """
-
-    state: str
-    reason: str = ""
-    rungs: tuple[Rung, ...] = ()
-    measured_memory: int | None = None
-    seconds: float = 0.0
-    needed_seconds: float | None = None
-    execution: Execution | None = None
-
-    @property
-    def score(self) -> float | None:
-        """Mean fold score at the last rung."""
-        return self.rungs[-1].mean if self.rungs else None
-
-    @property
-    def kind_of_failure(self) -> str:
-        """The reason without its numbers, to tell a fault that repeats from one that happens once."""
-        return re.sub(r"[\d.]+", "#", self.reason)
 
 
 def run_trial(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Budget, Usage
     from autopeft.candidate import Candidate
-    from autopeft.cross_validation import Rung
     from autopeft.record import TrialRecord
+    from autopeft.rungs import Rung
 
 SHOWN_TRIALS = 12
 SHOWN_BARS = 40

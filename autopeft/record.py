@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.objective import COMPLETE, INFEASIBLE, Outcome
+from autopeft.outcome import COMPLETE, INFEASIBLE, Outcome
 
 if TYPE_CHECKING:
     import optuna

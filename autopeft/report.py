@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.objective import INFEASIBLE
+from autopeft.outcome import INFEASIBLE
 from autopeft.record import TrialRecord, ranked
 from autopeft.units import format_bytes
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from autopeft.checkpoint import Checkpoint
-from autopeft.objective import INFEASIBLE, Outcome, run_trial
+from autopeft.objective import run_trial
+from autopeft.outcome import INFEASIBLE, Outcome
 from autopeft.packer import Packer
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
-    from autopeft.cross_validation import Rung
     from autopeft.problem import Problem
+    from autopeft.rungs import Rung
 
 
 @dataclass(frozen=True)

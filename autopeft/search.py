@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from autopeft.checkpoint import Checkpoint
 from autopeft.exceptions import StudyError
-from autopeft.objective import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
 from autopeft.record import INTERRUPTED, RECORD, TrialRecord, records
 from autopeft.runner import Known, Runner
 from autopeft.sampling import make_sampler
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
-    from autopeft.cross_validation import Rung
     from autopeft.interrupt import Interrupt
     from autopeft.problem import Problem
     from autopeft.progress import Progress
+    from autopeft.rungs import Rung
     from autopeft.search_space import Params
     from autopeft.storage import StudyStorage
     from autopeft.tracking import Tracker, TrialRun

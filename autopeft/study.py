@@ -15,13 +15,14 @@ import optuna
 
 from autopeft import environment, mlflow_model
 from autopeft.admission import require_room
-from autopeft.cross_validation import rung_ends
 from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError
 from autopeft.interrupt import Interrupt
 from autopeft.locate import locate
 from autopeft.problem import Problem
 from autopeft.record import TrialRecord, ranked, records
+from autopeft.reporting import draw, gather, page
+from autopeft.rungs import rung_ends
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
@@ -92,6 +93,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
         tracker.log_result(_note(result), _test_metrics(result), scores, best.number, spec.output / "winner")
         _register(problem, study, tracker, best)
+        _report(problem, tracker, progress.say)
     if tracker.unsent:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
@@ -131,6 +133,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
                 f"Put them back, give the study another `name`, or remove {spec.output} to start over."
             )
     study.set_user_attr("given", now)
+    study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})
     return study, storage
 
 
@@ -171,6 +174,22 @@ def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: Tri
     mlflow_model.save(spec.output / "winner", spec.output / "mlflow_model", problem.rows.test)
     tracker.log_model(spec.output / "mlflow_model", spec.name, best.number, best.params)
     study.set_user_attr("registered", there)
+
+
+def _report(problem: Problem, tracker: Tracker, say: Callable[[str], None]) -> None:
+    """Write the report beside the winner, and give it and its pictures to MLflow."""
+    path = problem.spec.output / page.FILE
+    try:
+        report = gather(problem.spec.output, ended=True)
+        plots = draw(report)
+        text = page.render(report, plots)
+        page.write(text, path)
+    except Exception as error:  # the winner is saved and registered, and must not be lost to a picture
+        say(f"The report could not be written: {type(error).__name__}: {error}")
+        return
+    tracker.log_text(text, page.FILE)
+    for plot in plots:
+        tracker.log_text(plot.svg, f"plots/{plot.name}.svg")
 
 
 def _log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopeft import artifact
+import numpy as np
+
+from autopeft import artifact, held_out
 from autopeft.cross_validation import derive_seed
+from autopeft.held_out import HeldOut
 from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
 from autopeft.objective import release_memory
@@ -31,13 +35,15 @@ REFIT_SEED_STREAM = 1_000_000
 class TestScores:
     """Scores on the held-out rows: the winner, the majority class, and each method's untuned default.
 
-    A default is None where it was over the budget and so was not trained; `notes` says why.
+    A default is None where it was over the budget and so was not trained; `notes` says why. `seconds` is the wall time
+    of the refits and their scoring; None in a study that was finished before it was kept.
     """
 
     winner: float
     baseline: float
     defaults: dict[str, float | None]
     notes: dict[str, str]
+    seconds: float | None = None
 
 
 def refit(problem: Problem, candidate: Candidate) -> nn.Module:
@@ -60,34 +66,40 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
 def crown(problem: Problem, best: Candidate, folder: Path, origin: str, say: Callable[[str], None]) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
-    The score is of exactly what the folder holds, in float32. The folder appears whole or not at all.
+    The score is of exactly what the folder holds, in float32. The folder appears whole or not at all; beside it, what
+    each of them predicted is kept in `held_out.FILE`.
     """
+    started = time.monotonic()
     say(f"Refitting the winner on all {len(problem.train)} training rows: {best}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner-") as draft:
-        score = _score(problem, best, Path(draft) / "winner", origin)
+        score, answers = _score(problem, best, Path(draft) / "winner", origin)
+        predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
+        (folder.parent / held_out.FILE).unlink(missing_ok=True)  # an earlier winner's
         shutil.rmtree(folder, ignore_errors=True)
         (Path(draft) / "winner").rename(folder)
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
         for name, part in problem.space.items():
-            default = part.default()
+            default, made = part.default(), None
             reason = problem.budget.reason(problem.appraiser(default))
             if default.flat == best.flat:
-                defaults[name] = score
+                defaults[name], made = score, answers
             elif reason:
                 defaults[name], notes[name] = None, f"its default {reason}"
             else:
                 say(f"Scoring the untuned default of {name} on the test rows")
                 try:
-                    defaults[name] = _score(problem, default, Path(draft) / name, origin)
+                    defaults[name], made = _score(problem, default, Path(draft) / name, origin)
                 except Exception as error:  # a method whose default fails must not cost the winner
                     defaults[name], notes[name] = None, f"its default failed: {error}"
+            predictions[held_out.DEFAULT + name] = made
+        _keep(problem, predictions, Path(draft) / held_out.FILE, folder.parent / held_out.FILE)
     baseline = problem.task.baseline(problem.spec.validation.metric, problem.train.labels, problem.test.labels)
-    return TestScores(score, baseline, defaults, notes)
+    return TestScores(score, baseline, defaults, notes, round(time.monotonic() - started, 3))
 
 
-def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) -> float:
-    """Refit, save to `folder`, load from there, and score on the test rows."""
+def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) -> tuple[float, np.ndarray]:
+    """Refit, save to `folder`, load from there, and score on the test rows; also returns what it predicts of them."""
     spec = problem.spec
     card = artifact.Card(
         base_model=portable(spec.model.name_or_path, spec.folder),
@@ -105,4 +117,15 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
     release_memory()
     loaded = artifact.load(folder, problem.device.type)
     predictions = loaded.predict_proba(problem.rows.test)
-    return problem.task.score(spec.validation.metric, problem.test.labels, predictions)
+    return problem.task.score(spec.validation.metric, problem.test.labels, predictions), predictions
+
+
+def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], draft: Path, path: Path) -> None:
+    """Write the most probable label of each row, where that is what the task predicts."""
+    labels, rows = np.array(problem.rows.labels), problem.test.labels
+    if any(made is not None and made.shape != (len(rows), len(labels)) for made in predictions.values()):
+        return
+    answers = {name: labels[made.argmax(axis=-1)] for name, made in predictions.items() if made is not None}
+    answers[held_out.MAJORITY] = np.full(len(rows), labels[np.bincount(problem.train.labels).argmax()])
+    HeldOut([str(row) for row in problem.rows.test.index], labels[rows], answers).write(draft)
+    draft.rename(path)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
-    from autopeft.cross_validation import Rung
-    from autopeft.objective import Outcome
+    from autopeft.outcome import Outcome
+    from autopeft.rungs import Rung
     from autopeft.runner import Known
     from autopeft.search_space import ParamValue
     from autopeft.spec import StudySpec

@@ -90,6 +90,11 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny_study(tmp_path, tiny_model) -> Path:
+    """A study of its own in the test's folder."""
+    return write_tiny_study(tmp_path, tiny_model)
+
+
+def write_tiny_study(folder: Path, tiny_model: Path) -> Path:
     """A folder with `study.toml`, the tiny model, and `rows.csv`: 60 texts, three labels told apart by one word."""
     generator = np.random.default_rng(0)
     labels = np.repeat(["no", "maybe", "yes"], 20)
@@ -97,7 +102,7 @@ def tiny_study(tmp_path, tiny_model) -> Path:
         " ".join([*generator.choice(WORDS[10:], generator.integers(3, 9)), WORDS["nmy".index(label[0])]])
         for label in labels
     ]
-    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "rows.csv", index=False)
-    (tmp_path / "model").symlink_to(tiny_model)
-    (tmp_path / "study.toml").write_text(TINY_STUDY)
-    return tmp_path / "study.toml"
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(folder / "rows.csv", index=False)
+    (folder / "model").symlink_to(tiny_model)
+    (folder / "study.toml").write_text(TINY_STUDY)
+    return folder / "study.toml"

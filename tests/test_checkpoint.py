@@ -3,7 +3,8 @@ from typing import ClassVar
 import pytest
 
 from autopeft.checkpoint import Checkpoint
-from autopeft.cross_validation import cross_validate, rung_ends, split
+from autopeft.cross_validation import cross_validate, split
+from autopeft.rungs import rung_ends
 from tests.test_training import CPU, HYPER, TASK, lora, rows
 
 DATA = rows()

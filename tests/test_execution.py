@@ -15,7 +15,8 @@ from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
 from autopeft.execution import Execution, ways
 from autopeft.memory import LiveBytes
 from autopeft.model import attach, checkpoint_layers, train_mode, trainable
-from autopeft.objective import COMPLETE, run_trial
+from autopeft.objective import run_trial
+from autopeft.outcome import COMPLETE
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec

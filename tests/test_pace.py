@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from autopeft.budget import Budget
-from autopeft.objective import COMPLETE, INFEASIBLE, run_trial
+from autopeft.objective import run_trial
+from autopeft.outcome import COMPLETE, INFEASIBLE
 from autopeft.pace import SKIPPED_STEPS, TIMED_STEPS, OverTimeError, TimeWatch
 from autopeft.problem import Problem
 from autopeft.registry import discover

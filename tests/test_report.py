@@ -7,11 +7,11 @@ from rich.console import Console
 from autopeft import report
 from autopeft.budget import Budget, Usage
 from autopeft.candidate import Candidate, CandidateSpace
-from autopeft.cross_validation import Rung
 from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.progress import LiveProgress, PlainProgress, make_progress, sparkline
 from autopeft.record import TrialRecord
+from autopeft.rungs import Rung
 from autopeft.winner import TestScores as Scores
 from tests.test_model import METHODS
 

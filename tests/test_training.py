@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from autopeft import tasks
-from autopeft.cross_validation import cross_validate, derive_seed, epochs_between, rung_ends, split
+from autopeft.cross_validation import cross_validate, derive_seed, split
 from autopeft.model import trainable
+from autopeft.rungs import epochs_between, rung_ends
 from autopeft.tasks import Encoded
 from autopeft.training import Device, DivergedError, Hyperparameters, Learner, bucketed, evaluate, train_epoch
 from tests.test_model import METHODS, attach, base_of

@@ -1,0 +1,48 @@
+"""What the winner and the baselines answered on the rows held out: kept row by row, so that a report can compare."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+FILE = "test_predictions.csv"
+"""In a study's output folder."""
+
+WINNER, MAJORITY, DEFAULT = "winner", "majority_class", "default_"
+"""Columns: of the winner, of the most frequent training label, and before a method's name, of its untuned default."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predicted labels by column, beside the true ones; `rows` says which row of the held-out table each is."""
+
+    rows: Sequence[str]
+    labels: Sequence[str]
+    predictions: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def read(cls, path: Path) -> HeldOut:
+        """Read what `write` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds something else.
+        """
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file, strict=True)
+        if header[:3] != ["row", "label", WINNER] or not lines:
+            raise ValueError(f"{path} must hold the columns row, label and {WINNER}, but holds {', '.join(header)}.")
+        rows, labels, *columns = zip(*lines, strict=True)
+        return cls(rows, labels, dict(zip(header[2:], columns, strict=True)))
+
+    def write(self, path: Path) -> None:
+        """Write as CSV: row, label, and a column for each predictor, the winner first."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "label", *self.predictions])
+            writer.writerows(zip(self.rows, self.labels, *self.predictions.values(), strict=True))

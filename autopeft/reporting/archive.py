@@ -1,0 +1,123 @@
+"""What a study left in its output folder, read without changing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autopeft.exceptions import UserInputError
+from autopeft.outcome import INFEASIBLE
+from autopeft.record import TrialRecord, ranked, records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from optuna.trial import FrozenTrial
+
+STORE, LOCK = "study.db", "mlflow.outbox.jsonl.lock"
+"""The Optuna store; and the file that a process holds locked as long as it runs the study."""
+
+FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A study as its store has it.
+
+    Attributes:
+        name: the study's.
+        state: FINISHED, RUNNING or INTERRUPTED.
+        given: its settings, as `StudySpec.to_dict` wrote them.
+        attrs: what else it keeps about itself.
+        trials: Optuna's, by number.
+        records: of the trials that ended.
+    """
+
+    name: str
+    output: Path
+    state: str
+    given: dict[str, Any]
+    attrs: dict[str, Any]
+    trials: dict[int, FrozenTrial]
+    records: list[TrialRecord]
+
+    @property
+    def ranked(self) -> list[TrialRecord]:
+        """The complete trials, the best first."""
+        return ranked(self.records)
+
+    @property
+    def trained(self) -> list[TrialRecord]:
+        """The trials that were admitted."""
+        return [record for record in self.records if record.state != INFEASIBLE]
+
+    @property
+    def defaults(self) -> dict[str, TrialRecord]:
+        """By method, the trial of its untuned default, where that has ended.
+
+        A study queues the defaults before it draws anything, after what a warm start brought; one that was interrupted
+        was queued again under another number.
+        """
+        numbers = {}
+        for number, trial in self.trials.items():
+            queued = trial.system_attrs.get("fixed_params")
+            if queued and "retry_of" not in trial.user_attrs:
+                numbers[str(queued["method"])] = number
+        again = {t.user_attrs["retry_of"]: number for number, t in self.trials.items() if "retry_of" in t.user_attrs}
+        by_number = {record.number: record for record in self.records}
+        found = {}
+        for method, number in numbers.items():
+            while number in again:
+                number = again[number]
+            if number in by_number:
+                found[method] = by_number[number]
+        return found
+
+
+def open_archive(output: Path, *, ended: bool = False) -> Archive:
+    """Read the study in an output folder.
+
+    Args:
+        output: the folder.
+        ended: whether the search has come to its end; only the process that ran it knows before it lets go.
+
+    Raises:
+        UserInputError: no study has been started there.
+    """
+    if not (output / STORE).is_file():
+        raise UserInputError(f"{output} holds no study to report on; start it with `autopeft run`.")
+    import optuna
+    from optuna.storages import RDBStorage
+
+    storage = RDBStorage(f"sqlite:///{output / STORE}")
+    names = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=names[0], storage=storage) if names else None
+    if study is None or "given" not in study.user_attrs:
+        raise UserInputError(
+            f"the study in {output} has not got as far as its first trial; run it with `autopeft run`."
+        )
+    found, attrs, trials = records(study), study.user_attrs, study.get_trials(deepcopy=False)
+    storage.remove_session()
+    if ended:
+        state = FINISHED
+    elif _is_locked(output / LOCK):
+        state = RUNNING
+    else:
+        crowned = [record.number for record in ranked(found)[:1]] == [attrs.get("test_scores", {}).get("number")]
+        state = FINISHED if crowned and all(trial.state.is_finished() for trial in trials) else INTERRUPTED
+    return Archive(study.study_name, output, state, attrs["given"], attrs, {t.number: t for t in trials}, found)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process holds the lock; one that is not there is held by nobody, and is not made."""
+    from filelock import FileLock, Timeout
+
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that may not be written to; whoever runs a study there could
+        return False

@@ -1,0 +1,175 @@
+"""Between the candidates: whether a lead is real, which is the cheapest that is as good, and what a score costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autopeft.statistics import (
+    CONFIDENCE,
+    Difference,
+    corrected_t_test,
+    holm,
+    one_standard_error,
+    pareto_front,
+    standard_error,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autopeft.record import TrialRecord
+    from autopeft.reporting.archive import Archive
+
+
+@dataclass(frozen=True)
+class Side:
+    """A candidate in a comparison: its trial, its mean score, what it stands for, and whether it is a best default."""
+
+    number: int
+    method: str
+    score: float
+    role: str
+    untuned: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.role} ({'its default, ' * self.untuned}trial {self.number})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two candidates on the same folds.
+
+    Attributes:
+        ahead, behind: the one with the higher mean score first.
+        difference: from the corrected t-test; None where that cannot be computed.
+        p: its p-value, adjusted for all comparisons of the study; None likewise.
+        real: whether p is small enough.
+        verdict: in words.
+    """
+
+    ahead: Side
+    behind: Side
+    difference: Difference | None
+    p: float | None
+    real: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Simplest:
+    """The one-standard-error choice: what it is, what the best is, and the score that had to be reached."""
+
+    number: int
+    best: int
+    error: float
+    threshold: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A complete trial: what it scores and what it costs."""
+
+    number: int
+    method: str
+    score: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Front:
+    """Complete trials against one cost; `best` holds the numbers of those that no other beats, the cheapest first."""
+
+    cost: str
+    unit: str
+    points: list[Point]
+    best: list[int]
+
+
+COSTS: dict[str, tuple[str, Callable[[TrialRecord], float | None]]] = {
+    "trained parameters": ("", lambda record: record.trainable_params),
+    "saved size": ("bytes", lambda record: record.saved_bytes),
+    "peak memory": ("bytes", lambda record: record.measured_memory or record.predicted_memory),
+    "time of the trial": ("seconds", lambda record: record.seconds),
+}
+
+
+def compare(archive: Archive) -> list[Comparison]:
+    """The best of every method against that of every other, and the winner against every untuned default."""
+    best: dict[str, TrialRecord] = {}
+    for record in archive.ranked:
+        best.setdefault(record.method, record)
+    leaders = list(best.values())
+    defaults = {method: record for method, record in archive.defaults.items() if record.complete}
+    pairs = [(a, b) for place, a in enumerate(leaders) for b in leaders[place + 1 :]]
+    pairs += [(leaders[0], d) for d in defaults.values() if d not in leaders] if leaders else []
+    sides = {record.number: _side(record, defaults, best) for pair in pairs for record in pair}
+    differences = [corrected_t_test(a.fold_scores, b.fold_scores) for a, b in pairs]
+    adjusted = iter(holm([difference.p for difference in differences if difference]))
+    return [
+        _judge(sides[a.number], sides[b.number], difference, next(adjusted) if difference else None, len(a.fold_scores))
+        for (a, b), difference in zip(pairs, differences, strict=True)
+    ]
+
+
+def simplest(archive: Archive) -> Simplest | None:
+    """The cheapest complete trial, by trained parameters, within one standard error of the best; None where none is."""
+    found = archive.ranked
+    if not found:
+        return None
+    scores, errors = [record.score or 0.0 for record in found], [standard_error(r.fold_scores) for r in found]
+    chosen = found[one_standard_error(scores, errors, [record.trainable_params for record in found])]
+    best, error = found[0], 0.0 if math.isnan(errors[0]) else errors[0]
+    within = f"within one standard error ({error:.4f}) of the best score"
+    if chosen is best:
+        verdict = f"The winner is also the simplest choice: nothing that trains fewer parameters scores {within}."
+    else:
+        share = chosen.trainable_params / best.trainable_params
+        verdict = (
+            f"Simpler and as good: trial {chosen.number} ({chosen.method}) scores {chosen.score:.4f}, {within}, and "
+            f"trains {chosen.trainable_params:,} parameters, {share:.0%} of the winner's {best.trainable_params:,}."
+        )
+    return Simplest(chosen.number, best.number, error, scores[0] - error, verdict)
+
+
+def fronts(archive: Archive) -> list[Front]:
+    """Score against each cost, where there are complete trials whose cost is known."""
+    found = []
+    for cost, (unit, price) in COSTS.items():
+        points = [
+            Point(record.number, record.method, record.score or 0.0, float(value))
+            for record in archive.ranked
+            if (value := price(record)) is not None
+        ]
+        best = pareto_front([point.score for point in points], [point.cost for point in points])
+        if points:
+            found.append(Front(cost, unit, points, [points[place].number for place in best]))
+    return found
+
+
+def _side(record: TrialRecord, defaults: dict[str, TrialRecord], best: dict[str, TrialRecord]) -> Side:
+    if best[record.method] is not record:
+        return Side(record.number, record.method, record.score or 0.0, f"the default of {record.method}")
+    default = defaults.get(record.method) is record
+    return Side(record.number, record.method, record.score or 0.0, f"the best of {record.method}", default)
+
+
+def _judge(ahead: Side, behind: Side, difference: Difference | None, p: float | None, folds: int) -> Comparison:
+    gap = f"{ahead} is {ahead.score - behind.score:.4f} ahead of {behind}"
+    gap = gap[0].upper() + gap[1:]
+    if difference is None or p is None:
+        return Comparison(
+            ahead, behind, None, None, False, f"{gap}, by the same on every fold, so a test has nothing to go by."
+        )
+    interval = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {p:.2g}"
+    if p <= 1 - CONFIDENCE:
+        return Comparison(ahead, behind, difference, p, True, f"{gap}, and that is real ({interval}).")
+    verdict = f"{gap}, but the two cannot be told apart ({interval})"
+    needed = difference.high - difference.mean
+    if needed >= difference.mean > 0:
+        verdict += f": over these {folds} folds only a lead above {needed:.4f} could be"
+    elif difference.mean > 0:
+        verdict += ": alone it would be, but of as many comparisons one may look so by chance"
+    return Comparison(ahead, behind, difference, p, False, verdict + ".")

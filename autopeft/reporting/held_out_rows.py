@@ -1,0 +1,174 @@
+"""On the rows held out: how sure the winner's score is, whether it beats what needs no search, and where it errs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from autopeft.bootstrap import Bootstrap
+from autopeft.held_out import DEFAULT, FILE, MAJORITY, WINNER, HeldOut
+from autopeft.statistics import CONFIDENCE, Difference, holm, mcnemar, wilson
+
+if TYPE_CHECKING:
+    from autopeft.reporting.archive import Archive
+
+
+@dataclass(frozen=True)
+class TestScore:
+    """A score on the held-out rows; the interval is None where the predictions were not kept."""
+
+    name: str
+    score: float | None
+    interval: tuple[float, float] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TestComparison:
+    """The winner against what needs no search, on the same rows; `p` is adjusted for all such comparisons."""
+
+    other: str
+    difference: Difference
+    p: float
+    test: str
+    real: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How the winner does on the rows of one class; `support` counts them."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """What the held-out rows say; the parts that need predictions are empty where they were not kept, and `note` says.
+
+    Attributes:
+        confusion: rows of the class in the row that were predicted as the class in the column, in `labels`' order.
+    """
+
+    scores: list[TestScore]
+    verdict: str
+    note: str = ""
+    rows: int | None = None
+    comparisons: list[TestComparison] = field(default_factory=list)
+    classes: list[ClassScore] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+
+
+def held_out_rows(archive: Archive) -> TestRows | None:
+    """None as long as there is no winner, or the one there is was overtaken by a later trial."""
+    kept = archive.attrs.get("test_scores")
+    if not kept or not archive.ranked or kept["number"] != archive.ranked[0].number:
+        return None
+    scores, metric = kept["scores"], archive.given["validation"]["metric"]
+    plain = [TestScore("the winner", scores["winner"])]
+    plain += [
+        TestScore(_name(DEFAULT + method), score, note=scores["notes"].get(method, ""))
+        for method, score in scores["defaults"].items()
+    ]
+    plain.append(TestScore(_name(MAJORITY), scores["baseline"]))
+    told = f"On the held-out rows the winner scores {scores['winner']:.4f}; always answering the most frequent "
+    told += f"training label scores {scores['baseline']:.4f}."
+    try:
+        answers = HeldOut.read(archive.output / FILE)
+        # Columns by name: the winner's own default would only be compared with itself.
+        others = {name: made for name, made in answers.predictions.items() if made != answers.predictions[WINNER]}
+        bootstrap = Bootstrap(metric, answers.labels, {WINNER: answers.predictions[WINNER], **others})
+    except FileNotFoundError:
+        note = "What was predicted of each row was not kept, so there are no intervals, no comparison and no classes."
+        return TestRows(plain, told, note)
+    except ValueError as error:
+        return TestRows(plain, told, f"The predictions that were kept cannot be used: {error}")
+    if abs(bootstrap.score(WINNER) - scores["winner"]) > 1e-9:
+        note = (
+            f"{FILE} gives another score than the winner had: it was changed, or is another winner's, and is left out."
+        )
+        return TestRows(plain, told, note)
+    return _full(plain, answers, others, bootstrap, metric)
+
+
+def _full(
+    plain: list[TestScore],
+    answers: HeldOut,
+    others: dict[str, Any],
+    bootstrap: Bootstrap,
+    metric: str,
+) -> TestRows:
+    rows = len(answers.labels)
+    right = {
+        name: [made == true for made, true in zip(column, answers.labels, strict=True)]
+        for name, column in answers.predictions.items()
+    }
+    columns = {_name(name): name for name in answers.predictions}
+    scores = []
+    for entry in plain:
+        column = columns.get(entry.name)
+        if column is None:
+            scores.append(entry)
+            continue
+        same = column if column in {WINNER, *others} else WINNER
+        interval = wilson(sum(right[column]), rows) if metric == "accuracy" else bootstrap.interval(same)
+        note = entry.note or ("predicts the same as the winner" if column != WINNER and same == WINNER else "")
+        scores.append(TestScore(entry.name, entry.score, interval, note))
+    tests = []
+    for name in others:
+        difference = bootstrap.difference(WINNER, name)
+        if metric == "accuracy":
+            pairs = list(zip(right[WINNER], right[name], strict=True))
+            tests.append((name, difference, mcnemar(pairs.count((True, False)), pairs.count((False, True)))))
+        else:
+            tests.append((name, difference, difference.p))
+    adjusted = holm([p for *_, p in tests])
+    kind = "McNemar's test" if metric == "accuracy" else "the paired bootstrap"
+    comparisons = [_judge(_name(name), d, p, kind) for (name, d, _), p in zip(tests, adjusted, strict=True)]
+    low, high = scores[0].interval or (0.0, 0.0)
+    verdict = (
+        f"On {rows} held-out rows the winner scores {scores[0].score:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to "
+    )
+    verdict += f"{high:.4f})."
+    labels = sorted({*answers.labels, *answers.predictions[WINNER]})
+    classes, confusion = _by_class(answers, labels)
+    return TestRows(scores, verdict, "", rows, comparisons, classes, labels, confusion)
+
+
+def _judge(other: str, difference: Difference, p: float, kind: str) -> TestComparison:
+    real = p <= 1 - CONFIDENCE
+    way = "above" if difference.mean > 0 else "below"
+    gap = (
+        f"There it is {abs(difference.mean):.4f} {way} {other}"
+        if difference.mean
+        else f"There it is level with {other}"
+    )
+    sure = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {p:.2g} by {kind}"
+    link = "and" if real or not difference.mean else "but"
+    verdict = f"{gap}, {link} {'that is real' if real else 'the two cannot be told apart'} ({sure})."
+    return TestComparison(other, difference, p, kind, real, verdict)
+
+
+def _by_class(answers: HeldOut, labels: list[str]) -> tuple[list[ClassScore], list[list[int]]]:
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    true, made = list(answers.labels), list(answers.predictions[WINNER])
+    columns = precision_recall_fscore_support(true, made, labels=labels, zero_division=0)
+    classes = [
+        ClassScore(label, float(precision), float(recall), float(f1), int(support))
+        for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
+    ]
+    return classes, confusion_matrix(true, made, labels=labels).tolist()
+
+
+def _name(column: str) -> str:
+    if column == WINNER:
+        return "the winner"
+    if column == MAJORITY:
+        return "the majority class"
+    return f"the untuned default of {column.removeprefix(DEFAULT)}"

@@ -1,0 +1,95 @@
+"""Which hyperparameters mattered, by Optuna's PED-ANOVA: for each method, and over the whole conditional space."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autopeft.outcome import COMPLETE, PRUNED
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from autopeft.reporting.archive import Archive
+
+FEWEST, TOP = 20, 5
+"""Trials below which nothing is said; and how many at the top PED-ANOVA compares with all, its authors' least."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Shares of importance, which sum to 1.
+
+    Attributes:
+        scope: a method, or "all methods".
+        trials: trials it was worked out from.
+        basis: the score that was looked at.
+        shares: by hyperparameter, the most important first; empty where there are too few trials.
+        note: in words, what it rests on or why there is nothing.
+    """
+
+    scope: str
+    trials: int
+    basis: str
+    shares: dict[str, float]
+    note: str
+
+
+def importances(archive: Archive) -> list[Importance]:
+    """For the whole space, where there are several methods, and for each of them."""
+    methods = list(dict.fromkeys(record.method for record in archive.records))
+    scopes = {"all methods": methods} if len(methods) > 1 else {}
+    return [_importance(archive, scope, of) for scope, of in {**scopes, **{name: [name] for name in methods}}.items()]
+
+
+def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
+    """PED-ANOVA (Watanabe, Bansal & Hutter 2023, arXiv:2304.10255; conditional spaces: arXiv:2601.20800).
+
+    It compares how the params of the best trials are spread with how those of all are. A pruned trial has no final
+    score, and leaving it out would hide what makes a candidate bad; so unless enough trials are complete, all are
+    judged by the first rung, which every trained trial has reached.
+    """
+    scored: dict[str, dict[int, float]] = {COMPLETE: {}, PRUNED: {}}
+    early = {}
+    for record in archive.records:
+        if record.method in methods and record.state in scored and record.curve:
+            scored[record.state][record.number] = record.score or 0.0
+            early[record.number] = record.curve[0]
+    values, basis = scored[COMPLETE], "the final score of the complete trials"
+    if len(values) < FEWEST and scored[PRUNED]:
+        values, basis = early, "the score at the first rung, which pruned trials have too"
+    if len(values) < FEWEST:
+        note = f"Too few trials to say: {len(values)} with a score, and below {FEWEST} a ranking would be noise."
+        return Importance(scope, len(values), basis, {}, note)
+    if len(set(values.values())) == 1:
+        return Importance(scope, len(values), basis, {}, "Nothing mattered: every trial has the same score.")
+    shares = _ped_anova([archive.trials[number] for number in values], list(values.values()))
+    prefix = f"{scope}."
+    note = (
+        f"From {basis}, over {len(values)} trials: what sets the best {_top(len(values)):.0%} apart from all of them."
+    )
+    return Importance(scope, len(values), basis, {k.removeprefix(prefix): v for k, v in shares.items()}, note)
+
+
+def _top(trials: int) -> float:
+    return max(0.1, TOP / trials)
+
+
+def _ped_anova(trials: list[FrozenTrial], values: list[float]) -> dict[str, float]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # nobody needs to know of this study
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [
+            optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
+            for trial, value in zip(trials, values, strict=True)
+        ]
+    )
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=_top(len(trials)))
+    varied = {name for trial in trials for name in trial.params if len({str(t.params.get(name)) for t in trials}) > 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of conditional params that few trials have; their shares are small, and fair
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=sorted(varied))
+    return {name: float(share) for name, share in sorted(found.items(), key=lambda item: (-item[1], item[0]))}

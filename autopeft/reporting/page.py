@@ -1,0 +1,55 @@
+"""A report as one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from autopeft.exceptions import UserInputError
+from autopeft.reporting import wording
+from autopeft.reporting.plots import draw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from autopeft.reporting.content import Report
+    from autopeft.reporting.plots import Plot
+
+FILE = "report.html"
+"""In a study's output folder."""
+
+
+def render(report: Report, plots: list[Plot] | None = None) -> str:
+    """The page, with `plots` where they were drawn already."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("autopeft.reporting", ""),
+        autoescape=True,  # names of labels and methods are the user's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pictures = {
+        plot.name: {"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)} for plot in plots or draw(report)
+    }
+    template = environment.get_template("page.html.jinja")
+    return template.render(report=report, plots=pictures, wording=wording, version=version("autopeft"))
+
+
+def write(text: str, path: Path) -> None:
+    """Put the page there whole, so that who reads it meanwhile sees the old one or the new one.
+
+    Raises:
+        UserInputError: it cannot be written there.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserInputError(
+            f"the report cannot be written to {path}: {error}; name another file with --html."
+        ) from error

@@ -1,0 +1,156 @@
+"""What the search spent and spared, and what its budget kept out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from autopeft.budget import LIMITS
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED
+from autopeft.units import format_seconds
+
+if TYPE_CHECKING:
+    from autopeft.reporting.archive import Archive
+
+
+@dataclass(frozen=True)
+class LimitUse:
+    """One limit: its value, how many it refused, and what the admitted used of it, as shares of the limit.
+
+    A proposal that breaks several limits counts for the first it was found to break. `refused_shares` may be what is
+    known to be needed at least.
+    """
+
+    limit: str
+    value: str
+    refused: int
+    admitted_shares: list[float]
+    refused_shares: list[float]
+
+    @property
+    def closest(self) -> float | None:
+        """The share of the admitted trial that came nearest to the limit."""
+        return max(self.admitted_shares, default=None)
+
+
+@dataclass(frozen=True)
+class BudgetUse:
+    """What the budget did to the search."""
+
+    proposals: int
+    refused: int
+    refused_by_method: dict[str, int]
+    limits: list[LimitUse]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall seconds by what they went to, and what pruning spared.
+
+    Attributes:
+        seconds: of trials by their state; of the refits and their scoring under "refits", where that was kept.
+        epochs: of cross-validation that were trained.
+        spared: epochs that pruned trials were not trained for.
+        samples_spared: rows that were not run through the model for it; None where the number of rows was not kept.
+        verdict: in words.
+    """
+
+    seconds: dict[str, float]
+    epochs: float
+    spared: float
+    samples_spared: int | None
+    verdict: str
+
+
+def budget_use(archive: Archive) -> BudgetUse:
+    """How the budget shaped the search."""
+    infeasible = {record.number for record in archive.records if record.state == INFEASIBLE}
+    shares: dict[str, tuple[list[float], list[float]]] = {}
+    for record in archive.records:
+        found = archive.trials[record.number].constraints
+        broken = next((limit for limit in LIMITS if found.get(limit, 0.0) > 0), None)
+        for limit, violation in found.items():
+            admitted, refused = shares.setdefault(limit, ([], []))
+            if record.number not in infeasible:
+                admitted.append(1 + violation)
+            elif limit == broken:
+                refused.append(1 + violation)
+    limits = [
+        LimitUse(limit, _value(archive, limit), len(shares[limit][1]), *shares[limit])
+        for limit in LIMITS
+        if limit in shares
+    ]
+    methods = [record.method for record in archive.records if record.state == INFEASIBLE]
+    by_method = {method: methods.count(method) for method in sorted(set(methods))}
+    proposals = len(archive.records)
+    return BudgetUse(proposals, len(methods), by_method, limits, _shaped(proposals, len(methods), limits))
+
+
+def _shaped(proposals: int, refused: int, limits: list[LimitUse]) -> str:
+    if not limits:
+        return "No limit was set, so the budget refused nothing."
+    told = f"Of {proposals} proposals the budget refused {refused}" + (
+        f" ({refused / proposals:.0%})" if refused else ""
+    )
+    told += "".join(f", {use.refused} by {use.limit}" for use in limits if use.refused) + ". "
+    near = [f"{use.closest:.0%} of {use.limit}" for use in limits if use.closest is not None]
+    return told + (f"The admitted ones came as near as {' and '.join(near)}." if near else "None was admitted.")
+
+
+def _value(archive: Archive, limit: str) -> str:
+    """A limit as a person reads it; a share of the base model as the number it came to, which any trial tells."""
+    value, workers = archive.given["budget"].get(limit), archive.given["search"].get("workers", 1)
+    if limit == "max_trainable_params" and isinstance(value, float):
+        for record in archive.records:
+            violation = archive.trials[record.number].constraints.get(limit)
+            if violation is not None:
+                return f"{round(record.trainable_params / (1 + violation)):,}"
+    shared = limit == "max_gpu_memory" and workers != 1  # what a trial may take is then its worker's share
+    return (LIMITS[limit](value) + " shared by the workers" * shared) if value is not None else ""
+
+
+def cost(archive: Archive) -> Cost:
+    """What the search cost."""
+    names = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", INFEASIBLE: "refused"}
+    seconds = {
+        name: round(sum(record.seconds for record in archive.records if record.state == state), 3)
+        for state, name in names.items()
+    }
+    refits = archive.attrs.get("test_scores", {}).get("scores", {}).get("seconds")
+    if refits is not None:
+        seconds["refits"] = refits
+    pruned = [record for record in archive.records if record.state == PRUNED]
+    epochs = sum(record.epochs_trained for record in archive.records)
+    spared = sum(record.epochs - record.epochs_trained for record in pruned)
+    rows, folds = archive.attrs.get("rows", {}).get("train"), archive.given["validation"]["folds"]
+    samples = round(spared * rows * (folds - 1)) if rows else None  # each of k folds trains on (k-1)/k of the rows
+    verdict = f"The search took {format_seconds(sum(seconds.values()))}" + _shares(seconds) + "."
+    if pruned:
+        share = spared / (epochs + spared)
+        verdict += f" Pruning {len(pruned)} trials spared {spared:g} of {epochs + spared:g} epochs ({share:.0%})"
+        verdict += f", or {samples:,} samples." if samples else "."
+    return Cost(seconds, epochs, spared, samples, verdict + _plain_default(archive))
+
+
+def _shares(seconds: dict[str, float]) -> str:
+    parts = [f"{format_seconds(value)} in {_what(name)}" for name, value in seconds.items() if value]
+    return ": " + ", ".join(parts) if parts else ""
+
+
+def _what(name: str) -> str:
+    return {"refits": "refits and their scoring", "refused": "refused proposals"}.get(name, f"{name} trials")
+
+
+def _plain_default(archive: Archive) -> str:
+    """What somebody who does not search would have had."""
+    defaults = [record for record in archive.defaults.values() if record.complete and record.score is not None]
+    if not defaults or not archive.ranked:
+        return ""
+    gained = [(archive.ranked[0].score or 0.0) - (record.score or 0.0) for record in defaults]
+    lone = [f"{r.method} {r.score:.4f} in {format_seconds(r.seconds)}" for r in defaults]
+    return (
+        f" An untuned default alone would have scored, in cross-validation: {', '.join(lone)}; "
+        f"the search brought {min(gained):+.4f} over the best of them and {median(gained):+.4f} over the middle one."
+    )

@@ -1,0 +1,61 @@
+"""A report on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.reporting import wording
+
+if TYPE_CHECKING:
+    from autopeft.reporting.content import Report
+
+BAR, SHOWN_SHARES = 30, 6
+
+
+def show(report: Report) -> RenderableType:
+    """The argument first, then the tables behind it."""
+    parts: list[Any] = [_heading(f"{report.study}: {report.state}")]
+    parts += [Padding(Text(f"• {sentence}"), (0, 0, 0, 1)) for sentence in report.headline]
+    sections: list[tuple[str, str, list[wording.Table]]] = [
+        ("Is the lead real?", "", [wording.comparisons(report)]),
+        ("What a score costs", "", [wording.front(report)]),
+    ]
+    if report.test:
+        test = [wording.scores(report), wording.classes(report), wording.confusion(report)]
+        sections.append(("On rows held out", report.test.note, test))
+    for heading, sentence, tables in sections:
+        shown = [_table(table) for table in tables if table.rows]
+        if shown or sentence:
+            parts += [_heading(heading), *([Text(sentence)] if sentence else []), *shown]
+    if report.importances:
+        parts.append(_heading("What mattered"))
+        for importance in report.importances:
+            parts.append(Text(f"{importance.scope}: {importance.note}"))
+            parts += [_bar(name, share) for name, share in list(importance.shares.items())[:SHOWN_SHARES]]
+    limits = [_table(wording.limits(report))] if report.budget.limits else []
+    parts += [_heading("What the budget did"), Text(report.budget.verdict), *limits]
+    parts += [_heading("What it cost"), Text(report.cost.verdict)]
+    return Group(*parts)
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", "bold")
+
+
+def _table(content: wording.Table) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(content.columns):
+        table.add_column(Text(column), justify="right" if place in content.numbers else "left")
+    for place, row in enumerate(content.rows):
+        table.add_row(*map(Text, row), style="bold green" if place == content.marked else None)
+    return Group(Text(f"\n{content.title}", "italic"), table)
+
+
+def _bar(name: str, share: float) -> Text:
+    return Text(f"  {name:<28} ") + Text("█" * round(BAR * share), "blue") + Text(f" {share:.0%}")

@@ -1,0 +1,147 @@
+"""How a report writes its values, and the tables that its page and its terminal form share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autopeft.outcome import COMPLETE
+from autopeft.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.record import TrialRecord
+    from autopeft.reporting.content import Report
+
+SHOWN_TRIALS = 100
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in words; `numbers` says which columns are aligned to the right, `marked` which row stands out."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    numbers: tuple[int, ...] = ()
+    marked: int | None = None
+
+    def cells(self, row: Sequence[str]) -> list[tuple[str, bool]]:
+        """The cells of a row, each with whether it is a number."""
+        return [(cell, place in self.numbers) for place, cell in enumerate(row)]
+
+
+def trials(report: Report) -> Table:
+    """The trials that were trained, the best first."""
+    rows = [_trial(record, report) for record in report.trials[:SHOWN_TRIALS]]
+    left = len(report.trials) - len(rows)
+    title = "Trials that were trained" + (f" (the first {SHOWN_TRIALS}; {left} more are in MLflow)" if left else "")
+    columns = ("trial", "candidate", f"mean {report.metric}", "folds", "trained", "saved", "memory", "time", "state")
+    return Table(title, columns, rows, (0, 2, 4, 5, 6, 7), 0 if report.winner else None)
+
+
+def comparisons(report: Report) -> Table:
+    """Every lead with its interval."""
+    rows = []
+    for c in report.comparisons:
+        names = [f"{side.method}, trial {side.number}" for side in (c.ahead, c.behind)]
+        sure = [f"{c.difference.low:+.4f} to {c.difference.high:+.4f}", f"{c.p:.2g}"] if c.difference else ["–", "–"]
+        rows.append((*names, f"{c.ahead.score - c.behind.score:+.4f}", *sure, "yes" if c.real else "cannot be told"))
+    return Table("Leads", ("ahead", "behind", "lead", "95% interval", "p", "real?"), rows, (2, 3, 4))
+
+
+def limits(report: Report) -> Table:
+    """What each limit refused, and how near the admitted came."""
+    rows = [
+        (use.limit, use.value, str(use.refused), "–" if use.closest is None else f"{use.closest:.1%}")
+        for use in report.budget.limits
+    ]
+    return Table("Limits", ("limit", "value", "refused", "nearest admitted"), rows, (1, 2, 3))
+
+
+def spending(report: Report) -> Table:
+    """Where the time went."""
+    total = sum(report.cost.seconds.values()) or 1.0
+    rows = [(what, format_seconds(value), f"{value / total:.0%}") for what, value in report.cost.seconds.items()]
+    return Table("Wall time", ("went to", "time", "share"), rows, (1, 2))
+
+
+def scores(report: Report) -> Table:
+    """What was scored on the held-out rows."""
+    found = report.test.scores if report.test else []
+    rows = [
+        (
+            entry.name,
+            "–" if entry.score is None else f"{entry.score:.4f}",
+            "–" if entry.interval is None else f"{entry.interval[0]:.4f} to {entry.interval[1]:.4f}",
+            entry.note,
+        )
+        for entry in found
+    ]
+    return Table("Scores on the held-out rows", ("what", report.metric, "95% interval", ""), rows, (1, 2), 0)
+
+
+def classes(report: Report) -> Table:
+    """The winner class by class, with the mean of the classes."""
+    found = report.test.classes if report.test else []
+    rows: list[tuple[str, ...]] = [
+        (c.label, f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}", str(c.support)) for c in found
+    ]
+    if found:
+        means = [sum(getattr(c, name) for c in found) / len(found) for name in ("precision", "recall", "f1")]
+        rows.append(("mean of the classes", *(f"{mean:.3f}" for mean in means), str(sum(c.support for c in found))))
+    return Table("The winner, class by class", ("class", "precision", "recall", "F1", "rows"), rows, (1, 2, 3, 4))
+
+
+def confusion(report: Report) -> Table:
+    """Rows of each class by what was predicted."""
+    test = report.test
+    if test is None:
+        return Table("", (), [])
+    rows = [(label, *map(str, counts)) for label, counts in zip(test.labels, test.confusion, strict=True)]
+    title = "Confusion matrix: a row for each true class, a column for each predicted one"
+    return Table(title, ("true class", *test.labels), rows, tuple(range(1, len(test.labels) + 1)))
+
+
+def front(report: Report) -> Table:
+    """The trials on any Pareto front, with what they cost."""
+    on = {number for found in report.fronts for number in found.best}
+    costs = {found.cost: {point.number: point.cost for point in found.points} for found in report.fronts}
+    units = {found.cost: found.unit for found in report.fronts}
+    rows = []
+    for record in (record for record in report.trials if record.number in on):
+        best = [found.cost for found in report.fronts if record.number in found.best]
+        values = [
+            ("–" if record.number not in costs[cost] else cell(costs[cost][record.number], units[cost]))
+            + " *" * (cost in best)
+            for cost in costs
+        ]
+        rows.append((str(record.number), record.method, f"{record.score:.4f}", *values))
+    columns = ("trial", "method", f"mean {report.metric}", *costs)
+    return Table("On a Pareto front (of the costs with a star)", columns, rows, (0, *range(2, len(columns))))
+
+
+def cell(value: float, unit: str) -> str:
+    """A cost with its unit."""
+    if unit == "bytes":
+        return format_bytes(value)
+    return format_seconds(value) if unit == "seconds" else f"{value:,.0f}"
+
+
+def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
+    memory = record.measured_memory or record.predicted_memory
+    saved = f"{record.saved_params:,}" if record.saved_bytes is None else format_bytes(record.saved_bytes)
+    name = record.name + " (default)" * (record.number in report.defaults)
+    state = record.state.lower() if record.state == COMPLETE else f"{record.state.lower()}: {record.reason}"
+    return (
+        str(record.number),
+        name,
+        "–" if record.score is None else f"{record.score:.4f}",
+        " ".join(f"{score:.3f}" for score in record.fold_scores),
+        f"{record.trainable_params:,}",
+        saved,
+        format_bytes(memory) if memory else "–",
+        format_seconds(record.seconds),
+        state,
+    )

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from autopeft import bootstrap as module
+from autopeft.bootstrap import Bootstrap, from_counts
+from autopeft.statistics import wilson
+from autopeft.tasks.metrics import names, scorer
+
+TRUE = np.random.default_rng(0).choice(list("abcd"), 200, p=[0.5, 0.3, 0.15, 0.05])
+
+
+def wrong(share: float) -> np.ndarray:
+    """The labels, but so many drawn anew; never "d", so that precision is divided by zero there."""
+    generator = np.random.default_rng(1)
+    return np.where(generator.random(200) < share, generator.choice(list("abc"), 200), np.where(TRUE == "d", "a", TRUE))
+
+
+@pytest.mark.parametrize("metric", names())
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_every_metric_is_scikit_learns(metric, share):
+    made = wrong(share)
+    assert Bootstrap(metric, TRUE, {"it": made}).score("it") == pytest.approx(scorer(metric)(TRUE, made))
+
+
+def test_a_metric_it_does_not_know_is_named():
+    with pytest.raises(ValueError, match='"roc_auc"'):
+        from_counts("roc_auc", np.ones((1, 2)), np.ones((1, 2)), np.ones((1, 2)))
+
+
+def test_the_interval_of_accuracy_is_near_wilsons():
+    made = wrong(0.4)
+    low, high = Bootstrap("accuracy", TRUE, {"it": made}).interval("it")
+    expected = wilson(int(np.sum(made == TRUE)), 200)
+    assert (low, high) == pytest.approx(expected, abs=0.01)
+
+
+def test_its_spread_is_that_of_rows_drawn_one_by_one():
+    made, metric = wrong(0.4), scorer("f1_macro")
+    low, high = Bootstrap("f1_macro", TRUE, {"it": made}).interval("it")
+    drawn = [metric(TRUE[rows], made[rows]) for rows in np.random.default_rng(1).integers(0, 200, (400, 200))]
+    assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.03)
+
+
+def test_differences_are_paired():
+    better = wrong(0.5)
+    worse = better.copy()
+    worse[:20] = "d"
+    bootstrap = Bootstrap("accuracy", TRUE, {"better": better, "same": better.copy(), "worse": worse})
+    found = bootstrap.difference("better", "worse")
+    lost = np.mean((better == TRUE)[:20]) / 10
+    assert found.mean == pytest.approx(lost)
+    # The two differ in 20 rows of 200 alone; of independent rows the spread would be several times that.
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(lost * (1 - lost) / 200), rel=0.25)
+    assert found.low > 0
+    assert found.p < 0.01
+    nothing = bootstrap.difference("better", "same")
+    assert (nothing.mean, nothing.low, nothing.high, nothing.p) == (0.0, 0.0, 0.0, 1.0)
+    assert bootstrap.difference("worse", "better").mean == -found.mean
+
+
+def test_many_rows_are_drawn_in_parts(monkeypatch):
+    made = wrong(0.4)
+    whole = Bootstrap("accuracy", TRUE, {"it": made})
+    monkeypatch.setattr(module, "LARGEST", 1000)
+    parts = Bootstrap("accuracy", TRUE, {"it": made})
+    assert parts.score("it") == whole.score("it")
+    assert parts.interval("it") == whole.interval("it")
