@@ -232,6 +232,19 @@ def report(
     console.print(f"\nWith pictures: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command(epilog=f"Example: autopeft status studies/quickstart.toml. {EPILOG}")
+def status(study: StudyFile, as_json: AsJson = False) -> None:
+    """Say where a study stands, from a second terminal while it runs, or afterwards."""
+    output = _spec(study).output
+    from autopeft import status as standing
+
+    found = standing.status(output)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _console().print(standing.show(found))
+
+
 @app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")
 def ui(
     study: StudyFile, port: Annotated[int, typer.Option(help="On the loopback interface; 0 takes a free one.")] = 5000

@@ -104,7 +104,11 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
         state = RUNNING
     else:
         crowned = [record.number for record in ranked(found)[:1]] == [attrs.get("test_scores", {}).get("number")]
-        state = FINISHED if crowned and all(trial.state.is_finished() for trial in trials) else INTERRUPTED
+        # A default that is still queued was not asked for; a trial that is to run again was cut off.
+        cut_off = any(
+            not t.state.is_finished() and (t.state.name == "RUNNING" or "retry_of" in t.user_attrs) for t in trials
+        )
+        state = FINISHED if crowned and not cut_off else INTERRUPTED
     return Archive(study.study_name, output, state, attrs["given"], attrs, {t.number: t for t in trials}, found)
 
 
