@@ -229,6 +229,7 @@ def test_the_saved_view_shows_metrics_and_tags_that_a_search_logs(output):
         ("http://someone:secret@127.0.0.1:1", "http://127.0.0.1:1 gave: .*MLFLOW_TRACKING_USERNAME"),
         ("sqlite:////dev/null/mlflow.db", "sqlite:////dev/null/mlflow.db gave: .*check the path"),
         ("carrier-pigeon://coop", "carrier-pigeon://coop gave: "),
+        ("mysql+nodriver://someone:secret@db/x", "mysql\\+nodriver://db/x gave: "),
     ],
 )
 def test_a_store_that_cannot_be_used_is_one_sentence_without_the_password(tmp_path, monkeypatch, uri, told):

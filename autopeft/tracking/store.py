@@ -53,6 +53,8 @@ def connect(uri: str | None, output: Path, name: str) -> tuple[MlflowClient, str
         advice = "check the path, or move a file that is no MLflow store out of the way"
         if is_server(target):
             advice = "check the address, that the server runs, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN"
+        if isinstance(error, ImportError):
+            advice = f"install the database's driver (pip install {error.name})"
         raise TrackingError(
             f"`uri` in [tracking] must lead to an MLflow store, but {public(target)} gave: "
             f"{public(first_line(error))}; {advice}."
