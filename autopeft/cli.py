@@ -129,6 +129,23 @@ def check(
         raise typer.Exit(2)
 
 
+@app.command(epilog=f"Example: autopeft new-plugin low_rank plugins/low-rank. {EPILOG}")
+def new_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method, such as low_rank.", show_default=False)],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where it goes; default: autopeft-NAME.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a plugin to start from: a small method that works, its tests, and all that makes it a distribution."""
+    from autopeft import new_plugin as plugin
+
+    folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
+    console = _console()
+    for path in plugin.write(name, folder, _registry(None)):
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {name}', markup=False, soft_wrap=True)
+
+
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
 def plan(
     study: StudyFile,
