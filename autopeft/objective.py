@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft import memory
+from autopeft.containment import contained, paused
 from autopeft.cross_validation import Rung, cross_validate, rung_ends
 from autopeft.enforcement import MemoryWatch, together
+from autopeft.exceptions import in_a_line
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.pace import OverTimeError, TimeWatch
@@ -44,6 +46,7 @@ class Outcome:
         seconds: wall time.
         needed_seconds: of the whole trial, as its first steps foretold it or as it took; None if neither is known.
         execution: how its batches were run, None if it never trained.
+        leaked: bytes of tensors that its method still held when it had ended.
     """
 
     state: str
@@ -53,6 +56,7 @@ class Outcome:
     seconds: float = 0.0
     needed_seconds: float | None = None
     execution: Execution | None = None
+    leaked: int = 0
 
     @property
     def score(self) -> float | None:
@@ -62,7 +66,7 @@ class Outcome:
     @property
     def kind_of_failure(self) -> str:
         """The reason without its numbers, to tell a fault that repeats from one that happens once."""
-        return re.sub(r"[\d.]+", "#", self.reason)
+        return re.sub(r"0x[\da-f]+|[\d.]+", "#", self.reason)
 
 
 def run_trial(
@@ -76,9 +80,9 @@ def run_trial(
     With a `checkpoint` an interrupted trial goes on from the last rung each fold reached; it is removed when the
     trial ends.
 
-    Nothing a trial does escapes but an interrupt: an exception of the method, a loss that diverges or exhausted
-    memory ends as an outcome FAIL, and the trial's memory is returned before this function is. Where memory ran out
-    the trial runs once more, with its batches in smaller parts.
+    Nothing a trial does escapes but an interrupt: an exception of the method, one that hangs, a loss that diverges or
+    exhausted memory ends as an outcome FAIL, and the trial's memory is returned before this function is. Where memory
+    ran out the trial runs once more, with its batches in smaller parts.
     """
     started = time.monotonic()
     rungs: list[Rung] = []
@@ -92,14 +96,15 @@ def run_trial(
     state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):
         try:
-            state, reason = _train(problem, candidate, execution, stop, rungs, watch, pace, checkpoint)
+            with contained(problem.spec.search.hang_timeout):
+                state, reason = _train(problem, candidate, execution, stop, rungs, watch, pace, checkpoint)
         except OverTimeError as error:
             state, reason = INFEASIBLE, str(error)
             break
         except (MemoryError, torch.OutOfMemoryError) as error:
-            state, reason = FAIL, f"out of memory with {execution}: {_first_line(error)}"
+            state, reason = FAIL, f"out of memory with {execution}: {in_a_line(error)}"
         except Exception as error:  # a plugin may raise anything, and one trial must not end the study
-            state, reason = FAIL, f"{type(error).__name__}: {_first_line(error)}"
+            state, reason = FAIL, in_a_line(error)
             break
         else:
             break
@@ -157,7 +162,8 @@ def _train(
         if rung.number <= len(rungs):  # reached before memory ran out, and kept
             continue
         rungs.append(rung)
-        reason = stop(rung)
+        with paused():
+            reason = stop(rung)
         if reason and rung.epoch < candidate.hyper.epochs:
             return PRUNED, reason
         pace.check()
@@ -193,7 +199,3 @@ def _measure(problem: Problem, data: Encoded, learner: Learner, watch: MemoryWat
     for parameter, tensor in zip(learner.parameters, initial, strict=True):
         parameter.data = tensor
     watch.note(peak)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

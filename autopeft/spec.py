@@ -84,7 +84,8 @@ class SearchSection(Section):
     of an earlier study, or a saved winner; what won there is tried first. `workers` trials run side by side, in a
     process each, with an equal share of `max_gpu_memory` and of the CPU's threads each. "auto" is one for every two
     cores on a CPU, and one on a GPU, where a single trial can fill the card. With more than one, which trials have
-    ended when another is drawn is a matter of timing, so two runs of the same study differ. Keys that are not listed
+    ended when another is drawn is a matter of timing, so two runs of the same study differ. A method's code that makes
+    no progress for `hang_timeout` is interrupted, and its trial fails. Keys that are not listed
     here are dimensions; see `autopeft plan` for their names.
     """
 
@@ -93,6 +94,7 @@ class SearchSection(Section):
     warm_start: str | None = Field(None, min_length=1)
     trials: int = Field(20, ge=1)
     timeout: Seconds | None = None
+    hang_timeout: Seconds = 600.0
     workers: Workers = 1
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
     overrides: dict[str, Any] = {}

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft import artifact
+from autopeft.containment import contained
 from autopeft.cross_validation import derive_seed
+from autopeft.exceptions import in_a_line
 from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
 from autopeft.objective import release_memory
 from autopeft.training import Learner, train_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -31,7 +33,7 @@ REFIT_SEED_STREAM = 1_000_000
 class TestScores:
     """Scores on the held-out rows: the winner, the majority class, and each method's untuned default.
 
-    A default is None where it was over the budget and so was not trained; `notes` says why.
+    A default is None where it was not trained, over the budget for one; `notes` says why.
     """
 
     winner: float
@@ -57,31 +59,46 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     return model.eval()
 
 
-def crown(problem: Problem, best: Candidate, folder: Path, origin: str, say: Callable[[str], None]) -> TestScores:
+def crown(
+    problem: Problem,
+    best: Candidate,
+    folder: Path,
+    origin: str,
+    left_out: Mapping[str, str],
+    say: Callable[[str], None],
+) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
-    The score is of exactly what the folder holds, in float32. The folder appears whole or not at all.
+    The score is of exactly what the folder holds, in float32. The folder appears whole or not at all. Of the methods
+    left out no default is scored.
     """
+    silence = problem.spec.search.hang_timeout
     say(f"Refitting the winner on all {len(problem.train)} training rows: {best}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner-") as draft:
-        score = _score(problem, best, Path(draft) / "winner", origin)
+        with contained(silence):
+            score = _score(problem, best, Path(draft) / "winner", origin)
         shutil.rmtree(folder, ignore_errors=True)
         (Path(draft) / "winner").rename(folder)
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
         for name, part in problem.space.items():
             default = part.default()
-            reason = problem.budget.reason(problem.appraiser(default))
+            defaults[name] = None
             if default.flat == best.flat:
                 defaults[name] = score
-            elif reason:
-                defaults[name], notes[name] = None, f"its default {reason}"
-            else:
-                say(f"Scoring the untuned default of {name} on the test rows")
-                try:
+                continue
+            if name in left_out:
+                notes[name] = "left out of the search"
+                continue
+            try:
+                with contained(silence):
+                    if reason := problem.budget.reason(problem.appraiser(default)):
+                        notes[name] = f"its default {reason}"
+                        continue
+                    say(f"Scoring the untuned default of {name} on the test rows")
                     defaults[name] = _score(problem, default, Path(draft) / name, origin)
-                except Exception as error:  # a method whose default fails must not cost the winner
-                    defaults[name], notes[name] = None, f"its default failed: {error}"
+            except Exception as error:  # a method whose default fails must not cost the winner
+                notes[name] = f"its default failed: {in_a_line(error)}"
     baseline = problem.task.baseline(problem.spec.validation.metric, problem.train.labels, problem.test.labels)
     return TestScores(score, baseline, defaults, notes)
 
