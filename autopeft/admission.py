@@ -14,6 +14,7 @@ import torch
 from autopeft import memory, quantization
 from autopeft.budget import Budget, Usage
 from autopeft.callback import TrainingCallback
+from autopeft.containment import contained
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, ways
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
@@ -238,22 +239,32 @@ def structure(model: nn.Module) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget) -> None:
+def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, seconds: float) -> None:
     """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
+
+    Where a method cannot tell what it needs, or is silent for `seconds`, nothing is sure, and its trials will tell.
 
     Raises:
         BudgetError: no default and no corner of the space fits; the message names the closest one and what it needs.
     """
-    candidate = closest((found for part in space.values() for found in cheapest(part, appraise)), appraise, budget)
+    found = []
+    for part in space.values():
+        try:
+            with contained(seconds):
+                found.append(closest(cheapest(part, appraise), appraise, budget))
+                if budget.admits(appraise(found[-1])):
+                    return
+        except Exception:  # a method may do anything; what it does here its trials tell
+            return
+    candidate = closest(found, appraise, budget)
     usage = appraise(candidate)
-    if not budget.admits(usage):
-        if budget.max_gpu_memory:
-            usage.memory  # noqa: B018  # worked out, so that the sentence says what is needed and not the least of it
-        raise BudgetError(
-            f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
-            f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "
-            "shows what each method needs."
-        )
+    if budget.max_gpu_memory:
+        usage.memory  # noqa: B018  # worked out, so that the sentence says what is needed and not the least of it
+    raise BudgetError(
+        f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
+        f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "
+        "shows what each method needs."
+    )
 
 
 def closest(candidates: Iterable[Candidate], appraise: Appraiser, budget: Budget) -> Candidate:

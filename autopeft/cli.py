@@ -40,7 +40,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption."""
     spec = _spec(study)
     console = _console(stderr=as_json)
-    registry = _registry(block)
+    registry = _registry(block, spec)
     from autopeft.progress import make_progress
     from autopeft.report import summary
     from autopeft.study import run as run_study
@@ -69,7 +69,7 @@ def methods(
 ) -> None:
     """List the methods that were found: where each comes from, its tasks and its search space."""
     console = _console()
-    registry = _registry(block)
+    registry = _registry(block, silent=True)
     if matrix:
         from autopeft.testing.matrix import matrix as support
 
@@ -90,6 +90,7 @@ def methods(
         _print_json({"methods": rows, "broken": [str(fault) for fault in registry.faults]})
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("method", "plugin", "tasks", "search space", show_lines=True)
     for row in rows:
@@ -97,6 +98,11 @@ def methods(
         tasks = row["tasks"] if isinstance(row["tasks"], str) else ", ".join(row["tasks"])
         table.add_row(f"{row['name']}\n{row['paper']}", str(row["plugin"]), tasks, space)
     console.print(table)
+    if registry.faults:
+        broken = Table("plugin", "why it is left out", title="Broken plugins", title_justify="left", show_lines=True)
+        for fault in registry.faults:
+            broken.add_row(Text(str(fault.origin)), Text(fault.reason))
+        console.print(broken)
 
 
 @app.command(epilog=f"Example: autopeft check lora --family bert. {EPILOG}")
@@ -130,6 +136,23 @@ def check(
         raise typer.Exit(2)
 
 
+@app.command(epilog=f"Example: autopeft new-plugin low_rank plugins/low-rank. {EPILOG}")
+def new_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method, such as low_rank.", show_default=False)],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where it goes; default: autopeft-NAME.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a plugin to start from: a small method that works, its tests, and all that makes it a distribution."""
+    from autopeft import new_plugin as plugin
+
+    folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
+    console = _console()
+    for path in plugin.write(name, folder, _registry(None)):
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {name}', markup=False, soft_wrap=True)
+
+
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
 def plan(
     study: StudyFile,
@@ -147,7 +170,7 @@ def plan(
     """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory."""
     spec = _spec(study)
     console = _console()
-    registry = _registry(block)
+    registry = _registry(block, spec)
     from autopeft import plan as planning
     from autopeft import plan_view
     from autopeft.problem import Problem
@@ -301,12 +324,16 @@ def _spec(study: Path) -> StudySpec:
     return StudySpec.from_file(study)
 
 
-def _registry(block: list[str] | None) -> Registry:
-    from autopeft.registry import discover
+def _registry(block: list[str] | None, spec: StudySpec | None = None, *, silent: bool = False) -> Registry:
+    """The methods found; those that cannot be used are told, unless nobody asks for them anyway."""
+    from autopeft.registry import LOADING_SECONDS, discover
 
-    registry = discover(block or ())
+    seconds = min(LOADING_SECONDS, spec.search.hang_timeout) if spec else LOADING_SECONDS
+    unwanted = spec.search.exclude if spec else ()
+    registry = discover(block or (), seconds)
     for fault in registry.faults:
-        _console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", markup=False)
+        if not silent and not any(map(fault.concerns, unwanted)):
+            _console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", markup=False, soft_wrap=True)
     return registry
 
 

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+LONGEST_LINE = 400
+"""Characters of an error that `in_a_line` keeps."""
+
+
 class AutopeftError(Exception):
     """Anything autopeft raises on purpose; the command line prints it without a traceback.
 
@@ -45,7 +49,11 @@ class MethodError(UserInputError):
 
 
 class PluginError(AutopeftError):
-    """A plugin broke the contract; the message names its distribution, version and entry point."""
+    """A plugin broke the contract."""
+
+
+class HangError(PluginError):
+    """A plugin's code did not come back."""
 
 
 class StudyError(AutopeftError):
@@ -59,3 +67,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f'did you mean "{close[0]}"?'
     return f"known: {', '.join(known)}." if known else "none are known."
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error as one line, not too long: ours as it is, any other behind the name of its kind."""
+    text = " ".join(str(error).split()) or "no message"
+    text = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
+    if isinstance(error, AutopeftError):
+        return text
+    advice = "; install what the plugin needs" if isinstance(error, ModuleNotFoundError) else ""
+    return f"{type(error).__name__}: {text}{advice}"

@@ -22,7 +22,7 @@ from autopeft.dropout import Dropout
 from autopeft.exceptions import ModelError, PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from autopeft.method import ModelSpec, PeftMethod
     from autopeft.search_space import Params
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 FROZEN = "_autopeft_frozen"
 """Marks the modules of the base model, which a method's own modules then stand beside."""
+
+TRAINED = "_autopeft_trained"
+"""Marks the parameters of an add-on, which belong to one model alone."""
 
 LAYER = "_autopeft_layer"
 """Marks its transformer layers; the value is the layer's index, from the bottom."""
@@ -178,20 +181,49 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
     """Put a method's add-on on a private copy of the base model; exactly the add-on and the head require gradients.
 
     Raises:
-        PluginError: the method returned no module, or one with nothing of its own to train.
+        PluginError: the method returned no module, one with nothing of the model it was given inside, one with nothing
+            of its own to train, or parameters that another model trains already.
     """
     frozen = base.copy(meta=meta)
-    shared = {id(parameter) for parameter in frozen.parameters()}
-    with seeded(seed):
-        model = method.apply(frozen, params, base.spec)
-    if not isinstance(model, nn.Module):
-        raise PluginError(f'method "{method.name}": apply() must return a torch module, but returned {model!r}.')
-    _own_trained_base_parameters(model, shared)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise PluginError(f'method "{method.name}": apply() left nothing to train; add-on parameters need gradients.')
+    given = [module for module in frozen.modules() if module._parameters]
+    shared = {id(parameter): parameter for parameter in frozen.parameters()}
+    try:
+        with seeded(seed):
+            model = method.apply(frozen, params, base.spec)
+        _check_returned(model, given, method.name)
+        _own_trained_base_parameters(model, set(shared))
+    finally:
+        for parameter in shared.values():  # whatever the method asked of the shared ones, or before it failed
+            parameter.requires_grad_(False)
+    _check_trained(model, method.name)
     _train_head(model, base.spec.head)
     _train_in_float32(model)
     return model
+
+
+def _check_returned(model: object, given: Sequence[nn.Module], name: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise PluginError(f'method "{name}": apply() must return a torch module, but returned {model!r}.')
+    inside = {id(module) for module in model.modules()}
+    if not any(id(module) in inside for module in given):
+        raise PluginError(
+            f'method "{name}": apply() must return the model it was given, or one around it, but the '
+            f"{type(model).__name__} it returned has nothing of that inside."
+        )
+
+
+def _check_trained(model: nn.Module, method: str) -> None:
+    """There must be something to train that no other model trains: what one trial learnt would start the next."""
+    trained = trainable(model)
+    if not trained:
+        raise PluginError(f'method "{method}": apply() left nothing to train; add-on parameters need gradients.')
+    for name, parameter in trained.items():
+        if hasattr(parameter, TRAINED):
+            raise PluginError(
+                f'method "{method}": apply() must make its parameters anew each time, but {name} belongs to a model '
+                "that it returned before."
+            )
+        setattr(parameter, TRAINED, True)
 
 
 def merged(model: nn.Module, method: PeftMethod) -> nn.Module | None:

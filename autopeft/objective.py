@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft import memory
+from autopeft.containment import contained, paused
 from autopeft.cross_validation import cross_validate
 from autopeft.enforcement import MemoryWatch, together
+from autopeft.exceptions import in_a_line
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
@@ -41,9 +43,9 @@ def run_trial(
     With a `checkpoint` an interrupted trial goes on from the last rung each fold reached; it is removed when the
     trial ends.
 
-    Nothing a trial does escapes but an interrupt: an exception of the method, a loss that diverges or exhausted
-    memory ends as an outcome FAIL, and the trial's memory is returned before this function is. Where memory ran out
-    the trial runs once more, with its batches in smaller parts.
+    Nothing a trial does escapes but an interrupt: an exception of the method, one that hangs, a loss that diverges or
+    exhausted memory ends as an outcome FAIL, and the trial's memory is returned before this function is. Where memory
+    ran out the trial runs once more, with its batches in smaller parts.
     """
     started = time.monotonic()
     rungs: list[Rung] = []
@@ -57,14 +59,15 @@ def run_trial(
     state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):
         try:
-            state, reason = _train(problem, candidate, execution, stop, rungs, watch, pace, checkpoint)
+            with contained(problem.spec.search.hang_timeout):
+                state, reason = _train(problem, candidate, execution, stop, rungs, watch, pace, checkpoint)
         except OverTimeError as error:
             state, reason = INFEASIBLE, str(error)
             break
         except (MemoryError, torch.OutOfMemoryError) as error:
-            state, reason = FAIL, f"out of memory with {execution}: {_first_line(error)}"
+            state, reason = FAIL, f"out of memory with {execution}: {in_a_line(error)}"
         except Exception as error:  # a plugin may raise anything, and one trial must not end the study
-            state, reason = FAIL, f"{type(error).__name__}: {_first_line(error)}"
+            state, reason = FAIL, in_a_line(error)
             break
         else:
             break
@@ -122,7 +125,8 @@ def _train(
         if rung.number <= len(rungs):  # reached before memory ran out, and kept
             continue
         rungs.append(rung)
-        reason = stop(rung)
+        with paused():
+            reason = stop(rung)
         if reason and rung.epoch < candidate.hyper.epochs:
             return PRUNED, reason
         pace.check()
@@ -158,7 +162,3 @@ def _measure(problem: Problem, data: Encoded, learner: Learner, watch: MemoryWat
     for parameter, tensor in zip(learner.parameters, initial, strict=True):
         parameter.data = tensor
     watch.note(peak)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -26,6 +26,7 @@ class Outcome:
         seconds: wall time.
         needed_seconds: of the whole trial, as its first steps foretold it or as it took; None if neither is known.
         execution: how its batches were run, None if it never trained.
+        leaked: bytes of tensors that its method still held when it had ended.
     """
 
     state: str
@@ -35,6 +36,7 @@ class Outcome:
     seconds: float = 0.0
     needed_seconds: float | None = None
     execution: Execution | None = None
+    leaked: int = 0
 
     @property
     def score(self) -> float | None:
@@ -44,4 +46,4 @@ class Outcome:
     @property
     def kind_of_failure(self) -> str:
         """The reason without its numbers, to tell a fault that repeats from one that happens once."""
-        return re.sub(r"[\d.]+", "#", self.reason)
+        return re.sub(r"0x[\da-f]+|[\d.]+", "#", self.reason)

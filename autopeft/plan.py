@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autopeft.admission import cheapest, closest, smallest_batch
+from autopeft.containment import contained, heard
+from autopeft.exceptions import in_a_line
 from autopeft.search_space import Integer, enabling
 
 if TYPE_CHECKING:
@@ -72,8 +74,18 @@ class MethodPlan:
 
 
 def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
-    """Appraise the default and `samples` random candidates of every method, and look for the largest that fits."""
-    return [_plan(problem, name, part, samples) for name, part in problem.space.items()]
+    """Appraise the default and `samples` random candidates of every method, and look for the largest that fits.
+
+    A method that cannot tell what a candidate needs is entered in the problem's `refused`, with the reason.
+    """
+    found = []
+    for name, part in problem.space.items():
+        try:
+            with contained(problem.spec.search.hang_timeout):
+                found.append(_plan(problem, name, part, samples))
+        except Exception as error:  # a method may do anything
+            problem.refused[name] = f"its plugin is at fault, {problem.origins[name]}: {in_a_line(error)}"
+    return found
 
 
 def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> MethodPlan:
@@ -100,6 +112,7 @@ def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> Metho
 
 
 def _planned(problem: Problem, candidate: Candidate) -> Planned:
+    heard()
     usage = problem.appraiser(candidate)
     violations = problem.budget.violations(usage, every=True)
     return Planned(

@@ -16,9 +16,11 @@ from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
 from autopeft.cross_validation import Fold, split
 from autopeft.exceptions import MethodError, SpecError
+from autopeft.integrity import Seal
 from autopeft.locate import locate
 from autopeft.memory import supports_bfloat16
 from autopeft.quantization import NONE
+from autopeft.screening import refusal
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
 from autopeft.token_cache import CachedTokenizer
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from autopeft.data import StudyData
     from autopeft.model import BaseModel
-    from autopeft.registry import Registry
+    from autopeft.registry import Origin, Registry
     from autopeft.spec import StudySpec
     from autopeft.tasks import Encoded, TaskKind
 
@@ -50,7 +52,8 @@ class Problem:
     `workers` share its memory budget, of which `budget` holds one share; `blocked` plugins were left out.
 
     `train` and `test` are encoded once; `refused` holds the methods left out with the reason. `packed` holds the
-    methods whose folds train in one pass, each with whether it is mapped by place (`packing.pack`).
+    methods whose folds train in one pass, each with whether it is mapped by place (`packing.pack`). `origins` tells
+    which plugin a method is from; `seal` tells whether one wrote into the base model.
     """
 
     spec: StudySpec
@@ -65,6 +68,8 @@ class Problem:
     budget: Budget
     refused: dict[str, str]
     max_length: int
+    origins: dict[str, Origin]
+    seal: Seal
     workers: int = 1
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
@@ -108,24 +113,30 @@ class Problem:
         task = tasks.get(spec.task.kind)
         scorer(spec.validation.metric)  # an unknown metric must not wait for the first rung to be refused
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
+        origins = {name: registry.origins[name] for name in wanted}
         device = _device(spec) if card is None else _card(spec)
         rows = data.load(spec, task.inputs)
-        base = model.load(
-            locate(spec.model.name_or_path, spec.folder),
-            auto_class=task.auto_class,
-            task=task.kind,
-            peft_task_type=task.peft_task_type,
-            seed=spec.seed,
-            trust_remote_code=spec.model.trust_remote_code,
-            config_overrides=task.config_overrides(rows.labels),
-            quantized=spec.model.quantization if card is None else NONE,
-            compute=device.autocast or torch.float32,
-        )
-        support = {name: method.supports(base.spec) for name, method in wanted.items()}
-        for name, method in wanted.items():
-            if method.tasks and task.kind not in method.tasks:
-                support[name] = type(support[name])(f"it does not support the task {task.kind}.")
-        refused = {name: answer.reason for name, answer in support.items() if not answer}
+
+        def load() -> BaseModel:
+            base = model.load(
+                locate(spec.model.name_or_path, spec.folder),
+                auto_class=task.auto_class,
+                task=task.kind,
+                peft_task_type=task.peft_task_type,
+                seed=spec.seed,
+                trust_remote_code=spec.model.trust_remote_code,
+                config_overrides=task.config_overrides(rows.labels),
+                quantized=spec.model.quantization if card is None else NONE,
+                compute=device.autocast or torch.float32,
+            )
+            if device.autocast:
+                base.lower(device.autocast)
+            return base
+
+        base = load()
+        patience = spec.search.hang_timeout
+        answers = {n: refusal(method, origins[n], base, task.kind, patience) for n, method in wanted.items()}
+        refused = {name: reason for name, reason in answers.items() if reason}
         methods = [method for name, method in wanted.items() if name not in refused]
         if not methods or (spec.search.methods and refused):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
@@ -134,8 +145,6 @@ class Problem:
         max_length = _max_length(spec, base)
         tokenizer = CachedTokenizer(base.tokenizer)
         train = task.encode(rows.train, tokenizer, rows.labels, max_length)
-        if device.autocast:
-            base.lower(device.autocast)
         if card is None:
             base.module.to(device.type)
         groups = rows.train["group"].tolist() if "group" in rows.train else None
@@ -163,6 +172,8 @@ class Problem:
             max_length=max_length,
             workers=workers,
             blocked=registry.blocked,
+            origins=origins,
+            seal=Seal(base, load),
         )
 
     @property

@@ -144,13 +144,13 @@ class LiveProgress:
                 Text(record.state.lower(), STYLES.get(record.state, "")),
                 "–" if record.score is None else f"{record.score:.4f}",
                 " ".join(f"{score:.3f}" for score in record.fold_scores),
-                f"{record.trainable_params:,}",
+                "–" if record.trainable_params is None else f"{record.trainable_params:,}",
                 format_bytes(record.measured_memory) if record.measured_memory else "–",
                 f"{record.seconds:.0f}",
             )
         best = f"best so far: {self.best.score:.4f}, trial {self.best.number} {self.best.name}" if self.best else ""
         best += f"  {sparkline(self.scores)}"
-        refused = f"{self.refused} proposals over the budget" if self.refused else ""
+        refused = f"{self.refused} proposals refused" if self.refused else ""
         running = [line for lines in self.current.values() for line in lines]
         left = self.clock.left().removeprefix(" · ")
         footer = "\n".join(filter(None, (*running, left, best.strip(), refused)))

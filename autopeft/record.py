@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.outcome import COMPLETE, INFEASIBLE, Outcome
+from autopeft.outcome import COMPLETE, Outcome
 
 if TYPE_CHECKING:
     import optuna
@@ -32,8 +32,8 @@ class TrialRecord:
     fold_scores: tuple[float, ...]
     curve: tuple[float, ...]
     epochs: int
-    trainable_params: int
-    saved_params: int
+    trainable_params: int | None
+    saved_params: int | None
     predicted_memory: int | None
     measured_memory: int | None
     seconds: float
@@ -41,13 +41,14 @@ class TrialRecord:
     execution: str = ""
     params: dict[str, ParamValue] = field(default_factory=dict)
     saved_bytes: int | None = None
+    leaked: int = 0
 
     @classmethod
     def of(
-        cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage, outcome: Outcome
+        cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage | None, outcome: Outcome
     ) -> TrialRecord:
-        """The record of a trial that has just ended."""
-        known = outcome.state != INFEASIBLE or usage.memory_known
+        """The record of a trial that has just ended; one whose method could not say what it needs has no usage."""
+        fit = usage if usage and usage.memory_known else None
         return cls(
             number=number,
             name=name,
@@ -59,14 +60,15 @@ class TrialRecord:
             curve=tuple(rung.mean for rung in outcome.rungs),
             epochs=epochs,
             epochs_trained=outcome.rungs[-1].epoch if outcome.rungs else 0.0,
-            trainable_params=usage.trainable_params,
-            saved_params=usage.saved_params,
-            predicted_memory=usage.memory.peak if known else None,
-            execution=str(outcome.execution or usage.execution) if known else "",
+            trainable_params=usage.trainable_params if usage else None,
+            saved_params=usage.saved_params if usage else None,
+            predicted_memory=fit.memory.peak if fit else None,
+            execution=str(outcome.execution or fit.execution) if fit else "",
             measured_memory=outcome.measured_memory,
             seconds=round(outcome.seconds, 3),
             params=params,
-            saved_bytes=usage.saved_bytes,
+            saved_bytes=usage.saved_bytes if usage else None,
+            leaked=outcome.leaked,
         )
 
     @property
@@ -104,4 +106,4 @@ def records(study: optuna.Study) -> list[TrialRecord]:
 def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
     """Complete trials, the best first; of equal scores the one that trains fewer parameters."""
     complete = [record for record in found if record.complete and record.score is not None]
-    return sorted(complete, key=lambda record: (-(record.score or 0.0), record.trainable_params, record.number))
+    return sorted(complete, key=lambda record: (-(record.score or 0.0), record.trainable_params or 0, record.number))

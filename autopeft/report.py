@@ -42,15 +42,13 @@ def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
     for record in refused[:SHOWN_REFUSED]:
         table.add_row("–", *_cells(record), style="dim")
     if refused:
-        table.caption = f"{len(refused)} proposals were over the budget and were not trained."
+        table.caption = f"{len(refused)} proposals were refused and not trained."
     return table
 
 
 def by_method(found: Sequence[TrialRecord]) -> Table:
     """One row per method: how its trials ended and its best score."""
-    table = Table(
-        "method", "best", "complete", "pruned", "failed", "over budget", title="Methods", title_justify="left"
-    )
+    table = Table("method", "best", "complete", "pruned", "failed", "refused", title="Methods", title_justify="left")
     best = {record.method: record for record in reversed(ranked(list(found)))}
     for method in sorted({r.method for r in found}, key=lambda m: -((best[m].score or 0.0) if m in best else -1.0)):
         states = [record.state for record in found if record.method == method]
@@ -95,8 +93,8 @@ def _cells(record: TrialRecord) -> tuple[str, ...]:
         "–" if record.score is None else f"{record.score:.4f}",
         spread,
         state,
-        f"{record.trainable_params:,}",
-        f"{record.saved_params:,}",
+        "–" if record.trainable_params is None else f"{record.trainable_params:,}",
+        "–" if record.saved_params is None else f"{record.saved_params:,}",
         format_bytes(record.measured_memory) if record.measured_memory else "–",
         f"{record.seconds:.0f}",
     )

@@ -5,12 +5,14 @@ It knows no store and no screen, so it works alike in the study's own process an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from autopeft.checkpoint import Checkpoint
+from autopeft.containment import contained
+from autopeft.exceptions import in_a_line
 from autopeft.objective import run_trial
-from autopeft.outcome import INFEASIBLE, Outcome
+from autopeft.outcome import FAIL, INFEASIBLE, Outcome
 from autopeft.packer import Packer
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
+    from autopeft.leftovers import Leftovers
     from autopeft.problem import Problem
     from autopeft.rungs import Rung
 
@@ -58,10 +61,11 @@ class Runner:
         problem: the study's.
         say: told what is worth a sentence.
         known: what it need not find out.
+        leftovers: finds what a method holds on to.
     """
 
-    def __init__(self, problem: Problem, say: Callable[[str], None], known: Known) -> None:
-        self._problem = problem
+    def __init__(self, problem: Problem, say: Callable[[str], None], known: Known, leftovers: Leftovers) -> None:
+        self._problem, self._leftovers = problem, leftovers
         self._packer = Packer(problem, say, known.packing)
         for method, excess in known.excess:
             problem.appraiser.learn(method, excess)
@@ -71,16 +75,43 @@ class Runner:
         self._packer.adopt(packing)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
-        """Run one trial to its outcome."""
+        """Run one trial to its outcome.
+
+        Raises:
+            StudyError: an earlier trial damaged the base model for good.
+        """
         problem = self._problem
-        usage = problem.appraiser(candidate)
-        refusal = problem.budget.reason(usage)
+        problem.seal.check()
+        try:
+            with contained(problem.spec.search.hang_timeout):
+                usage = problem.appraiser(candidate)
+                refusal = problem.budget.reason(usage)
+        except Exception as error:  # a method may do anything
+            return Outcome(FAIL, in_a_line(error))
         job.appraised(usage)
         if refusal:
             return Outcome(INFEASIBLE, refusal)
-        if self._packer.settle(candidate):
+        outcome = self._train(candidate, usage, job)
+        if changed := problem.seal.mend():
+            outcome = replace(outcome, state=FAIL, reason=_wrote(changed))
+        return replace(outcome, leaked=self._leftovers.since())
+
+    def _train(self, candidate: Candidate, usage: Usage, job: Job) -> Outcome:
+        problem = self._problem
+        try:
+            with contained(problem.spec.search.hang_timeout):
+                settled = self._packer.settle(candidate)
+                if settled:
+                    usage = problem.appraiser(candidate)
+                usage.memory  # noqa: B018  # worked out here, where it can be: a job may be told in another process
+        except Exception as error:
+            return Outcome(FAIL, in_a_line(error))
+        if settled:
             job.settled(self._packer.settled)
-            usage = problem.appraiser(candidate)
-        usage.memory  # noqa: B018  # worked out here, where it can be: a job may be told in another process
         job.started(usage)
         return run_trial(problem, candidate, job.rung, Checkpoint.of(problem.spec.output, candidate.flat))
+
+
+def _wrote(changed: Sequence[str]) -> str:
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return f"the method wrote into weights of the base model, which all trials share: {changed[0]}{more}"

@@ -10,14 +10,16 @@ from optuna.trial import TrialState
 
 from autopeft.checkpoint import Checkpoint
 from autopeft.exceptions import StudyError
+from autopeft.leftovers import Leftovers
 from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
 from autopeft.record import INTERRUPTED, RECORD, TrialRecord, records
 from autopeft.runner import Known, Runner
 from autopeft.sampling import make_sampler
+from autopeft.units import format_bytes
 from autopeft.workers import Crew
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import optuna
 
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
     from autopeft.tracking import Tracker, TrialRun
 
 MAX_SAME_FAILURES = 3
+MAX_FAILURES = 6
+"""Of the first trials of a method, in as many ways."""
+
+MAX_LEAKS = 2
+MEND = "Mend it and run the same command again: the trials that finished are kept."
 MAX_REFUSED_IN_A_ROW = 200
 PACKING, WHY, WORKER_DIED = "packing", "why", "WORKER DIED"
 """User attributes: of the study, what `Packer` settled; of a trial queued to run again, why; and one such reason."""
@@ -42,6 +49,9 @@ class Search:
 
     With several workers, which trials have ended when the next one is drawn is a matter of timing, and so is what the
     sampler draws and the pruner stops: unlike with one, two runs of the same study differ.
+
+    Attributes:
+        left_out: methods that the search goes on without, each with the reason.
     """
 
     def __init__(
@@ -59,6 +69,8 @@ class Search:
         self.running: dict[int, Trial] = {}
         timeout = problem.spec.search.timeout
         self.deadline = time.monotonic() + timeout if timeout else None
+        self.left_out: dict[str, str] = {}
+        self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been mended since the last
         self._refused, self._stopped = 0, False
 
     def run(self) -> None:
@@ -69,9 +81,10 @@ class Search:
         if self.problem.workers > 1:
             self._run_side_by_side()
         else:
-            runner = Runner(self.problem, self.progress.say, self.known())
-            while trial := self.ask():
-                trial.end(runner(trial.candidate, trial))
+            with Leftovers() as leftovers:
+                runner = Runner(self.problem, self.progress.say, self.known(), leftovers)
+                while trial := self.ask():
+                    trial.end(runner(trial.candidate, trial))
         Checkpoint.clear(output, _waiting(self.study))
 
     def _run_side_by_side(self) -> None:
@@ -96,17 +109,22 @@ class Search:
 
     def ask(self) -> Trial | None:
         """The next trial; None where no more are to start, or none before one that runs has ended."""
-        self.interrupt.check()
-        if self._stopped or self.done() + len(self.running) >= self.wanted or self.late():
-            return None
-        asked = time.monotonic()
-        number = len(records(self.study)) + len(self.running)
-        several = self.problem.workers > 1
-        self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted, side_by_side=several)
-        drawn = self.study.ask()
-        trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
-        self.running[drawn.number] = trial
-        return trial
+        while True:
+            self.interrupt.check()
+            if self._stopped or self.done() + len(self.running) >= self.wanted or self.late():
+                return None
+            asked = time.monotonic()
+            number = len(records(self.study)) + len(self.running)
+            several = self.problem.workers > 1
+            self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted, side_by_side=several)
+            drawn = self.study.ask()
+            trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
+            self.running[drawn.number] = trial
+            name = trial.candidate.method.name
+            if name not in self.left_out:
+                return trial
+            drawn.set_constraint("left_out", 1.0)  # the sampler cannot drop a method, but learns to keep away from it
+            trial.end(Outcome(INFEASIBLE, f"{name} was left out"))
 
     def done(self) -> int:
         """Trials that count: an over-budget proposal was never trained, so it does not."""
@@ -117,26 +135,64 @@ class Search:
         return self.deadline is not None and time.monotonic() > self.deadline
 
     def ended(self, record: TrialRecord) -> None:
-        """Decide after a trial whether more make sense.
+        """Decide after a trial whether more make sense, of its method and at all.
 
         Raises:
-            StudyError: the last trials all failed for the same reason.
+            StudyError: no method is left, or the last trials, of as many plugins, all failed for the same reason.
         """
         self._refused = self._refused + 1 if record.state == INFEASIBLE else 0
         if self._refused == MAX_REFUSED_IN_A_ROW:
-            self._stopped = True
-            self.progress.say(
-                f"Stopped after {self.done()} of {self.wanted} trials: the last {self._refused} proposals were all "
-                f"over the budget ({record.reason}). Raise the limit in [budget], or narrow the space in [search]."
-            )
-        recent = [record for record in records(self.study) if record.state != INFEASIBLE][-MAX_SAME_FAILURES:]
-        kinds = {Outcome(record.state, record.reason).kind_of_failure for record in recent}
-        if len(recent) == MAX_SAME_FAILURES and len(kinds) == 1 and recent[0].state == FAIL:
+            self._stop(f"the last {self._refused} proposals were all refused (the last one: {record.reason})")
+        if record.state == INFEASIBLE:
+            return
+        self._ended.append(record)
+        recent = self._ended[-MAX_SAME_FAILURES:]
+        plugins = {self.problem.origins[record.method] for record in recent}
+        if len(plugins) == MAX_SAME_FAILURES and _failed_alike(recent):  # so it is no plugin's fault
             raise StudyError(
                 f"the last {MAX_SAME_FAILURES} trials all failed for the same reason: {recent[-1].reason} "
-                f"(the last one was {recent[-1].name}). Mend it and run the same command again: the trials that "
-                "finished are kept."
+                f"(the last one was {recent[-1].name}). {MEND}"
             )
+        self._judge(record)
+
+    def _judge(self, record: TrialRecord) -> None:
+        """Leave the method of a trial that ended out of the rest of the search, where that is no use or does harm."""
+        name, origin = record.method, self.problem.origins[record.method]
+        mine = [other for other in self._ended if other.method == name]
+        leaks = sum(other.leaked > 0 for other in mine)
+        if name in self.left_out:  # a worker's trial that ran meanwhile
+            return
+        if _failed_alike(mine):
+            why = f"its {len(mine)} trials all failed for the same reason: {record.reason}"
+        elif len(mine) == MAX_FAILURES and all(other.state == FAIL for other in mine):
+            why = f"its {len(mine)} trials all failed, the last one for this reason: {record.reason}"
+        elif record.leaked and leaks == MAX_LEAKS:
+            why = f"it held back {format_bytes(record.leaked)} of tensors after its trial, for the second time"
+        else:
+            if record.leaked:
+                held = f"{format_bytes(record.leaked)} of tensors after trial {record.number}"
+                self.progress.say(f"{name} holds back {held}; the next time it is left out. Its plugin: {origin}.")
+            return
+        self.left_out[name] = why
+        self.progress.say(f"{name} is left out of the rest of the search. {origin}: {why}")
+        if set(self.left_out) == set(self.problem.space):
+            reasons = "; ".join(f"{method}: {reason}" for method, reason in self.left_out.items())
+            if not any(other.complete for other in records(self.study)):
+                raise StudyError(f"no method is left to search. {reasons}. {MEND}")
+            self._stop(f"no method is left ({reasons})")
+
+    def _stop(self, why: str) -> None:
+        self._stopped = True
+        self.progress.say(
+            f"Stopped after {self.done()} of {self.wanted} trials: {why}. Raise a limit in [budget], change the space "
+            "in [search], or mend what failed."
+        )
+
+
+def _failed_alike(found: Sequence[TrialRecord]) -> bool:
+    """Whether these are enough trials that failed for the same reason to expect it of the next one."""
+    kinds = {Outcome(record.state, record.reason).kind_of_failure for record in found}
+    return len(found) >= MAX_SAME_FAILURES and len(kinds) == 1 and found[0].state == FAIL
 
 
 class Trial:
@@ -228,7 +284,6 @@ class Trial:
 
     def _record(self, outcome: Outcome) -> TrialRecord:
         candidate = self.candidate
-        assert self._usage is not None  # a trial ends after it was appraised
         return TrialRecord.of(self.number, str(candidate), candidate.flat, candidate.hyper.epochs, self._usage, outcome)
 
     def _open_run(self) -> TrialRun:

@@ -102,6 +102,8 @@ class SearchSection(Section):
     """Candidates to train; proposals refused for the budget do not count."""
     timeout: Seconds | None = None
     """Time after which no trial starts and running ones stop at their next rung: seconds, or "10m", "2h"."""
+    hang_timeout: Seconds = 600.0
+    """A method's code that makes no progress for that long is interrupted, and its trial fails: seconds, or "10m"."""
     workers: Workers = 1
     """Trials side by side, in a process each, with an equal share of `max_gpu_memory` and of the CPU's threads.
 

@@ -16,7 +16,7 @@ import optuna
 from autopeft import environment, mlflow_model
 from autopeft.admission import require_room
 from autopeft.enforcement import cap
-from autopeft.exceptions import SpecError, StudyError
+from autopeft.exceptions import SpecError, StudyError, in_a_line
 from autopeft.interrupt import Interrupt
 from autopeft.locate import locate
 from autopeft.problem import Problem
@@ -32,14 +32,14 @@ from autopeft.warm_start import RESULT, earlier_winner
 from autopeft.winner import TestScores, crown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from autopeft.candidate import Candidate
     from autopeft.progress import Progress
     from autopeft.registry import Registry
     from autopeft.spec import StudySpec
 
-MAY_CHANGE = ("search.trials", "search.timeout", "search.workers", "tracking.uri", "output")
+MAY_CHANGE = ("search.trials", "search.timeout", "search.hang_timeout", "search.workers", "tracking.uri", "output")
 """Settings that a study may be resumed with changed; any other change would mix two searches in one."""
 
 
@@ -68,7 +68,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(note)
     for name, reason in problem.refused.items():
         progress.say(f"{name} is left out: {reason}")
-    require_room(problem.space, problem.appraiser, problem.budget)
+    require_room(problem.space, problem.appraiser, problem.budget, spec.search.hang_timeout)
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
@@ -79,8 +79,9 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         _log_missing(tracker, records(study))
         cap(spec.budget.max_gpu_memory)
         with progress, Interrupt() as interrupt:
-            Search(problem, study, storage, tracker, progress, interrupt).run()
-            best, test = _crown(problem, study, registry, progress)
+            search = Search(problem, study, storage, tracker, progress, interrupt)
+            search.run()
+            best, test = _crown(problem, study, search.left_out, progress)
         result = Result(
             name=spec.name,
             metric=spec.validation.metric,
@@ -148,21 +149,33 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
 
 
 def _crown(
-    problem: Problem, study: optuna.Study, registry: Registry, progress: Progress
+    problem: Problem, study: optuna.Study, left_out: Mapping[str, str], progress: Progress
 ) -> tuple[TrialRecord, TestScores]:
-    """Pick the winner and score it; a study that is finished already gives what it found then."""
+    """Pick the winner and score it; a study that is finished already gives what it found then.
+
+    Where the best cannot be trained once more, saved and loaded, the best of another method takes its place.
+    """
     found = ranked(records(study))
-    if not found:
-        raise StudyError("no trial completed, so there is no winner; give [search] more trials or a longer timeout.")
-    best = found[0]
-    folder = problem.spec.output / "winner"
-    earlier = study.user_attrs.get("test_scores")
-    if earlier and earlier["number"] == best.number and folder.is_dir():
-        return best, TestScores(**earlier["scores"])
-    candidate = problem.space.parse(best.params)
-    scores = crown(problem, candidate, folder, str(registry.origins[best.method]), progress.say)
-    study.set_user_attr("test_scores", {"number": best.number, "scores": asdict(scores)})
-    return best, scores
+    failed = dict(left_out)
+    while found:
+        best = found[0]
+        folder = problem.spec.output / "winner"
+        earlier = study.user_attrs.get("test_scores")
+        if earlier and earlier["number"] == best.number and folder.is_dir():
+            return best, TestScores(**earlier["scores"])
+        candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
+        try:
+            scores = crown(problem, candidate, folder, str(origin), failed, progress.say)
+        except Exception as error:  # a method may do anything
+            failed[best.method] = in_a_line(error)
+            progress.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")
+            found = [record for record in found if record.method != best.method]
+            continue
+        study.set_user_attr("test_scores", {"number": best.number, "scores": asdict(scores)})
+        return best, scores
+    reasons = "; ".join(f"{method}: {reason}" for method, reason in failed.items())
+    why = f"what failed is this: {reasons}" if reasons else "give [search] more trials or a longer timeout"
+    raise StudyError(f"no trial completed, so there is no winner; {why}.")
 
 
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:

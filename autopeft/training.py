@@ -11,6 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.callback import TrainingCallback
+from autopeft.containment import heard
 from autopeft.exceptions import AutopeftError
 from autopeft.execution import Execution
 from autopeft.model import train_mode, trainable
@@ -175,6 +176,7 @@ class Learner:
 
     def step(self, micro_batches: Sequence[Batch], task: TaskKind, device: Device) -> torch.Tensor:
         """Train on a batch at the schedule's rate; returns its mean loss, `[folds]`."""
+        heard()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.done += 1
@@ -366,6 +368,7 @@ def evaluate(
     passes = -(-max(map(len, rows)) // size)
     parts: list[list[torch.Tensor]] = [[] for _ in rows]
     for places in zip(*(np.array_split(order, passes) for order in orders), strict=True):
+        heard()
         batch = Batch.of(data, [few[some] for few, some in zip(rows, places, strict=True)], device.type)
         with device.kernels(), device.precision():
             outputs = model(**batch.inputs)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from autopeft.containment import heard
 from autopeft.model import FROZEN, LAYER
 from autopeft.training import EVALUATION_BATCH_SIZE
 
@@ -211,6 +212,7 @@ class Trunk:
     @torch.inference_mode()
     def _run(self, model: nn.Module, rows: np.ndarray, data: Encoded | None = None) -> torch.Tensor:
         """The first output of the model for those rows, in float32."""
+        heard()
         place = next(model.parameters()).device  # not the device's own where one plans for a card that is not here
         batch = (data or self._data).batch(rows, place)
         batch.pop("labels")

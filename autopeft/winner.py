@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft import artifact, held_out
+from autopeft.containment import contained
 from autopeft.cross_validation import derive_seed
+from autopeft.exceptions import in_a_line
 from autopeft.held_out import HeldOut
 from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
@@ -20,7 +22,7 @@ from autopeft.objective import release_memory
 from autopeft.training import Learner, train_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -35,7 +37,7 @@ REFIT_SEED_STREAM = 1_000_000
 class TestScores:
     """Scores on the held-out rows: the winner, the majority class, and each method's untuned default.
 
-    A default is None where it was over the budget and so was not trained; `notes` says why. `seconds` is the wall time
+    A default is None where it was not trained, over the budget for one; `notes` says why. `seconds` is the wall time
     of the refits and their scoring; None in a study that was finished before it was kept.
     """
 
@@ -63,16 +65,24 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     return model.eval()
 
 
-def crown(problem: Problem, best: Candidate, folder: Path, origin: str, say: Callable[[str], None]) -> TestScores:
+def crown(
+    problem: Problem,
+    best: Candidate,
+    folder: Path,
+    origin: str,
+    left_out: Mapping[str, str],
+    say: Callable[[str], None],
+) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
     The score is of exactly what the folder holds, in float32. The folder appears whole or not at all; beside it, what
-    each of them predicted is kept in `held_out.FILE`.
+    each of them predicted is kept in `held_out.FILE`. Of the methods left out no default is scored.
     """
-    started = time.monotonic()
+    started, silence = time.monotonic(), problem.spec.search.hang_timeout
     say(f"Refitting the winner on all {len(problem.train)} training rows: {best}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner-") as draft:
-        score, answers = _score(problem, best, Path(draft) / "winner", origin)
+        with contained(silence):
+            score, answers = _score(problem, best, Path(draft) / "winner", origin)
         predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
         (folder.parent / held_out.FILE).unlink(missing_ok=True)  # an earlier winner's
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,19 +90,24 @@ def crown(problem: Problem, best: Candidate, folder: Path, origin: str, say: Cal
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
         for name, part in problem.space.items():
-            default, made = part.default(), None
-            reason = problem.budget.reason(problem.appraiser(default))
+            default = part.default()
+            defaults[name] = predictions[held_out.DEFAULT + name] = None
             if default.flat == best.flat:
-                defaults[name], made = score, answers
-            elif reason:
-                defaults[name], notes[name] = None, f"its default {reason}"
-            else:
-                say(f"Scoring the untuned default of {name} on the test rows")
-                try:
-                    defaults[name], made = _score(problem, default, Path(draft) / name, origin)
-                except Exception as error:  # a method whose default fails must not cost the winner
-                    defaults[name], notes[name] = None, f"its default failed: {error}"
-            predictions[held_out.DEFAULT + name] = made
+                defaults[name], predictions[held_out.DEFAULT + name] = score, answers
+                continue
+            if name in left_out:
+                notes[name] = "left out of the search"
+                continue
+            try:
+                with contained(silence):
+                    if reason := problem.budget.reason(problem.appraiser(default)):
+                        notes[name] = f"its default {reason}"
+                        continue
+                    say(f"Scoring the untuned default of {name} on the test rows")
+                    scored, made = _score(problem, default, Path(draft) / name, origin)
+                    defaults[name], predictions[held_out.DEFAULT + name] = scored, made
+            except Exception as error:  # a method whose default fails must not cost the winner
+                notes[name] = f"its default failed: {in_a_line(error)}"
         _keep(problem, predictions, Path(draft) / held_out.FILE, folder.parent / held_out.FILE)
     baseline = problem.task.baseline(problem.spec.validation.metric, problem.train.labels, problem.test.labels)
     return TestScores(score, baseline, defaults, notes, round(time.monotonic() - started, 3))

@@ -22,6 +22,7 @@ import torch
 from autopeft import registry
 from autopeft.enforcement import cap
 from autopeft.exceptions import StudyError
+from autopeft.leftovers import Leftovers
 from autopeft.objective import release_memory
 from autopeft.problem import Problem
 from autopeft.quantization import NONE
@@ -243,13 +244,14 @@ def _work(
     try:
         problem = Problem.from_spec(spec, registry.discover(blocked))
         cap(problem.budget.max_gpu_memory)
-        runner = Runner(problem, lambda text: pipe.send(("say", text)), known)
-        pipe.send(("ready", problem.rows.fingerprint))
-        while task := pipe.recv():
-            params: dict[str, ParamValue]
-            params, packing = task
-            runner.learn(packing)
-            pipe.send(("end", runner(problem.space.parse(params), Reporter(pipe))))
+        with Leftovers() as leftovers:
+            runner = Runner(problem, lambda text: pipe.send(("say", text)), known, leftovers)
+            pipe.send(("ready", problem.rows.fingerprint))
+            while task := pipe.recv():
+                params: dict[str, ParamValue]
+                params, packing = task
+                runner.learn(packing)
+                pipe.send(("end", runner(problem.space.parse(params), Reporter(pipe))))
     except Exception as error:  # told in one sentence by the study's process, instead of a traceback among its lines
         with suppress(OSError):  # nobody listens any more
             pipe.send(("broken", f"{type(error).__name__}: {str(error).strip() or 'no message'}"))

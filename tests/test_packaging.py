@@ -31,6 +31,7 @@ def test_the_wheel_holds_the_host_the_plugins_and_nothing_else(wheel):
         *PLUGINS,
     }
     assert "autopeft/py.typed" in names
+    assert "autopeft/templates/plugin/pyproject.toml.template" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from autopeft.registry import discover
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -24,9 +27,9 @@ include = ["{module}.py"]
 """
 
 
-def install(source: Path, target: Path) -> None:
+def install(source: Path, target: Path, *more: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    subprocess.run([*command, str(target), str(source)], check=True, capture_output=True)
+    subprocess.run([*command, *map(str, (target, source, *more))], check=True, capture_output=True)
 
 
 def write_plugin(folder: Path, name: str, entry: str, body: str) -> Path:
@@ -86,6 +89,16 @@ def test_a_plugin_can_be_left_out(oft_site):
         ("x = 1", "register_methods"),
         (GOOD.format(method="m") + "\n@hookimpl\ndef register_methods(models): return []", "models"),
         (GOOD.format(method="not a name"), "identifier"),
+        (
+            GOOD.format(method="m").replace("model, params, spec", "model, params"),
+            "Method.apply() must take (model, params, spec) as PeftMethod's does, but takes (model, params).",
+        ),
+        (
+            GOOD.format(method="m").replace("spec=None", "spec"),
+            "Method.search_space() must take (spec=None) as PeftMethod's does, but takes (spec).",
+        ),
+        (GOOD.format(method="m").replace("SearchSpace({})", "{}"), "must return a SearchSpace, but returned {}"),
+        (GOOD.format(method="m").replace("[Method()]", "[Method(), Method()]"), "each method once"),
         (GOOD.format(method="m").replace("return [Method()]", "return [3]"), "PeftMethod"),
         (GOOD.format(method="m").replace("return SearchSpace({})", "raise OSError('no space')"), "no space"),
         ("raise SystemExit('bye')", "bye"),
@@ -108,11 +121,57 @@ def test_a_broken_plugin_is_reported_and_the_others_go_on(tmp_path, body, reason
 
 
 @pytest.mark.parametrize("entry", ["another", "lora"])
-def test_a_name_clash_is_refused_naming_both_sides(tmp_path, entry):
+def test_a_stranger_cannot_take_the_name_of_a_method_of_ours(tmp_path, entry):
     source = write_plugin(tmp_path, "clashing-plugin", entry, GOOD.format(method="lora"))
     install(source, tmp_path / "site")
-    done = methods(tmp_path / "site")
-    assert done.returncode == 1
-    assert "clashing-plugin 1.2.3" in done.stderr
-    assert "autopeft" in done.stderr
-    assert "Traceback" not in done.stderr
+    found = json.loads(methods(tmp_path / "site").stdout)
+    assert {row["name"]: row["plugin"] for row in found["methods"]}["lora"].startswith("autopeft ")
+    (fault,) = found["broken"]
+    assert fault.startswith(f"clashing-plugin 1.2.3 (entry point '{entry}'): two plugins bring the ")
+    assert "(entry point 'lora'); uninstall one" in fault
+    if entry == "another":  # who wants the stranger's says so
+        chosen = json.loads(methods(tmp_path / "site", "--block", "lora").stdout)
+        assert {row["name"]: row["plugin"] for row in chosen["methods"]}["lora"].startswith("clashing-plugin ")
+
+
+@pytest.mark.parametrize("entries", [("one", "two"), ("same", "same")])
+def test_of_strangers_that_clash_none_is_taken(tmp_path, entries):
+    sources = [
+        write_plugin(tmp_path, f"{which}-plugin", entry, GOOD.format(method="new"))
+        for which, entry in zip(("a", "b"), entries, strict=True)
+    ]
+    install(sources[0], tmp_path / "site", sources[1])
+    found = json.loads(methods(tmp_path / "site").stdout)
+    assert "new" not in {row["name"] for row in found["methods"]}
+    assert [fault.split()[0] for fault in found["broken"]] == ["a-plugin", "b-plugin"]
+    assert all("a-plugin 1.2.3" in fault and "b-plugin 1.2.3" in fault for fault in found["broken"])
+
+
+def test_a_plugin_that_hangs_when_it_is_loaded_is_interrupted(tmp_path, monkeypatch):
+    body = "import time\nwhile True:\n    try: time.sleep(60)\n    except Exception: pass"
+    install(write_plugin(tmp_path, "hanging-plugin", "hanging", body), tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (fault,) = discover(seconds=0.5).faults
+    assert str(fault) == (
+        "hanging-plugin 1.2.3 (entry point 'hanging'): it made no progress for 0.5 s, and was interrupted."
+    )
+    assert discover().faults == (fault,), "a process waits for it once"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_methods_shows_broken_plugins_with_the_reason_once(tmp_path):
+    install(write_plugin(tmp_path, "broken-plugin", "broken", "x = 1"), tmp_path / "site")
+    path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "autopeft", "methods"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = " ".join(done.stdout.split())
+    assert "Broken plugins" in shown
+    assert shown.count("broken-plugin 1.2.3") == 1
+    assert "has no `@autopeft.hookimpl" in shown
+    assert done.stderr == ""
+    assert json.loads(methods(tmp_path / "site", "--block", "broken").stdout)["broken"] == []

@@ -51,7 +51,7 @@ def test_the_leaderboard_ranks_complete_trials_and_sets_the_others_apart():
     assert "0.0400" in lines[where[1]]
     assert "out of memory" in lines[where[3]]
     assert not any("r=7 " in line for line in lines)
-    assert "5 proposals were over the budget" in lines[-1]
+    assert "5 proposals were refused" in lines[-1]
 
 
 def test_methods_are_counted_by_how_their_trials_ended():
@@ -107,7 +107,7 @@ def test_progress_tells_trial_folds_best_budget_and_time_left(terminal):
         assert words in shown
     if terminal:
         assert "best so far: 0.7100, trial 0" in shown
-        assert "1 proposals over the budget" in shown
+        assert "1 proposals refused" in shown
     else:
         assert "\x1b" not in shown
 

@@ -262,11 +262,14 @@ def test_a_study_that_runs_or_was_interrupted_says_so(tmp_path):
     assert f"{OUTBOX}.lock" == archive.LOCK
 
 
-def test_a_study_is_finished_once_its_best_trial_was_crowned_and_nothing_waits(tmp_path):
+def test_a_study_is_finished_once_its_best_trial_was_crowned_and_nothing_was_cut_off(tmp_path):
     scores = {"number": 0, "scores": {"winner": 0.7, "baseline": 0.4, "defaults": {"lora": None}, "notes": {}}}
     output = store(tmp_path, [record(0)], test_scores=scores)
     assert gather(output).state == "finished"
     store(output, [], waiting=1)
+    assert gather(output).state == "finished"  # fewer trials were asked for than there are defaults
+    study = optuna.load_study(study_name="made", storage=f"sqlite:///{output / archive.STORE}")
+    study.enqueue_trial({"method": "lora"}, user_attrs={"retry_of": 0})
     assert gather(output).state == "interrupted"
     store(output, [record(2, folds=(0.9, 0.9, 0.9))])
     overtaken = gather(output)

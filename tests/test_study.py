@@ -320,7 +320,19 @@ def test_the_light_commands_import_no_torch(arguments, tmp_path):
 
 
 def test_every_command_has_an_example(tmp_path):
-    for command in ("run", "plan", "report", "methods", "predict", "ui"):
+    for command in (
+        "run",
+        "plan",
+        "report",
+        "methods",
+        "new-plugin",
+        "predict",
+        "ui",
+        "status",
+        "sync",
+        "schema",
+        "check",
+    ):
         assert "Example: autopeft" in autopeft(command, "--help", cwd=tmp_path).stdout.replace("\n", " ")
 
 

@@ -120,16 +120,17 @@ def simplest(archive: Archive) -> Simplest | None:
     if not found:
         return None
     scores, errors = [record.score or 0.0 for record in found], [standard_error(r.fold_scores) for r in found]
-    chosen = found[one_standard_error(scores, errors, [record.trainable_params for record in found])]
+    trained = [record.trainable_params or 0 for record in found]  # of what is complete it is known
+    chosen = found[one_standard_error(scores, errors, trained)]
     best, error = found[0], 0.0 if math.isnan(errors[0]) else errors[0]
     within = f"within one standard error ({error:.4f}) of the best score"
     if chosen is best:
         verdict = f"The winner is also the simplest choice: nothing that trains fewer parameters scores {within}."
     else:
-        share = chosen.trainable_params / best.trainable_params
+        few, many = trained[found.index(chosen)], trained[0]
         verdict = (
             f"Simpler and as good: trial {chosen.number} ({chosen.method}) scores {chosen.score:.4f}, {within}, and "
-            f"trains {chosen.trainable_params:,} parameters, {share:.0%} of the winner's {best.trainable_params:,}."
+            f"trains {few:,} parameters, {few / many:.0%} of the winner's {many:,}."
         )
     return Simplest(chosen.number, best.number, error, scores[0] - error, verdict)
 

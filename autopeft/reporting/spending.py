@@ -105,7 +105,7 @@ def _value(archive: Archive, limit: str) -> str:
     if limit == "max_trainable_params" and isinstance(value, float):
         for record in archive.records:
             violation = archive.trials[record.number].constraints.get(limit)
-            if violation is not None:
+            if violation is not None and record.trainable_params:
                 return f"{round(record.trainable_params / (1 + violation)):,}"
     shared = limit == "max_gpu_memory" and workers != 1  # what a trial may take is then its worker's share
     return (LIMITS[limit](value) + " shared by the workers" * shared) if value is not None else ""

@@ -131,7 +131,7 @@ def cell(value: float, unit: str) -> str:
 
 def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
     memory = record.measured_memory or record.predicted_memory
-    saved = f"{record.saved_params:,}" if record.saved_bytes is None else format_bytes(record.saved_bytes)
+    saved = "–" if record.saved_bytes is None else format_bytes(record.saved_bytes)
     name = record.name + " (default)" * (record.number in report.defaults)
     state = record.state.lower() if record.state == COMPLETE else f"{record.state.lower()}: {record.reason}"
     return (
@@ -139,7 +139,7 @@ def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
         name,
         "–" if record.score is None else f"{record.score:.4f}",
         " ".join(f"{score:.3f}" for score in record.fold_scores),
-        f"{record.trainable_params:,}",
+        "–" if record.trainable_params is None else f"{record.trainable_params:,}",
         saved,
         format_bytes(memory) if memory else "–",
         format_seconds(record.seconds),

@@ -1,0 +1,85 @@
+"""The weights of the base model, which every trial shares: whether they are as they were, and how they become so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from autopeft.exceptions import StudyError, in_a_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autopeft.model import BaseModel
+
+WORD = 8
+"""Bytes that are added at a time."""
+
+
+class Seal:
+    """Knows the bits of a base model's weights by a sum of each tensor, and puts back what was changed.
+
+    Args:
+        base: the model.
+        load: loads it anew, as it was.
+    """
+
+    def __init__(self, base: BaseModel, load: Callable[[], BaseModel]) -> None:
+        self._base, self._load = base, load
+        self._prints = _prints(base)
+        self._lost = ""
+
+    def mend(self) -> list[str]:
+        """Put back the tensors that are not as they were, and return their names. Where that fails `check` says so."""
+        now = _prints(self._base)
+        broken = [name for name, kept in self._prints.items() if now.get(name) != kept]
+        if broken and not self._lost:
+            try:
+                self._put_back(broken)
+            except Exception as error:
+                self._lost = f"{', '.join(broken[:3])} could not be put back ({in_a_line(error)})"
+        return broken
+
+    def check(self) -> None:
+        """Make sure that what trains next trains on the base model.
+
+        Raises:
+            StudyError: some of its tensors were changed and could not be put back.
+        """
+        if self._lost:
+            raise StudyError(
+                f"a method wrote into the base model's weights, and {self._lost}. Run the same command again with "
+                "--block and the name of its plugin: the trials that finished are kept."
+            )
+
+    def _put_back(self, names: list[str]) -> None:
+        fresh = dict(self._load().module.named_parameters())
+        for name, parameter in self._base.module.named_parameters():
+            if name in names:
+                parameter.data = fresh[name].data.to(parameter.device)
+                parameter.grad = None
+                parameter.requires_grad_(False)
+        now = _prints(self._base)
+        if now != self._prints:
+            raise ValueError("the model's files hold other weights now")
+
+
+@torch.no_grad()
+def _prints(base: BaseModel) -> dict[str, tuple[object, ...]]:
+    """What tells each tensor from a changed one: its shape, type and use, and the sum of its bits."""
+    tensors = dict(base.module.named_parameters())
+    sums = torch.stack([_sum(tensor) for tensor in tensors.values()]).tolist()
+    return {
+        name: (tuple(tensor.shape), tensor.dtype, tensor.requires_grad, total)
+        for (name, tensor), total in zip(tensors.items(), sums, strict=True)
+    }
+
+
+def _sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's memory read as whole numbers, added up modulo 2⁶⁴: any single change shows, whatever its size."""
+    raw = tensor.detach().reshape(-1).view(torch.uint8)
+    if raw.data_ptr() % WORD or raw.storage_offset() % WORD:
+        raw = raw.clone()
+    whole = len(raw) // WORD * WORD
+    return raw[:whole].view(torch.int64).sum() + raw[whole:].sum(dtype=torch.int64)

@@ -1,0 +1,84 @@
+"""A plugin to start from: a distribution with a small method that works, and tests that pass."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from importlib.metadata import version
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING
+
+from autopeft.exceptions import UserInputError
+from autopeft.method import CONTRACT
+from autopeft.spec import FIXED_SEARCH_KEYS
+from autopeft.training import TRAINING_SPACE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from autopeft.registry import Registry
+
+FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    ".github/workflows/test.yml": "workflow.yml",
+    "{package}/__init__.py": "init.py",
+    "{package}/method.py": "method.py",
+    "{package}/scale.py": "scale.py",
+    "{package}/py.typed": "",
+    "tests/test_{name}.py": "test_method.py",
+}
+"""What is written, each from which template; an empty one makes an empty file."""
+
+NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
+def write(name: str, folder: Path, registry: Registry) -> list[Path]:
+    """Write a distribution that brings a method of that name, and return its files.
+
+    Args:
+        name: of the method, of its entry point and, behind a prefix, of the package and the distribution.
+        folder: of the distribution; made if it is not there.
+        registry: the methods installed.
+
+    Raises:
+        UserInputError: the name cannot be a method's or is taken, or something stands in the folder.
+    """
+    _check_name(name, registry)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserInputError(
+            f"a new plugin goes into a folder that is empty or not there yet, but {folder} is neither; name another."
+        )
+    package = f"autopeft_{name}"
+    values = {
+        "name": name,
+        "package": package,
+        "distribution": package.replace("_", "-"),
+        "Class": name.title().replace("_", "") + "Method",
+        "contract": str(CONTRACT),
+        "version": ".".join(version("autopeft").split(".")[:2]),
+    }
+    templates = files("autopeft") / "templates" / "plugin"
+    written = []
+    for target, source in FILES.items():
+        path = folder / target.format_map(values)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = (templates / f"{source}.template").read_text(encoding="utf-8") if source else ""
+        path.write_text(Template(text).substitute(values), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _check_name(name: str, registry: Registry) -> None:
+    if not NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise UserInputError(
+            "a method's name must be lower-case words of letters and digits with single underscores between, such as "
+            f'low_rank, and no word of Python, but got "{name}"; choose another one.'
+        )
+    if name in (*FIXED_SEARCH_KEYS, *TRAINING_SPACE, "peft"):  # the last one's class would be called as its base is
+        raise UserInputError(f'"{name}" means something else in a study file or a plugin; choose another name.')
+    installed = (*registry.origins.values(), *(fault.origin for fault in registry.faults))
+    taken = {origin.entry_point: origin for origin in installed} | registry.origins
+    if name in taken:
+        raise UserInputError(f'"{name}" is taken by {taken[name]}; choose another name, or uninstall that plugin.')

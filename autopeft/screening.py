@@ -1,0 +1,49 @@
+"""Whether a method can be in a study, asked of it on the study's model before anything trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import peft  # noqa: F401  # here, so that the seconds this takes are not counted as a method's silence
+
+from autopeft.candidate import CandidateSpace
+from autopeft.containment import contained
+from autopeft.exceptions import PluginError, in_a_line
+from autopeft.method import Support
+from autopeft.model import attach
+from autopeft.search_space import SearchSpace
+from autopeft.weights_file import saved_tensors
+
+if TYPE_CHECKING:
+    from autopeft.method import PeftMethod
+    from autopeft.model import BaseModel
+    from autopeft.registry import Origin
+
+
+def refusal(method: PeftMethod, origin: Origin, base: BaseModel, task: str, seconds: float) -> str:
+    """Why a method cannot be in a study of that task on that model; empty where it can.
+
+    That may be what the method answers. Or it is its plugin's fault: what it answers is no answer, its default cannot
+    be put on the model without weights, or it hangs for `seconds`.
+    """
+    try:
+        with contained(seconds):
+            return _refusal(method, base, task)
+    except Exception as error:
+        return f"its plugin is at fault, {origin}: {in_a_line(error)}"
+
+
+def _refusal(method: PeftMethod, base: BaseModel, task: str) -> str:
+    if method.tasks and task not in method.tasks:
+        return f"it does not support the task {task}."
+    support = method.supports(base.spec)
+    if not isinstance(support, Support):
+        raise PluginError(f"supports() must return a Support, but returned {support!r}.")
+    if not support:
+        return support.reason
+    for ask in (method.search_space, method.training_space):
+        if not isinstance(space := ask(base.spec), SearchSpace):
+            raise PluginError(f"{ask.__name__}() must return a SearchSpace, but returned {space!r}.")
+    default = CandidateSpace.build([method], base.spec, {}, ())[method.name].default()
+    saved_tensors(attach(base, method, default.params, meta=True), method)
+    return ""
