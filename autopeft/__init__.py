@@ -6,6 +6,7 @@ every plugin does, stays cheap.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from autopeft.callback import TrainingCallback
@@ -16,6 +17,7 @@ from autopeft.search_space import Categorical, Float, Integer, Params, ParamValu
 
 if TYPE_CHECKING:
     from autopeft.artifact import load
+    from autopeft.tuning import tune
 
 __all__ = [
     "CONTRACT",
@@ -34,12 +36,18 @@ __all__ = [
     "hookimpl",
     "layer_groups",
     "load",
+    "tune",
 ]
+
+LAZY = {"load": "autopeft.artifact", "tune": "autopeft.tuning"}
+"""Names that need torch, with the module each comes from."""
 
 
 def __getattr__(name: str) -> object:
-    if name == "load":
-        from autopeft.artifact import load
-
-        return load
+    if name in LAZY:
+        return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'autopeft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

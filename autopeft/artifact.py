@@ -101,6 +101,14 @@ class Winner:
         """The most probable label of each row."""
         return [self.card.labels[index] for index in self.predict_proba(rows).argmax(axis=-1)]
 
+    def save(self, folder: str | Path) -> None:
+        """Write the winner to `folder`, which `load` reads.
+
+        Raises:
+            MethodError: the method's plugin is not installed.
+        """
+        save(self.module, registry.discover()[self.card.method], self.tokenizer, self.card, Path(folder))
+
     def merge(self) -> nn.Module:
         """The plain transformers model with the add-on folded in, which needs neither autopeft nor peft any more.
 

@@ -88,16 +88,21 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny_study(tmp_path, tiny_model) -> Path:
-    """A folder with `study.toml`, the tiny model, and `rows.csv`: 60 texts, three labels told apart by one word."""
+def tiny_rows() -> pd.DataFrame:
+    """60 texts, three labels told apart by one word."""
     generator = np.random.default_rng(0)
     labels = np.repeat(["no", "maybe", "yes"], 20)
     texts = [
         " ".join([*generator.choice(WORDS[10:], generator.integers(3, 9)), WORDS["nmy".index(label[0])]])
         for label in labels
     ]
-    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "rows.csv", index=False)
+    return pd.DataFrame({"text": texts, "label": labels})
+
+
+@pytest.fixture
+def tiny_study(tmp_path, tiny_model) -> Path:
+    """A folder with `study.toml`, the tiny model, and `tiny_rows` as `rows.csv`."""
+    tiny_rows().to_csv(tmp_path / "rows.csv", index=False)
     (tmp_path / "model").symlink_to(tiny_model)
     (tmp_path / "study.toml").write_text(TINY_STUDY)
     return tmp_path / "study.toml"
