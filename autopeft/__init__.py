@@ -17,10 +17,12 @@ from autopeft.search_space import Categorical, Float, Integer, Params, ParamValu
 
 if TYPE_CHECKING:
     from autopeft.artifact import load
+    from autopeft.estimator import AutoPeftClassifier
     from autopeft.tuning import tune
 
 __all__ = [
     "CONTRACT",
+    "AutoPeftClassifier",
     "AutopeftError",
     "Categorical",
     "Float",
@@ -39,7 +41,7 @@ __all__ = [
     "tune",
 ]
 
-LAZY = {"load": "autopeft.artifact", "tune": "autopeft.tuning"}
+LAZY = {"AutoPeftClassifier": "autopeft.estimator", "load": "autopeft.artifact", "tune": "autopeft.tuning"}
 """Names that need torch, with the module each comes from."""
 
 

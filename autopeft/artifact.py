@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +71,13 @@ class Winner:
         self.card = card
         self._task = tasks.get(card.task)
         self._device = Device(device, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the files it is saved as, for joblib and multiprocessing; the base model stays where it is."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return _of_files, (files, self._device.type)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -155,6 +163,13 @@ def load(folder: str | Path, device: str = "cpu") -> Winner:
     module = read_weights(base, lambda: registry.discover()[card.method], card.params, folder, seed=card.seed)
     # A quantized base model lives on the GPU, wherever the rest was asked for.
     return Winner(module.eval(), base.tokenizer, card, device if card.quantization == NONE else "cuda")
+
+
+def _of_files(files: Mapping[str, bytes], device: str) -> Winner:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return load(folder, device)
 
 
 def _read_card(folder: Path) -> Card:

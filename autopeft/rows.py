@@ -68,8 +68,9 @@ def keep(frame: pd.DataFrame, output: Path) -> Path:
     Cells that parquet knows no type for, as in a column of numbers and texts, become texts.
     """
     plain = frame.set_axis(frame.columns.map(str), axis="columns").reset_index(drop=True)
-    for column in plain.select_dtypes("object"):
-        plain[column] = plain[column].map(str, na_action="ignore")
+    for column in plain:
+        if pd.api.types.is_object_dtype(plain[column]):
+            plain[column] = plain[column].map(str, na_action="ignore")
     digest = hashlib.sha256(plain.to_csv(index=False).encode()).hexdigest()
     path = output / FOLDER / f"{digest[:16]}.parquet"
     if not path.exists():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
+    from autopeft.progress import Progress
     from autopeft.record import TrialRecord
     from autopeft.study import Result
     from autopeft.winner import TestScores
@@ -55,12 +58,14 @@ class Tuned:
         tracking_uri: of the MLflow store with every trial.
     """
 
-    def __init__(self, result: Result, folder: Path, temporary: tempfile.TemporaryDirectory[str] | None = None) -> None:
+    def __init__(self, result: Result, folder: Path, *, temporary: bool = False) -> None:
         self.name, self.metric = result.name, result.metric
         self.best: TrialRecord = result.best
         self.test: TestScores = result.test
         self.folder, self.tracking_uri = folder, result.tracking_uri
-        self._result, self._temporary = result, temporary
+        self._result = result
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def __repr__(self) -> str:
         found = f"{self.best.name}, {self.metric} {self.best.score:.4f} in cross-validation"
@@ -143,9 +148,8 @@ def tune(
         KeyboardInterrupt: on Ctrl-C, or when a notebook's kernel is interrupted; finished trials are kept.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    folder = tempfile.TemporaryDirectory(prefix="autopeft-") if temporary else None
-    if folder:
-        output = folder.name
+    if temporary:
+        output = tempfile.mkdtemp(prefix="autopeft-")
     content = {
         "name": name,
         "seed": seed,
@@ -157,19 +161,14 @@ def tune(
         "budget": budget,
         "tracking": _table(tracking, "uri"),
     }
-    spec = specify({key: value for key, value in content.items() if value is not None}, data, test)
-    shown = make_progress(_console(quiet=not progress))
-    registry = discover(block)
-    for fault in registry.faults:
-        shown.say(f"A plugin is left out. {fault}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it
-        try:
-            result = run(spec, registry, shown)
-        except KeyboardInterrupt:
-            shown.say("Interrupted. Every finished trial is kept; the same call goes on from here.")
-            raise
-    return Tuned(result, spec.output, folder)
+    try:
+        spec = specify({key: value for key, value in content.items() if value is not None}, data, test)
+        result = _run(spec, block, make_progress(_console(quiet=not progress)))
+    except BaseException:
+        if temporary and output:
+            shutil.rmtree(output, ignore_errors=True)
+        raise
+    return Tuned(result, spec.output, temporary=temporary)
 
 
 def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
@@ -201,6 +200,19 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
         for key, rows in given.items()
     }
     return spec.model_copy(update={"data": spec.data.model_copy(update=found)})
+
+
+def _run(spec: StudySpec, block: Collection[str], progress: Progress) -> Result:
+    registry = discover(block)
+    for fault in registry.faults:
+        progress.say(f"A plugin is left out. {fault}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it
+        try:
+            return run(spec, registry, progress)
+        except KeyboardInterrupt:
+            progress.say("Interrupted. Every finished trial is kept; the same call goes on from here.")
+            raise
 
 
 def _table(given: Any, key: str) -> Any:

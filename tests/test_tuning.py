@@ -1,5 +1,6 @@
 """`autopeft.tune`: the same study as from a file, with rows in memory."""
 
+import gc
 import io
 import json
 import signal
@@ -177,6 +178,7 @@ def test_a_temporary_folder_goes_with_the_result_and_a_thread_may_run_it(tiny_mo
     winner = result.winner
     assert (folder / "study.db").is_file()
     del result
+    gc.collect()
     assert not folder.exists()
     assert len(winner.predict(["w1", "w2"])) == 2
 
