@@ -18,6 +18,7 @@ from autopeft.search_space import Categorical, Float, Integer, Params, ParamValu
 if TYPE_CHECKING:
     from autopeft.artifact import load
     from autopeft.estimator import AutoPeftClassifier
+    from autopeft.exporting import export
     from autopeft.tuning import tune
 
 __all__ = [
@@ -35,13 +36,19 @@ __all__ = [
     "SearchSpace",
     "Support",
     "TrainingCallback",
+    "export",
     "hookimpl",
     "layer_groups",
     "load",
     "tune",
 ]
 
-LAZY = {"AutoPeftClassifier": "autopeft.estimator", "load": "autopeft.artifact", "tune": "autopeft.tuning"}
+LAZY = {
+    "AutoPeftClassifier": "autopeft.estimator",
+    "export": "autopeft.exporting",
+    "load": "autopeft.artifact",
+    "tune": "autopeft.tuning",
+}
 """Names that need torch, with the module each comes from."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft import artifact
+from autopeft.card import Card
 from autopeft.cross_validation import derive_seed
 from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
@@ -89,7 +90,7 @@ def crown(problem: Problem, best: Candidate, folder: Path, origin: str, say: Cal
 def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) -> float:
     """Refit, save to `folder`, load from there, and score on the test rows."""
     spec = problem.spec
-    card = artifact.Card(
+    card = Card(
         base_model=portable(spec.model.name_or_path, spec.folder),
         task=problem.task.kind,
         labels=problem.rows.labels,

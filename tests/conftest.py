@@ -21,6 +21,9 @@ from tests.tiny_models import tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from autopeft.artifact import Winner
+    from autopeft.search_space import ParamValue
+
 # Tests run side by side, and the studies they start inherit this: threads that fight over the cores cost each of them
 # several times what a second thread could gain on tiny models.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -106,3 +109,37 @@ def tiny_study(tmp_path, tiny_model) -> Path:
     (tmp_path / "model").symlink_to(tiny_model)
     (tmp_path / "study.toml").write_text(TINY_STUDY)
     return tmp_path / "study.toml"
+
+
+def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
+    """A winner of that method as `load` gives it, whose weights are drawn and not trained; in the folder `name`."""
+    import torch
+
+    from autopeft import artifact
+    from autopeft.card import Card
+    from autopeft.locate import portable
+    from autopeft.model import attach, trainable
+    from autopeft.problem import Problem
+    from autopeft.registry import discover
+    from autopeft.spec import StudySpec
+
+    problem = Problem.from_spec(StudySpec.from_file(study), discover())
+    method = discover()[name]
+    own = {**method.search_space(problem.base.spec).defaults(), **params}
+    model = attach(problem.base, method, own, seed=problem.spec.seed)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter += 0.1 * torch.randn_like(parameter)
+    card = Card(
+        base_model=portable(problem.spec.model.name_or_path, problem.spec.folder),
+        task=problem.task.kind,
+        labels=problem.rows.labels,
+        max_length=problem.max_length,
+        method=name,
+        params=own,
+        plugin="",
+        seed=problem.spec.seed,
+    )
+    artifact.save(model, method, problem.base.tokenizer, card, study.parent / name)
+    return artifact.load(study.parent / name)

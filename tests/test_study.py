@@ -320,7 +320,7 @@ def test_the_light_commands_import_no_torch(arguments, tmp_path):
 
 
 def test_every_command_has_an_example(tmp_path):
-    for command in ("run", "plan", "methods", "predict", "ui"):
+    for command in ("run", "plan", "methods", "predict", "export", "ui"):
         assert "Example: autopeft" in autopeft(command, "--help", cwd=tmp_path).stdout.replace("\n", " ")
 
 
