@@ -6,6 +6,7 @@ every plugin does, stays cheap.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from autopeft.callback import TrainingCallback
@@ -16,9 +17,13 @@ from autopeft.search_space import Categorical, Float, Integer, Params, ParamValu
 
 if TYPE_CHECKING:
     from autopeft.artifact import load
+    from autopeft.estimator import AutoPeftClassifier
+    from autopeft.exporting import export
+    from autopeft.tuning import tune
 
 __all__ = [
     "CONTRACT",
+    "AutoPeftClassifier",
     "AutopeftError",
     "Categorical",
     "Float",
@@ -31,15 +36,27 @@ __all__ = [
     "SearchSpace",
     "Support",
     "TrainingCallback",
+    "export",
     "hookimpl",
     "layer_groups",
     "load",
+    "tune",
 ]
+
+LAZY = {
+    "AutoPeftClassifier": "autopeft.estimator",
+    "export": "autopeft.exporting",
+    "load": "autopeft.artifact",
+    "tune": "autopeft.tuning",
+}
+"""Names that need torch, with the module each comes from."""
 
 
 def __getattr__(name: str) -> object:
-    if name == "load":
-        from autopeft.artifact import load
-
-        return load
+    if name in LAZY:
+        return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'autopeft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autopeft import hub, readme, registry, tasks
 from autopeft import model as models
-from autopeft import registry, tasks
-from autopeft.exceptions import DataError, MethodError, UserInputError
+from autopeft.card import Card, Evidence
+from autopeft.exceptions import DataError, MethodError
 from autopeft.locate import locate
 from autopeft.quantization import NONE
 from autopeft.training import Device, evaluate
@@ -24,52 +23,43 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from autopeft.method import PeftMethod
-    from autopeft.search_space import ParamValue
-
-CARD = "autopeft.json"
-
-
-@dataclass(frozen=True)
-class Card:
-    """What must be known to load a winner: written beside the weights as `autopeft.json`.
-
-    Attributes:
-        base_model: as the study file names it, so that `package:` and hub references hold on any machine.
-        task: the task kind.
-        labels: class names in the order of the model's outputs.
-        max_length: tokens of an input, at most.
-        method: the method's name.
-        params: its params.
-        plugin: distribution and version that brought it.
-        seed: of the head's initial values.
-        trust_remote_code: whether the base model brings code to run.
-        quantization: of the base model it was trained on, and is loaded with: "none", "8bit" or "4bit".
-        autopeft: version that wrote this.
-    """
-
-    base_model: str
-    task: str
-    labels: tuple[str, ...]
-    max_length: int
-    method: str
-    params: Mapping[str, ParamValue]
-    plugin: str
-    seed: int
-    trust_remote_code: bool = False
-    quantization: str = NONE
-    autopeft: str = ""
+    from autopeft.method import ModelSpec, PeftMethod
 
 
 class Winner:
-    """A trained model with its tokenizer and labels, in float32, ready to predict."""
+    """A trained model with its tokenizer and labels, in float32, ready to predict.
 
-    def __init__(self, module: nn.Module, tokenizer: Any, card: Card, device: str = "cpu") -> None:
+    Attributes:
+        module: the model.
+        tokenizer: the base model's.
+        card: what it is.
+        spec: the base model, as methods see it.
+        evidence: how it came about; None where that was not saved beside it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        tokenizer: Any,
+        card: Card,
+        spec: ModelSpec,
+        evidence: Evidence | None = None,
+        device: str = "cpu",
+    ) -> None:
         self.module = module.to(device)
         self.tokenizer = tokenizer
         self.card = card
+        self.spec = spec
+        self.evidence = evidence
         self._task = tasks.get(card.task)
         self._device = Device(device, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the files it is saved as, for joblib and multiprocessing; the base model stays where it is."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return _of_files, (files, self._device.type)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -101,6 +91,29 @@ class Winner:
         """The most probable label of each row."""
         return [self.card.labels[index] for index in self.predict_proba(rows).argmax(axis=-1)]
 
+    def save(self, folder: str | Path) -> None:
+        """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.
+
+        Raises:
+            MethodError: the method's plugin is not installed.
+        """
+        method = registry.discover()[self.card.method]
+        save(self.module, method, self.tokenizer, self.card, Path(folder), self.evidence)
+
+    def push_to_hub(self, repo: str, *, private: bool | None = None) -> str:
+        """Save the winner in a repository on the Hugging Face hub, and return its address.
+
+        Args:
+            repo: such as ``me/tickets``; made if it is not there.
+            private: whether a new one is; default: as the account has it.
+
+        Raises:
+            HubError: the hub cannot be reached, or refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            return hub.push(Path(folder), repo, private=private)
+
     def merge(self) -> nn.Module:
         """The plain transformers model with the add-on folded in, which needs neither autopeft nor peft any more.
 
@@ -116,13 +129,22 @@ class Winner:
         return plain
 
 
-def save(module: nn.Module, method: PeftMethod, tokenizer: Any, card: Card, folder: Path) -> None:
+def save(
+    module: nn.Module, method: PeftMethod, tokenizer: Any, card: Card, folder: Path, evidence: Evidence | None = None
+) -> None:
     """Write the add-on, the head, the tokenizer and the card to `folder`; weights as safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(module, method, folder)
     tokenizer.save_pretrained(str(folder))
-    content = {**asdict(card), "autopeft": version("autopeft")}
-    (folder / CARD).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    card.write(folder)
+    describe(folder, card, evidence)
+
+
+def describe(folder: Path, card: Card, evidence: Evidence | None) -> None:
+    """Put what is known of a winner beside it, for programs and, as a README, for people."""
+    if evidence:
+        evidence.write(folder)
+    readme.write(folder, card, evidence)
 
 
 def load(folder: str | Path, device: str = "cpu") -> Winner:
@@ -132,7 +154,7 @@ def load(folder: str | Path, device: str = "cpu") -> Winner:
         UserInputError: the folder is no winner, or its base model or its method is not installed here.
     """
     folder = Path(folder)
-    card = _read_card(folder)
+    card = Card.read(folder)
     task = tasks.get(card.task)
     base = models.load(
         locate(card.base_model, Path.cwd()),
@@ -146,14 +168,12 @@ def load(folder: str | Path, device: str = "cpu") -> Winner:
     )
     module = read_weights(base, lambda: registry.discover()[card.method], card.params, folder, seed=card.seed)
     # A quantized base model lives on the GPU, wherever the rest was asked for.
-    return Winner(module.eval(), base.tokenizer, card, device if card.quantization == NONE else "cuda")
+    at = device if card.quantization == NONE else "cuda"
+    return Winner(module.eval(), base.tokenizer, card, base.spec, Evidence.read(folder), at)
 
 
-def _read_card(folder: Path) -> Card:
-    try:
-        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return Card(**{**content, "labels": tuple(content["labels"])})
-    except FileNotFoundError:
-        raise UserInputError(f"{folder} holds no {CARD}; give the `winner` folder that `autopeft run` wrote.") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserInputError(f"{folder / CARD} cannot be read: {error}. Save the winner again.") from error
+def _of_files(files: Mapping[str, bytes], device: str) -> Winner:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return load(folder, device)

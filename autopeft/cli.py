@@ -268,6 +268,26 @@ def status(study: StudyFile, as_json: AsJson = False) -> None:
         _console().print(standing.show(found))
 
 
+@app.command(epilog=f"Example: autopeft export outputs/quickstart --to tickets --format merged. {EPILOG}")
+def export(
+    winner: Annotated[Path, typer.Argument(metavar="DIR", help="A winner, or the output folder of its study.")],
+    form: Annotated[str, typer.Option("--format", help="peft, merged, adapterhub, mlflow or onnx.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write, empty or not there.")],
+    repo: Annotated[str | None, typer.Option("--push-to-hub", metavar="REPO", help="Put it on the hub too.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
+) -> None:
+    """Write a winner for peft, transformers, the adapters library, MLflow or ONNX, with a README on how to load it."""
+    from autopeft import hub
+    from autopeft.exporting import export as write
+
+    console = _console()
+    write(winner, to, form)
+    console.print(f"Written to {to}; {to / 'README.md'} says how to load it.", markup=False, soft_wrap=True)
+    if repo:
+        address = hub.push(to, repo, private=private or None)
+        console.print(f"On the hub: {address}", markup=False, soft_wrap=True)
+
+
 @app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")
 def ui(
     study: StudyFile, port: Annotated[int, typer.Option(help="On the loopback interface; 0 takes a free one.")] = 5000

@@ -10,6 +10,7 @@ from autopeft.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -182,3 +183,11 @@ class PeftMethod(ABC):
     def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Put what `save` gave into a model fresh from `apply`; called only where `save` gave something."""
         raise NotImplementedError(f'method "{self.name}" overrides save() and must override load() too.')
+
+    def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
+        """Write a trained add-on and its head in the format of another library, which must predict the same.
+
+        Called with "peft", where the model is no `PeftModel`, and with "adapterhub", the `adapters` library. `folder`
+        is there and empty. Default: no; say no with the reason a person reads, and write nothing then.
+        """
+        return Support(f'the method "{self.name}" has no counterpart there.')

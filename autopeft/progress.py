@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, Self
@@ -207,8 +208,9 @@ class Clock:
 
 
 def make_progress(console: Console) -> Progress:
-    """Live on a terminal, plain lines elsewhere."""
-    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+    """Live on a terminal, and in a notebook that has the widget Rich draws in; plain lines elsewhere."""
+    live = importlib.util.find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    return LiveProgress(console) if live else PlainProgress(console)
 
 
 def _needs(candidate: Candidate, usage: Usage, budget: Budget) -> str:

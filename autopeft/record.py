@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from autopeft.outcome import COMPLETE, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import optuna
 
     from autopeft.budget import Usage
@@ -71,6 +73,11 @@ class TrialRecord:
             leaked=outcome.leaked,
         )
 
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> TrialRecord:
+        """The record that JSON was made of."""
+        return cls(**{**content, "fold_scores": tuple(content["fold_scores"]), "curve": tuple(content["curve"])})
+
     @property
     def complete(self) -> bool:
         """Whether it trained to its end, and so may win."""
@@ -98,8 +105,7 @@ def records(study: optuna.Study) -> list[TrialRecord]:
     for trial in study.get_trials(deepcopy=False):
         content = trial.user_attrs.get(RECORD)
         if content is not None:
-            content = {**content, "fold_scores": tuple(content["fold_scores"]), "curve": tuple(content["curve"])}
-            found.append(TrialRecord(**content))
+            found.append(TrialRecord.read(content))
     return found
 
 

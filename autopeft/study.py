@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import environment, mlflow_model
+from autopeft import artifact, environment, mlflow_model, rows
 from autopeft.admission import require_room
+from autopeft.card import Card, Evidence
 from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError, in_a_line
 from autopeft.interrupt import Interrupt
-from autopeft.locate import locate
+from autopeft.locate import PACKAGE, locate
+from autopeft.outcome import COMPLETE, FAIL, PRUNED
 from autopeft.problem import Problem
 from autopeft.record import TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
@@ -26,6 +29,7 @@ from autopeft.rungs import rung_ends
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
+from autopeft.statistics import wilson
 from autopeft.storage import StudyStorage
 from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
@@ -82,6 +86,11 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
             best, test = _crown(problem, study, search.left_out, progress)
+            artifact.describe(
+                spec.output / "winner",
+                Card.read(spec.output / "winner"),
+                _evidence(problem, records(study), best, test),
+            )
         result = Result(
             name=spec.name,
             metric=spec.validation.metric,
@@ -178,6 +187,39 @@ def _crown(
     raise StudyError(f"no trial completed, so there is no winner; {why}.")
 
 
+def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, test: TestScores) -> Evidence:
+    """What a reader of the winner's README should know."""
+    spec = problem.spec
+    count, metric, source = len(problem.test), spec.validation.metric, spec.data.train
+    budget = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
+    hyper = {key.partition(".")[2]: value for key, value in best.params.items() if key != "method"}
+    own = problem.space.parse(best.params).params
+    return Evidence(
+        study=spec.name,
+        data=_source(source, spec),
+        train_rows=len(problem.train),
+        test_rows=count,
+        metric=metric,
+        fold_scores=best.fold_scores,
+        test_score=test.winner,
+        test_interval=wilson(round(test.winner * count), count) if metric == "accuracy" else None,
+        baseline=test.baseline,
+        defaults=test.defaults,
+        trials=sum(record.state in (COMPLETE, PRUNED, FAIL) for record in found),
+        budget=budget,
+        hyperparameters={name: value for name, value in hyper.items() if name not in own},
+        trained_params=best.trainable_params or 0,
+    )
+
+
+def _source(reference: str, spec: StudySpec) -> str:
+    """A reference to rows as it may be shown to anyone."""
+    if reference.startswith(PACKAGE) or isinstance(locate(reference, spec.folder), str):
+        return reference
+    path = Path(reference)
+    return "rows in memory" if path.parent == spec.output / rows.FOLDER else path.name
+
+
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:
     """Give MLflow the winner as a model, once for each store and winner."""
     there = [public(tracker.uri), best.number]
@@ -261,8 +303,8 @@ def _datasets(problem: Problem) -> list[dict[str, str]]:
     """The training and the held-out rows, for MLflow."""
     data, folder = problem.spec.data, problem.spec.folder
     return [
-        dataset(rows, problem.spec.name, context, locate(source, folder))
-        for rows, context, source in (
+        dataset(frame, problem.spec.name, context, locate(source, folder))
+        for frame, context, source in (
             (problem.rows.train, "train", data.train),
             (problem.rows.test, "test", data.test or data.train),
         )

@@ -55,6 +55,11 @@ def read_table(
     return frame
 
 
+def from_dataset(rows: Any) -> pd.DataFrame:
+    """All rows of a `datasets.Dataset`, its class labels as their names; the index counts from 1."""
+    return _numbered(_with_label_names(rows).to_pandas(), first=1)
+
+
 def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) -> pd.DataFrame:
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
@@ -147,23 +152,23 @@ def _from_folder(folder: Path, split: str) -> pd.DataFrame:
     if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         raise DataError(f"{folder} is a folder, but not one that `datasets` saved (save_to_disk); give a file instead.")
     loaded = datasets.load_from_disk(str(folder))
-    return _numbered(_one_split(loaded, split, str(folder)).to_pandas(), first=1)
+    return from_dataset(_one_split(loaded, split, str(folder)))
 
 
 def _from_hub(name: str, config: str | None, split: str) -> pd.DataFrame:
     import datasets
 
-    return _numbered(_one_split(datasets.load_dataset(name, config), split, name).to_pandas(), first=1)
+    return from_dataset(_one_split(datasets.load_dataset(name, config), split, name))
 
 
 def _one_split(loaded: Any, split: str, name: str) -> Any:
     import datasets
 
     if not isinstance(loaded, datasets.DatasetDict):
-        return _with_label_names(loaded)
+        return loaded
     if split not in loaded:
         raise DataError(f'{name} has no split "{split}"; it has {", ".join(loaded)}. Set it in [data].')
-    return _with_label_names(loaded[split])
+    return loaded[split]
 
 
 def _with_label_names(rows: Any) -> Any:

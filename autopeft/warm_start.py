@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from autopeft.artifact import CARD
+from autopeft.card import CARD
 from autopeft.exceptions import SpecError, nearest
 
 if TYPE_CHECKING:

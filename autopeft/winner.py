@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft import artifact, held_out
+from autopeft.card import Card
 from autopeft.containment import contained
 from autopeft.cross_validation import derive_seed
 from autopeft.exceptions import in_a_line
@@ -116,7 +117,7 @@ def crown(
 def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) -> tuple[float, np.ndarray]:
     """Refit, save to `folder`, load from there, and score on the test rows; also returns what it predicts of them."""
     spec = problem.spec
-    card = artifact.Card(
+    card = Card(
         base_model=portable(spec.model.name_or_path, spec.folder),
         task=problem.task.kind,
         labels=problem.rows.labels,

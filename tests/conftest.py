@@ -21,6 +21,9 @@ from tests.tiny_models import tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from autopeft.artifact import Winner
+    from autopeft.search_space import ParamValue
+
 # Tests run side by side, and the studies they start inherit this: threads that fight over the cores cost each of them
 # several times what a second thread could gain on tiny models.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -88,6 +91,17 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
+def tiny_rows() -> pd.DataFrame:
+    """60 texts, three labels told apart by one word."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(["no", "maybe", "yes"], 20)
+    texts = [
+        " ".join([*generator.choice(WORDS[10:], generator.integers(3, 9)), WORDS["nmy".index(label[0])]])
+        for label in labels
+    ]
+    return pd.DataFrame({"text": texts, "label": labels})
+
+
 @pytest.fixture
 def tiny_study(tmp_path, tiny_model) -> Path:
     """A study of its own in the test's folder."""
@@ -95,14 +109,42 @@ def tiny_study(tmp_path, tiny_model) -> Path:
 
 
 def write_tiny_study(folder: Path, tiny_model: Path) -> Path:
-    """A folder with `study.toml`, the tiny model, and `rows.csv`: 60 texts, three labels told apart by one word."""
-    generator = np.random.default_rng(0)
-    labels = np.repeat(["no", "maybe", "yes"], 20)
-    texts = [
-        " ".join([*generator.choice(WORDS[10:], generator.integers(3, 9)), WORDS["nmy".index(label[0])]])
-        for label in labels
-    ]
-    pd.DataFrame({"text": texts, "label": labels}).to_csv(folder / "rows.csv", index=False)
+    """A folder with `study.toml`, the tiny model, and `tiny_rows` as `rows.csv`."""
+    tiny_rows().to_csv(folder / "rows.csv", index=False)
     (folder / "model").symlink_to(tiny_model)
     (folder / "study.toml").write_text(TINY_STUDY)
     return folder / "study.toml"
+
+
+def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
+    """A winner of that method as `load` gives it, whose weights are drawn and not trained; in the folder `name`."""
+    import torch
+
+    from autopeft import artifact
+    from autopeft.card import Card
+    from autopeft.locate import portable
+    from autopeft.model import attach, trainable
+    from autopeft.problem import Problem
+    from autopeft.registry import discover
+    from autopeft.spec import StudySpec
+
+    problem = Problem.from_spec(StudySpec.from_file(study), discover())
+    method = discover()[name]
+    own = {**method.search_space(problem.base.spec).defaults(), **params}
+    model = attach(problem.base, method, own, seed=problem.spec.seed)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter += 0.1 * torch.randn_like(parameter)
+    card = Card(
+        base_model=portable(problem.spec.model.name_or_path, problem.spec.folder),
+        task=problem.task.kind,
+        labels=problem.rows.labels,
+        max_length=problem.max_length,
+        method=name,
+        params=own,
+        plugin="",
+        seed=problem.spec.seed,
+    )
+    artifact.save(model, method, problem.base.tokenizer, card, study.parent / name)
+    return artifact.load(study.parent / name)

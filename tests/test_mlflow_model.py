@@ -31,7 +31,7 @@ def winner(tiny_model, tmp_path):
     )
     params = Lora().search_space(base.spec).defaults()
     card = artifact.Card(str(tiny_model), task.kind, LABELS, 64, "lora", params, "autopeft", 0)
-    artifact.save(model.attach(base, Lora(), params), base.tokenizer, card, tmp_path / "winner")
+    artifact.save(model.attach(base, Lora(), params), Lora(), base.tokenizer, card, tmp_path / "winner")
     return tmp_path / "winner"
 
 

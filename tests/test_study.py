@@ -332,6 +332,7 @@ def test_every_command_has_an_example(tmp_path):
         "sync",
         "schema",
         "check",
+        "export",
     ):
         assert "Example: autopeft" in autopeft(command, "--help", cwd=tmp_path).stdout.replace("\n", " ")
 

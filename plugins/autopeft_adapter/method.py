@@ -18,6 +18,8 @@ from autopeft import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
 TYPICAL_DEPTH = 12
@@ -82,6 +84,14 @@ class Adapter(PeftMethod):
             else:
                 model.set_submodule(linear.name, SequentialAdapter(base, bottleneck))
         return model
+
+    def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
+        """For the `adapters` library; peft has no bottleneck adapter."""
+        from autopeft_adapter.adapterhub import write
+
+        if library != "adapterhub":
+            return Support(f"{library} has no bottleneck adapter; the format `adapterhub` has.")
+        return write(model, params, spec, folder)
 
 
 def _placements(spec: ModelSpec) -> tuple[str, ...]:

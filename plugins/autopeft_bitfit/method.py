@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
 ROLES = {
@@ -60,6 +62,10 @@ class BitFit(PeftMethod):
     def merge(self, model: nn.Module) -> nn.Module:
         """The model itself: its biases are in their places."""
         return model
+
+    def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
+        """No other library has it; a merged model is as small a step away."""
+        return Support(f"{library} has no method that trains the biases a model has; the format `merged` keeps them.")
 
 
 def _biased(spec: ModelSpec) -> dict[str, tuple[str, ...]]:

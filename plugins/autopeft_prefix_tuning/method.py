@@ -121,8 +121,15 @@ class PrefixTuning(PeftMethod):
             if name in tensors:
                 parameter.data.copy_(tensors[name])
 
-    def save_for_peft(self, model: nn.Module, folder: Path) -> bool:
-        """Write what `PeftModel.from_pretrained` reads, where it would predict the same; returns whether it would."""
+    def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
+        """For peft, where it would predict the same."""
         from autopeft_prefix_tuning.peft_format import write
 
-        return write(model, self.save(model), folder)
+        if library != "peft":
+            return super().export(model, params, spec, library, folder)
+        if write(model, self.save(model), folder):
+            return Support()
+        return Support(
+            "peft's prefix-tuning needs a prefix in every layer, of a model type on which the two were compared; "
+            '`layers = "all"` of a BERT is one.'
+        )

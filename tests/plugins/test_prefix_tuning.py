@@ -88,7 +88,7 @@ def test_peft_loads_what_is_saved_and_predicts_the_same(family, projection, tmp_
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter += 0.1 * torch.randn_like(parameter)
-    assert method.save_for_peft(model, tmp_path)
+    assert method.export(model, {}, base.spec, "peft", tmp_path)
     loaded = PeftModel.from_pretrained(base.copy(), tmp_path)
     torch.testing.assert_close(logits(loaded), logits(model))
     head = sum(p.numel() for name in base.spec.head for p in base.module.get_submodule(name).parameters())
@@ -99,8 +99,11 @@ def test_peft_loads_what_is_saved_and_predicts_the_same(family, projection, tmp_
 @pytest.mark.parametrize(("family", "layers"), [("bert", "top_half"), ("distilbert", "all")])
 def test_nothing_is_written_that_peft_would_read_another_way(family, layers, tmp_path):
     model = prefix(family, layers=layers)
-    assert not PrefixTuning().save_for_peft(model, tmp_path / "winner")
-    assert not (tmp_path / "winner").exists()
+    for library in ("peft", "adapterhub"):
+        answer = PrefixTuning().export(model, {}, tiny_base(family).spec, library, tmp_path)
+        assert not answer
+        assert answer.reason.endswith(".")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("projection", [False, True])

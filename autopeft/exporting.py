@@ -1,0 +1,233 @@
+"""A winner in the formats of other libraries, each predicting what the winner predicts."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from autopeft import artifact, mlflow_model, readme, registry
+from autopeft.card import CARD
+from autopeft.exceptions import UserInputError, nearest
+from autopeft.quantization import NONE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autopeft.artifact import Winner
+
+
+class ExportError(UserInputError):
+    """The winner cannot be written in that format."""
+
+
+def export(winner: Winner | str | Path, folder: str | Path, format: str) -> Path:  # noqa: A002  # the reader's word
+    """Write a winner for another library, with a README that says how to load it there.
+
+    Args:
+        winner: the winner, its folder, or the output folder of its study.
+        folder: to write; it must be empty or not there, and appears whole or not at all.
+        format: one of `FORMATS`.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ExportError: an unknown format, a folder with something in it, or a winner that the format cannot hold.
+        UserInputError: there is no winner.
+    """
+    folder = Path(folder)
+    if format not in FORMATS:
+        raise ExportError(f'`format` must be one that autopeft writes, but got "{format}"; {nearest(format, FORMATS)}')
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ExportError(f"{folder} must be empty or not there, but it holds files; give another folder.")
+    if isinstance(winner, str | Path):
+        winner = artifact.load(find(Path(winner)))
+    if winner.card.quantization != NONE and not FORMATS[format].quantized:
+        raise ExportError(
+            f"a winner on a base model in {winner.card.quantization} can be exported as "
+            f"{', '.join(name for name, entry in FORMATS.items() if entry.quantized)} alone, but not as {format}: it "
+            'would meet another base model there. Train it with `quantization = "none"`.'
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as draft:
+        made = Path(draft) / "made"
+        made.mkdir()
+        FORMATS[format].write(winner, made)
+        readme.write(made, winner.card, winner.evidence, FORMATS[format].load, format)
+        if folder.is_dir():
+            folder.rmdir()
+        made.rename(folder)
+    return folder
+
+
+def find(folder: Path) -> Path:
+    """A winner's folder from itself, or from the output folder of its study."""
+    inner = folder / "winner"
+    return inner if not (folder / CARD).is_file() and (inner / CARD).is_file() else folder
+
+
+def _for_peft(winner: Winner, folder: Path) -> None:
+    from peft import PeftModel
+
+    if isinstance(winner.module, PeftModel):
+        winner.module.save_pretrained(str(folder), safe_serialization=True)
+    else:
+        _by_method(winner, "peft", folder)
+    _tokenizer(winner).save_pretrained(str(folder))
+
+
+def _for_adapterhub(winner: Winner, folder: Path) -> None:
+    _by_method(winner, "adapterhub", folder)
+    _tokenizer(winner).save_pretrained(str(folder))
+
+
+def _by_method(winner: Winner, library: str, folder: Path) -> None:
+    """What the method itself can write."""
+    method = registry.discover()[winner.card.method]
+    answer = method.export(winner.module, winner.card.params, winner.spec, library, folder)
+    if not answer:
+        others = "`mlflow` and `onnx` take any winner, `merged` those whose method can be merged"
+        raise ExportError(f"this winner cannot be exported as {library}: {answer.reason} Of the formats, {others}.")
+
+
+def _merged(winner: Winner, folder: Path) -> None:
+    plain: Any = winner.merge()
+    plain.save_pretrained(str(folder), safe_serialization=True)
+    _tokenizer(winner).save_pretrained(str(folder))
+
+
+def _for_mlflow(winner: Winner, folder: Path) -> None:
+    import pandas as pd
+
+    with tempfile.TemporaryDirectory() as draft:
+        winner.save(draft)
+        rows = pd.DataFrame({name: ["a text", "another one"] for name in winner.inputs})
+        mlflow_model.save(Path(draft), folder, rows)
+
+
+class Logits(nn.Module):
+    """A classifier that takes its inputs in a line and gives logits alone, as ONNX has it."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Tokens `[rows, length]` → logits `[rows, classes]`."""
+        logits: torch.Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        return logits
+
+
+def _onnx(winner: Winner, folder: Path) -> None:
+    """The model with its add-on, traced; rows and length are free."""
+    try:
+        import onnx  # noqa: F401  # torch.onnx needs them, and says so less plainly
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f'ONNX needs a package that is not here ({error}); pip install "autopeft[onnx]".') from None
+    tokenizer = _tokenizer(winner)
+    texts = [["a text", "another one, and longer"] for _ in winner.inputs]
+    tokens = tokenizer(*texts, padding=True, return_tensors="pt")
+    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokens]
+    free = torch.export.Dim.DYNAMIC
+    module = copy.deepcopy(winner.module).cpu().eval()
+    with torch.no_grad():
+        torch.onnx.export(
+            Logits(module, names).eval(),
+            tuple(tokens[name] for name in names),
+            str(folder / "model.onnx"),
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=(tuple({0: free, 1: free} for _ in names),),
+            dynamo=True,
+            verbose=False,
+        )
+    model: Any = winner.module
+    model.config.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def _tokenizer(winner: Winner) -> Any:
+    """The winner's tokenizer, which cuts where the winner cuts."""
+    tokenizer = copy.deepcopy(winner.tokenizer)
+    tokenizer.model_max_length = winner.card.max_length
+    return tokenizer
+
+
+INPUTS = 'inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="pt")\n'
+PLAIN = """\
+{base}
+labels = {labels}
+tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
+plain = AutoModelForSequenceClassification.from_pretrained(
+    base,
+    id2label=dict(enumerate(labels)),
+    label2id={label: index for index, label in enumerate(labels)},
+    pad_token_id=tokenizer.pad_token_id,
+)
+"""
+TRANSFORMERS = "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
+
+FOR_PEFT = f"""\
+from peft import PeftModel
+{TRANSFORMERS}
+{PLAIN}model = PeftModel.from_pretrained(plain, ".").eval()
+{INPUTS}logits = model(**inputs).logits
+"""
+
+FOR_ADAPTERS = f"""\
+import adapters
+{TRANSFORMERS}
+{PLAIN}adapters.init(plain)
+plain.set_active_adapters(plain.load_adapter(".", use_safetensors=True))
+model = plain.eval()
+{INPUTS}logits = model(**inputs).logits
+"""
+
+FOR_TRANSFORMERS = f"""\
+{TRANSFORMERS}
+tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
+model = AutoModelForSequenceClassification.from_pretrained(".").eval()
+{INPUTS}logits = model(**inputs).logits  # model.config.id2label names the columns
+"""
+
+FOR_MLFLOW = """\
+import mlflow.pyfunc
+import pandas as pd
+
+model = mlflow.pyfunc.load_model(".")  # this folder; autopeft must be installed
+model.predict(pd.DataFrame({rows}))
+"""
+
+FOR_ONNX = """\
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="np")
+(logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})  # columns: {labels}
+"""
+
+
+class Format(NamedTuple):
+    """How a winner is written, and Python that loads what was; `quantized` where a quantized base model is no bar."""
+
+    write: Callable[[Winner, Path], None]
+    load: str
+    quantized: bool = False
+
+
+FORMATS = {
+    "peft": Format(_for_peft, FOR_PEFT),
+    "merged": Format(_merged, FOR_TRANSFORMERS),
+    "adapterhub": Format(_for_adapterhub, FOR_ADAPTERS),
+    "mlflow": Format(_for_mlflow, FOR_MLFLOW, quantized=True),
+    "onnx": Format(_onnx, FOR_ONNX),
+}
+"""For peft, for transformers alone, for the adapters library, for mlflow.pyfunc, and for ONNX runtimes."""

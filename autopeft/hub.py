@@ -1,0 +1,43 @@
+"""The Hugging Face hub: put a folder there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from autopeft.exceptions import AutopeftError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class HubError(AutopeftError):
+    """The hub cannot be reached, or refuses what was asked."""
+
+
+def push(folder: Path, repo: str, *, private: bool | None = None) -> str:
+    """Put the files of a folder into a model repository, in one commit, and return its address.
+
+    Who is asking is known from `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.
+
+    Args:
+        folder: to upload.
+        repo: such as ``me/tickets``; made if it is not there.
+        private: whether a new one is; default: as the account has it.
+
+    Raises:
+        HubError: no network, no permission, or no such name.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    try:
+        made = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add what autopeft found")
+    except (OSError, ValueError) as error:  # what the hub's library raises is one of these
+        reason = " ".join(str(error).split())
+        raise HubError(
+            f'"{repo}" cannot be written on the hub: {reason} Check the name, and log in (`hf auth login`) '
+            "with a token that may write."
+        ) from None
+    return str(made)

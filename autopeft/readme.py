@@ -1,0 +1,163 @@
+"""The README of a winner's folder, also the model card on the Hugging Face hub: facts, and how to load it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft import tasks
+from autopeft.locate import HUB_ID, PACKAGE
+from autopeft.units import format_bytes
+
+if TYPE_CHECKING:
+    from autopeft.card import Card, Evidence
+
+OWN = """\
+import autopeft
+import pandas as pd
+
+winner = autopeft.load(".")  # this folder
+winner.predict_proba(pd.DataFrame({rows}))  # columns: {labels}
+"""
+
+LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft"}
+"""What the hub calls a library, by the format that is for it."""
+
+
+def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, form: str = "autopeft") -> None:
+    """Write `README.md`.
+
+    Args:
+        folder: to write to.
+        card: of the winner.
+        evidence: of its study, where known.
+        load: Python that loads the folder. `{base}` stands for lines that name the base model, `{labels}` for the
+            labels as a list, `{texts}` for the arguments of a tokenizer, `{rows}` for the columns of a frame.
+        form: the format of the folder.
+    """
+    inputs = tasks.get(card.task).inputs
+    values = {
+        "{base}": base(card),
+        "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
+        "{texts}": ", ".join(['["a text", "another one"]'] * len(inputs)),
+        "{rows}": json.dumps({name: ["a text", "another one"] for name in inputs}),
+    }
+    code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
+    params = {**card.params, **(evidence.hyperparameters if evidence else {})}
+    lines = [
+        *_metadata(card, evidence, form),
+        f"# {card.method} for {card.task}",
+        "",
+        f"The winner of a search over parameter-efficient fine-tuning methods, by autopeft, in the format `{form}`.",
+        "",
+        "## Use",
+        "",
+        f"```python\n{code}```",
+        "",
+        "## Model",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| base model | {_name(card.base_model)} |",
+        f"| method | {card.method} (from {card.plugin or 'a plugin'}) |",
+        *(f"| {name} | {value} |" for name, value in params.items()),
+        f"| labels | {', '.join(card.labels).replace('|', chr(92) + '|')} |",
+        f"| longest input | {card.max_length} tokens |",
+        *([f"| quantization | {card.quantization} |"] if card.quantization != "none" else []),
+        "",
+        *(
+            _results(evidence)
+            if evidence
+            else ["How good it is, is not known: the study's record is not beside it.", ""]
+        ),
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def base(card: Card) -> str:
+    """Python that says where the base model is."""
+    if card.base_model.startswith(PACKAGE):
+        package, _, inner = card.base_model.removeprefix(PACKAGE).partition("/")
+        return f'from importlib.resources import files\n\nbase = str(files("{package}") / "{inner}")'
+    if HUB_ID.match(card.base_model):
+        return f'base = "{card.base_model}"'
+    return f'base = "{Path(card.base_model).name}"  # the path of the base model\'s folder'
+
+
+def _results(evidence: Evidence) -> list[str]:
+    metric = evidence.metric
+    folds = evidence.fold_scores
+    interval = ""
+    if evidence.test_interval:
+        interval = " (95% interval {:.4f} to {:.4f})".format(*evidence.test_interval)
+    limits = ", ".join(f"{name} = {_limit(name, limit)}" for name, limit in evidence.budget.items()) or "none"
+    others = [
+        f"| untuned default of {name} | {'not trained' if score is None else f'{score:.4f}'} |"
+        for name, score in evidence.defaults.items()
+    ]
+    mean = sum(folds) / len(folds)
+    return [
+        "## Results",
+        "",
+        f"| on {evidence.test_rows} held-out rows | {metric} |",
+        "|---|---|",
+        f"| **this model** | **{evidence.test_score:.4f}**{interval} |",
+        *others,
+        f"| most frequent label | {evidence.baseline:.4f} |",
+        "",
+        f"It was chosen of {evidence.trials} trials for its mean {metric} of {mean:.4f} in cross-validation (folds "
+        f"from {min(folds):.4f} to {max(folds):.4f}), then trained on all {evidence.train_rows} training rows. The "
+        "held-out rows were scored once, at the end.",
+        "",
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| data | {evidence.data} |",
+        f"| trained parameters | {evidence.trained_params:,} |",
+        f"| budget | {limits} |",
+        f"| study | {evidence.study} |",
+        "",
+    ]
+
+
+def _metadata(card: Card, evidence: Evidence | None, form: str) -> list[str]:
+    """The YAML that the hub reads; made by its own library, so that what it cannot read is noticed here."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data = ModelCardData(
+        base_model=card.base_model if HUB_ID.match(card.base_model) else None,
+        library_name=LIBRARIES.get(form, "autopeft"),
+        pipeline_tag="text-classification",
+        tags=["autopeft", card.method],
+        model_name=card.method,
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=re.sub(r"[^\w./-]", "_", evidence.data),
+                dataset_name=f"{evidence.data}, {evidence.test_rows} held-out rows",
+                metric_type=evidence.metric,
+                metric_value=round(evidence.test_score, 4),
+            )
+        ]
+        if evidence
+        else None,
+    )
+    return ["---", data.to_yaml().rstrip(), "---", ""]
+
+
+def _name(reference: str) -> str:
+    """A reference as it may be shown to anyone: of a local path the last part alone."""
+    shown = reference.startswith(PACKAGE) or HUB_ID.match(reference)
+    return reference if shown else f"a local folder, {Path(reference).name}"
+
+
+def _limit(name: str, value: float) -> str:
+    if name in ("max_gpu_memory", "max_saved_size"):
+        return format_bytes(int(value))
+    if name == "max_trainable_params" and isinstance(value, float):
+        return f"{value:.4%} of the base model"
+    return f"{value:,}"

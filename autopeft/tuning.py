@@ -1,0 +1,227 @@
+"""`autopeft.tune`: a study from Python, with rows in memory or in files, and what it found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopeft import artifact, tasks
+from autopeft.outcome import FAIL, INFEASIBLE, PRUNED
+from autopeft.progress import make_progress
+from autopeft.record import ranked
+from autopeft.registry import discover
+from autopeft.rows import as_frame, keep, split_of
+from autopeft.spec import StudySpec
+from autopeft.study import run
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import optuna
+    import pandas as pd
+
+    from autopeft.progress import Progress
+    from autopeft.record import TrialRecord
+    from autopeft.study import Result
+    from autopeft.winner import TestScores
+
+SOURCE = "the call of tune()"
+"""How errors name the place of a setting."""
+
+IN_MEMORY = "rows in memory"
+"""Stands for rows while the settings are checked, before anything is written."""
+
+COLUMNS = (
+    "number", "name", "method", "state", "score", "fold_scores", "trainable_params", "saved_params", "saved_bytes",
+    "predicted_memory", "measured_memory", "epochs_trained", "seconds", "reason",
+)  # fmt: skip
+ENDS = (PRUNED, FAIL, INFEASIBLE)
+"""How trials end that have no rank, in the order of a leaderboard."""
+
+
+class Tuned:
+    """A finished study.
+
+    Attributes:
+        name: of the study.
+        metric: what its scores are.
+        best: the winning trial.
+        test: scores on the held-out rows: the winner, the majority class, each method's untuned default.
+        folder: the output folder; a temporary one is removed with this object.
+        tracking_uri: of the MLflow store with every trial.
+    """
+
+    def __init__(self, result: Result, folder: Path, *, temporary: bool = False) -> None:
+        self.name, self.metric = result.name, result.metric
+        self.best: TrialRecord = result.best
+        self.test: TestScores = result.test
+        self.folder, self.tracking_uri = folder, result.tracking_uri
+        self._result = result
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        found = f"{self.best.name}, {self.metric} {self.best.score:.4f} in cross-validation"
+        return f"<study {self.name!r}: {found}, {self.test.winner:.4f} on the held-out rows>"
+
+    @cached_property
+    def winner(self) -> artifact.Winner:
+        """The winner as it was saved, on the CPU, in float32."""
+        return artifact.load(self._result.winner_folder)
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The Optuna study, read from its store in the output folder."""
+        import optuna
+
+        return optuna.load_study(study_name=self.name, storage=f"sqlite:///{self.folder / 'study.db'}")
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Every trial, a row each: complete ones by score, then pruned, failed and those over the budget.
+
+        Memory in bytes, time in seconds. Each of a candidate's params has a column, such as `lora.r`. A pruned trial's
+        score is from an earlier epoch than a complete one's, and not to be compared with it.
+        """
+        import pandas as pd
+
+        complete = ranked(self._result.records)
+        others = [record for record in self._result.records if record not in complete]
+        others.sort(key=lambda record: (ENDS.index(record.state), -(record.score or 0.0)))
+        rows = [
+            {**{column: getattr(record, column) for column in COLUMNS}, **record.params}
+            for record in (*complete, *others)
+        ]
+        ranks = [*range(1, len(complete) + 1), *[None] * len(others)]
+        return pd.DataFrame(rows, index=pd.Index(ranks, dtype="Int64", name="rank"))
+
+
+def tune(
+    *,
+    model: str | Path | Mapping[str, Any],
+    data: Any,
+    test: Any = None,
+    task: str | Mapping[str, Any] = "text-classification",
+    search: Mapping[str, Any] | None = None,
+    validation: Mapping[str, Any] | None = None,
+    budget: Mapping[str, Any] | None = None,
+    tracking: str | Mapping[str, Any] | None = None,
+    name: str = "study",
+    seed: int | None = None,
+    output: str | Path | None = None,
+    temporary: bool = False,
+    block: Collection[str] = (),
+    progress: bool = True,
+) -> Tuned:
+    """Search for the method and size that fit, as `autopeft run` does for a study file, and return what won.
+
+    The arguments are a study file's tables, with the same settings and defaults; where a table has one setting that
+    matters most, that may stand for it. The same call goes on with a study that was interrupted.
+
+    Args:
+        model: [model], or its `name_or_path`.
+        data: [data], or its `train`. That may also be a pandas frame, a `datasets.Dataset` or `DatasetDict` (whose
+            test split is then the held-out rows), a list of dicts, or a list of tuples of the inputs and the label.
+            Rows in memory are written to the output folder once, so that the study can go on later.
+        test: held-out rows, in any of these forms; default: a part of `data`.
+        task: [task], or its `kind`.
+        search: [search], such as ``{"methods": ["lora"], "trials": 12, "lora": {"r": [4, 32]}}``.
+        validation: [validation], such as ``{"folds": 5, "metric": "f1_macro"}``.
+        budget: [budget], such as ``{"max_trainable_params": "1%"}``.
+        tracking: [tracking], or its `uri`.
+        name: of the study.
+        seed: of everything random.
+        output: the output folder; default: `outputs/<name>`.
+        temporary: use an output folder that is removed together with the result.
+        block: entry points of plugins to leave out.
+        progress: show how the search goes: live in a notebook and on a terminal, in lines elsewhere.
+
+    Raises:
+        UserInputError: a setting, the data or the model are wrong, or nothing fits the budget.
+        StudyError: trials keep failing for the same reason, or none completed.
+        KeyboardInterrupt: on Ctrl-C, or when a notebook's kernel is interrupted; finished trials are kept.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if temporary:
+        output = tempfile.mkdtemp(prefix="autopeft-")
+    content = {
+        "name": name,
+        "seed": seed,
+        "output": None if output is None else str(Path(output).absolute()),
+        "model": _table(model, "name_or_path"),
+        "task": _table(task, "kind"),
+        "search": search,
+        "validation": validation,
+        "budget": budget,
+        "tracking": _table(tracking, "uri"),
+    }
+    try:
+        spec = specify({key: value for key, value in content.items() if value is not None}, data, test)
+        result = _run(spec, block, make_progress(_console(quiet=not progress)))
+    except BaseException:
+        if temporary and output:
+            shutil.rmtree(output, ignore_errors=True)
+        raise
+    return Tuned(result, spec.output, temporary=temporary)
+
+
+def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
+    """The study's settings, checked; then rows in memory are written, and the settings name their files.
+
+    Args:
+        content: the tables of the study file, all but [data].
+        data: as `tune` takes it.
+        test: the same.
+
+    Raises:
+        SpecError: a setting is unknown or missing, or breaks a rule.
+        DataError: rows that are of no known form.
+    """
+    table = dict(data) if isinstance(data, Mapping) and not hasattr(data, "num_rows") else {"train": data}
+    if test is not None:
+        table["test"] = test
+    given = {key: table[key] for key in ("train", "test") if table.get(key) is not None}
+    named = {key: str(rows) if isinstance(rows, str | Path) else IN_MEMORY for key, rows in given.items()}
+    spec = StudySpec.from_mapping({**content, "data": {**table, **named}}, SOURCE)
+    train, own_test = split_of(given["train"], spec.data)
+    given["train"] = train
+    if own_test is not None and "test" not in given and "test_fraction" not in spec.data.model_fields_set:
+        given["test"] = own_test
+    names = (*tasks.get(spec.task.kind).inputs, "label")
+    columns = [getattr(spec.data, column) for column in names]
+    found = {
+        key: str(rows) if isinstance(rows, str | Path) else str(keep(as_frame(rows, columns), spec.output))
+        for key, rows in given.items()
+    }
+    return spec.model_copy(update={"data": spec.data.model_copy(update=found)})
+
+
+def _run(spec: StudySpec, block: Collection[str], progress: Progress) -> Result:
+    registry = discover(block)
+    for fault in registry.faults:
+        progress.say(f"A plugin is left out. {fault}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it
+        try:
+            return run(spec, registry, progress)
+        except KeyboardInterrupt:
+            progress.say("Interrupted. Every finished trial is kept; the same call goes on from here.")
+            raise
+
+
+def _table(given: Any, key: str) -> Any:
+    """A table of the study file from the one setting of it that was given, or as it is."""
+    return {key: str(given)} if isinstance(given, str | Path) else given
+
+
+def _console(*, quiet: bool) -> Any:
+    from rich.console import Console
+
+    console = Console(quiet=quiet)
+    return console if console.is_terminal or console.is_jupyter else Console(quiet=quiet, width=160)
