@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/quickstart.toml
 
-.PHONY: demo test coverage lint format clean
+.PHONY: demo test exhaustive coverage lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/autopeft run $(STUDY)
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not exhaustive"
+
+# All of scikit-learn's checks of an estimator, each of which fits some studies.
+exhaustive: $(VENV)/.installed
+	$(BIN)/pytest -n 2 -m exhaustive
 
 # Apart from `make test`: to follow every line takes time of its own.
 coverage: $(VENV)/.installed

@@ -29,11 +29,13 @@ PRUNERS = {
     "median": lambda rungs: make_pruner("median", rungs),
     "hyperband": lambda rungs: make_pruner("hyperband", rungs),
     **{
-        f"successive_halving, factor {factor}": lambda _, factor=factor: optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=1, reduction_factor=factor
+        f"successive_halving, factor {factor}, from rung {first}": lambda _, first=first, factor=factor: (
+            optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
         )
+        for first in (1, 2)
         for factor in (2, 3, 4)
     },
+    "median, from rung 2": lambda _: optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
 }
 ORDERS = 200
 
@@ -48,10 +50,10 @@ def main() -> None:
         record(arguments.record, arguments.candidates, arguments.curves[0])
     sets = [[(entry["epochs"], entry["means"]) for entry in json.loads(path.read_text())] for path in arguments.curves]
     print(f"{', '.join(f'{path.stem}: {len(s)}' for path, s in zip(arguments.curves, sets, strict=True))} candidates")
-    print(f"{'pruner':<30} {'samples spared':>14} {'regret':>8} {'best pruned':>12}")
+    print(f"{'pruner':<42} {'samples spared':>14} {'regret':>8} {'best pruned':>12}")
     for name, make in PRUNERS.items():
         spared, regret, lost = np.mean([replay(make, c, seed) for c in sets for seed in range(ORDERS)], axis=0)
-        print(f"{name:<30} {spared:>14.1%} {regret:>8.4f} {lost:>12.1%}")
+        print(f"{name:<42} {spared:>14.1%} {regret:>8.4f} {lost:>12.1%}")
 
 
 def record(study: str, candidates: int, path: Path) -> None:

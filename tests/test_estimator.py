@@ -45,7 +45,7 @@ def fitted(headless):
     return quick(headless, methods=["lora"], settings=settings).fit(rows["text"], rows["label"])
 
 
-@pytest.mark.slow  # some sixty studies of a few seconds each
+@pytest.mark.exhaustive  # some sixty studies of a few seconds each
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.func.__name__}{[*check.keywords.values()]}")
 def test_it_is_a_classifier_to_scikit_learn(headless, check):
