@@ -85,8 +85,8 @@ class SearchSection(Section):
     process each, with an equal share of `max_gpu_memory` and of the CPU's threads each. "auto" is one for every two
     cores on a CPU, and one on a GPU, where a single trial can fill the card. With more than one, which trials have
     ended when another is drawn is a matter of timing, so two runs of the same study differ. A method's code that makes
-    no progress for `hang_timeout` is interrupted, and its trial fails. Keys that are not listed
-    here are dimensions; see `autopeft plan` for their names.
+    no progress for `hang_timeout` is interrupted, and its trial fails. Keys that are not listed here are dimensions;
+    see `autopeft plan` for their names.
     """
 
     methods: list[str] | None = Field(None, min_length=1)

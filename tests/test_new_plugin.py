@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from tests.conftest import autopeft_here
-from tests.test_registry import beside, install, methods
+from tests.test_registry import FIXTURES, beside, install, methods
 
 
 def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
@@ -64,3 +64,9 @@ def test_nothing_is_written_over(tmp_path):
     assert done.returncode == 2
     assert "empty or not there yet, but there is neither" in done.stderr
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["mine.txt"]
+
+
+def test_the_page_about_plugins_shows_the_fixture_as_it_is():
+    page = (FIXTURES.parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    source = (FIXTURES / "autopeft-oft" / "autopeft_oft.py").read_text(encoding="utf-8")
+    assert source.partition("\n\n")[2] in page
