@@ -14,7 +14,7 @@ import torch
 from autopeft import memory, quantization
 from autopeft.budget import Budget, Usage
 from autopeft.callback import TrainingCallback
-from autopeft.containment import contained
+from autopeft.containment import contained, heard
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, ways
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
@@ -79,6 +79,7 @@ class Appraiser:
 
     def __call__(self, candidate: Candidate) -> Usage:
         """The candidate's usage: exact parameter counts, predicted peak memory of one step at the longest batch."""
+        heard()
         size = candidate.hyper.batch_size
         key = (candidate.method.name, tuple(candidate.params.items()), size)
         if key not in self._known:
@@ -173,6 +174,7 @@ class Appraiser:
 
     def predict(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
         """Predicted peak of one step at the longest batch, run that way."""
+        heard()
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
         sizes = (min(execution.micro_batch, self._rows),) * execution.folds
 

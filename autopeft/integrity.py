@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from autopeft import quantization
 from autopeft.exceptions import StudyError, in_a_line
 
 if TYPE_CHECKING:
@@ -67,8 +68,13 @@ class Seal:
 
 @torch.no_grad()
 def _prints(base: BaseModel) -> dict[str, tuple[object, ...]]:
-    """What tells each tensor from a changed one: its shape, type and use, and the sum of its bits."""
-    tensors = dict(base.module.named_parameters())
+    """What tells each tensor from a changed one: its shape, type and use, and the sum of its bits.
+
+    Quantized maps are left out: bitsandbytes itself casts their biases while it runs.
+    """
+    maps = filter(quantization.is_quantized, base.module.modules())
+    theirs = {id(parameter) for module in maps for parameter in module.parameters(recurse=False)}
+    tensors = {name: tensor for name, tensor in base.module.named_parameters() if id(tensor) not in theirs}
     sums = torch.stack([_sum(tensor) for tensor in tensors.values()]).tolist()
     return {
         name: (tuple(tensor.shape), tensor.dtype, tensor.requires_grad, total)

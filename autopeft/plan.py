@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autopeft.admission import cheapest, closest, smallest_batch
-from autopeft.containment import contained, heard
+from autopeft.containment import contained
 from autopeft.exceptions import in_a_line
 from autopeft.search_space import Integer, enabling
 
@@ -112,7 +112,6 @@ def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> Metho
 
 
 def _planned(problem: Problem, candidate: Candidate) -> Planned:
-    heard()
     usage = problem.appraiser(candidate)
     violations = problem.budget.violations(usage, every=True)
     return Planned(

@@ -1,6 +1,5 @@
 """A generated plugin, installed by pip, is found, passes its own tests and holds the contract."""
 
-import os
 import subprocess
 import sys
 import tomllib
@@ -8,7 +7,7 @@ import tomllib
 import pytest
 
 from tests.conftest import autopeft_here
-from tests.test_registry import install, methods
+from tests.test_registry import FIXTURES, beside, install, methods
 
 
 def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
@@ -24,11 +23,10 @@ def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
         subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=source, check=True, capture_output=True)
 
     install(source, site)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
     listed = methods(site).stdout
     assert "autopeft-low-rank 0.1.0 (entry point 'low_rank')" in listed
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "gpt2 and merges or scaled"]
-    ran = subprocess.run(tests, cwd=source, env=environment, capture_output=True, text=True, check=False)
+    ran = subprocess.run(tests, cwd=source, env=beside(site), capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
     assert "2 passed" in ran.stdout
 
@@ -66,3 +64,9 @@ def test_nothing_is_written_over(tmp_path):
     assert done.returncode == 2
     assert "empty or not there yet, but there is neither" in done.stderr
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["mine.txt"]
+
+
+def test_the_page_about_plugins_shows_the_fixture_as_it_is():
+    page = (FIXTURES.parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    source = (FIXTURES / "autopeft-oft" / "autopeft_oft.py").read_text(encoding="utf-8")
+    assert source.partition("\n\n")[2] in page

@@ -41,10 +41,14 @@ def write_plugin(folder: Path, name: str, entry: str, body: str) -> Path:
     return source
 
 
+def beside(site: Path) -> dict[str, str]:
+    """The environment of a process that finds what was installed there too."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))}
+
+
 def methods(site: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "autopeft", "methods", "--json", *options]
-    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=beside(site), capture_output=True, text=True, check=False)
 
 
 GOOD = """
@@ -161,10 +165,9 @@ def test_a_plugin_that_hangs_when_it_is_loaded_is_interrupted(tmp_path, monkeypa
 
 def test_methods_shows_broken_plugins_with_the_reason_once(tmp_path):
     install(write_plugin(tmp_path, "broken-plugin", "broken", "x = 1"), tmp_path / "site")
-    path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "autopeft", "methods"],
-        env={**os.environ, "PYTHONPATH": path},
+        env=beside(tmp_path / "site"),
         capture_output=True,
         text=True,
         check=True,

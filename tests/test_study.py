@@ -20,7 +20,7 @@ from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
 from tests.conftest import THREE, autopeft, autopeft_here
-from tests.test_registry import FIXTURES, install, write_plugin
+from tests.test_registry import FIXTURES, beside, install, write_plugin
 
 
 def store(folder: Path) -> tuple[list, list]:
@@ -55,6 +55,7 @@ def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study)
     trained = [r for r in result["records"] if r["state"] in ("COMPLETE", "PRUNED")]
     assert len(trained) == 4
     assert {r["method"] for r in trained} == {"adapter", "lora", "prefix_tuning"}
+    assert {r["leaked"] for r in result["records"]} == {0}
     best = max((r for r in trained if r["state"] == "COMPLETE"), key=lambda r: r["score"])
     assert result["best"]["score"] == best["score"] == pytest.approx(np.mean(best["fold_scores"]))
     assert set(result["test"]["defaults"]) == {"adapter", "lora", "prefix_tuning"}
@@ -211,7 +212,7 @@ def register_methods():
 def test_a_failing_trial_does_not_end_the_study(tiny_study, tmp_path, body, reason):
     install(write_plugin(tmp_path, "failing-plugin", "failing", FAILING.replace("BODY", body)), tmp_path / "site")
     edit(tiny_study, ("trials = 4", "trials = 5"), ('"lora"', '"failing", "lora"'))
-    result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    result = run_study(tiny_study, env=beside(tmp_path / "site"))
     failed = [r for r in result["records"] if r["state"] == "FAIL"]
     assert failed
     assert all(r["method"] == "failing" and reason in r["reason"] for r in failed)
@@ -224,7 +225,7 @@ def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_
     body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 9"))
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    env = beside(tmp_path / "site")
     done = autopeft("run", tiny_study, cwd=tiny_study.parent, env=env)
     assert done.returncode == 1
     assert "a planted fault" in done.stderr
@@ -237,7 +238,7 @@ def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_
 def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_path):
     install(FIXTURES / "autopeft-oft", tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["oft"]'), ("trials = 4", "trials = 2"))
-    result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    result = run_study(tiny_study, env=beside(tmp_path / "site"))
     assert result["best"]["method"] == "oft"
     winner = tiny_study.parent / "outputs" / "tiny" / "winner"
     done = autopeft_here("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent)
@@ -247,7 +248,7 @@ def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_pa
 def test_a_winner_that_peft_does_not_know_needs_its_plugin(tiny_study, tmp_path):
     install(write_plugin(tmp_path, "layer-plugin", "failing", FAILING.replace("BODY", "pass")), tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 1"))
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    env = beside(tmp_path / "site")
     run_study(tiny_study, env=env)
     winner = tiny_study.parent / "outputs" / "tiny" / "winner"
     done = autopeft("predict", winner, "--input", "rows.csv", cwd=tiny_study.parent, env=env)
@@ -372,7 +373,7 @@ def test_a_trial_that_runs_out_of_memory_is_retried_once_recorded_and_paid_by_it
         ('"lora"', '"hungry", "lora"'),
         add='[budget]\nmax_gpu_memory = "100 MiB"\n',
     )
-    result = run_study(tiny_study, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    result = run_study(tiny_study, env=beside(tmp_path / "site"))
     hungry = [r for r in result["records"] if r["method"] == "hungry"]
     failed = [r for r in hungry if r["state"] == "FAIL"]
     assert len(failed) == 1

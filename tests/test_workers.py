@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from tests.conftest import THREE, autopeft_here
-from tests.test_registry import install, write_plugin
+from tests.test_registry import beside, install, write_plugin
 from tests.test_study import edit, run_study, store
 
 TWO = ("trials = 4", "trials = 4\nworkers = 2")
@@ -148,10 +148,10 @@ def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
     body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 9\nworkers = 2"))
-    process = begin(tiny_study, PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
+    process = begin(tiny_study, PYTHONPATH=beside(tmp_path / "site")["PYTHONPATH"])
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "the last 3 trials all failed for the same reason" in said
+    assert "its 3 trials all failed for the same reason: ValueError: a planted fault" in said
     assert "Traceback" not in said
     _, runs = store(tiny_study.parent / "outputs" / "tiny")
     assert Counter(run.data.tags["state"] for run in runs)["FAIL"] == 3
