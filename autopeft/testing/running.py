@@ -81,6 +81,8 @@ def memory_is_foretold(case: Case) -> str | None:
         1, torch.tensor([length - 1]), tiny.END
     )
     tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+    tensors["input_ids"][0, -2:] = torch.tensor([tiny.END, tiny.PAD])  # some models spare a mask where none is needed
+    tensors["attention_mask"][0, -1] = 0
     model = case.attach(case.defaults)
     train_mode(model)
     callback = case.method.callback(model, case.defaults, case.base.spec)
