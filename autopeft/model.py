@@ -228,7 +228,13 @@ def _check_trained(model: nn.Module, method: str) -> None:
 
 def merged(model: nn.Module, method: PeftMethod) -> nn.Module | None:
     """The plain base model with a trained add-on folded in; None where the method cannot. `model` stays as it is."""
-    return method.merge(copy.deepcopy(model))  # weights too: those of the base are every trial's
+    from peft.utils import ModulesToSaveWrapper
+
+    own: Any = copy.deepcopy(model)  # weights too: those of the base are every trial's
+    for name, module in list(own.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # of a head of several maps some of peft's methods ask one weight
+            own.set_submodule(name, module.modules_to_save["default"])
+    return method.merge(own)
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -72,11 +72,5 @@ class Ia3(PeftMethod):
 
     def merge(self, model: nn.Module) -> nn.Module:
         """Every W, and the bias behind it, with its vector multiplied in."""
-        from peft.utils import ModulesToSaveWrapper
-
-        whole: Any = model
-        for name, module in list(whole.named_modules()):
-            if isinstance(module, ModulesToSaveWrapper):  # of a head of several maps peft would ask for one weight
-                whole.set_submodule(name, module.modules_to_save["default"])
-        plain: nn.Module = whole.merge_and_unload()
+        plain: nn.Module = cast("Any", model).merge_and_unload()
         return plain

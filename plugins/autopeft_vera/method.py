@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -81,13 +81,7 @@ class Vera(PeftMethod):
 
     def merge(self, model: nn.Module) -> nn.Module:
         """W + Λb B Λd A in place of each W."""
-        from peft.utils import ModulesToSaveWrapper
-
-        whole: Any = model
-        for name, module in list(whole.named_modules()):
-            if isinstance(module, ModulesToSaveWrapper):  # of a head of several maps peft would ask for one weight
-                whole.set_submodule(name, module.modules_to_save["default"])
-        plain: nn.Module = whole.merge_and_unload()
+        plain: nn.Module = cast("Any", model).merge_and_unload()
         return plain
 
 
