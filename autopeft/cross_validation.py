@@ -79,7 +79,7 @@ def cross_validate(
     for turn, learner in zip(turns, learners, strict=True):
         if checkpoint:
             histories[turn.start : turn.stop] = checkpoint.restore(turn, learner)
-    for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs)]), 1):
+    for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs, fewest)]), 1):
         for turn, learner in zip(turns, learners, strict=True):
             if all(len(histories[fold]) >= number for fold in turn):
                 continue

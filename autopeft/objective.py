@@ -19,7 +19,6 @@ from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
 from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.packing import pack
-from autopeft.rungs import rung_ends
 from autopeft.training import Batch, Learner
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def run_trial(
     planned = usage.execution
     if planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds)):
         planned = Execution(planned.micro_batch)
-    evaluations = len(rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
+    evaluations = len(problem.rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
     pace = TimeWatch(problem.budget, len(problem.folds) // planned.folds, evaluations / planned.folds)
     state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):

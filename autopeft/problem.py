@@ -20,6 +20,7 @@ from autopeft.integrity import Seal
 from autopeft.locate import locate
 from autopeft.memory import supports_bfloat16
 from autopeft.quantization import NONE
+from autopeft.rungs import rung_ends
 from autopeft.screening import refusal
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
@@ -96,6 +97,10 @@ class Problem:
         folder = self.spec.output / "trunk"
         enabled = self.spec.model.trunk_cache
         return Trunk(self.base, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
+
+    def rung_ends(self, epochs: int) -> list[float]:
+        """After how many epochs a trial of `epochs` is scored."""
+        return rung_ends(epochs, min(len(fold.train) for fold in self.folds))
 
     @classmethod
     def from_spec(cls, spec: StudySpec, registry: Registry, card: int | None = None) -> Problem:

@@ -40,6 +40,7 @@ class TrialRecord:
     measured_memory: int | None
     seconds: float
     epochs_trained: float = 0.0
+    rung_epochs: tuple[float, ...] = ()
     execution: str = ""
     params: dict[str, ParamValue] = field(default_factory=dict)
     saved_bytes: int | None = None
@@ -61,6 +62,7 @@ class TrialRecord:
             fold_scores=outcome.rungs[-1].scores if outcome.rungs else (),
             curve=tuple(rung.mean for rung in outcome.rungs),
             epochs=epochs,
+            rung_epochs=tuple(rung.epoch for rung in outcome.rungs),
             epochs_trained=outcome.rungs[-1].epoch if outcome.rungs else 0.0,
             trainable_params=usage.trainable_params if usage else None,
             saved_params=usage.saved_params if usage else None,
@@ -76,7 +78,8 @@ class TrialRecord:
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
         """The record that JSON was made of."""
-        return cls(**{**content, "fold_scores": tuple(content["fold_scores"]), "curve": tuple(content["curve"])})
+        sequences = ("fold_scores", "curve", "rung_epochs")
+        return cls(**{**content, **{name: tuple(content[name]) for name in sequences}})
 
     @property
     def complete(self) -> bool:

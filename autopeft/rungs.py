@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FIRST_RUNG = 0.5
+FEWEST_ROWS = 400
+"""Rows a fold must have trained on before its score says anything of its end. On recorded curves of folds of 250 to 500
+rows half an epoch said next to nothing (`benchmarks/pruners.py`, docs/performance.md)."""
+
+SMALLEST_PART = 1 / 8  # of an epoch: to score more often than that costs more than it can spare
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,20 @@ class Rung:
         return float(np.mean(self.scores))
 
 
-def rung_ends(epochs: int) -> list[float]:
-    """Epochs trained at each rung's end: 0.5, 1, 2, 4, 8, … and at last `epochs`.
+def rung_ends(epochs: int, rows: int) -> list[float]:
+    """Epochs trained at each rung's end: the first, twice, four times as many, … and at last `epochs`.
 
-    Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943);
-    half an epoch is enough to tell a hopeless trial.
+    The first is one epoch, or the half, quarter or eighth of one if a fold has so many `rows` that a part of them tells
+    enough. Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016,
+    arXiv:1502.07943).
     """
-    ends = [FIRST_RUNG]
+    first = 1.0
+    while first > SMALLEST_PART and rows * first / 2 >= FEWEST_ROWS:
+        first /= 2
+    ends = [first]
     while ends[-1] * 2 < epochs:
         ends.append(ends[-1] * 2)
-    return [*ends, float(epochs)]
+    return [*ends, float(epochs)] if ends[-1] < epochs else ends
 
 
 def epochs_between(start: float, end: float) -> list[tuple[int, tuple[float, float]]]:

@@ -25,7 +25,6 @@ from autopeft.outcome import COMPLETE, FAIL, PRUNED
 from autopeft.problem import Problem
 from autopeft.record import TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
-from autopeft.rungs import rung_ends
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
@@ -127,7 +126,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         study_name=spec.name,
         storage=storage,
         direction="maximize",
-        pruner=make_pruner(spec.search.pruner, len(rung_ends(problem.space.max_epochs))),
+        pruner=make_pruner(spec.search.pruner, len(problem.rung_ends(problem.space.max_epochs))),
         load_if_exists=True,
     )
     now = {**spec.to_dict(), "methods_found": list(problem.space), "data_fingerprint": problem.rows.fingerprint}

@@ -44,7 +44,7 @@ def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_sto
     checkpoint = Checkpoint(tmp_path / "trial")
     again = [(r.scores, r.loss) for r in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=checkpoint)]
     assert again == whole
-    assert len(trained) == 3 * len(rung_ends(HYPER.epochs)) - finished
+    assert len(trained) == 3 * len(rung_ends(HYPER.epochs, rows=32)) - finished
 
 
 def test_another_trial_does_not_take_it_up_and_a_start_clears_all_but_those_that_wait(tmp_path):

@@ -20,6 +20,7 @@ def record(number, method="lora", state="COMPLETE", folds=(0.7, 0.8), curve=(0.6
     return TrialRecord(
         number=number, name=f"{method} r={number}", method=method, state=state, reason=reason,
         score=curve[-1] if curve else None, fold_scores=folds, curve=curve, epochs=2, epochs_trained=len(curve),
+        rung_epochs=tuple(range(1, len(curve) + 1)),
         trainable_params=params,
         saved_params=params, predicted_memory=2**20, measured_memory=2**20 if curve else None, seconds=3.0,
     )  # fmt: skip

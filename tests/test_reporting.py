@@ -39,11 +39,12 @@ GIVEN = {
 
 def record(number, method="lora", state="COMPLETE", folds=(0.70, 0.71, 0.72), size=1000, epochs=4, **more):
     curve = () if not folds else (0.5, 0.6, 0.65, sum(folds) / 3) if state == "COMPLETE" else (sum(folds) / 3,)
-    trained = {"COMPLETE": epochs, "PRUNED": 0.5}.get(state, 0.0)
+    ends = (0.5, 1.0, 2.0, 4.0)[: len(curve)]
     content = {
         "number": number, "name": f"{method} r={number}", "method": method, "state": state, "reason": "",
         "score": curve[-1] if curve else None, "fold_scores": folds, "curve": curve, "epochs": epochs,
-        "epochs_trained": trained, "trainable_params": size, "saved_params": size, "saved_bytes": 4 * size,
+        "epochs_trained": ends[-1] if ends else 0.0, "rung_epochs": ends,
+        "trainable_params": size, "saved_params": size, "saved_bytes": 4 * size,
         "predicted_memory": 2**20, "measured_memory": 2**20 + number, "seconds": 10.0,
     }  # fmt: skip
     return TrialRecord(**{**content, **more})

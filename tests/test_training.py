@@ -66,21 +66,22 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
     folds = split(data.labels, None, 3, seed=0)
     options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
     together = {rung.epoch: rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)}
-    assert list(together) == [0.5, 1, 2, 3] == rung_ends(3)
+    assert list(together) == [1, 2, 3] == rung_ends(3, 48)
     for index, fold in enumerate(folds):
         model = lora()
         learner = Learner(model, HYPER, max(len(one.train) for one in folds))
         for epoch in range(1, HYPER.epochs + 1):
-            for part in [(0, 0.5), (0.5, 1)] if epoch == 1 else [(0, 1)]:
-                seeds, order = [derive_seed(5, index, epoch)], derive_seed(5, epoch)
-                train_epoch(learner, data, [fold.train], TASK, CPU, seeds, order, part)
+            seeds, order = [derive_seed(5, index, epoch)], derive_seed(5, epoch)
+            train_epoch(learner, data, [fold.train], TASK, CPU, seeds, order)
             predictions = evaluate(model, data, [fold.validation], TASK, CPU)[0]
             assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
 
 
 def test_rungs_double_and_the_epochs_between_them_leave_nothing_out():
-    assert rung_ends(1) == [0.5, 1]
-    assert rung_ends(10) == [0.5, 1, 2, 4, 8, 10]
+    assert rung_ends(1, rows=10) == [1]
+    assert rung_ends(10, rows=799) == [1, 2, 4, 8, 10]
+    assert rung_ends(4, rows=800) == [0.5, 1, 2, 4]
+    assert rung_ends(1, rows=10**6) == [0.125, 0.25, 0.5, 1]
     assert epochs_between(0, 0.5) == [(1, (0, 0.5))]
     assert epochs_between(0.5, 1) == [(1, (0.5, 1))]
     assert epochs_between(2, 4) == [(3, (0, 1)), (4, (0, 1))]

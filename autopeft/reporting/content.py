@@ -11,7 +11,6 @@ from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, 
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
-from autopeft.rungs import rung_ends
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,8 +108,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
 
 
 def _curve(record: TrialRecord) -> Curve:
-    ends = rung_ends(record.epochs)[: len(record.curve)]
-    return Curve(record.number, record.method, record.state, ends, list(record.curve))
+    return Curve(record.number, record.method, record.state, list(record.rung_epochs), list(record.curve))
 
 
 def _headline(
