@@ -160,6 +160,8 @@ class TrackingSection(Section):
 
     uri: str | None = None
     """An MLflow tracking URI. Default: a SQLite store in the output folder. Credentials belong in the environment."""
+    system_metrics: bool = True
+    """Whether the machine's load during the search is logged with it; GPUs' too where `nvidia-ml-py` is installed."""
 
     @model_validator(mode="after")
     def _no_secrets(self) -> TrackingSection:

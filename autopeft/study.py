@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from autopeft.registry import Registry
     from autopeft.spec import StudySpec
 
-MAY_CHANGE = ("search.trials", "search.timeout", "search.hang_timeout", "search.workers", "tracking.uri", "output")
+MAY_CHANGE = (
+    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "tracking.uri",
+    "tracking.system_metrics", "output",
+)  # fmt: skip
 """Settings that a study may be resumed with changed; any other change would mix two searches in one."""
 
 
@@ -81,7 +84,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         tracker.log_data(_datasets(problem))
         _log_missing(tracker, records(study))
         cap(spec.budget.max_gpu_memory)
-        with progress, Interrupt() as interrupt:
+        with progress, Interrupt() as interrupt, tracker.system_metrics(on=spec.tracking.system_metrics):
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
             best, test = _crown(problem, study, search.left_out, progress)
@@ -236,6 +239,7 @@ def _report(problem: Problem, tracker: Tracker, say: Callable[[str], None]) -> N
     try:
         report = gather(problem.spec.output, ended=True)
         plots = draw(report)
+        pictures = {plot.name: plot.png() for plot in plots}
         text = page.render(report, plots)
         page.write(text, path)
     except Exception as error:  # the winner is saved and registered, and must not be lost to a picture
@@ -244,6 +248,7 @@ def _report(problem: Problem, tracker: Tracker, say: Callable[[str], None]) -> N
     tracker.log_text(text, page.FILE)
     for plot in plots:
         tracker.log_text(plot.svg, f"plots/{plot.name}.svg")
+        tracker.log_image(pictures[plot.name], f"plots/{plot.name}", step=len(report.trials))
 
 
 def _log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:

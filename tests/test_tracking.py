@@ -3,12 +3,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from autopeft.exceptions import UserInputError
 from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
@@ -41,6 +45,21 @@ def runs(output: Path, uri: str | None = None) -> dict[str, object]:
         run.info.run_name: run
         for run in client.search_runs([experiment.experiment_id], "", order_by=["metrics.score DESC"])
     }
+
+
+def picture() -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (40, 20)).save(file, "PNG")
+    return file.getvalue()
+
+
+def pictures(output: Path, uri: str | None = None) -> list[str]:
+    """The pictures of the parent run, each file without its time and random part."""
+    client = MlflowClient(uri or f"sqlite:///{output / 'mlflow.db'}")
+    parent = runs(output, uri)["search"]
+    assert parent.data.tags["mlflow.loggedImages"] == "True"
+    names = [Path(file.path) for file in client.list_artifacts(parent.info.run_id, "images")]
+    return sorted(name.name.partition("+timestamp")[0] + name.suffix for name in names)
 
 
 def log_four_trials(tracker: Tracker) -> None:
@@ -260,6 +279,7 @@ def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_
         assert tracker.outbox.drain(60) == 0
     run.log_rung(1, [0.5], 0.5, loss=1.0, epoch=1)
     run.finish("COMPLETE", "", {"score": 0.5})
+    tracker.log_image(picture(), "plots/leads", 1)
     tracker.trial(1, "lora", {"method": "lora"}).finish("PRUNED", "too low", {"score_when_stopped": 0.4})
     assert tracker.outbox.drain(1) > 0
     assert [sentence.partition(":")[0] for sentence in said] == ["MLflow cannot be reached"]
@@ -272,6 +292,7 @@ def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_
         with tracker:
             pass
         found = runs(output, uri)
+        assert pictures(output, uri) == ["plots~leads+step+1.png", "plots~leads+step+1.webp"]
     assert {name: run.info.status for name, run in found.items()} == dict.fromkeys(
         ("000 lora", "001 lora", "search"), "FINISHED"
     )
@@ -306,6 +327,7 @@ def test_calls_that_come_twice_leave_one_run_and_one_point(output, monkeypatch):
     )
     with begin(output) as tracker:
         log_four_trials(tracker)
+        tracker.log_image(picture(), "plots/leads", 4)
     before = runs(output)
     lines = [json.dumps({"do": do, "run": run, **rest}) for do, run, rest in calls]
     (output / OUTBOX).write_text("\n".join([*lines, '{"do": "log", "run']))  # half a line, as from a process killed
@@ -315,6 +337,53 @@ def test_calls_that_come_twice_leave_one_run_and_one_point(output, monkeypatch):
     assert {name: run.info.run_id for name, run in after.items()} == {n: run.info.run_id for n, run in before.items()}
     client = MlflowClient(tracker.uri)
     assert len(client.get_metric_history(after["001 lora small"].info.run_id, "mean_score")) == 2
+    assert pictures(output) == ["plots~leads+step+4.png", "plots~leads+step+4.webp"]
+
+
+def test_a_picture_of_more_trials_comes_after_the_one_before_and_the_same_one_does_not_come_twice(output):
+    for step in (4, 6, 6):
+        with begin(output) as tracker:
+            tracker.log_image(picture(), "plots/leads", step)
+    assert [name for name in pictures(output) if name.endswith("png")] == [
+        "plots~leads+step+4.png",
+        "plots~leads+step+6.png",
+    ]
+
+
+def load_of(output: Path, *, on: bool = True) -> dict[str, list[float]]:
+    """What the parent run holds of the machine's load after a search of half a second."""
+    with begin(output) as tracker, tracker.system_metrics(on=on):
+        time.sleep(0.5)
+    client, parent = MlflowClient(tracker.uri), runs(output)["search"]
+    names = [name for name in parent.data.metrics if name.startswith("system/")]
+    return {name: [p.value for p in client.get_metric_history(parent.info.run_id, name)] for name in names}
+
+
+def test_the_machines_load_is_logged_under_mlflows_own_names(output, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    found = load_of(output)
+    assert len(found["system/cpu_utilization_percentage"]) >= 2
+    assert all(0 <= value <= 100 for value in found["system/cpu_utilization_percentage"])
+    assert all(value > 100 for value in found["system/system_memory_usage_megabytes"])
+    assert "system/disk_usage_percentage" in found
+
+
+def test_what_cannot_be_read_of_the_machine_is_left_out_and_stops_nothing(output, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setitem(sys.modules, "mlflow.system_metrics.metrics.network_monitor", None)  # cannot be imported
+    usage, asked = psutil.disk_usage, []
+    monkeypatch.setattr(
+        psutil, "disk_usage", lambda path: usage(path) if not asked.append(1) and asked == [1] else 1 / 0
+    )
+    found = load_of(output)
+    assert len(asked) > 2
+    assert {name.split("_")[0] for name in found} == {"system/cpu", "system/system"}
+    assert capfd.readouterr().err == ""
+
+
+def test_the_machines_load_is_not_logged_where_it_is_not_wanted_or_the_search_is_over_at_once(output):
+    assert load_of(output, on=False) == {}
+    assert load_of(output) == {}
 
 
 def test_what_mlflow_refuses_is_said_and_holds_up_nothing(output):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autopeft.outcome import PRUNED
@@ -62,6 +62,13 @@ class Plot:
     title: str
     alt: str
     svg: str
+    figure: Figure = field(repr=False)
+
+    def png(self) -> bytes:
+        """The picture on white, for what shows no SVG."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=150, facecolor="white", transparent=False)
+        return file.getvalue()
 
 
 def draw(report: Report) -> list[Plot]:
@@ -289,4 +296,4 @@ def _plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'id="([a-z]+_[0-9]+)"', rf'id="{name}_\1"', svg)
-    return Plot(name, title, alt, svg.replace(INK, "currentColor"))
+    return Plot(name, title, alt, svg.replace(INK, "currentColor"), figure)

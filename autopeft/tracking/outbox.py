@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64decode
 from collections import deque
 from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID
 
 from autopeft.tracking.store import TrackingError, first_line, public
 
@@ -41,6 +43,9 @@ REFUSED = {
     )
 }
 """MLflow's answers that would be the same another time."""
+
+MLFLOW_IMAGES, LAST_OF_IMAGE = "images", "+compressed.webp"
+"""Where MLflow keeps the pictures of a run, and how the name of the second of a picture's two files ends."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between attempts to reach a server that is away; each pause is twice the one before."""
@@ -179,6 +184,17 @@ class Outbox:
 
     def _send_text(self, run: str, text: str, name: str) -> None:
         self._client.log_text(self._id(run), text, name)
+
+    def _send_image(self, run: str, key: str, step: int, png: str) -> None:
+        """Log a picture for the UI's image charts, once: MLflow itself would keep another one beside it."""
+        from PIL import Image  # what a start needs not import
+
+        run_id, known = self._id(run), f"{MLFLOW_IMAGES}/{key.replace('/', '~')}+step+{step}+"
+        files = [file.path for file in self._client.list_artifacts(run_id, MLFLOW_IMAGES)]
+        if any(file.startswith(known) and file.endswith(LAST_OF_IMAGE) for file in files):
+            self._client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, "True")  # MLflow sets it last, and may not have come to
+        else:
+            self._client.log_image(run_id, Image.open(BytesIO(b64decode(png))), key=key, step=step)
 
     def _send_files(self, run: str, folder: str, path: str) -> None:
         self._client.log_artifacts(self._id(run), folder, path)

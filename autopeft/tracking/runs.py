@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from base64 import b64encode
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
+from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import KEY, Outbox
 from autopeft.tracking.store import connect, reaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
@@ -70,6 +74,7 @@ class Tracker:
         self.open: dict[str, TrialRun] = {}
         self.ended: set[int] = set()
         self.unsent = 0
+        self._began = 0
         self._interrupted: set[str] = set()
         self._study = ""
 
@@ -103,6 +108,7 @@ class Tracker:
             earlier = self._runs(f"tags.`{KEY}` = '{_parent(study_id)}'")
             trials = self._runs(f"tags.`{PARENT}` = '{earlier[0].info.run_id}'") if earlier else []
         self._study = study_id
+        self._began = earlier[0].info.start_time if earlier else _now()
         for run in (*earlier, *trials):
             self.outbox.know(run.data.tags[KEY], run.info.run_id)
         for run in trials:
@@ -116,7 +122,7 @@ class Tracker:
             self.outbox.put("status", self._parent, status="RUNNING")
         else:
             tags = {ROLE: "search", "autopeft.study_id": study_id, NOTE: description, "state": "SEARCH"}
-            self.outbox.put("create", self._parent, name="search", tags=tags, start=_now())
+            self.outbox.put("create", self._parent, name="search", tags=tags, start=self._began)
             self.outbox.put("log", self._parent, params=_params(params))
 
     def trial(self, number: int, name: str, params: Mapping[str, object]) -> TrialRun:
@@ -143,6 +149,18 @@ class Tracker:
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact of the parent run."""
         self.outbox.put("text", self._parent, text=text, name=name)
+
+    def log_image(self, png: bytes, key: str, step: int) -> None:
+        """Show a picture among the parent run's charts; several steps of a key become one chart with a slider."""
+        self.outbox.put("image", self._parent, key=key, step=step, png=b64encode(png).decode())
+
+    def system_metrics(self, *, on: bool = True) -> AbstractContextManager[None]:
+        """Log the machine's load on the parent run while the block runs; its steps are seconds since the run began."""
+
+        def log(sample: Mapping[str, float]) -> None:
+            self.outbox.put("log", self._parent, metrics=_metrics(sample, (_now() - self._began) // 1000))
+
+        return sampling(log) if on else nullcontext()
 
     def log_data(self, datasets: Sequence[dict[str, str]]) -> None:
         """Log on the parent run which rows it searched with, as `datasets.dataset` describes them."""

@@ -1,0 +1,78 @@
+"""The machine's load while a study searches, under the names that MLflow's UI shows as "System metrics".
+
+MLflow has a thread for this, but one that calls the store itself and ends when the store is away. Here the monitors it
+is made of are read, and what they say goes through the outbox like everything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MONITORS = {
+    "cpu_monitor": "CPUMonitor",
+    "disk_monitor": "DiskMonitor",
+    "network_monitor": "NetworkMonitor",
+    "gpu_monitor": "GPUMonitor",
+    "rocm_monitor": "ROCMMonitor",
+}
+"""MLflow's, by module. The first three need psutil, the others a GPU and nvidia-ml-py or pyrsmi."""
+
+SECONDS, SHORTEST = 10.0, 1.0
+"""Between samples, as MLflow has it; and what a block takes at least to be sampled at all."""
+
+
+@contextmanager
+def sampling(log: Callable[[dict[str, float]], None]) -> Iterator[None]:
+    """Sample in a thread of its own while the block runs, and at its end; what cannot be read is left out.
+
+    Args:
+        log: takes each sample, a value by name.
+    """
+    ended = threading.Event()
+    thread = threading.Thread(target=_sample, args=(log, ended), name="system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=5.0)  # a driver that hangs must not hold up the end of a study
+
+
+def _sample(log: Callable[[dict[str, float]], None], ended: threading.Event) -> None:
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # it warns each time of what a GPU does not tell
+    started = time.monotonic()
+    interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SECONDS
+    monitors = _monitors()
+    while monitors and not ended.is_set():
+        ended.wait(interval)
+        if time.monotonic() - started < min(interval, SHORTEST):
+            return
+        sample: dict[str, float] = {}
+        for monitor in monitors:
+            with suppress(Exception):  # a disk or a driver that went away
+                monitor.collect_metrics()
+                sample |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        with suppress(ValueError):  # the study has ended without waiting, and its outbox is closed
+            log({f"system/{name}": float(value) for name, value in sample.items()})
+
+
+def _monitors() -> list[Any]:
+    found = []
+    for module, name in MONITORS.items():
+        with suppress(Exception):  # the package, the device or its driver is not there
+            monitor = getattr(import_module(f"mlflow.system_metrics.metrics.{module}"), name)()
+            monitor.collect_metrics()  # a CPU's load is that since the reading before, and the first one says 0
+            monitor.clear_metrics()
+            found.append(monitor)
+    return found
