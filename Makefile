@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/pytest -n 2 -m "not exhaustive"
 
-# All of scikit-learn's checks of an estimator, each of which fits some studies.
+# What `make test` leaves out: all of scikit-learn's checks of an estimator, and every method on every family.
 exhaustive: $(VENV)/.installed
 	$(BIN)/pytest -n 2 -m exhaustive
 

@@ -19,7 +19,10 @@ import pytest
 from tests.tiny_models import tiny
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from _pytest.mark import ParameterSet
 
     from autopeft.artifact import Winner
     from autopeft.search_space import ParamValue
@@ -55,6 +58,11 @@ learning_rate = 0.02
 folds = 2
 packing = "off"
 """
+
+
+def few(names: Iterable[str], *taken: str) -> list[ParameterSet]:
+    """Parameters of a test that `make test` runs for those `taken`, and `make exhaustive` for all the others."""
+    return [pytest.param(name, marks=() if name in taken else pytest.mark.exhaustive) for name in names]
 
 
 def autopeft(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from autopeft.memory import MemoryEstimate
 from autopeft.model import attach
 from autopeft.training import Device
 from autopeft.weights_file import file_size
+from tests.conftest import few
 from tests.test_model import METHODS
 from tests.test_registry import FIXTURES
 from tests.tiny_models import tiny_base
@@ -64,7 +65,7 @@ def test_memory_is_not_predicted_where_the_least_of_it_is_too_much():
     assert "needs 4.9 KiB at its peak" in budget.reason(refused)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", few(METHODS, "lora", "mixed"))
 def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]

@@ -89,7 +89,7 @@ BAD = {
         body("bad_apply", "assert not real, 'planted fault'"),
         "left out of the rest of the search. {origin}: {alike}: AssertionError: planted fault",
     ),
-    "bad_hang": (body("bad_hang", HANG), "{origin}: {alike}: it made no progress for 2.0 s"),
+    "bad_hang": (body("bad_hang", HANG), "{origin}: {alike}: it made no progress for 4.0 s"),
     "bad_leak": (body("bad_leak", LEAK), "{origin}: it held back 8.0 MiB of tensors after its trial"),
     "bad_write": (
         body("bad_write", WRITE),
@@ -113,7 +113,7 @@ def exclude(study: Path, *more: str) -> None:
     ours = [name for name, origin in discover().origins.items() if origin.distribution == "autopeft"]
     names = [name for name in ours if name != "adapter"]
     text = study.read_text().replace(THREE, f"exclude = {json.dumps([*names, *more])}")
-    study.write_text(text.replace("trials = 4\nepochs = 4", 'trials = 17\nepochs = 1\nhang_timeout = "2s"'))
+    study.write_text(text.replace("trials = 4\nepochs = 4", 'trials = 17\nepochs = 1\nhang_timeout = "4s"'))
 
 
 def test_ten_bad_plugins_end_in_ten_messages_and_the_study_in_a_winner(tiny_study, site, monkeypatch):

@@ -7,7 +7,7 @@ from autopeft.plan_view import needs, picture
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from tests.conftest import autopeft_here
+from tests.conftest import THREE, autopeft_here
 
 METHODS = {"adapter", "lora", "prefix_tuning"}
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace")
@@ -25,34 +25,34 @@ def halved(tiny_study):
 
 
 def test_each_limit_has_its_own_share(halved):
-    plans = planning.plan(halved, samples=12)
+    plans = planning.plan(halved, samples=8)
     assert {entry.name for entry in plans} == METHODS
     for entry in plans:
         assert set(entry.shares) == {"max_trainable_params", "max_saved_size"}
-        assert len(entry.sampled) == 12
+        assert len(entry.sampled) == 8
         fits = {
             "max_trainable_params": [c.trainable_params <= 1200 for c in entry.sampled],
             "max_saved_size": [c.saved_bytes <= 6 * 1024 for c in entry.sampled],
         }
-        assert entry.shares == {limit: pytest.approx(sum(inside) / 12) for limit, inside in fits.items()}
-        assert entry.share == pytest.approx(sum(map(all, zip(*fits.values(), strict=True))) / 12)
+        assert entry.shares == {limit: pytest.approx(sum(inside) / 8) for limit, inside in fits.items()}
+        assert entry.share == pytest.approx(sum(map(all, zip(*fits.values(), strict=True))) / 8)
         assert entry.share <= min(entry.shares.values())
         assert entry.default.memory["peak"] == sum(entry.default.memory[part] for part in PARTS)
 
 
 def test_the_largest_that_fits_cannot_be_grown(tiny_study):
     asked = problem(tiny_study, "max_trainable_params = 1200")
-    for entry in planning.plan(asked, samples=4):
+    for entry in planning.plan(asked, samples=3):
         assert entry.largest.trainable_params <= 1200
         assert entry.closest is None
         assert all(c.trainable_params <= entry.largest.trainable_params for c in entry.sampled if not c.broken)
-    # LoRA on query and value of 4 layers of width 32 trains 512 r parameters, and the head 99: rank 2 is the most.
-    lora = next(entry for entry in planning.plan(asked, samples=1) if entry.name == "lora")
-    assert lora.largest.trainable_params == 512 * 2 + 99
+        # LoRA on query and value of 4 layers of width 32 trains 512 r parameters, and the head 99: rank 2 is the most.
+        if entry.name == "lora":
+            assert entry.largest.trainable_params == 512 * 2 + 99
 
 
 def test_where_nothing_fits_it_says_what_would(tiny_study):
-    plans = planning.plan(problem(tiny_study, 'max_trainable_params = 100\nmax_gpu_memory = "10 KiB"'), samples=2)
+    plans = planning.plan(problem(tiny_study, 'max_trainable_params = 100\nmax_gpu_memory = "10 KiB"'), samples=1)
     assert all(entry.share == 0 and entry.largest is None for entry in plans)
     for entry, sentence in zip(plans, needs(plans), strict=True):
         assert entry.name in sentence
@@ -65,7 +65,7 @@ def test_where_nothing_fits_it_says_what_would(tiny_study):
 def test_a_card_that_is_not_here_is_planned_for(tiny_study, dtype):
     card = problem(tiny_study, 'max_gpu_memory = "1 KiB"', card=24 * 2**30, model=f'dtype = "{dtype}"')
     assert card.budget.max_gpu_memory == 24 * 2**30
-    for entry in planning.plan(card, samples=2):
+    for entry in planning.plan(card, samples=1):
         assert entry.share == 1.0
         assert entry.default.memory["peak"] % 512 == 0  # the block of the CUDA allocator
         assert entry.default.memory["workspace"] > 0
@@ -82,7 +82,8 @@ def test_on_a_card_that_is_not_here_bfloat16_takes_less_than_float32(tiny_study)
 
 
 def test_a_quantized_base_is_planned_for_without_a_gpu(tiny_study):
-    text = tiny_study.read_text()
+    text = tiny_study.read_text().replace(THREE, 'methods = ["lora"]')
+    tiny_study.write_text(text)
     dense = planning.plan(problem(tiny_study, card=2**30), samples=1)
     tiny_study.write_text(text)
     packed = planning.plan(problem(tiny_study, card=2**30, model='quantization = "4bit"'), samples=1)
@@ -92,7 +93,7 @@ def test_a_quantized_base_is_planned_for_without_a_gpu(tiny_study):
 
 
 def test_the_picture_is_drawn(halved, tmp_path):
-    picture(planning.plan(halved, samples=2), halved.budget, tmp_path / "new" / "plan.png")
+    picture(planning.plan(halved, samples=1), halved.budget, tmp_path / "new" / "plan.png")
     assert (tmp_path / "new" / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -100,14 +101,14 @@ def test_the_command(tiny_study):
     text = tiny_study.read_text()
     tiny_study.write_text(text + "[budget]\nmax_trainable_params = 1200\n")
     folder = tiny_study.parent
-    as_json = autopeft_here("plan", tiny_study, "--json", "--samples", "4", "--device", "1 GiB", cwd=folder)
+    as_json = autopeft_here("plan", tiny_study, "--json", "--samples", "2", "--device", "1 GiB", cwd=folder)
     plan = json.loads(as_json.stdout)
     assert plan["budget"]["max_gpu_memory"] == 2**30
     assert {entry["name"] for entry in plan["methods"]} == METHODS
     for entry in plan["methods"]:
         assert all(bool(c["broken"]) == (c["trainable_params"] > 1200) for c in entry["sampled"])
     assert not (folder / "outputs").exists()
-    shown = autopeft_here("plan", tiny_study, "--samples", "2", cwd=folder)
+    shown = autopeft_here("plan", tiny_study, "--samples", "1", cwd=folder)
     assert "What fits" in shown.stdout
     assert "max_trainable_params = 1,200" in shown.stdout
     assert [path.name for path in (folder / "outputs" / "tiny").iterdir()] == ["plan.png"]

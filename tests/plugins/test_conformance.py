@@ -1,4 +1,7 @@
-"""Every method that autopeft ships holds every rule of the contract on every family that it supports."""
+"""Every method that autopeft ships holds every rule of the contract on every family that it supports.
+
+`make test` tries it on five families that differ most (`conftest.py`), `make exhaustive` on the others.
+"""
 
 from autopeft_adalora import AdaLora
 from autopeft_adapter import Adapter
