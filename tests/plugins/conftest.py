@@ -1,0 +1,17 @@
+"""Which part of the conformance suite waits for `make exhaustive`."""
+
+import pytest
+
+from autopeft.testing.tiny import FAMILIES
+
+ALWAYS = {"bert", "deberta-v2", "gpt2", "llama", "t5"}
+"""An encoder, one with attention of its own, a decoder with fused maps, one without biases, an encoder-decoder."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the conformance tests of all other families."""
+    assert set(FAMILIES) >= ALWAYS
+    for item in items:
+        given = getattr(item, "callspec", None)
+        if item.path.stem == "test_conformance" and given and given.params["family"] not in {*ALWAYS, ""}:
+            item.add_marker(pytest.mark.exhaustive)
