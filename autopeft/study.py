@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, mlflow_model, rows
+from autopeft import artifact, environment, held_out, mlflow_model, rows
 from autopeft.admission import require_room
+from autopeft.bootstrap import interval_of
 from autopeft.card import Card, Evidence
 from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError, in_a_line
+from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
 from autopeft.outcome import COMPLETE, FAIL, PRUNED
@@ -29,7 +31,6 @@ from autopeft.rungs import rung_ends
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
-from autopeft.statistics import wilson
 from autopeft.storage import StudyStorage
 from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
@@ -202,7 +203,7 @@ def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, tes
         metric=metric,
         fold_scores=best.fold_scores,
         test_score=test.winner,
-        test_interval=wilson(round(test.winner * count), count) if metric == "accuracy" else None,
+        test_interval=_interval(metric, spec.output / held_out.FILE),
         baseline=test.baseline,
         defaults=test.defaults,
         trials=sum(record.state in (COMPLETE, PRUNED, FAIL) for record in found),
@@ -210,6 +211,15 @@ def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, tes
         hyperparameters={name: value for name, value in hyper.items() if name not in own},
         trained_params=best.trainable_params or 0,
     )
+
+
+def _interval(metric: str, path: Path) -> tuple[float, float] | None:
+    """Of the winner's test score, as the report has it; None where its predictions were not kept, or cannot be read."""
+    try:
+        answers = HeldOut.read(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return interval_of(metric, answers.labels, answers.predictions[held_out.WINNER])
 
 
 def _source(reference: str, spec: StudySpec) -> str:
