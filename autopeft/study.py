@@ -104,12 +104,15 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
         tracker.log_result(_note(result), _test_metrics(result), scores, best.number, spec.output / "winner")
         _register(problem, study, tracker, best)
-        _report(problem, tracker, progress.say)
+        told, kept = json.dumps(asdict(result), indent=2), spec.output / RESULT
+        earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
+        if told != earlier or not (spec.output / page.FILE).is_file():
+            _report(problem, tracker, progress.say)
     if tracker.unsent:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
         )
-    (spec.output / RESULT).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+    kept.write_text(told, encoding="utf-8")
     return result
 
 
