@@ -14,6 +14,7 @@ from autopeft.exceptions import AutopeftError
 from autopeft.hookspecs import hookimpl
 from autopeft.method import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
 from autopeft.search_space import Categorical, Float, Integer, Params, ParamValue, SearchSpace
+from autopeft.targets import TargetGroups
 
 if TYPE_CHECKING:
     from autopeft.artifact import load
@@ -35,6 +36,7 @@ __all__ = [
     "PeftMethod",
     "SearchSpace",
     "Support",
+    "TargetGroups",
     "TrainingCallback",
     "export",
     "hookimpl",

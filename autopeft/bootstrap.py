@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft.statistics import CONFIDENCE, Difference
+from autopeft.statistics import CONFIDENCE, Difference, wilson
 from autopeft.tasks.metrics import ALIASES, AVERAGES
 
 if TYPE_CHECKING:
@@ -64,6 +64,13 @@ class Bootstrap:
         # One is added to either count: a finite number of resamples cannot show a chance of nothing.
         tail = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
         return Difference(float(differences[0]), *_percentiles(drawn), min(1.0, 2 * (1 + int(tail)) / (1 + len(drawn))))
+
+
+def interval_of(metric: str, labels: Sequence[str], predictions: Sequence[str]) -> tuple[float, float]:
+    """Confidence interval of one score: Wilson's for accuracy, the bootstrap's for any other metric."""
+    if metric == "accuracy":
+        return wilson(sum(map(str.__eq__, labels, predictions)), len(labels))
+    return Bootstrap(metric, labels, {"": predictions}).interval("")
 
 
 def from_counts(metric: str, hits: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:

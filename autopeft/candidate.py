@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.exceptions import SpecError, nearest
+from autopeft.search_space import readable
 from autopeft.training import TRAINING_SPACE, Hyperparameters
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ class Candidate:
     def __str__(self) -> str:
         """A name a person can read, such as `lora r=8 lora_alpha=16 … lr=0.001`."""
         shown = {**self.params, "lr": self.hyper.learning_rate, "epochs": self.hyper.epochs}
-        values = (f"{name}={f'{v:.2g}' if isinstance(v, float) else v}" for name, v in shown.items())
-        return " ".join((self.method.name, *values))
+        return readable(self.method.name, shown)
 
 
 @dataclass(frozen=True)

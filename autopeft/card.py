@@ -82,7 +82,7 @@ class Evidence:
         metric: what the scores are.
         fold_scores: in cross-validation, where it was chosen by their mean.
         test_score: on the held-out rows.
-        test_interval: of `test_score`, at 95%; None where the metric has none in closed form.
+        test_interval: of `test_score`, at 95%; None where its predictions were not kept.
         baseline: on the held-out rows, always the most frequent training label.
         defaults: on the held-out rows, each method's untuned default; None where it was not trained.
         trials: that were trained.

@@ -41,8 +41,8 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     spec = _spec(study)
     console = _console(stderr=as_json)
     registry = _registry(block, spec)
+    from autopeft.leaderboard import summary
     from autopeft.progress import make_progress
-    from autopeft.report import summary
     from autopeft.study import run as run_study
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import AutopeftError
+from autopeft.exceptions import AutopeftError, in_a_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,10 +34,9 @@ def push(folder: Path, repo: str, *, private: bool | None = None) -> str:
     try:
         made = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add what autopeft found")
-    except (OSError, ValueError) as error:  # what the hub's library raises is one of these
-        reason = " ".join(str(error).split())
+    except Exception as error:  # the hub's library raises its own, those of httpx and of Xet, and plain RuntimeErrors
         raise HubError(
-            f'"{repo}" cannot be written on the hub: {reason} Check the name, and log in (`hf auth login`) '
-            "with a token that may write."
+            f'"{repo}" cannot be written on the hub: {in_a_line(error).rstrip(".")}. Check the network and the name, '
+            "and log in (`hf auth login`) with a token that may write."
         ) from None
     return str(made)

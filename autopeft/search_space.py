@@ -231,6 +231,11 @@ def enabling(dimension: Dimension) -> tuple[ParamValue, ...]:
     return values if isinstance(values, tuple) else (values,)
 
 
+def readable(method: str, params: Params) -> str:
+    """A point as a person reads it, such as `lora r=8 lr=0.001`: fractions with two digits."""
+    return " ".join((method, *(f"{key}={f'{v:.2g}' if isinstance(v, float) else v}" for key, v in params.items())))
+
+
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

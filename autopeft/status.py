@@ -12,6 +12,7 @@ from rich.text import Text
 from autopeft.outcome import INFEASIBLE
 from autopeft.progress import sparkline
 from autopeft.reporting.archive import RUNNING, Archive, open_archive
+from autopeft.search_space import readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,5 +116,5 @@ def _running(archive: Archive) -> tuple[Running, ...]:
 
 def _candidate(trial: FrozenTrial) -> str:
     method = str(trial.params.get("method", ""))
-    own = ((key.removeprefix(f"{method}."), value) for key, value in trial.params.items() if key != "method")
-    return " ".join([method, *(f"{key}={f'{v:.2g}' if isinstance(v, float) else v}" for key, v in own)])
+    own = {key.removeprefix(f"{method}."): value for key, value in trial.params.items() if key != "method"}
+    return readable(method, own)

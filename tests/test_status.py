@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 from autopeft import status
 from autopeft.exceptions import UserInputError
 from tests.conftest import autopeft_here
-from tests.test_report import text
+from tests.test_leaderboard import text
 from tests.test_reporting import GIVEN, record, store
 from tests.test_reporting import running as being_run
 

@@ -89,7 +89,10 @@ def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study)
 
 def test_the_same_file_and_seed_give_the_same_trials_and_a_finished_study_is_not_run_again(tiny_study, tmp_path):
     first = run_study(tiny_study)
+    report = tiny_study.parent / "outputs" / "tiny" / "report.html"
+    written = report.stat().st_mtime_ns
     again = run_study(tiny_study)
+    assert report.stat().st_mtime_ns == written, "nothing changed, so nothing is reported anew"
     strip = [{k: v for k, v in r.items() if k not in ("seconds", "measured_memory")} for r in first["records"]]
     assert again["records"] == first["records"]
     assert again["test"] == first["test"]

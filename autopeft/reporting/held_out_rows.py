@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.bootstrap import Bootstrap
+from autopeft.bootstrap import Bootstrap, interval_of
 from autopeft.held_out import DEFAULT, FILE, MAJORITY, WINNER, HeldOut
-from autopeft.statistics import CONFIDENCE, Difference, holm, mcnemar, wilson
+from autopeft.statistics import CONFIDENCE, Difference, holm, mcnemar
 
 if TYPE_CHECKING:
     from autopeft.reporting.archive import Archive
@@ -116,7 +116,7 @@ def _full(
             scores.append(entry)
             continue
         same = column if column in {WINNER, *others} else WINNER
-        interval = wilson(sum(right[column]), rows) if metric == "accuracy" else bootstrap.interval(same)
+        interval = interval_of(metric, answers.labels, answers.predictions[column])
         note = entry.note or ("predicts the same as the winner" if column != WINNER and same == WINNER else "")
         scores.append(TestScore(entry.name, entry.score, interval, note))
     tests = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import (
-    Categorical,
     Float,
     Integer,
     ModelSpec,
@@ -13,21 +12,14 @@ from autopeft import (
     PeftMethod,
     SearchSpace,
     Support,
+    TargetGroups,
     TrainingCallback,
 )
 
 if TYPE_CHECKING:
     from torch import nn
 
-ATTENTION = ("query", "key", "value", "qkv", "attention_output")
-FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
-GROUPS = {
-    "all_linear": ATTENTION + FEED_FORWARD,  # Zhang et al., section 4
-    "attention": ATTENTION,
-    "feed_forward": FEED_FORWARD,
-    "query_value": ("query", "value", "qkv"),
-}
-"""The names `target_modules` takes, with the roles each stands for."""
+TARGETS = TargetGroups(("all_linear", "attention", "feed_forward", "query_value"))  # Zhang et al., section 4
 
 
 class AdaLora(PeftMethod):
@@ -42,9 +34,7 @@ class AdaLora(PeftMethod):
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with linear maps in its transformer layers."""
-        if spec.groups(GROUPS):
-            return Support()
-        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+        return TARGETS.supports(spec)
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Ranks, scale, targets, and the schedule: shares of the steps before ranks are given up and after.
@@ -52,13 +42,12 @@ class AdaLora(PeftMethod):
         Defaults of Zhang et al.: ranks half as many again at the start (section 4), and on MNLI the first 8,000 and
         the last 50,000 of some 86,000 steps without a change of ranks (their appendix on training).
         """
-        groups = tuple(spec.groups(GROUPS) if spec else GROUPS)
         return SearchSpace(
             {
                 "target_r": Integer(low=1, high=32, default=8, log=True),
                 "initial_ratio": Float(low=1.25, high=3.0, default=1.5),
                 "lora_alpha": Integer(low=1, high=128, default=32, log=True),
-                "target_modules": Categorical(choices=groups, default=groups[0]),
+                "target_modules": TARGETS.dimension(spec),
                 "lora_dropout": Float(low=0.0, high=0.3, default=0.0),
                 "initial_share": Float(low=0.0, high=0.3, default=0.1),
                 "final_share": Float(low=0.1, high=0.6, default=0.5),
@@ -75,7 +64,7 @@ class AdaLora(PeftMethod):
         from peft import AdaLoraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
-        names = spec.groups(GROUPS)[str(params["target_modules"])]
+        names = TARGETS.on(spec)[str(params["target_modules"])]
         target = int(params["target_r"])
         config = AdaLoraConfig(
             target_r=target,

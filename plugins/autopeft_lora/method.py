@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
+from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support, TargetGroups
 
 if TYPE_CHECKING:
     from torch import nn
 
-ATTENTION = ("query", "key", "value", "qkv", "attention_output")
-FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
-GROUPS = {
-    "query_value": ("query", "value", "qkv"),  # Hu et al.'s choice; where the three are fused, the fused one
-    "attention": ATTENTION,
-    "feed_forward": FEED_FORWARD,
-    "all_linear": ATTENTION + FEED_FORWARD,
-}
-"""The names `target_modules` takes, with the roles each stands for."""
+TARGETS = TargetGroups()  # "query_value" first: Hu et al.'s choice
 
 
 class Lora(PeftMethod):
@@ -34,18 +26,15 @@ class Lora(PeftMethod):
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with linear maps in its transformer layers."""
-        if spec.groups(GROUPS):
-            return Support()
-        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+        return TARGETS.supports(spec)
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Rank, scale, targets and dropout; target groups that coincide on this model are offered once."""
-        groups = tuple(spec.groups(GROUPS) if spec else GROUPS)
         return SearchSpace(
             {
                 "r": Integer(low=1, high=64, default=8, log=True),
                 "lora_alpha": Integer(low=1, high=128, default=16, log=True),
-                "target_modules": Categorical(choices=groups, default=groups[0]),
+                "target_modules": TARGETS.dimension(spec),
                 "lora_dropout": Float(low=0.0, high=0.3, default=0.0),
                 "use_rslora": Categorical(choices=(False, True), default=False),
             }
@@ -60,7 +49,7 @@ class Lora(PeftMethod):
         from peft import LoraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
-        names = spec.groups(GROUPS)[str(params["target_modules"])]
+        names = TARGETS.on(spec)[str(params["target_modules"])]
         config = LoraConfig(
             **{**params, "target_modules": list(names)},
             fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
+from autopeft import Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support, TargetGroups
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-ATTENTION = ("query", "key", "value", "qkv", "attention_output")
-FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
-GROUPS = {
-    "query_value": ("query", "value", "qkv"),  # Kopiczko et al. on RoBERTa
-    "attention": ATTENTION,
-    "feed_forward": FEED_FORWARD,
-    "all_linear": ATTENTION + FEED_FORWARD,
-}
-"""The names `target_modules` takes, with the roles each stands for."""
+TARGETS = TargetGroups()  # "query_value" first: Kopiczko et al. on RoBERTa
 
 PROJECTION_SEED = 0
 """Of A and B: the same for every trial, so that none of them is better off by its draw."""
@@ -37,21 +29,18 @@ class Vera(PeftMethod):
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with linear maps in its transformer layers."""
-        if spec.groups(GROUPS):
-            return Support()
-        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+        return TARGETS.supports(spec)
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Rank, first value of Λd, targets and dropout; groups that coincide on this model are offered once.
 
         peft's defaults; Kopiczko et al. take ranks of 256 to 1024, and find first values of 0.1 and less better than 1.
         """
-        groups = tuple(spec.groups(GROUPS) if spec else GROUPS)
         return SearchSpace(
             {
                 "r": Integer(low=16, high=1024, default=256, log=True),
                 "d_initial": Float(low=1e-3, high=1.0, default=0.1, log=True),
-                "target_modules": Categorical(choices=groups, default=groups[0]),
+                "target_modules": TARGETS.dimension(spec),
                 "vera_dropout": Float(low=0.0, high=0.3, default=0.0),
             }
         )
@@ -65,7 +54,7 @@ class Vera(PeftMethod):
         from peft import VeraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
-        names = spec.groups(GROUPS)[str(params["target_modules"])]
+        names = TARGETS.on(spec)[str(params["target_modules"])]
         config = VeraConfig(
             **{**params, "target_modules": list(names)},
             projection_prng_key=PROJECTION_SEED,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from autopeft_adalora import AdaLora
-from autopeft_adalora.method import GROUPS
+from autopeft_adalora.method import TARGETS
 from peft import PeftModel
 
 from autopeft.checkpoint import Checkpoint
@@ -37,11 +37,11 @@ def ranks(values):
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", TARGETS.names)
 def test_a_target_starts_with_its_initial_rank_times_both_sides_and_one(family, group):
     base = tiny_base(family)
     model, _ = adalora(family, meta=True, target_modules=group)
-    wanted = [linear for linear in base.spec.linears if linear.name in base.spec.groups(GROUPS)[group]]
+    wanted = [linear for linear in base.spec.linears if linear.name in TARGETS.on(base.spec)[group]]
     found = sum(p.numel() for name, p in trainable(model).items() if ".lora_" in name)
     assert found == sum(4 * (linear.in_features + linear.out_features + 1) for linear in wanted) > 0
 

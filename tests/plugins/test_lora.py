@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from autopeft_lora import Dora, Lora
-from autopeft_lora.method import GROUPS
+from autopeft_lora.method import TARGETS
 
 from autopeft.model import attach, trainable
 from tests.tiny_models import tiny_base
@@ -31,7 +31,7 @@ def leaves(names):
     ],
 )
 def test_target_groups_are_derived_from_the_model(family, group, expected):
-    assert leaves(tiny_base(family).spec.groups(GROUPS)[group]) == expected
+    assert leaves(TARGETS.on(tiny_base(family).spec)[group]) == expected
 
 
 def test_groups_that_coincide_are_offered_once():
@@ -47,7 +47,7 @@ def test_a_target_costs_rank_times_both_its_sides_and_nothing_else_trains(family
     params = {**Lora().search_space(base.spec).defaults(), "r": r, "target_modules": group}
     model = attach(base, Lora(), params, meta=True)
     add_on = sum(parameter.numel() for name, parameter in trainable(model).items() if ".lora_" in name)
-    wanted = [linear for linear in base.spec.linears if linear.name in base.spec.groups(GROUPS)[group]]
+    wanted = [linear for linear in base.spec.linears if linear.name in TARGETS.on(base.spec)[group]]
     assert add_on == sum(r * (linear.in_features + linear.out_features) for linear in wanted) > 0
 
 
@@ -75,7 +75,7 @@ def test_dora_is_the_papers_equation(family):
     base = tiny_base(family)
     params = {**Dora().search_space(base.spec).defaults(), "r": 3, "lora_alpha": 6}
     model = attach(base, Dora(), params)
-    name = base.spec.groups(GROUPS)["query_value"][0]
+    name = TARGETS.on(base.spec)["query_value"][0]
     layer, plain = model.get_submodule("base_model.model." + name), base.module.get_submodule(name)
     length = layer.lora_magnitude_vector["default"].weight
     weight = plain.weight.T if family == "gpt2" else plain.weight

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from autopeft_vera import Vera
-from autopeft_vera.method import GROUPS
+from autopeft_vera.method import TARGETS
 
 from autopeft.model import attach, trainable
 from tests.tiny_models import batch, tiny_base
@@ -22,12 +22,12 @@ def projections(model):
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "albert", "deberta-v2"])
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", TARGETS.names)
 def test_a_target_costs_the_rank_and_its_output(family, group):
     base = tiny_base(family)
     model = vera(family, meta=True, target_modules=group)
     add_on = sum(parameter.numel() for name, parameter in trainable(model).items() if "vera_lambda" in name)
-    wanted = [linear for linear in base.spec.linears if linear.name in base.spec.groups(GROUPS)[group]]
+    wanted = [linear for linear in base.spec.linears if linear.name in TARGETS.on(base.spec)[group]]
     assert add_on == sum(PARAMS["r"] + linear.out_features for linear in wanted) > 0
 
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from autopeft import report
 from autopeft.budget import Budget, Usage
 from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.execution import Execution
+from autopeft.leaderboard import by_method, leaderboard, summary
 from autopeft.memory import MemoryEstimate
 from autopeft.progress import LiveProgress, PlainProgress, make_progress, sparkline
 from autopeft.record import TrialRecord
@@ -42,7 +42,7 @@ def text(renderable, width=200) -> str:
 
 
 def test_the_leaderboard_ranks_complete_trials_and_sets_the_others_apart():
-    lines = text(report.leaderboard(FOUND, "accuracy")).splitlines()
+    lines = text(leaderboard(FOUND, "accuracy")).splitlines()
     where = {n: next(i for i, line in enumerate(lines) if f"r={n} " in line) for n in range(7)}
     assert where[1] < where[0] < where[2] < where[3] < where[4]
     assert "│    1 │" in lines[where[1]]
@@ -56,7 +56,7 @@ def test_the_leaderboard_ranks_complete_trials_and_sets_the_others_apart():
 
 
 def test_methods_are_counted_by_how_their_trials_ended():
-    lines = text(report.by_method(FOUND)).splitlines()
+    lines = text(by_method(FOUND)).splitlines()
     cells = {line.split("│")[1].strip(): [c.strip() for c in line.split("│")[2:-1]] for line in lines if "│" in line}
     assert list(cells) == ["adapter", "lora", "prefix_tuning"]
     assert cells["adapter"] == ["0.7400", "1", "1", "0", "0"]
@@ -66,7 +66,7 @@ def test_methods_are_counted_by_how_their_trials_ended():
 
 def test_the_summary_holds_the_winner_the_defaults_the_majority_and_where_it_was_saved():
     scores = Scores(0.81, 0.4, {"adapter": 0.81, "lora": None}, {"lora": "its default trains too much"})
-    shown = text(report.summary(FOUND, FOUND[1], scores, "accuracy", "out/winner"))
+    shown = text(summary(FOUND, FOUND[1], scores, "accuracy", "out/winner"))
     assert "winner: adapter r=1" in shown
     assert "its default trains too much" in shown
     assert "majority class" in shown

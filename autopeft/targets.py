@@ -1,0 +1,47 @@
+"""The groups of linear maps that methods such as LoRA choose from, the same on every model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autopeft.method import Support
+from autopeft.search_space import Categorical
+
+if TYPE_CHECKING:
+    from autopeft.method import ModelSpec
+
+ATTENTION = ("query", "key", "value", "qkv", "attention_output")
+FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
+ROLES = {
+    "query_value": ("query", "value", "qkv"),  # where query, key and value are one map, that one
+    "attention": ATTENTION,
+    "feed_forward": FEED_FORWARD,
+    "all_linear": ATTENTION + FEED_FORWARD,
+}
+
+
+@dataclass(frozen=True)
+class TargetGroups:
+    """What a dimension such as `target_modules` offers: groups of the linear maps in the layers, found by their roles.
+
+    Attributes:
+        names: of the groups, in the order they are offered; the first is the default.
+    """
+
+    names: tuple[str, ...] = tuple(ROLES)
+
+    def on(self, spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+        """The groups a model has, each with the names of its modules; of two that are equal, the first."""
+        return spec.groups({name: ROLES[name] for name in self.names})
+
+    def supports(self, spec: ModelSpec) -> Support:
+        """Any model with linear maps in its transformer layers."""
+        if self.on(spec):
+            return Support()
+        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+
+    def dimension(self, spec: ModelSpec | None = None) -> Categorical:
+        """The groups to draw from on a model; without one, all of them."""
+        choices = tuple(self.on(spec)) if spec else self.names
+        return Categorical(choices=choices, default=choices[0])
