@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import os
 import shutil
@@ -34,6 +35,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything is imported: no test, nor a process it starts, reads or writes the user's own cache.
 os.environ["AUTOPEFT_CACHE"] = tempfile.mkdtemp(prefix="autopeft-test-cache-")
 atexit.register(shutil.rmtree, os.environ["AUTOPEFT_CACHE"], ignore_errors=True)
+
+
+
+def pytest_collection_finish() -> None:
+    """Have no later collection look through what the libraries keep for good: a million objects, many times a test."""
+    gc.collect()
+    gc.freeze()
+
 
 WORDS = [f"w{i}" for i in range(59)]
 
