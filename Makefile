@@ -10,11 +10,11 @@ demo: $(VENV)/.installed
 	$(BIN)/autopeft run $(STUDY)
 
 test: lint
-	$(BIN)/pytest -n 2 -m "not exhaustive"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not exhaustive"
 
 # What `make test` leaves out: all of scikit-learn's checks of an estimator, and every method on every family.
 exhaustive: $(VENV)/.installed
-	$(BIN)/pytest -n 2 -m exhaustive
+	$(BIN)/pytest -n 2 --dist worksteal -m exhaustive
 
 # Apart from `make test`: to follow every line takes time of its own.
 coverage: $(VENV)/.installed

@@ -37,7 +37,6 @@ os.environ["AUTOPEFT_CACHE"] = tempfile.mkdtemp(prefix="autopeft-test-cache-")
 atexit.register(shutil.rmtree, os.environ["AUTOPEFT_CACHE"], ignore_errors=True)
 
 
-
 def pytest_collection_finish() -> None:
     """Have no later collection look through what the libraries keep for good: a million objects, many times a test."""
     gc.collect()

@@ -107,7 +107,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_runs_again(tiny_study
     assert [(run.info.status, "signal 9" in run.data.tags["reason"]) for run in lost] == [("KILLED", True)]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.exhaustive)])
 def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_study, how):
     edit(tiny_study, *LONGER)
     process = begin(tiny_study)
