@@ -6,7 +6,7 @@ winner is than the best candidate (regret, mean over orders), and how often it p
 only what pruning costs: without it the best candidate is always found.
 
     python benchmarks/pruners.py --curves tweets.json --record studies/quickstart.toml --candidates 24
-    python benchmarks/pruners.py --curves tweets.json snips.json trec.json
+    python benchmarks/pruners.py --curves benchmarks/curves/*.json
 """
 
 from __future__ import annotations
