@@ -333,7 +333,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1200, help="a fifth of them is held out for the test")
+    parser.add_argument("--rows", type=int, default=1200, help="with those held out for the test")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
@@ -347,10 +347,11 @@ def main() -> None:
         parser.error(f"--sides must be some of {', '.join(SIDES)}, but got {', '.join(sorted(unknown))}.")
     setup = Setup(given.rows, given.trials, given.folds, given.epochs, given.threads)
     runs = measure_all(setup, given.sides, given.repeats, given.keep)
+    held_out = setup.study(0, "unused").data.test_fraction
     text = f"""# Against Trainer.hyperparameter_search
 
-Written by `benchmarks/vs_trainer.py`, which says what each side does. Three-class sentiment of {setup.rows:,} tweets, a
-fifth of them held out, MiniLM, {setup.trials} trials, folds: {setup.folds}, epochs: {setup.epochs}; on
+Written by `benchmarks/vs_trainer.py`, which says what each side does. Three-class sentiment of {setup.rows:,} tweets,
+{held_out:.0%} of them held out, MiniLM, {setup.trials} trials, folds: {setup.folds}, epochs: {setup.epochs}; on
 {" and ".join(sorted({run["device"] for run in runs}))}. Medians of {given.repeats}, in brackets the range.
 
 {chr(10).join(table(runs))}
