@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import functools
 import weakref
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autopeft.repetition import ACTIVATIONS, Event, Irregular, Shortcut
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 CUDA_BLOCK = 512
 """PyTorch's CUDA allocator rounds every block up to this many bytes (kMinBlockSize in CUDACachingAllocator.cpp)."""
@@ -84,6 +87,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         """Run the operation, then count what it made."""
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # asked thousands of times in a step: a fifth of a prediction's time
+        if func in VIEWS and isinstance(args[0], FakeTensor) and args[0].constant is None:
+            return _view(func, args)
         fake = func in BY_VALUE and isinstance(args[0], FakeTensor)
         result = _one_token_a_row(func, args, kwargs or {}) if fake else func(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
@@ -108,6 +113,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         """Numbers of the storages that are there now."""
         return frozenset(number for number, _ in self._alive.values())
 
+    @property
+    def clock(self) -> int:
+        """How many times something was taken or released so far."""
+        return len(self._history)
+
     def count(self, tensor: torch.Tensor) -> int:
         """Count a tensor's storage from now until its release; returns its number."""
         storage = tensor.untyped_storage()
@@ -119,15 +129,24 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self._alive[address] = number, weakref.finalize(storage, self._release, address, size)
         return number
 
-    def at_peak(self, resident: frozenset[int] = frozenset()) -> dict[int, int]:
-        """Bytes of each storage alive at the peak, by number; `resident` ones count as if alive all along."""
-        alive = {number: size for number, size in self._history if size >= 0 and number in resident}
-        passing = [event for event in self._history if event[0] not in resident]
-        totals = list(accumulate(size for _, size in passing))
-        end = totals.index(max(totals)) + 1 if totals else 0
-        for number, size in passing[:end]:
-            alive[number] = alive.get(number, 0) + size
-        return alive
+    def trace(
+        self, resident: frozenset[int] = frozenset(), kinds: Mapping[str, Container[int]] | None = None
+    ) -> list[Event]:
+        """All that was taken and released, in order.
+
+        Args:
+            resident: numbers of the storages that count as if alive all along: they stand before all that happens,
+                and in their place nothing is taken or released.
+            kinds: names of storages' numbers; what is in none is an activation.
+        """
+        named = kinds or {}
+
+        def kind(number: int) -> str:
+            return next((name for name, numbers in named.items() if number in numbers), ACTIVATIONS)
+
+        events = [Event(kind(number), size, number) for number, size in self._history]
+        always = [event for event in events if event.size >= 0 and event.born in resident]
+        return [*always, *(event._replace(size=0) if event.born in resident else event for event in events)]
 
     def _release(self, address: int, size: int) -> None:
         number, _ = self._alive.pop(address)
@@ -139,11 +158,13 @@ def predict(
     make_step: Callable[[nn.Module], Callable[[Mapping[str, torch.Tensor]], object]],
     shapes: Mapping[str, tuple[int, ...]],
     device: str = "cpu",
+    *,
+    whole: bool = False,
 ) -> MemoryEstimate:
     """Predict the peak of a training step, without data, weights or the device.
 
     One step is enough for the peak of a later one: whatever outlives it (the optimiser's state, mostly) is there from
-    the start of the next, and is counted so.
+    the start of the next, and is counted so. Of a run of equal layers three are enough for all (`repetition`).
 
     For "cuda" without one, kernels are those of the CPU: PyTorch may choose another attention there.
 
@@ -152,28 +173,64 @@ def predict(
         make_step: given the module, makes its optimiser and returns the step, which takes a batch.
         shapes: of the batch's tensors, by name: int64, but float32 where there are three dimensions or more.
         device: whose kernels and allocator to account for.
+        whole: run every layer.
+    """
+    if not whole:
+        with suppress(Irregular):
+            return _trace(module, make_step, shapes, device, spare=True)
+    return _trace(module, make_step, shapes, device, spare=False)
+
+
+def _trace(
+    module: nn.Module,
+    make_step: Callable[[nn.Module], Callable[[Mapping[str, torch.Tensor]], object]],
+    shapes: Mapping[str, tuple[int, ...]],
+    device: str,
+    *,
+    spare: bool,
+) -> MemoryEstimate:
+    """The peak of a step on fake tensors.
+
+    Raises:
+        Irregular: where layers may be spared, they turned out not to be alike.
     """
     block, workspace = (CUDA_BLOCK, cuda_workspace()) if device == "cuda" else (1, 0)
     place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
     gradients: set[int] = set()
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(block) as live:
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(block) as live, ExitStack() as stack:
         _materialise(module, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=place))
         weights = live.alive
+
+        def count_gradient(parameter: Any) -> int:
+            number: int = live.count(parameter.grad)
+            gradients.add(number)
+            return number
+
         trained: list[Any] = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        hooks = [p.register_post_accumulate_grad_hook(lambda p: gradients.add(live.count(p.grad))) for p in trained]
+        for parameter in trained:
+            hook = parameter.register_post_accumulate_grad_hook(lambda p: gradients.add(live.count(p.grad)))
+            stack.callback(hook.remove)
         kinds_of = {name: torch.int64 if len(shape) < 3 else torch.float32 for name, shape in shapes.items()}
         batch = {name: torch.zeros(shape, dtype=kinds_of[name], device=place) for name, shape in shapes.items()}
         step = make_step(module)
+        shortcut = stack.enter_context(Shortcut(module, lambda: live.clock, count_gradient)) if spare else None
         before = live.alive
         step(batch)
         resident = live.alive
-    for hook in hooks:
-        hook.remove()
     kinds = {"weights": weights, "gradients": gradients - weights, "optimizer": resident - before - gradients}
-    found = dict.fromkeys((*kinds, "activations"), 0)
-    for number, size in live.at_peak(resident).items():
-        found[next((kind for kind, numbers in kinds.items() if number in numbers), "activations")] += size
-    return MemoryEstimate(**found, workspace=workspace)
+    trace = live.trace(resident, kinds)
+    found = at_peak(shortcut.extended(trace) if shortcut else trace)
+    return MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*kinds, ACTIVATIONS)}, workspace=workspace)
+
+
+def at_peak(trace: Sequence[Event]) -> dict[str, int]:
+    """Bytes alive when most are, by kind."""
+    totals = list(accumulate(event.size for event in trace))
+    end = totals.index(max(totals)) + 1 if totals else 0
+    found: dict[str, int] = {}
+    for event in trace[:end]:
+        found[event.kind] = found.get(event.kind, 0) + event.size
+    return found
 
 
 @functools.cache
@@ -212,7 +269,7 @@ def measure(
             live.count(tensor)
         step()
         resident = live.alive  # the optimiser's state, which every later step finds there
-    return sum(live.at_peak(resident).values())
+    return sum(at_peak(live.trace(resident)).values())
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -234,6 +291,32 @@ BY_VALUE = (
     torch.ops.aten._index_put_impl_.default,
 )
 """Operations whose result's size may hang on values, which fake tensors do not have."""
+
+
+VIEWS = frozenset(
+    (
+        torch.ops.aten._unsafe_view.default,
+        torch.ops.aten.alias.default,
+        torch.ops.aten.detach.default,
+        torch.ops.aten.expand.default,
+        torch.ops.aten.permute.default,
+        torch.ops.aten.select.int,
+        torch.ops.aten.slice.Tensor,
+        torch.ops.aten.t.default,
+        torch.ops.aten.transpose.int,
+        torch.ops.aten.unsqueeze.default,
+        torch.ops.aten.view.default,
+    )
+)
+"""Operations that make no storage, half of all in a step."""
+
+
+def _view(func: Any, args: tuple[Any, ...]) -> FakeTensor:
+    """The operation on a fake tensor without the mode's general way, which takes four times as long."""
+    mode = args[0].fake_mode
+    with in_kernel_invocation_manager(mode):
+        shape: Any = func(*args)
+    return FakeTensor(mode, shape, args[0].fake_device)
 
 
 def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from autopeft import quantization
 from autopeft.architecture import describe
 from autopeft.dropout import Dropout
 from autopeft.exceptions import ModelError, PluginError
+from autopeft.mould import Mould
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +65,15 @@ class BaseModel:
 
     def copy(self, *, meta: bool = False) -> nn.Module:
         """A private structure over the shared frozen tensors, with its own head."""
-        source = self.skeleton if meta else self.module
+        return self._mould.cast() if meta else self._twin(self.module)
+
+    @functools.cached_property
+    def _mould(self) -> Mould:
+        """Of the skeleton: in a search every proposal takes a copy."""
+        twin = self._twin(self.skeleton)
+        return Mould(twin, {id(p) for name in self.spec.head for p in twin.get_submodule(name).parameters()})
+
+    def _twin(self, source: nn.Module) -> nn.Module:
         own = {id(p) for name in self.spec.head for p in source.get_submodule(name).parameters()}
         memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
         memo |= quantization.shared_state(source)

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
 from autopeft.cross_validation import derive_seed
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line per trial would say less than ours
+
+
+class MethodFirstSampler(optuna.samplers.TPESampler):
+    """TPE that draws the method first, and then that method's dimensions alone.
+
+    Optuna's own draws a value for every dimension of every method and throws all but one method's away: with ten
+    methods most of what a proposal costs.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The method and its dimensions, as far as they can be modelled yet."""
+        if "method" not in search_space:  # there is but one
+            return super().sample_relative(study, trial, search_space)
+        drawn = super().sample_relative(study, trial, {"method": search_space["method"]})
+        if not drawn:
+            return {}
+        own = {name: kind for name, kind in search_space.items() if name.startswith(f"{drawn['method']}.")}
+        return drawn | super().sample_relative(study, trial, own)
 
 
 def make_sampler(seed: int, number: int, trials: int, *, side_by_side: bool = False) -> BaseSampler:
@@ -25,7 +47,7 @@ def make_sampler(seed: int, number: int, trials: int, *, side_by_side: bool = Fa
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
+        return MethodFirstSampler(
             multivariate=True,
             group=True,
             seed=derive_seed(seed, number),

@@ -13,7 +13,7 @@ from autopeft.admission import Appraiser
 from autopeft.candidate import CandidateSpace
 from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
 from autopeft.execution import Execution, ways
-from autopeft.memory import LiveBytes
+from autopeft.memory import LiveBytes, at_peak
 from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.objective import run_trial
 from autopeft.outcome import COMPLETE
@@ -170,7 +170,7 @@ def test_the_meter_refuses_what_goes_over_and_counts_as_live_bytes_do():
     with LiveBytes() as live, Meter(10_000) as meter:
         for size in (1000, 2000):
             torch.zeros(size)
-    assert meter.peak == 8000 == sum(live.at_peak().values())
+    assert meter.peak == 8000 == sum(at_peak(live.trace()).values())
     with Meter(10_000), pytest.raises(OverBudgetError, match=r"9\.8 KiB"):
         _ = [torch.zeros(1500) for _ in range(2)]
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Con
 from autopeft import tasks
 from autopeft.architecture import describe
 from autopeft.locate import locate
-from autopeft.memory import CUDA_BLOCK, CUDA_WORKSPACE, LiveBytes, measure, predict, tensor_bytes
+from autopeft.memory import CUDA_BLOCK, CUDA_WORKSPACE, LiveBytes, at_peak, measure, predict, tensor_bytes
 from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
 from tests.test_model import METHODS
@@ -176,7 +176,7 @@ def test_a_storage_counts_once_from_creation_to_release():
         assert len(live.alive) == 2, "a view keeps its storage"
         del views, total
         assert not live.alive
-    assert sum(live.at_peak().values()) == 400 + 200 + 200
+    assert sum(at_peak(live.trace()).values()) == 400 + 200 + 200
 
 
 def test_an_allocation_planted_in_a_step_is_found():

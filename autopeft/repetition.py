@@ -1,0 +1,268 @@
+"""Equal layers in a row take and give back the same memory, so one of them stands for the rest while a step is traced.
+
+Of a run of equal layers the first two and the last are run. The second one's part of the trace, forward and backward,
+is repeated for those between, which pass on what they are given. Whether that is so, and not merely likely, is read off
+the trace: the last layer must do what the second one did, event for event, on the way up and on the way back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._pytree import tree_leaves
+
+from autopeft.model import LAYER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import nn
+
+ACTIVATIONS, LASTING = "activations", "optimizer"
+"""Kinds of memory: what is made in a step and goes, and what is made there and stays."""
+
+FEWEST = 4
+"""Layers of a run, for one to be spared."""
+
+KEPT = ("first", "second", "last")
+INDICES = (LAYER, "layer_idx", "layer_id", "layer_index", "layer_number")
+"""Attributes in which equal layers differ."""
+
+
+class Irregular(Exception):  # noqa: N818  # no error: it says that the whole model must be traced
+    """The trace shows that the layers of a run are not alike."""
+
+
+class Event(NamedTuple):
+    """Of a trace: bytes of a kind that are taken or, negative, released; `born` is when they were taken."""
+
+    kind: str
+    size: int
+    born: int
+
+
+class Pass(NamedTuple):
+    """When, in a pass through a run, its first, second and last layer began; and when again on the way back."""
+
+    first: int
+    second: int
+    last: int
+    back: tuple[int, int, int] | None
+
+
+class Shortcut:
+    """While it is on, of every long run of equal layers only three are run.
+
+    Args:
+        model: with its layers marked.
+        clock: how many events the trace has so far.
+        count_gradient: has a parameter's new gradient in the trace; returns when that was taken.
+    """
+
+    def __init__(self, model: nn.Module, clock: Callable[[], int], count_gradient: Callable[[Any], int]) -> None:
+        self._model, self._clock, self._count_gradient = model, clock, count_gradient
+        self._runs: list[Run] = []
+        self._updated: int | None = None
+        self._early: set[int] = set()
+
+    def __enter__(self) -> Self:
+        """Let layers be skipped."""
+        self._runs = runs(self._model, self._clock)
+        self._hook = register_optimizer_step_pre_hook(self._before_update)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the layers as they were."""
+        self._hook.remove()
+        for run in self._runs:
+            run.undo()
+
+    def extended(self, trace: Sequence[Event]) -> list[Event]:
+        """The trace as it were if every layer had run; events of before the step stand first.
+
+        Raises:
+            Irregular: the layers are not alike.
+        """
+        shift = len(trace) - self._clock()
+        updated = self._clock() if self._updated is None else self._updated
+        before, events = trace[:shift], trace[shift:]
+        added = [copies for run in self._runs for copies in run.copies(events, updated)]
+        # From the update on the trace has every layer's gradients, and no others: what was added goes.
+        total = sum(event.size for _, copies in added for event in copies)
+        early = [event for event in events[:updated] if event.born in self._early]
+        added.insert(0, (updated, [Event(ACTIVATIONS, -total, 0), *early]))
+        found = [e._replace(size=0) if e.born in self._early and i < updated else e for i, e in enumerate(events)]
+        for position, copies in sorted(added, key=lambda pair: pair[0], reverse=True):
+            found[position:position] = copies
+        return [*before, *found]
+
+    def _before_update(self, *_: Any) -> None:
+        """Give the trained parameters of skipped layers the gradients that the second layer's have."""
+        if self._updated is None:
+            self._updated = self._clock()
+            for run in self._runs:
+                self._early |= run.give_gradients(self._count_gradient)
+
+
+class Run:
+    """Equal layers, one behind the other, of which only three are run.
+
+    Args:
+        layers: at least `FEWEST`.
+        clock: how many events the trace has so far.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], clock: Callable[[], int]) -> None:
+        self.skipped, self._second, self._clock = layers[2:-1], layers[1], clock
+        self._entered: list[tuple[str, int]] = []
+        self._returned: list[tuple[str, int]] = []  # in the backward pass
+        self._passed_on: Any = None
+        self._left = 0
+        kept = dict(zip(KEPT, (*layers[:2], layers[-1]), strict=True))
+        self._own_forwards = {layer: vars(layer).get("forward") for layer in (*kept.values(), *self.skipped)}
+        self._hooks = [(layer, layer._forward_hooks, layer._forward_pre_hooks) for layer in self.skipped]
+        for place, layer in kept.items():
+            layer.forward = self._watched(place, layer.forward)
+        for layer in self.skipped:
+            layer.forward = self._pass_on
+            layer._forward_hooks, layer._forward_pre_hooks = type(layer._forward_hooks)(), type(layer._forward_hooks)()
+
+    def undo(self) -> None:
+        """Leave the layers as they were."""
+        for layer, own in self._own_forwards.items():
+            if own is None:
+                del layer.forward
+            else:
+                layer.forward = own
+        for layer, hooks, pre_hooks in self._hooks:
+            layer._forward_hooks, layer._forward_pre_hooks = hooks, pre_hooks
+        self._passed_on = None
+
+    def copies(self, events: Sequence[Event], updated: int) -> Iterator[tuple[int, list[Event]]]:
+        """What the skipped layers would have added to the trace, and where.
+
+        Raises:
+            Irregular: the layers are not alike.
+        """
+        passes = self._passes()
+        for number, (first, second, last, back) in enumerate(passes):
+            done = passes[number + 1].first if number + 1 < len(passes) else updated
+            yield last, self._copies(events, slice(second, last), slice(last, 2 * last - second), first)
+            begin, end, passed_on = 2 * last - second, back[0] if back else done, Counter[int]()
+            yield from self._late(events[begin:end], begin, slice(second, last), passed_on)
+            if back:
+                top, middle, bottom = back
+                yield bottom, self._copies(events, slice(middle, bottom), slice(top, middle), first)
+                # What a layer above hands down it releases itself; the second's does the first, once.
+                passed_on.update(event.size for event in events[middle:bottom] if top <= event.born < middle)
+                behind = events[bottom:done]
+                yield from self._late(behind, bottom, slice(second, last), Counter())
+                yield from self._late(behind, bottom, slice(middle, bottom), passed_on)
+            if max((last, *(back or ()))) > updated:
+                raise Irregular
+
+    def _late(
+        self, events: Sequence[Event], begin: int, part: slice, passed_on: Counter[int]
+    ) -> Iterator[tuple[int, list[Event]]]:
+        """Releases behind the layers of what was taken in a part: they come once for every layer."""
+        for place, event in enumerate(events, begin):
+            if event.size < 0 and part.start <= event.born < part.stop:
+                if passed_on[event.size]:
+                    passed_on[event.size] -= 1
+                else:
+                    yield place + 1, [event] * len(self.skipped)
+
+    def _copies(self, events: Sequence[Event], part: slice, like: slice, since: int) -> list[Event]:
+        """The part's events once for every skipped layer.
+
+        Activations from before `since` do not belong to it: masks and tables that all layers share are released once.
+
+        Raises:
+            Irregular: the like part is different, or something made here stays.
+        """
+        own, model = (
+            [event for event in events[some] if event.born >= since or event.kind != ACTIVATIONS]
+            for some in (part, like)
+        )
+        if [e[:2] for e in own] != [e[:2] for e in model] or any(event.kind == LASTING for event in own):
+            raise Irregular
+        return own * len(self.skipped)
+
+    def _passes(self) -> list[Pass]:
+        """Raises `Irregular` where the layers did not run one after the other."""
+        forth, back = (_threes(marks, order) for marks, order in ((self._entered, KEPT), (self._returned, KEPT[::-1])))
+        if back and len(back) != len(forth):
+            raise Irregular
+        return [Pass(*entered, back[i] if back else None) for i, entered in enumerate(forth)]
+
+    def give_gradients(self, count: Callable[[Any], int]) -> set[int]:
+        """Give what is trained in skipped layers the gradients that the second layer has; returns those there were."""
+        early = set()
+        for layer in self.skipped:
+            for parameter, model in zip(layer.parameters(), self._second.parameters(), strict=True):
+                if parameter is not model and model.grad is not None:
+                    if parameter.grad is not None:
+                        early.add(count(parameter))
+                    else:
+                        parameter.grad = torch.empty_like(parameter)
+                        count(parameter)
+        return early
+
+    def _watched(self, place: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self._entered.append((place, self._clock()))
+            given = forward(*args, **kwargs)
+            states = next((leaf for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)), None)
+            if states is not None and states.grad_fn is not None:
+                states.grad_fn.register_prehook(lambda _: self._returned.append((place, self._clock())))
+            if place == "second":
+                self._passed_on, self._left = given, len(self.skipped)
+            return given
+
+        return run
+
+    def _pass_on(self, *_: Any, **__: Any) -> Any:
+        given = self._passed_on
+        self._left -= 1
+        if not self._left:
+            self._passed_on = None  # from here on it lives as long as it would without this
+        return given
+
+
+def _threes(marks: Sequence[tuple[str, int]], order: Sequence[str]) -> list[tuple[int, int, int]]:
+    found = []
+    for i in range(0, len(marks), len(KEPT)):
+        some = marks[i : i + len(KEPT)]
+        if [place for place, _ in some] != [*order]:
+            raise Irregular
+        found.append((some[0][1], some[1][1], some[2][1]))
+    return found
+
+
+def runs(model: nn.Module, clock: Callable[[], int]) -> list[Run]:
+    """The model's runs of equal layers that are long enough, from now on skipping what need not run."""
+    layers = [(name, module) for name, module in model.named_modules() if hasattr(module, LAYER)]
+    groups = (
+        [layer for _, layer in group]
+        for _, group in groupby(layers, key=lambda pair: (pair[0].rpartition(".")[0], likeness(pair[1])))
+    )
+    return [Run(group, clock) for group in groups if len(group) >= FEWEST]
+
+
+def likeness(layer: nn.Module) -> list[object]:
+    """What two layers must share to take the same memory: their modules, settings, shapes and what of them trains."""
+    parts: list[object] = []
+    for name, module in layer.named_modules():
+        plain = {k: bool(v) if isinstance(v, float) else v for k, v in vars(module).items() if k not in INDICES}
+        settings = {k: v for k, v in plain.items() if v is None or isinstance(v, bool | int | str)}
+        tensors = [
+            (key, None if t is None else (tuple(t.shape), t.dtype, t.requires_grad))
+            for key, t in (*module._parameters.items(), *module._buffers.items())
+        ]
+        changed = "forward" in vars(module), len(module._forward_hooks), len(module._forward_pre_hooks)
+        parts.append((name, type(module), settings, tensors, changed))
+    return parts
