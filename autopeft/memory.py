@@ -197,8 +197,13 @@ def _trace(
     block, workspace = (CUDA_BLOCK, cuda_workspace()) if device == "cuda" else (1, 0)
     place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
     gradients: set[int] = set()
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(block) as live, ExitStack() as stack:
-        _materialise(module, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=place))
+    # Made before the modes are on, which would take a hundred times as long.
+    tensors = (*module.parameters(), *module.buffers())
+    bare = {id(t): torch.empty(t.shape, dtype=t.dtype, device="meta") for t in tensors}
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, LiveBytes(block) as live, ExitStack() as stack:
+        _materialise(module, lambda tensor: FakeTensor(mode, bare[id(tensor)], torch.device(place)))
+        for tensor in (*module.parameters(), *module.buffers()):
+            live.count(tensor)
         weights = live.alive
 
         def count_gradient(parameter: Any) -> int:

@@ -2,6 +2,7 @@
 
     python benchmarks/memory_prediction.py                   # on the CPU, some ten minutes on two cores
     python benchmarks/memory_prediction.py --device cuda     # against torch.cuda.max_memory_allocated
+    python benchmarks/memory_prediction.py --speed           # with three of a run of equal layers run, and with all
 
 Writes a table and a scatter plot to docs/. On the CPU the truth is the allocator's own record (torch.profiler), which
 shares no code with the prediction. Models are built from configurations with random weights: memory does not depend on
@@ -100,8 +101,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "docs")
     parser.add_argument("--family", help="only base models whose name begins so")
+    parser.add_argument("--speed", action="store_true", help="measure no memory, but what a prediction takes")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
+    if arguments.speed:
+        for family in FAMILIES:
+            print(speed(family), flush=True)
+        return
     rows = []
     for family in FAMILIES:
         if family.name.startswith(arguments.family or ""):
@@ -113,21 +119,56 @@ def main() -> None:
     write(rows, arguments.out, arguments.device)
 
 
+def speed(family: Family) -> str:
+    """What predictions take, attaching included, the short way and the whole way by turns; both must say the same."""
+    config = family.config()
+    config.num_labels = 3
+    with torch.device("meta"):
+        module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
+    base = BaseModel(module, None, describe(module, TASK.kind, TASK.peft_task_type))
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    rows, length = family.batches[1]
+    for number, candidate in enumerate(candidates(base, family)):
+        candidate = replace(candidate, hyper=replace(candidate.hyper, batch_size=rows))
+        batch = padded_batch(rows, length, "cpu")
+        found = []
+        for whole in (False, True) if number % 2 else (True, False):  # the second finds shapes that the first looked up
+            started = time.perf_counter()
+            meta = attach(base, candidate.method, candidate.params, meta=True)
+            train_mode(meta)
+            shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
+            found.append(memory.predict(meta, step_maker(candidate, Device("cpu", None)), shapes, whole=whole))
+            seconds[whole].append(time.perf_counter() - started)
+        assert found[0] == found[1], candidate
+    short, whole = (statistics.median(times) for times in seconds.values())
+    return (
+        f"{family.name}: {short:.2f} s a prediction (at most {max(seconds[False]):.2f}) and {whole:.2f} s with every "
+        f"layer run, medians of {family.candidates} candidates: {whole / short:.1f} times as fast, the same to the byte"
+    )
+
+
+def candidates(base: BaseModel, family: Family) -> Iterator[Candidate]:
+    """Of every method that knows the model in turn."""
+    methods = [method for method in discover().methods.values() if method.supports(base.spec)]
+    space = CandidateSpace.build(methods, base.spec, {}, ())
+    drawn = {name: part.sample(family.candidates, seed=0) for name, part in space.items()}
+    for number in range(family.candidates):
+        yield drawn[tuple(drawn)[number % len(drawn)]][number]
+
+
 def compare(family: Family, device: str) -> Iterator[Row]:
     """Predict and measure the candidates of one base model."""
     config = family.config()
     config.num_labels = 3
     module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
     base = BaseModel(module.to(device), None, describe(module, TASK.kind, TASK.peft_task_type))
-    methods = discover().methods.values()
-    space = CandidateSpace.build(methods, base.spec, {}, ())
-    drawn = {name: part.sample(family.candidates, seed=0) for name, part in space.items()}
+    drawn = list(candidates(base, family))
+    methods = len({candidate.method.name for candidate in drawn})
     generator = np.random.default_rng(0)
-    for number in range(family.candidates):
-        candidate = drawn[tuple(drawn)[number % len(drawn)]][number]
+    for number, candidate in enumerate(drawn):
         rows, length = family.batches[generator.integers(len(family.batches))]
         candidate = replace(candidate, hyper=replace(candidate.hyper, batch_size=rows))
-        where = Device(device, (None, torch.bfloat16)[number // len(drawn) % 2])
+        where = Device(device, (None, torch.bfloat16)[number // methods % 2])
         if where.autocast and not memory.supports_bfloat16(device):
             length //= 8  # emulated products would take minutes
         make_step = step_maker(candidate, where)

@@ -74,8 +74,8 @@ def predictions(monkeypatch):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", few(METHODS, "lora", "adapter", "adalora", "prefix_tuning"))
-@pytest.mark.parametrize("family", few(FAMILIES, "bert", "llama"))
+@pytest.mark.parametrize("name", few(METHODS, "lora", "adapter", "adalora"))
+@pytest.mark.parametrize("family", few(FAMILIES, "bert"))
 def test_three_layers_tell_what_all_of_them_tell(predictions, family, name, way):
     base = deep(family)
     if not METHODS[name].supports(base.spec):
@@ -86,7 +86,7 @@ def test_three_layers_tell_what_all_of_them_tell(predictions, family, name, way)
     assert spared == whole
 
 
-@pytest.mark.parametrize("name", few(METHODS, "lora", "adapter"))
+@pytest.mark.parametrize("name", few(METHODS, "lora"))
 @pytest.mark.parametrize("way", WAYS)
 def test_so_they_do_where_autocast_keeps_rounded_copies(predictions, name, way):
     if way == "packed" and (None, name) in NOT_PACKED:
