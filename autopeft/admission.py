@@ -76,23 +76,36 @@ class Appraiser:
         self._known: dict[tuple[object, ...], Usage] = {}
         self._fits: dict[tuple[object, ...], tuple[Execution, memory.MemoryEstimate]] = {}
         self._unseen: dict[str, int] = {}
+        self._latest: tuple[tuple[object, ...], nn.Module] | None = None
 
     def __call__(self, candidate: Candidate) -> Usage:
         """The candidate's usage: exact parameter counts, predicted peak memory of one step at the longest batch."""
         heard()
-        size = candidate.hyper.batch_size
-        key = (candidate.method.name, tuple(candidate.params.items()), size)
+        key = _key(candidate)
         if key not in self._known:
-            model = attach(self._base, candidate.method, candidate.params, meta=True)
+            model = self._model(candidate)
             kept = saved_tensors(model, candidate.method)
             self._known[key] = Usage(
                 trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
                 saved_params=sum(tensor.numel() for tensor in kept.values()),
                 saved_bytes=file_size(kept),
                 least_memory=self._least(model),
-                fit_memory=functools.partial(self._fit_once, candidate, structure(model)),
+                fit_memory=functools.partial(self._fit_once, candidate),
             )
         return self._known[key]
+
+    def _model(self, candidate: Candidate, *, take: bool = False) -> nn.Module:
+        """The candidate's model on the meta device, `take`n if it is about to be changed.
+
+        Putting an add-on on is most of what an appraisal costs, so the latest is kept, and no other.
+        """
+        key = _key(candidate)
+        if self._latest is None or self._latest[0] != key:
+            self._latest = key, attach(self._base, candidate.method, candidate.params, meta=True)
+        model = self._latest[1]
+        if take:
+            self._latest = None
+        return model
 
     def batch_shapes(self, batch_size: int, folds: int = 1) -> dict[str, tuple[int, ...]]:
         """Shapes of the largest batch of that size, or of so many folds' side by side."""
@@ -129,9 +142,9 @@ class Appraiser:
         trained = memory.tensor_bytes(trainable(model).values())
         return weights - self._saved_by_quantization + 3 * trained
 
-    def _fit_once(self, candidate: Candidate, shape: str) -> tuple[Execution, memory.MemoryEstimate]:
+    def _fit_once(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """What `_fit` says, worked out once for all candidates of one structure and batch size."""
-        key = (candidate.method.name, shape, candidate.hyper.batch_size)
+        key = (candidate.method.name, structure(self._model(candidate)), candidate.hyper.batch_size)
         if key not in self._fits:
             self._fits[key] = self._fit(candidate)
         return self._fits[key]
@@ -186,8 +199,7 @@ class Appraiser:
                 module, optimizer, [Batch(tensors, sizes)] * passes, self._task, self._device, callback
             )
 
-        # Attached once more, so that the table of what is known holds no models.
-        model = attach(self._base, candidate.method, candidate.params, meta=True)
+        model = self._model(candidate, take=True)
         shapes = self.batch_shapes(execution.micro_batch, execution.folds)
         level = self._trunk.level(candidate.method.name, model) if self._trunk else 0
         if self._trunk and level:
@@ -211,6 +223,10 @@ class Appraiser:
         workspace = quantization.workspace_bytes(self._quantized, self._base.spec, tokens, compute)
         weights = dense.weights - self._saved_by_quantization
         return replace(dense, weights=weights, workspace=dense.workspace + workspace)
+
+
+def _key(candidate: Candidate) -> tuple[object, ...]:
+    return candidate.method.name, tuple(candidate.params.items()), candidate.hyper.batch_size
 
 
 def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
