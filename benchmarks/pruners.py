@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from autopeft import rungs
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
@@ -63,13 +64,14 @@ def record(study: str, candidates: int, path: Path) -> None:
     for part in problem.space.values():
         drawn += part.sample(candidates, seed=1)[: candidates // len(problem.space)]
     done = json.loads(path.read_text()) if path.is_file() else []
+    rungs.FEWEST_ROWS = min(len(fold.train) for fold in problem.folds) // 2  # from half an epoch on, as all curves are
     for candidate in drawn:
         known = str(candidate) in {entry["candidate"] for entry in done}
         if known or not problem.budget.admits(problem.appraiser(candidate)):
             continue
-        rungs = run_trial(problem, candidate, lambda rung: None).rungs
-        means = [rung.mean for rung in rungs]
-        done.append({"candidate": str(candidate), "epochs": [rung.epoch for rung in rungs], "means": means})
+        scored = run_trial(problem, candidate, lambda rung: None).rungs
+        means = [rung.mean for rung in scored]
+        done.append({"candidate": str(candidate), "epochs": [rung.epoch for rung in scored], "means": means})
         path.write_text(json.dumps(done, indent=1))
         print(candidate, [f"{mean:.3f}" for mean in means], flush=True)
 
