@@ -19,6 +19,7 @@ from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, ways
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
 from autopeft.packing import pack
+from autopeft.repetition import settings
 from autopeft.training import Batch, Device, make_optimizer, training_step
 from autopeft.trunk import cut
 from autopeft.weights_file import file_size, saved_tensors
@@ -244,16 +245,14 @@ def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
 def structure(model: nn.Module) -> str:
     """What of a candidate's model bears on the memory of its steps, as a digest.
 
-    The modules a method put there with their settings, and what is trained. A number with a point scales something or
-    is a probability, so only whether it is zero counts; the base model is the same for every candidate.
+    The modules a method put there with their settings, and what is trained; the base model is the same for every
+    candidate.
     """
     parts: list[object] = [(name, tuple(p.shape), p.dtype) for name, p in trainable(model).items()]
     for name, module in model.named_modules():
         if not hasattr(module, FROZEN):
-            settings = {k: bool(v) if isinstance(v, float) else v for k, v in vars(module).items()}
-            plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | str)}
             own = [(k, tuple(t.shape)) for k, t in module._parameters.items() if t is not None]
-            parts.append((name, type(module).__qualname__, plain, own))
+            parts.append((name, type(module).__qualname__, settings(module), own))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -71,10 +71,14 @@ class BaseModel:
     def _mould(self) -> Mould:
         """Of the skeleton: in a search every proposal takes a copy."""
         twin = self._twin(self.skeleton)
-        return Mould(twin, {id(p) for name in self.spec.head for p in twin.get_submodule(name).parameters()})
+        return Mould(twin, self._head(twin))
+
+    def _head(self, module: nn.Module) -> set[int]:
+        """Ids of the head's parameters, which each copy has to itself."""
+        return {id(p) for name in self.spec.head for p in module.get_submodule(name).parameters()}
 
     def _twin(self, source: nn.Module) -> nn.Module:
-        own = {id(p) for name in self.spec.head for p in source.get_submodule(name).parameters()}
+        own = self._head(source)
         memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
         memo |= quantization.shared_state(source)
         twin: Any = copy.deepcopy(source, memo)

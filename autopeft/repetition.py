@@ -257,12 +257,20 @@ def likeness(layer: nn.Module) -> list[object]:
     """What two layers must share to take the same memory: their modules, settings, shapes and what of them trains."""
     parts: list[object] = []
     for name, module in layer.named_modules():
-        plain = {k: bool(v) if isinstance(v, float) else v for k, v in vars(module).items() if k not in INDICES}
-        settings = {k: v for k, v in plain.items() if v is None or isinstance(v, bool | int | str)}
+        own = {key: value for key, value in settings(module).items() if key not in INDICES}
         tensors = [
             (key, None if t is None else (tuple(t.shape), t.dtype, t.requires_grad))
             for key, t in (*module._parameters.items(), *module._buffers.items())
         ]
         changed = "forward" in vars(module), len(module._forward_hooks), len(module._forward_pre_hooks)
-        parts.append((name, type(module), settings, tensors, changed))
+        parts.append((name, type(module), own, tensors, changed))
     return parts
+
+
+def settings(module: nn.Module) -> dict[str, bool | int | str | None]:
+    """A module's plain attributes, as far as they bear on memory.
+
+    A number with a point scales something or is a probability, so only whether it is zero counts.
+    """
+    plain = {key: bool(value) if isinstance(value, float) else value for key, value in vars(module).items()}
+    return {key: value for key, value in plain.items() if value is None or isinstance(value, bool | int | str)}
