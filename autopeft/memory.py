@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autopeft.fake import VIEWS, run, view
 from autopeft.repetition import ACTIVATIONS, Event, Irregular, Shortcut
 
 if TYPE_CHECKING:
@@ -88,9 +89,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # asked thousands of times in a step: a fifth of a prediction's time
         if func in VIEWS and isinstance(args[0], FakeTensor) and args[0].constant is None:
-            return _view(func, args)
-        fake = func in BY_VALUE and isinstance(args[0], FakeTensor)
-        result = _one_token_a_row(func, args, kwargs or {}) if fake else func(*args, **(kwargs or {}))
+            return view(func, args)
+        result = run(func, args, kwargs or {})
         if isinstance(result, torch.Tensor):
             self.count(result)
         elif isinstance(result, (tuple, list)):
@@ -287,56 +287,6 @@ def supports_bfloat16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-BY_VALUE = (
-    torch.ops.aten.unique_consecutive.default,
-    torch.ops.aten.index.Tensor,
-    torch.ops.aten.index_put.default,
-    torch.ops.aten._index_put_impl_.default,
-)
-"""Operations whose result's size may hang on values, which fake tensors do not have."""
-
-
-VIEWS = frozenset(
-    (
-        torch.ops.aten._unsafe_view.default,
-        torch.ops.aten.alias.default,
-        torch.ops.aten.detach.default,
-        torch.ops.aten.expand.default,
-        torch.ops.aten.permute.default,
-        torch.ops.aten.select.int,
-        torch.ops.aten.slice.Tensor,
-        torch.ops.aten.t.default,
-        torch.ops.aten.transpose.int,
-        torch.ops.aten.unsqueeze.default,
-        torch.ops.aten.view.default,
-    )
-)
-"""Operations that make no storage, half of all in a step."""
-
-
-def _view(func: Any, args: tuple[Any, ...]) -> FakeTensor:
-    """The operation on a fake tensor without the mode's general way, which takes four times as long."""
-    mode = args[0].fake_mode
-    with in_kernel_invocation_manager(mode):
-        shape: Any = func(*args)
-    return FakeTensor(mode, shape, args[0].fake_device)
-
-
-def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operation on fake tensors, where a mask `[rows, tokens]` is taken to pick one token of each row.
-
-    T5's classifier and BART's pick each row's last so, having asked whether there are as many in every row.
-    """
-    first = args[0]
-    if func is torch.ops.aten.unique_consecutive.default:
-        return first[:1], first[:0], first[:0]
-    indices = args[1]
-    if len(indices) == 1 and indices[0] is not None and indices[0].dtype is torch.bool and indices[0].ndim == 2:
-        rows = torch.arange(len(indices[0]), device=first.device)
-        indices = [rows, torch.zeros_like(rows)]
-    return func(first, indices, *args[2:], **kwargs)
 
 
 def _materialise(module: nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:

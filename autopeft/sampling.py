@@ -59,13 +59,13 @@ def make_sampler(seed: int, number: int, trials: int, *, side_by_side: bool = Fa
 def make_pruner(name: str, rungs: int) -> BasePruner:
     """The pruner a study file names; one step is one rung of all folds, of at most `rungs`.
 
-    The default, one bracket of successive halving, lost the best candidate of recorded curves least often for what it
-    spared (`benchmarks/pruners.py`, docs/performance.md). Hyperband's brackets need more trials than most studies have.
+    The default, one bracket of successive halving by two, found the best candidates of recorded curves soonest, and
+    lost the best one least often (`benchmarks/pruners.py`, docs/performance.md).
     """
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=rungs, reduction_factor=3)
     if name == "successive_halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=3)
     return optuna.pruners.NopPruner()

@@ -1,0 +1,151 @@
+"""What an operation gives on fake tensors, found the short way where its result's shape is plain.
+
+PyTorch's fake mode is general: it looks every call up in a cache by all its arguments, and has a call it never saw
+before worked out in Python, which takes it milliseconds. A training step consists mostly of a few operations for which
+a line says the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+aten = torch.ops.aten
+
+BY_VALUE = (
+    torch.ops.aten.unique_consecutive.default,
+    torch.ops.aten.index.Tensor,
+    torch.ops.aten.index_put.default,
+    torch.ops.aten._index_put_impl_.default,
+)
+"""Operations whose result's size may hang on values, which fake tensors do not have."""
+
+VIEWS = frozenset(
+    (
+        torch.ops.aten._unsafe_view.default,
+        torch.ops.aten.alias.default,
+        torch.ops.aten.detach.default,
+        torch.ops.aten.expand.default,
+        torch.ops.aten.permute.default,
+        torch.ops.aten.select.int,
+        torch.ops.aten.slice.Tensor,
+        torch.ops.aten.t.default,
+        torch.ops.aten.transpose.int,
+        torch.ops.aten.unsqueeze.default,
+        torch.ops.aten.view.default,
+    )
+)
+"""Operations that make no storage, half of all in a step."""
+
+
+def view(func: Any, args: tuple[Any, ...]) -> FakeTensor:
+    """The operation on a fake tensor without the mode's general way, which takes four times as long."""
+    mode = args[0].fake_mode
+    with in_kernel_invocation_manager(mode):
+        shape: Any = func(*args)
+    return FakeTensor(mode, shape, args[0].fake_device)
+
+
+def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operation; where its result is plain, without the fake mode."""
+    first = args[0] if args else None
+    if not isinstance(first, FakeTensor):
+        return None if func in UPDATES else func(*args, **kwargs)
+    if func in BY_VALUE:
+        return _one_token_a_row(func, args, kwargs)
+    if func in IN_PLACE and first.constant is None:
+        return first
+    shape = SHAPES[func](args, kwargs) if func in SHAPES and first.constant is None else None
+    if shape is None:
+        return func(*args, **kwargs)
+    with in_kernel_invocation_manager(first.fake_mode):
+        made = torch.empty(shape, dtype=first.dtype, device="meta")
+    return FakeTensor(first.fake_mode, made, first.fake_device)
+
+
+def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operation on fake tensors, where a mask `[rows, tokens]` is taken to pick one token of each row.
+
+    T5's classifier and BART's pick each row's last so, having asked whether there are as many in every row.
+    """
+    first = args[0]
+    if func is torch.ops.aten.unique_consecutive.default:
+        return first[:1], first[:0], first[:0]
+    indices = args[1]
+    if len(indices) == 1 and indices[0] is not None and indices[0].dtype is torch.bool and indices[0].ndim == 2:
+        rows = torch.arange(len(indices[0]), device=first.device)
+        indices = [rows, torch.zeros_like(rows)]
+    return func(first, indices, *args[2:], **kwargs)
+
+
+def _product(args: Sequence[Any], _: Mapping[str, Any]) -> list[int] | None:
+    """Of `[..., n, k]` and `[..., k, m]`."""
+    left, right = args
+    fits = left.dtype == right.dtype and left.shape[:-2] == right.shape[:-2] and left.shape[-1] == right.shape[-2]
+    return [*left.shape[:-1], right.shape[-1]] if fits else None
+
+
+def _biased_product(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int] | None:
+    """Of a bias `[m]`, and `[n, k]` and `[k, m]`."""
+    bias, *factors = args
+    fits = bias.dtype == factors[0].dtype and bias.shape == factors[1].shape[1:]
+    return _product(factors, kwargs) if fits else None
+
+
+def _as_first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Size | None:
+    """The first tensor's, where that is of floating point and without gaps and the others fit into it."""
+    first = args[0]
+    if kwargs.keys() - LAYOUT or not first.is_floating_point() or not first.is_contiguous():
+        return None
+    shape = first.shape
+    for other in args[1:]:
+        if isinstance(other, torch.Tensor):
+            fits = other.is_contiguous() and other.dtype == first.dtype and other.ndim <= len(shape)
+            fits = fits and all(n in (1, m) for n, m in zip(reversed(other.shape), reversed(shape), strict=False))
+            if not fits or not isinstance(other, FakeTensor) or other.fake_device != first.fake_device:
+                return None
+    return shape if kwargs.get("memory_format") in DENSE else None
+
+
+def _norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[()] | None:
+    """Of all that there is, one number."""
+    return () if len(args) == 2 and not kwargs and args[0].is_floating_point() else None
+
+
+LAYOUT = {"memory_format", "pin_memory"}
+DENSE = (None, torch.preserve_format, torch.contiguous_format)
+
+SHAPES: dict[Any, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int] | None]] = {
+    aten.addmm.default: _biased_product,
+    aten.bmm.default: _product,
+    aten.mm.default: _product,
+    aten.linalg_vector_norm.default: _norm,
+    **dict.fromkeys(
+        (
+            aten.add.Tensor,
+            aten.clone.default,
+            aten.div.Tensor,
+            aten.empty_like.default,
+            aten.gelu.default,
+            aten.gelu_backward.default,
+            aten.mul.Scalar,
+            aten.mul.Tensor,
+            aten.silu.default,
+            aten.silu_backward.default,
+            aten.zeros_like.default,
+        ),
+        _as_first,
+    ),
+}
+"""Operations that make one tensor, of their first one's kind, and its shape; None where it is not so plain."""
+
+IN_PLACE = frozenset((aten.add_.Tensor, aten.bernoulli_.float, aten.mul_.Tensor, getattr(aten.random_, "from")))
+"""Operations that give their first tensor back."""
+
+UPDATES = frozenset((aten._foreach_add_.Scalar, aten._foreach_mul_.Tensor, aten._fused_adamw_.default))
+"""Operations on lists of tensors in place, which give nothing back and on fake tensors have nothing to do."""
