@@ -146,8 +146,8 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         if changed:
             raise SpecError(
                 f'the study "{spec.name}" was begun with other settings: {"; ".join(changed)}. '
-                f'Put them back, give the study another `name` (with `warm_start = "{spec.output}"` in [search] it begins '
-                f"with the best that was found), or remove {spec.output} to start over."
+                f'Put them back, give the study another `name` (with `warm_start = "{spec.output}"` it begins with '
+                f"the best that was found), or remove {spec.output} to start over."
             )
     study.set_user_attr("given", now)
     study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})
