@@ -86,6 +86,11 @@ class MemoryWatch:
             finally:
                 self.peak = max(self.peak, meter.peak)
 
+    def ran_out(self) -> None:
+        """Memory ran out in a step. On a GPU nobody knows what it would have taken; more than the limit."""
+        if self.device == "cuda":
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated(), 0 if self.limit is None else self.limit + 1)
+
     def note(self, peak: int) -> None:
         """Take in a peak that was measured otherwise.
 

@@ -52,17 +52,18 @@ def view(func: Any, args: tuple[Any, ...]) -> FakeTensor:
 
 
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operation; where its result is plain, without the fake mode."""
+    """The operation, on real tensors too; where its result on fake ones is plain, without the fake mode."""
     first = args[0] if args else None
     if not isinstance(first, FakeTensor):
-        return None if func in UPDATES else func(*args, **kwargs)
+        nothing_to_do = func in UPDATES and first and isinstance(first[0], FakeTensor)
+        return None if nothing_to_do else func(*args, **kwargs)
     if func in BY_VALUE:
         return _one_token_a_row(func, args, kwargs)
-    if func in IN_PLACE and first.constant is None:
-        return first
     shape = SHAPES[func](args, kwargs) if func in SHAPES and first.constant is None else None
     if shape is None:
         return func(*args, **kwargs)
+    if func in IN_PLACE:
+        return first
     with in_kernel_invocation_manager(first.fake_mode):
         made = torch.empty(shape, dtype=first.dtype, device="meta")
     return FakeTensor(first.fake_mode, made, first.fake_device)
@@ -86,14 +87,14 @@ def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def _product(args: Sequence[Any], _: Mapping[str, Any]) -> list[int] | None:
     """Of `[..., n, k]` and `[..., k, m]`."""
     left, right = args
-    fits = left.dtype == right.dtype and left.shape[:-2] == right.shape[:-2] and left.shape[-1] == right.shape[-2]
+    fits = _alike(left, right) and left.shape[:-2] == right.shape[:-2] and left.shape[-1] == right.shape[-2]
     return [*left.shape[:-1], right.shape[-1]] if fits else None
 
 
 def _biased_product(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int] | None:
     """Of a bias `[m]`, and `[n, k]` and `[k, m]`."""
     bias, *factors = args
-    fits = bias.dtype == factors[0].dtype and bias.shape == factors[1].shape[1:]
+    fits = _alike(bias, factors[0]) and bias.shape == factors[1].shape[1:]
     return _product(factors, kwargs) if fits else None
 
 
@@ -105,11 +106,17 @@ def _as_first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Size | No
     shape = first.shape
     for other in args[1:]:
         if isinstance(other, torch.Tensor):
-            fits = other.is_contiguous() and other.dtype == first.dtype and other.ndim <= len(shape)
-            fits = fits and all(n in (1, m) for n, m in zip(reversed(other.shape), reversed(shape), strict=False))
-            if not fits or not isinstance(other, FakeTensor) or other.fake_device != first.fake_device:
+            fits = _alike(first, other) and other.is_contiguous() and other.ndim <= len(shape)
+            if not fits or any(n not in (1, m) for n, m in zip(reversed(other.shape), reversed(shape), strict=False)):
                 return None
+        elif isinstance(other, complex):
+            return None
     return shape if kwargs.get("memory_format") in DENSE else None
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two fake tensors are on the same device and of the same kind."""
+    return isinstance(other, FakeTensor) and one.fake_device == other.fake_device and one.dtype == other.dtype
 
 
 def _norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[()] | None:
@@ -128,6 +135,8 @@ SHAPES: dict[Any, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int] | N
     **dict.fromkeys(
         (
             aten.add.Tensor,
+            aten.add_.Tensor,
+            aten.bernoulli_.float,
             aten.clone.default,
             aten.div.Tensor,
             aten.empty_like.default,
@@ -135,6 +144,7 @@ SHAPES: dict[Any, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int] | N
             aten.gelu_backward.default,
             aten.mul.Scalar,
             aten.mul.Tensor,
+            aten.mul_.Tensor,
             aten.silu.default,
             aten.silu_backward.default,
             aten.zeros_like.default,
@@ -142,10 +152,10 @@ SHAPES: dict[Any, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int] | N
         _as_first,
     ),
 }
-"""Operations that make one tensor, of their first one's kind, and its shape; None where it is not so plain."""
+"""Operations that give one tensor, of their first one's kind, and its shape; None where it is not so plain."""
 
-IN_PLACE = frozenset((aten.add_.Tensor, aten.bernoulli_.float, aten.mul_.Tensor, getattr(aten.random_, "from")))
-"""Operations that give their first tensor back."""
+IN_PLACE = frozenset((aten.add_.Tensor, aten.bernoulli_.float, aten.mul_.Tensor))
+"""Of these, those that give their first tensor itself back."""
 
-UPDATES = frozenset((aten._foreach_add_.Scalar, aten._foreach_mul_.Tensor, aten._fused_adamw_.default))
+UPDATES = frozenset((aten._foreach_add_.Scalar, aten._fused_adamw_.default))
 """Operations on lists of tensors in place, which give nothing back and on fake tensors have nothing to do."""

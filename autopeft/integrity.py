@@ -50,8 +50,8 @@ class Seal:
         """
         if self._lost:
             raise StudyError(
-                f"a method wrote into the base model's weights, and {self._lost}. Run the same command again with "
-                "--block and the name of its plugin: the trials that finished are kept."
+                f"a method wrote into the base model's weights, and {self._lost}. Mend its plugin and run the same "
+                "command again: the trials that finished are kept. To go on without it, see `--block`."
             )
 
     def _put_back(self, names: list[str]) -> None:

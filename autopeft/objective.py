@@ -54,9 +54,10 @@ def run_trial(
     if planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds)):
         planned = Execution(planned.micro_batch)
     evaluations = len(problem.rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
-    pace = TimeWatch(problem.budget, len(problem.folds) // planned.folds, evaluations / planned.folds)
+    pace = TimeWatch(problem.budget)
     state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):
+        pace.expect(len(problem.folds) // execution.folds, evaluations / execution.folds)
         try:
             with contained(problem.spec.search.hang_timeout):
                 state, reason = _train(problem, candidate, execution, stop, rungs, watch, pace, checkpoint)
@@ -65,6 +66,7 @@ def run_trial(
             break
         except (MemoryError, torch.OutOfMemoryError) as error:
             state, reason = FAIL, f"out of memory with {execution}: {in_a_line(error)}"
+            watch.ran_out()
         except Exception as error:  # a plugin may raise anything, and one trial must not end the study
             state, reason = FAIL, in_a_line(error)
             break

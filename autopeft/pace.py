@@ -37,18 +37,23 @@ class TimeWatch:
 
     Args:
         budget: gives the limit.
-        turns: learners whose steps add up: one for each fold, or one for all that are packed.
-        evaluations: batches of all folds and rungs together that are only evaluated.
         clock: in seconds; the trial begins when the watch is made.
 
     Attributes:
         predicted: seconds of the whole trial, once the first steps have been timed.
     """
 
-    def __init__(
-        self, budget: Budget, turns: int, evaluations: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
         self.budget, self._clock, self._started = budget, clock, clock()
+        self.expect(1, 0.0)
+
+    def expect(self, turns: int, evaluations: float) -> None:
+        """Say what is about to run; what was timed of another way to run it counts as spent, and for nothing else.
+
+        Args:
+            turns: learners whose steps add up: one for each fold, or one for all that are packed.
+            evaluations: batches of all folds and rungs together that are only evaluated.
+        """
         self.predicted: float | None = None
         self._turns, self._evaluations = turns, evaluations
         self._steps, self._to_come, self._timed = 0, 0, 0.0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft.cross_validation import derive_seed
+from autopeft.exceptions import in_a_line
 from autopeft.method import PeftMethod
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
@@ -101,21 +102,34 @@ class Packer:
             problem.device.autocast or torch.float32,
         )
         if sites is None:
-            self._say(f"The folds of {name} train one after the other: packed, their gradients would be others.")
+            self._say(
+                f"The folds of {name} train one after the other: packed, their gradients differ, or a step fails."
+            )
             return ALONE
         way = PLACES if sites else MODULES
-        if not measured:
-            return way
-        problem.packed[name] = sites
-        problem.appraiser.forget(name)
-        fits = problem.appraiser(candidate).execution.folds > 1
-        del problem.packed[name]
-        problem.appraiser.forget(name)
-        if not fits:
-            return ""
-        together = self._seconds(candidate, self._timing(candidate, candidate.hyper.batch_size, packed=True), sites)
+        try:
+            fits = self._fits(candidate, sites)
+            if not measured:
+                return way
+            if not fits:
+                return ""
+            together = self._seconds(candidate, self._timing(candidate, candidate.hyper.batch_size, packed=True), sites)
+        except Exception as error:  # gradients are compared without dropout and the like, which may not pack
+            self._say(f"The folds of {name} train one after the other: packed, a step fails. {in_a_line(error)}")
+            return ALONE
         alone = len(problem.folds) * self._seconds(candidate, whole)
         return way if alone > WORTH_DOING * together else ALONE
+
+    def _fits(self, candidate: Candidate, sites: bool) -> bool:
+        """Whether the candidate's folds would run packed, by what memory a step of them is predicted to take."""
+        problem, name = self._problem, candidate.method.name
+        problem.packed[name] = sites
+        problem.appraiser.forget(name)
+        try:
+            return problem.appraiser(candidate).execution.folds > 1
+        finally:
+            del problem.packed[name]
+            problem.appraiser.forget(name)
 
     def _start_up(self, tokens: int) -> float:
         """The share of a pass over so many tokens that is its start-up cost, by rule; 1 where there is none."""

@@ -1,4 +1,4 @@
-"""The sampler and the pruner of a study."""
+"""The sampler of a study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from autopeft.cross_validation import derive_seed
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
@@ -54,18 +53,3 @@ def make_sampler(seed: int, number: int, trials: int, *, side_by_side: bool = Fa
             n_startup_trials=min(10, max(4, trials // 3)),
             constant_liar=side_by_side,
         )
-
-
-def make_pruner(name: str, rungs: int) -> BasePruner:
-    """The pruner a study file names; one step is one rung of all folds, of at most `rungs`.
-
-    The default, one bracket of successive halving by two, found the best candidates of recorded curves soonest, and
-    lost the best one least often (`benchmarks/pruners.py`, docs/performance.md).
-    """
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=rungs, reduction_factor=3)
-    if name == "successive_halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=3)
-    return optuna.pruners.NopPruner()

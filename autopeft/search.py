@@ -257,11 +257,7 @@ class Trial:
             self._constrain_time(outcome)
         record = self._record(outcome)
         self._drawn.set_user_attr(RECORD, asdict(record))
-        if outcome.state == COMPLETE:
-            self._search.study.tell(self._drawn, record.score)
-        else:
-            state = TrialState.FAIL if outcome.state == FAIL else TrialState.PRUNED
-            self._search.study.tell(self._drawn, state=state)
+        _tell(self._search.study, self.number, record)
         self._close_run(record)
         self._search.ended(record)
 
@@ -272,13 +268,13 @@ class Trial:
             StudyError: it failed, and the search cannot go on after it.
         """
         params, study = self.candidate.flat, self._search.study
-        if self._usage and self._drawn.user_attrs.get(WHY) == WORKER_DIED:
+        if self._drawn.user_attrs.get(WHY) == WORKER_DIED:
             Checkpoint.of(self._search.problem.spec.output, params).remove()
             self.end(Outcome(FAIL, f"{why}, for the second time", seconds=time.monotonic() - self._asked))
             return
         del self._search.running[self.number]
-        study.tell(self._drawn, state=TrialState.FAIL)
         _run_again(study, self.number, self._drawn.params, WORKER_DIED)
+        study.tell(self._drawn, state=TrialState.FAIL)
         if self._usage:
             self._close_run(self._record(Outcome(INTERRUPTED, why, seconds=time.monotonic() - self._asked)))
 
@@ -304,12 +300,29 @@ class Trial:
             self._drawn.set_constraint("max_trial_seconds", violation)
 
 
+def _tell(study: optuna.Study, number: int, record: TrialRecord) -> None:
+    """End a trial in Optuna's books as its record has it."""
+    if record.state == COMPLETE:
+        study.tell(number, record.score)
+    else:
+        study.tell(number, state=TrialState.FAIL if record.state == FAIL else TrialState.PRUNED)
+
+
 def _recover(study: optuna.Study) -> None:
-    """Close the trials that an earlier process left running, and queue them to run again, once each."""
+    """Close the trials that an earlier process left running; those that had not ended are queued again, once each.
+
+    That process may have been killed between any two lines: a queued trial's params are written one by one, and what
+    is to be the next trial is queued before this one is closed.
+    """
+    queued = {trial.user_attrs.get("retry_of") for trial in study.get_trials(deepcopy=False)}
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if RECORD in frozen.user_attrs:
+            _tell(study, frozen.number, TrialRecord.read(frozen.user_attrs[RECORD]))
+            continue
+        params = frozen.system_attrs.get("fixed_params") or frozen.params
+        if params and frozen.number not in queued:
+            _run_again(study, frozen.number, params, INTERRUPTED)
         study.tell(frozen.number, state=TrialState.FAIL)
-        if frozen.params:
-            _run_again(study, frozen.number, frozen.params, INTERRUPTED)
 
 
 def _run_again(study: optuna.Study, number: int, params: dict[str, object], why: str) -> None:

@@ -25,9 +25,9 @@ from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
 from autopeft.outcome import COMPLETE, FAIL, PRUNED
 from autopeft.problem import Problem
+from autopeft.pruning import make_pruner
 from autopeft.record import TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
-from autopeft.sampling import make_pruner
 from autopeft.search import Search
 from autopeft.spec import changes
 from autopeft.storage import StudyStorage
@@ -146,7 +146,8 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         if changed:
             raise SpecError(
                 f'the study "{spec.name}" was begun with other settings: {"; ".join(changed)}. '
-                f"Put them back, give the study another `name`, or remove {spec.output} to start over."
+                f'Put them back, give the study another `name` (with `warm_start = "{spec.output}"` it begins with '
+                f"the best that was found), or remove {spec.output} to start over."
             )
     study.set_user_attr("given", now)
     study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})

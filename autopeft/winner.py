@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from autopeft import artifact, held_out
 from autopeft.card import Card
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.candidate import Candidate
+    from autopeft.execution import Execution
     from autopeft.problem import Problem
 
 REFIT_SEED_STREAM = 1_000_000
@@ -50,15 +52,30 @@ class TestScores:
 
 
 def refit(problem: Problem, candidate: Candidate) -> nn.Module:
-    """Train the candidate on every training row."""
-    execution = problem.appraiser(candidate).execution
+    """Train the candidate on every training row; where memory runs out, once more in smaller parts, as in its trial.
+
+    Raises:
+        MemoryError: it ran out again; on a GPU `torch.OutOfMemoryError`.
+    """
+    planned = replace(problem.appraiser(candidate).execution, folds=1)
+    failed: Exception | None = None
+    for execution in filter(None, (planned, planned.smaller)):
+        try:
+            return _train_whole(problem, candidate, execution)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            failed = error.with_traceback(None)  # whose frames hold the model
+        release_memory()
+    assert failed
+    raise failed
+
+
+def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -> nn.Module:
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
     data, make_whole = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
         checkpoint_layers(model)
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    alone = replace(execution, folds=1)
-    learner = Learner(model, candidate.hyper, len(problem.train), alone, callback=callback)
+    learner = Learner(model, candidate.hyper, len(problem.train), execution, callback=callback)
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
         train_epoch(learner, data, [problem.all_rows], problem.task, problem.device, [seed], seed)

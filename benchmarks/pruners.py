@@ -23,18 +23,20 @@ import optuna
 
 from autopeft import rungs
 from autopeft.objective import run_trial
+from autopeft.outcome import COMPLETE
 from autopeft.problem import Problem
+from autopeft.pruning import make_pruner
 from autopeft.registry import discover
-from autopeft.sampling import make_pruner
 from autopeft.spec import StudySpec
 
 KINDS = {
     "none": lambda rungs: make_pruner("none", rungs),
     "median": lambda rungs: make_pruner("median", rungs),
     "hyperband": lambda rungs: make_pruner("hyperband", rungs),
+    "successive halving": lambda rungs: make_pruner("successive_halving", rungs),
     **{
-        f"successive halving, factor {factor}": lambda _, factor=factor: optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=1, reduction_factor=factor
+        f"Optuna's successive halving, factor {factor}": lambda _, factor=factor: (
+            optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
         )
         for factor in (2, 3, 4)
     },
@@ -108,8 +110,11 @@ def record(study: str, candidates: int, path: Path) -> None:
         known = str(candidate) in {entry["candidate"] for entry in done}
         if known or not problem.budget.admits(problem.appraiser(candidate)):
             continue
-        scored = run_trial(problem, candidate, lambda rung: None).rungs
-        means = [rung.mean for rung in scored]
+        outcome = run_trial(problem, candidate, lambda rung: None)
+        if outcome.state != COMPLETE:
+            print(candidate, outcome.reason, flush=True)
+            continue
+        scored, means = outcome.rungs, [rung.mean for rung in outcome.rungs]
         done.append({"candidate": str(candidate), "epochs": [rung.epoch for rung in scored], "means": means})
         path.write_text(json.dumps(done, indent=1))
         print(candidate, [f"{mean:.3f}" for mean in means], flush=True)

@@ -46,8 +46,8 @@ import torch
 from autopeft.locate import locate
 from autopeft.memory import supports_bfloat16
 from autopeft.problem import Problem
+from autopeft.pruning import make_pruner
 from autopeft.registry import discover
-from autopeft.sampling import make_pruner
 from autopeft.spec import StudySpec
 from autopeft.training import EVALUATION_BATCH_SIZE
 

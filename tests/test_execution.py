@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from autopeft import winner
 from autopeft.admission import Appraiser
 from autopeft.candidate import CandidateSpace
 from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
@@ -20,7 +21,7 @@ from autopeft.outcome import COMPLETE
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Batch, Learner
+from autopeft.training import Batch, Learner, train_epoch
 from tests.conftest import few
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, HYPER, TASK, rows
@@ -192,6 +193,49 @@ def test_the_watch_meters_first_steps_and_every_step_that_sets_a_record():
     watch.limit = peaks[1]
     with pytest.raises(OverBudgetError):
         learner.step([Batch.of(DATA, [np.arange(40)], "cpu")], TASK, CPU)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_under_the_meter_is_the_same_step(name):
+    base = base_of()
+    params, trained = METHODS[name].search_space(base.spec).defaults(), []
+    for watch in (None, MemoryWatch(10**9, "cpu")):
+        learner = Learner(attach(base, METHODS[name], params), HYPER, len(DATA), watch=watch)
+        learner.take_turn()
+        train_mode(learner.model)
+        torch.manual_seed(5)
+        before = [parameter.detach().clone() for parameter in learner.parameters]
+        for size in (4, 6):
+            learner.step([Batch.of(DATA, [np.arange(size)], "cpu")], TASK, CPU)
+        assert not all(map(torch.equal, learner.parameters, before))
+        trained.append([parameter.detach().clone() for parameter in learner.parameters])
+    assert all(map(torch.equal, *trained))
+
+
+def test_a_refit_that_runs_out_of_memory_runs_once_more_in_smaller_parts(tiny_study, monkeypatch):
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    candidate = problem.space["lora"].default()
+    tried = []
+
+    def scarce(learner, *rest):
+        tried.append(learner.execution)
+        if learner.execution.micro_batch > 4:
+            raise MemoryError("planted")
+        return train_epoch(learner, *rest)
+
+    monkeypatch.setattr(winner, "train_epoch", scarce)
+    model = winner.refit(problem, candidate)
+    assert [execution.micro_batch for execution in tried[:2]] == [8, 4]
+    assert any(parameter.requires_grad for parameter in model.parameters())
+    monkeypatch.setattr(winner, "train_epoch", lambda *_: (_ for _ in ()).throw(MemoryError("planted")))
+    with pytest.raises(MemoryError, match="planted"):
+        winner.refit(problem, candidate)
+
+
+def test_where_a_gpus_memory_ran_out_the_step_needed_more_than_the_limit():
+    watch = MemoryWatch(10**6, "cuda")
+    watch.ran_out()
+    assert watch.peak == 10**6 + 1
 
 
 def live_tensors():

@@ -26,10 +26,9 @@ def seen(monkeypatch):
     found = set()
 
     def run(func, args, kwargs):
-        short = func not in fake.BY_VALUE and func not in fake.UPDATES
-        expected = func(*args, **kwargs) if short else None
+        expected = func(*args, **kwargs) if func in fake.SHAPES else None
         result = RUN(func, args, kwargs)
-        if func in fake.SHAPES or func in fake.IN_PLACE:
+        if func in fake.SHAPES:
             assert told(result) == told(expected), func
             found.add(func)
         return result
@@ -83,9 +82,20 @@ def test_results_that_are_not_so_plain(case):
         assert told(RUN(func, tuple(made), dict(kwargs))) == told(func(*made, **kwargs))
 
 
-def test_a_product_that_cannot_be_is_an_error():
-    with FakeTensorMode() as mode, pytest.raises(RuntimeError):
-        RUN(aten.mm.default, tuple(mode.from_tensor(torch.zeros(shape)) for shape in ((4, 3), (4, 3))), {})
+IMPOSSIBLE = {
+    "product": (aten.mm.default, (4, 3), (4, 3), "cpu"),
+    "added_in_place": (aten.add_.Tensor, (3,), (4, 3), "cpu"),
+    "two_devices": (aten.mm.default, (4, 3), (3, 5), "meta"),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_cannot_be_is_an_error(case):
+    func, left, right, device = IMPOSSIBLE[case]
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        tensors = mode.from_tensor(torch.zeros(left)), mode.from_tensor(torch.zeros(right, device=device))
+        with pytest.raises(RuntimeError):
+            RUN(func, tensors, {})
 
 
 def test_updates_in_place_change_no_shape():
@@ -93,3 +103,11 @@ def test_updates_in_place_change_no_shape():
         tensors = [mode.from_tensor(torch.zeros(3)) for _ in range(2)]
         assert RUN(aten._foreach_add_.Scalar, (tensors, 1), {}) is None
         assert RUN(aten.mul_.Tensor, (tensors[0], 2.0), {}) is tensors[0]
+
+
+def test_on_real_tensors_every_operation_is_done():
+    """A meter over a real step must not change it."""
+    tensors = [torch.ones(3), torch.ones(2)]
+    RUN(aten._foreach_add_.Scalar, (tensors, 1), {})
+    assert RUN(aten.mul_.Tensor, (tensors[0], 2.0), {}) is tensors[0]
+    assert [tensor.tolist() for tensor in tensors] == [[4, 4, 4], [2, 2]]

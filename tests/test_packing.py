@@ -261,6 +261,40 @@ def test_a_method_that_cannot_be_packed_is_told_once(tiny_study):
     assert "mixer" in told[0]
 
 
+class Noisy(nn.Module):
+    """Adds noise in training in a way that cannot be packed: into a tensor that all folds share."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.scale = base, nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        noise = torch.zeros(x.shape[-1])
+        return self.base(x * self.scale + (noise.bernoulli_(0.5) if self.training else noise))
+
+
+@pytest.mark.parametrize("packing", ["on", "auto"])
+def test_a_method_whose_training_cannot_be_packed_trains_fold_by_fold(tiny_study, packing, monkeypatch):
+    monkeypatch.setattr("autopeft.packer.WORTH_TRYING", 0.0)
+    asked, told = problem(tiny_study, packing), []
+
+    class Noise(type(METHODS["lora"])):
+        name = "noise"
+
+        def apply(self, model, params, spec):
+            model.set_submodule(spec.linears[3].name, Noisy(model.get_submodule(spec.linears[3].name)))
+            return model
+
+    candidate = replace(asked.space["lora"].default(), method=Noise(), params={})
+    packer = Packer(asked, told.append)
+    assert packer.settle(candidate)
+    assert packer.settled == {"noise": ALONE}
+    assert asked.packed == {}
+    assert "noise" in told[0]
+    assert "a step fails" in told[0]
+    assert asked.appraiser(candidate).execution.folds == 1
+
+
 def test_a_study_with_packed_folds(tiny_study):
     tiny_study.write_text(tiny_study.read_text().replace('packing = "off"', 'packing = "on"'))
     results = []

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import beside, install, write_plugin
-from tests.test_study import edit, run_study, store
+from tests.test_study import FAILING, edit, run_study, store
 
 TWO = ("trials = 4", "trials = 4\nworkers = 2")
 LONGER = ((THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 4\nworkers = 2"), ("epochs = 4", "epochs = 8"))
@@ -143,8 +143,6 @@ def test_workers_share_the_memory_budget(tiny_study):
 
 
 def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
-    from tests.test_study import FAILING
-
     body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 9\nworkers = 2"))
@@ -155,6 +153,21 @@ def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
     assert "Traceback" not in said
     _, runs = store(tiny_study.parent / "outputs" / "tiny")
     assert Counter(run.data.tags["state"] for run in runs)["FAIL"] == 3
+
+
+def test_a_method_that_ends_its_process_before_it_trains_has_failed_the_second_time(tiny_study, tmp_path):
+    kill = (
+        "import os, multiprocessing\n        if multiprocessing.parent_process():\n            os.kill(os.getpid(), 9)"
+    )
+    body = FAILING.replace("import torch", f"import torch; {kill}").replace("BODY", "pass")
+    install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
+    edit(tiny_study, (THREE, 'methods = ["failing", "lora"]'), ("trials = 4", "trials = 2\nworkers = 2"))
+    process = begin(tiny_study, PYTHONPATH=beside(tmp_path / "site")["PYTHONPATH"])
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    records = check_books(tiny_study, 2)
+    assert {r["method"]: r["state"] for r in records} == {"failing": "FAIL", "lora": "COMPLETE"}
+    assert "for the second time" in next(r["reason"] for r in records if r["state"] == "FAIL")
 
 
 @pytest.mark.parametrize("workers", ["0", "true", '"many"', "1.5"])

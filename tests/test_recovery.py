@@ -1,0 +1,74 @@
+"""A study that was killed between any two lines goes on with every trial once."""
+
+from dataclasses import asdict
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from autopeft.outcome import COMPLETE, FAIL, PRUNED, Outcome
+from autopeft.record import INTERRUPTED, RECORD, TrialRecord
+from autopeft.rungs import Rung
+from autopeft.search import _recover, _run_again
+from autopeft.storage import StudyStorage
+
+QUEUED = {"method": "lora", "lora.r": 8}
+
+
+@pytest.fixture
+def reopened(tmp_path):
+    """Opens the study anew, as the next start does."""
+
+    def opened():
+        storage = StudyStorage(f"sqlite:///{tmp_path}/study.db")
+        return optuna.create_study(study_name="x", storage=storage, direction="maximize", load_if_exists=True)
+
+    return opened
+
+
+def waiting(study):
+    found = study.get_trials(states=(TrialState.WAITING,))
+    return [(trial.system_attrs["fixed_params"], trial.user_attrs.get("retry_of")) for trial in found]
+
+
+def record(number, state):
+    rungs = (Rung(1, 1.0, (0.5,), 0.7),) if state == COMPLETE else ()
+    return TrialRecord.of(number, "lora", QUEUED, 1, None, Outcome(state, rungs=rungs))
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 2])
+def test_a_queued_trial_is_queued_again_whatever_was_written_of_it(reopened, drawn):
+    study = reopened()
+    study.enqueue_trial(QUEUED)
+    trial = study.ask()
+    if drawn > 0:
+        trial.suggest_categorical("method", ["lora"])
+    if drawn > 1:
+        trial.suggest_int("lora.r", 1, 64)
+    study = reopened()
+    _recover(study)
+    assert waiting(study) == [(QUEUED, 0)]
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_a_trial_that_is_queued_again_already_is_queued_once(reopened):
+    study = reopened()
+    study.enqueue_trial(QUEUED)
+    study.ask()
+    _run_again(study, 0, QUEUED, INTERRUPTED)
+    study = reopened()
+    for _ in range(2):
+        _recover(study)
+    assert waiting(study) == [(QUEUED, 0)]
+
+
+@pytest.mark.parametrize("state", [COMPLETE, PRUNED, FAIL])
+def test_a_trial_that_had_ended_is_closed_and_does_not_run_again(reopened, state):
+    study = reopened()
+    study.enqueue_trial(QUEUED)
+    study.ask().set_user_attr(RECORD, asdict(record(0, state)))
+    study = reopened()
+    _recover(study)
+    assert waiting(study) == []
+    assert study.trials[0].state.name == state
+    assert study.trials[0].value == (0.5 if state == COMPLETE else None)
