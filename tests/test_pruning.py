@@ -36,10 +36,10 @@ def test_halving_judges_every_rung_as_optunas_does_when_told_epochs_that_double(
         study_of(SuccessiveHalvingPruner(reduction_factor=2, min_resource=1)),
     )
     stopped = []
-    for scores in np.random.default_rng(seed).random((40, RUNGS)):
+    for scores in np.random.default_rng(seed).random((100, RUNGS)):
         stopped.append(goes(ours, scores))
         assert stopped[-1] == goes(theirs, scores, [2**rung for rung in range(RUNGS)])
-    assert set(range(1, RUNGS)) <= set(stopped)
+    assert {1, 2, 3} <= set(stopped)
 
 
 def test_a_trial_that_was_interrupted_and_runs_again_competes_once():

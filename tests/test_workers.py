@@ -156,12 +156,15 @@ def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
 
 
 def test_a_method_that_ends_its_process_before_it_trains_has_failed_the_second_time(tiny_study, tmp_path):
-    kill = (
-        "import os, multiprocessing\n        if multiprocessing.parent_process():\n            os.kill(os.getpid(), 9)"
-    )
-    body = FAILING.replace("import torch", f"import torch; {kill}").replace("BODY", "pass")
+    kill = """    def callback(self, model, params, spec):
+        import multiprocessing, os
+        if multiprocessing.parent_process():  # so not in the study's own process
+            os.kill(os.getpid(), 9)
+@hookimpl"""
+    body = FAILING.replace("BODY", "pass").replace("@hookimpl", kill)
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["failing", "lora"]'), ("trials = 4", "trials = 2\nworkers = 2"))
+    edit(tiny_study, add='[budget]\nmax_gpu_memory = "1 GiB"\n')
     process = begin(tiny_study, PYTHONPATH=beside(tmp_path / "site")["PYTHONPATH"])
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
