@@ -3,8 +3,8 @@
     python benchmarks/vs_trainer.py --threads 2 --keep vs_trainer.json    # hours on two cores; goes on where it was
     python benchmarks/vs_trainer.py --rows 120 --trials 3 --folds 2 --epochs 1 --repeats 1 --out /tmp
 
-Three sides search the same space for the same model, on the same rows and folds, with as many trials and epochs. Each
-has a process of its own, which imports this module anew; its clock runs from before that to the end of the last trial.
+Sides search the same space for the same model, on the same rows and folds, with as many epochs and trials. Each has a
+process of its own, which imports this module anew; its clock runs from before that to the end of the last trial.
 
 a. transformers' `Trainer.hyperparameter_search(backend="optuna")` around peft at its defaults: float32, random batches,
    no pruner, a checkpoint at the end of each training.
@@ -12,6 +12,7 @@ b. The same at its best: bfloat16 where the device computes it natively, rows gr
    sees every epoch of every fold, evaluation in batches as large as ours, no checkpoints. Its rows are tokens in memory
    already, so worker processes would only cost their start.
 c. `autopeft.study.run`, with all it does beside training: admission, the MLflow and SQLite stores, rungs, pruning.
+d. The same with twice the trials, which in the time of the peer's can be had.
 
 `hyperparameter_search` knows one split, so its `train` is extended to train one fold after the other, each by Trainer's
 own `train` on a model that `model_init` reads from disk anew. Trainer's sides apply a method with the plugin's `apply`,
@@ -34,7 +35,7 @@ import tempfile
 import time
 import tomllib
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "studies" / "quickstart.toml"
-SIDES = {"a": "Trainer, defaults", "b": "Trainer, at its best", "c": "autopeft"}
+SIDES = {"a": "Trainer, defaults", "b": "Trainer, at its best", "c": "autopeft", "d": "autopeft, twice the trials"}
+PEERS, OURS = "ab", "cd"
 THEIRS = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size", "warmup_ratio": "warmup_steps"}
 CLOSE = 0.005
 """Scores that differ by this much or less are the same quality."""
@@ -230,9 +232,11 @@ def measure(setup: Setup, side: str, repeat: int, started: float) -> dict[str, A
     name = torch.cuda.get_device_name() if kind == "cuda" else f"a CPU with {torch.get_num_threads()} thread(s)"
     device = f"{name}, {'bfloat16' if supports_bfloat16(kind) else 'no native bfloat16'}"
     timeline = Timeline(side, started)
-    winner, test = (ours if side == "c" else peer)(setup, repeat, timeline)
+    if side == "d":
+        setup = replace(setup, trials=2 * setup.trials)
+    winner, test = (ours if side in OURS else peer)(setup, repeat, timeline)
     found = {"device": device, "winner": winner, "test": test, "timeline": timeline.points}
-    return {"side": side, "repeat": repeat, "setup": asdict(setup), **found}
+    return {"side": side, "repeat": repeat, **found}
 
 
 def measure_all(setup: Setup, sides: list[str], repeats: int, keep: Path | None) -> list[dict[str, Any]]:
@@ -244,7 +248,8 @@ def measure_all(setup: Setup, sides: list[str], repeats: int, keep: Path | None)
     for repeat, side in itertools.product(range(repeats), sides):
         if (repeat, side) not in done:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                runs.append(pool.submit(measure, setup, side, repeat, time.monotonic()).result())
+                found = pool.submit(measure, setup, side, repeat, time.monotonic()).result()
+            runs.append({**found, "setup": asdict(setup)})
             if keep:
                 keep.write_text(json.dumps(runs, indent=1), encoding="utf-8")
     return [run for run in runs if run["side"] in sides and run["repeat"] < repeats]
@@ -270,18 +275,18 @@ def reached(run: dict[str, Any], other: dict[str, Any]) -> float:
     return next((seconds for seconds, score in rises(run) if score >= quality), math.inf)
 
 
-def table(runs: list[dict[str, Any]]) -> list[str]:
-    """A row a side: medians over the repeats, and in brackets the range of a ratio."""
+def table(runs: list[dict[str, Any]], our: str) -> list[str]:
+    """A row for each of the peer's sides and for one of ours: medians, and in brackets the range of a ratio."""
     lines = [
         f"| side | whole search | pruned | best validation | test | within {CLOSE} of its best after | "
         "autopeft as good after | that is sooner by | whole search shorter by |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    ours = {run["repeat"]: run for run in runs if run["side"] == "c"}
-    for side, name in SIDES.items():
+    ours = {run["repeat"]: run for run in runs if run["side"] == our}
+    for side in (*PEERS, our):
         mine = [run for run in runs if run["side"] == side]
-        pairs = [(run, ours[run["repeat"]]) for run in mine if side != "c" and run["repeat"] in ours]
-        cells = [name]
+        pairs = [(run, ours[run["repeat"]]) for run in mine if side != our and run["repeat"] in ours]
+        cells = [SIDES[side]]
         if mine:
             cells += [
                 f"{median(map(took, mine)):.0f} s",
@@ -354,7 +359,7 @@ Written by `benchmarks/vs_trainer.py`, which says what each side does. Three-cla
 {held_out:.0%} of them held out, MiniLM, {setup.trials} trials, folds: {setup.folds}, epochs: {setup.epochs}; on
 {" and ".join(sorted({run["device"] for run in runs}))}. Medians of {given.repeats}, in brackets the range.
 
-{chr(10).join(table(runs))}
+{(2 * chr(10)).join(chr(10).join(table(runs, our)) for our in OURS if our in given.sides)}
 
 ![Best score against wall time](vs_trainer.png)
 """
