@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 BY_VALUE = (
-    torch.ops.aten.unique_consecutive.default,
-    torch.ops.aten.index.Tensor,
-    torch.ops.aten.index_put.default,
-    torch.ops.aten._index_put_impl_.default,
+    aten.unique_consecutive.default,
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten._index_put_impl_.default,
 )
 """Operations whose result's size may hang on values, which fake tensors do not have."""
 
 VIEWS = frozenset(
     (
-        torch.ops.aten._unsafe_view.default,
-        torch.ops.aten.alias.default,
-        torch.ops.aten.detach.default,
-        torch.ops.aten.expand.default,
-        torch.ops.aten.permute.default,
-        torch.ops.aten.select.int,
-        torch.ops.aten.slice.Tensor,
-        torch.ops.aten.t.default,
-        torch.ops.aten.transpose.int,
-        torch.ops.aten.unsqueeze.default,
-        torch.ops.aten.view.default,
+        aten._unsafe_view.default,
+        aten.alias.default,
+        aten.detach.default,
+        aten.expand.default,
+        aten.permute.default,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.t.default,
+        aten.transpose.int,
+        aten.unsqueeze.default,
+        aten.view.default,
     )
 )
 """Operations that make no storage, half of all in a step."""
@@ -75,7 +75,7 @@ def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     T5's classifier and BART's pick each row's last so, having asked whether there are as many in every row.
     """
     first = args[0]
-    if func is torch.ops.aten.unique_consecutive.default:
+    if func is aten.unique_consecutive.default:
         return first[:1], first[:0], first[:0]
     indices = args[1]
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype is torch.bool and indices[0].ndim == 2:

@@ -5,7 +5,7 @@ orders, as a study would feed them: from a half epoch on, or from a whole one. P
 samples it spares; once every candidate was tried, how much worse its winner is than the best candidate (regret, mean
 over orders) and how often it pruned the best one; and the mean regret over all budgets up to what training every
 candidate to its end takes, where what was spared lets more candidates be tried. The last one is drawn against the
-budget in DOCS/pruners.png.
+budget in OUT/pruners.png, for rungs from one epoch on.
 
     python benchmarks/pruners.py --curves tweets.json --record studies/quickstart.toml --candidates 24
     python benchmarks/pruners.py --curves benchmarks/curves/*.json --out docs
@@ -68,7 +68,8 @@ def main() -> None:
         replays = [replay(make, from_epoch(c, first), seed) for c in sets for seed in range(ORDERS)]
         spared, regrets = np.mean([r[0] for r in replays]), np.array([r[1] for r in replays])
         label = f"{name}, from {'half an' if first < 1 else 'one'} epoch"
-        drawn[label] = regrets.mean(axis=0)
+        if first == 1:
+            drawn[name] = regrets.mean(axis=0)
         lost = np.mean(regrets[:, -1] > 0)
         print(f"| {label} | {spared:.0%} | {regrets[:, -1].mean():.4f} | {lost:.0%} | {regrets.mean():.4f} |")
     if arguments.out:
@@ -82,16 +83,15 @@ def from_epoch(curves: list[Curve], first: float) -> list[Curve]:
 
 
 def draw(regrets: dict[str, np.ndarray], path: Path) -> None:
-    """Regret against budget."""
+    """Regret against budget, of every pruner by name."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for label, regret in regrets.items():
-        if label.endswith("one epoch"):
-            axes.plot(100 * BUDGETS, regret, label=label.removesuffix(", from one epoch"))
+    for name, regret in regrets.items():
+        axes.plot(100 * BUDGETS, regret, label=name)
     axes.set(xlabel="training samples, % of all candidates trained to their end", ylabel="regret", yscale="log")
     axes.set_title("How far the best score found is below the best there is")
     axes.legend()
