@@ -81,10 +81,13 @@ def toml(table: str, settings: dict) -> str:
 def serve(arguments: list[str], cwd: Path) -> None:
     """Start a command that serves until Ctrl-C, and end it once it says where."""
     command = [sys.executable, "-m", "autopeft", *arguments, "--port", "0"]
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True)
-    assert "http://127.0.0.1:" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert "http://127.0.0.1:" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.terminate()
 
 
 def run_python_of_recipes(place: Path) -> None:

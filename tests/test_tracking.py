@@ -163,9 +163,15 @@ def test_no_run_is_left_running_whatever_ends_the_search(output, error, status, 
 
 
 SERVE = """
-import sys
+import signal, sys, threading
 from pathlib import Path
 from autopeft.tracking import serve
+
+def interrupt():  # where it ends no wait of the main thread's, as when it comes just before one
+    sys.stdin.readline()
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
 serve(None, Path(sys.argv[1]), "study", int(sys.argv[2]))
 """
 
@@ -411,9 +417,8 @@ def test_the_ui_takes_another_port_when_its_own_is_taken_and_ctrl_c_ends_it(outp
         log_four_trials(tracker)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         wanted = taken.getsockname()[1]
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, output, str(wanted)], stdout=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-c", SERVE, output, str(wanted)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         address = process.stdout.readline().split()[-1]
         port = int(address.split(":")[2].split("/")[0])
         assert port != wanted
@@ -425,8 +430,8 @@ def test_the_ui_takes_another_port_when_its_own_is_taken_and_ctrl_c_ends_it(outp
             {"Content-Type": "application/json"},
         )
         assert len(json.load(urllib.request.urlopen(request))["runs"]) == 5
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        process.communicate("now\n", timeout=30)
+        assert process.returncode == 0
     assert not listens(port)
 
 

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from autopeft.interrupt import Interrupt
 from autopeft.tracking.store import TrackingError, connect, is_server, public
 from autopeft.tracking.view import VIEW
 
@@ -29,12 +30,13 @@ def serve(uri: str | None, output: Path, name: str, port: int) -> None:
     if uri and is_server(uri):
         sys.stdout.write(f"The study logs to a tracking server; open {public(uri)}\n")
         return
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must end the server too
-        signal.signal(ending, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), serving(uri, output, name, port) as (address, process):
+    with suppress(KeyboardInterrupt), Interrupt() as interrupt, serving(uri, output, name, port) as (address, process):
         sys.stdout.write(f"MLflow UI: {address}\nCtrl-C ends it.\n")
         sys.stdout.flush()
-        raise TrackingError(f"the MLflow server ended by itself, with exit status {process.wait()}.")
+        while process.poll() is None:
+            interrupt.check()  # again and again: a signal just before one long wait would not end it
+            time.sleep(0.2)
+        raise TrackingError(f"the MLflow server ended by itself, with exit status {process.returncode}.")
 
 
 @contextmanager
