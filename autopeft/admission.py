@@ -86,11 +86,12 @@ class Appraiser:
         if key not in self._known:
             model = self._model(candidate)
             kept = saved_tensors(model, candidate.method)
+            trained = trainable(model).values()
             self._known[key] = Usage(
-                trainable_params=sum(parameter.numel() for parameter in trainable(model).values()),
+                trainable_params=sum(parameter.numel() for parameter in trained),
                 saved_params=sum(tensor.numel() for tensor in kept.values()),
                 saved_bytes=file_size(kept),
-                least_memory=self._least(model),
+                least_memory=self._least(model, trained),
                 fit_memory=functools.partial(self._fit_once, candidate),
             )
         return self._known[key]
@@ -137,11 +138,10 @@ class Appraiser:
         self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
         self._fits = {key: fit for key, fit in self._fits.items() if key[0] != name}
 
-    def _least(self, model: nn.Module) -> int:
+    def _least(self, model: nn.Module, trained: Iterable[torch.Tensor]) -> int:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
-        weights = memory.tensor_bytes((*model.parameters(), *model.buffers()))
-        trained = memory.tensor_bytes(trainable(model).values())
-        return weights - self._saved_by_quantization + 3 * trained
+        held = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
+        return memory.tensor_bytes(held) - self._saved_by_quantization + 3 * memory.tensor_bytes(trained)
 
     def _fit_once(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """What `_fit` says, worked out once for all candidates of one structure and batch size."""

@@ -134,6 +134,16 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         """The most epochs any candidate trains: the pruner's largest resource."""
         return max(int(max(space.training["epochs"].extremes())) for space in self.values())
 
+    @property
+    def defaults(self) -> dict[str, ParamValue]:
+        """The default of every dimension, as `<method>.<name>`; of those too that a default does not have."""
+        return {
+            f"{name}.{key}": dimension.default
+            for name, part in self.items()
+            for space in (part.own, part.training)
+            for key, dimension in space.items()
+        }
+
     def suggest(self, trial: BaseTrial) -> Candidate:
         """Draw a candidate."""
         return self[trial.suggest_categorical("method", tuple(self))].suggest(trial)

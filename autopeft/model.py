@@ -23,7 +23,7 @@ from autopeft.exceptions import ModelError, PluginError
 from autopeft.mould import Mould
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from autopeft.method import ModelSpec, PeftMethod
     from autopeft.search_space import Params
@@ -199,35 +199,44 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
     """
     frozen = base.copy(meta=meta)
     given = [module for module in frozen.modules() if module._parameters]
-    shared = {id(parameter): parameter for parameter in frozen.parameters()}
+    shared = {id(parameter): parameter for module in given for parameter in _direct(module).values()}
     try:
         with seeded(seed):
             model = method.apply(frozen, params, base.spec)
-        _check_returned(model, given, method.name)
-        _own_trained_base_parameters(model, set(shared))
+        modules = _check_returned(model, given, method.name)
+        _own_trained_base_parameters(modules, set(shared))
     finally:
         for parameter in shared.values():  # whatever the method asked of the shared ones, or before it failed
             parameter.requires_grad_(False)
-    _check_trained(model, method.name)
-    _train_head(model, base.spec.head)
-    _train_in_float32(model)
+    named = dict(model.named_parameters())  # once for all that follows: walking a model takes a millisecond
+    _check_trained(named, method.name)
+    _train_head(named, base.spec.head)
+    _train_in_float32(named.values())
     return model
 
 
-def _check_returned(model: object, given: Sequence[nn.Module], name: str) -> None:
+def _direct(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a module itself, without those of the modules in it."""
+    return {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
+
+
+def _check_returned(model: object, given: Sequence[nn.Module], name: str) -> list[nn.Module]:
+    """The modules of what a method returned, which must be one that has something of the model it was given."""
     if not isinstance(model, nn.Module):
         raise PluginError(f'method "{name}": apply() must return a torch module, but returned {model!r}.')
-    inside = {id(module) for module in model.modules()}
+    modules = list(model.modules())
+    inside = set(map(id, modules))
     if not any(id(module) in inside for module in given):
         raise PluginError(
             f'method "{name}": apply() must return the model it was given, or one around it, but the '
             f"{type(model).__name__} it returned has nothing of that inside."
         )
+    return modules
 
 
-def _check_trained(model: nn.Module, method: str) -> None:
+def _check_trained(named: Mapping[str, nn.Parameter], method: str) -> None:
     """There must be something to train that no other model trains: what one trial learnt would start the next."""
-    trained = trainable(model)
+    trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
     if not trained:
         raise PluginError(f'method "{method}": apply() left nothing to train; add-on parameters need gradients.')
     for name, parameter in trained.items():
@@ -297,29 +306,30 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _own_trained_base_parameters(model: nn.Module, shared: set[int]) -> None:
+def _own_trained_base_parameters(modules: Iterable[nn.Module], shared: set[int]) -> None:
     """Give the model its own copy of every base parameter that the method trains (BitFit's biases, for one)."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
+    for module in modules:
+        for name, parameter in _direct(module).items():
             if parameter.requires_grad and id(parameter) in shared:
                 parameter.requires_grad_(False)
                 setattr(module, name, nn.Parameter(parameter.detach().clone()))
 
 
-def _train_in_float32(model: nn.Module) -> None:
+def _train_in_float32(parameters: Iterable[nn.Parameter]) -> None:
     """Small updates vanish in half precision, so what is trained is float32 whatever the base model is kept in."""
-    for parameter in trainable(model).values():
-        if parameter.is_floating_point():
+    for parameter in parameters:
+        if parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.float()
 
 
-def _train_head(model: nn.Module, head: tuple[str, ...]) -> None:
+def _train_head(named: Mapping[str, nn.Parameter], head: tuple[str, ...]) -> None:
     """Train the head, unless the method put a trainable copy in its place (peft's `modules_to_save`)."""
-    trained = [f".{name}." for name in trainable(model)]
-    for name, parameter in model.named_parameters():
-        path = f".{name}."
-        for module in head:
-            if f".{module}." in path and not any(f".{module}." in other for other in trained):
+    trained = [f".{name}." for name, parameter in named.items() if parameter.requires_grad]
+    for module in head:
+        if any(f".{module}." in path for path in trained):
+            continue
+        for name, parameter in named.items():
+            if f".{module}." in f".{name}.":
                 parameter.requires_grad_(True)
 
 

@@ -1,20 +1,76 @@
-"""The sampler of a study."""
+"""The sampler of a study: around the methods' defaults first, then where trials scored."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autopeft.cross_validation import derive_seed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
+    from autopeft.search_space import ParamValue
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line per trial would say less than ours
+
+
+SPREAD = 0.25
+"""Standard deviation of a number drawn near its default, in widths of its range."""
+
+KEPT = 0.5
+"""How often a choice keeps its default, beside the times it is drawn."""
+
+
+class NearDefaultsSampler(optuna.samplers.RandomSampler):
+    """Draws each dimension around its default, as far as it has one; the method, and the rest, evenly.
+
+    Numbers come from a normal distribution around the default, cut off at the range's ends, on a log scale where the
+    dimension has one. A method's author knows more than an even draw over wide ranges, most of which is of no use for
+    the task at hand: the prior of PriorBand (Mallik et al. 2023, arXiv:2306.12370). `benchmarks/near_defaults.py`
+    compares the two.
+
+    Args:
+        defaults: of the dimensions, by Optuna's name.
+        seed: of the draws.
+    """
+
+    def __init__(self, defaults: Mapping[str, ParamValue], seed: int) -> None:
+        super().__init__(seed)
+        self._defaults, self._generator = defaults, np.random.default_rng(seed)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """One dimension."""
+        default = self._defaults.get(param_name)
+        if isinstance(default, int | float) and isinstance(param_distribution, FloatDistribution | IntDistribution):
+            return self._near(default, param_distribution)
+        if (
+            default is not None
+            and isinstance(param_distribution, CategoricalDistribution)
+            and self._generator.random() < KEPT
+        ):
+            return default
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+    def _near(self, default: float, kind: FloatDistribution | IntDistribution) -> float:
+        scale, back = (math.log, math.exp) if kind.log else (float, float)
+        step = kind.step if isinstance(kind, IntDistribution) else 0
+        low, high = scale(kind.low - step / 2), scale(kind.high + step / 2)  # so that no whole number is drawn less
+        while not low <= (drawn := self._generator.normal(scale(default), SPREAD * (high - low))) <= high:
+            pass
+        value = min(max(back(drawn), kind.low), kind.high)
+        return kind.low + round((value - kind.low) / step) * step if step else value
 
 
 class MethodFirstSampler(optuna.samplers.TPESampler):
@@ -37,19 +93,24 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
         return drawn | super().sample_relative(study, trial, own)
 
 
-def make_sampler(seed: int, number: int, trials: int, *, side_by_side: bool = False) -> BaseSampler:
-    """TPE for trial `number`: multivariate, and grouped so that each method's dimensions are modelled together.
+def make_sampler(
+    seed: int, number: int, trials: int, defaults: Mapping[str, ParamValue], *, side_by_side: bool = False
+) -> BaseSampler:
+    """For the first trials draws near the `defaults`; then TPE, multivariate and grouped by method.
 
     Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
     what an uninterrupted one would have drawn. With trials `side_by_side`, those that run count as bad ones, so that
     the same point is not drawn twice; what is drawn then depends on which trials have ended by then.
     """
+    first = min(10, max(4, trials // 3))
+    if number < first:
+        return NearDefaultsSampler(defaults, derive_seed(seed, number))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return MethodFirstSampler(
             multivariate=True,
             group=True,
             seed=derive_seed(seed, number),
-            n_startup_trials=min(10, max(4, trials // 3)),
+            n_startup_trials=0,
             constant_liar=side_by_side,
         )

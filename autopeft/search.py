@@ -85,6 +85,7 @@ class Search:
                 runner = Runner(self.problem, self.progress.say, self.known(), leftovers)
                 while trial := self.ask():
                     trial.end(runner(trial.candidate, trial))
+            self.tracker.outbox.release()
         Checkpoint.clear(output, _waiting(self.study))
 
     def _run_side_by_side(self) -> None:
@@ -108,7 +109,12 @@ class Search:
         )
 
     def ask(self) -> Trial | None:
-        """The next trial; None where no more are to start, or none before one that runs has ended."""
+        """The next trial; None where no more are to start, or none before one that runs has ended.
+
+        MLflow is told of what is refused once a trial trains: so a proposal costs half as much.
+        """
+        if self.problem.workers == 1:
+            self.tracker.outbox.hold()
         while True:
             self.interrupt.check()
             if self._stopped or self.done() + len(self.running) >= self.wanted or self.late():
@@ -116,7 +122,9 @@ class Search:
             asked = time.monotonic()
             number = len(records(self.study)) + len(self.running)
             several = self.problem.workers > 1
-            self.study.sampler = make_sampler(self.problem.spec.seed, number, self.wanted, side_by_side=several)
+            self.study.sampler = make_sampler(
+                self.problem.spec.seed, number, self.wanted, self.problem.space.defaults, side_by_side=several
+            )
             drawn = self.study.ask()
             trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
             self.running[drawn.number] = trial
@@ -225,6 +233,7 @@ class Trial:
     def started(self, usage: Usage) -> None:
         """Enter it in every book."""
         self._usage, search = usage, self._search
+        search.tracker.outbox.release()
         search.storage.keep(search.study.study_name, self.number)
         self._open_run()
         before = search.done() + sum(trial.trains for trial in search.running.values())

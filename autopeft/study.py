@@ -30,7 +30,7 @@ from autopeft.record import TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
 from autopeft.search import Search
 from autopeft.spec import changes
-from autopeft.storage import StudyStorage
+from autopeft.storage import JOURNAL, StudyStorage
 from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
 from autopeft.winner import TestScores, crown
@@ -123,12 +123,14 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
 
     Raises:
         SpecError: the file changed in a way that would mix two searches, or what it is to start from is not there.
+        UserInputError: the store is damaged.
     """
     spec = problem.spec
-    store = spec.output / "study.db"
-    first = [] if store.exists() else _first(problem, say)  # may refuse the file, so before anything is written
+    first = (
+        [] if (spec.output / JOURNAL).exists() else _first(problem, say)
+    )  # may refuse the file, so before anything is written
     spec.output.mkdir(parents=True, exist_ok=True)
-    storage = StudyStorage(f"sqlite:///{store}")
+    storage = StudyStorage(spec.output)
     study = optuna.create_study(
         study_name=spec.name,
         storage=storage,

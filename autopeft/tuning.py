@@ -81,7 +81,9 @@ class Tuned:
         """The Optuna study, read from its store in the output folder."""
         import optuna
 
-        return optuna.load_study(study_name=self.name, storage=f"sqlite:///{self.folder / 'study.db'}")
+        from autopeft.storage import open_journal
+
+        return optuna.load_study(study_name=self.name, storage=open_journal(self.folder))
 
     def leaderboard(self) -> pd.DataFrame:
         """Every trial, a row each: complete ones by score, then pruned, failed and those over the budget.

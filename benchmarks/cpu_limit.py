@@ -25,6 +25,7 @@ from autopeft.problem import Problem
 from autopeft.record import records
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
+from autopeft.storage import JOURNAL, open_journal
 from autopeft.training import Batch, Learner, bucketed, training_step
 
 if TYPE_CHECKING:
@@ -95,9 +96,8 @@ def main() -> None:
             f"{name:<16} {1e3 * took:6.2f} ms a row, {share:4.0%} of it in products; {needed / 1e9:.2f} GFLOP a row, "
             f"{1e3 * least:.2f} ms at that rate: {took / least:.2f} times the least"
         )
-    store = problem.spec.output / "study.db"
-    if store.is_file():
-        found = records(optuna.load_study(study_name=None, storage=f"sqlite:///{store}"))
+    if (problem.spec.output / JOURNAL).is_file():
+        found = records(optuna.load_study(study_name=None, storage=open_journal(problem.spec.output)))
         epoch = len(problem.train) * (problem.spec.validation.folds - 1)
         rows = {name: sum(r.epochs_trained for r in found if r.method == name) * epoch for name in per_row}
         least = sum(rows[name] * per_row[name][1] / rate for name in per_row)

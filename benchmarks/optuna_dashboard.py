@@ -18,6 +18,8 @@ from pathlib import Path
 
 import optuna
 
+from autopeft.storage import JOURNAL, open_journal
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -29,7 +31,7 @@ def main() -> None:
         venv.create(arguments.venv, with_pip=True)
         wanted = ["optuna-dashboard", f"optuna=={optuna.__version__}"]
         subprocess.run([arguments.venv / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted], check=True)
-    store = f"sqlite:///{(arguments.output / 'study.db').absolute()}"
+    store = (arguments.output / JOURNAL).absolute()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,7 +42,7 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait()
-    study = optuna.load_study(study_name=shown["study_name"], storage=store)
+    study = optuna.load_study(study_name=shown["study_name"], storage=open_journal(arguments.output))
     served = [
         (t["number"], t["state"].upper(), [i["value"] for i in t["intermediate_values"]], len(t["params"]))
         for t in trials

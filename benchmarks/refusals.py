@@ -6,7 +6,7 @@ A study's loop without its training: candidates of every method for MiniLM are d
 and refused as in a study, and scored by a fixed smooth function of their params. The score grows with the size of the
 add-on, so the best candidates lie at the limit and the sampler is drawn over it. Three ways of drawing are compared:
 told the violations (as a study does), not told of what was refused, and at random. A second part times refused
-proposals with everything a study does for them: sampling, appraising, the SQLite store and MLflow.
+proposals with everything a study does for them: sampling, appraising, the store and MLflow.
 
 Writes docs/refusals.png, and the table into docs/budgets.md.
 """
@@ -90,7 +90,7 @@ def search(world: World, seed: int, way: str, proposals: int) -> list[bool]:
     refused = []
     for number in range(proposals):
         random = optuna.samplers.RandomSampler(seed=derive_seed(seed, number))
-        study.sampler = random if way == "random" else make_sampler(seed, number, TRIALS)
+        study.sampler = random if way == "random" else make_sampler(seed, number, TRIALS, world.space.defaults)
         trial = study.ask()
         candidate = world.space.suggest(trial)
         violations = world.budget.violations(world.appraise(candidate))
@@ -110,13 +110,14 @@ def cost(world: World, seed: int, proposals: int) -> tuple[list[float], int]:
     """Seconds of each refused proposal with all that a study does for it, and how many were admitted."""
     seconds, admitted = [], 0
     with tempfile.TemporaryDirectory() as folder:
-        storage = StudyStorage(f"sqlite:///{folder}/study.db")
+        storage = StudyStorage(Path(folder))
         study = optuna.create_study(direction="maximize", storage=storage, study_name="x")
         with Tracker.connect(None, Path(folder), "x") as tracker:
             tracker.start(study_id="x", description="", params={})
             for number in range(proposals):
                 started = time.perf_counter()
-                study.sampler = make_sampler(seed, number, TRIALS)
+                tracker.outbox.hold()
+                study.sampler = make_sampler(seed, number, TRIALS, world.space.defaults)
                 trial = study.ask()
                 candidate = world.space.suggest(trial)
                 usage = world.appraise(candidate)
@@ -125,6 +126,7 @@ def cost(world: World, seed: int, proposals: int) -> tuple[list[float], int]:
                 reason = world.budget.reason(usage)
                 if not reason:
                     admitted += 1
+                    tracker.outbox.release()
                     storage.keep("x", trial.number)
                     study.tell(trial, world.score(candidate))
                     continue

@@ -6,11 +6,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from autopeft.exceptions import UserInputError
 from autopeft.outcome import COMPLETE, FAIL, PRUNED, Outcome
 from autopeft.record import INTERRUPTED, RECORD, TrialRecord
 from autopeft.rungs import Rung
 from autopeft.search import _recover, _run_again
-from autopeft.storage import StudyStorage
+from autopeft.storage import JOURNAL, StudyStorage, open_journal
 
 QUEUED = {"method": "lora", "lora.r": 8}
 
@@ -20,10 +21,14 @@ def reopened(tmp_path):
     """Opens the study anew, as the next start does."""
 
     def opened():
-        storage = StudyStorage(f"sqlite:///{tmp_path}/study.db")
+        storage = StudyStorage(tmp_path)
         return optuna.create_study(study_name="x", storage=storage, direction="maximize", load_if_exists=True)
 
     return opened
+
+
+def open_study(output):
+    return optuna.load_study(study_name="x", storage=open_journal(output))
 
 
 def waiting(study):
@@ -72,3 +77,28 @@ def test_a_trial_that_had_ended_is_closed_and_does_not_run_again(reopened, state
     assert waiting(study) == []
     assert study.trials[0].state.name == state
     assert study.trials[0].value == (0.5 if state == COMPLETE else None)
+
+
+def test_a_line_that_was_cut_off_is_taken_away_and_nothing_else(reopened, tmp_path):
+    study = reopened()
+    study.add_trial(optuna.create_trial(value=0.5))
+    journal = tmp_path / JOURNAL
+    whole = journal.read_bytes()
+    study.add_trial(optuna.create_trial(value=0.6))
+    journal.write_bytes(journal.read_bytes()[:-5])
+    assert [trial.value for trial in open_study(tmp_path).trials] == [0.5]  # who only reads leaves it as it is
+    study = reopened()
+    assert journal.read_bytes() == whole
+    study.add_trial(optuna.create_trial(value=0.7))
+    assert [trial.value for trial in open_study(tmp_path).trials] == [0.5, 0.7]
+
+
+@pytest.mark.parametrize("damage", [b"no json\n", b"{}\n", b'{"op_code": 4, "study_id": 9}\n'])
+def test_a_damaged_journal_is_one_sentence_and_stays_as_it_is(reopened, tmp_path, damage):
+    reopened()
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(damage + journal.read_bytes())
+    before = journal.read_bytes()
+    with pytest.raises(UserInputError, match=r"study\.journal is no journal of Optuna's, or is damaged"):
+        reopened()
+    assert journal.read_bytes() == before

@@ -21,6 +21,7 @@ from autopeft.exceptions import UserInputError
 from autopeft.held_out import FILE, HeldOut
 from autopeft.record import TrialRecord
 from autopeft.reporting import archive, draw, gather, page, terminal
+from autopeft.storage import open_journal
 from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, write_tiny_study
 
@@ -54,7 +55,7 @@ def store(output, found, *, defaults=(), constraints=None, params=None, given=GI
     """Write a study as a search leaves it."""
     output.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        study_name="made", storage=f"sqlite:///{output / archive.STORE}", direction="maximize", load_if_exists=True
+        study_name="made", storage=open_journal(output), direction="maximize", load_if_exists=True
     )
     study.set_user_attr("given", given)
     for key, value in attrs.items():
@@ -269,7 +270,7 @@ def test_a_study_is_finished_once_its_best_trial_was_crowned_and_nothing_was_cut
     assert gather(output).state == "finished"
     store(output, [], waiting=1)
     assert gather(output).state == "finished"  # fewer trials were asked for than there are defaults
-    study = optuna.load_study(study_name="made", storage=f"sqlite:///{output / archive.STORE}")
+    study = optuna.load_study(study_name="made", storage=open_journal(output))
     study.enqueue_trial({"method": "lora"}, user_attrs={"retry_of": 0})
     assert gather(output).state == "interrupted"
     store(output, [record(2, folds=(0.9, 0.9, 0.9))])
@@ -292,7 +293,7 @@ def test_the_default_that_was_interrupted_is_found_where_it_ran_again(tmp_path):
     output = store(tmp_path, [warm, first], defaults=(0, 1))
     assert archive.open_archive(output).defaults["lora"].number == 1  # what a warm start brought was queued before
     again = record(2)
-    study = optuna.load_study(study_name="made", storage=f"sqlite:///{output / archive.STORE}")
+    study = optuna.load_study(study_name="made", storage=open_journal(output))
     study.add_trial(
         create_trial(
             value=0.71,

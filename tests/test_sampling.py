@@ -1,12 +1,14 @@
-"""The study's sampler draws as Optuna's TPE does, without the dimensions of the methods that were not drawn."""
+"""The study's sampler draws near the defaults, and then as Optuna's TPE, without dimensions of methods not drawn."""
 
+import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autopeft import sampling
 from autopeft.candidate import CandidateSpace
 from autopeft.registry import discover
-from autopeft.sampling import make_sampler
+from autopeft.sampling import NearDefaultsSampler, make_sampler
 from tests.tiny_models import tiny_base
 
 SPACE = CandidateSpace.build(discover().methods.values(), tiny_base("bert").spec, {}, ())
@@ -16,11 +18,62 @@ def searched(trials, side_by_side=False, space=SPACE):
     """A study of so many trials, whose score is best for adapters with a high learning rate."""
     study = optuna.create_study(direction="maximize")
     for number in range(trials):
-        study.sampler = make_sampler(3, number, trials, side_by_side=side_by_side)
+        study.sampler = make_sampler(3, number, trials, space.defaults, side_by_side=side_by_side)
         trial = study.ask()
         candidate = space.suggest(trial)
         study.tell(trial, (candidate.method.name == "adapter") + candidate.hyper.learning_rate)
     return study
+
+
+def drawn_first(distribution, default, count=600):
+    """Draws of a dimension, each by the sampler of another seed, as the first trials of studies."""
+    study, found = optuna.create_study(), []
+    for seed in range(count):
+        sampler = NearDefaultsSampler({"m.x": default}, seed)
+        found.append(sampler.sample_independent(study, None, "m.x", distribution))
+    return found
+
+
+@pytest.mark.parametrize("default", [2e-4, 3e-3, 1e-2])
+def test_first_draws_of_a_number_lie_about_its_default_and_reach_the_whole_range(default):
+    kind = FloatDistribution(1e-4, 1e-2, log=True)
+    draws = np.log10(drawn_first(kind, default))
+    assert -4 <= draws.min() < draws.max() <= -2
+    assert draws.max() - draws.min() > 1.3  # of two decades
+    assert np.mean(abs(draws - np.log10(default)) < 0.5) > 0.6  # evenly drawn ones: 0.25 to 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (IntDistribution(1, 64, log=True), 8),
+        (IntDistribution(2, 4), 4),
+        (IntDistribution(16, 256, step=16), 64),
+        (IntDistribution(5, 5), 5),
+    ],
+)
+def test_first_draws_of_a_whole_number_are_in_its_range_and_on_its_steps(kind, default):
+    draws = drawn_first(kind, default)
+    assert all(type(value) is int and kind.low <= value <= kind.high for value in draws)
+    assert all((value - kind.low) % kind.step == 0 for value in draws)
+    assert {kind.low, kind.high, default} <= set(draws)
+
+
+def test_first_draws_of_a_choice_keep_its_default_more_often_and_take_every_other():
+    draws = drawn_first(CategoricalDistribution(("a", "b", True, False)), True)
+    assert 0.5 < np.mean([draw is True for draw in draws]) < 0.75
+    assert set(draws) == {"a", "b", True, False}
+
+
+def test_a_method_is_drawn_evenly_and_what_has_no_default_too():
+    study = optuna.create_study()
+    first = []
+    for seed in range(200):
+        study.sampler = make_sampler(seed, 0, 30, SPACE.defaults)
+        first.append(SPACE.suggest(study.ask()).method.name)
+    assert min(first.count(name) for name in SPACE) > 200 / len(SPACE) / 3
+    draws = drawn_first(FloatDistribution(0, 1), None)
+    assert abs(np.mean(draws) - 0.5) < 0.05
 
 
 def test_a_study_drawn_twice_is_the_same():

@@ -10,6 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from autopeft import status
 from autopeft.exceptions import UserInputError
+from autopeft.storage import open_journal
 from tests.conftest import autopeft_here
 from tests.test_leaderboard import text
 from tests.test_reporting import GIVEN, record, store
@@ -24,7 +25,7 @@ def running(tmp_path) -> Path:
     """The folder of a study with a trial that has reached its second rung."""
     given = {**GIVEN, "search": {**GIVEN["search"], "trials": 5}}
     store(tmp_path, [*FOUND, REFUSED], given=given)
-    study = optuna.load_study(study_name="made", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study = optuna.load_study(study_name="made", storage=open_journal(tmp_path))
     study.add_trial(
         create_trial(
             state=TrialState.RUNNING,

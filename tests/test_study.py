@@ -19,6 +19,7 @@ import autopeft as api
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
+from autopeft.storage import open_journal
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, beside, install, write_plugin
 
@@ -114,7 +115,7 @@ def test_nothing_over_the_parameter_budget_is_trained(tiny_study):
     _, trials = store(tiny_study.parent / "outputs" / "tiny")
     logged = {int(run.data.tags["trial"]): run for run in trials}
     assert all(logged[r["number"]].data.tags["state"] == "INFEASIBLE" for r in refused)
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tiny_study.parent}/outputs/tiny/study.db")
+    study = optuna.load_study(study_name=None, storage=open_journal(tiny_study.parent / "outputs" / "tiny"))
     violations = {t.number: t.constraints["max_trainable_params"] for t in study.trials if t.constraints}
     for record in result["records"]:
         assert violations[record["number"]] == pytest.approx(record["trainable_params"] / 1200 - 1)
@@ -157,7 +158,7 @@ def test_an_interrupted_study_goes_on_and_keeps_what_finished(tiny_study, how):
     process.communicate(timeout=60)
     assert process.returncode == (-9 if how == signal.SIGKILL else 1)
     output = tiny_study.parent / "outputs" / "tiny"
-    load = {"study_name": "tiny", "storage": f"sqlite:///{output / 'study.db'}"}
+    load = {"study_name": "tiny", "storage": open_journal(output)}
     before = [t.user_attrs["record"] for t in optuna.load_study(**load).trials if "record" in t.user_attrs]
     assert len(before) >= 2
     if how == signal.SIGINT:

@@ -402,6 +402,23 @@ def test_what_mlflow_refuses_is_said_and_holds_up_nothing(output):
     assert runs(output)["000 lora"].info.status == "FINISHED"
 
 
+def test_what_is_held_waits_in_its_file_and_comes_with_the_rest(output):
+    with begin(output) as tracker:
+        tracker.outbox.drain(30)
+        tracker.outbox.hold()
+        log_four_trials(tracker)
+        time.sleep(1)
+        assert len(runs(output)) == 1
+        assert (output / OUTBOX).stat().st_size
+        tracker.outbox.release()
+        assert tracker.outbox.drain(30) == 0
+        assert len(runs(output)) == 5
+        tracker.outbox.hold()  # a search that ends has no more to say
+        tracker.trial(9, "lora", {"method": "lora"}).finish("PRUNED", "", {})
+    assert tracker.unsent == 0
+    assert len(runs(output)) == 6
+
+
 def test_one_process_at_a_time_runs_a_study(output):
     with begin(output), pytest.raises(TrackingError, match="one process at a time may run a study"):
         Tracker.connect(None, output, "study")

@@ -22,6 +22,7 @@ import autopeft
 from autopeft import data
 from autopeft.exceptions import DataError, SpecError
 from autopeft.progress import LiveProgress, PlainProgress, make_progress
+from autopeft.storage import JOURNAL
 from autopeft.tuning import specify
 from tests.conftest import tiny_rows
 
@@ -162,7 +163,7 @@ def test_a_wrong_setting_is_one_sentence_and_begins_no_study(settings, rule, tin
     given = {"data": tiny_rows(), "output": tmp_path / "output", "progress": False, **settings}
     with pytest.raises(autopeft.AutopeftError, match=rule):
         autopeft.tune(model=tiny_model, **given)
-    assert not (tmp_path / "output" / "study.db").exists()
+    assert not (tmp_path / "output" / JOURNAL).exists()
 
 
 def test_a_temporary_folder_goes_with_the_result_and_a_thread_may_run_it(tiny_model, capsys):
@@ -176,7 +177,7 @@ def test_a_temporary_folder_goes_with_the_result_and_a_thread_may_run_it(tiny_mo
     assert "COMPLETE" in capsys.readouterr().out
     folder = result.folder
     winner = result.winner
-    assert (folder / "study.db").is_file()
+    assert (folder / JOURNAL).is_file()
     del result
     gc.collect()
     assert not folder.exists()

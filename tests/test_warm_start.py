@@ -11,6 +11,7 @@ from autopeft.candidate import CandidateSpace
 from autopeft.exceptions import SpecError
 from autopeft.registry import discover
 from autopeft.spec import FIXED_SEARCH_KEYS
+from autopeft.storage import open_journal
 from autopeft.warm_start import earlier_winner
 from tests.conftest import autopeft_here
 from tests.test_study import edit, run_study
@@ -41,7 +42,7 @@ def test_the_earlier_winner_is_tried_first_and_the_defaults_follow(tiny_study):
     assert done.returncode == 0, done.stderr
     assert f"Starting from the winner of {earlier}" in done.stdout
     assert "To fit this study" not in done.stdout
-    store = f"sqlite:///{tiny_study.parent}/outputs/second/study.db"
+    store = open_journal(tiny_study.parent / "outputs" / "second")
     trials = optuna.load_study(study_name="second", storage=store).trials
     assert trials[0].params == best["params"]
     methods = [trial.params["method"] for trial in trials[1:4]]

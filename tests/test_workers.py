@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from autopeft.storage import open_journal
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import beside, install, write_plugin
 from tests.test_study import FAILING, edit, run_study, store
@@ -63,7 +64,7 @@ def alive(pid: int) -> bool:
 def check_books(study: Path, trials: int) -> list[dict]:
     """Every trial that counts is in both stores once, and none is left open."""
     output = study.parent / "outputs" / "tiny"
-    found = optuna.load_study(study_name="tiny", storage=f"sqlite:///{output / 'study.db'}").trials
+    found = optuna.load_study(study_name="tiny", storage=open_journal(output)).trials
     assert not [t.number for t in found if not t.state.is_finished()]
     records = [t.user_attrs["record"] for t in found if "record" in t.user_attrs]
     assert sum(r["state"] in COUNTED for r in records) == trials
@@ -125,7 +126,7 @@ def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_st
     output = tiny_study.parent / "outputs" / "tiny"
     if how != signal.SIGKILL:
         assert {run.info.status for runs in store(output) for run in runs} <= {"FINISHED", "KILLED"}
-    storage = f"sqlite:///{output / 'study.db'}"
+    storage = open_journal(output)
     kept = [t.user_attrs.get("record") for t in optuna.load_study(study_name="tiny", storage=storage).trials]
     assert any(kept)
     run_study(tiny_study)

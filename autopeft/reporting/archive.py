@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from optuna.trial import FrozenTrial
 
-STORE, LOCK = "study.db", "mlflow.outbox.jsonl.lock"
-"""The Optuna store; and the file that a process holds locked as long as it runs the study."""
+LOCK = "mlflow.outbox.jsonl.lock"
+"""The file that a process holds locked as long as it runs the study."""
 
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
 
@@ -82,14 +82,15 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
         ended: whether the search has come to its end; only the process that ran it knows before it lets go.
 
     Raises:
-        UserInputError: no study has been started there.
+        UserInputError: no study has been started there, or its journal is damaged.
     """
-    if not (output / STORE).is_file():
-        raise UserInputError(f"{output} holds no study to report on; start it with `autopeft run`.")
     import optuna
-    from optuna.storages import RDBStorage
 
-    storage = RDBStorage(f"sqlite:///{output / STORE}")
+    from autopeft.storage import JOURNAL, open_journal
+
+    if not (output / JOURNAL).is_file():
+        raise UserInputError(f"{output} holds no study to report on; start it with `autopeft run`.")
+    storage = open_journal(output)
     names = optuna.get_all_study_names(storage)
     study = optuna.load_study(study_name=names[0], storage=storage) if names else None
     if study is None or "given" not in study.user_attrs:
@@ -97,7 +98,6 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
             f"the study in {output} has not got as far as its first trial; run it with `autopeft run`."
         )
     found, attrs, trials = records(study), study.user_attrs, study.get_trials(deepcopy=False)
-    storage.remove_session()
     if ended:
         state = FINISHED
     elif _is_locked(output / LOCK):

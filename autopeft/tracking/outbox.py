@@ -78,6 +78,7 @@ class Outbox:
         self._ids: dict[str, str] = {}
         self._sure = False  # of the first call it is not known whether it was sent before
         self._changed = threading.Condition()
+        self._held = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
@@ -91,8 +92,20 @@ class Outbox:
             self._waiting.append(call)
             self._changed.notify_all()
 
+    def hold(self) -> None:
+        """Keep what comes until `release` or `drain`: two threads of one Python program take each other's time."""
+        with self._changed:
+            self._held = True
+
+    def release(self) -> None:
+        """Send what was held."""
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
     def drain(self, seconds: float) -> int:
         """Wait until all is sent, but not longer than that; returns how many calls are left."""
+        self.release()
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
             return len(self._waiting)
@@ -115,7 +128,7 @@ class Outbox:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed.is_set())
+                self._changed.wait_for(lambda: (self._waiting and not self._held) or self._closed.is_set())
                 if self._closed.is_set():
                     return
                 call = self._waiting[0]
