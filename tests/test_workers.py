@@ -80,10 +80,13 @@ def check_books(study: Path, trials: int) -> list[dict]:
     return records
 
 
-def test_two_workers_run_every_trial_once_and_the_winner_is_scored(tiny_study):
-    edit(tiny_study, TWO)
+def test_two_workers_run_every_trial_once_share_the_budget_and_the_winner_is_scored(tiny_study):
+    edit(tiny_study, TWO, add='[budget]\nmax_gpu_memory = "1200 KiB"\n')
     result = run_study(tiny_study)
     records = check_books(tiny_study, 4)
+    trained = [r for r in records if r["state"] in COUNTED]
+    assert all(r["measured_memory"] <= 600 * 2**10 for r in trained)
+    assert any("micro-batches" in r["execution"] for r in trained)  # in one process, the batch would fit as it is
     assert {r["method"] for r in records} == {"adapter", "lora", "prefix_tuning"}
     assert result["best"]["score"] == max(r["score"] for r in records if r["state"] == "COMPLETE")
     assert result["test"]["winner"] > 0
@@ -132,15 +135,6 @@ def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_st
     run_study(tiny_study)
     records = check_books(tiny_study, 4)
     assert all(record in records for record in kept if record)
-
-
-def test_workers_share_the_memory_budget(tiny_study):
-    edit(tiny_study, TWO, add='[budget]\nmax_gpu_memory = "1200 KiB"\n')
-    result = run_study(tiny_study)
-    check_books(tiny_study, 4)
-    trained = [r for r in result["records"] if r["state"] in COUNTED]
-    assert all(r["measured_memory"] <= 600 * 2**10 for r in trained)
-    assert any("micro-batches" in r["execution"] for r in trained)  # in one process, the batch would fit as it is
 
 
 def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):

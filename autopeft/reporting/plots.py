@@ -292,6 +292,7 @@ def _plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
     """Write the figure as SVG that can stand in a page: no prolog, no metadata, identifiers of its own."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
+    figure.set_layout_engine("none")  # all has its place; to draw it as PNG too need not find that again
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
