@@ -140,7 +140,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         return {
             f"{name}.{key}": dimension.default
             for name, part in self.items()
-            for space in (part.own, part.training)
+            for space in (part.training, part.own)  # the method's own of a name is what is drawn
             for key, dimension in space.items()
         }
 

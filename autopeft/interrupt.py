@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost, SIGTERM the same, and SIGHUP, which a closed terminal sends.
+"""Ctrl-C that cannot get lost, and SIGTERM the same.
 
 Python drops an interrupt that arrives inside a weak reference's callback.
 """
@@ -13,29 +13,23 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-USUAL = {
-    getattr(signal, name): handler
-    for name, handler in (
-        ("SIGINT", signal.default_int_handler),
-        ("SIGTERM", signal.SIG_DFL),
-        ("SIGHUP", signal.SIG_DFL),
-    )
-    if hasattr(signal, name)  # Windows knows no SIGHUP
-}
-"""What Python does about the signals that end a program."""
-
-
 class Interrupt:
-    """Raises KeyboardInterrupt on any of `USUAL`, and again at the next `check` if something swallowed it."""
+    """Raises KeyboardInterrupt on Ctrl-C and SIGTERM, and again at the next `check` if something swallowed it.
 
-    def __init__(self) -> None:
+    Args:
+        more: signals that are to do the same, beside their default of ending the process.
+    """
+
+    def __init__(self, *more: int) -> None:
         self._pressed = False
+        self._usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        self._usual |= dict.fromkeys(more, signal.SIG_DFL)
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         # Only the main thread may set handlers, and one that the caller chose, to ignore it or otherwise, stays.
         if threading.current_thread() is threading.main_thread():
-            for number, usual in USUAL.items():
+            for number, usual in self._usual.items():
                 if signal.getsignal(number) is usual:
                     self._before[number] = signal.signal(number, self._handle)
         return self

@@ -67,7 +67,8 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
         scale, back = (math.log, math.exp) if kind.log else (float, float)
         step = kind.step if isinstance(kind, IntDistribution) else 0
         low, high = scale(kind.low - step / 2), scale(kind.high + step / 2)  # so that no whole number is drawn less
-        while not low <= (drawn := self._generator.normal(scale(default), SPREAD * (high - low))) <= high:
+        centre = scale(min(max(default, kind.low), kind.high))
+        while not low <= (drawn := self._generator.normal(centre, SPREAD * (high - low))) <= high:
             pass
         value = min(max(back(drawn), kind.low), kind.high)
         return kind.low + round((value - kind.low) / step) * step if step else value
@@ -94,16 +95,23 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
 
 
 def make_sampler(
-    seed: int, number: int, trials: int, defaults: Mapping[str, ParamValue], *, side_by_side: bool = False
+    seed: int,
+    number: int,
+    drawn: int,
+    trials: int,
+    defaults: Mapping[str, ParamValue],
+    *,
+    side_by_side: bool = False,
 ) -> BaseSampler:
-    """For the first trials draws near the `defaults`; then TPE, multivariate and grouped by method.
+    """For trial `number` of `trials`: draws near the `defaults` as long as few trials were `drawn`, and not queued.
+
+    After that TPE, multivariate and grouped so that each method's dimensions are modelled together.
 
     Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
     what an uninterrupted one would have drawn. With trials `side_by_side`, those that run count as bad ones, so that
     the same point is not drawn twice; what is drawn then depends on which trials have ended by then.
     """
-    first = min(10, max(4, trials // 3))
-    if number < first:
+    if drawn < min(10, max(4, trials // 3)):
         return NearDefaultsSampler(defaults, derive_seed(seed, number))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

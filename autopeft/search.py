@@ -122,16 +122,19 @@ class Search:
             asked = time.monotonic()
             number = len(records(self.study)) + len(self.running)
             several = self.problem.workers > 1
+            drawn = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
             self.study.sampler = make_sampler(
-                self.problem.spec.seed, number, self.wanted, self.problem.space.defaults, side_by_side=several
+                self.problem.spec.seed, number, drawn, self.wanted, self.problem.space.defaults, side_by_side=several
             )
-            drawn = self.study.ask()
-            trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
-            self.running[drawn.number] = trial
+            asked_for = self.study.ask()
+            trial = Trial(self, asked_for, self.problem.space.suggest(asked_for), asked)
+            self.running[asked_for.number] = trial
             name = trial.candidate.method.name
             if name not in self.left_out:
                 return trial
-            drawn.set_constraint("left_out", 1.0)  # the sampler cannot drop a method, but learns to keep away from it
+            asked_for.set_constraint(
+                "left_out", 1.0
+            )  # the sampler cannot drop a method, but learns to keep away from it
             trial.end(Outcome(INFEASIBLE, f"{name} was left out"))
 
     def done(self) -> int:

@@ -6,12 +6,14 @@ SQLite storage takes some thirty statements and milliseconds.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from autopeft.exceptions import UserInputError
+from autopeft.exceptions import StudyError, UserInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,24 +24,39 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
 
 
-JOURNAL = "study.journal"
-"""Its name in a study's output folder."""
+JOURNAL, LOCK = "study.journal", "mlflow.outbox.jsonl.lock"
+"""In a study's output folder: its journal; and the file that a process holds locked as long as it runs the study."""
 
 
 def open_journal(output: Path) -> JournalStorage:
-    """The journal in a study's output folder, which is begun if there is none; to read while a study runs, too.
+    """The journal in a study's output folder; to read while a study runs, too.
 
     Raises:
-        UserInputError: what is there is none.
+        UserInputError: there is none, or what is there is none.
     """
-    path = str(output / JOURNAL)
+    path = output / JOURNAL
+    if not path.is_file():
+        raise UserInputError(f"{output} holds no study; start it with `autopeft run`.")
     try:
-        return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
-    except (ValueError, KeyError, TypeError) as error:
+        return JournalStorage(_Backend(str(path), JournalFileOpenLock(str(path))))
+    except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
         raise UserInputError(
-            f"{path} is no journal of Optuna's, or is damaged: {error}. Put back a copy of it, or remove {output} to "
-            "start over."
+            f"{path} is no journal of Optuna's, or is damaged: {type(error).__name__}: {error}. Put back a copy of it, "
+            f"or remove {output} to start over."
         ) from None
+
+
+class _Backend(JournalFileBackend):
+    """A journal's file that has either all of a change or nothing."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add lines; those that a full disk cut off are taken away again, as the next would be added to them."""
+        before = os.path.getsize(self._file_path)
+        try:
+            super().append_logs(logs)
+        except OSError:
+            os.truncate(self._file_path, before)
+            raise
 
 
 class StudyStorage(InMemoryStorage):
@@ -53,12 +70,13 @@ class StudyStorage(InMemoryStorage):
         output: the study's folder.
 
     Raises:
+        StudyError: another process runs the study.
         UserInputError: what is there is no journal.
     """
 
     def __init__(self, output: Path) -> None:
         super().__init__()
-        _drop_half_a_line(output / JOURNAL)
+        _mend(output)
         self._journal = open_journal(output)
         self._studies_there: dict[int, int] = {}  # id here → id there
         self._trials_there: dict[int, int] = {}
@@ -145,9 +163,21 @@ class StudyStorage(InMemoryStorage):
                 self._trials_there[trial._trial_id] = there
 
 
-def _drop_half_a_line(path: Path) -> None:
-    """Take away what a process wrote of a line when it was killed: the next line would be added to it."""
-    if path.is_file():
-        with path.open("rb+") as file:
-            whole = file.read().rpartition(b"\n")
-            file.truncate(len(whole[0]) + len(whole[1]))
+def _mend(output: Path) -> None:
+    """Take away what a process left that was killed as it wrote: half a line, and the lock of the journal's file.
+
+    The next line would be added to the one, and wait half a minute for the other.
+    """
+    path = output / JOURNAL
+    try:
+        with FileLock(output / LOCK, timeout=0):
+            path.touch()
+            path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+            text = path.read_bytes()
+            whole = text.rfind(b"\n") + 1
+            if whole < len(text):
+                os.truncate(path, whole)
+    except Timeout:
+        raise StudyError(
+            f"one process at a time may run a study, but another one runs {output}; wait for it."
+        ) from None

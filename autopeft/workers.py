@@ -14,7 +14,7 @@ import threading
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
@@ -281,8 +281,9 @@ def _threads_inherited(count: int) -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Start processes that what a terminal sends to all, at Ctrl-C or its end, passes by: the study's ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    """Start processes that Ctrl-C, which a terminal sends to all of them, passes by: the study's process ends them."""
+    resource_tracker.ensure_running()  # which unblocks the signal when the first of them starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ a. transformers' `Trainer.hyperparameter_search(backend="optuna")` around peft a
 b. The same at its best: bfloat16 where the device computes it natively, rows grouped by length, a median pruner that
    sees every epoch of every fold, evaluation in batches as large as ours, no checkpoints. Its rows are tokens in memory
    already, so worker processes would only cost their start.
-c. `autopeft.study.run`, with all it does beside training: admission, the MLflow and SQLite stores, rungs, pruning.
+c. `autopeft.study.run`, with all it does beside training: admission, the MLflow and Optuna stores, rungs, pruning.
 d. The same with twice the trials, which in the time of the peer's can be had.
 
 `hyperparameter_search` knows one split, so its `train` is extended to train one fold after the other, each by Trainer's

@@ -1,17 +1,21 @@
 """A study that was killed between any two lines goes on with every trial once."""
 
+import errno
+import os
+import time
 from dataclasses import asdict
 
 import optuna
 import pytest
+from filelock import FileLock
 from optuna.trial import TrialState
 
-from autopeft.exceptions import UserInputError
+from autopeft.exceptions import StudyError, UserInputError
 from autopeft.outcome import COMPLETE, FAIL, PRUNED, Outcome
 from autopeft.record import INTERRUPTED, RECORD, TrialRecord
 from autopeft.rungs import Rung
 from autopeft.search import _recover, _run_again
-from autopeft.storage import JOURNAL, StudyStorage, open_journal
+from autopeft.storage import JOURNAL, LOCK, StudyStorage, open_journal
 
 QUEUED = {"method": "lora", "lora.r": 8}
 
@@ -93,7 +97,42 @@ def test_a_line_that_was_cut_off_is_taken_away_and_nothing_else(reopened, tmp_pa
     assert [trial.value for trial in open_study(tmp_path).trials] == [0.5, 0.7]
 
 
-@pytest.mark.parametrize("damage", [b"no json\n", b"{}\n", b'{"op_code": 4, "study_id": 9}\n'])
+def test_what_a_full_disk_cut_off_is_taken_away_at_once(reopened, tmp_path, monkeypatch):
+    study = reopened()
+    journal = tmp_path / JOURNAL
+    before = journal.read_bytes()
+
+    def full(file):
+        os.truncate(journal, len(before) + 5)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            study.add_trial(optuna.create_trial(value=0.5))
+    assert journal.read_bytes() == before
+    study.set_user_attr("later", 1)
+    assert open_study(tmp_path).user_attrs == {"later": 1}
+
+
+def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(reopened, tmp_path):
+    reopened()
+    (tmp_path / f"{JOURNAL}.lock").touch()
+    started = time.monotonic()
+    reopened().set_user_attr("later", 1)
+    assert time.monotonic() - started < 10  # Optuna would wait for 30
+
+
+def test_the_journal_of_a_study_that_runs_is_left_alone(reopened, tmp_path):
+    reopened()
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(journal.read_bytes() + b'{"half')  # that the other process is writing
+    with FileLock(tmp_path / LOCK), pytest.raises(StudyError, match="one process at a time may run a study"):
+        reopened()
+    assert journal.read_bytes().endswith(b'{"half')
+
+
+@pytest.mark.parametrize("damage", [b"no json\n", b"{}\n", b'{"op_code": 99, "worker_id": "x"}\n'])
 def test_a_damaged_journal_is_one_sentence_and_stays_as_it_is(reopened, tmp_path, damage):
     reopened()
     journal = tmp_path / JOURNAL

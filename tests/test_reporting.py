@@ -21,7 +21,7 @@ from autopeft.exceptions import UserInputError
 from autopeft.held_out import FILE, HeldOut
 from autopeft.record import TrialRecord
 from autopeft.reporting import archive, draw, gather, page, terminal
-from autopeft.storage import open_journal
+from autopeft.storage import JOURNAL, LOCK, open_journal
 from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, write_tiny_study
 
@@ -54,6 +54,7 @@ def record(number, method="lora", state="COMPLETE", folds=(0.70, 0.71, 0.72), si
 def store(output, found, *, defaults=(), constraints=None, params=None, given=GIVEN, waiting=0, **attrs):
     """Write a study as a search leaves it."""
     output.mkdir(parents=True, exist_ok=True)
+    (output / JOURNAL).touch()
     study = optuna.create_study(
         study_name="made", storage=open_journal(output), direction="maximize", load_if_exists=True
     )
@@ -87,7 +88,7 @@ def running(output):
         "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire()\n"
         "print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(output / archive.LOCK)]
+    command = [sys.executable, "-c", code, str(output / LOCK)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield
@@ -261,7 +262,7 @@ def test_a_study_that_runs_or_was_interrupted_says_so(tmp_path):
     report = gather(output)
     assert report.state == "interrupted"
     assert "goes on when it is run again" in report.headline[0]
-    assert f"{OUTBOX}.lock" == archive.LOCK
+    assert f"{OUTBOX}.lock" == LOCK
 
 
 def test_a_study_is_finished_once_its_best_trial_was_crowned_and_nothing_was_cut_off(tmp_path):

@@ -18,8 +18,10 @@ from mlflow import MlflowClient
 import autopeft as api
 from autopeft.problem import Problem
 from autopeft.registry import discover
+from autopeft.search import Trial
 from autopeft.spec import StudySpec
 from autopeft.storage import open_journal
+from autopeft.tracking.outbox import Outbox
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, beside, install, write_plugin
 
@@ -133,6 +135,31 @@ def test_a_budget_that_nothing_fits_ends_with_an_explanation_before_training(tin
     assert "closest" in done.stderr
     assert words in done.stderr
     assert not (tiny_study.parent / "outputs").exists()
+
+
+def test_mlflow_shows_a_trial_while_it_trains_and_is_left_alone_while_one_is_drawn(tiny_study, monkeypatch):
+    edit(tiny_study, ("trials = 4", "trials = 2"))
+    output, seen, sent, delivered = tiny_study.parent / "outputs" / "tiny", set(), [], []
+    rung, appraised, deliver = Trial.rung, Trial.appraised, Outbox._deliver
+
+    def shown(self, reached):
+        deadline = time.monotonic() + 30
+        while self.number not in seen and time.monotonic() < deadline:
+            seen.update(int(run.data.tags["trial"]) for run in store(output)[1] if run.info.status == "RUNNING")
+        return rung(self, reached)
+
+    def quiet(self, usage):
+        key = self._open_run().key
+        time.sleep(0.5)
+        sent.append(key in delivered)
+        appraised(self, usage)
+
+    monkeypatch.setattr(Trial, "rung", shown)
+    monkeypatch.setattr(Trial, "appraised", quiet)
+    monkeypatch.setattr(Outbox, "_deliver", lambda self, call: delivered.append(call["run"]) or deliver(self, call))
+    run_study(tiny_study)
+    assert seen == {0, 1}
+    assert sent == [False, False]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])

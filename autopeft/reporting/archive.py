@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from optuna.trial import FrozenTrial
 
-LOCK = "mlflow.outbox.jsonl.lock"
-"""The file that a process holds locked as long as it runs the study."""
-
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
 
 
@@ -86,10 +83,8 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     """
     import optuna
 
-    from autopeft.storage import JOURNAL, open_journal
+    from autopeft.storage import LOCK, open_journal
 
-    if not (output / JOURNAL).is_file():
-        raise UserInputError(f"{output} holds no study to report on; start it with `autopeft run`.")
     storage = open_journal(output)
     names = optuna.get_all_study_names(storage)
     study = optuna.load_study(study_name=names[0], storage=storage) if names else None

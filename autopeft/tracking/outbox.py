@@ -50,6 +50,9 @@ MLFLOW_IMAGES, LAST_OF_IMAGE = "images", "+compressed.webp"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between attempts to reach a server that is away; each pause is twice the one before."""
 
+MOST_HELD = 100
+"""Calls that wait at most while the outbox is held: what an interrupted search still has time to send."""
+
 
 class Outbox:
     """Calls to MLflow on their way, in the order they came.
@@ -78,7 +81,7 @@ class Outbox:
         self._ids: dict[str, str] = {}
         self._sure = False  # of the first call it is not known whether it was sent before
         self._changed = threading.Condition()
-        self._held = False
+        self._held = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
@@ -93,14 +96,17 @@ class Outbox:
             self._changed.notify_all()
 
     def hold(self) -> None:
-        """Keep what comes until `release` or `drain`: two threads of one Python program take each other's time."""
+        """Keep what comes, as far as it is not much, until `release` or `drain`.
+
+        Two threads of one Python program take each other's time.
+        """
         with self._changed:
-            self._held = True
+            self._held = MOST_HELD
 
     def release(self) -> None:
         """Send what was held."""
         with self._changed:
-            self._held = False
+            self._held = 0
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> int:
@@ -128,7 +134,7 @@ class Outbox:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: (self._waiting and not self._held) or self._closed.is_set())
+                self._changed.wait_for(lambda: len(self._waiting) > self._held or self._closed.is_set())
                 if self._closed.is_set():
                     return
                 call = self._waiting[0]

@@ -30,7 +30,8 @@ def serve(uri: str | None, output: Path, name: str, port: int) -> None:
     if uri and is_server(uri):
         sys.stdout.write(f"The study logs to a tracking server; open {public(uri)}\n")
         return
-    with suppress(KeyboardInterrupt), Interrupt() as interrupt, serving(uri, output, name, port) as (address, process):
+    closed = Interrupt(signal.SIGHUP)  # a closed terminal must end the server too
+    with suppress(KeyboardInterrupt), closed as interrupt, serving(uri, output, name, port) as (address, process):
         sys.stdout.write(f"MLflow UI: {address}\nCtrl-C ends it.\n")
         sys.stdout.flush()
         while process.poll() is None:
