@@ -31,6 +31,10 @@ KEPT = 0.5
 """How often a choice keeps its default, beside the times it is drawn."""
 
 
+FIRST = 10
+"""Draws near the defaults before TPE has enough to model; as many as Optuna's draws at random."""
+
+
 class NearDefaultsSampler(optuna.samplers.RandomSampler):
     """Draws each dimension around its default, as far as it has one; the method, and the rest, evenly.
 
@@ -95,15 +99,9 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
 
 
 def make_sampler(
-    seed: int,
-    number: int,
-    drawn: int,
-    trials: int,
-    defaults: Mapping[str, ParamValue],
-    *,
-    side_by_side: bool = False,
+    seed: int, number: int, drawn: int, defaults: Mapping[str, ParamValue], *, side_by_side: bool = False
 ) -> BaseSampler:
-    """For trial `number` of `trials`: draws near the `defaults` as long as few trials were `drawn`, and not queued.
+    """For trial `number`: draws near the `defaults` as long as few trials were `drawn`, and not queued.
 
     After that TPE, multivariate and grouped so that each method's dimensions are modelled together.
 
@@ -111,7 +109,7 @@ def make_sampler(
     what an uninterrupted one would have drawn. With trials `side_by_side`, those that run count as bad ones, so that
     the same point is not drawn twice; what is drawn then depends on which trials have ended by then.
     """
-    if drawn < min(10, max(4, trials // 3)):
+    if drawn < FIRST:
         return NearDefaultsSampler(defaults, derive_seed(seed, number))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -124,7 +124,7 @@ class Search:
             several = self.problem.workers > 1
             drawn = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
             self.study.sampler = make_sampler(
-                self.problem.spec.seed, number, drawn, self.wanted, self.problem.space.defaults, side_by_side=several
+                self.problem.spec.seed, number, drawn, self.problem.space.defaults, side_by_side=several
             )
             asked_for = self.study.ask()
             trial = Trial(self, asked_for, self.problem.space.suggest(asked_for), asked)

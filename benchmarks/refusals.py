@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from autopeft.candidate import Candidate
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-TRIALS = 60
 BIN = 10
 THREE = ("adapter", "lora", "prefix_tuning")
 WAYS = {"told": "told the violations", "untold": "not told", "random": "at random"}
@@ -91,7 +90,7 @@ def search(world: World, seed: int, way: str, proposals: int) -> list[bool]:
     refused = []
     for number in range(proposals):
         random = optuna.samplers.RandomSampler(seed=derive_seed(seed, number))
-        study.sampler = random if way == "random" else make_sampler(seed, number, number, TRIALS, world.space.defaults)
+        study.sampler = random if way == "random" else make_sampler(seed, number, number, world.space.defaults)
         trial = study.ask()
         candidate = world.space.suggest(trial)
         violations = world.budget.violations(world.appraise(candidate))
@@ -118,7 +117,7 @@ def cost(world: World, seed: int, proposals: int) -> tuple[list[float], int]:
             for number in range(proposals):
                 started = time.perf_counter()
                 tracker.outbox.hold()
-                study.sampler = make_sampler(seed, number, number, TRIALS, world.space.defaults)
+                study.sampler = make_sampler(seed, number, number, world.space.defaults)
                 trial = study.ask()
                 candidate = world.space.suggest(trial)
                 usage = world.appraise(candidate)

@@ -35,7 +35,7 @@ def search(space: CandidateSpace, seed: int, trials: int, *, ours: bool) -> tupl
     study, seconds = optuna.create_study(direction="maximize"), []
     for number in range(trials):
         started = time.perf_counter()
-        study.sampler = make_sampler(seed, number, number, trials, space.defaults) if ours else grouped(seed, number)
+        study.sampler = make_sampler(seed, number, number, space.defaults) if ours else grouped(seed, number)
         trial = study.ask()
         candidate = space.suggest(trial)
         seconds.append(time.perf_counter() - started)

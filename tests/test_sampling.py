@@ -18,7 +18,7 @@ def searched(trials, side_by_side=False, space=SPACE):
     """A study of so many trials, whose score is best for adapters with a high learning rate."""
     study = optuna.create_study(direction="maximize")
     for number in range(trials):
-        study.sampler = make_sampler(3, number, number, trials, space.defaults, side_by_side=side_by_side)
+        study.sampler = make_sampler(3, number, number, space.defaults, side_by_side=side_by_side)
         trial = study.ask()
         candidate = space.suggest(trial)
         study.tell(trial, (candidate.method.name == "adapter") + candidate.hyper.learning_rate)
@@ -69,7 +69,7 @@ def test_a_method_is_drawn_evenly_and_what_has_no_default_too():
     study = optuna.create_study()
     first = []
     for seed in range(200):
-        study.sampler = make_sampler(seed, 0, 0, 30, SPACE.defaults)
+        study.sampler = make_sampler(seed, 0, 0, SPACE.defaults)
         first.append(SPACE.suggest(study.ask()).method.name)
     assert min(first.count(name) for name in SPACE) > 200 / len(SPACE) / 3
     draws = drawn_first(FloatDistribution(0, 1), None)
