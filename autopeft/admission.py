@@ -140,6 +140,7 @@ class Appraiser:
 
     def _least(self, model: nn.Module, trained: Iterable[torch.Tensor]) -> int:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
+        # One walk, in every appraisal, where `parameters` and `buffers` take one each; `tensor_bytes` counts each once.
         held = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
         return memory.tensor_bytes(held) - self._saved_by_quantization + 3 * memory.tensor_bytes(trained)
 

@@ -30,7 +30,6 @@ SPREAD = 0.25
 KEPT = 0.5
 """How often a choice keeps its default, beside the times it is drawn."""
 
-
 FIRST = 10
 """Draws near the defaults before TPE has enough to model; as many as Optuna's draws at random."""
 
@@ -99,17 +98,17 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
 
 
 def make_sampler(
-    seed: int, number: int, drawn: int, defaults: Mapping[str, ParamValue], *, side_by_side: bool = False
+    seed: int, number: int, draws: int, defaults: Mapping[str, ParamValue], *, side_by_side: bool = False
 ) -> BaseSampler:
-    """For trial `number`: draws near the `defaults` as long as few trials were `drawn`, and not queued.
+    """For trial `number`: near the `defaults` as long as there were few `draws`, queued trials aside.
 
-    After that TPE, multivariate and grouped so that each method's dimensions are modelled together.
+    After `FIRST` of them TPE, multivariate and grouped so that each method's dimensions are modelled together.
 
     Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
     what an uninterrupted one would have drawn. With trials `side_by_side`, those that run count as bad ones, so that
     the same point is not drawn twice; what is drawn then depends on which trials have ended by then.
     """
-    if drawn < FIRST:
+    if draws < FIRST:
         return NearDefaultsSampler(defaults, derive_seed(seed, number))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -113,7 +113,8 @@ class Search:
 
         MLflow is told of what is refused once a trial trains: so a proposal costs half as much.
         """
-        if self.problem.workers == 1:
+        several = self.problem.workers > 1
+        if not several:
             self.tracker.outbox.hold()
         while True:
             self.interrupt.check()
@@ -121,20 +122,17 @@ class Search:
                 return None
             asked = time.monotonic()
             number = len(records(self.study)) + len(self.running)
-            several = self.problem.workers > 1
-            drawn = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
+            draws = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
             self.study.sampler = make_sampler(
-                self.problem.spec.seed, number, drawn, self.problem.space.defaults, side_by_side=several
+                self.problem.spec.seed, number, draws, self.problem.space.defaults, side_by_side=several
             )
-            asked_for = self.study.ask()
-            trial = Trial(self, asked_for, self.problem.space.suggest(asked_for), asked)
-            self.running[asked_for.number] = trial
+            drawn = self.study.ask()
+            trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
+            self.running[drawn.number] = trial
             name = trial.candidate.method.name
             if name not in self.left_out:
                 return trial
-            asked_for.set_constraint(
-                "left_out", 1.0
-            )  # the sampler cannot drop a method, but learns to keep away from it
+            drawn.set_constraint("left_out", 1.0)  # the sampler cannot drop a method, but learns to keep away from it
             trial.end(Outcome(INFEASIBLE, f"{name} was left out"))
 
     def done(self) -> int:

@@ -164,7 +164,7 @@ class StudyStorage(InMemoryStorage):
 
 
 def _mend(output: Path) -> None:
-    """Take away what a process left that was killed as it wrote: half a line, and the lock of the journal's file.
+    """Begin the journal, or take away what a process left that was killed as it wrote: half a line, and a lock.
 
     The next line would be added to the one, and wait half a minute for the other.
     """

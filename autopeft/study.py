@@ -126,9 +126,8 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         UserInputError: the store is damaged.
     """
     spec = problem.spec
-    first = (
-        [] if (spec.output / JOURNAL).exists() else _first(problem, say)
-    )  # may refuse the file, so before anything is written
+    # May refuse the file, so before anything is written.
+    first = [] if (spec.output / JOURNAL).exists() else _first(problem, say)
     spec.output.mkdir(parents=True, exist_ok=True)
     storage = StudyStorage(spec.output)
     study = optuna.create_study(
