@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from autopeft import memory, quantization
-from autopeft.budget import Budget, Usage
+from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
 from autopeft.containment import contained, heard
-from autopeft.exceptions import BudgetError
+from autopeft.exceptions import BudgetError, PluginError
 from autopeft.execution import Execution, ways
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
 from autopeft.packing import pack
@@ -84,17 +84,42 @@ class Appraiser:
         heard()
         key = _key(candidate)
         if key not in self._known:
-            model = self._model(candidate)
-            kept = saved_tensors(model, candidate.method)
-            trained = trainable(model).values()
+            told = candidate.method.trained_params(candidate.params, self._base.spec)
             self._known[key] = Usage(
-                trainable_params=sum(parameter.numel() for parameter in trained),
-                saved_params=sum(tensor.numel() for tensor in kept.values()),
-                saved_bytes=file_size(kept),
-                least_memory=self._least(model, trained),
+                trainable_params=self._count(candidate) if told is None else told + self._head_params,
+                weigh=functools.partial(self._weigh, candidate),
                 fit_memory=functools.partial(self._fit_once, candidate),
             )
         return self._known[key]
+
+    @functools.cached_property
+    def _head_params(self) -> int:
+        parts = map(self._base.skeleton.get_submodule, self._base.spec.head)
+        return sum(p.numel() for p in {p for part in parts for p in part.parameters()})
+
+    def _count(self, candidate: Candidate) -> int:
+        return sum(parameter.numel() for parameter in trainable(self._model(candidate)).values())
+
+    def _weigh(self, candidate: Candidate) -> Weights:
+        """What the candidate's model says, which must be what its method told.
+
+        Raises:
+            PluginError: the method miscounted what it trains.
+        """
+        model = self._model(candidate)
+        trained = trainable(model).values()
+        counted, told = sum(parameter.numel() for parameter in trained), self(candidate).trainable_params
+        if counted != told:
+            raise PluginError(
+                f"{candidate}: trained_params() comes to {told:,} parameters with the head, but apply() leaves "
+                f"{counted:,} to train."
+            )
+        kept = saved_tensors(model, candidate.method)
+        return Weights(
+            saved_params=sum(tensor.numel() for tensor in kept.values()),
+            saved_bytes=file_size(kept),
+            least_memory=self._least(model, trained),
+        )
 
     def _model(self, candidate: Candidate, *, take: bool = False) -> nn.Module:
         """The candidate's model on the meta device, `take`n if it is about to be changed.

@@ -17,26 +17,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What a candidate needs.
+class Weights:
+    """What a candidate's model tells as soon as it is there, without weights and without a step.
 
     Attributes:
-        trainable_params: parameters that training changes, the head included.
         saved_params: parameters a saved add-on holds; a reparameterized prefix trains far more than it saves.
         saved_bytes: size of the file that holds them.
         least_memory: bytes that a step takes however its batch is run.
-        fit_memory: works out `execution` and `memory`; called only when somebody asks.
     """
 
-    trainable_params: int
     saved_params: int
     saved_bytes: int
     least_memory: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a candidate needs; worked out as far as somebody asks, since each thing costs more than the one before.
+
+    Attributes:
+        trainable_params: parameters that training changes, the head included.
+        weigh: works out `weights`.
+        fit_memory: works out `execution` and `memory`.
+    """
+
+    trainable_params: int
+    weigh: Callable[[], Weights]
     fit_memory: Callable[[], tuple[Execution, MemoryEstimate]]
 
     def __getstate__(self) -> dict[str, object]:
         """For another process: with what is known, without the means to work out what is not."""
-        return {**vars(self), "fit_memory": None}
+        return {**vars(self), "weigh": None, "fit_memory": None}
+
+    @functools.cached_property
+    def weights(self) -> Weights:
+        """What it holds and saves."""
+        return self.weigh()
+
+    @property
+    def weights_known(self) -> bool:
+        """Whether somebody has asked."""
+        return "weights" in vars(self)
 
     @functools.cached_property
     def _fit(self) -> tuple[Execution, MemoryEstimate]:
@@ -74,24 +95,28 @@ class Budget:
     def violations(self, usage: Usage, *, every: bool = False) -> dict[str, float]:
         """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 where it holds.
 
-        This is the form Optuna's constraints take, and normalised so that no unit outweighs another. Memory costs
-        more to predict than parameters to count, so it is left out where a cheaper limit is broken already, unless
-        `every` limit is asked for. Time cannot be told before the first steps: see `seconds_violation`.
+        This is the form Optuna's constraints take, and normalised so that no unit outweighs another. Each limit takes
+        more to tell than the one before, so it is left out where an earlier one is broken already, unless `every`
+        limit is asked for. Time cannot be told before the first steps: see `seconds_violation`.
         """
-        found = {}
+        found: dict[str, float] = {}
+
+        def asked() -> bool:
+            return every or max(found.values(), default=0) <= 0
+
         if self.max_trainable_params is not None:
             found["max_trainable_params"] = usage.trainable_params / self.max_trainable_params - 1
-        if self.max_saved_size is not None:
-            found["max_saved_size"] = usage.saved_bytes / self.max_saved_size - 1
-        if self.max_gpu_memory is not None and (every or max(found.values(), default=0) <= 0):
+        if self.max_saved_size is not None and asked():
+            found["max_saved_size"] = usage.weights.saved_bytes / self.max_saved_size - 1
+        if self.max_gpu_memory is not None and asked():
             need = usage.memory.peak if every else self._memory(usage)
             found["max_gpu_memory"] = need / self.max_gpu_memory - 1
         return found
 
     def _memory(self, usage: Usage) -> int:
         """The predicted peak; or, where nobody has asked for it yet and it cannot matter, the least it can be."""
-        hopeless = not usage.memory_known and usage.least_memory > (self.max_gpu_memory or math.inf)
-        return usage.least_memory if hopeless else usage.memory.peak
+        hopeless = not usage.memory_known and usage.weights.least_memory > (self.max_gpu_memory or math.inf)
+        return usage.weights.least_memory if hopeless else usage.memory.peak
 
     def admits(self, usage: Usage) -> bool:
         """Whether every limit that can be told before training holds."""
@@ -103,7 +128,7 @@ class Budget:
         if "max_trainable_params" in broken:
             return f"trains {usage.trainable_params:,} parameters, over {self.named('max_trainable_params')}"
         if "max_saved_size" in broken:
-            return f"weighs {format_bytes(usage.saved_bytes)} when saved, over {self.named('max_saved_size')}"
+            return f"weighs {format_bytes(usage.weights.saved_bytes)} when saved, over {self.named('max_saved_size')}"
         if "max_gpu_memory" in broken:
             need = self._memory(usage)
             least = "" if usage.memory_known else "at least "

@@ -156,6 +156,14 @@ class PeftMethod(ABC):
         peft's `modules_to_save` does. It must also work when every tensor is on the meta device.
         """
 
+    def trained_params(self, params: Params, spec: ModelSpec) -> int | None:
+        """How many parameters `apply` would have trained, the head's aside, worked out from `spec` alone.
+
+        Default: None, and the host applies the method to a model without weights and counts. To say it here spares
+        that for candidates over `max_trainable_params`; it must be exact.
+        """
+        return None
+
     def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback | None:
         """What the method does around the steps of training, such as a schedule of ranks. Default: nothing.
 

@@ -118,8 +118,8 @@ def _planned(problem: Problem, candidate: Candidate) -> Planned:
         candidate=str(candidate),
         batch_size=candidate.hyper.batch_size,
         trainable_params=usage.trainable_params,
-        saved_params=usage.saved_params,
-        saved_bytes=usage.saved_bytes,
+        saved_params=usage.weights.saved_params,
+        saved_bytes=usage.weights.saved_bytes,
         memory=usage.memory.to_dict(),
         broken=tuple(limit for limit, violation in violations.items() if violation > 0),
     )

@@ -52,6 +52,7 @@ class TrialRecord:
     ) -> TrialRecord:
         """The record of a trial that has just ended; one whose method could not say what it needs has no usage."""
         fit = usage if usage and usage.memory_known else None
+        kept = usage.weights if usage and usage.weights_known else None
         return cls(
             number=number,
             name=name,
@@ -65,13 +66,13 @@ class TrialRecord:
             rung_epochs=tuple(rung.epoch for rung in outcome.rungs),
             epochs_trained=outcome.rungs[-1].epoch if outcome.rungs else 0.0,
             trainable_params=usage.trainable_params if usage else None,
-            saved_params=usage.saved_params if usage else None,
+            saved_params=kept.saved_params if kept else None,
             predicted_memory=fit.memory.peak if fit else None,
             execution=str(outcome.execution or fit.execution) if fit else "",
             measured_memory=outcome.measured_memory,
             seconds=round(outcome.seconds, 3),
             params=params,
-            saved_bytes=usage.saved_bytes if usage else None,
+            saved_bytes=kept.saved_bytes if kept else None,
             leaked=outcome.leaked,
         )
 

@@ -103,7 +103,7 @@ class Runner:
                 settled = self._packer.settle(candidate)
                 if settled:
                     usage = problem.appraiser(candidate)
-                usage.memory  # noqa: B018  # worked out here, where it can be: a job may be told in another process
+                _ = usage.weights, usage.memory  # worked out here, where they can be: a job may be told elsewhere
         except Exception as error:
             return Outcome(FAIL, in_a_line(error))
         if settled:

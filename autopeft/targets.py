@@ -9,7 +9,7 @@ from autopeft.method import Support
 from autopeft.search_space import Categorical
 
 if TYPE_CHECKING:
-    from autopeft.method import ModelSpec
+    from autopeft.method import LinearModule, ModelSpec
 
 ATTENTION = ("query", "key", "value", "qkv", "attention_output")
 FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
@@ -34,6 +34,11 @@ class TargetGroups:
     def on(self, spec: ModelSpec) -> dict[str, tuple[str, ...]]:
         """The groups a model has, each with the names of its modules; of two that are equal, the first."""
         return spec.groups({name: ROLES[name] for name in self.names})
+
+    def linears(self, spec: ModelSpec, group: str) -> list[LinearModule]:
+        """The linear maps of a group that the model has."""
+        names = self.on(spec)[group]
+        return [linear for linear in spec.linears if linear.name in names]
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with linear maps in its transformer layers."""

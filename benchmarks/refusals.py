@@ -34,6 +34,7 @@ from autopeft.architecture import describe
 from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
 from autopeft.cross_validation import derive_seed
+from autopeft.leftovers import Leftovers
 from autopeft.locate import locate
 from autopeft.model import BaseModel
 from autopeft.registry import discover
@@ -168,7 +169,9 @@ def main() -> None:
         ("max_trainable_params", None, arguments.proposals),
         ("max_gpu_memory", None, arguments.memory_proposals),
     ):
-        seconds, admitted = cost(World(limit, methods), 0, proposals)
+        world = World(limit, methods)
+        with Leftovers():
+            seconds, admitted = cost(world, 0, proposals)
         enough = sum(seconds) / 0.05 / admitted
         lines.append(
             f"| {limit} | {', '.join(methods or ['all'])} | {len(seconds)} of {proposals} | "

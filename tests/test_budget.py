@@ -9,8 +9,9 @@ from transformers import AutoTokenizer
 from autopeft import tasks
 from autopeft.admission import Appraiser
 from autopeft.artifact import Card, save
-from autopeft.budget import Budget, Usage, predict_seconds
+from autopeft.budget import Budget, Usage, Weights, predict_seconds
 from autopeft.candidate import CandidateSpace
+from autopeft.exceptions import PluginError
 from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.model import attach
@@ -25,7 +26,7 @@ TASK = tasks.get("text-classification")
 
 
 def usage(params=100, size=400, peak=2**20, least=0):
-    return Usage(params, params, size, least, lambda: (Execution(16), MemoryEstimate(peak, 0, 0, 0)))
+    return Usage(params, lambda: Weights(params, size, least), lambda: (Execution(16), MemoryEstimate(peak, 0, 0, 0)))
 
 
 def oft():
@@ -65,13 +66,38 @@ def test_memory_is_not_predicted_where_the_least_of_it_is_too_much():
     assert "needs 4.9 KiB at its peak" in budget.reason(refused)
 
 
+def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_admitted(monkeypatch):
+    base = tiny_base("bert")
+    method = METHODS["lora"]
+    candidate = CandidateSpace.build([method], base.spec, {}, ())["lora"].default()
+    made = []
+    monkeypatch.setattr("autopeft.admission.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
+
+    def appraise():
+        return Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))(candidate)
+
+    told = appraise()
+    tight = Budget(max_trainable_params=told.trainable_params - 1, max_saved_size=1, max_gpu_memory=1)
+    assert tight.violations(told).keys() == {"max_trainable_params"}
+    assert "over max_trainable_params" in tight.reason(told)
+    assert (made, told.weights_known) == ([], False)
+    assert told.weights.saved_params == told.trainable_params
+    assert len(made) == 1
+
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: None)
+    assert appraise().trainable_params == told.trainable_params
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: 1)
+    with pytest.raises(PluginError, match=r"trained_params\(\) comes to .* but apply\(\) leaves"):
+        _ = appraise().weights
+
+
 @pytest.mark.parametrize("name", few(METHODS, "lora", "mixed"))
 def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
     appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))
     for candidate in (space.default(), *space.sample(4, seed=0)):
-        least = appraise(candidate).least_memory
+        least = appraise(candidate).weights.least_memory
         found = appraise.predict(candidate, Execution(1))
         assert found.weights < least <= found.peak
 
@@ -135,7 +161,7 @@ def test_the_saved_file_has_the_size_that_was_predicted(family, method, tmp_path
     appraise = Appraiser(base, task, Device("cpu", None), torch.tensor([8]).numpy(), ("input_ids",))
     part = CandidateSpace.build([method], base.spec, {}, ())[method.name]
     for number, candidate in enumerate([part.default(), *part.sample(4, seed=1)]):
-        predicted = appraise(candidate)
+        predicted = appraise(candidate).weights
         folder = tmp_path / str(number)
         card = Card("m", task.kind, ("a", "b"), 8, method.name, candidate.params, "", 0)
         save(attach(base, method, candidate.params), method, tokenizer, card, folder)

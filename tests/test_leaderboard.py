@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from autopeft.budget import Budget, Usage
+from autopeft.budget import Budget, Usage, Weights
 from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.execution import Execution
 from autopeft.leaderboard import by_method, leaderboard, summary
@@ -79,7 +79,7 @@ def candidate(method) -> Candidate:
 
 def follow(progress) -> None:
     """A trial that is refused, one that trains two epochs, and the start of a third."""
-    usage = Usage(500, 500, 2000, 0, lambda: (Execution(8), MemoryEstimate(2**20, 0, 0, 0)))
+    usage = Usage(500, lambda: Weights(500, 2000, 0), lambda: (Execution(8), MemoryEstimate(2**20, 0, 0, 0)))
     budget = Budget(1000, 4 * 2**20)
     with progress:
         progress.say("a [note]")

@@ -109,6 +109,12 @@ class RaisesOnMetaWhenLarge(Good):
         return super().apply(model, params, spec)
 
 
+class Miscounts(Good):
+    def trained_params(self, params, spec):
+        linears = [linear for linear in spec.linears if linear.role == "value"]
+        return sum(params["size"] * (linear.in_features + linear.out_features) for linear in linears) + 1
+
+
 class DrawsWithoutTheSeed(Good):
     class site(Site):  # noqa: N801  # in the place of the attribute
         def __init__(self, base, size):
@@ -240,6 +246,7 @@ MUTANTS: dict[type[PeftMethod], tuple[str, ...]] = {
     NamesATrainingDimension: ("space_is_plain_data",),
     NeedsAModel: ("space_is_shown_without_a_model",),
     RaisesOnMetaWhenLarge: ("applies_in_every_corner",),
+    Miscounts: ("applies_in_every_corner", "weighs_what_is_foretold"),
     DrawsWithoutTheSeed: ("draws_from_the_seed_alone",),
     HasAnIdleParameter: ("trains_its_own_alone",),
     WritesIntoTheBase: ("leaves_the_base_as_it_was",),

@@ -25,7 +25,8 @@ def applies_in_every_corner(case: Case) -> str | None:
     """apply() works at the extremes of every dimension, on weights and on the meta device, where it trains the same.
 
     Make new tensors on the device of the module they join (`device=parameter.device`), and let nothing that is built
-    depend on values; take care of the smallest and largest sizes the space allows, or narrow the space.
+    depend on values; take care of the smallest and largest sizes the space allows, or narrow the space. What
+    trained_params() says must be exact; without it the host counts.
     """
     for params in case.corners:
         if seen := _applies(case, params):
@@ -54,6 +55,10 @@ def _applies(case: Case, params: Params) -> str:
     if shapes[0] != shapes[1]:
         first = min(name for name, _ in shapes[0].items() ^ shapes[1].items())
         return f"{first} is trained as {shapes[0].get(first)} on weights, but as {shapes[1].get(first)} without."
+    told = case.method.trained_params(params, case.base.spec)
+    own = sum(p.numel() for name, p in trainable(real).items() if not of_head(name, case.base.spec.head))
+    if told not in (None, own):
+        return f"trained_params() says {told!r}, but {own:,} parameters besides the head's are left to train."
     return ""
 
 

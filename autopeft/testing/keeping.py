@@ -53,8 +53,8 @@ def weighs_what_is_foretold(case: Case) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         write_weights(case.trained, case.method, Path(folder))
         size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
-    if size != usage.saved_bytes:
-        raise BrokenRuleError(f"the file has {size:,} bytes, and {usage.saved_bytes:,} were foretold.", case.defaults)
+    if size != (foretold := usage.weights.saved_bytes):
+        raise BrokenRuleError(f"the file has {size:,} bytes, and {foretold:,} were foretold.", case.defaults)
     return None
 
 

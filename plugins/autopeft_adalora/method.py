@@ -65,10 +65,9 @@ class AdaLora(PeftMethod):
         from transformers.pytorch_utils import Conv1D
 
         names = TARGETS.on(spec)[str(params["target_modules"])]
-        target = int(params["target_r"])
         config = AdaLoraConfig(
-            target_r=target,
-            init_r=max(target + 1, round(target * float(params["initial_ratio"]))),
+            target_r=int(params["target_r"]),
+            init_r=_initial_rank(params),
             total_step=1,  # peft asks for one; the callback has a copy of its own
             orth_reg_weight=0.0,  # the callback's, too
             lora_alpha=int(params["lora_alpha"]),
@@ -84,6 +83,11 @@ class AdaLora(PeftMethod):
             layer.ranknum.to(layer.lora_A["default"].device).requires_grad_(False)  # peft leaves it on the CPU
         return wrapped
 
+    def trained_params(self, params: Params, spec: ModelSpec) -> int:
+        """P, Λ and Q of every target, at the initial rank."""
+        targets = TARGETS.linears(spec, str(params["target_modules"]))
+        return _initial_rank(params) * sum(linear.in_features + 1 + linear.out_features for linear in targets)
+
     def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback:
         """The schedule of ranks of one fold."""
         from autopeft_adalora.schedule import RankSchedule
@@ -95,3 +99,8 @@ class AdaLora(PeftMethod):
         """W + scale · P Λ Q in place of each W."""
         plain: nn.Module = cast("Any", model).merge_and_unload()
         return plain
+
+
+def _initial_rank(params: Params) -> int:
+    target = int(params["target_r"])
+    return max(target + 1, round(target * float(params["initial_ratio"])))

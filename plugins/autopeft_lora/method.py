@@ -60,6 +60,12 @@ class Lora(PeftMethod):
         wrapped: nn.Module = get_peft_model(model, config)
         return wrapped
 
+    def trained_params(self, params: Params, spec: ModelSpec) -> int:
+        """A and B of every target, and the lengths where there are any."""
+        targets = TARGETS.linears(spec, str(params["target_modules"]))
+        lengths = sum(linear.out_features for linear in targets) if self.decomposes else 0
+        return int(params["r"]) * sum(linear.in_features + linear.out_features for linear in targets) + lengths
+
     def merge(self, model: nn.Module) -> nn.Module:
         """W + scale · B A in place of each W."""
         plain: nn.Module = cast("Any", model).merge_and_unload()

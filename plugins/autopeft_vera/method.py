@@ -68,6 +68,11 @@ class Vera(PeftMethod):
             model.get_submodule(name).register_forward_hook(_in_product_precision)
         return wrapped
 
+    def trained_params(self, params: Params, spec: ModelSpec) -> int:
+        """Both diagonals of every target."""
+        targets = TARGETS.linears(spec, str(params["target_modules"]))
+        return sum(int(params["r"]) + linear.out_features for linear in targets)
+
     def merge(self, model: nn.Module) -> nn.Module:
         """W + Λb B Λd A in place of each W."""
         plain: nn.Module = cast("Any", model).merge_and_unload()
