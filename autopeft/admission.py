@@ -16,7 +16,8 @@ from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
 from autopeft.containment import contained, heard
 from autopeft.exceptions import BudgetError, PluginError
-from autopeft.execution import Execution, ways
+from autopeft.execution import Execution, guess, ways
+from autopeft.method import told_params
 from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
 from autopeft.packing import pack
 from autopeft.repetition import settings
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 CORNERS_TRIED = 6
 """Of each method, before a search says that nothing fits: counting is cheap, predicting memory is not."""
+
+
+NEARLY = 1.02
+"""By what factor of the limit a peak may be guessed for the prediction to be made."""
 
 
 class Appraiser:
@@ -77,6 +82,7 @@ class Appraiser:
         self._known: dict[tuple[object, ...], Usage] = {}
         self._fits: dict[tuple[object, ...], tuple[Execution, memory.MemoryEstimate]] = {}
         self._unseen: dict[str, int] = {}
+        self._scarce: set[str] = set()  # methods whose latest candidate was refused
         self._latest: tuple[tuple[object, ...], nn.Module] | None = None
 
     def __call__(self, candidate: Candidate) -> Usage:
@@ -84,7 +90,7 @@ class Appraiser:
         heard()
         key = _key(candidate)
         if key not in self._known:
-            told = candidate.method.trained_params(candidate.params, self._base.spec)
+            told = told_params(candidate.method, candidate.params, self._base.spec)
             self._known[key] = Usage(
                 trainable_params=self._count(candidate) if told is None else told + self._head_params,
                 weigh=functools.partial(self._weigh, candidate),
@@ -178,39 +184,34 @@ class Appraiser:
 
     def _fit(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
-        size = min(candidate.hyper.batch_size, self._rows)
-        if candidate.method.name in self._packed_methods:
-            side_by_side = Execution(size, folds=self._folds)
-            estimate = self.predict(candidate, side_by_side)
-            if self._limit is None or estimate.peak <= self._limit:
-                return side_by_side, estimate
-        whole = Execution(size)
-        estimate = self.predict(candidate, whole)
-        if self._limit is None or estimate.peak <= self._limit or size == 1:
-            return whole, estimate
-        smallest, least = self._smallest(candidate)
-        if least.peak > self._limit:
-            return smallest, least
-        for way in ways(size, self._longest, self._device.type):
-            if way in (whole, smallest) or (way.checkpointing and not smallest.checkpointing):
-                continue
-            estimate = self.predict(candidate, way)
-            if estimate.peak <= self._limit:
-                return way, estimate
-        return smallest, least
+        name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
+        found: dict[Execution, memory.MemoryEstimate] = {}
 
-    def _smallest(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
-        """One row at a time, with checkpointed layers where the method can do with them and they help."""
-        plain = Execution(1), self.predict(candidate, Execution(1))
-        log = logging.getLogger("torch._subclasses.fake_tensor")  # would print a traceback for each refusal
-        log.disabled = True
-        try:
-            checkpointed = Execution(1, checkpointing=True), self.predict(candidate, Execution(1, checkpointing=True))
-        except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
-            return plain
-        finally:
-            log.disabled = False
-        return min(plain, checkpointed, key=lambda pair: pair[1].peak)
+        def fits(way: Execution) -> bool:
+            if way not in found:
+                found[way] = self.predict(candidate, way)
+            return self._limit is None or found[way].peak <= self._limit
+
+        # Where the last candidate was refused this one may be too, and one row at a time settles that by itself.
+        by_row = _one_row(fits) if name in self._scarce else None
+        if by_row is not False:
+            side_by_side = [Execution(size, folds=self._folds)] * (name in self._packed_methods)
+            for way in (*side_by_side, Execution(size)):
+                if fits(way):
+                    return way, found[way]
+        if by_row is None:
+            by_row = _one_row(fits)
+        smallest = min((way for way in found if way.micro_batch == 1), key=lambda way: found[way].peak)
+        if not by_row:
+            self._scarce.add(name)
+            return smallest, found[smallest]
+        self._scarce.discard(name)
+        for way in ways(size, self._longest, self._device.type):
+            known = {other: estimate.peak for other, estimate in found.items() if other.folds == 1}
+            possible = smallest.checkpointing or not way.checkpointing
+            if possible and guess(way, known) <= NEARLY * (self._limit or math.inf) and fits(way):
+                return way, found[way]
+        return smallest, found[smallest]
 
     def predict(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
         """Predicted peak of one step at the longest batch, run that way."""
@@ -250,6 +251,19 @@ class Appraiser:
         workspace = quantization.workspace_bytes(self._quantized, self._base.spec, tokens, compute)
         weights = dense.weights - self._saved_by_quantization
         return replace(dense, weights=weights, workspace=dense.workspace + workspace)
+
+
+def _one_row(fits: Callable[[Execution], bool]) -> bool:
+    """Whether one row at a time `fits`, plain or, where the method can do with them, with checkpointed layers."""
+    plain = fits(Execution(1))
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # would print a traceback for each refusal
+    log.disabled = True
+    try:
+        return fits(Execution(1, checkpointing=True)) or plain
+    except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
+        return plain
+    finally:
+        log.disabled = False
 
 
 def _key(candidate: Candidate) -> tuple[object, ...]:

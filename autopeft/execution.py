@@ -7,6 +7,10 @@ same in every way. What changes is the peak memory and the time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RECOMPUTING = 1.5
 """Time of a checkpointed pass: forward, forward again and backward, each about as long where weights are frozen."""
@@ -59,3 +63,18 @@ def ways(batch_size: int, length: int, device: str) -> list[Execution]:
         sizes.append(-(-sizes[-1] // 2))
     found = [Execution(size, checkpointing) for size in sizes for checkpointing in (False, True)]
     return sorted(found, key=lambda way: way.cost(batch_size, length, device))
+
+
+def guess(way: Execution, known: Mapping[Execution, int]) -> float:
+    """Roughly the bytes of a way's peak, from those `known` for ways with as little or as much checkpointed.
+
+    It is on a straight line, since activations grow with the rows of a pass and nothing else does; 0 where no two are
+    known.
+    """
+    points = sorted(
+        (other.micro_batch, peak) for other, peak in known.items() if other.checkpointing == way.checkpointing
+    )
+    if len(points) < 2:
+        return 0.0
+    (few, low), (many, high) = points[0], points[-1]
+    return low + (high - low) * (way.micro_batch - few) / (many - few)

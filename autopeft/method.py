@@ -160,7 +160,8 @@ class PeftMethod(ABC):
         """How many parameters `apply` would have trained, the head's aside, worked out from `spec` alone.
 
         Default: None, and the host applies the method to a model without weights and counts. To say it here spares
-        that for candidates over `max_trainable_params`; it must be exact.
+        that for candidates over `max_trainable_params`; it must be exact. It is not asked of a subclass that has an
+        `apply` of its own and leaves this as it was.
         """
         return None
 
@@ -199,3 +200,9 @@ class PeftMethod(ABC):
         is there and empty. Default: no; say no with the reason a person reads, and write nothing then.
         """
         return Support(f'the method "{self.name}" has no counterpart there.')
+
+
+def told_params(method: PeftMethod, params: Params, spec: ModelSpec) -> int | None:
+    """What `trained_params` says; None where it says nothing, or was written for the `apply` of another class."""
+    count, apply = (next(c for c in type(method).__mro__ if name in vars(c)) for name in ("trained_params", "apply"))
+    return method.trained_params(params, spec) if issubclass(count, apply) else None

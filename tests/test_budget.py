@@ -73,7 +73,7 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
     made = []
     monkeypatch.setattr("autopeft.admission.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
 
-    def appraise():
+    def appraise(candidate=candidate):
         return Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))(candidate)
 
     told = appraise()
@@ -84,6 +84,11 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
     assert told.weights.saved_params == told.trainable_params
     assert len(made) == 1
 
+    class Other(type(method)):
+        def apply(self, model, params, spec):
+            return super().apply(model, {**params, "r": 1}, spec)
+
+    assert appraise(replace(candidate, method=Other())).trainable_params < told.trainable_params
     monkeypatch.setattr(type(method), "trained_params", lambda *_: None)
     assert appraise().trainable_params == told.trainable_params
     monkeypatch.setattr(type(method), "trained_params", lambda *_: 1)

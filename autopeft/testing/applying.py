@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from autopeft.method import told_params
 from autopeft.model import trainable
 from autopeft.testing.case import logits, of_head, same, values
 from autopeft.testing.process import guarded
@@ -55,7 +56,7 @@ def _applies(case: Case, params: Params) -> str:
     if shapes[0] != shapes[1]:
         first = min(name for name, _ in shapes[0].items() ^ shapes[1].items())
         return f"{first} is trained as {shapes[0].get(first)} on weights, but as {shapes[1].get(first)} without."
-    told = case.method.trained_params(params, case.base.spec)
+    told = told_params(case.method, params, case.base.spec)
     own = sum(p.numel() for name, p in trainable(real).items() if not of_head(name, case.base.spec.head))
     if told not in (None, own):
         return f"trained_params() says {told!r}, but {own:,} parameters besides the head's are left to train."
