@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import math
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,10 @@ from autopeft import memory, quantization
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
 from autopeft.containment import contained, heard
-from autopeft.exceptions import BudgetError, PluginError
+from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, guess, ways
 from autopeft.method import told_params
-from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable
+from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable, trained_params
 from autopeft.packing import pack
 from autopeft.repetition import settings
 from autopeft.training import Batch, Device, make_optimizer, training_step
@@ -86,40 +87,29 @@ class Appraiser:
         self._latest: tuple[tuple[object, ...], nn.Module] | None = None
 
     def __call__(self, candidate: Candidate) -> Usage:
-        """The candidate's usage: exact parameter counts, predicted peak memory of one step at the longest batch."""
+        """The candidate's usage: an exact count, and what the rest takes to be worked out where somebody asks.
+
+        Memory is predicted for one step at the longest batch.
+        """
         heard()
         key = _key(candidate)
         if key not in self._known:
             told = told_params(candidate.method, candidate.params, self._base.spec)
             self._known[key] = Usage(
-                trainable_params=self._count(candidate) if told is None else told + self._head_params,
+                trainable_params=self._count(candidate) if told is None else told + self._base.head_params,
                 weigh=functools.partial(self._weigh, candidate),
                 fit_memory=functools.partial(self._fit_once, candidate),
             )
         return self._known[key]
 
-    @functools.cached_property
-    def _head_params(self) -> int:
-        parts = map(self._base.skeleton.get_submodule, self._base.spec.head)
-        return sum(p.numel() for p in {p for part in parts for p in part.parameters()})
-
     def _count(self, candidate: Candidate) -> int:
-        return sum(parameter.numel() for parameter in trainable(self._model(candidate)).values())
+        """Exactly, of the model; see `model.trained_params` for what it raises."""
+        return trained_params(self._base, candidate.method, candidate.params, self._model(candidate))
 
     def _weigh(self, candidate: Candidate) -> Weights:
-        """What the candidate's model says, which must be what its method told.
-
-        Raises:
-            PluginError: the method miscounted what it trains.
-        """
+        self._count(candidate)  # where a method told a number, it is checked before anything trains
         model = self._model(candidate)
         trained = trainable(model).values()
-        counted, told = sum(parameter.numel() for parameter in trained), self(candidate).trainable_params
-        if counted != told:
-            raise PluginError(
-                f"{candidate}: trained_params() comes to {told:,} parameters with the head, but apply() leaves "
-                f"{counted:,} to train."
-            )
         kept = saved_tensors(model, candidate.method)
         return Weights(
             saved_params=sum(tensor.numel() for tensor in kept.values()),
@@ -154,14 +144,18 @@ class Appraiser:
         dense = sum(module.get_parameter("weight").nbytes for module in maps)
         return dense - quantization.model_bytes(self._quantized, self._base.spec)
 
-    def learn(self, name: str, excess: int) -> None:
-        """Correct the predictions for a method by how many bytes more than predicted one of its trials took.
+    def unseen(self, name: str) -> int:
+        """Bytes that are added to every prediction for a method."""
+        return self._unseen.get(name, 0)
+
+    def learn(self, name: str, unseen: int) -> None:
+        """Add so many bytes to every prediction for a method, unless as many are added already.
 
         A method's kernels may take memory that fake tensors do not show. What a prediction was short by is added to
         all later ones for that method, and to no other method's.
         """
-        if excess > 0:
-            self._unseen[name] = self._unseen.get(name, 0) + excess
+        if unseen > self.unseen(name):
+            self._unseen[name] = unseen
             self.forget(name)
 
     def forget(self, name: str) -> None:
@@ -192,16 +186,19 @@ class Appraiser:
                 found[way] = self.predict(candidate, way)
             return self._limit is None or found[way].peak <= self._limit
 
-        # Where the last candidate was refused this one may be too, and one row at a time settles that by itself.
+        # Where the last candidate was refused this one may be too, and one row at a time can settle that by itself: of
+        # what it takes a whole batch spares no more than the gradients of the first pass, beside the second's.
         by_row = _one_row(fits) if name in self._scarce else None
-        if by_row is not False:
+        if by_row is not False or min(e.peak - e.gradients for e in found.values()) <= (self._limit or math.inf):
             side_by_side = [Execution(size, folds=self._folds)] * (name in self._packed_methods)
             for way in (*side_by_side, Execution(size)):
-                if fits(way):
-                    return way, found[way]
+                # What was settled for the method need not hold for every candidate: this one may not be packed at all.
+                with suppress(Exception) if way.folds > 1 else nullcontext():
+                    if fits(way):
+                        return way, found[way]
         if by_row is None:
             by_row = _one_row(fits)
-        smallest = min((way for way in found if way.micro_batch == 1), key=lambda way: found[way].peak)
+        smallest = min((way for way in found if way.micro_batch == way.folds == 1), key=lambda way: found[way].peak)
         if not by_row:
             self._scarce.add(name)
             return smallest, found[smallest]
@@ -239,7 +236,7 @@ class Appraiser:
             pack(model, execution.folds, sites=self._packed_methods[candidate.method.name])
         train_mode(model)
         estimate = memory.predict(model, make_step, shapes, self._device.type)
-        estimate = replace(estimate, workspace=estimate.workspace + self._unseen.get(candidate.method.name, 0))
+        estimate = replace(estimate, workspace=estimate.workspace + self.unseen(candidate.method.name))
         return estimate if self._quantized == quantization.NONE else self._in_fewer_bits(estimate, shapes)
 
     def _in_fewer_bits(
@@ -315,8 +312,12 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, sec
             return
     candidate = closest(found, appraise, budget)
     usage = appraise(candidate)
-    if budget.max_gpu_memory:
-        usage.memory  # noqa: B018  # worked out, so that the sentence says what is needed and not the least of it
+    try:
+        with contained(seconds):
+            if budget.max_gpu_memory:
+                usage.memory  # noqa: B018  # worked out, so that the sentence tells the need and not the least of it
+    except Exception:
+        return
     raise BudgetError(
         f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
         f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "
@@ -328,7 +329,7 @@ def closest(candidates: Iterable[Candidate], appraise: Appraiser, budget: Budget
     """The first candidate that fits, or the one whose worst violation is the least."""
     best: tuple[float, Candidate] | None = None
     for candidate in candidates:
-        worst = max(budget.violations(appraise(candidate)).values(), default=0.0)
+        worst = max(budget.violations(appraise(candidate), weighed=True).values(), default=0.0)
         if worst <= 0:
             return candidate
         if best is None or worst < best[0]:

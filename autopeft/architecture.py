@@ -55,7 +55,7 @@ def describe(
         num_key_value_heads=int(getattr(text_config, "num_key_value_heads", None) or text_config.num_attention_heads),
         num_hidden_layers=max(int(text_config.num_hidden_layers), len(layers)),  # configs count one stack alone
         layers=layers,
-        linears=tuple(_linears(module, layers)),
+        linears=tuple(_linears(module, layers, head)),
         head=head,
         has_attention_interface=bool(base._can_set_attn_implementation() and base._supports_sdpa),
     )
@@ -99,16 +99,19 @@ def _layers(module: nn.Module) -> Iterator[str]:
             yield from layers
 
 
-def _linears(module: nn.Module, layers: tuple[str, ...]) -> Iterator[LinearModule]:
+def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) -> Iterator[LinearModule]:
+    """Each linear map of the layers once, without those that are trained from scratch with the head."""
     config: Any = module.config
     width = int(config.get_text_config().hidden_size)
+    seen: set[nn.Module] = set()
     for index, layer in enumerate(layers):
         for path, child in module.get_submodule(layer).named_modules():
-            if shape := linear_shape(child):
-                role = _role(path, *shape, width=width)
-                if role:
-                    bias = getattr(child, "bias", None) is not None
-                    yield LinearModule(f"{layer}.{path}", role, index, *shape, bias=bias)
+            shape, name = linear_shape(child), f"{layer}.{path}"
+            if shape is None or child in seen or _inside(name, head):
+                continue
+            seen.add(child)
+            if role := _role(path, *shape, width=width):
+                yield LinearModule(name, role, index, *shape, bias=getattr(child, "bias", None) is not None)
 
 
 def _role(path: str, in_features: int, out_features: int, width: int) -> str | None:

@@ -92,12 +92,13 @@ class Budget:
     max_trial_seconds: float | None = None
     workers: int = 1
 
-    def violations(self, usage: Usage, *, every: bool = False) -> dict[str, float]:
+    def violations(self, usage: Usage, *, weighed: bool = False, every: bool = False) -> dict[str, float]:
         """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 where it holds.
 
         This is the form Optuna's constraints take, and normalised so that no unit outweighs another. Each limit takes
-        more to tell than the one before, so it is left out where an earlier one is broken already, unless `every`
-        limit is asked for. Time cannot be told before the first steps: see `seconds_violation`.
+        more to tell than the one before, so it is left out where an earlier one is broken already, unless the saved
+        size is asked for (`weighed`) or `every` limit is. Time cannot be told before the first steps: see
+        `seconds_violation`.
         """
         found: dict[str, float] = {}
 
@@ -106,7 +107,7 @@ class Budget:
 
         if self.max_trainable_params is not None:
             found["max_trainable_params"] = usage.trainable_params / self.max_trainable_params - 1
-        if self.max_saved_size is not None and asked():
+        if self.max_saved_size is not None and (weighed or asked()):
             found["max_saved_size"] = usage.weights.saved_bytes / self.max_saved_size - 1
         if self.max_gpu_memory is not None and asked():
             need = usage.memory.peak if every else self._memory(usage)

@@ -186,7 +186,8 @@ def plan(
     if drawn:
         plan_view.picture(plans, problem.budget, drawn)
     if as_json:
-        _print_json({"budget": asdict(problem.budget), "methods": [asdict(entry) for entry in plans]})
+        methods = [asdict(entry) for entry in plans]
+        _print_json({"budget": asdict(problem.budget), "methods": methods, "refused": problem.refused})
         return
     console.print(plan_view.show(plans, problem.budget))
     for name, reason in problem.refused.items():

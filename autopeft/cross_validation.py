@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.rungs import Rung, epochs_between, rung_ends
-from autopeft.training import Device, Hyperparameters, Learner, evaluate, train_epoch
+from autopeft.training import EVALUATION_BATCH_SIZE, Device, Hyperparameters, Learner, evaluate, train_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +74,9 @@ def cross_validate(
     turns = [range(len(folds))] if side_by_side else [range(i, i + 1) for i in range(len(folds))]
     fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
     rows = min(most, fewest * hyper.batch_size)  # no fold may have fewer rows than the epoch has batches
+    # Where a batch has to be cut up to fit, evaluation keeps to as few rows; without gradients these take less.
+    tight = execution is not None and (execution.checkpointing or execution.micro_batch < min(rows, hyper.batch_size))
+    most = execution.micro_batch if execution and tight else EVALUATION_BATCH_SIZE
     learners = [Learner(model, hyper, rows, execution, watch, make_callback()) for _ in turns]
     histories: list[list[tuple[float, float]]] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
@@ -87,7 +90,7 @@ def cross_validate(
             for epoch, part in epochs_between(start, end):
                 seeds = [derive_seed(seed, fold, epoch) for fold in turn]
                 losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
-            predictions = evaluate(model, data, held_out, task, device)
+            predictions = evaluate(model, data, held_out, task, device, most)
             for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
                 histories[fold].append((task.score(metric, data.labels[few], predicted), float(loss)))
             if checkpoint:

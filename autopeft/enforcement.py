@@ -6,6 +6,7 @@ set a record run under a meter that refuses alike, so a study there behaves as o
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,23 @@ def cap(limit: int | None) -> None:
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total) if limit else 1.0)
+
+
+@contextmanager
+def capped(limit: int | None) -> Iterator[None]:
+    """Make the limit hard inside, and lift it afterwards: the process may have more to do than a study."""
+    cap(limit)
+    try:
+        yield
+    finally:
+        cap(None)
+
+
+def release_memory() -> None:
+    """Return what a trial held: reference cycles in modules first, then the CUDA cache."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _over(need: int, limit: int) -> str:

@@ -68,13 +68,11 @@ def ways(batch_size: int, length: int, device: str) -> list[Execution]:
 def guess(way: Execution, known: Mapping[Execution, int]) -> float:
     """Roughly the bytes of a way's peak, from those `known` for ways with as little or as much checkpointed.
 
-    It is on a straight line, since activations grow with the rows of a pass and nothing else does; 0 where no two are
-    known.
+    On the straight line through the two nearest: activations grow with the rows of a pass, and little else does. 0
+    where no two are known.
     """
-    points = sorted(
-        (other.micro_batch, peak) for other, peak in known.items() if other.checkpointing == way.checkpointing
-    )
-    if len(points) < 2:
+    alike = {other.micro_batch: peak for other, peak in known.items() if other.checkpointing == way.checkpointing}
+    if len(alike) < 2:
         return 0.0
-    (few, low), (many, high) = points[0], points[-1]
-    return low + (high - low) * (way.micro_batch - few) / (many - few)
+    few, many = sorted(sorted(alike, key=lambda rows: abs(rows - way.micro_batch))[:2])
+    return alike[few] + (alike[many] - alike[few]) * (way.micro_batch - few) / (many - few)

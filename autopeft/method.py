@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from autopeft.exceptions import PluginError
 from autopeft.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -160,8 +162,8 @@ class PeftMethod(ABC):
         """How many parameters `apply` would have trained, the head's aside, worked out from `spec` alone.
 
         Default: None, and the host applies the method to a model without weights and counts. To say it here spares
-        that for candidates over `max_trainable_params`; it must be exact. It is not asked of a subclass that has an
-        `apply` of its own and leaves this as it was.
+        that for candidates over `max_trainable_params`. It must be exact, also in a subclass with more dimensions; one
+        that has an `apply` of its own and leaves this as it was is not asked.
         """
         return None
 
@@ -203,6 +205,14 @@ class PeftMethod(ABC):
 
 
 def told_params(method: PeftMethod, params: Params, spec: ModelSpec) -> int | None:
-    """What `trained_params` says; None where it says nothing, or was written for the `apply` of another class."""
+    """What `trained_params` says; None where it says nothing, or was written for the `apply` of another class.
+
+    Raises:
+        PluginError: it says something else than a whole number.
+    """
     count, apply = (next(c for c in type(method).__mro__ if name in vars(c)) for name in ("trained_params", "apply"))
-    return method.trained_params(params, spec) if issubclass(count, apply) else None
+    told = method.trained_params(params, spec) if issubclass(count, apply) else None
+    try:
+        return None if told is None else operator.index(told)  # NumPy's whole numbers are not JSON's
+    except TypeError:
+        raise PluginError(f"trained_params() must return a whole number or None, but returned {told!r}.") from None

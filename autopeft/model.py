@@ -20,6 +20,7 @@ from autopeft import quantization
 from autopeft.architecture import describe
 from autopeft.dropout import Dropout
 from autopeft.exceptions import ModelError, PluginError
+from autopeft.method import told_params
 from autopeft.mould import Mould
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class BaseModel:
         for buffer in self.module.buffers():
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
         return copy.deepcopy(self.module, memo)
+
+    @functools.cached_property
+    def head_params(self) -> int:
+        """Parameters of the head, which is trained with every method."""
+        parts = map(self.skeleton.get_submodule, self.spec.head)
+        return sum(p.numel() for p in {p for part in parts for p in part.parameters()})
 
     def copy(self, *, meta: bool = False) -> nn.Module:
         """A private structure over the shared frozen tensors, with its own head."""
@@ -262,6 +269,22 @@ def merged(model: nn.Module, method: PeftMethod) -> nn.Module | None:
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that training changes, by name, each once."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def trained_params(base: BaseModel, method: PeftMethod, params: Params, model: nn.Module) -> int:
+    """How many parameters of an attached model train, the head's among them.
+
+    Raises:
+        PluginError: the method told another number.
+    """
+    counted = sum(parameter.numel() for parameter in trainable(model).values())
+    told = told_params(method, params, base.spec)
+    if told is not None and told + base.head_params != counted:
+        raise PluginError(
+            f"trained_params() says {told}, but apply() leaves {counted - base.head_params} parameters besides the "
+            "head's to train."
+        )
+    return counted
 
 
 def train_mode(model: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import torch
 from autopeft import memory
 from autopeft.containment import contained, paused
 from autopeft.cross_validation import cross_validate
-from autopeft.enforcement import MemoryWatch, together
+from autopeft.enforcement import MemoryWatch, release_memory, together
 from autopeft.exceptions import in_a_line
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
@@ -49,6 +48,7 @@ def run_trial(
     started = time.monotonic()
     rungs: list[Rung] = []
     watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
+    name, whole = candidate.method.name, problem.trunk.whole
     usage = problem.appraiser(candidate)
     planned = usage.execution
     if planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds)):
@@ -76,7 +76,12 @@ def run_trial(
             release_memory()
     if checkpoint:
         checkpoint.remove()
-    problem.appraiser.learn(candidate.method.name, watch.peak - usage.memory.peak)
+    unseen = 0
+    if name in problem.trunk.whole - whole:  # the prediction was for a model that is cut, and this one was not
+        problem.appraiser.forget(name)
+    elif watch.peak > usage.memory.peak:
+        unseen = problem.appraiser.unseen(name) + watch.peak - usage.memory.peak
+        problem.appraiser.learn(name, unseen)
     seconds = time.monotonic() - started
     return Outcome(
         state,
@@ -86,6 +91,7 @@ def run_trial(
         seconds=seconds,
         needed_seconds=seconds if state == COMPLETE else pace.predicted,
         execution=execution,
+        unseen=unseen,
     )
 
 
@@ -132,13 +138,6 @@ def _train(
             return PRUNED, reason
         pace.check()
     return COMPLETE, ""
-
-
-def release_memory() -> None:
-    """Return what a trial held: reference cycles in modules first, then the CUDA cache."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _measure(problem: Problem, data: Encoded, learner: Learner, watch: MemoryWatch) -> None:

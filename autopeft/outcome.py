@@ -26,6 +26,7 @@ class Outcome:
         seconds: wall time.
         needed_seconds: of the whole trial, as its first steps foretold it or as it took; None if neither is known.
         execution: how its batches were run, None if it never trained.
+        unseen: bytes that a step took on top of what is predicted for the method, 0 if none.
         leaked: bytes of tensors that its method still held when it had ended.
     """
 
@@ -36,6 +37,7 @@ class Outcome:
     seconds: float = 0.0
     needed_seconds: float | None = None
     execution: Execution | None = None
+    unseen: int = 0
     leaked: int = 0
 
     @property

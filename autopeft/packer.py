@@ -48,16 +48,14 @@ class Packer:
     Args:
         problem: the study's.
         say: told once for a method that cannot be packed.
-        known: what an earlier start of the study settled, method → one of the three ways.
     """
 
-    def __init__(self, problem: Problem, say: Callable[[str], None], known: Mapping[str, str] | None = None) -> None:
+    def __init__(self, problem: Problem, say: Callable[[str], None]) -> None:
         self._problem, self._say = problem, say
         self.settled: dict[str, str] = {}
-        self.adopt(known or {})
 
     def adopt(self, known: Mapping[str, str]) -> None:
-        """Take over what was settled elsewhere, for methods that are still to be settled here."""
+        """Take over what was settled elsewhere, method → one of the three ways, as far as it is still to do here."""
         for name, way in known.items():
             if name not in self.settled:
                 self._settle(name, way)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.admission import cheapest, closest, smallest_batch
 from autopeft.containment import contained
-from autopeft.exceptions import in_a_line
+from autopeft.exceptions import MethodError, in_a_line
 from autopeft.search_space import Integer, enabling
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
     """Appraise the default and `samples` random candidates of every method, and look for the largest that fits.
 
     A method that cannot tell what a candidate needs is entered in the problem's `refused`, with the reason.
+
+    Raises:
+        MethodError: none can tell.
     """
     found = []
     for name, part in problem.space.items():
@@ -85,6 +88,9 @@ def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
                 found.append(_plan(problem, name, part, samples))
         except Exception as error:  # a method may do anything
             problem.refused[name] = f"its plugin is at fault, {problem.origins[name]}: {in_a_line(error)}"
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in problem.refused.items())
+        raise MethodError(f"a plan needs a method that can tell what it takes, but there is none. {reasons}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from autopeft.admission import Appraiser
 from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
 from autopeft.cross_validation import Fold, split
+from autopeft.enforcement import release_memory
 from autopeft.exceptions import MethodError, SpecError
 from autopeft.integrity import Seal
 from autopeft.locate import locate
@@ -29,6 +31,7 @@ from autopeft.training import Device
 from autopeft.trunk import Trunk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from autopeft.data import StudyData
@@ -180,6 +183,19 @@ class Problem:
             origins=origins,
             seal=Seal(base, load),
         )
+
+    @contextmanager
+    def off_the_card(self) -> Iterator[None]:
+        """Keep the base model off the GPU while others need the room; one in few bits cannot move."""
+        moves = self.device.type == "cuda" and self.spec.model.quantization == NONE
+        if moves:
+            self.base.module.to("cpu")
+            release_memory()
+        try:
+            yield
+        finally:
+            if moves:
+                self.base.module.to(self.device.type)
 
     @property
     def all_rows(self) -> np.ndarray:

@@ -44,6 +44,7 @@ class TrialRecord:
     execution: str = ""
     params: dict[str, ParamValue] = field(default_factory=dict)
     saved_bytes: int | None = None
+    unseen_memory: int = 0
     leaked: int = 0
 
     @classmethod
@@ -73,6 +74,7 @@ class TrialRecord:
             seconds=round(outcome.seconds, 3),
             params=params,
             saved_bytes=kept.saved_bytes if kept else None,
+            unseen_memory=outcome.unseen,
             leaked=outcome.leaked,
         )
 

@@ -31,11 +31,11 @@ class Known:
 
     Attributes:
         packing: how the folds of each method run, as `Packer` settled it.
-        excess: a method, and by how many bytes one of its trials exceeded its prediction; as many as there were trials.
+        unseen: bytes that steps of a method take on top of what is predicted, as its trials found out.
     """
 
     packing: Mapping[str, str]
-    excess: Sequence[tuple[str, int]]
+    unseen: Mapping[str, int]
 
 
 class Job(Protocol):
@@ -66,13 +66,14 @@ class Runner:
 
     def __init__(self, problem: Problem, say: Callable[[str], None], known: Known, leftovers: Leftovers) -> None:
         self._problem, self._leftovers = problem, leftovers
-        self._packer = Packer(problem, say, known.packing)
-        for method, excess in known.excess:
-            problem.appraiser.learn(method, excess)
+        self._packer = Packer(problem, say)
+        self.learn(known)
 
-    def learn(self, packing: Mapping[str, str]) -> None:
-        """Take over what others settled since."""
-        self._packer.adopt(packing)
+    def learn(self, known: Known) -> None:
+        """Take over what others found out since."""
+        self._packer.adopt(known.packing)
+        for method, unseen in known.unseen.items():
+            self._problem.appraiser.learn(method, unseen)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
         """Run one trial to its outcome.

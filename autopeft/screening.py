@@ -10,7 +10,7 @@ from autopeft.candidate import CandidateSpace
 from autopeft.containment import contained
 from autopeft.exceptions import PluginError, in_a_line
 from autopeft.method import Support
-from autopeft.model import attach
+from autopeft.model import attach, trained_params
 from autopeft.search_space import SearchSpace
 from autopeft.weights_file import saved_tensors
 
@@ -45,5 +45,7 @@ def _refusal(method: PeftMethod, base: BaseModel, task: str) -> str:
         if not isinstance(space := ask(base.spec), SearchSpace):
             raise PluginError(f"{ask.__name__}() must return a SearchSpace, but returned {space!r}.")
     default = CandidateSpace.build([method], base.spec, {}, ())[method.name].default()
-    saved_tensors(attach(base, method, default.params, meta=True), method)
+    model = attach(base, method, default.params, meta=True)
+    trained_params(base, method, default.params, model)
+    saved_tensors(model, method)
     return ""

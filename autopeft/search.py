@@ -86,6 +86,8 @@ class Search:
                 while trial := self.ask():
                     trial.end(runner(trial.candidate, trial))
             self.tracker.outbox.release()
+        for method, unseen in self.known().unseen.items():  # what workers found out, the winner's refit has to know
+            self.problem.appraiser.learn(method, unseen)
         Checkpoint.clear(output, _waiting(self.study))
 
     def _run_side_by_side(self) -> None:
@@ -103,10 +105,10 @@ class Search:
 
     def known(self) -> Known:
         """What the trials found out so far, in this start and earlier ones."""
-        return Known(
-            self.study.user_attrs.get(PACKING, {}),
-            [(r.method, (r.measured_memory or 0) - (r.predicted_memory or 0)) for r in records(self.study)],
-        )
+        unseen: dict[str, int] = {}
+        for record in records(self.study):
+            unseen[record.method] = max(record.unseen_memory, unseen.get(record.method, 0))
+        return Known(self.study.user_attrs.get(PACKING, {}), unseen)
 
     def ask(self) -> Trial | None:
         """The next trial; None where no more are to start, or none before one that runs has ended.

@@ -18,7 +18,7 @@ from autopeft import artifact, environment, held_out, mlflow_model, rows
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.card import Card, Evidence
-from autopeft.enforcement import cap
+from autopeft.enforcement import capped
 from autopeft.exceptions import SpecError, StudyError, in_a_line
 from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
@@ -84,8 +84,8 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
         tracker.log_data(_datasets(problem))
         _log_missing(tracker, records(study))
-        cap(spec.budget.max_gpu_memory)
-        with progress, Interrupt() as interrupt, tracker.system_metrics(on=spec.tracking.system_metrics):
+        load = tracker.system_metrics(on=spec.tracking.system_metrics)
+        with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load:
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
             best, test = _crown(problem, study, search.left_out, progress)

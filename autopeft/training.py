@@ -356,15 +356,20 @@ def train_epoch(
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, data: Encoded, rows: Sequence[np.ndarray], task: TaskKind, device: Device
+    model: nn.Module,
+    data: Encoded,
+    rows: Sequence[np.ndarray],
+    task: TaskKind,
+    device: Device,
+    most: int = EVALUATION_BATCH_SIZE,
 ) -> list[np.ndarray]:
     """The task's predictions for each fold's `rows`, in their order: float32 `[rows, …]` a fold.
 
-    Several folds need a packed model.
+    Several folds need a packed model. At `most` so many rows of a fold go through it at a time.
     """
     model.eval()
     orders = [np.argsort(data.lengths[few], kind="stable") for few in rows]
-    size = max(1, EVALUATION_BATCH_SIZE // len(rows)) if device.type == "cpu" else EVALUATION_BATCH_SIZE
+    size = max(1, most // len(rows)) if device.type == "cpu" else most
     passes = -(-max(map(len, rows)) // size)
     parts: list[list[torch.Tensor]] = [[] for _ in rows]
     for places in zip(*(np.array_split(order, passes) for order in orders), strict=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +136,11 @@ class Trunk:
         level = lowest_trained(model, self._base.spec) if self._enabled else 0
         return level if self._exact.get((name, level), True) else 0
 
+    @property
+    def whole(self) -> set[str]:
+        """Methods of which a model was left whole, as a cut would change what it computes."""
+        return {name for (name, _), exact in self._exact.items() if not exact}
+
     @functools.cached_property
     def extras(self) -> int:
         """What a layer returns behind the states; negative where it returns the states alone."""
@@ -188,10 +192,19 @@ class Trunk:
             layer.register_forward_pre_hook(stop, with_kwargs=True)
             order = np.argsort(self._data.lengths, kind="stable")
             states = self._room()
-            for start in range(0, len(order), EVALUATION_BATCH_SIZE):
-                rows = order[start : start + EVALUATION_BATCH_SIZE]
-                with suppress(_ReachedError):
+            start, size = 0, EVALUATION_BATCH_SIZE
+            while start < len(order):
+                rows = order[start : start + size]
+                try:
                     self._run(model, rows)
+                except _ReachedError:
+                    pass
+                except torch.OutOfMemoryError:  # under a limit that training keeps to with fewer rows at a time
+                    if size == 1:
+                        raise
+                    size //= 2
+                    continue
+                start += size
                 for row, row_states in zip(rows, found[0].float().cpu().numpy(), strict=True):
                     begin, end = self._data.offsets[row : row + 2]
                     states[begin:end] = row_states[: end - begin]
@@ -202,7 +215,8 @@ class Trunk:
         """Memory for one level's states, or a file where that would be much of it."""
         shape = (int(self._data.offsets[-1]), self._base.spec.hidden_size)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if 4 * shape[0] * shape[1] * self._sharers <= MEMORY_SHARE * memory:
+        held = sum(states.nbytes for states in self._states.values() if not isinstance(states, np.memmap))
+        if (held + 4 * shape[0] * shape[1]) * self._sharers <= MEMORY_SHARE * memory:
             return np.empty(shape, np.float32)
         self._folder.mkdir(parents=True, exist_ok=True)
         # Without a name: no other process can take it for its own, and it is gone with this one, however that ends.

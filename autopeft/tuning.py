@@ -42,6 +42,7 @@ COLUMNS = (
     "number", "name", "method", "state", "score", "fold_scores", "trainable_params", "saved_params", "saved_bytes",
     "predicted_memory", "measured_memory", "epochs_trained", "seconds", "reason",
 )  # fmt: skip
+COUNTS = ("trainable_params", "saved_params", "saved_bytes", "predicted_memory", "measured_memory")
 ENDS = (PRUNED, FAIL, INFEASIBLE)
 """How trials end that have no rank, in the order of a leaderboard."""
 
@@ -101,7 +102,8 @@ class Tuned:
             for record in (*complete, *others)
         ]
         ranks = [*range(1, len(complete) + 1), *[None] * len(others)]
-        return pd.DataFrame(rows, index=pd.Index(ranks, dtype="Int64", name="rank"))
+        table = pd.DataFrame(rows, index=pd.Index(ranks, dtype="Int64", name="rank"))
+        return table.astype(dict.fromkeys(COUNTS, "Int64"))
 
 
 def tune(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +17,11 @@ from autopeft import artifact, held_out
 from autopeft.card import Card
 from autopeft.containment import contained
 from autopeft.cross_validation import derive_seed
+from autopeft.enforcement import release_memory
 from autopeft.exceptions import in_a_line
 from autopeft.held_out import HeldOut
 from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
-from autopeft.objective import release_memory
 from autopeft.training import Learner, train_epoch
 
 if TYPE_CHECKING:
@@ -148,9 +149,17 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
     )
     artifact.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
     release_memory()
-    loaded = artifact.load(folder, problem.device.type)
-    predictions = loaded.predict_proba(problem.rows.test)
+    predictions = _predict(problem, folder)
     return problem.task.score(spec.validation.metric, problem.test.labels, predictions), predictions
+
+
+def _predict(problem: Problem, folder: Path) -> np.ndarray:
+    """What a saved model predicts of the test rows: on the study's device, or on the CPU where it has no room."""
+    with problem.off_the_card():
+        with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did
+            return artifact.load(folder, problem.device.type).predict_proba(problem.rows.test)
+        release_memory()
+        return artifact.load(folder).predict_proba(problem.rows.test)
 
 
 def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], draft: Path, path: Path) -> None:

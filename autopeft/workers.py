@@ -23,9 +23,7 @@ from autopeft import registry
 from autopeft.enforcement import cap
 from autopeft.exceptions import StudyError
 from autopeft.leftovers import Leftovers
-from autopeft.objective import release_memory
 from autopeft.problem import Problem
-from autopeft.quantization import NONE
 from autopeft.runner import Job, Runner
 
 if TYPE_CHECKING:
@@ -107,7 +105,7 @@ class Crew:
         worker = self.free[0]
         worker.job = job
         with suppress(OSError):  # it has just died, and `attend` will hear of it
-            worker.pipe.send((job.candidate.flat, dict(self._known().packing)))
+            worker.pipe.send((job.candidate.flat, self._known()))
 
     def attend(self) -> None:
         """Wait for what the workers have to tell, for a moment at most, and pass it on.
@@ -184,7 +182,7 @@ class Crew:
 
     def __enter__(self) -> Self:
         try:
-            self._stack.enter_context(_off_the_card(self._problem))
+            self._stack.enter_context(self._problem.off_the_card())
             for _ in range(self._count):
                 self._workers.append(self._start(LIVES))
         except BaseException as error:  # Ctrl-C among them
@@ -249,8 +247,8 @@ def _work(
             pipe.send(("ready", problem.rows.fingerprint))
             while task := pipe.recv():
                 params: dict[str, ParamValue]
-                params, packing = task
-                runner.learn(packing)
+                params, known = task
+                runner.learn(known)
                 pipe.send(("end", runner(problem.space.parse(params), Reporter(pipe))))
     except Exception as error:  # told in one sentence by the study's process, instead of a traceback among its lines
         with suppress(OSError):  # nobody listens any more
@@ -288,17 +286,3 @@ def _interrupts_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _off_the_card(problem: Problem) -> Iterator[None]:
-    """Keep the study's own copy of the base model off the GPU while workers share it; one in few bits cannot move."""
-    moves = problem.device.type == "cuda" and problem.spec.model.quantization == NONE
-    if moves:
-        problem.base.module.to("cpu")
-        release_memory()
-    try:
-        yield
-    finally:
-        if moves:
-            problem.base.module.to(problem.device.type)

@@ -22,11 +22,12 @@ from autopeft.architecture import describe
 from autopeft.candidate import CandidateSpace
 from autopeft.execution import Execution
 from autopeft.memory import supports_bfloat16
-from autopeft.model import BaseModel, attach, train_mode
-from autopeft.packing import pack
+from autopeft.method import PeftMethod
+from autopeft.model import BaseModel, attach, train_mode, trainable
+from autopeft.packing import pack, packable
 from autopeft.registry import discover
 from autopeft.tasks import Encoded
-from autopeft.training import Device, Learner
+from autopeft.training import Batch, Device, Learner, backward
 
 TASK = tasks.get("text-classification")
 SHAPES = {
@@ -65,8 +66,12 @@ def main() -> None:
     print(f"{'method':<16}{'one after the other':>22}{'packed':>14}{'ratio':>8}   samples a second")
     for method, part in space.items():
         candidate = part.default()
+        sites = way(base, candidate, data, rows, device)
+        if sites is None:
+            print(f"{method:<16}trains one fold after the other", flush=True)
+            continue
         alone = [learner(base, candidate, Execution(arguments.batch)) for _ in rows]
-        packed = learner(base, candidate, Execution(arguments.batch, folds=arguments.folds))
+        packed = learner(base, candidate, Execution(arguments.batch, folds=arguments.folds), sites)
         times: dict[str, list[float]] = {"alone": [], "packed": []}
         for round_ in range(arguments.rounds + 1):
             for side, runs in (
@@ -89,11 +94,29 @@ def main() -> None:
         print(f"{method:<16}{rates['alone']:>22.1f}{rates['packed']:>14.1f}{ratio:>8.2f}", flush=True)
 
 
-def learner(base, candidate, execution: Execution) -> Learner:
+def way(base, candidate, data: Encoded, rows: list[np.ndarray], device: Device) -> bool | None:
+    """How the candidate's folds are packed, as a study finds it out; None where they are not."""
+    if type(candidate.method).callback is not PeftMethod.callback:
+        return None
+
+    def gradients(model, fold: int | None) -> dict[str, torch.Tensor]:
+        few = [one[:2] for one in rows]
+        backward(model.eval(), Batch.of(data, few if fold is None else [few[fold]], device.type), TASK, device)
+        found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
+        model.zero_grad()
+        return found
+
+    def make():
+        return attach(base, candidate.method, candidate.params).to(device.type)
+
+    return packable(make, gradients, len(rows), device.autocast or torch.float32)
+
+
+def learner(base, candidate, execution: Execution, sites: bool = False) -> Learner:
     """A learner on a model of its own, in training mode."""
     model = attach(base, candidate.method, candidate.params).to(next(base.module.parameters()).device)
     if execution.folds > 1:
-        pack(model, execution.folds)
+        pack(model, execution.folds, sites=sites)
     train_mode(model)
     return Learner(model, candidate.hyper, 1000, execution)
 

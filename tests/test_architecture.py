@@ -63,3 +63,14 @@ def test_a_checkpoint_with_a_head_of_its_own_gets_it_trained_again_and_a_pretrai
     assert describe(tiny("bert"), "text-classification", "SEQ_CLS", []).head == ("classifier",)
     missing = ["classifier.weight", "classifier.bias"]
     assert describe(tiny("modernbert"), "text-classification", "SEQ_CLS", missing).head == ("classifier",)
+
+
+def test_a_linear_map_is_listed_once_and_not_where_it_belongs_to_the_head():
+    model = tiny("bert")
+    layers = model.bert.encoder.layer
+    layers[1].attention.self.query = layers[0].attention.self.query
+    missing = ["bert.encoder.layer.3.output.dense.bias", "classifier.weight"]
+    names = [linear.name for linear in describe(model, "text-classification", "SEQ_CLS", missing).linears]
+    whole = [linear.name for linear in spec_of("bert").linears]
+    gone = {"bert.encoder.layer.1.attention.self.query", "bert.encoder.layer.3.output.dense"}
+    assert names == [name for name in whole if name not in gone]

@@ -15,6 +15,8 @@ from autopeft.exceptions import PluginError
 from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.model import attach
+from autopeft.registry import Origin
+from autopeft.screening import refusal
 from autopeft.training import Device
 from autopeft.weights_file import file_size
 from tests.conftest import few
@@ -91,9 +93,18 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
     assert appraise(replace(candidate, method=Other())).trainable_params < told.trainable_params
     monkeypatch.setattr(type(method), "trained_params", lambda *_: None)
     assert appraise().trainable_params == told.trainable_params
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: np.int64(4096))
+    assert type(appraise().trainable_params) is int
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: 4096.0)
+    with pytest.raises(PluginError, match=r"a whole number or None, but returned 4096\.0"):
+        appraise()
     monkeypatch.setattr(type(method), "trained_params", lambda *_: 1)
-    with pytest.raises(PluginError, match=r"trained_params\(\) comes to .* but apply\(\) leaves"):
+    with pytest.raises(PluginError, match=r"trained_params\(\) says 1, but apply\(\) leaves"):
         _ = appraise().weights
+    origin = Origin("a", "1", "b")
+    why = refusal(method, origin, base, TASK.kind, 60.0)
+    assert "at fault" in why
+    assert "trained_params() says 1" in why
 
 
 @pytest.mark.parametrize("name", few(METHODS, "lora", "mixed"))
@@ -105,6 +116,18 @@ def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
         least = appraise(candidate).weights.least_memory
         found = appraise.predict(candidate, Execution(1))
         assert found.weights < least <= found.peak
+
+
+def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_told():
+    base = tiny_base("bert")
+    space = CandidateSpace.build([METHODS["lora"], METHODS["adapter"]], base.spec, {}, ())
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    before = {name: appraise(part.default()).memory.peak for name, part in space.items()}
+    for unseen in (600, 1000, 1000, 400):
+        appraise.learn("lora", unseen)
+    assert appraise.unseen("lora") == 1000
+    after = {name: appraise(part.default()).memory.peak for name, part in space.items()}
+    assert after == {"lora": before["lora"] + 1000, "adapter": before["adapter"]}
 
 
 def test_candidates_of_one_structure_are_predicted_once(monkeypatch):

@@ -12,8 +12,9 @@ import torch
 from autopeft import winner
 from autopeft.admission import Appraiser
 from autopeft.candidate import CandidateSpace
+from autopeft.cross_validation import cross_validate, split
 from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
-from autopeft.execution import Execution, ways
+from autopeft.execution import Execution, guess, ways
 from autopeft.memory import LiveBytes, at_peak
 from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.objective import run_trial
@@ -129,6 +130,71 @@ def test_checkpointing_is_chosen_where_it_costs_least_and_left_out_where_a_metho
     least = int(appraiser(None)(prefix).memory.peak * 0.05)
     assert appraiser(least)(prefix).execution.checkpointing
     assert not appraiser(least)(replace(prefix, method=Growing())).execution.checkpointing
+
+
+def test_after_a_refusal_one_row_at_a_time_is_asked_first_and_what_fits_is_found_all_the_same(monkeypatch):
+    candidates = space("lora").sample(6, seed=2)
+    limit = sorted(appraiser(1)(candidate).memory.peak for candidate in candidates)[3]
+    alone = [appraiser(limit)(candidate) for candidate in candidates]
+    together, asked = appraiser(limit), []
+    predict = together.predict
+    monkeypatch.setattr(together, "predict", lambda candidate, way: asked.append(way) or predict(candidate, way))
+    whole = []
+    for candidate, expected in zip(candidates, alone, strict=True):
+        asked.clear()
+        usage = together(candidate)
+        assert (usage.execution, usage.memory) == (expected.execution, expected.memory)
+        whole.append(Execution(candidate.hyper.batch_size) in asked)
+    refused = [usage.memory.peak > limit for usage in alone]
+    assert 1 < sum(refused) < 6
+    assert any(
+        now and before and not tried for before, now, tried in zip(refused, refused[1:], whole[1:], strict=False)
+    )
+
+
+def test_a_peak_is_guessed_from_the_nearest_two():
+    known = {Execution(1): 10, Execution(4): 40, Execution(16): 400, Execution(1, checkpointing=True): 5}
+    assert guess(Execution(2), known) == 20
+    assert guess(Execution(8), known) == 160
+    assert guess(Execution(2, checkpointing=True), known) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("way", "most"), [(Execution(8), 30), (Execution(3), 3), (Execution(8, checkpointing=True), 8)]
+)
+def test_evaluation_takes_no_more_rows_at_a_time_than_a_tight_budget_lets_training(way, most):
+    base, seen = base_of(), []
+    model = attach(base, METHODS["lora"], METHODS["lora"].search_space(base.spec).defaults())
+
+    def look(module, args, kwargs):
+        if torch.is_inference_mode_enabled():
+            seen.append(len(kwargs["input_ids"]))
+
+    model.register_forward_pre_hook(look, with_kwargs=True)
+    data = rows(120)
+    folds = split(data.labels, None, 2, seed=0)
+    options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 0, "execution": way}
+    next(iter(cross_validate(model, data, folds, replace(HYPER, batch_size=8), **options)))
+    assert max(seen) == most  # of 60 rows; at ease 32 at a time, which makes two passes of 30
+
+
+def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, monkeypatch):
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    candidate = problem.space["lora"].default()
+    expected = winner._score(problem, candidate, tiny_study.parent / "one", "x")
+    load, asked = winner.artifact.load, []
+
+    def scarce(*given):
+        asked.append(given)
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError("planted")
+        return load(*given)
+
+    monkeypatch.setattr(winner.artifact, "load", scarce)
+    score, predictions = winner._score(problem, candidate, tiny_study.parent / "two", "x")
+    assert [len(given) for given in asked] == [2, 1]
+    assert score == expected[0]
+    assert np.array_equal(predictions, expected[1])
 
 
 def test_ways_are_ordered_by_what_they_cost():

@@ -232,12 +232,30 @@ def test_a_study_file_can_settle_it(tiny_study, packing, way):
     assert asked.appraiser(candidate).execution.folds == (2 if packing == "on" else 1)
 
 
+def test_a_candidate_that_cannot_run_as_its_method_was_settled_trains_fold_by_fold(tiny_study, monkeypatch):
+    asked = problem(tiny_study, "on")
+    candidate = asked.space["lora"].default()
+    assert Packer(asked, print).settle(candidate)
+    predict = asked.appraiser.predict
+
+    def failing(candidate, way):
+        if way.folds > 1 and candidate.params["target_modules"] == "all_linear":
+            raise RuntimeError("shapes do not match")
+        return predict(candidate, way)
+
+    monkeypatch.setattr(asked.appraiser, "predict", failing)
+    other = replace(candidate, params={**candidate.params, "target_modules": "all_linear"})
+    assert asked.appraiser(candidate).execution.folds == 2
+    assert asked.appraiser(other).execution.folds == 1
+
+
 def test_by_itself_it_is_settled_by_measuring_and_kept(tiny_study):
     asked = problem(tiny_study, "auto")
     packer = Packer(asked, print)
     candidate = asked.space["adapter"].default()
     assert packer.settle(candidate)
-    again = Packer(asked, print, packer.settled)
+    again = Packer(asked, print)
+    again.adopt(packer.settled)
     assert not again.settle(candidate)
     assert again.settled == packer.settled
 

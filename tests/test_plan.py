@@ -3,6 +3,7 @@ import json
 import pytest
 
 from autopeft import plan as planning
+from autopeft.exceptions import MethodError
 from autopeft.plan_view import needs, picture
 from autopeft.problem import Problem
 from autopeft.registry import discover
@@ -50,6 +51,17 @@ def test_the_largest_that_fits_cannot_be_grown(tiny_study):
         # LoRA on query and value of 4 layers of width 32 trains 512 r parameters, and the head 99: rank 2 is the most.
         if entry.name == "lora":
             assert entry.largest.trainable_params == 512 * 2 + 99
+
+
+def test_where_no_method_can_tell_what_it_takes_the_reasons_are_told(tiny_study, monkeypatch):
+    asked = problem(tiny_study)
+
+    def fails(*_):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(asked.appraiser, "predict", fails)
+    with pytest.raises(MethodError, match=r"adapter: its plugin is at fault.*planted.*lora: its plugin is at fault"):
+        planning.plan(asked, samples=1)
 
 
 def test_where_nothing_fits_it_says_what_would(tiny_study):

@@ -1,6 +1,7 @@
 """Layers below all that is trained run once: nothing changes but the time, and where it would, they run as ever."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -93,6 +94,35 @@ def test_states_are_worked_out_once_for_each_level(tmp_path, monkeypatch):
     assert len(runs) == counted
 
 
+def test_where_memory_runs_out_it_takes_fewer_rows_at_a_time(tmp_path, monkeypatch):
+    base = base_of()
+    expected = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0].states
+    trunk = trunk_of(base, tmp_path)
+    run, sizes = trunk._run, []
+
+    def scarce(model, rows, *rest):
+        sizes.append(len(rows))
+        if len(rows) > 8:
+            raise torch.OutOfMemoryError("planted")
+        return run(model, rows, *rest)
+
+    monkeypatch.setattr(trunk, "_run", scarce)
+    found = trunk.prepare("adapter", adapter(base))[0].states
+    assert np.allclose(found, expected, atol=1e-5)
+    assert {32, 16, 8} <= set(sizes)
+
+
+def test_all_levels_together_keep_to_the_share_of_memory(tmp_path, monkeypatch):
+    base = base_of()
+    trunk = trunk_of(base, tmp_path)
+    first = trunk.prepare("adapter", adapter(base))[0].states
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(trunks, "MEMORY_SHARE", 1.5 * first.nbytes / memory)
+    second = trunk.prepare("adapter", adapter(base, "top_quarter"))[0].states
+    assert not isinstance(first, np.memmap)
+    assert isinstance(second, np.memmap)
+
+
 def test_large_outputs_go_to_a_file(tmp_path, monkeypatch):
     base = base_of()
     held = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0]
@@ -118,6 +148,7 @@ def test_a_method_that_reaches_below_without_showing_it_is_found_out(tmp_path):
     assert trunk.level("sly", model) == 2
     assert trunk.prepare("sly", model)[0] is DATA
     assert trunk.level("sly", model) == 0
+    assert trunk.whole == {"sly"}
     assert gradients(model, DATA)[0] == before[0]
     assert trunk.prepare("adapter", adapter(base))[0].states is not None
 
