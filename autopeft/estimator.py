@@ -200,7 +200,8 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         board = content["leaderboard"]
         columns = [field["name"] for field in board["schema"]["fields"]]
         frame = pd.DataFrame(board["data"], columns=columns)
-        self.leaderboard_ = frame.astype({"rank": "Int64"}).set_index("rank")
+        whole = {field["name"]: field["extDtype"] for field in board["schema"]["fields"] if "extDtype" in field}
+        self.leaderboard_ = frame.astype(whole).set_index("rank")
         self.test_scores_ = content["test_scores"]
         return self
 

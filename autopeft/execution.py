@@ -6,6 +6,7 @@ same in every way. What changes is the peak memory and the time.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,5 +75,5 @@ def guess(way: Execution, known: Mapping[Execution, int]) -> float:
     alike = {other.micro_batch: peak for other, peak in known.items() if other.checkpointing == way.checkpointing}
     if len(alike) < 2:
         return 0.0
-    few, many = sorted(sorted(alike, key=lambda rows: abs(rows - way.micro_batch))[:2])
+    few, many = sorted(sorted(alike, key=lambda rows: abs(math.log(rows / way.micro_batch)))[:2])
     return alike[few] + (alike[many] - alike[few]) * (way.micro_batch - few) / (many - few)

@@ -9,6 +9,7 @@ import torch
 
 from autopeft.cross_validation import derive_seed
 from autopeft.exceptions import in_a_line
+from autopeft.execution import Execution
 from autopeft.method import PeftMethod
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
@@ -120,14 +121,14 @@ class Packer:
 
     def _fits(self, candidate: Candidate, sites: bool) -> bool:
         """Whether the candidate's folds would run packed, by what memory a step of them is predicted to take."""
-        problem, name = self._problem, candidate.method.name
+        problem, name, limit = self._problem, candidate.method.name, self._problem.budget.max_gpu_memory
         problem.packed[name] = sites
-        problem.appraiser.forget(name)
         try:
-            return problem.appraiser(candidate).execution.folds > 1
+            packed = Execution(candidate.hyper.batch_size, folds=len(problem.folds))
+            peak = problem.appraiser.predict(candidate, packed).peak
         finally:
             del problem.packed[name]
-            problem.appraiser.forget(name)
+        return limit is None or peak <= limit
 
     def _start_up(self, tokens: int) -> float:
         """The share of a pass over so many tokens that is its start-up cost, by rule; 1 where there is none."""
