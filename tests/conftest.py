@@ -7,9 +7,11 @@ import gc
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything is imported: no test, nor a process it starts, reads or writes the user's own cache.
 os.environ["AUTOPEFT_CACHE"] = tempfile.mkdtemp(prefix="autopeft-test-cache-")
 atexit.register(shutil.rmtree, os.environ["AUTOPEFT_CACHE"], ignore_errors=True)
+
+# A shell's job in the background (`make test &`, `nohup make test`) has these ignored, and so has all that it starts:
+# tests that send them to a process of theirs would wait for ever.
+for ignored, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(ignored) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(ignored, usual)
 
 
 def pytest_collection_finish() -> None:
