@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from autopeft.candidate import Candidate
     from autopeft.problem import Problem
+    from autopeft.tasks import TaskKind
+    from autopeft.training import Device
 
 WORTH_TRYING = 0.2
 """Share of a pass that must be its start-up cost for packing, which saves that cost alone, to be tried at all."""
@@ -96,7 +98,7 @@ class Packer:
             return ALONE
         sites = packable(
             lambda: self._model(candidate),
-            lambda model, fold: self._gradients(model, self._rows(fold)),
+            lambda model, fold: gradients(model, self._rows(fold), problem.task, problem.device),
             len(problem.folds),
             problem.device.autocast or torch.float32,
         )
@@ -148,13 +150,6 @@ class Packer:
         rows = [one.train[:count] for one, count in zip(self._problem.folds, counts, strict=False)]
         return Batch.of(self._problem.train, rows if fold is None else [rows[fold]], self._problem.device.type)
 
-    def _gradients(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Of what is trained, without dropout."""
-        self._pass(model.eval(), batch)
-        found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
-        model.zero_grad()
-        return found
-
     def _pass(self, model: nn.Module, batch: Batch) -> None:
         backward(model, batch, self._problem.task, self._problem.device)
 
@@ -177,3 +172,11 @@ class Packer:
         with torch.random.fork_rng():
             self._pass(model, batch)
             return seconds_of(lambda: self._pass(model, batch))
+
+
+def gradients(model: nn.Module, batch: Batch, task: TaskKind, device: Device) -> dict[str, torch.Tensor]:
+    """Of what is trained, without dropout, for one batch; nothing is left over of them in the model."""
+    backward(model.eval(), batch, task, device)
+    found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
+    model.zero_grad()
+    return found

@@ -23,11 +23,12 @@ from autopeft.candidate import CandidateSpace
 from autopeft.execution import Execution
 from autopeft.memory import supports_bfloat16
 from autopeft.method import PeftMethod
-from autopeft.model import BaseModel, attach, train_mode, trainable
+from autopeft.model import BaseModel, attach, train_mode
+from autopeft.packer import gradients
 from autopeft.packing import pack, packable
 from autopeft.registry import discover
 from autopeft.tasks import Encoded
-from autopeft.training import Batch, Device, Learner, backward
+from autopeft.training import Batch, Device, Learner
 
 TASK = tasks.get("text-classification")
 SHAPES = {
@@ -98,18 +99,15 @@ def way(base, candidate, data: Encoded, rows: list[np.ndarray], device: Device) 
     """How the candidate's folds are packed, as a study finds it out; None where they are not."""
     if type(candidate.method).callback is not PeftMethod.callback:
         return None
+    few = [one[:2] for one in rows]
 
-    def gradients(model, fold: int | None) -> dict[str, torch.Tensor]:
-        few = [one[:2] for one in rows]
-        backward(model.eval(), Batch.of(data, few if fold is None else [few[fold]], device.type), TASK, device)
-        found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
-        model.zero_grad()
-        return found
+    def of(model, fold: int | None) -> dict[str, torch.Tensor]:
+        return gradients(model, Batch.of(data, few if fold is None else [few[fold]], device.type), TASK, device)
 
     def make():
         return attach(base, candidate.method, candidate.params).to(device.type)
 
-    return packable(make, gradients, len(rows), device.autocast or torch.float32)
+    return packable(make, of, len(rows), device.autocast or torch.float32)
 
 
 def learner(base, candidate, execution: Execution, sites: bool = False) -> Learner:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft.method import told_params
-from autopeft.model import trainable
+from autopeft.exceptions import PluginError
+from autopeft.model import trainable, trained_params
 from autopeft.testing.case import logits, of_head, same, values
 from autopeft.testing.process import guarded
 from autopeft.testing.rule import BrokenRuleError, rule
@@ -56,10 +56,10 @@ def _applies(case: Case, params: Params) -> str:
     if shapes[0] != shapes[1]:
         first = min(name for name, _ in shapes[0].items() ^ shapes[1].items())
         return f"{first} is trained as {shapes[0].get(first)} on weights, but as {shapes[1].get(first)} without."
-    told = told_params(case.method, params, case.base.spec)
-    own = sum(p.numel() for name, p in trainable(real).items() if not of_head(name, case.base.spec.head))
-    if told not in (None, own):
-        return f"trained_params() says {told!r}, but {own:,} parameters besides the head's are left to train."
+    try:
+        trained_params(case.base, case.method, params, real)
+    except PluginError as error:
+        return str(error)
     return ""
 
 
@@ -104,7 +104,7 @@ def trains_its_own_alone(case: Case) -> str | None:
     for name, parameter in trainable(model).items():
         if parameter.untyped_storage().data_ptr() in frozen:
             raise BrokenRuleError(f"{name} would be trained in the memory of the base model.", case.defaults)
-    wanted = sum(p.numel() for part in head for p in case.base.module.get_submodule(part).parameters())
+    wanted = case.base.head_params
     trained = sum(p.numel() for name, p in trainable(model).items() if of_head(name, head))
     if trained != wanted:
         raise BrokenRuleError(f"of the head, {trained:,} parameters train and not {wanted:,}.", case.defaults)
