@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autopeft import memory, quantization
+from autopeft import gpu, memory, quantization
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
 from autopeft.containment import contained, heard
@@ -167,7 +167,8 @@ class Appraiser:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
         # One walk, in every appraisal, where `parameters` and `buffers` take one each; `tensor_bytes` counts each once.
         held = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
-        return memory.tensor_bytes(held) - self._saved_by_quantization + 3 * memory.tensor_bytes(trained)
+        constant = gpu.workspace() + gpu.context() if self._device.type == "cuda" else 0
+        return constant + memory.tensor_bytes(held) - self._saved_by_quantization + 3 * memory.tensor_bytes(trained)
 
     def _fit_once(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """What `_fit` says, worked out once for all candidates of one structure and batch size."""

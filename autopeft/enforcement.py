@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from autopeft import gpu
 from autopeft.memory import LiveBytes
 from autopeft.units import format_bytes
 
@@ -90,7 +91,8 @@ class MemoryWatch:
     def ran_out(self) -> None:
         """Memory ran out in a step. On a GPU nobody knows what it would have taken; more than the limit."""
         if self.device == "cuda":
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated(), 0 if self.limit is None else self.limit + 1)
+            allocated = torch.cuda.max_memory_allocated() + gpu.context()
+            self.peak = max(self.peak, allocated if self.limit is None else self.limit + 1)
 
     def note(self, peak: int) -> None:
         """Take in a peak that was measured otherwise.
@@ -117,10 +119,14 @@ def together(*watches: Watch) -> Watch:
 
 
 def cap(limit: int | None) -> None:
-    """Make the limit hard on the current GPU, if there is one: its allocator then refuses more. None lifts it."""
+    """Make the limit hard on the current GPU, if there is one: its allocator then refuses more. None lifts it.
+
+    The allocator is left what the driver does not take for the process.
+    """
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total) if limit else 1.0)
+        left = max(0, limit - gpu.context()) if limit else total
+        torch.cuda.set_per_process_memory_fraction(min(1.0, left / total))
 
 
 @contextmanager

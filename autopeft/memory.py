@@ -7,10 +7,9 @@ needs no weights; on real ones it is a measurement.
 
 from __future__ import annotations
 
-import functools
 import weakref
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autopeft import allocator, gpu
 from autopeft.fake import VIEWS, run, view
 from autopeft.repetition import ACTIVATIONS, Event, Irregular, Shortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-
-CUDA_BLOCK = 512
-"""PyTorch's CUDA allocator rounds every block up to this many bytes (kMinBlockSize in CUDACachingAllocator.cpp)."""
-
-CUDA_WORKSPACE = 32 * 2**20
-"""What cuBLAS keeps for itself from its first product on: 32 MiB on Hopper, 8 MiB before (CUBLAS_WORKSPACE_CONFIG).
-
-Taken for a card that is not here; on one that is, it is measured.
-"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +37,8 @@ class MemoryEstimate:
         optimizer: its state.
         activations: all else alive at the peak: saved for backward, transient, the batch itself.
         workspace: what the device's libraries hold from the first step on.
+        segments: what a GPU's allocator holds at its own peak beyond all these.
+        context: what the driver takes for a process on a GPU.
     """
 
     weights: int
@@ -53,11 +46,18 @@ class MemoryEstimate:
     optimizer: int
     activations: int
     workspace: int = 0
+    segments: int = 0
+    context: int = 0
+
+    @property
+    def allocated(self) -> int:
+        """What tensors and libraries hold; `torch.cuda.max_memory_allocated` tells the same."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.workspace
 
     @property
     def peak(self) -> int:
-        """All of them."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.workspace
+        """All of them: what the process takes on the device."""
+        return self.allocated + self.segments + self.context
 
     def to_dict(self) -> dict[str, int]:
         """Every part and the peak."""
@@ -194,7 +194,8 @@ def _trace(
     Raises:
         Irregular: where layers may be spared, they turned out not to be alike.
     """
-    block, workspace = (CUDA_BLOCK, cuda_workspace()) if device == "cuda" else (1, 0)
+    on_gpu = device == "cuda"
+    block, workspace = (allocator.BLOCK, gpu.workspace()) if on_gpu else (1, 0)
     place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
     gradients: set[int] = set()
     # Made before the modes are on, which would take a hundred times as long.
@@ -223,9 +224,18 @@ def _trace(
         step(batch)
         resident = live.alive
     kinds = {"weights": weights, "gradients": gradients - weights, "optimizer": resident - before - gradients}
-    trace = live.trace(resident, kinds)
-    found = at_peak(shortcut.extended(trace) if shortcut else trace)
-    return MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*kinds, ACTIVATIONS)}, workspace=workspace)
+
+    def trace(resident: frozenset[int]) -> list[Event]:
+        events = live.trace(resident, kinds)
+        return shortcut.extended(events) if shortcut else events
+
+    found = at_peak(trace(resident))
+    estimate = MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*kinds, ACTIVATIONS)}, workspace=workspace)
+    if not on_gpu:
+        return estimate
+    second = trace(resident)[len(resident) :]  # what is there all along stands first
+    held = allocator.needed([trace(frozenset()), second], workspace)
+    return replace(estimate, segments=max(0, held - estimate.allocated), context=gpu.context())
 
 
 def at_peak(trace: Sequence[Event]) -> dict[str, int]:
@@ -236,19 +246,6 @@ def at_peak(trace: Sequence[Event]) -> dict[str, int]:
     for event in trace[:end]:
         found[event.kind] = found.get(event.kind, 0) + event.size
     return found
-
-
-@functools.cache
-def cuda_workspace() -> int:
-    """Bytes that the GPU's libraries hold once they have multiplied matrices; measured once per process."""
-    if not torch.cuda.is_available():
-        return CUDA_WORKSPACE
-    torch._C._cuda_clearCublasWorkspaces()
-    weight = torch.ones(64, 64, device="cuda")
-    before = torch.cuda.memory_allocated()
-    product = torch.addmm(weight[0], weight, weight)
-    held = torch.cuda.memory_allocated() - before - product.nbytes
-    return int(held)
 
 
 def measure(
@@ -268,7 +265,7 @@ def measure(
         step()
         step()
         torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_allocated()) + gpu.context()
     with LiveBytes() as live:
         for tensor in (*module.parameters(), *module.buffers(), *others):
             live.count(tensor)

@@ -8,12 +8,13 @@ out whether one does by comparing gradients.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from autopeft.model import FROZEN, trainable
@@ -148,28 +149,69 @@ def _outermost(owners: Iterable[nn.Module]) -> list[nn.Module]:
 
 def _run_per_fold(owner: nn.Module, names: Sequence[str], folds: int) -> None:
     """Replace a module's forward pass by one that maps the old one over the folds."""
-    forward, inside = owner.forward, False
+    if type(owner) in STACKED and "forward" not in vars(owner):
+        owner.forward = functools.partial(STACKED[type(owner)], owner, {*names}, folds)
+        return
+    forward = owner.forward
+    places = [(owner.get_submodule(name.rpartition(".")[0])._parameters, name.rpartition(".")[2]) for name in names]
 
     def packed(*args: Any, **kwargs: Any) -> Any:
-        nonlocal inside
-        if inside:
-            return forward(*args, **kwargs)
         leaves, shape = tree_flatten((args, kwargs))
-        per_fold = {i: leaf.unflatten(0, (folds, -1)) for i, leaf in enumerate(leaves) if _has_rows(leaf, folds)}
+        rows = [index for index, leaf in enumerate(leaves) if _has_rows(leaf, folds)]
+        stacks = [parameters[name] for parameters, name in places]
 
-        def alone(values: dict[str, torch.Tensor], few: dict[int, torch.Tensor]) -> Any:
-            args, kwargs = tree_unflatten([few.get(i, leaf) for i, leaf in enumerate(leaves)], shape)
-            return functional_call(owner, values, args, kwargs)
+        def alone(*given: Any) -> Any:
+            """The old forward pass of one fold: its slices are put where the stacks are, its rows where all are."""
+            few = leaves.copy()
+            for index, value in zip(rows, given[len(places) :], strict=True):
+                few[index] = value
+            for (parameters, name), value in zip(places, given, strict=False):
+                parameters[name] = value
+            args, kwargs = tree_unflatten(few, shape)
+            return forward(*args, **kwargs)
 
-        inside = True
         try:
-            values: dict[str, torch.Tensor] = {name: owner.get_parameter(name) for name in names}
-            result = vmap(alone, randomness="different")(values, per_fold)
+            per_fold = [leaves[index].unflatten(0, (folds, -1)) for index in rows]
+            result = vmap(alone, randomness="different")(*stacks, *per_fold)
         finally:
-            inside = False
+            for (parameters, name), stack in zip(places, stacks, strict=True):
+                parameters[name] = stack
+        if isinstance(result, torch.Tensor):
+            return result.flatten(0, 1)
         return tree_map_only(torch.Tensor, lambda tensor: tensor.flatten(0, 1), result)
 
     owner.forward = cast("Any", packed)
+
+
+def _linear(owner: nn.Linear, stacked: set[str], folds: int, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # nn's
+    """`nn.Linear` with a weight and a bias of its own for every fold, or one of the two."""
+    if "weight" in stacked:
+        given = torch.bmm(input.reshape(folds, -1, input.shape[-1]), owner.weight.mT)
+    else:
+        given = nn.functional.linear(input, owner.weight).view(folds, -1, owner.out_features)
+    if owner.bias is not None:
+        given = given + _beside(owner.bias, stacked, "bias").to(given.dtype)  # as autocast has it in a fused product
+    return given.view(*input.shape[:-1], owner.out_features)
+
+
+def _layer_norm(owner: nn.LayerNorm, stacked: set[str], folds: int, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+    """`nn.LayerNorm` likewise, over the last dimension."""
+    given = nn.functional.layer_norm(input, owner.normalized_shape, None, None, owner.eps)
+    given = given.view(folds, -1, input.shape[-1])
+    if owner.weight is not None:
+        given = given * _beside(owner.weight, stacked, "weight")
+    if owner.bias is not None:
+        given = given + _beside(owner.bias, stacked, "bias")
+    return given.view(input.shape)
+
+
+def _beside(values: torch.Tensor, stacked: set[str], name: str) -> torch.Tensor:
+    """Values of one fold or of all, `[width]` or `[folds, width]`, so shaped that they meet `[folds, rows, width]`."""
+    return values.unsqueeze(1) if name in stacked else values
+
+
+STACKED: dict[type[nn.Module], Callable[..., torch.Tensor]] = {nn.Linear: _linear, nn.LayerNorm: _layer_norm}
+"""Modules that need no mapping, which costs several times what their operations do where these are short."""
 
 
 def _has_rows(value: object, folds: int) -> bool:

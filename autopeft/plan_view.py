@@ -23,6 +23,8 @@ PARTS = {
     "optimizer": ("#55a868", "green"),
     "activations": ("#c44e52", "red"),
     "workspace": ("#8172b3", "magenta"),
+    "segments": ("#937860", "cyan"),
+    "context": ("#8c8c8c", "bright_black"),
 }
 """The parts of a peak, in the order they are stacked, with their colour in the picture and on a terminal."""
 
@@ -80,7 +82,7 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
     left.set(yticks=range(len(plans)), yticklabels=names, xlim=(0, 100), xlabel="share of the space inside, %")
     left.set_title("What fits")
     starts = [0.0] * len(plans)
-    for part, (colour, _) in PARTS.items():
+    for part, (colour, _) in _parts(plans).items():
         values = [entry.default.memory[part] / 2**20 for entry in plans]
         right.barh(names, values, 0.6, starts, color=colour, label=part)
         starts = [start + value for start, value in zip(starts, values, strict=True)]
@@ -118,17 +120,23 @@ def _memory(plans: list[MethodPlan], budget: Budget) -> Table:
     most = max([budget.max_gpu_memory or 0, *(entry.default.memory["peak"] for entry in plans)])
     table = Table(title="Predicted memory of each default, at the peak of a step", title_justify="left")
     table.add_column("method")
-    for part, (_, colour) in PARTS.items():
+    parts = _parts(plans)
+    for part, (_, colour) in parts.items():
         table.add_column(Text(part, colour), justify="right")
     table.add_column("peak", justify="right")
     table.add_column("of the budget" if most == budget.max_gpu_memory else "")
     for entry in plans:
         memory = entry.default.memory
         bar = Text()
-        for part, (_, colour) in PARTS.items():
+        for part, (_, colour) in parts.items():
             bar.append("█" * round(WIDTH * memory[part] / most), colour)
-        table.add_row(entry.name, *(format_bytes(memory[part]) for part in (*PARTS, "peak")), bar)
+        table.add_row(entry.name, *(format_bytes(memory[part]) for part in (*parts, "peak")), bar)
     return table
+
+
+def _parts(plans: list[MethodPlan]) -> dict[str, tuple[str, str]]:
+    """The parts that there are: some are a GPU's alone."""
+    return {part: look for part, look in PARTS.items() if any(entry.default.memory[part] for entry in plans)}
 
 
 def _bar(share: float) -> Text:

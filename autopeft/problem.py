@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft import data, model, tasks
+from autopeft import data, gpu, model, tasks
 from autopeft.admission import Appraiser
 from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
@@ -158,6 +158,8 @@ class Problem:
         groups = rows.train["group"].tolist() if "group" in rows.train else None
         workers = _workers(spec, device)
         memory = card or spec.budget.max_gpu_memory
+        if memory and workers > 1 and device.type == "cuda":
+            memory = max(1, memory - gpu.context())  # the study's own process is on the card as well
         budget = Budget(
             max_trainable_params=spec.budget.max_trainable_params_of(base.spec.num_parameters),
             max_gpu_memory=max(1, memory // workers) if memory else None,

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ACTIVATIONS, LASTING = "activations", "optimizer"
 """Kinds of memory: what is made in a step and goes, and what is made there and stays."""
 
+COPIES = -1
+"""Where an event says when something was taken: all that was added for skipped layers is released."""
+
 FEWEST = 4
 """Layers of a run, for one to be spared."""
 
@@ -94,7 +97,7 @@ class Shortcut:
         # From the update on the trace has every layer's gradients, and no others: what was added goes.
         total = sum(event.size for _, copies in added for event in copies)
         early = [event for event in events[:updated] if event.born in self._early]
-        added.insert(0, (updated, [Event(ACTIVATIONS, -total, 0), *early]))
+        added.insert(0, (updated, [Event(ACTIVATIONS, -total, COPIES), *early]))
         found = [e._replace(size=0) if e.born in self._early and i < updated else e for i, e in enumerate(events)]
         for position, copies in sorted(added, key=lambda pair: pair[0], reverse=True):
             found[position:position] = copies

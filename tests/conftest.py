@@ -45,6 +45,12 @@ for ignored, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGH
         signal.signal(ignored, usual)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Run on the CPU, wherever this is; `-m gpu` runs what needs a GPU, and leaves it in sight."""
+    if "gpu" not in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_finish() -> None:
     """Have no later collection look through what the libraries keep for good: a million objects, many times a test."""
     gc.collect()

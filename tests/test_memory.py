@@ -9,10 +9,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as modes
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from autopeft import tasks
+from autopeft import allocator, gpu, tasks
 from autopeft.architecture import describe
 from autopeft.locate import locate
-from autopeft.memory import CUDA_BLOCK, CUDA_WORKSPACE, LiveBytes, at_peak, measure, predict, tensor_bytes
+from autopeft.memory import LiveBytes, at_peak, measure, predict, tensor_bytes
 from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
 from tests.test_model import METHODS
@@ -241,9 +241,10 @@ def test_for_a_card_that_is_not_here_blocks_are_rounded_and_the_workspace_named(
         return lambda batch: module(batch["x"].float()).sum().backward()
 
     estimate = predict(module, make_step, {"x": (2, 10)}, device="cuda")
-    assert estimate.weights == 2 * CUDA_BLOCK  # 120 and 12 bytes
-    assert estimate.workspace == CUDA_WORKSPACE
-    assert estimate.peak % CUDA_BLOCK == 0
+    assert estimate.weights == 2 * allocator.BLOCK  # 120 and 12 bytes
+    assert estimate.workspace == gpu.WORKSPACE
+    assert estimate.context == gpu.CONTEXT
+    assert estimate.peak % allocator.BLOCK == 0
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 """Folds in one pass are each what they are alone, for every method; what cannot be packed is found out."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -162,6 +163,24 @@ def test_what_can_be_packed_is_found_out(kind, expected):
 
     found = packable(lambda: attach(base, Method(), {}), gradients, 3, torch.float32)
     assert found is expected
+
+
+@pytest.mark.parametrize("trained", [("weight",), ("bias",), ("weight", "bias")], ids="+".join)
+@pytest.mark.parametrize("make", [lambda: nn.Linear(6, 4), lambda: nn.LayerNorm(6)], ids=["linear", "norm"])
+@pytest.mark.parametrize("shape", [(6, 6), (6, 5, 6)], ids=["rows", "tokens"])
+def test_common_modules_do_without_a_mapping_what_each_fold_does_alone(make, trained, shape):
+    torch.manual_seed(0)
+    model = nn.Sequential(make()).requires_grad_(False)
+    for name in trained:
+        getattr(model[0], name).requires_grad_(True)
+    packed, inputs = pack(copy.deepcopy(model), 3), torch.randn(shape)
+    for stack in trainable(packed).values():
+        stack.data += torch.randn_like(stack)
+    together = packed(inputs)
+    for fold, rows_ in enumerate(inputs.chunk(3)):
+        for name, parameter in trainable(model).items():
+            parameter.data = trainable(packed)[name].data[fold].clone()
+        assert torch.allclose(together[2 * fold : 2 * fold + 2], model(rows_), atol=1e-6)
 
 
 def test_modules_that_read_each_other_are_mapped_by_place():

@@ -12,7 +12,7 @@ from tests.conftest import THREE, autopeft_here
 
 METHODS = {"adapter", "lora"}
 TWO = 'methods = ["adapter", "lora"]'
-PARTS = ("weights", "gradients", "optimizer", "activations", "workspace")
+PARTS = ("weights", "gradients", "optimizer", "activations", "workspace", "segments", "context")
 
 
 def problem(study, budget="", card=None, model=""):

@@ -1,0 +1,100 @@
+"""What a process takes on a GPU that no tensor of its shows: CUDA's context, and what cuBLAS keeps for itself.
+
+Both are measured on the card that is there, and taken as on an H100 for one that is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from contextlib import suppress
+from threading import Timer
+
+import torch
+
+from autopeft import disk_cache
+
+MIB = 2**20
+
+THREADS = 2
+"""Forward passes run in one thread and backward passes in another, and cuBLAS keeps a workspace for each."""
+
+WORKSPACE = THREADS * 33 * MIB
+"""What cuBLAS keeps from its first products on, as measured on an H100; before Hopper it is a quarter."""
+
+CONTEXT = 764 * MIB
+"""What the driver takes for a process, its context and the kernels it has loaded: on an H100 with CUDA 13.0."""
+
+BELIEVED = range(16 * MIB, 4096 * MIB)
+"""A context of any other size was measured while somebody else took or gave back memory."""
+
+PATIENCE = 120.0
+"""Seconds for a process to show what it takes."""
+
+STEPS = """
+import torch
+from torch import nn
+model = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, activation="gelu").cuda()
+optimizer = torch.optim.AdamW(model.parameters())
+for autocast in (False, True):
+    with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+        scores = model(torch.randn(4, 16, 64, device="cuda"))[:, 0]
+        loss = nn.functional.cross_entropy(scores, torch.zeros(4, dtype=torch.int64, device="cuda"))
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+torch.cuda.synchronize()
+print(torch.cuda.memory_reserved(), flush=True)
+input()
+"""
+"""A training step in either precision, since kernels are loaded when they first run; then it waits to be let go."""
+
+
+@functools.cache
+def workspace() -> int:
+    """Bytes that the GPU's libraries hold once they have multiplied matrices; measured once per process."""
+    if not torch.cuda.is_available():
+        return WORKSPACE
+    torch._C._cuda_clearCublasWorkspaces()
+    weight = torch.ones(64, 64, device="cuda", requires_grad=True)
+    before = torch.cuda.memory_allocated()
+    torch.autograd.grad(torch.addmm(weight[0], weight, weight).sum(), weight)
+    return int(torch.cuda.memory_allocated() - before)
+
+
+@functools.cache
+def context() -> int:
+    """Bytes that a process takes besides what PyTorch's allocator holds; measured once per card and PyTorch.
+
+    A second process is started and the card's free memory compared, as one cannot tell its own from that of others.
+    """
+    if not torch.cuda.is_available():
+        return CONTEXT
+    name = disk_cache.key("context", torch.cuda.get_device_name(), torch.__version__, str(torch.version.cuda))
+    kept = disk_cache.read(name)
+    if kept is not None:
+        return int(kept)
+    with suppress(OSError, ValueError, subprocess.SubprocessError):
+        found = _taken_by_another()
+        if found in BELIEVED:
+            disk_cache.keep(name, str(found).encode())
+            return found
+    return CONTEXT
+
+
+def _taken_by_another() -> int:
+    """What the free memory falls by while another process has taken a training step, less what its allocator holds."""
+    free, _ = torch.cuda.mem_get_info()
+    command = [sys.executable, "-c", STEPS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+        assert other.stdout
+        hung = Timer(PATIENCE, other.kill)
+        hung.start()
+        try:
+            reserved = int(other.stdout.readline())
+            left, _ = torch.cuda.mem_get_info()
+        finally:
+            hung.cancel()
+            other.kill()
+    return free - left - reserved

