@@ -1,22 +1,23 @@
 """How PyTorch's CUDA allocator lays a step's tensors out: in segments, of which it holds more than what is in use.
 
 The limit of a process on a GPU is one of segments. The rules are those of CUDACachingAllocator.cpp in PyTorch 2.11 with
-its default settings: a block goes to the smallest free one that holds it, which is split where enough is left over;
-neighbours that are free are joined; only a segment that is free as a whole can be given back to the device, and is when
-the device has no more.
+its default settings: a block goes to the smallest free one that holds it, which is split where enough is left over, and
+free neighbours are joined. Where the device has no more, free segments are given back to it. That is not followed here,
+so a step may get through with somewhat less.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.gpu import THREADS
 from autopeft.repetition import COPIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from autopeft.repetition import Event
 
@@ -37,8 +38,8 @@ LARGE = 10 * MIB
 FAR = 2**48
 """Between the places of segments, so that none is beside another."""
 
-TRIES, GROWTH = 4, 1.01
-"""How often a limit is raised, by which factor, until the traces get through; what comes after is a guess."""
+WORKSPACE = -2
+"""When the libraries' workspaces were taken, for which a trace has no number."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,30 +57,22 @@ class Block:
 class Allocator:
     """One that does as the device's would.
 
-    Args:
-        limit: bytes of segments that the device grants. None: as many as are asked for, but free segments are given
-            back before a new one is taken, so that no more are held than must be.
-
     Attributes:
-        held: bytes of its segments now.
-        peak: the most they were.
+        held: bytes of its segments.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.held = self.peak = 0
-        self._limit = limit
+    def __init__(self) -> None:
+        self.held = 0
         self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}  # by size, then by place
         self._segments = 0
 
-    def take(self, size: int) -> Block | None:
-        """A block of so many bytes; None where the device does not grant the segment for it."""
+    def take(self, size: int) -> Block:
+        """A block of so many bytes."""
         size = -(-size // BLOCK) * BLOCK
         small = size <= SMALL
         free = self._free[small]
         at = bisect_left(free, (size, 0))
         block = free.pop(at)[2] if at < len(free) else self._segment(size, small=small)
-        if block is None:
-            return None
         block.free = False
         left = block.size - size
         if left >= BLOCK if small else left > SMALL:
@@ -108,61 +101,89 @@ class Allocator:
         block.free = True
         insort(free, (block.size, block.place, block))
 
-    def _segment(self, size: int, *, small: bool) -> Block | None:
+    def _segment(self, size: int, *, small: bool) -> Block:
         """A new segment as one block."""
         whole = SMALL_SEGMENT if small else LARGE_SEGMENT if size < LARGE else -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
-        if self._limit is None or self.held + whole > self._limit:
-            self._give_back()
-        if self._limit is not None and self.held + whole > self._limit:
-            return None
         self.held += whole
-        self.peak = max(self.peak, self.held)
         self._segments += 1
         return Block(self._segments * FAR, whole, small)
 
-    def _give_back(self) -> None:
-        """Give the device every segment that is free as a whole."""
-        for free in self._free.values():
-            kept = [entry for entry in free if entry[2].before or entry[2].behind]
-            self.held -= sum(entry[0] for entry in free) - sum(entry[0] for entry in kept)
-            free[:] = kept
+
+class Need(NamedTuple):
+    """Bytes of a trial at their highest: of the blocks in use, with what they have over, and of the segments."""
+
+    used: int
+    held: int
 
 
-def needed(steps: Sequence[Sequence[Event]], workspace: int) -> int:
-    """Bytes of segments with which a trial gets through.
+def needed(steps: Sequence[Sequence[Event]], workspace: int) -> Need:
+    """What a trial takes.
 
     Args:
-        steps: traces of its first step, from the weights on, and of one behind it.
+        steps: traces of its first step, from the weights on, and of one behind it, in which the events of what is
+            there from the start are empty.
         workspace: bytes that the device's libraries take for themselves.
     """
-    least = _peak(steps, workspace, None)
-    assert least is not None  # without a limit everything is granted
-    limit = least
-    for _ in range(TRIES):
-        if _peak(steps, workspace, limit) is not None:
-            return limit
-        limit = int(limit * GROWTH)
-    return limit
-
-
-def _peak(steps: Sequence[Sequence[Event]], workspace: int, limit: int | None) -> int | None:
-    """The most bytes held; None where the limit is too low."""
-    allocator = Allocator(limit)
-    blocks: dict[int, list[Block]] = {}
+    layout = Layout()
     for _ in range(THREADS):
-        if allocator.take(workspace // THREADS) is None:
-            return None
-    for step in steps:
+        layout.take(workspace // THREADS, WORKSPACE)
+    lasting = {event.born for event in steps[-1] if not event.size} | {WORKSPACE}
+    for number, step in enumerate(steps):
+        if number:
+            layout.keep(lasting)
         for event in step:
             if event.size > 0:
-                block = allocator.take(event.size)
-                if block is None:
-                    return None
-                blocks.setdefault(event.born, []).append(block)
+                layout.take(event.size, event.born)
             elif event.born == COPIES:
-                for some in blocks.values():
-                    while len(some) > 1:
-                        allocator.release(some.pop())
-            elif event.size < 0 and blocks.get(event.born):
-                allocator.release(blocks[event.born].pop())
-    return allocator.peak
+                layout.drop_copies()
+            elif event.size < 0:
+                layout.release(-event.size, event.born)
+    return Need(layout.peak, layout.allocator.held)
+
+
+class Layout:
+    """Blocks of an allocator by when they were taken, as a trace has it. Spared layers repeat another one's events.
+
+    Attributes:
+        peak: the most bytes in use so far.
+    """
+
+    def __init__(self) -> None:
+        self.allocator = Allocator()
+        self.peak = self._used = 0
+        self._blocks: dict[int, list[Block]] = {}
+        self._repeated: dict[int, list[int]] = {}  # by size
+
+    def take(self, size: int, born: int) -> None:
+        """Take a block for it."""
+        block = self.allocator.take(size)
+        self._used += block.size
+        self.peak = max(self.peak, self._used)
+        blocks = self._blocks.setdefault(born, [])
+        blocks.append(block)
+        if len(blocks) > 1:
+            self._repeated.setdefault(size, []).append(born)
+
+    def release(self, size: int, born: int) -> None:
+        """Release what was taken then; or, where that is gone, another layer's of the same size, which it stood for."""
+        if not self._blocks.get(born):
+            born = next((other for other in self._repeated.get(size, ()) if len(self._blocks[other]) > 1), born)
+        if self._blocks.get(born):
+            self._release(self._blocks[born])
+
+    def drop_copies(self) -> None:
+        """Release all that was taken for spared layers."""
+        for blocks in self._blocks.values():
+            while len(blocks) > 1:
+                self._release(blocks)
+
+    def keep(self, lasting: AbstractSet[int]) -> None:
+        """Release everything else."""
+        for born, blocks in self._blocks.items():
+            while blocks and born not in lasting:
+                self._release(blocks)
+
+    def _release(self, blocks: list[Block]) -> None:
+        block = blocks.pop()
+        self._used -= block.size
+        self.allocator.release(block)

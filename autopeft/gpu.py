@@ -20,11 +20,14 @@ MIB = 2**20
 THREADS = 2
 """Forward passes run in one thread and backward passes in another, and cuBLAS keeps a workspace for each."""
 
-WORKSPACE = THREADS * 33 * MIB
+WORKSPACE = 65 * MIB
 """What cuBLAS keeps from its first products on, as measured on an H100; before Hopper it is a quarter."""
 
 CONTEXT = 764 * MIB
 """What the driver takes for a process, its context and the kernels it has loaded: on an H100 with CUDA 13.0."""
+
+PROCESSORS = 132
+"""Multiprocessors of an H100; they bear on few sums."""
 
 BELIEVED = range(16 * MIB, 4096 * MIB)
 """A context of any other size was measured while somebody else took or gave back memory."""
@@ -81,6 +84,28 @@ def context() -> int:
             disk_cache.keep(name, str(found).encode())
             return found
     return CONTEXT
+
+
+def sum_scratch(rows: int, columns: int) -> int:
+    """Bytes that the kernel takes meanwhile to add up `rows` for each of `columns`, as for the gradient of a bias.
+
+    Where the rows are many, thread blocks share them, and every thread of every block has room for its part: 64 MiB for
+    4,096 rows of 2,048 columns. After `setReduceConfig` and `global_memory_size` in PyTorch's
+    aten/src/ATen/native/cuda/Reduce.cuh.
+    """
+    vector = 4 if columns % 4 == 0 else 1
+    threads = 512 // vector
+    wide, high = (2 ** (size.bit_length() - 1) for size in (max(1, columns // vector), max(1, rows)))
+    width = min(wide, 32)
+    height = min(high, threads // width)
+    width = min(wide, threads // height)
+    each = rows if rows < min(16 * height, 256) else -(-rows // height)
+    grid = -(-columns // (vector * width))
+    most = PROCESSORS * (2048 // (width * height))
+    if rows < min(16 * height, 256) or each < 256 or grid > most:
+        return 0
+    shared_by = max(min(-(-most // grid), -(-each // 16)), -(-each // 256))
+    return 4 * columns * shared_by * width * vector if shared_by > 1 else 0
 
 
 def _taken_by_another() -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -35,7 +36,8 @@ class MemoryEstimate:
         weights: parameters and buffers, frozen and trained.
         gradients: of the trained parameters, as far as they are there at the peak.
         optimizer: its state.
-        activations: all else alive at the peak: saved for backward, transient, the batch itself.
+        activations: all else alive at the peak: saved for backward, transient, the batch itself. On a GPU also what the
+            allocator's blocks have over.
         workspace: what the device's libraries hold from the first step on.
         segments: what a GPU's allocator holds at its own peak beyond all these.
         context: what the driver takes for a process on a GPU.
@@ -68,13 +70,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     """Follows every tensor storage that is made while this mode is on, from its creation to its release.
 
     Storages are numbered as they come. Views count once, with the storage they share. Memory that a kernel takes and
-    gives back before it returns is not seen, but for the one on attention's path. `block` rounds every storage up, as
-    an allocator does.
+    gives back before it returns is not seen, but for two: one on attention's path, and one of a GPU's sums.
+
+    Args:
+        block: bytes that every storage is rounded up to, as an allocator does.
+        on_gpu: kernels are to be those of a GPU.
     """
 
-    def __init__(self, block: int = 1) -> None:
+    def __init__(self, block: int = 1, *, on_gpu: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.block = block
+        self.block, self.on_gpu = block, on_gpu
         self._history: list[tuple[int, int]] = []  # (number, bytes), the bytes negative at its release
         self._alive: dict[int, tuple[int, weakref.finalize[Any, Any]]] = {}  # by address
 
@@ -99,6 +104,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
                     self.count(leaf)
         if func is torch.ops.aten._safe_softmax.default:  # its kernel also holds a mask of the scores, a byte each
             self.count(torch.empty_like(result, dtype=torch.bool))
+        elif self.on_gpu and func is torch.ops.aten.sum.dim_IntList and result.numel():
+            scratch = gpu.sum_scratch(args[0].numel() // result.numel(), result.numel())
+            if scratch and result.shape[-1:] == args[0].shape[-1:]:
+                self.count(torch.empty(scratch, dtype=torch.uint8, device=result.device))
         return result
 
     def __exit__(self, *error: object) -> None:
@@ -153,6 +162,19 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self._history.append((number, -size))
 
 
+class FusedDropout(TorchFunctionMode):
+    """Dropout as a GPU has it, which keeps a mask of a byte an element; a CPU keeps one of the input's type."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the function, or the GPU's in its place."""
+        given = kwargs or {}
+        if func is nn.functional.dropout and given.get("training") and not given.get("inplace"):
+            return torch.native_dropout(args[0], given["p"], True)[0]
+        return func(*args, **given)
+
+
 def predict(
     module: nn.Module,
     make_step: Callable[[nn.Module], Callable[[Mapping[str, torch.Tensor]], object]],
@@ -201,7 +223,13 @@ def _trace(
     # Made before the modes are on, which would take a hundred times as long.
     tensors = (*module.parameters(), *module.buffers())
     bare = {id(t): torch.empty(t.shape, dtype=t.dtype, device="meta") for t in tensors}
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, LiveBytes(block) as live, ExitStack() as stack:
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+        LiveBytes(block, on_gpu=on_gpu) as live,
+        ExitStack() as stack,
+    ):
+        if on_gpu and place == "cpu":
+            stack.enter_context(FusedDropout())
         _materialise(module, lambda tensor: FakeTensor(mode, bare[id(tensor)], torch.device(place)))
         for tensor in (*module.parameters(), *module.buffers()):
             live.count(tensor)
@@ -234,8 +262,10 @@ def _trace(
     if not on_gpu:
         return estimate
     second = trace(resident)[len(resident) :]  # what is there all along stands first
-    held = allocator.needed([trace(frozenset()), second], workspace)
-    return replace(estimate, segments=max(0, held - estimate.allocated), context=gpu.context())
+    need = allocator.needed([trace(frozenset()), second], workspace)
+    over = max(0, need.used - estimate.allocated)
+    estimate = replace(estimate, activations=estimate.activations + over)
+    return replace(estimate, segments=max(0, need.held - estimate.allocated), context=gpu.context())
 
 
 def at_peak(trace: Sequence[Event]) -> dict[str, int]:

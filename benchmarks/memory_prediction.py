@@ -1,7 +1,8 @@
 """Predicted against measured peak memory of a training step, over three base models and every method.
 
     python benchmarks/memory_prediction.py                   # on the CPU, half an hour on two cores
-    python benchmarks/memory_prediction.py --device cuda     # against torch.cuda.max_memory_allocated
+    python benchmarks/memory_prediction.py --device cuda --record gpu.json    # against torch.cuda.max_memory_allocated
+    python benchmarks/memory_prediction.py --recorded benchmarks/h100_memory.json    # without one, against such a record
     python benchmarks/memory_prediction.py --speed           # with three of a run of equal layers run, and with all
 
 Writes a table and a scatter plot to docs/. On the CPU the truth is the allocator's own record (torch.profiler), which
@@ -12,11 +13,12 @@ their values.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.enforcement import capped, release_memory
 from autopeft.locate import locate
 from autopeft.model import BaseModel, attach, train_mode
+from autopeft.problem import AbsentCard
 from autopeft.registry import discover
 from autopeft.training import Batch, Device, make_optimizer, training_step
 
@@ -99,6 +102,11 @@ class Row:
     ran: bool = True
 
     @property
+    def key(self) -> str:
+        """What tells it from the others."""
+        return f"{self.family} | {self.candidate} | {self.shape[0]} of {self.shape[1]} | {self.precision}"
+
+    @property
     def error(self) -> float:
         """Relative error of the prediction; positive is too much."""
         return self.predicted / self.measured - 1
@@ -109,6 +117,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "docs")
     parser.add_argument("--family", help="only base models whose name begins so")
+    parser.add_argument("--record", type=Path, help="on a GPU: write what was measured to this file")
+    parser.add_argument("--recorded", type=Path, help="predict for a GPU that is not here, whose measurements this has")
     parser.add_argument("--speed", action="store_true", help="measure no memory, but what a prediction takes")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
@@ -116,15 +126,22 @@ def main() -> None:
         for family in FAMILIES:
             print(speed(family), flush=True)
         return
+    discover()  # before any model is there: an import that fails in it would keep one alive, with its stack
+    record = json.loads(arguments.recorded.read_text(encoding="utf-8")) if arguments.recorded else None
+    device = "cuda" if record else arguments.device
     rows = []
     for family in FAMILIES:
         if family.name.startswith(arguments.family or ""):
-            for row in compare(family, arguments.device):
+            for row in compare(family, device, record):
                 print(line(row), flush=True)
                 rows.append(row)
     for text in summary(rows):
         print(text)
-    write(rows, arguments.out, arguments.device)
+    card = record["card"] if record else torch.cuda.get_device_name() if device == "cuda" else ""
+    write(rows, arguments.out, device, f"{card}, predicted on a machine without a GPU" if record else card)
+    if arguments.record:
+        found = {row.key: {"allocated": row.measured, "held": row.held[1]} for row in rows if row.held}
+        arguments.record.write_text(json.dumps({"card": card, "measured": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def speed(family: Family) -> str:
@@ -164,11 +181,12 @@ def candidates(base: BaseModel, family: Family) -> Iterator[Candidate]:
         yield drawn[tuple(drawn)[number % len(drawn)]][number]
 
 
-def compare(family: Family, device: str) -> Iterator[Row]:
-    """Predict and measure the candidates of one base model."""
+def compare(family: Family, device: str, record: Any = None) -> Iterator[Row]:
+    """Predict and measure the candidates of one base model; or look up in a record what was measured."""
     config = family.config()
     config.num_labels = 3
-    with torch.device(device):
+    here = "cpu" if record else device
+    with torch.device("meta" if record else device):
         module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
     base = BaseModel(module, None, describe(module, TASK.kind, TASK.peft_task_type))
     drawn = list(candidates(base, family))
@@ -177,39 +195,40 @@ def compare(family: Family, device: str) -> Iterator[Row]:
     for number, candidate in enumerate(drawn):
         rows, length = family.batches[generator.integers(len(family.batches))]
         candidate = replace(candidate, hyper=replace(candidate.hyper, batch_size=rows))
-        where = Device(device, (None, torch.bfloat16)[number // methods % 2])
-        if where.autocast and not memory.supports_bfloat16(device):
+        where = (AbsentCard if record else Device)(device, (None, torch.bfloat16)[number // methods % 2])
+        if where.autocast and not record and not memory.supports_bfloat16(device):
             length //= 8  # emulated products would take minutes
         make_step = step_maker(candidate, where)
-        batch = padded_batch(rows, length, device)
+        batch = padded_batch(rows, length, here)
         started = time.perf_counter()
         meta = attach(base, candidate.method, candidate.params, meta=True)
         train_mode(meta)
         shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
         estimate = memory.predict(meta, make_step, shapes, device)
-        seconds = time.perf_counter() - started
-
-        ran, held, peak, run = True, None, 0, (base, candidate, make_step, batch, device)
+        row = Row(
+            family=family.name,
+            candidate=candidate,
+            shape=(rows, length),
+            precision=str(where.autocast or torch.float32).removeprefix("torch."),
+            predicted=estimate.allocated,
+            measured=0,
+            rule=4 * estimate.weights,
+            seconds=time.perf_counter() - started,
+        )
+        held = estimate.allocated + estimate.segments
+        if record:
+            known = record["measured"][row.key]
+            yield replace(row, measured=known["allocated"], held=(held, known["held"]))
+            continue
+        ran, peak, run = True, 0, (base, candidate, make_step, batch, device)
         try:
             peak = measured_peak(*run, limit=estimate.peak)
         except torch.OutOfMemoryError:
             ran = False
         if not ran:  # not up there, where the error would still hold what the step had made
             peak = measured_peak(*run)
-        if device == "cuda":
-            held = estimate.allocated + estimate.segments, torch.cuda.max_memory_reserved()
-        yield Row(
-            family=family.name,
-            candidate=candidate,
-            shape=(rows, length),
-            precision=str(where.autocast or torch.float32).removeprefix("torch."),
-            predicted=estimate.allocated,
-            measured=peak,
-            rule=4 * estimate.weights,
-            seconds=seconds,
-            held=held,
-            ran=ran,
-        )
+        on_gpu = device == "cuda"
+        yield replace(row, measured=peak, ran=ran, held=(held, torch.cuda.max_memory_reserved()) if on_gpu else None)
 
 
 def padded_batch(rows: int, length: int, device: str) -> dict[str, torch.Tensor]:
@@ -269,7 +288,7 @@ def line(row: Row) -> str:
         f"{row.measured / MIB:.1f}",
         f"{row.error:+.2%}",
         f"{row.seconds:.2f}",
-        *([f"{row.held[0] / MIB:.0f}", f"{row.held[1] / MIB:.0f}", "yes" if row.ran else "NO"] if row.held else []),
+        *([f"{row.held[0] / MIB:.0f}", f"{row.held[1] / MIB:.0f}"] if row.held else []),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -283,16 +302,17 @@ def summary(rows: list[Row]) -> Iterator[str]:
     yield f"- 95th percentile {np.quantile(errors, 0.95):.3%}. Most under the truth: {under:.3%}."
     held = [row.held[0] / row.held[1] - 1 for row in rows if row.held]
     if held:
-        off, ran = statistics.median(map(abs, held)), sum(row.ran for row in rows)
+        off = statistics.median(map(abs, held))
         yield f"- What the allocator holds: median error {off:.1%}, from {min(held):+.1%} to {max(held):+.1%}."
-        yield f"- With the whole prediction as a hard limit {ran} of {len(rows)} ran."
+    if any(not row.ran for row in rows):
+        yield f"- With the whole prediction as a hard limit {sum(row.ran for row in rows)} of {len(rows)} ran."
     yield f"- Rule of thumb, four times the weights: median error {statistics.median(rule):.0%}, worst {rule[-1]:.0%}."
     for family in dict.fromkeys(row.family for row in rows):
         seconds = [row.seconds for row in rows if row.family == family]
         yield f"- {family}: {statistics.median(seconds):.2f} s a prediction (median; attaching the method included)."
 
 
-def write(rows: list[Row], out: Path, device: str) -> None:
+def write(rows: list[Row], out: Path, device: str, card: str) -> None:
     """Write `memory_prediction_<device>.md` and `.png`."""
     import matplotlib as mpl
 
@@ -300,14 +320,14 @@ def write(rows: list[Row], out: Path, device: str) -> None:
     from matplotlib import pyplot as plt
 
     on_gpu = device == "cuda"
-    truth = f"torch.cuda.max_memory_allocated on an {torch.cuda.get_device_name()}" if on_gpu else PROFILED
-    more = " held, predicted | held, measured | ran within |" if on_gpu else ""
+    truth = f"torch.cuda.max_memory_allocated on one {card}" if on_gpu else PROFILED
+    more = " held, predicted | held, measured |" if on_gpu else ""
     head = (
         f"# Peak memory of a training step: predicted against {truth}\n\n"
         "Written by `benchmarks/memory_prediction.py`.\n\n" + "\n".join(summary(rows)) + "\n\n"
         f"![predicted against measured](memory_prediction_{device}.png)\n\n"
         f"| base model | candidate | batch | precision | predicted, MiB | measured, MiB | error | seconds |{more}\n"
-        "|---|---|---|---|---:|---:|---:|---:|" + "---:|---:|---|" * on_gpu + "\n"
+        "|---|---|---|---|---:|---:|---:|---:|" + "---:|---:|" * on_gpu + "\n"
     )
     out.mkdir(exist_ok=True)
     (out / f"memory_prediction_{device}.md").write_text(head + "\n".join(map(line, rows)) + "\n")
