@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from autopeft import gpu, memory, quantization
+from autopeft.architecture import linear_shape
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
 from autopeft.containment import contained, heard
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, guess, ways
 from autopeft.method import told_params
-from autopeft.model import FROZEN, attach, checkpoint_layers, train_mode, trainable, trained_params
+from autopeft.model import FROZEN, LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
 from autopeft.packing import pack
 from autopeft.repetition import settings
 from autopeft.training import Batch, Device, make_optimizer, training_step
@@ -235,20 +236,18 @@ class Appraiser:
             checkpoint_layers(model)
         if execution.folds > 1:
             pack(model, execution.folds, sites=self._packed_methods[candidate.method.name])
+        if self._quantized != quantization.NONE:
+            compute = self._device.autocast or torch.float32
+            for module in model.modules():
+                if hasattr(module, LINEAR) and (shape := linear_shape(module)):
+                    quantization.stand_in(module, shape, self._quantized, compute)
         train_mode(model)
         estimate = memory.predict(model, make_step, shapes, self._device.type)
-        estimate = replace(estimate, workspace=estimate.workspace + self.unseen(candidate.method.name))
-        return estimate if self._quantized == quantization.NONE else self._in_fewer_bits(estimate, shapes)
-
-    def _in_fewer_bits(
-        self, dense: memory.MemoryEstimate, shapes: Mapping[str, tuple[int, ...]]
-    ) -> memory.MemoryEstimate:
-        """The estimate for the unquantized model, corrected for what quantization saves and what it takes itself."""
-        tokens = math.prod(shapes["attention_mask"])
-        compute = self._device.autocast or torch.float32
-        workspace = quantization.workspace_bytes(self._quantized, self._base.spec, tokens, compute)
-        weights = dense.weights - self._saved_by_quantization
-        return replace(dense, weights=weights, workspace=dense.workspace + workspace)
+        return replace(
+            estimate,
+            weights=estimate.weights - self._saved_by_quantization,
+            workspace=estimate.workspace + self.unseen(candidate.method.name),
+        )
 
 
 def _one_row(fits: Callable[[Execution], bool]) -> bool:

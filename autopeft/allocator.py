@@ -38,8 +38,8 @@ LARGE = 10 * MIB
 FAR = 2**48
 """Between the places of segments, so that none is beside another."""
 
-WORKSPACE = -2
-"""When the libraries' workspaces were taken, for which a trace has no number."""
+WORKSPACES = range(-1 - THREADS, -1)
+"""When the libraries' workspaces were taken, for which a trace has no numbers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,9 +125,9 @@ def needed(steps: Sequence[Sequence[Event]], workspace: int) -> Need:
         workspace: bytes that the device's libraries take for themselves.
     """
     layout = Layout()
-    for _ in range(THREADS):
-        layout.take(workspace // THREADS, WORKSPACE)
-    lasting = {event.born for event in steps[-1] if not event.size} | {WORKSPACE}
+    for number in WORKSPACES:
+        layout.take(workspace // THREADS, number)
+    lasting = {event.born for event in steps[-1] if not event.size} | {*WORKSPACES}
     for number, step in enumerate(steps):
         if number:
             layout.keep(lasting)

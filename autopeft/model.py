@@ -39,6 +39,9 @@ TRAINED = "_autopeft_trained"
 LAYER = "_autopeft_layer"
 """Marks its transformer layers; the value is the layer's index, from the bottom."""
 
+LINEAR = "_autopeft_linear"
+"""Marks their linear maps, which are those that may be quantized."""
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -99,6 +102,8 @@ class BaseModel:
                 module.config.use_cache = False  # a cache of keys and values serves generation alone
         for index, layer in enumerate(self.spec.layers):
             setattr(twin.get_submodule(layer), LAYER, index)
+        for linear in self.spec.linears:
+            setattr(twin.get_submodule(linear.name), LINEAR, True)
         return cast("nn.Module", twin)
 
     def lower(self, dtype: torch.dtype) -> None:

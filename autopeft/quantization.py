@@ -5,6 +5,7 @@ Only linear maps of the transformer layers are quantized; embeddings, norms and 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,6 @@ NESTED_BLOCK = 256
 
 TABLES = 4 * (16 + 256 + 1)
 """Every 4-bit weight's own code tables, of 16 and 256 floats, and the mean of its scales."""
-
-OUTLIERS = 0.01
-"""Share of input columns that 8-bit products are assumed to compute in 16 bits; the paper (arXiv:2208.07339, section
-4) finds 0.1% in large models, and smaller models have more."""
 
 
 def require(kind: str) -> None:
@@ -124,26 +121,65 @@ def model_bytes(kind: str, spec: ModelSpec) -> int:
     return sum(weight_bytes(kind, linear.in_features, linear.out_features) for linear in spec.linears)
 
 
-def workspace_bytes(kind: str, spec: ModelSpec, tokens: int, compute: torch.dtype) -> int:
-    """The largest passing memory of a quantized product, beyond that of the same product in `compute` precision.
+def stand_in(linear: nn.Module, shape: tuple[int, int], kind: str, compute: torch.dtype) -> None:
+    """Let a dense linear map take the memory, forward and backward, that the quantized one would; its values are void.
 
-    - 4 bits: the weight expanded to `compute` (`MatMul4Bit` in bitsandbytes/autograd/_functions.py, in the forward and
-      in the backward pass).
-    - 8 bits: forward, the input in float16 and in int8, the product in int32 and the outlier columns in float16;
-      backward, the weight expanded to float32 (`MatMul8bitLt`, same file). The larger of the two.
-
-    Args:
-        kind: "8bit" or "4bit".
-        spec: the model.
-        tokens: of a batch, padding included.
-        compute: precision of the products.
+    For predictions on tensors without data. `shape` is (in, out).
     """
-    most = 0
-    for linear in spec.linears:
-        n_in, n_out = linear.in_features, linear.out_features
-        if kind == "4bit":
-            most = max(most, n_in * n_out * compute.itemsize)
-        else:
-            forward = tokens * (3 * n_in + 4 * n_out) + round(OUTLIERS * n_in) * 2 * (tokens + n_out)
-            most = max(most, forward, 4 * n_in * n_out)
-    return most
+    linear.forward = functools.partial(_product, shape, kind, compute)
+
+
+def _product(shape: tuple[int, int], kind: str, compute: torch.dtype, x: torch.Tensor) -> torch.Tensor:
+    """The memory of bitsandbytes' product of `x` `[…, in]`, which is `[…, out]`.
+
+    - 4 bits: the input in `compute` precision, the weight expanded to it, and the product turned back into the input's
+      type; the weight once more in the backward pass (`Linear4bit` and `MatMul4Bit` in bitsandbytes 0.50).
+    - 8 bits: the input is kept as it is. Forward it is there in float16 and in int8, the product in int32 and in
+      float16, and once more where the few columns with outliers (arXiv:2208.07339, section 4) are added; backward the
+      weight is expanded to the input's type (`MatMul8bitLt`).
+    """
+    given: torch.Tensor
+    if kind == "4bit":
+        given = _Expanded.apply(shape, x.to(compute))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return given.to(x.dtype)
+    given = _InIntegers.apply(shape, x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return given
+
+
+class _Expanded(torch.autograd.Function):
+    """A product with a weight that is there for its time alone."""
+
+    @staticmethod
+    def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor) -> torch.Tensor:
+        """`[…, out]`."""
+        ctx.shape = shape[::-1]
+        return nn.functional.linear(x, x.new_empty(ctx.shape), x.new_empty(shape[1]))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient of `x`."""
+        return None, torch.matmul(gradients[0], gradients[0].new_empty(ctx.shape))
+
+
+class _InIntegers(torch.autograd.Function):
+    """A product of integers, with the weight expanded in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor) -> torch.Tensor:
+        """`[…, out]`."""
+        ctx.shape, ctx.kept = shape[::-1], x
+        halved = x.to(torch.float16)
+        narrow = torch.empty_like(x, dtype=torch.int8)
+        del halved
+        wide = x.new_empty((*x.shape[:-1], shape[1]), dtype=torch.int32)
+        given = torch.empty_like(wide, dtype=torch.float16).to(x.dtype)
+        del wide
+        with_outliers = torch.empty_like(given)
+        del narrow
+        return with_outliers
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """The gradient of `x`."""
+        weight = ctx.kept.new_empty(ctx.shape)
+        return None, torch.matmul(gradients[0].to(weight.dtype), weight)

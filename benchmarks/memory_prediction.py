@@ -2,7 +2,7 @@
 
     python benchmarks/memory_prediction.py                   # on the CPU, half an hour on two cores
     python benchmarks/memory_prediction.py --device cuda --record gpu.json    # against torch.cuda.max_memory_allocated
-    python benchmarks/memory_prediction.py --recorded benchmarks/h100_memory.json    # without one, against such a record
+    python benchmarks/memory_prediction.py --recorded benchmarks/h100_memory.json    # against that, and without a GPU
     python benchmarks/memory_prediction.py --speed           # with three of a run of equal layers run, and with all
 
 Writes a table and a scatter plot to docs/. On the CPU the truth is the allocator's own record (torch.profiler), which

@@ -258,7 +258,7 @@ def test_a_quantized_model_takes_what_was_predicted(kind, tmp_path, tiny_model):
     estimate = appraiser.predict(lora, Execution(ROWS))
     model = ready(base, "lora", lora.params)
     measured = memory.measure(step_on(model, real_batch(), BFLOAT16), model, "cuda") - gpu.context()
-    assert -0.05 <= estimate.allocated / measured - 1 <= 0.15, (estimate, measured)
+    assert -0.08 <= estimate.allocated / measured - 1 <= 0.15, (estimate, measured)
 
 
 @pytest.mark.parametrize("model", ["", "quantization = '4bit'"], ids=["dense", "4bit"])
