@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RECOMPUTING = 1.5
-"""Time of a checkpointed pass: forward, forward again and backward, each about as long where weights are frozen."""
+RECOMPUTING = {"cpu": 1.5, "cuda": 2.0}
+"""Time of a checkpointed pass: forward, forward again and backward, each about as long where weights are frozen.
 
-PASS_OVERHEAD = {"cpu": 30, "cuda": 2000}
-"""What starting a pass costs, in tokens that could be computed meanwhile (`benchmarks/execution.py`).
+On a GPU, which waits for Python to start its kernels, the forward pass is most of it.
+"""
+
+PASS_OVERHEAD = {"cpu": 30, "cuda": 9000}
+"""What starting a pass costs, in tokens that could be computed meanwhile (`benchmarks/execution.py`: a MiniLM on two
+cores, and on an H100).
 
 Constants, because a choice that hung on a timing would not be the same in the next run of the same study.
 """
@@ -45,7 +49,9 @@ class Execution:
     def cost(self, batch_size: int, length: int, device: str) -> float:
         """Relative time of a batch of `batch_size` rows of `length` tokens."""
         passes = -(-batch_size // self.micro_batch)
-        return (passes * PASS_OVERHEAD[device] + batch_size * length) * (RECOMPUTING if self.checkpointing else 1.0)
+        return (passes * PASS_OVERHEAD[device] + batch_size * length) * (
+            RECOMPUTING[device] if self.checkpointing else 1.0
+        )
 
     @property
     def smaller(self) -> Execution | None:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 CONTAINERS = (nn.ParameterDict, nn.ParameterList, nn.ModuleDict, nn.ModuleList)
 """Modules that never run themselves."""
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-"""Largest difference of a gradient, as a share of the largest gradient, that the precision of the products explains."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-1}
+"""Largest difference of a gradient, as a share of the largest gradient, that the precision of the products explains.
+
+In bfloat16 up to 0.04 was seen on an H100 with a mixture of methods on a model of BERT-base size, and 0.02 with others.
+"""
 
 
 def pack(model: nn.Module, folds: int, *, sites: bool = False) -> nn.Module:
