@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/quickstart.toml
 
-.PHONY: demo test exhaustive coverage lint format clean
+.PHONY: demo test gpu exhaustive coverage lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/autopeft run $(STUDY)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal -m "not exhaustive"
+
+# On a machine with a GPU, and a PyTorch for it. `make test` keeps to the CPU there too.
+gpu: $(VENV)/.installed
+	$(BIN)/pytest -m gpu
 
 # What `make test` leaves out: all of scikit-learn's checks of an estimator, and every method on every family.
 exhaustive: $(VENV)/.installed

@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--method", action="append", help="only this one; may be given again")
     parser.add_argument("--steps", type=int, default=None, help="of a round; default: 2 on a CPU, 20 on a GPU")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
@@ -65,8 +66,8 @@ def main() -> None:
         f"{device.autocast or torch.float32}, {name}"
     )
     print(f"{'method':<16}{'one after the other':>22}{'packed':>14}{'ratio':>8}   samples a second")
-    for method, part in space.items():
-        candidate = part.default()
+    for method in arguments.method or space:
+        candidate = space[method].default()
         sites = way(base, candidate, data, rows, device)
         if sites is None:
             print(f"{method:<16}trains one fold after the other", flush=True)
