@@ -239,7 +239,8 @@ class Appraiser:
         if self._quantized != quantization.NONE:
             compute = self._device.autocast or torch.float32
             for module in model.modules():
-                if hasattr(module, LINEAR) and (shape := linear_shape(module)):
+                # One that a method, or packing, gave another forward pass keeps that.
+                if hasattr(module, LINEAR) and "forward" not in vars(module) and (shape := linear_shape(module)):
                     quantization.stand_in(module, shape, self._quantized, compute)
         train_mode(model)
         estimate = memory.predict(model, make_step, shapes, self._device.type)

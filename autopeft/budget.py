@@ -83,7 +83,8 @@ class Usage:
 class Budget:
     """Hard limits; None is no limit. Parameters are counted, memory and saved size are in bytes.
 
-    `max_gpu_memory` is what one trial may take: of the study's limit, the share of one of so many `workers`.
+    `max_gpu_memory` is what one trial may take: of the study's limit, `shared_gpu_memory`, the share of one of so many
+    `workers`.
     """
 
     max_trainable_params: int | None = None
@@ -91,6 +92,7 @@ class Budget:
     max_saved_size: int | None = None
     max_trial_seconds: float | None = None
     workers: int = 1
+    shared_gpu_memory: int | None = None
 
     def violations(self, usage: Usage, *, weighed: bool = False, every: bool = False) -> dict[str, float]:
         """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 where it holds.
@@ -158,7 +160,8 @@ class Budget:
         """A limit as a person reads it, such as "max_gpu_memory = 2.0 GiB"."""
         value, write = getattr(self, limit), LIMITS[limit]
         if limit == "max_gpu_memory" and self.workers > 1:
-            return f"{limit} = {write(value)} ({write(value * self.workers)} shared by {self.workers} workers)"
+            whole = self.shared_gpu_memory or value * self.workers
+            return f"{limit} = {write(value)} ({write(whole)} shared by {self.workers} workers)"
         return f"{limit} = {write(value)}"
 
 

@@ -91,8 +91,8 @@ class MemoryWatch:
     def ran_out(self) -> None:
         """Memory ran out in a step. On a GPU nobody knows what it would have taken; more than the limit."""
         if self.device == "cuda":
-            allocated = torch.cuda.max_memory_allocated() + gpu.context()
-            self.peak = max(self.peak, allocated if self.limit is None else self.limit + 1)
+            held = torch.cuda.max_memory_reserved() + gpu.context()
+            self.peak = max(self.peak, held if self.limit is None else self.limit + 1)
 
     def note(self, peak: int) -> None:
         """Take in a peak that was measured otherwise.
@@ -140,9 +140,10 @@ def capped(limit: int | None) -> Iterator[None]:
 
 
 def release_memory() -> None:
-    """Return what a trial held: reference cycles in modules first, then the CUDA cache."""
+    """Return what a trial held: reference cycles in modules first, then cuBLAS's workspaces and the CUDA cache."""
     gc.collect()
     if torch.cuda.is_available():
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from threading import Timer
 
@@ -26,14 +27,17 @@ WORKSPACE = 65 * MIB
 CONTEXT = 764 * MIB
 """What the driver takes for a process, its context and the kernels it has loaded: on an H100 with CUDA 13.0."""
 
-PROCESSORS = 132
-"""Multiprocessors of an H100; they bear on few sums."""
+PROCESSORS = 132, 2048
+"""Multiprocessors of an H100, and the threads of each."""
 
 BELIEVED = range(16 * MIB, 4096 * MIB)
 """A context of any other size was measured while somebody else took or gave back memory."""
 
 PATIENCE = 120.0
 """Seconds for a process to show what it takes."""
+
+ALIKE, WAIT = 8 * MIB, 5.0
+"""Bytes within which the free memory must be what it was before, some seconds after that process has ended."""
 
 STEPS = """
 import torch
@@ -80,7 +84,7 @@ def context() -> int:
         return int(kept)
     with suppress(OSError, ValueError, subprocess.SubprocessError):
         found = _taken_by_another()
-        if found in BELIEVED:
+        if found is not None and found in BELIEVED:
             disk_cache.keep(name, str(found).encode())
             return found
     return CONTEXT
@@ -101,15 +105,22 @@ def sum_scratch(rows: int, columns: int) -> int:
     width = min(wide, threads // height)
     each = rows if rows < min(16 * height, 256) else -(-rows // height)
     grid = -(-columns // (vector * width))
-    most = PROCESSORS * (2048 // (width * height))
+    processors, threads = PROCESSORS
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(torch.cuda.current_device())
+        processors, threads = card.multi_processor_count, card.max_threads_per_multi_processor
+    most = processors * (threads // (width * height))
     if rows < min(16 * height, 256) or each < 256 or grid > most:
         return 0
     shared_by = max(min(-(-most // grid), -(-each // 16)), -(-each // 256))
     return 4 * columns * shared_by * width * vector if shared_by > 1 else 0
 
 
-def _taken_by_another() -> int:
-    """What the free memory falls by while another process has taken a training step, less what its allocator holds."""
+def _taken_by_another() -> int | None:
+    """What the free memory falls by while another process has taken a training step, less what its allocator holds.
+
+    None where it does not come back when that has ended: then somebody else took or gave back some meanwhile.
+    """
     free, _ = torch.cuda.mem_get_info()
     command = [sys.executable, "-c", STEPS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
@@ -122,4 +133,9 @@ def _taken_by_another() -> int:
         finally:
             hung.cancel()
             other.kill()
+    ended = time.monotonic()
+    while abs(torch.cuda.mem_get_info()[0] - free) > ALIKE:
+        if time.monotonic() - ended > WAIT:
+            return None
+        time.sleep(0.1)
     return free - left - reserved

@@ -105,8 +105,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if func is torch.ops.aten._safe_softmax.default:  # its kernel also holds a mask of the scores, a byte each
             self.count(torch.empty_like(result, dtype=torch.bool))
         elif self.on_gpu and func is torch.ops.aten.sum.dim_IntList and result.numel():
-            scratch = gpu.sum_scratch(args[0].numel() // result.numel(), result.numel())
-            if scratch and result.shape[-1:] == args[0].shape[-1:]:
+            last = args[0].ndim - 1
+            outer = not {last, -1} & {*(args[1] or (last,))}  # over the last dimension, a row is one block's
+            scratch = gpu.sum_scratch(args[0].numel() // result.numel(), result.numel()) if outer else 0
+            if scratch:
                 self.count(torch.empty(scratch, dtype=torch.uint8, device=result.device))
         return result
 
@@ -170,7 +172,7 @@ class FusedDropout(TorchFunctionMode):
     ) -> Any:
         """Run the function, or the GPU's in its place."""
         given = kwargs or {}
-        if func is nn.functional.dropout and given.get("training") and not given.get("inplace"):
+        if func is nn.functional.dropout and given.get("training") and not given.get("inplace") and 0 < given["p"] < 1:
             return torch.native_dropout(args[0], given["p"], True)[0]
         return func(*args, **given)
 
@@ -287,15 +289,17 @@ def measure(
         step: runs forward, backward and update.
         module: what it trains.
         device: where that is.
-        others: tensors that are there before the step, such as its batch. On "cuda" all that is there counts anyway.
+        others: tensors that are there before the step, such as its batch. On "cuda" all that is there counts anyway,
+            with what the allocator and the driver take beside it.
     """
     if device == "cuda":
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         step()
         step()
         torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated()) + gpu.context()
+        return int(torch.cuda.max_memory_reserved()) + gpu.context()
     with LiveBytes() as live:
         for tensor in (*module.parameters(), *module.buffers(), *others):
             live.count(tensor)

@@ -157,15 +157,17 @@ class Problem:
             base.module.to(device.type)
         groups = rows.train["group"].tolist() if "group" in rows.train else None
         workers = _workers(spec, device)
-        memory = card or spec.budget.max_gpu_memory
-        if memory and workers > 1 and device.type == "cuda":
-            memory = max(1, memory - gpu.context())  # the study's own process is on the card as well
+        memory = limit = card or spec.budget.max_gpu_memory
+        if workers > 1 and device.type == "cuda":
+            own = gpu.context()  # the study's process is on the card as well; measured before the others are
+            memory = max(1, memory - own) if memory else None
         budget = Budget(
             max_trainable_params=spec.budget.max_trainable_params_of(base.spec.num_parameters),
             max_gpu_memory=max(1, memory // workers) if memory else None,
             max_saved_size=spec.budget.max_saved_size,
             max_trial_seconds=spec.budget.max_trial_seconds,
             workers=workers,
+            shared_gpu_memory=limit,
         )
         return cls(
             spec=spec,

@@ -126,10 +126,12 @@ def stand_in(linear: nn.Module, shape: tuple[int, int], kind: str, compute: torc
 
     For predictions on tensors without data. `shape` is (in, out).
     """
-    linear.forward = functools.partial(_product, shape, kind, compute)
+    linear.forward = functools.partial(_product, linear, shape, kind, compute)
 
 
-def _product(shape: tuple[int, int], kind: str, compute: torch.dtype, x: torch.Tensor) -> torch.Tensor:
+def _product(
+    linear: nn.Module, shape: tuple[int, int], kind: str, compute: torch.dtype, x: torch.Tensor
+) -> torch.Tensor:
     """The memory of bitsandbytes' product of `x` `[…, in]`, which is `[…, out]`.
 
     - 4 bits: the input in `compute` precision, the weight expanded to it, and the product turned back into the input's
@@ -139,10 +141,11 @@ def _product(shape: tuple[int, int], kind: str, compute: torch.dtype, x: torch.T
       weight is expanded to the input's type (`MatMul8bitLt`).
     """
     given: torch.Tensor
+    bias = linear._parameters["bias"]
     if kind == "4bit":
-        given = _Expanded.apply(shape, x.to(compute))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        given = _Expanded.apply(shape, x.to(compute), bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return given.to(x.dtype)
-    given = _InIntegers.apply(shape, x)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    given = _InIntegers.apply(shape, x, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return given
 
 
@@ -150,22 +153,23 @@ class _Expanded(torch.autograd.Function):
     """A product with a weight that is there for its time alone."""
 
     @staticmethod
-    def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`[…, out]`."""
         ctx.shape = shape[::-1]
-        return nn.functional.linear(x, x.new_empty(ctx.shape), x.new_empty(shape[1]))
+        return nn.functional.linear(x, x.new_empty(ctx.shape), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """The gradient of `x`."""
-        return None, torch.matmul(gradients[0], gradients[0].new_empty(ctx.shape))
+        weight = gradients[0].new_empty(ctx.shape) if ctx.needs_input_grad[1] else None
+        return None, None if weight is None else torch.matmul(gradients[0], weight), _of_bias(ctx, gradients[0])
 
 
 class _InIntegers(torch.autograd.Function):
     """A product of integers, with the weight expanded in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`[…, out]`."""
         ctx.shape, ctx.kept = shape[::-1], x
         halved = x.to(torch.float16)
@@ -181,5 +185,13 @@ class _InIntegers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """The gradient of `x`."""
-        weight = ctx.kept.new_empty(ctx.shape)
-        return None, torch.matmul(gradients[0].to(weight.dtype), weight)
+        back = None
+        if ctx.needs_input_grad[1]:
+            weight = ctx.kept.new_empty(ctx.shape)
+            back = torch.matmul(gradients[0].to(weight.dtype), weight)
+        return None, back, _of_bias(ctx, gradients[0])
+
+
+def _of_bias(ctx: Any, gradient: torch.Tensor) -> torch.Tensor | None:
+    """The gradient of a bias that is trained."""
+    return gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, LlamaConfig, logging
 
-from autopeft import gpu, memory, tasks
+from autopeft import memory, tasks
 from autopeft.architecture import describe
 from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.enforcement import capped, release_memory
@@ -220,15 +220,15 @@ def compare(family: Family, device: str, record: Any = None) -> Iterator[Row]:
             known = record["measured"][row.key]
             yield replace(row, measured=known["allocated"], held=(held, known["held"]))
             continue
-        ran, peak, run = True, 0, (base, candidate, make_step, batch, device)
-        try:
-            peak = measured_peak(*run, limit=estimate.peak)
-        except torch.OutOfMemoryError:
-            ran = False
-        if not ran:  # not up there, where the error would still hold what the step had made
-            peak = measured_peak(*run)
-        on_gpu = device == "cuda"
-        yield replace(row, measured=peak, ran=ran, held=(held, torch.cuda.max_memory_reserved()) if on_gpu else None)
+        run = base, candidate, make_step, batch, device
+        row = replace(row, measured=measured_peak(*run))
+        if device == "cuda":
+            row = replace(row, held=(held, torch.cuda.max_memory_reserved()))
+            try:
+                measured_peak(*run, limit=estimate.peak)
+            except torch.OutOfMemoryError:
+                row = replace(row, ran=False)
+        yield row
 
 
 def padded_batch(rows: int, length: int, device: str) -> dict[str, torch.Tensor]:
@@ -264,7 +264,8 @@ def measured_peak(
     step = make_step(model)
     if device == "cuda":
         with capped(limit):
-            return memory.measure(lambda: step(batch), model, device) - gpu.context()
+            memory.measure(lambda: step(batch), model, device)
+            return torch.cuda.max_memory_allocated()
     storages = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers(), *batch.values())]
     now = peak = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:

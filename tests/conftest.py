@@ -47,7 +47,7 @@ for ignored, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGH
 
 def pytest_configure(config: pytest.Config) -> None:
     """Run on the CPU, wherever this is; `-m gpu` runs what needs a GPU, and leaves it in sight."""
-    if "gpu" not in config.option.markexpr:
+    if config.option.markexpr.strip() != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

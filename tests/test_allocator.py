@@ -52,7 +52,7 @@ def test_the_smallest_free_block_that_holds_it_is_taken_and_neighbours_are_joine
 
 def test_a_trial_needs_its_second_step_beside_what_the_first_one_left():
     weights, states, activation = Event("weights", 3 * MIB, 0), Event("optimizer", 4 * MIB, 2), 5 * MIB
-    step = [Event(ACTIVATIONS, activation, 1), states, Event(ACTIVATIONS, -activation, 1)]
+    step = [Event(ACTIVATIONS, activation, 1), Event(ACTIVATIONS, -activation, 1), states]
     first = [weights, *step]
     second = [event._replace(size=0) if event is states else event for event in step]
     need = needed([first, [weights._replace(size=0), *second]], 2 * 512)

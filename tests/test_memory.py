@@ -260,4 +260,5 @@ def test_a_step_on_the_gpu_is_predicted():
     model = add_on(base, "lora").to("cuda")
     real = {name: tensor.to("cuda") for name, tensor in batch(64, 128).items()}
     step = make_step(model)
-    assert estimate.peak == pytest.approx(measure(lambda: step(real), model, "cuda"), rel=0.08)
+    measure(lambda: step(real), model, "cuda")
+    assert estimate.allocated == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.08)

@@ -166,8 +166,12 @@ def test_what_can_be_packed_is_found_out(kind, expected):
 
 
 @pytest.mark.parametrize("trained", [("weight",), ("bias",), ("weight", "bias")], ids="+".join)
-@pytest.mark.parametrize("make", [lambda: nn.Linear(6, 4), lambda: nn.LayerNorm(6)], ids=["linear", "norm"])
-@pytest.mark.parametrize("shape", [(6, 6), (6, 5, 6)], ids=["rows", "tokens"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nn.Linear(6, 4), lambda: nn.LayerNorm(6), lambda: nn.LayerNorm((5, 6))],
+    ids=["linear", "norm", "wide norm"],
+)
+@pytest.mark.parametrize("shape", [(6, 5, 6), (6, 2, 5, 6)], ids=["tokens", "heads"])
 def test_common_modules_do_without_a_mapping_what_each_fold_does_alone(make, trained, shape):
     torch.manual_seed(0)
     model = nn.Sequential(make()).requires_grad_(False)

@@ -143,9 +143,9 @@ def test_the_prediction_counts_quantized_weights(kind, autocast):
     assert packed.optimizer == dense.optimizer
 
 
-# Of 6 rows, 4 inputs and 6 outputs. In 4 bits the input, the weight, the bias and the product; in 8 bits the product in
+# Of 6 rows, 4 inputs and 6 outputs. In 4 bits the input, the weight and the product; in 8 bits the product in
 # int32, in float16 and in float32, beside the input in int8.
-@pytest.mark.parametrize(("kind", "peak"), [("4bit", 4 * (24 + 24 + 6 + 36)), ("8bit", (4 + 2 + 4) * 36 + 24)])
+@pytest.mark.parametrize(("kind", "peak"), [("4bit", 4 * (24 + 24 + 36)), ("8bit", (4 + 2 + 4) * 36 + 24)])
 def test_a_product_in_few_bits_takes_what_bitsandbytes_takes_for_it(kind, peak):
     linear = nn.Linear(4, 6).requires_grad_(False)
     quantization.stand_in(linear, (4, 6), kind, torch.float32)
@@ -167,6 +167,21 @@ def test_gradients_flow_through_the_stand_in(kind):
     given.sum().backward()
     assert given.shape == (2, 3, 6)
     assert x.grad.shape == x.shape
+    linear.bias.requires_grad_(True)
+    linear(x.detach()).sum().backward()  # as in the lowest layer, where only the bias is trained
+    assert linear.bias.grad.tolist() == [6.0] * 6
+
+
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+def test_what_is_kept_for_the_biases_below_is_predicted(kind):
+    base = tiny_base("bert")
+    candidate = CandidateSpace.build([METHODS["bitfit"]], base.spec, {}, ())["bitfit"].default()
+    dense, packed = (
+        Appraiser(base, TASK, Device("cpu", None), np.array([8]), ("input_ids",), quantized=quantized)(candidate).memory
+        for quantized in ("none", kind)
+    )
+    assert packed.activations > 0.9 * dense.activations
+    assert packed.optimizer == dense.optimizer
 
 
 @pytest.mark.gpu
