@@ -47,6 +47,10 @@ NEARLY = 1.02
 """By what factor of the limit a peak may be guessed for the prediction to be made."""
 
 
+BY_FAR = 1.02
+"""By what factor over the limit a step with checkpointed layers must be for one without to be out of the question."""
+
+
 class Appraiser:
     """Says what a candidate needs; remembers what it has worked out.
 
@@ -182,16 +186,17 @@ class Appraiser:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
         found: dict[Execution, memory.MemoryEstimate] = {}
+        limit = math.inf if self._limit is None else self._limit
 
         def fits(way: Execution) -> bool:
             if way not in found:
                 found[way] = self.predict(candidate, way)
-            return self._limit is None or found[way].peak <= self._limit
+            return found[way].peak <= limit
 
         # Where the last candidate was refused this one may be too, and one row at a time can settle that by itself: of
         # what it takes a whole batch spares no more than the gradients of the first pass, beside the second's.
-        by_row = _one_row(fits) if name in self._scarce else None
-        if by_row is not False or min(e.peak - e.gradients for e in found.values()) <= (self._limit or math.inf):
+        by_row = _one_row(fits, found, limit) if name in self._scarce else None
+        if by_row is not False or min(e.peak - e.gradients for e in found.values()) <= limit:
             side_by_side = [Execution(size, folds=self._folds)] * (name in self._packed_methods)
             for way in (*side_by_side, Execution(size)):
                 # What was settled for the method need not hold for every candidate: this one may not be packed at all.
@@ -199,7 +204,7 @@ class Appraiser:
                     if fits(way):
                         return way, found[way]
         if by_row is None:
-            by_row = _one_row(fits)
+            by_row = _one_row(fits, found, limit)
         smallest = min((way for way in found if way.micro_batch == way.folds == 1), key=lambda way: found[way].peak)
         if not by_row:
             self._scarce.add(name)
@@ -208,7 +213,7 @@ class Appraiser:
         for way in ways(size, self._longest, self._device.type):
             known = {other: estimate.peak for other, estimate in found.items() if other.folds == 1}
             possible = smallest.checkpointing or not way.checkpointing
-            if possible and guess(way, known) <= NEARLY * (self._limit or math.inf) and fits(way):
+            if possible and guess(way, known) <= NEARLY * limit and fits(way):
                 return way, found[way]
         return smallest, found[smallest]
 
@@ -251,17 +256,23 @@ class Appraiser:
         )
 
 
-def _one_row(fits: Callable[[Execution], bool]) -> bool:
-    """Whether one row at a time `fits`, plain or, where the method can do with them, with checkpointed layers."""
-    plain = fits(Execution(1))
+def _one_row(fits: Callable[[Execution], bool], found: Mapping[Execution, memory.MemoryEstimate], limit: float) -> bool:
+    """Whether one row at a time `fits`, plain or, where the method can do with them, with checkpointed layers.
+
+    Without them a step takes more, or as good as nothing less, so it is not asked where they do not help by far.
+    """
     log = logging.getLogger("torch._subclasses.fake_tensor")  # would print a traceback for each refusal
     log.disabled = True
+    checkpointed = Execution(1, checkpointing=True)
     try:
-        return fits(Execution(1, checkpointing=True)) or plain
+        fitting = fits(checkpointed)
     except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
-        return plain
+        fitting = False
     finally:
         log.disabled = False
+    if checkpointed in found and found[checkpointed].peak > BY_FAR * limit:
+        return False
+    return fits(Execution(1)) or fitting
 
 
 def _key(candidate: Candidate) -> tuple[object, ...]:
