@@ -143,7 +143,7 @@ class BudgetSection(Section):
     max_trainable_params: Share | None = None
     """Parameters that training changes: a number, "2M", or a share of the base model such as "0.5%"."""
     max_gpu_memory: Bytes | None = None
-    """Peak of a training step, on a CPU too: bytes, or "2 GiB"."""
+    """Peak of a training step, on a CPU too; on a GPU with all that the process takes there: bytes, or "2 GiB"."""
     max_saved_size: Bytes | None = None
     """Weight of the saved add-on's file: bytes, or "4 MB"."""
     max_trial_seconds: Seconds | None = None
