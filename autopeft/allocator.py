@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from autopeft.gpu import THREADS
+from autopeft.gpu import MIB, THREADS
 from autopeft.repetition import COPIES
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from autopeft.repetition import Event
-
-MIB = 2**20
 
 BLOCK = 512
 """Blocks are rounded up to this many bytes (kMinBlockSize)."""

@@ -91,8 +91,7 @@ class MemoryWatch:
     def ran_out(self) -> None:
         """Memory ran out in a step. On a GPU nobody knows what it would have taken; more than the limit."""
         if self.device == "cuda":
-            held = torch.cuda.max_memory_reserved() + gpu.context()
-            self.peak = max(self.peak, held if self.limit is None else self.limit + 1)
+            self.peak = max(self.peak, gpu.taken() if self.limit is None else self.limit + 1)
 
     def note(self, peak: int) -> None:
         """Take in a peak that was measured otherwise.

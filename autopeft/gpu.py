@@ -90,6 +90,11 @@ def context() -> int:
     return CONTEXT
 
 
+def taken() -> int:
+    """The most bytes that this process has had on the card since its peak was last reset."""
+    return int(torch.cuda.max_memory_reserved()) + context()
+
+
 def sum_scratch(rows: int, columns: int) -> int:
     """Bytes that the kernel takes meanwhile to add up `rows` for each of `columns`, as for the gradient of a bias.
 
@@ -103,14 +108,16 @@ def sum_scratch(rows: int, columns: int) -> int:
     width = min(wide, 32)
     height = min(high, threads // width)
     width = min(wide, threads // height)
-    each = rows if rows < min(16 * height, 256) else -(-rows // height)
+    each = -(-rows // height)
+    if rows < min(16 * height, 256) or each < 256:
+        return 0
     grid = -(-columns // (vector * width))
-    processors, threads = PROCESSORS
+    processors, room = PROCESSORS
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(torch.cuda.current_device())
-        processors, threads = card.multi_processor_count, card.max_threads_per_multi_processor
-    most = processors * (threads // (width * height))
-    if rows < min(16 * height, 256) or each < 256 or grid > most:
+        processors, room = card.multi_processor_count, card.max_threads_per_multi_processor
+    most = processors * (room // (width * height))
+    if grid > most:
         return 0
     shared_by = max(min(-(-most // grid), -(-each // 16)), -(-each // 256))
     return 4 * columns * shared_by * width * vector if shared_by > 1 else 0

@@ -73,13 +73,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     gives back before it returns is not seen, but for two: one on attention's path, and one of a GPU's sums.
 
     Args:
-        block: bytes that every storage is rounded up to, as an allocator does.
-        on_gpu: kernels are to be those of a GPU.
+        on_gpu: kernels are to be those of a GPU, and every storage is rounded up to its allocator's blocks.
     """
 
-    def __init__(self, block: int = 1, *, on_gpu: bool = False) -> None:
+    def __init__(self, *, on_gpu: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.block, self.on_gpu = block, on_gpu
+        self.on_gpu, self.block = on_gpu, allocator.BLOCK if on_gpu else 1
         self._history: list[tuple[int, int]] = []  # (number, bytes), the bytes negative at its release
         self._alive: dict[int, tuple[int, weakref.finalize[Any, Any]]] = {}  # by address
 
@@ -219,7 +218,7 @@ def _trace(
         Irregular: where layers may be spared, they turned out not to be alike.
     """
     on_gpu = device == "cuda"
-    block, workspace = (allocator.BLOCK, gpu.workspace()) if on_gpu else (1, 0)
+    workspace = gpu.workspace() if on_gpu else 0
     place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
     gradients: set[int] = set()
     # Made before the modes are on, which would take a hundred times as long.
@@ -227,7 +226,7 @@ def _trace(
     bare = {id(t): torch.empty(t.shape, dtype=t.dtype, device="meta") for t in tensors}
     with (
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
-        LiveBytes(block, on_gpu=on_gpu) as live,
+        LiveBytes(on_gpu=on_gpu) as live,
         ExitStack() as stack,
     ):
         if on_gpu and place == "cpu":
@@ -259,15 +258,20 @@ def _trace(
         events = live.trace(resident, kinds)
         return shortcut.extended(events) if shortcut else events
 
-    found = at_peak(trace(resident))
+    settled = trace(resident)
+    found = at_peak(settled)
     estimate = MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*kinds, ACTIVATIONS)}, workspace=workspace)
     if not on_gpu:
         return estimate
-    second = trace(resident)[len(resident) :]  # what is there all along stands first
+    second = settled[len(resident) :]  # what is there all along stands first
     need = allocator.needed([trace(frozenset()), second], workspace)
     over = max(0, need.used - estimate.allocated)
-    estimate = replace(estimate, activations=estimate.activations + over)
-    return replace(estimate, segments=max(0, need.held - estimate.allocated), context=gpu.context())
+    return replace(
+        estimate,
+        activations=estimate.activations + over,
+        segments=max(0, need.held - estimate.allocated - over),
+        context=gpu.context(),
+    )
 
 
 def at_peak(trace: Sequence[Event]) -> dict[str, int]:
@@ -299,7 +303,7 @@ def measure(
         step()
         step()
         torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_reserved()) + gpu.context()
+        return gpu.taken()
     with LiveBytes() as live:
         for tensor in (*module.parameters(), *module.buffers(), *others):
             live.count(tensor)

@@ -159,12 +159,12 @@ def _outermost(owners: Iterable[nn.Module]) -> list[nn.Module]:
 def _run_per_fold(owner: nn.Module, names: Sequence[str], folds: int) -> None:
     """Replace a module's forward pass by one that maps the old one over the folds."""
     short = STACKED.get(type(owner)) if "forward" not in vars(owner) else None
-    forward = owner.forward
+    forward, stacked = owner.forward, set(names)
     places = [(owner.get_submodule(name.rpartition(".")[0])._parameters, name.rpartition(".")[2]) for name in names]
 
     def packed(*args: Any, **kwargs: Any) -> Any:
         if short and not kwargs and args[0].ndim > 1 and _has_rows(args[0], folds):
-            return short(owner, {*names}, folds, args[0])
+            return short(owner, stacked, folds, args[0])
         leaves, shape = tree_flatten((args, kwargs))
         rows = [index for index, leaf in enumerate(leaves) if _has_rows(leaf, folds)]
         stacks = [parameters[name] for parameters, name in places]
@@ -185,8 +185,6 @@ def _run_per_fold(owner: nn.Module, names: Sequence[str], folds: int) -> None:
         finally:
             for (parameters, name), stack in zip(places, stacks, strict=True):
                 parameters[name] = stack
-        if isinstance(result, torch.Tensor):
-            return result.flatten(0, 1)
         return tree_map_only(torch.Tensor, lambda tensor: tensor.flatten(0, 1), result)
 
     owner.forward = cast("Any", packed)

@@ -8,18 +8,11 @@ from pathlib import Path
 import pytest
 
 from autopeft import gpu
-from autopeft.allocator import LARGE_SEGMENT, MIB, SMALL_SEGMENT, Allocator, needed
+from autopeft.allocator import LARGE_SEGMENT, SMALL_SEGMENT, Allocator, needed
+from autopeft.gpu import MIB
 from autopeft.repetition import ACTIVATIONS, COPIES, Event
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-def trace(*sizes, first=0):
-    """Taken in this order, at `first` and on; a negative one is released, and was taken so many events before."""
-    events = []
-    for number, size in enumerate(sizes, first):
-        events.append(Event(ACTIVATIONS, size, number))
-    return events
 
 
 @pytest.mark.parametrize(
