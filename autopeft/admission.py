@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import math
 from contextlib import nullcontext, suppress
@@ -19,10 +18,10 @@ from autopeft.callback import TrainingCallback
 from autopeft.containment import contained, heard
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, guess, ways
-from autopeft.method import told_params
-from autopeft.model import FROZEN, LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
+from autopeft.method import PeftMethod, told_params
+from autopeft.model import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
 from autopeft.packing import pack
-from autopeft.repetition import settings
+from autopeft.structure import Structure
 from autopeft.training import Batch, Device, make_optimizer, training_step
 from autopeft.trunk import cut
 from autopeft.weights_file import file_size, saved_tensors
@@ -87,6 +86,8 @@ class Appraiser:
         self._packed_methods, self._folds = {} if packed is None else packed, folds
         self._known: dict[tuple[object, ...], Usage] = {}
         self._fits: dict[tuple[object, ...], tuple[Execution, memory.MemoryEstimate]] = {}
+        self._floors: dict[str, list[tuple[Structure, int]]] = {}  # of refused ones: what they need beyond `_least`
+        self._refused: dict[str, list[Candidate]] = {}
         self._unseen: dict[str, int] = {}
         self._scarce: set[str] = set()  # methods whose latest candidate was refused
         self._latest: tuple[tuple[object, ...], nn.Module] | None = None
@@ -114,12 +115,11 @@ class Appraiser:
     def _weigh(self, candidate: Candidate) -> Weights:
         self._count(candidate)  # where a method told a number, it is checked before anything trains
         model = self._model(candidate)
-        trained = trainable(model).values()
         kept = saved_tensors(model, candidate.method)
         return Weights(
             saved_params=sum(tensor.numel() for tensor in kept.values()),
             saved_bytes=file_size(kept),
-            least_memory=self._least(model, trained),
+            least_memory=self._least(model) + self._floor(candidate, model),
         )
 
     def _model(self, candidate: Candidate, *, take: bool = False) -> nn.Module:
@@ -168,16 +168,41 @@ class Appraiser:
         self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
         self._fits = {key: fit for key, fit in self._fits.items() if key[0] != name}
 
-    def _least(self, model: nn.Module, trained: Iterable[torch.Tensor]) -> int:
+    def _least(self, model: nn.Module) -> int:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
+        trained = trainable(model).values()
         # One walk, in every appraisal, where `parameters` and `buffers` take one each; `tensor_bytes` counts each once.
         held = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
         constant = gpu.workspace() + gpu.context() if self._device.type == "cuda" else 0
         return constant + memory.tensor_bytes(held) - self._saved_by_quantization + 3 * memory.tensor_bytes(trained)
 
+    def expect(self, refused: Candidate) -> None:
+        """Know the floor again that was found when it was refused, if and when its method is asked about."""
+        self._refused.setdefault(refused.method.name, []).append(refused)
+
+    def _floor(self, candidate: Candidate, model: nn.Module) -> int:
+        """Bytes it needs beyond `_least`, since a smaller candidate of its method does; 0 where none is known.
+
+        A batch in one piece spares the gradients of an earlier piece, and blocks that happen to lie otherwise may spare
+        a little. What a method's callback adds to a step is in no module, so of one with a callback nothing is said.
+        """
+        name = candidate.method.name
+        if type(candidate.method).callback is not PeftMethod.callback:
+            return 0
+        for smaller in self._refused.pop(name, ()):
+            with suppress(Exception):  # its plugin may be another one by now
+                self(smaller).memory  # noqa: B018  # worked out, and its floor with it
+        if name not in self._floors:
+            return 0
+        spared = memory.tensor_bytes(trainable(model).values()) + int((BY_FAR - 1) * (self._limit or 0))
+        return max(0, self._beyond(name, Structure.of(model)) - spared)
+
+    def _beyond(self, name: str, structure: Structure) -> int:
+        return max((beyond for smaller, beyond in self._floors.get(name, ()) if smaller.within(structure)), default=0)
+
     def _fit_once(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """What `_fit` says, worked out once for all candidates of one structure and batch size."""
-        key = (candidate.method.name, structure(self._model(candidate)), candidate.hyper.batch_size)
+        key = (candidate.method.name, Structure.of(self._model(candidate)).digest, candidate.hyper.batch_size)
         if key not in self._fits:
             self._fits[key] = self._fit(candidate)
         return self._fits[key]
@@ -185,6 +210,7 @@ class Appraiser:
     def _fit(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
+        own, least = Structure.of(self._model(candidate)), self._least(self._model(candidate))
         found: dict[Execution, memory.MemoryEstimate] = {}
         limit = math.inf if self._limit is None else self._limit
 
@@ -208,6 +234,9 @@ class Appraiser:
         smallest = min((way for way in found if way.micro_batch == way.folds == 1), key=lambda way: found[way].peak)
         if not by_row:
             self._scarce.add(name)
+            beyond = found[smallest].peak - found[smallest].segments - least  # segments come in steps of their own
+            if Execution(1, checkpointing=True) in found and beyond > self._beyond(name, own):
+                self._floors.setdefault(name, []).append((own, beyond))
             return smallest, found[smallest]
         self._scarce.discard(name)
         for way in ways(size, self._longest, self._device.type):
@@ -289,20 +318,6 @@ def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
         callback.start(total_steps=1)
         silent.loss = callback.loss  # type: ignore[method-assign]  # bound to the callback, which so stays alive
     return silent
-
-
-def structure(model: nn.Module) -> str:
-    """What of a candidate's model bears on the memory of its steps, as a digest.
-
-    The modules a method put there with their settings, and what is trained; the base model is the same for every
-    candidate.
-    """
-    parts: list[object] = [(name, tuple(p.shape), p.dtype) for name, p in trainable(model).items()]
-    for name, module in model.named_modules():
-        if not hasattr(module, FROZEN):
-            own = [(k, tuple(t.shape)) for k, t in module._parameters.items() if t is not None]
-            parts.append((name, type(module).__qualname__, settings(module), own))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, seconds: float) -> None:

@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from autopeft.gpu import MIB, THREADS
+from autopeft.gpu import MIB
 from autopeft.repetition import COPIES
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ LARGE = 10 * MIB
 
 FAR = 2**48
 """Between the places of segments, so that none is beside another."""
-
-WORKSPACES = range(-1 - THREADS, -1)
-"""When the libraries' workspaces were taken, for which a trace has no numbers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -114,18 +111,15 @@ class Need(NamedTuple):
     held: int
 
 
-def needed(steps: Sequence[Sequence[Event]], workspace: int) -> Need:
+def needed(steps: Sequence[Sequence[Event]]) -> Need:
     """What a trial takes.
 
     Args:
         steps: traces of its first step, from the weights on, and of one behind it, in which the events of what is
             there from the start are empty.
-        workspace: bytes that the device's libraries take for themselves.
     """
     layout = Layout()
-    for number in WORKSPACES:
-        layout.take(workspace // THREADS, number)
-    lasting = {event.born for event in steps[-1] if not event.size} | {*WORKSPACES}
+    lasting = {event.born for event in steps[-1] if not event.size}
     for number, step in enumerate(steps):
         if number:
             layout.keep(lasting)

@@ -18,11 +18,11 @@ from autopeft import disk_cache
 
 MIB = 2**20
 
-THREADS = 2
-"""Forward passes run in one thread and backward passes in another, and cuBLAS keeps a workspace for each."""
+WORKSPACES = (32 * MIB, MIB), (32 * MIB,)
+"""What cuBLAS keeps from its first products on, as measured on an H100; before Hopper it is a quarter.
 
-WORKSPACE = 65 * MIB
-"""What cuBLAS keeps from its first products on, as measured on an H100; before Hopper it is a quarter."""
+Forward passes run in one thread and backward passes in another, and each has its own.
+"""
 
 CONTEXT = 764 * MIB
 """What the driver takes for a process, its context and the kernels it has loaded: on an H100 with CUDA 13.0."""
@@ -58,16 +58,26 @@ input()
 """A training step in either precision, since kernels are loaded when they first run; then it waits to be let go."""
 
 
-@functools.cache
 def workspace() -> int:
-    """Bytes that the GPU's libraries hold once they have multiplied matrices; measured once per process."""
+    """Bytes that the GPU's libraries hold once they have multiplied matrices, forward and backward."""
+    return sum(map(sum, workspaces()))
+
+
+@functools.cache
+def workspaces() -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bytes of the blocks they take in a forward and in a backward pass; measured once per process."""
     if not torch.cuda.is_available():
-        return WORKSPACE
+        return WORKSPACES
     torch._C._cuda_clearCublasWorkspaces()
     weight = torch.ones(64, 64, device="cuda", requires_grad=True)
     before = torch.cuda.memory_allocated()
-    torch.autograd.grad(torch.addmm(weight[0], weight, weight).sum(), weight)
-    return int(torch.cuda.memory_allocated() - before)
+    product = torch.addmm(weight[0], weight, weight)
+    forward = int(torch.cuda.memory_allocated() - before - product.nbytes)
+    torch.autograd.grad(product.sum(), weight)
+    both = int(torch.cuda.memory_allocated() - before - product.nbytes)
+    backward = both - forward
+    # Beside a workspace as a backward pass has, a forward one takes one for products with a bias.
+    return ((backward, forward - backward) if forward > backward else (forward,)), (backward,)
 
 
 @functools.cache
@@ -88,6 +98,15 @@ def context() -> int:
             disk_cache.keep(name, str(found).encode())
             return found
     return CONTEXT
+
+
+def attention_scratch(query: torch.Tensor) -> int:
+    """Bytes that attention's backward pass takes meanwhile in half precision, for queries `[batch, heads, tokens, d]`.
+
+    The queries' gradients are added up in float32, and every token has a sum beside them: 8.1 MiB for 32 x 8 x 128 x 64
+    on an H100 (cuDNN's kernels; FlashAttention's `dq_accum` and `softmax_d` are the same).
+    """
+    return 4 * (query.numel() + query.numel() // query.shape[-1]) if query.dtype.itemsize < 4 else 0
 
 
 def taken() -> int:

@@ -16,16 +16,38 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autopeft import allocator, gpu
+from autopeft.dropout import FusedDropout
 from autopeft.fake import VIEWS, run, view
 from autopeft.repetition import ACTIVATIONS, Event, Irregular, Shortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+
+
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_backward.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+}
+"""Backward passes of attention, by the kernels that take a half precision on a GPU, or stand for them."""
+
+HOLDERS = getattr(torch._C, "_storage_Use_Count", None)
+"""Of a storage; builds of PyTorch before 2.8 for a CPU alone cannot tell."""
+
+ALONE = 2
+"""Holders of a storage that nobody else has: its tensor, and who asks."""
+
+PRODUCTS = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,
+}
+"""Operations that cuBLAS does."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +92,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     """Follows every tensor storage that is made while this mode is on, from its creation to its release.
 
     Storages are numbered as they come. Views count once, with the storage they share. Memory that a kernel takes and
-    gives back before it returns is not seen, but for two: one on attention's path, and one of a GPU's sums.
+    gives back before it returns is not seen, but for some: that of a softmax, and on a GPU of sums and of attention.
 
     Args:
-        on_gpu: kernels are to be those of a GPU, and every storage is rounded up to its allocator's blocks.
+        on_gpu: kernels and libraries are to be those of a GPU, and every storage is rounded up to its allocator's
+            blocks.
     """
 
     def __init__(self, *, on_gpu: bool = False) -> None:
@@ -81,6 +104,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self.on_gpu, self.block = on_gpu, allocator.BLOCK if on_gpu else 1
         self._history: list[tuple[int, int]] = []  # (number, bytes), the bytes negative at its release
         self._alive: dict[int, tuple[int, weakref.finalize[Any, Any]]] = {}  # by address
+        self._workspaces: dict[bool, list[torch.Tensor]] = {}  # in the backward pass or not
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -94,22 +118,38 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             return args[0].fake_device  # asked thousands of times in a step: a fifth of a prediction's time
         if func in VIEWS and isinstance(args[0], FakeTensor) and args[0].constant is None:
             return view(func, args)
+        if self.on_gpu and func is torch.ops.aten.add.Tensor and _in_place(args, kwargs):
+            return args[0]
         result = run(func, args, kwargs or {})
         if isinstance(result, torch.Tensor):
             self.count(result)
         elif isinstance(result, (tuple, list)):
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, torch.Tensor):
-                    self.count(leaf)
+            leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            for leaf in reversed(leaves) if func is torch.ops.aten.native_dropout.default else leaves:
+                self.count(leaf)  # of a dropout's the mask is made first
         if func is torch.ops.aten._safe_softmax.default:  # its kernel also holds a mask of the scores, a byte each
             self.count(torch.empty_like(result, dtype=torch.bool))
-        elif self.on_gpu and func is torch.ops.aten.sum.dim_IntList and result.numel():
+        elif self.on_gpu:
+            self._count_unseen(func, args, result)
+        return result
+
+    def _count_unseen(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """What kernels of a GPU take beside their results."""
+        if func in PRODUCTS and (backward := _in_backward()) not in self._workspaces:
+            sizes = gpu.workspaces()[backward]
+            self._workspaces[backward] = [torch.empty(size, dtype=torch.uint8, device=result.device) for size in sizes]
+            for workspace in self._workspaces[backward]:
+                self.count(workspace)
+            return
+        scratch = 0
+        if func is torch.ops.aten.sum.dim_IntList and result.numel():
             last = args[0].ndim - 1
             outer = not {last, -1} & {*(args[1] or (last,))}  # over the last dimension, a row is one block's
             scratch = gpu.sum_scratch(args[0].numel() // result.numel(), result.numel()) if outer else 0
-            if scratch:
-                self.count(torch.empty(scratch, dtype=torch.uint8, device=result.device))
-        return result
+        elif func in ATTENTION:
+            scratch = gpu.attention_scratch(args[1])
+        if scratch:
+            self.count(torch.empty(scratch, dtype=torch.uint8, device=args[0].device))
 
     def __exit__(self, *error: object) -> None:
         """Follow no storage any more."""
@@ -122,6 +162,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     def alive(self) -> frozenset[int]:
         """Numbers of the storages that are there now."""
         return frozenset(number for number, _ in self._alive.values())
+
+    @property
+    def workspaces(self) -> frozenset[int]:
+        """Numbers of what the device's libraries keep from their first products on."""
+        return frozenset(self.count(tensor) for kept in self._workspaces.values() for tensor in kept)
 
     @property
     def clock(self) -> int:
@@ -163,17 +208,26 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         self._history.append((number, -size))
 
 
-class FusedDropout(TorchFunctionMode):
-    """Dropout as a GPU has it, which keeps a mask of a byte an element; a CPU keeps one of the input's type."""
+def _in_backward() -> bool:
+    return bool(torch._C._current_graph_task_id() != -1)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run the function, or the GPU's in its place."""
-        given = kwargs or {}
-        if func is nn.functional.dropout and given.get("training") and not given.get("inplace") and 0 < given["p"] < 1:
-            return torch.native_dropout(args[0], given["p"], True)[0]
-        return func(*args, **given)
+
+def _in_place(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bool:
+    """Whether it is two gradients of one tensor that are added.
+
+    The first one is then overwritten, unless somebody else has it; of a fake one PyTorch makes a new one each time.
+    After `can_accumulate_inplace` in PyTorch's torch/csrc/autograd/input_buffer.cpp.
+    """
+    first, second = args[:2]
+    if (
+        kwargs or torch.is_grad_enabled() or not _in_backward()
+    ):  # a layer that runs again for its backward pass adds too
+        return False
+    if not (isinstance(first, FakeTensor) and isinstance(second, FakeTensor)):
+        return False
+    storage = first.untyped_storage()
+    alike = (first.shape, first.dtype) == (second.shape, second.dtype) and storage.nbytes() >= first.nbytes  # expanded
+    return alike and HOLDERS is not None and bool(HOLDERS(storage._cdata) <= ALONE)
 
 
 def predict(
@@ -218,7 +272,8 @@ def _trace(
         Irregular: where layers may be spared, they turned out not to be alike.
     """
     on_gpu = device == "cuda"
-    workspace = gpu.workspace() if on_gpu else 0
+    if on_gpu:
+        gpu.workspaces()  # measured before the modes are on, if it was not yet
     place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
     gradients: set[int] = set()
     # Made before the modes are on, which would take a hundred times as long.
@@ -251,8 +306,13 @@ def _trace(
         shortcut = stack.enter_context(Shortcut(module, lambda: live.clock, count_gradient)) if spare else None
         before = live.alive
         step(batch)
-        resident = live.alive
-    kinds = {"weights": weights, "gradients": gradients - weights, "optimizer": resident - before - gradients}
+        resident, workspaces = live.alive, live.workspaces
+    kinds = {
+        "weights": weights,
+        "gradients": gradients - weights,
+        "optimizer": resident - before - gradients - workspaces,
+        "workspace": workspaces,
+    }
 
     def trace(resident: frozenset[int]) -> list[Event]:
         events = live.trace(resident, kinds)
@@ -260,11 +320,11 @@ def _trace(
 
     settled = trace(resident)
     found = at_peak(settled)
-    estimate = MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*kinds, ACTIVATIONS)}, workspace=workspace)
+    estimate = MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*kinds, ACTIVATIONS)})
     if not on_gpu:
         return estimate
     second = settled[len(resident) :]  # what is there all along stands first
-    need = allocator.needed([trace(frozenset()), second], workspace)
+    need = allocator.needed([trace(frozenset()), second])
     over = max(0, need.used - estimate.allocated)
     return replace(
         estimate,

@@ -2,13 +2,14 @@
 
 The rows of the folds are put one behind the other in one batch, fold by fold, so the base model needs to know nothing.
 Each trained tensor becomes a stack with one slice a fold, and the modules that own one are mapped over folds and slices
-by `torch.func.vmap`. That serves any method whose modules take their rows along the first dimension; `agrees` finds
-out whether one does by comparing gradients.
+by `torch.func.vmap`, or run by their own `forward_packed` where they have one. That serves any method whose modules
+take their rows along the first dimension; `agrees` finds out whether one does by comparing gradients.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -158,13 +159,13 @@ def _outermost(owners: Iterable[nn.Module]) -> list[nn.Module]:
 
 def _run_per_fold(owner: nn.Module, names: Sequence[str], folds: int) -> None:
     """Replace a module's forward pass by one that maps the old one over the folds."""
-    short = STACKED.get(type(owner)) if "forward" not in vars(owner) else None
-    forward, stacked = owner.forward, set(names)
+    short = _without_mapping(owner, set(names)) if "forward" not in vars(owner) else None
+    forward = owner.forward
     places = [(owner.get_submodule(name.rpartition(".")[0])._parameters, name.rpartition(".")[2]) for name in names]
 
     def packed(*args: Any, **kwargs: Any) -> Any:
-        if short and not kwargs and args[0].ndim > 1 and _has_rows(args[0], folds):
-            return short(owner, stacked, folds, args[0])
+        if short and len(args) == 1 and not kwargs and args[0].ndim > 1 and _has_rows(args[0], folds):
+            return short(args[0], folds)
         leaves, shape = tree_flatten((args, kwargs))
         rows = [index for index, leaf in enumerate(leaves) if _has_rows(leaf, folds)]
         stacks = [parameters[name] for parameters, name in places]
@@ -190,7 +191,16 @@ def _run_per_fold(owner: nn.Module, names: Sequence[str], folds: int) -> None:
     owner.forward = cast("Any", packed)
 
 
-def _linear(owner: nn.Linear, stacked: set[str], folds: int, x: torch.Tensor) -> torch.Tensor:
+def _without_mapping(owner: nn.Module, stacked: set[str]) -> Callable[[torch.Tensor, int], torch.Tensor] | None:
+    """A forward pass for all folds' rows at once that the module brings, or that is known; None: it must be mapped."""
+    if "forward_packed" in vars(owner) or hasattr(
+        type(owner), "forward_packed"
+    ):  # a wrapper's is not that of the inner
+        return cast("Any", owner).forward_packed  # type: ignore[no-any-return]  # whatever it is called with tells
+    return partial(STACKED[type(owner)], owner, stacked) if type(owner) in STACKED else None
+
+
+def _linear(owner: nn.Linear, stacked: set[str], x: torch.Tensor, folds: int) -> torch.Tensor:
     """`nn.Linear` with a weight and a bias of its own for every fold, or one of the two."""
     if "weight" in stacked:
         given = torch.bmm(x.reshape(folds, -1, x.shape[-1]), owner.weight.mT)
@@ -201,7 +211,7 @@ def _linear(owner: nn.Linear, stacked: set[str], folds: int, x: torch.Tensor) ->
     return given.reshape(*x.shape[:-1], owner.out_features)
 
 
-def _layer_norm(owner: nn.LayerNorm, stacked: set[str], folds: int, x: torch.Tensor) -> torch.Tensor:
+def _layer_norm(owner: nn.LayerNorm, stacked: set[str], x: torch.Tensor, folds: int) -> torch.Tensor:
     """`nn.LayerNorm` likewise."""
     given = nn.functional.layer_norm(x, owner.normalized_shape, None, None, owner.eps)
     given = given.reshape(folds, -1, *x.shape[1:])

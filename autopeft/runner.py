@@ -5,6 +5,7 @@ It knows no store and no screen, so it works alike in the study's own process an
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from autopeft.leftovers import Leftovers
     from autopeft.problem import Problem
     from autopeft.rungs import Rung
+    from autopeft.search_space import Params
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Known:
     Attributes:
         packing: how the folds of each method run, as `Packer` settled it.
         unseen: bytes that steps of a method take on top of what is predicted, as its trials found out.
+        refused: params of the candidates that were predicted to need too much memory.
     """
 
     packing: Mapping[str, str]
     unseen: Mapping[str, int]
+    refused: Sequence[Params] = ()
 
 
 class Job(Protocol):
@@ -68,6 +72,9 @@ class Runner:
         self._problem, self._leftovers = problem, leftovers
         self._packer = Packer(problem, say)
         self.learn(known)
+        for params in known.refused:
+            with suppress(Exception):  # its plugin may have another space by now
+                problem.appraiser.expect(problem.space.parse(params))
 
     def learn(self, known: Known) -> None:
         """Take over what others found out since."""

@@ -106,9 +106,13 @@ class Search:
     def known(self) -> Known:
         """What the trials found out so far, in this start and earlier ones."""
         unseen: dict[str, int] = {}
-        for record in records(self.study):
+        found = records(self.study)
+        for record in found:
             unseen[record.method] = max(record.unseen_memory, unseen.get(record.method, 0))
-        return Known(self.study.user_attrs.get(PACKING, {}), unseen)
+        limit = self.problem.budget.max_gpu_memory
+        over = [record for record in found if limit and (record.predicted_memory or 0) > limit]
+        refused = [record.params for record in over if record.state == INFEASIBLE]
+        return Known(self.study.user_attrs.get(PACKING, {}), unseen, refused)
 
     def ask(self) -> Trial | None:
         """The next trial; None where no more are to start, or none before one that runs has ended.

@@ -48,9 +48,9 @@ def test_a_trial_needs_its_second_step_beside_what_the_first_one_left():
     step = [Event(ACTIVATIONS, activation, 1), Event(ACTIVATIONS, -activation, 1), states]
     first = [weights, *step]
     second = [event._replace(size=0) if event is states else event for event in step]
-    need = needed([first, [weights._replace(size=0), *second]], 2 * 512)
-    assert need.used == 12 * MIB + 2 * 512
-    assert need.held == LARGE_SEGMENT + SMALL_SEGMENT
+    need = needed([first, [weights._replace(size=0), *second]])
+    assert need.used == 12 * MIB
+    assert need.held == LARGE_SEGMENT
 
 
 def test_repeated_layers_release_what_they_took():
@@ -61,8 +61,8 @@ def test_repeated_layers_release_what_they_took():
         Event(ACTIVATIONS, -4 * MIB, COPIES),
         Event(ACTIVATIONS, 6 * MIB, 9),
     ]
-    need = needed([step, []], 2 * 512)
-    assert need.used == 8 * MIB + 2 * 512  # one of the three is gone by the one event, another by the other
+    need = needed([step, []])
+    assert need.used == 8 * MIB  # one of the three is gone by the one event, another by the other
 
 
 def test_the_room_of_a_sum_is_what_it_was_on_an_h100():

@@ -118,6 +118,55 @@ def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
         assert found.weights < least <= found.peak
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_nor_than_what_a_smaller_candidate_of_its_method_needs_beside_that(name):
+    base = tiny_base("bert")
+    space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
+    drawn = [replace(c, hyper=replace(c.hyper, batch_size=4)) for c in (space.default(), *space.sample(12, seed=0))]
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=1)  # all are refused
+    bare, raised = Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",)), 0
+    for candidate in sorted(drawn, key=lambda candidate: bare(candidate).trainable_params):
+        least = appraise(candidate).weights.least_memory
+        raised += least > bare(candidate).weights.least_memory
+        assert least <= appraise(candidate).memory.peak
+    assert raised or name in {"adalora", "bitfit", "ia3", "mixed"}  # of some, few or none contain one another
+
+
+def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monkeypatch):
+    base, asked = tiny_base("bert"), []
+    space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
+
+    def appraiser(limit):
+        return Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=limit)
+
+    def candidate(batch_size=4, **params):
+        default = space.default()
+        hyper = replace(default.hyper, batch_size=batch_size)
+        return replace(default, params={**default.params, "r": 2, "lora_dropout": 0.0, **params}, hyper=hyper)
+
+    budget = Budget(max_gpu_memory=int(0.95 * appraiser(1)(candidate()).memory.peak))
+    appraise = appraiser(budget.max_gpu_memory)
+    predict = appraise.predict
+    monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
+
+    def refused(**params):
+        """Whether it is, and whether that took a prediction."""
+        before = len(asked)
+        reason = budget.reason(appraise(candidate(**params)))
+        assert not reason or ("at least" in reason) == (len(asked) == before)
+        return bool(reason), len(asked) > before
+
+    assert refused() == (True, True)
+    assert refused(r=4) == refused(r=3, batch_size=8) == refused(target_modules="all_linear") == (True, False)
+    assert refused(r=1)[1]
+    assert refused(lora_dropout=0.1)[1]  # another module stands there
+    again = appraiser(budget.max_gpu_memory)  # in another start of the study
+    bare = again(candidate(r=3)).weights.least_memory
+    later = appraiser(budget.max_gpu_memory)
+    later.expect(candidate())
+    assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory > bare
+
+
 def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_told():
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS["lora"], METHODS["adapter"]], base.spec, {}, ())

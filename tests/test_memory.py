@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as modes
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from autopeft import allocator, gpu, tasks
+from autopeft import allocator, gpu, memory, tasks
 from autopeft.architecture import describe
 from autopeft.locate import locate
-from autopeft.memory import LiveBytes, at_peak, measure, predict, tensor_bytes
+from autopeft.memory import FusedDropout, LiveBytes, at_peak, measure, predict, tensor_bytes
 from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
 from tests.test_model import METHODS
@@ -242,9 +243,61 @@ def test_for_a_card_that_is_not_here_blocks_are_rounded_and_the_workspace_named(
 
     estimate = predict(module, make_step, {"x": (2, 10)}, device="cuda")
     assert estimate.weights == 2 * allocator.BLOCK  # 120 and 12 bytes
-    assert estimate.workspace == gpu.WORKSPACE
+    assert estimate.workspace == gpu.workspace() == 65 * gpu.MIB
     assert estimate.context == gpu.CONTEXT
     assert estimate.peak % allocator.BLOCK == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the fake tensors would be on the device")
+def test_blocks_come_in_the_order_that_a_gpu_takes_them():
+    """As its own record has them: a dropout's mask first, a workspace behind the first product of either pass."""
+    with FakeTensorMode(), FusedDropout(), LiveBytes(on_gpu=True) as live:
+        x, weight = torch.empty(8, 64, requires_grad=True), torch.empty(64, 64)
+        for tensor in (x, weight):
+            live.count(tensor)
+        given = nn.functional.dropout(x, 0.1) @ weight
+        (given @ weight).sum().backward()
+        taken = [event.size for event in live.trace() if event.size > 512]
+    row, mask, forward, backward = 2048, 512, (32 * gpu.MIB, gpu.MIB), 32 * gpu.MIB
+    assert taken[:7] == [row, 64 * 256, row, row, *forward, row]
+    assert taken.count(backward) == 2
+    assert taken.index(backward, 6) > 7
+    births = [event.size for event in live.trace()][2:4]
+    assert births == [mask, row]
+
+
+def storages(backward_of, *, on_gpu):
+    """How many are made in the backward pass of what the function makes of a tensor."""
+    with FakeTensorMode(), LiveBytes(on_gpu=on_gpu) as live:
+        total = backward_of(torch.empty(256, requires_grad=True) * 2).sum()
+        before = live.clock
+        total.backward()
+        return sum(event.size > 0 for event in live.trace()[before:])
+
+
+@pytest.mark.skipif(memory.HOLDERS is None, reason="this build of PyTorch cannot tell")
+def test_gradients_of_one_tensor_are_added_in_place_on_a_gpu_unless_somebody_sees_the_first():
+    def three(middle):
+        return middle.sin() + middle.cos() + middle * 3
+
+    def kept(middle):
+        had, last = [], middle.view_as(middle)
+        last.register_hook(lambda gradient: had.append(gradient.view(16, 16)))
+        return middle.sin() + middle.cos() + last * 3
+
+    assert storages(three, on_gpu=True) == storages(three, on_gpu=False) - 2
+    assert storages(kept, on_gpu=True) == storages(kept, on_gpu=False) - 1
+
+
+@pytest.mark.skipif(memory.HOLDERS is None, reason="this build of PyTorch cannot tell")
+def test_a_sum_in_a_layer_that_runs_again_is_none_of_gradients():
+    def layer(h):
+        return (h.sin() + h.cos()) * h
+
+    def again(h):
+        return checkpoint(layer, h, use_reentrant=False)
+
+    assert storages(again, on_gpu=True) == storages(again, on_gpu=False) - 2
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from autopeft import PeftMethod
+from autopeft import PeftMethod, packing
 from autopeft.admission import Appraiser
 from autopeft.candidate import CandidateSpace
 from autopeft.checkpoint import Checkpoint
@@ -185,6 +185,14 @@ def test_common_modules_do_without_a_mapping_what_each_fold_does_alone(make, tra
         for name, parameter in trainable(model).items():
             parameter.data = trainable(packed)[name].data[fold].clone()
         assert torch.allclose(together[2 * fold : 2 * fold + 2], model(rows_), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_modules_that_bring_a_packed_forward_pass_are_not_mapped(family, monkeypatch):
+    monkeypatch.delattr(packing, "vmap")
+    model = pack(add_on("ia3", family), 3)
+    together = gradients(model, None)
+    assert all(float(gradient.flatten(1).norm(dim=1).min()) > 0 for gradient in together.values())
 
 
 def test_modules_that_read_each_other_are_mapped_by_place():
