@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.gpu import MIB
-from autopeft.repetition import COPIES
+from autopeft.repetition import COPIES, COPY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +134,7 @@ def needed(steps: Sequence[Sequence[Event]]) -> Need:
 
 
 class Layout:
-    """Blocks of an allocator by when they were taken, as a trace has it. Spared layers repeat another one's events.
+    """Blocks of an allocator by when they were taken, as a trace has it.
 
     Attributes:
         peak: the most bytes in use so far.
@@ -143,39 +143,36 @@ class Layout:
     def __init__(self) -> None:
         self.allocator = Allocator()
         self.peak = self._used = 0
-        self._blocks: dict[int, list[Block]] = {}
-        self._repeated: dict[int, list[int]] = {}  # by size
+        self._blocks: dict[int, Block] = {}
+        self._copies: dict[int, list[int]] = {}  # taken for spared layers, by size
 
     def take(self, size: int, born: int) -> None:
         """Take a block for it."""
-        block = self.allocator.take(size)
+        block = self._blocks[born] = self.allocator.take(size)
         self._used += block.size
         self.peak = max(self.peak, self._used)
-        blocks = self._blocks.setdefault(born, [])
-        blocks.append(block)
-        if len(blocks) > 1:
-            self._repeated.setdefault(size, []).append(born)
+        if born >= COPY:
+            self._copies.setdefault(size, []).append(born)
 
     def release(self, size: int, born: int) -> None:
-        """Release what was taken then; or, where that is gone, another layer's of the same size, which it stood for."""
-        if not self._blocks.get(born):
-            born = next((other for other in self._repeated.get(size, ()) if len(self._blocks[other]) > 1), born)
-        if self._blocks.get(born):
-            self._release(self._blocks[born])
+        """Release what was taken then; or, where that is gone, what was for another layer and has the same size."""
+        if born not in self._blocks:
+            left = [other for other in self._copies.get(size, ()) if other in self._blocks]
+            born = left[-1] if left else born
+        self._release(born)
 
     def drop_copies(self) -> None:
         """Release all that was taken for spared layers."""
-        for blocks in self._blocks.values():
-            while len(blocks) > 1:
-                self._release(blocks)
+        for born in [born for born in self._blocks if born >= COPY]:
+            self._release(born)
 
     def keep(self, lasting: AbstractSet[int]) -> None:
         """Release everything else."""
-        for born, blocks in self._blocks.items():
-            while blocks and born not in lasting:
-                self._release(blocks)
+        for born in [born for born in self._blocks if born not in lasting]:
+            self._release(born)
 
-    def _release(self, blocks: list[Block]) -> None:
-        block = blocks.pop()
-        self._used -= block.size
-        self.allocator.release(block)
+    def _release(self, born: int) -> None:
+        block = self._blocks.pop(born, None)
+        if block:
+            self._used -= block.size
+            self.allocator.release(block)

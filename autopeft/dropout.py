@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LEVELS = 2**16
 
@@ -31,24 +34,26 @@ class Dropout(nn.Dropout):
         return x * (bits >= dropped - LEVELS // 2) * (LEVELS / (LEVELS - dropped))
 
 
-class FusedDropout(TorchFunctionMode):
-    """Dropout as a GPU has it, which keeps a mask of a byte an element; a CPU keeps one of the input's type."""
+@contextmanager
+def fused_dropout() -> Iterator[None]:
+    """Have dropout as a GPU has it, which keeps a mask of a byte an element; a CPU keeps one of the input's type.
 
-    def __enter__(self) -> Self:
-        """Have it so, of this package's own kind too."""
-        Dropout.on_gpu = True
-        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]  # torch leaves its modes untyped
+    In a layer's second pass too, which runs in the backward pass, where no function mode of PyTorch's is on.
+    """
+    plain = nn.functional.dropout
 
-    def __exit__(self, *error: object) -> None:
-        """Have it as before."""
-        Dropout.on_gpu = False
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+    def dropout(
+        input: torch.Tensor,  # noqa: A002  # PyTorch's name, by which it may be given
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+    ) -> torch.Tensor:
+        if training and not inplace and 0 < p < 1:
+            return torch.native_dropout(input, p, True)[0]
+        return plain(input, p, training, inplace)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run the function, or the GPU's in its place."""
-        given = kwargs or {}
-        if func is nn.functional.dropout and given.get("training") and not given.get("inplace") and 0 < given["p"] < 1:
-            return torch.native_dropout(args[0], given["p"], True)[0]
-        return func(*args, **given)
+    nn.functional.dropout, Dropout.on_gpu = dropout, True
+    try:
+        yield
+    finally:
+        nn.functional.dropout, Dropout.on_gpu = plain, False

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autopeft import allocator, gpu
-from autopeft.dropout import FusedDropout
+from autopeft.dropout import fused_dropout
 from autopeft.fake import VIEWS, run, view
 from autopeft.repetition import ACTIVATIONS, Event, Irregular, Shortcut
 
@@ -285,7 +285,7 @@ def _trace(
         ExitStack() as stack,
     ):
         if on_gpu and place == "cpu":
-            stack.enter_context(FusedDropout())
+            stack.enter_context(fused_dropout())
         _materialise(module, lambda tensor: FakeTensor(mode, bare[id(tensor)], torch.device(place)))
         for tensor in (*module.parameters(), *module.buffers()):
             live.count(tensor)

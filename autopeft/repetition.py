@@ -7,7 +7,7 @@ the trace: the last layer must do what the second one did, event for event, on t
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -27,6 +27,12 @@ ACTIVATIONS, LASTING = "activations", "optimizer"
 
 COPIES = -1
 """Where an event says when something was taken: all that was added for skipped layers is released."""
+
+COPY = 2**40
+"""What was taken for the first, second, … skipped layer was taken this once, twice, … later than in the traced one."""
+
+TRACED = -1
+"""The layer that stands for the skipped ones, 0, 1, …"""
 
 FEWEST = 4
 """Layers of a run, for one to be spared."""
@@ -93,12 +99,15 @@ class Shortcut:
         shift = len(trace) - self._clock()
         updated = self._clock() if self._updated is None else self._updated
         before, events = trace[:shift], trace[shift:]
-        added = [copies for run in self._runs for copies in run.copies(events, updated)]
+        added: list[tuple[int, list[Event]]] = []
+        moved = list(events)
+        for run in self._runs:
+            added += run.copies(events, updated, moved)
         # From the update on the trace has every layer's gradients, and no others: what was added goes.
         total = sum(event.size for _, copies in added for event in copies)
         early = [event for event in events[:updated] if event.born in self._early]
         added.insert(0, (updated, [Event(ACTIVATIONS, -total, COPIES), *early]))
-        found = [e._replace(size=0) if e.born in self._early and i < updated else e for i, e in enumerate(events)]
+        found = [e._replace(size=0) if e.born in self._early and i < updated else e for i, e in enumerate(moved)]
         for position, copies in sorted(added, key=lambda pair: pair[0], reverse=True):
             found[position:position] = copies
         return [*before, *found]
@@ -145,8 +154,13 @@ class Run:
             layer._forward_hooks, layer._forward_pre_hooks = hooks, pre_hooks
         self._passed_on = None
 
-    def copies(self, events: Sequence[Event], updated: int) -> Iterator[tuple[int, list[Event]]]:
+    def copies(self, events: Sequence[Event], updated: int, moved: list[Event]) -> Iterator[tuple[int, list[Event]]]:
         """What the skipped layers would have added to the trace, and where.
+
+        Args:
+            events: the trace.
+            updated: where the update begins.
+            moved: the same, in which events get the layer that they would have belonged to had all been run.
 
         Raises:
             Irregular: the layers are not alike.
@@ -154,12 +168,20 @@ class Run:
         passes = self._passes()
         for number, (first, second, last, back) in enumerate(passes):
             done = passes[number + 1].first if number + 1 < len(passes) else updated
-            yield last, self._copies(events, slice(second, last), slice(last, 2 * last - second), first)
+            around = Around(events, first, second, last, back, len(self.skipped))
+            own = self._own(events, slice(second, last), slice(last, 2 * last - second), first)
+            yield last, [around.upward(event, layer) for layer in range(len(self.skipped)) for event in own]
+            self._move(moved, range(last, 2 * last - second), around.by_the_last)
             begin, end, passed_on = 2 * last - second, back[0] if back else done, Counter[int]()
             yield from self._late(events[begin:end], begin, slice(second, last), passed_on)
             if back:
                 top, middle, bottom = back
-                yield bottom, self._copies(events, slice(middle, bottom), slice(top, middle), first)
+                own = self._own(events, slice(middle, bottom), slice(top, middle), first)
+                # The one that ran stands for the uppermost that did not, and so on downward.
+                downward = range(len(self.skipped) - 2, TRACED - 1, -1)
+                yield bottom, [around.downward(event, layer) for layer in downward for event in own]
+                self._move(moved, range(top, middle), around.by_the_last)
+                self._move(moved, range(middle, bottom), lambda e: around.downward(e, len(self.skipped) - 1))  # noqa: B023
                 # What a layer above hands down it releases itself; the second's does the first, once.
                 passed_on.update(event.size for event in events[middle:bottom] if top <= event.born < middle)
                 behind = events[bottom:done]
@@ -167,6 +189,11 @@ class Run:
                 yield from self._late(behind, bottom, slice(middle, bottom), passed_on)
             if max((last, *(back or ()))) > updated:
                 raise Irregular
+
+    def _move(self, moved: list[Event], places: range, change: Callable[[Event], Event]) -> None:
+        for place in places:
+            if moved[place].kind == ACTIVATIONS:
+                moved[place] = change(moved[place])
 
     def _late(
         self, events: Sequence[Event], begin: int, part: slice, passed_on: Counter[int]
@@ -177,10 +204,10 @@ class Run:
                 if passed_on[event.size]:
                     passed_on[event.size] -= 1
                 else:
-                    yield place + 1, [event] * len(self.skipped)
+                    yield place + 1, [of_layer(event, event.born, layer) for layer in range(len(self.skipped))]
 
-    def _copies(self, events: Sequence[Event], part: slice, like: slice, since: int) -> list[Event]:
-        """The part's events once for every skipped layer.
+    def _own(self, events: Sequence[Event], part: slice, like: slice, since: int) -> list[Event]:
+        """The part's events, as every skipped layer has them.
 
         Activations from before `since` do not belong to it: masks and tables that all layers share are released once.
 
@@ -193,7 +220,7 @@ class Run:
         )
         if [e[:2] for e in own] != [e[:2] for e in model] or any(event.kind == LASTING for event in own):
             raise Irregular
-        return own * len(self.skipped)
+        return own
 
     def _passes(self) -> list[Pass]:
         """Raises `Irregular` where the layers did not run one after the other."""
@@ -234,6 +261,69 @@ class Run:
         if not self._left:
             self._passed_on = None  # from here on it lives as long as it would without this
         return given
+
+
+class Around:
+    """Whose tensors a layer takes and releases in a pass: its own, those of the layer below and of the one above.
+
+    Layers are `TRACED` for the second one, which ran, then 0, 1, … for those skipped above it.
+    """
+
+    def __init__(
+        self,
+        events: Sequence[Event],
+        first: int,
+        second: int,
+        last: int,
+        back: tuple[int, int, int] | None,
+        skipped: int,
+    ) -> None:
+        self._first, self._second, self._last, self._skipped = first, second, last, skipped
+        self._top, self._middle, self._bottom = back or (0, 0, 0)
+        self._below = counterparts(events[first:second], events[second:last])
+        self._above = counterparts(events[self._top : self._middle], events[self._middle : self._bottom])
+
+    def upward(self, event: Event, layer: int) -> Event:
+        """An event of the second layer's way up, as that layer has it."""
+        if self._second <= event.born < self._last:
+            return of_layer(event, event.born, layer)
+        if self._first <= event.born < self._second and event.born in self._below:
+            return of_layer(event, self._below[event.born], layer - 1)
+        return event
+
+    def downward(self, event: Event, layer: int) -> Event:
+        """An event of the second layer's way back, as that layer has it."""
+        if event.kind != ACTIVATIONS:  # the traced layer's gradients stay its own
+            return of_layer(event, event.born, layer + 1) if self._middle <= event.born < self._bottom else event
+        if self._second <= event.born < self._last or self._middle <= event.born < self._bottom:
+            return of_layer(event, event.born, layer)
+        if self._top <= event.born < self._middle and event.born in self._above and layer < self._skipped - 1:
+            return of_layer(event, self._above[event.born], layer + 1)
+        if self._first <= event.born < self._second and event.born in self._below and layer != TRACED:
+            return of_layer(event, self._below[event.born], layer - 1)
+        return event
+
+    def by_the_last(self, event: Event) -> Event:
+        """An event of the last layer, below which the uppermost of the skipped ones lies."""
+        return of_layer(event, event.born, self._skipped - 1) if self._second <= event.born < self._last else event
+
+
+def of_layer(event: Event, born: int, layer: int) -> Event:
+    """The event, of what that layer took then."""
+    return event._replace(born=born + (layer - TRACED) * COPY)
+
+
+def counterparts(part: Sequence[Event], like: Sequence[Event]) -> dict[int, int]:
+    """When one layer took what another took then: of each size the first, the second, … are the same."""
+    places = defaultdict[int, list[int]](list)
+    for event in like:
+        if event.size > 0 and event.kind == ACTIVATIONS:
+            places[event.size].append(event.born)
+    found: dict[int, int] = {}
+    for event in part:
+        if event.size > 0 and event.kind == ACTIVATIONS and places[event.size]:
+            found[event.born] = places[event.size].pop(0)
+    return found
 
 
 def _threes(marks: Sequence[tuple[str, int]], order: Sequence[str]) -> list[tuple[int, int, int]]:

@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Con
 
 from autopeft import allocator, gpu, memory, tasks
 from autopeft.architecture import describe
+from autopeft.dropout import fused_dropout
 from autopeft.locate import locate
-from autopeft.memory import FusedDropout, LiveBytes, at_peak, measure, predict, tensor_bytes
+from autopeft.memory import LiveBytes, at_peak, measure, predict, tensor_bytes
 from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
 from tests.test_model import METHODS
@@ -251,7 +252,7 @@ def test_for_a_card_that_is_not_here_blocks_are_rounded_and_the_workspace_named(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the fake tensors would be on the device")
 def test_blocks_come_in_the_order_that_a_gpu_takes_them():
     """As its own record has them: a dropout's mask first, a workspace behind the first product of either pass."""
-    with FakeTensorMode(), FusedDropout(), LiveBytes(on_gpu=True) as live:
+    with FakeTensorMode(), fused_dropout(), LiveBytes(on_gpu=True) as live:
         x, weight = torch.empty(8, 64, requires_grad=True), torch.empty(64, 64)
         for tensor in (x, weight):
             live.count(tensor)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from transformers import AutoModelForSequenceClassification
 
 from autopeft import memory, repetition
 from autopeft.admission import Appraiser
+from autopeft.allocator import SMALL_SEGMENT
 from autopeft.architecture import describe
 from autopeft.candidate import CandidateSpace
 from autopeft.execution import Execution
 from autopeft.model import BaseModel, attach
+from autopeft.problem import AbsentCard
 from autopeft.registry import discover
 from autopeft.training import Device
 from tests.conftest import few
@@ -22,7 +25,7 @@ from tests.test_memory import TASK
 from tests.tiny_models import tiny, tiny_base
 
 METHODS = discover().methods
-LAYERS = 7
+CPU, LAYERS = Device("cpu", None), 7
 PREDICT, RUN = memory.predict, repetition.Run
 FAMILIES = ("bert", "llama", "gpt2", "opt", "deberta-v2", "distilbert", "t5")
 WAYS = {
@@ -58,10 +61,10 @@ def predictions(monkeypatch):
             given_up.append(spare)
             raise
 
-    def both(base, name, execution, autocast=None, params=None):
+    def both(base, name, execution, autocast=None, params=None, on=CPU):
         part = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
         candidate = part.candidate({**part.own.defaults(), **(params or {})}, part.training.defaults())
-        device, packed = Device("cpu", autocast), {name: name == "dora"} if execution.folds > 1 else {}
+        device, packed = replace(on, autocast=autocast), {name: name == "dora"} if execution.folds > 1 else {}
         appraise = Appraiser(base, TASK, device, np.full(100, 20), ("input_ids",), packed=packed, folds=3)
         found = []
         for whole in (False, True):
@@ -93,6 +96,18 @@ def test_so_they_do_where_autocast_keeps_rounded_copies(predictions, name, way):
         pytest.skip("trained fold by fold, as `Packer` finds out")
     spared, whole, _ = predictions(deep("bert"), name, WAYS[way], torch.bfloat16)
     assert spared == whole
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the fake tensors would be on the device")
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("way", WAYS)
+def test_their_blocks_lie_where_those_of_all_of_them_do(predictions, name, way, autocast):
+    if way == "packed" and (None, name) in NOT_PACKED:
+        pytest.skip("trained fold by fold, as `Packer` finds out")
+    spared, whole, _ = predictions(deep("bert"), name, WAYS[way], autocast, on=AbsentCard("cuda", None))
+    assert spared.allocated == whole.allocated
+    assert abs(spared.segments - whole.segments) <= SMALL_SEGMENT  # small blocks of several folds may lie otherwise
 
 
 @pytest.mark.parametrize("name", METHODS)
