@@ -50,6 +50,10 @@ BY_FAR = 1.02
 """By what factor over the limit a step with checkpointed layers must be for one without to be out of the question."""
 
 
+TIGHT = 0.9
+"""What share of the limit must be taken by weights, gradients and optimiser state for a refusal to be expected."""
+
+
 class Appraiser:
     """Says what a candidate needs; remembers what it has worked out.
 
@@ -183,8 +187,9 @@ class Appraiser:
     def _floor(self, candidate: Candidate, model: nn.Module) -> int:
         """Bytes it needs beyond `_least`, since a smaller candidate of its method does; 0 where none is known.
 
-        A batch in one piece spares the gradients of an earlier piece, and blocks that happen to lie otherwise may spare
-        a little. What a method's callback adds to a step is in no module, so of one with a callback nothing is said.
+        A batch in one piece spares the gradients of an earlier piece, and on a GPU blocks that happen to be cut
+        otherwise may spare a little. What a method's callback adds to a step is in no module, so of one with a callback
+        nothing is said.
         """
         name = candidate.method.name
         if type(candidate.method).callback is not PeftMethod.callback:
@@ -194,7 +199,9 @@ class Appraiser:
                 self(smaller).memory  # noqa: B018  # worked out, and its floor with it
         if name not in self._floors:
             return 0
-        spared = memory.tensor_bytes(trainable(model).values()) + int((BY_FAR - 1) * (self._limit or 0))
+        spared = memory.tensor_bytes(trainable(model).values())
+        if self._device.type == "cuda":
+            spared += int((BY_FAR - 1) * (self._limit or 0))
         return max(0, self._beyond(name, Structure.of(model)) - spared)
 
     def _beyond(self, name: str, structure: Structure) -> int:
@@ -219,9 +226,10 @@ class Appraiser:
                 found[way] = self.predict(candidate, way)
             return found[way].peak <= limit
 
-        # Where the last candidate was refused this one may be too, and one row at a time can settle that by itself: of
-        # what it takes a whole batch spares no more than the gradients of the first pass, beside the second's.
-        by_row = _one_row(fits, found, limit) if name in self._scarce else None
+        # Where the last candidate was refused, or little is left, this one may be refused too, and one row at a time
+        # can settle that by itself: of what it takes a whole batch spares no more than the gradients of the first
+        # pass, beside the second's.
+        by_row = _one_row(fits, found, limit) if name in self._scarce or least > TIGHT * limit else None
         if by_row is not False or min(e.peak - e.gradients for e in found.values()) <= limit:
             side_by_side = [Execution(size, folds=self._folds)] * (name in self._packed_methods)
             for way in (*side_by_side, Execution(size)):

@@ -125,7 +125,7 @@ def cap(limit: int | None) -> None:
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         left = max(0, limit - gpu.context()) if limit else total
-        torch.cuda.set_per_process_memory_fraction(min(1.0, left / total))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (left + 1) / total))  # bytes are made of it by cutting off
 
 
 @contextmanager

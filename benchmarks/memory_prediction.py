@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna  # noqa: F401  # see `main`
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, LlamaConfig, logging
 
 from autopeft import memory, tasks
@@ -37,7 +39,6 @@ from autopeft.training import Batch, Device, make_optimizer, training_step
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from torch import nn
     from transformers import PretrainedConfig
 
     Step = Callable[[Mapping[str, torch.Tensor]], object]
@@ -126,7 +127,7 @@ def main() -> None:
         for family in FAMILIES:
             print(speed(family), flush=True)
         return
-    discover()  # before any model is there: an import that fails in it would keep one alive, with its stack
+    discover()  # before any model is there, as Optuna: an import that fails in it keeps its stack, and a model there
     record = json.loads(arguments.recorded.read_text(encoding="utf-8")) if arguments.recorded else None
     device = "cuda" if record else arguments.device
     rows = []
@@ -141,7 +142,8 @@ def main() -> None:
     write(rows, arguments.out, device, f"{card}, predicted on a machine without a GPU" if record else card)
     if arguments.record:
         found = {row.key: {"allocated": row.measured, "held": row.held[1]} for row in rows if row.held}
-        arguments.record.write_text(json.dumps({"card": card, "measured": found}, indent=1) + "\n", encoding="utf-8")
+        content = {"card": card, "beside": {}, "measured": found}
+        arguments.record.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def speed(family: Family) -> str:
@@ -203,6 +205,7 @@ def compare(family: Family, device: str, record: Any = None) -> Iterator[Row]:
         started = time.perf_counter()
         meta = attach(base, candidate.method, candidate.params, meta=True)
         train_mode(meta)
+        beside = lay_beside(meta, record["beside"].get(family.name)) if record else 0
         shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
         estimate = memory.predict(meta, make_step, shapes, device)
         row = Row(
@@ -212,7 +215,7 @@ def compare(family: Family, device: str, record: Any = None) -> Iterator[Row]:
             precision=str(where.autocast or torch.float32).removeprefix("torch."),
             predicted=estimate.allocated,
             measured=0,
-            rule=4 * estimate.weights,
+            rule=4 * (estimate.weights - beside),
             seconds=time.perf_counter() - started,
         )
         held = estimate.allocated + estimate.segments
@@ -229,6 +232,20 @@ def compare(family: Family, device: str, record: Any = None) -> Iterator[Row]:
             except torch.OutOfMemoryError:
                 row = replace(row, ran=False)
         yield row
+
+
+def lay_beside(model: nn.Module, name: str | None) -> int:
+    """Let another family's model, which was on the card as well when the record was made, be there; its bytes."""
+    if not name:
+        return 0
+    config = next(family for family in FAMILIES if family.name == name).config()
+    config.num_labels = 3
+    with torch.device("meta"):
+        other = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    tensors = [*other.parameters(), *other.buffers()]
+    for number, tensor in enumerate(tensors):
+        model.register_parameter(f"beside_{number}", nn.Parameter(tensor.detach().float(), requires_grad=False))
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def padded_batch(rows: int, length: int, device: str) -> dict[str, torch.Tensor]:
