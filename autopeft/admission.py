@@ -197,12 +197,13 @@ class Appraiser:
         for smaller in self._refused.pop(name, ()):
             with suppress(Exception):  # its plugin may be another one by now
                 self(smaller).memory  # noqa: B018  # worked out, and its floor with it
-        if name not in self._floors:
+        beyond = self._beyond(name, Structure.of(model)) if name in self._floors else 0
+        if not beyond:
             return 0
         spared = memory.tensor_bytes(trainable(model).values())
         if self._device.type == "cuda":
             spared += int((BY_FAR - 1) * (self._limit or 0))
-        return max(0, self._beyond(name, Structure.of(model)) - spared)
+        return max(0, beyond + self.unseen(name) - spared)
 
     def _beyond(self, name: str, structure: Structure) -> int:
         return max((beyond for smaller, beyond in self._floors.get(name, ()) if smaller.within(structure)), default=0)
@@ -242,9 +243,12 @@ class Appraiser:
         smallest = min((way for way in found if way.micro_batch == way.folds == 1), key=lambda way: found[way].peak)
         if not by_row:
             self._scarce.add(name)
-            beyond = found[smallest].peak - found[smallest].segments - least  # segments come in steps of their own
-            if Execution(1, checkpointing=True) in found and beyond > self._beyond(name, own):
-                self._floors.setdefault(name, []).append((own, beyond))
+            need = found[smallest].peak - found[smallest].segments - self.unseen(name)  # segments come in steps
+            if Execution(1, checkpointing=True) in found and need - least > self._beyond(name, own):
+                self._floors.setdefault(name, []).append((own, need - least))
+                # What was not predicted is weighed anew, so that what is said of it is the same after a restart.
+                current = _key(candidate)
+                self._known = {k: u for k, u in self._known.items() if k[0] != name or u.memory_known or k == current}
             return smallest, found[smallest]
         self._scarce.discard(name)
         for way in ways(size, self._longest, self._device.type):

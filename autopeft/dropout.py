@@ -40,7 +40,7 @@ def fused_dropout() -> Iterator[None]:
 
     In a layer's second pass too, which runs in the backward pass, where no function mode of PyTorch's is on.
     """
-    plain = nn.functional.dropout
+    plain, before = nn.functional.dropout, Dropout.on_gpu
 
     def dropout(
         input: torch.Tensor,  # noqa: A002  # PyTorch's name, by which it may be given
@@ -56,4 +56,4 @@ def fused_dropout() -> Iterator[None]:
     try:
         yield
     finally:
-        nn.functional.dropout, Dropout.on_gpu = plain, False
+        nn.functional.dropout, Dropout.on_gpu = plain, before

@@ -205,7 +205,9 @@ def compare(family: Family, device: str, record: Any = None) -> Iterator[Row]:
         started = time.perf_counter()
         meta = attach(base, candidate.method, candidate.params, meta=True)
         train_mode(meta)
-        beside = lay_beside(meta, record["beside"].get(family.name)) if record else 0
+        attached = time.perf_counter()
+        beside = lay_beside(meta, record.get("beside", {}).get(family.name)) if record else 0
+        started += time.perf_counter() - attached
         shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
         estimate = memory.predict(meta, make_step, shapes, device)
         row = Row(

@@ -160,11 +160,21 @@ def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monke
     assert refused(r=4) == refused(r=3, batch_size=8) == refused(target_modules="all_linear") == (True, False)
     assert refused(r=1)[1]
     assert refused(lora_dropout=0.1)[1]  # another module stands there
+    wide = candidate(r=1, target_modules="all_linear")
+    larger = candidate(r=4, target_modules="all_linear")
+    first = appraise(larger).weights.least_memory
+    assert appraise(wide).memory.peak > budget.max_gpu_memory
+    closer = appraise(larger).weights.least_memory  # weighed anew, by that one
+    assert closer > first
     again = appraiser(budget.max_gpu_memory)  # in another start of the study
     bare = again(candidate(r=3)).weights.least_memory
     later = appraiser(budget.max_gpu_memory)
-    later.expect(candidate())
+    for one in (candidate(), candidate(r=1), candidate(lora_dropout=0.1), wide):
+        later.expect(one)
     assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory > bare
+    assert later(larger).weights.least_memory == closer
+    later.learn("lora", 1000)  # what its kernels take besides is on top, whenever it is found out
+    assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory + 1000
 
 
 def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_told():
