@@ -210,15 +210,16 @@ class Appraiser:
 
     def _fit_once(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
         """What `_fit` says, worked out once for all candidates of one structure and batch size."""
-        key = (candidate.method.name, Structure.of(self._model(candidate)).digest, candidate.hyper.batch_size)
+        own = Structure.of(self._model(candidate))
+        key = (candidate.method.name, own.digest, candidate.hyper.batch_size)
         if key not in self._fits:
-            self._fits[key] = self._fit(candidate)
+            self._fits[key] = self._fit(candidate, own)
         return self._fits[key]
 
-    def _fit(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
+    def _fit(self, candidate: Candidate, own: Structure) -> tuple[Execution, memory.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
-        own, least = Structure.of(self._model(candidate)), self._least(self._model(candidate))
+        least = self._least(self._model(candidate))
         found: dict[Execution, memory.MemoryEstimate] = {}
         limit = math.inf if self._limit is None else self._limit
 
