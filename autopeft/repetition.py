@@ -166,9 +166,10 @@ class Run:
             Irregular: the layers are not alike.
         """
         passes = self._passes()
-        for number, (first, second, last, back) in enumerate(passes):
+        for number, way in enumerate(passes):
+            first, second, last, back = way
             done = passes[number + 1].first if number + 1 < len(passes) else updated
-            around = Around(events, first, second, last, back, len(self.skipped))
+            around = Around(events, way, len(self.skipped))
             own = self._own(events, slice(second, last), slice(last, 2 * last - second), first)
             yield last, [around.upward(event, layer) for layer in range(len(self.skipped)) for event in own]
             self._move(moved, range(last, 2 * last - second), around.by_the_last)
@@ -269,18 +270,10 @@ class Around:
     Layers are `TRACED` for the second one, which ran, then 0, 1, … for those skipped above it.
     """
 
-    def __init__(
-        self,
-        events: Sequence[Event],
-        first: int,
-        second: int,
-        last: int,
-        back: tuple[int, int, int] | None,
-        skipped: int,
-    ) -> None:
-        self._first, self._second, self._last, self._skipped = first, second, last, skipped
-        self._top, self._middle, self._bottom = back or (0, 0, 0)
-        self._below = counterparts(events[first:second], events[second:last])
+    def __init__(self, events: Sequence[Event], way: Pass, skipped: int) -> None:
+        self._first, self._second, self._last, self._skipped = way.first, way.second, way.last, skipped
+        self._top, self._middle, self._bottom = way.back or (0, 0, 0)
+        self._below = counterparts(events[way.first : way.second], events[way.second : way.last])
         self._above = counterparts(events[self._top : self._middle], events[self._middle : self._bottom])
 
     def upward(self, event: Event, layer: int) -> Event:
