@@ -13,6 +13,7 @@ import torch
 
 from autopeft import gpu, memory, quantization
 from autopeft.architecture import linear_shape
+from autopeft.batch import Batch
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
 from autopeft.containment import contained, heard
@@ -22,7 +23,7 @@ from autopeft.method import PeftMethod, told_params
 from autopeft.model import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
 from autopeft.packing import pack
 from autopeft.structure import Structure
-from autopeft.training import Batch, Device, make_optimizer, training_step
+from autopeft.training import Device, make_optimizer, training_step
 from autopeft.trunk import cut
 from autopeft.weights_file import file_size, saved_tensors
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft import gpu
-from autopeft.memory import LiveBytes
+from autopeft.live_bytes import LiveBytes
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:

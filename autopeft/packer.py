@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from autopeft.batch import Batch, bucketed
 from autopeft.cross_validation import derive_seed
 from autopeft.exceptions import in_a_line
 from autopeft.execution import Execution
 from autopeft.method import PeftMethod
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
-from autopeft.training import Batch, backward, bucketed
+from autopeft.training import backward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

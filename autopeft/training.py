@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from autopeft.batch import Batch, bucketed
 from autopeft.callback import TrainingCallback
 from autopeft.containment import heard
 from autopeft.exceptions import AutopeftError
 from autopeft.execution import Execution
 from autopeft.model import train_mode, trainable
-from autopeft.packing import fold_slices, rows_of
 from autopeft.search_space import Float, Integer, SearchSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -81,44 +81,6 @@ class Watch(Protocol):
 
     def __call__(self, learner: Learner, tokens: int, /) -> AbstractContextManager[None]:
         """The context of a step of `learner` whose largest pass has so many tokens."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that go through the model in one pass: those of one fold, or those of each fold in turn.
-
-    Attributes:
-        tensors: by name, `[folds · room, …]`; a fold with fewer rows than the largest repeats some.
-        sizes: rows of each fold.
-    """
-
-    tensors: Mapping[str, torch.Tensor]
-    sizes: tuple[int, ...]
-
-    @classmethod
-    def of(cls, data: Encoded, rows: Sequence[np.ndarray], device: str) -> Batch:
-        """The batch of those rows of each fold."""
-        room = max(map(len, rows))
-        filled = [np.resize(few if len(few) else 0, room) for few in rows]
-        return cls(data.batch(np.concatenate(filled), device), tuple(map(len, rows)))
-
-    @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """What the model takes."""
-        return {name: tensor for name, tensor in self.tensors.items() if name != "labels"}
-
-    @property
-    def tokens(self) -> int:
-        """Padding included."""
-        return self.tensors["attention_mask"].numel()
-
-    def per_fold(self, outputs: Any) -> Iterator[tuple[Any, dict[str, torch.Tensor]]]:
-        """Each fold's outputs and tensors."""
-        if len(self.sizes) == 1:
-            yield outputs, dict(self.tensors)
-            return
-        for part in fold_slices(self.sizes):
-            yield rows_of(outputs, part), {name: tensor[part] for name, tensor in self.tensors.items()}
 
 
 class Learner:
@@ -381,23 +343,3 @@ def evaluate(
             found.append(task.predict(of_fold))
     predictions = [torch.cat(found).cpu().numpy() for found in parts]
     return [found[np.argsort(order, kind="stable")] for found, order in zip(predictions, orders, strict=True)]
-
-
-def bucketed(lengths: np.ndarray, batches: int, seed: int, order: int, pool: int = 50) -> list[np.ndarray]:
-    """Batches of rows of similar length: less padding, and still a shuffle.
-
-    Rows are shuffled by `seed` and dealt into pools of about `pool` batches; each pool is sorted by length and cut into
-    its batches; then the batches are shuffled by `order`. Schedules of as many batches that share `order` have short
-    and long batches at the same places.
-
-    Returns:
-        As many int64 arrays of positions into `lengths`, in size equal or one apart; each position comes once.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(lengths))
-    shares = np.array_split(shuffled, batches)  # of the batches; which rows share a batch is decided below
-    found: list[np.ndarray] = []
-    for start in range(0, batches, pool):
-        members = np.concatenate(shares[start : start + pool])
-        members = members[np.argsort(lengths[members], kind="stable")]
-        found += np.array_split(members, len(shares[start : start + pool]))
-    return [found[position] for position in np.random.default_rng(order).permutation(batches)]

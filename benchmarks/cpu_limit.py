@@ -20,13 +20,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from autopeft.batch import Batch, bucketed
 from autopeft.model import attach, train_mode
 from autopeft.problem import Problem
 from autopeft.record import records
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
 from autopeft.storage import JOURNAL, open_journal
-from autopeft.training import Batch, Learner, bucketed, training_step
+from autopeft.training import Learner, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,12 +17,13 @@ from contextlib import nullcontext
 
 from torch import nn
 
+from autopeft.batch import Batch, bucketed
 from autopeft.dropout import Dropout
 from autopeft.model import attach, train_mode
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Batch, Device, Learner, bucketed, training_step
+from autopeft.training import Device, Learner, training_step
 
 WARM_UP = 2
 

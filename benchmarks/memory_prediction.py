@@ -28,13 +28,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertCon
 
 from autopeft import memory, tasks
 from autopeft.architecture import describe
+from autopeft.batch import Batch
 from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.enforcement import capped, release_memory
 from autopeft.locate import locate
 from autopeft.model import BaseModel, attach, train_mode
 from autopeft.problem import AbsentCard
 from autopeft.registry import discover
-from autopeft.training import Batch, Device, make_optimizer, training_step
+from autopeft.training import Device, make_optimizer, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

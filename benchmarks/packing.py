@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
 from autopeft import tasks
 from autopeft.architecture import describe
+from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
 from autopeft.execution import Execution
 from autopeft.memory import supports_bfloat16
@@ -28,7 +29,7 @@ from autopeft.packer import gradients
 from autopeft.packing import pack, packable
 from autopeft.registry import discover
 from autopeft.tasks import Encoded
-from autopeft.training import Batch, Device, Learner
+from autopeft.training import Device, Learner
 
 TASK = tasks.get("text-classification")
 SHAPES = {

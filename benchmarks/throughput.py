@@ -21,12 +21,13 @@ from rich.console import Console
 
 from autopeft import runner, search, study
 from autopeft.admission import Appraiser
+from autopeft.batch import bucketed
 from autopeft.model import attach, train_mode, trainable
 from autopeft.problem import Problem
 from autopeft.progress import PlainProgress
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Learner, bucketed, train_epoch
+from autopeft.training import Learner, train_epoch
 
 
 def main() -> None:

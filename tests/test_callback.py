@@ -12,6 +12,7 @@ from torch import nn
 
 from autopeft import PeftMethod, SearchSpace, TrainingCallback
 from autopeft.admission import Appraiser
+from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
 from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import cross_validate, split
@@ -22,7 +23,7 @@ from autopeft.packer import ALONE, Packer
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Batch, Learner
+from autopeft.training import Learner
 from autopeft.winner import refit
 from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import tiny_base

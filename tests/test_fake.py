@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from autopeft import fake, memory
+from autopeft import fake, live_bytes, memory
 from autopeft.model import attach, train_mode
 from tests.conftest import few
 from tests.test_memory import METHODS, PRECISIONS, shapes, stepper
@@ -33,7 +33,7 @@ def seen(monkeypatch):
             found.add(func)
         return result
 
-    monkeypatch.setattr(memory, "run", run)
+    monkeypatch.setattr(live_bytes, "run", run)
     return found
 
 

@@ -15,6 +15,7 @@ import autopeft
 from autopeft import artifact, disk_cache, gpu, memory, tasks
 from autopeft.admission import Appraiser
 from autopeft.architecture import describe
+from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
 from autopeft.enforcement import capped, release_memory
 from autopeft.execution import Execution, ways
@@ -26,7 +27,7 @@ from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
+from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
 from tests.conftest import THREE, autopeft_here
 from tests.test_model import METHODS
 from tests.test_study import edit, run_study

@@ -10,13 +10,15 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as mod
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from autopeft import allocator, gpu, memory, tasks
+from autopeft import allocator, gpu, live_bytes, tasks
 from autopeft.architecture import describe
+from autopeft.batch import Batch
 from autopeft.dropout import fused_dropout
+from autopeft.live_bytes import LiveBytes
 from autopeft.locate import locate
-from autopeft.memory import LiveBytes, at_peak, measure, predict, tensor_bytes
+from autopeft.memory import at_peak, measure, predict, tensor_bytes
 from autopeft.model import BaseModel, attach, train_mode, trainable
-from autopeft.training import Batch, Device, Hyperparameters, make_optimizer, training_step
+from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
 from tests.test_model import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
 
@@ -276,7 +278,7 @@ def storages(backward_of, *, on_gpu):
         return sum(event.size > 0 for event in live.trace()[before:])
 
 
-@pytest.mark.skipif(memory.HOLDERS is None, reason="this build of PyTorch cannot tell")
+@pytest.mark.skipif(live_bytes.HOLDERS is None, reason="this build of PyTorch cannot tell")
 def test_gradients_of_one_tensor_are_added_in_place_on_a_gpu():
     def three(middle):
         return middle.sin() + middle.cos() + middle * 3
@@ -284,7 +286,7 @@ def test_gradients_of_one_tensor_are_added_in_place_on_a_gpu():
     assert storages(three, on_gpu=True) == storages(three, on_gpu=False) - 2
 
 
-@pytest.mark.skipif(memory.HOLDERS is None, reason="this build of PyTorch cannot tell")
+@pytest.mark.skipif(live_bytes.HOLDERS is None, reason="this build of PyTorch cannot tell")
 def test_a_sum_in_a_layer_that_runs_again_is_none_of_gradients():
     def layer(h):
         return (h.sin() + h.cos()) * h

@@ -11,6 +11,7 @@ from torch import nn
 
 from autopeft import PeftMethod, packing
 from autopeft.admission import Appraiser
+from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
 from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import cross_validate, split
@@ -22,7 +23,7 @@ from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Batch, Learner, clip_gradients
+from autopeft.training import Learner, clip_gradients
 from tests.conftest import autopeft_here
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, HYPER, TASK, rows

@@ -14,7 +14,8 @@ from autopeft.admission import Appraiser
 from autopeft.architecture import describe, linear_shape
 from autopeft.candidate import CandidateSpace
 from autopeft.exceptions import ModelError
-from autopeft.memory import LiveBytes, at_peak
+from autopeft.live_bytes import LiveBytes
+from autopeft.memory import at_peak
 from autopeft.model import BaseModel, attach, load
 from autopeft.training import Device
 from tests.conftest import autopeft_here

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from autopeft import trunk as trunks
+from autopeft.batch import Batch
 from autopeft.model import attach, trainable
-from autopeft.training import Batch, Device
+from autopeft.training import Device
 from autopeft.trunk import Trunk, lowest_trained
 from tests.conftest import THREE, autopeft_here
 from tests.test_model import METHODS, base_of

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from autopeft import tasks
+from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
 from autopeft.model import BaseModel, attach, seeded, train_mode, trainable
 from autopeft.testing.tiny import learnable_rows, tiny_base
-from autopeft.training import Batch, Device, Hyperparameters, Learner
+from autopeft.training import Device, Hyperparameters, Learner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from autopeft.batch import Batch
 from autopeft.method import PeftMethod
 from autopeft.model import seeded, train_mode, trainable
 from autopeft.testing.case import CPU, STEPS, TASK, logits, of_head, same
 from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.testing.tiny import tiny_base
-from autopeft.training import Batch
 
 if TYPE_CHECKING:
     from autopeft.testing.case import Case

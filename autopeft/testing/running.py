@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from autopeft.admission import Appraiser
+from autopeft.batch import Batch
 from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.method import PeftMethod
@@ -16,7 +17,7 @@ from autopeft.packing import agrees, packable
 from autopeft.testing import process, tiny
 from autopeft.testing.case import CPU, TASK
 from autopeft.testing.rule import BrokenRuleError, rule
-from autopeft.training import Batch, Learner, backward
+from autopeft.training import Learner, backward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
