@@ -9,9 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autopeft.storage import writing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    import torch
 
     from autopeft.search_space import ParamValue
     from autopeft.training import Learner
@@ -48,45 +52,51 @@ class Checkpoint:
             (output / FOLDER).rmdir()
 
     def keep(self, folds: Iterable[int], learner: Learner, histories: Iterable[History]) -> None:
-        """Write where the folds of a learner stand: its state, and the score and loss at each rung so far."""
+        """Write where the folds of a learner stand: its state, and the score and loss at each rung so far.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for fold, state, history in zip(folds, learner.states(), histories, strict=True):
-            draft = self.folder / f"{fold}.draft"
-            save_file(state, draft, metadata={"history": json.dumps(history)})
-            draft.replace(self.folder / f"{fold}.safetensors")
+        parts = list(zip(folds, learner.states(), histories, strict=True))
+        with writing(self.folder, SafetensorError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for fold, state, history in parts:
+                draft = self.folder / f"{fold}.draft"
+                save_file(state, draft, metadata={"history": json.dumps(history)})
+                draft.replace(self._file(fold))
 
     def restore(self, folds: Iterable[int], learner: Learner) -> list[History]:
         """Put a learner back where its folds' files say; returns their histories, empty where there are no files."""
-        from safetensors import safe_open
-
-        states, histories = [], list[History]()
-        for fold in folds:
-            path = self.folder / f"{fold}.safetensors"
-            if not path.is_file():
-                histories.append([])
-                continue
-            with safe_open(path, framework="pt") as file:
-                states.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping
-                histories.append([(score, loss) for score, loss in json.loads(file.metadata()["history"])])
-        if states:
+        found = [_read(self._file(fold)) for fold in folds]
+        if states := [state for state, history in found if history]:
             learner.restore(states)
-        return histories
+        return [history for _, history in found]
 
     def even(self, folds: int) -> bool:
         """Whether all folds stand at the same rung, so that they can go on side by side."""
-        from safetensors import safe_open
-
-        rungs = []
-        for path in self.folder.glob("*.safetensors"):
-            with safe_open(path, framework="pt") as file:
-                rungs.append(len(json.loads(file.metadata()["history"])))
-        return not rungs or (len(rungs) == folds and len(set(rungs)) == 1)
+        return len({len(_read(self._file(fold))[1]) for fold in range(folds)}) == 1
 
     def remove(self) -> None:
         """Delete it: the trial ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, fold: int) -> Path:
+        return self.folder / f"{fold}.safetensors"
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], History]:
+    """The state and the history in a fold's file: nothing where there is none, or a power cut left it damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            return state, [(score, loss) for score, loss in json.loads(file.metadata()["history"])]
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+        return {}, []
 
 
 def _key(params: Mapping[str, ParamValue]) -> str:

@@ -60,6 +60,10 @@ class StudyError(AutopeftError):
     """The search cannot go on, for example because every trial fails for the same reason."""
 
 
+class StoreError(StudyError):
+    """What a study has to keep could not be written, for example because the disk is full."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to `name`, and all of them when there are few."""
     known = sorted(known)

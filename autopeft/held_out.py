@@ -33,8 +33,11 @@ class HeldOut:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else.
         """
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file, strict=True)
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *lines = csv.reader(file, strict=True)
+        except csv.Error as error:
+            raise ValueError(f"{path} must be a CSV file, but is not: {error}.") from None
         if header[:3] != ["row", "label", WINNER] or not lines:
             raise ValueError(f"{path} must hold the columns row, label and {WINNER}, but holds {', '.join(header)}.")
         rows, labels, *columns = zip(*lines, strict=True)

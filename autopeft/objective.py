@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft import memory
+from autopeft.batch import Batch
 from autopeft.containment import contained, paused
 from autopeft.cross_validation import cross_validate
 from autopeft.enforcement import MemoryWatch, release_memory, together
-from autopeft.exceptions import in_a_line
+from autopeft.exceptions import StoreError, in_a_line
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
 from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.packing import pack
-from autopeft.training import Batch, Learner
+from autopeft.training import Learner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +42,13 @@ def run_trial(
     With a `checkpoint` an interrupted trial goes on from the last rung each fold reached; it is removed when the
     trial ends.
 
-    Nothing a trial does escapes but an interrupt: an exception of the method, one that hangs, a loss that diverges or
-    exhausted memory ends as an outcome FAIL, and the trial's memory is returned before this function is. Where memory
-    ran out the trial runs once more, with its batches in smaller parts.
+    Nothing a method does escapes: its exception, its silence, a loss that diverges or exhausted memory ends as an
+    outcome FAIL, and the trial's memory is returned before this function is. Where memory ran out the trial runs once
+    more, with its batches in smaller parts.
+
+    Raises:
+        StoreError: what the study keeps of it could not be written.
+        Exception: whatever `stop` raises.
     """
     started = time.monotonic()
     rungs: list[Rung] = []
@@ -67,6 +72,10 @@ def run_trial(
         except (MemoryError, torch.OutOfMemoryError) as error:
             state, reason = FAIL, f"out of memory with {execution}: {in_a_line(error)}"
             watch.ran_out()
+        except StoreError:  # no fault of the method's; the trial is not over, and the next start goes on with it
+            raise
+        except _OfTheHost as passed:
+            raise passed.error from None
         except Exception as error:  # a plugin may raise anything, and one trial must not end the study
             state, reason = FAIL, in_a_line(error)
             break
@@ -93,6 +102,13 @@ def run_trial(
         execution=execution,
         unseen=unseen,
     )
+
+
+class _OfTheHost(BaseException):
+    """What `stop` raised, on its way past all that takes a method's errors."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 def _train(
@@ -132,8 +148,11 @@ def _train(
         if rung.number <= len(rungs):  # reached before memory ran out, and kept
             continue
         rungs.append(rung)
-        with paused():
-            reason = stop(rung)
+        try:
+            with paused():
+                reason = stop(rung)
+        except (Exception, SystemExit) as error:
+            raise _OfTheHost(error) from None
         if reason and rung.epoch < candidate.hyper.epochs:
             return PRUNED, reason
         pace.check()

@@ -7,16 +7,17 @@ SQLite storage takes some thirty statements and milliseconds.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from autopeft.exceptions import StudyError, UserInputError
+from autopeft.exceptions import StoreError, StudyError, UserInputError, in_a_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from optuna.distributions import BaseDistribution
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
 
 JOURNAL, LOCK = "study.journal", "mlflow.outbox.jsonl.lock"
 """In a study's output folder: its journal; and the file that a process holds locked as long as it runs the study."""
+
+
+@contextmanager
+def writing(path: Path | str, *kinds: type[Exception]) -> Iterator[None]:
+    """Write what a study has to keep; `kinds` are errors of the writer's own, beside OSError.
+
+    Raises:
+        StoreError: it could not be written.
+    """
+    expected: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except expected as error:
+        raise StoreError(
+            f"{path} could not be written: {in_a_line(error)}. Mend that, by making room on a full disk, and run the "
+            "same command again: the trials that finished are kept."
+        ) from error
 
 
 def open_journal(output: Path) -> JournalStorage:
@@ -50,13 +68,18 @@ class _Backend(JournalFileBackend):
     """A journal's file that has either all of a change or nothing."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add lines; those that a full disk cut off are taken away again, as the next would be added to them."""
-        before = os.path.getsize(self._file_path)
-        try:
-            super().append_logs(logs)
-        except OSError:
-            os.truncate(self._file_path, before)
-            raise
+        """Add lines; those that a full disk cut off are taken away again, as the next would be added to them.
+
+        Raises:
+            StoreError: they could not be written.
+        """
+        with writing(self._file_path):
+            before = os.path.getsize(self._file_path)
+            try:
+                super().append_logs(logs)
+            except OSError:
+                os.truncate(self._file_path, before)
+                raise
 
 
 class StudyStorage(InMemoryStorage):

@@ -19,7 +19,7 @@ from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.card import Card, Evidence
 from autopeft.enforcement import capped
-from autopeft.exceptions import SpecError, StudyError, in_a_line
+from autopeft.exceptions import SpecError, StoreError, StudyError, in_a_line, nearest
 from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
@@ -30,7 +30,7 @@ from autopeft.record import TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
 from autopeft.search import Search
 from autopeft.spec import changes
-from autopeft.storage import JOURNAL, StudyStorage
+from autopeft.storage import JOURNAL, StudyStorage, writing
 from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
 from autopeft.winner import TestScores, crown
@@ -73,6 +73,9 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     problem = Problem.from_spec(spec, registry)
     for note in problem.rows.notes:
         progress.say(note)
+    for name in sorted({*spec.search.exclude} - {*registry.methods}):
+        if not any(fault.concerns(name) for fault in registry.faults):
+            progress.say(f'`exclude` in [search] names "{name}", which is no method; {nearest(name, registry.methods)}')
     for name, reason in problem.refused.items():
         progress.say(f"{name} is left out: {reason}")
     require_room(problem.space, problem.appraiser, problem.budget, spec.search.hang_timeout)
@@ -114,7 +117,10 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
         )
-    kept.write_text(told, encoding="utf-8")
+    with writing(kept):
+        draft = kept.with_suffix(".draft")
+        draft.write_text(told, encoding="utf-8")
+        draft.replace(kept)
     return result
 
 
@@ -130,6 +136,12 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     first = [] if (spec.output / JOURNAL).exists() else _first(problem, say)
     spec.output.mkdir(parents=True, exist_ok=True)
     storage = StudyStorage(spec.output)
+    others = {other.study_name for other in storage.get_all_studies()} - {spec.name}
+    if others:
+        raise SpecError(
+            f'an output folder must hold one study, but {spec.output} holds "{others.pop()}" and not "{spec.name}"; '
+            "give another `output`."
+        )
     study = optuna.create_study(
         study_name=spec.name,
         storage=storage,
@@ -147,8 +159,9 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         if changed:
             raise SpecError(
                 f'the study "{spec.name}" was begun with other settings: {"; ".join(changed)}. '
-                f'Put them back, give the study another `name` (with `warm_start = "{spec.output}"` it begins with '
-                f"the best that was found), or remove {spec.output} to start over."
+                "Put them back, give the study another `name`, and another `output` where it names one (with "
+                f'`warm_start = "{spec.output}"` it begins with the best that was found), or remove {spec.output} to '
+                "start over."
             )
     study.set_user_attr("given", now)
     study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})
@@ -183,6 +196,8 @@ def _crown(
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         try:
             scores = crown(problem, candidate, folder, str(origin), failed, progress.say)
+        except StoreError:
+            raise
         except Exception as error:  # a method may do anything
             failed[best.method] = in_a_line(error)
             progress.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")

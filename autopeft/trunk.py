@@ -17,6 +17,7 @@ import torch
 
 from autopeft.containment import heard
 from autopeft.model import FROZEN, LAYER
+from autopeft.storage import writing
 from autopeft.training import EVALUATION_BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -218,10 +219,13 @@ class Trunk:
         held = sum(states.nbytes for states in self._states.values() if not isinstance(states, np.memmap))
         if (held + 4 * shape[0] * shape[1]) * self._sharers <= MEMORY_SHARE * memory:
             return np.empty(shape, np.float32)
-        self._folder.mkdir(parents=True, exist_ok=True)
         # Without a name: no other process can take it for its own, and it is gone with this one, however that ends.
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            return np.memmap(file, np.float32, "w+", shape=shape)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                if hasattr(os, "posix_fallocate"):  # or a disk found full as a page is written would kill the process
+                    os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+                return np.memmap(file, np.float32, "w+", shape=shape)
 
     @torch.inference_mode()
     def _run(self, model: nn.Module, rows: np.ndarray, data: Encoded | None = None) -> torch.Tensor:

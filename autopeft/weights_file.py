@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from autopeft.exceptions import UserInputError
 from autopeft.model import attach, trainable
+from autopeft.storage import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,15 +56,22 @@ def _with_prompt(model: Any) -> dict[str, torch.Tensor]:
 
 
 def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> None:
-    """Write a trained model's add-on and head: in peft's own format where peft keeps them, to `WEIGHTS` otherwise."""
+    """Write a trained model's add-on and head: in peft's own format where peft keeps them, to `WEIGHTS` otherwise.
+
+    Raises:
+        StoreError: the files could not be written.
+    """
     from peft import PeftModel
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if isinstance(model, PeftModel) and method.save(model) is None:
-        model.save_pretrained(str(folder), safe_serialization=True)
+        with writing(folder, SafetensorError):
+            model.save_pretrained(str(folder), safe_serialization=True)
         return
     kept = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(model, method).items()}
-    save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+    with writing(folder / WEIGHTS, SafetensorError):
+        save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def read_weights(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,11 @@ from autopeft.card import Card
 from autopeft.containment import contained
 from autopeft.cross_validation import derive_seed
 from autopeft.enforcement import release_memory
-from autopeft.exceptions import in_a_line
+from autopeft.exceptions import StoreError, in_a_line
 from autopeft.held_out import HeldOut
 from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
+from autopeft.storage import writing
 from autopeft.training import Learner, train_epoch
 
 if TYPE_CHECKING:
@@ -96,16 +97,23 @@ def crown(
 
     The score is of exactly what the folder holds, in float32. The folder appears whole or not at all; beside it, what
     each of them predicted is kept in `held_out.FILE`. Of the methods left out no default is scored.
+
+    Raises:
+        StoreError: something could not be written; no fault of a method's.
+        Exception: whatever the best candidate's method raises.
     """
     started, silence = time.monotonic(), problem.spec.search.hang_timeout
     say(f"Refitting the winner on all {len(problem.train)} training rows: {best}")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner-") as draft:
+    with ExitStack() as stack:
+        with writing(folder):
+            draft = stack.enter_context(tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner-"))
         with contained(silence):
             score, answers = _score(problem, best, Path(draft) / "winner", origin)
         predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
-        (folder.parent / held_out.FILE).unlink(missing_ok=True)  # an earlier winner's
-        shutil.rmtree(folder, ignore_errors=True)
-        (Path(draft) / "winner").rename(folder)
+        with writing(folder):
+            (folder.parent / held_out.FILE).unlink(missing_ok=True)  # an earlier winner's
+            shutil.rmtree(folder, ignore_errors=True)
+            (Path(draft) / "winner").rename(folder)
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
         for name, part in problem.space.items():
@@ -125,6 +133,8 @@ def crown(
                     say(f"Scoring the untuned default of {name} on the test rows")
                     scored, made = _score(problem, default, Path(draft) / name, origin)
                     defaults[name], predictions[held_out.DEFAULT + name] = scored, made
+            except StoreError:
+                raise
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
         _keep(problem, predictions, Path(draft) / held_out.FILE, folder.parent / held_out.FILE)
@@ -155,11 +165,14 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
 
 def _predict(problem: Problem, folder: Path) -> np.ndarray:
     """What a saved model predicts of the test rows: on the study's device, or on the CPU where it has no room."""
+    trusted = problem.spec.model.trust_remote_code
     with problem.off_the_card():
         with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did
-            return artifact.load(folder, problem.device.type).predict_proba(problem.rows.test)
+            return artifact.load(folder, problem.device.type, trust_remote_code=trusted).predict_proba(
+                problem.rows.test
+            )
         release_memory()
-        return artifact.load(folder).predict_proba(problem.rows.test)
+        return artifact.load(folder, trust_remote_code=trusted).predict_proba(problem.rows.test)
 
 
 def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], draft: Path, path: Path) -> None:
@@ -169,5 +182,6 @@ def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], draft: Pa
         return
     answers = {name: labels[made.argmax(axis=-1)] for name, made in predictions.items() if made is not None}
     answers[held_out.MAJORITY] = np.full(len(rows), labels[np.bincount(problem.train.labels).argmax()])
-    HeldOut([str(row) for row in problem.rows.test.index], labels[rows], answers).write(draft)
-    draft.rename(path)
+    with writing(path):
+        HeldOut([str(row) for row in problem.rows.test.index], labels[rows], answers).write(draft)
+        draft.rename(path)

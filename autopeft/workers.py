@@ -21,7 +21,7 @@ import torch
 
 from autopeft import registry
 from autopeft.enforcement import cap
-from autopeft.exceptions import StudyError
+from autopeft.exceptions import StoreError, StudyError
 from autopeft.leftovers import Leftovers
 from autopeft.problem import Problem
 from autopeft.runner import Job, Runner
@@ -124,13 +124,15 @@ class Crew:
                 self._hear(worker, what, content)
 
     def _hear(self, worker: Worker, what: str, content: Any) -> None:
-        """One message: the name of a method of the worker's job, or one of three words of its own."""
+        """One message: the name of a method of the worker's job, or one of four words of its own."""
         if what == "ready":
             if content != self._problem.rows.fingerprint:
                 raise StudyError("the data changed while the study ran; put the rows back and run it again.")
             worker.ready = True
         elif what == "say":
             self._say(content)
+        elif what == "full":
+            raise StoreError(content)
         elif what == "broken":
             raise StudyError(f"a worker process cannot go on: {content} Mend it, or lower `workers` in [search].")
         elif worker.job:
@@ -250,6 +252,9 @@ def _work(
                 params, known = task
                 runner.learn(known)
                 pipe.send(("end", runner(problem.space.parse(params), Reporter(pipe))))
+    except StoreError as error:
+        with suppress(OSError):
+            pipe.send(("full", str(error)))
     except Exception as error:  # told in one sentence by the study's process, instead of a traceback among its lines
         with suppress(OSError):  # nobody listens any more
             pipe.send(("broken", f"{type(error).__name__}: {str(error).strip() or 'no message'}"))

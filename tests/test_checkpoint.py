@@ -61,3 +61,13 @@ def test_another_trial_does_not_take_it_up_and_a_start_clears_all_but_those_that
     first.remove()
     Checkpoint.clear(tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no safetensors"])
+def test_a_fold_whose_file_is_damaged_starts_over(tmp_path, content):
+    options = {**OPTIONS, "checkpoint": Checkpoint(tmp_path / "trial")}
+    whole = [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **options)]
+    assert options["checkpoint"].even(len(FOLDS))
+    (tmp_path / "trial" / "1.safetensors").write_bytes(content)
+    assert not options["checkpoint"].even(len(FOLDS))
+    assert [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **options)] == whole

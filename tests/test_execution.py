@@ -11,18 +11,20 @@ import torch
 
 from autopeft import winner
 from autopeft.admission import Appraiser
+from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
 from autopeft.cross_validation import cross_validate, split
 from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
 from autopeft.execution import Execution, guess, ways
-from autopeft.memory import LiveBytes, at_peak
+from autopeft.live_bytes import LiveBytes
+from autopeft.memory import at_peak
 from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.objective import run_trial
 from autopeft.outcome import COMPLETE
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Batch, Learner, train_epoch
+from autopeft.training import Learner, train_epoch
 from tests.conftest import few
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, HYPER, TASK, rows
@@ -184,11 +186,11 @@ def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, 
     expected = winner._score(problem, candidate, tiny_study.parent / "one", "x")
     load, asked = winner.artifact.load, []
 
-    def scarce(*given):
+    def scarce(*given, **options):
         asked.append(given)
         if len(asked) == 1:
             raise torch.OutOfMemoryError("planted")
-        return load(*given)
+        return load(*given, **options)
 
     monkeypatch.setattr(winner.artifact, "load", scarce)
     score, predictions = winner._score(problem, candidate, tiny_study.parent / "two", "x")

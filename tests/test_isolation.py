@@ -15,12 +15,17 @@ import torch
 from torch import nn
 
 from autopeft import PeftMethod, SearchSpace
+from autopeft.checkpoint import Checkpoint
 from autopeft.containment import contained, heard, paused
-from autopeft.exceptions import HangError, PluginError, StudyError
+from autopeft.exceptions import HangError, PluginError, StoreError, StudyError
 from autopeft.integrity import Seal
 from autopeft.leftovers import Leftovers
 from autopeft.model import BaseModel, attach
+from autopeft.objective import run_trial
+from autopeft.outcome import COMPLETE
+from autopeft.problem import Problem
 from autopeft.registry import discover
+from autopeft.spec import StudySpec
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import install, write_plugin
 from tests.tiny_models import tiny, tiny_base
@@ -281,3 +286,21 @@ def test_where_the_winner_cannot_be_saved_the_best_of_another_method_takes_its_p
     shown = " ".join(done.stdout.split())
     assert "cannot be the winner. unsaved-plugin 1.2.3 (entry point 'unsaved'): AssertionError: planted" in shown
     assert "winner: adapter" in shown
+
+
+@pytest.mark.parametrize("error", [OSError("the log is on a full disk"), SystemExit(1), StoreError("a full disk")])
+def test_what_the_study_itself_raises_at_a_rung_is_no_failure_of_the_method(tiny_study, monkeypatch, error):
+    monkeypatch.chdir(tiny_study.parent)
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    candidate = problem.space["lora"].default()
+    checkpoint = Checkpoint.of(problem.spec.output, candidate.flat)
+
+    def stop(rung):
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        run_trial(problem, candidate, stop, checkpoint)
+    assert raised.value is error
+    assert any(checkpoint.folder.iterdir()), "the next start goes on with it"
+    assert run_trial(problem, candidate, lambda rung: None, checkpoint).state == COMPLETE
+    assert not checkpoint.folder.exists()

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from autopeft.exceptions import StudyError, UserInputError
+from autopeft.exceptions import StoreError, StudyError, UserInputError
 from autopeft.outcome import COMPLETE, FAIL, PRUNED, Outcome
 from autopeft.record import INTERRUPTED, RECORD, TrialRecord
 from autopeft.rungs import Rung
@@ -108,7 +108,7 @@ def test_what_a_full_disk_cut_off_is_taken_away_at_once(reopened, tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StoreError, match=r"could not be written: OSError: .*No space left .* run the same command"):
             study.add_trial(optuna.create_trial(value=0.5))
     assert journal.read_bytes() == before
     study.set_user_attr("later", 1)

@@ -16,11 +16,12 @@ import pytest
 from mlflow import MlflowClient
 
 import autopeft as api
+from autopeft.checkpoint import Checkpoint
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search import Trial
 from autopeft.spec import StudySpec
-from autopeft.storage import open_journal
+from autopeft.storage import StudyStorage, open_journal
 from autopeft.tracking.outbox import Outbox
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, beside, install, write_plugin
@@ -200,6 +201,32 @@ def test_an_interrupted_study_goes_on_and_keeps_what_finished(tiny_study, how):
     parents, trials = store(output)
     assert len(parents) == 1
     assert "RUNNING" not in {run.info.status for run in parents + trials}
+
+
+def test_what_cannot_be_written_ends_a_study_and_is_no_fault_of_the_method(tiny_study, monkeypatch):
+    monkeypatch.chdir(tiny_study.parent)
+    spec = StudySpec.from_file(tiny_study)
+    space = Problem.from_spec(spec, discover()).space
+    folder = Checkpoint.of(spec.output, next(iter(space.values())).default().flat).folder
+    (folder / "0.draft").mkdir(parents=True)  # where a file is to be written
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+    assert "run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    (folder / "0.draft").rmdir()
+    result = run_study(tiny_study)
+    assert "FAIL" not in {record["state"] for record in result["records"]}
+    assert sum(record["state"] in ("COMPLETE", "PRUNED") for record in result["records"]) == 4
+
+
+def test_an_output_folder_holds_one_study(tiny_study):
+    output = tiny_study.parent / "outputs" / "tiny"
+    output.mkdir(parents=True)
+    optuna.create_study(study_name="another", storage=StudyStorage(output))
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 2
+    assert 'holds "another" and not "tiny"; give another `output`' in done.stderr
 
 
 def test_a_changed_study_file_is_refused_unless_the_change_only_goes_on(tiny_study):

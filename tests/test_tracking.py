@@ -1,4 +1,5 @@
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from autopeft.exceptions import UserInputError
+from autopeft.exceptions import StoreError, UserInputError
 from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
 from autopeft.tracking.outbox import Outbox
 from autopeft.tracking.runs import OUTBOX
@@ -417,6 +418,26 @@ def test_what_is_held_waits_in_its_file_and_comes_with_the_rest(output):
         tracker.trial(9, "lora", {"method": "lora"}).finish("PRUNED", "", {})
     assert tracker.unsent == 0
     assert len(runs(output)) == 6
+
+
+def test_what_a_full_disk_cannot_take_is_told_and_spoils_nothing(output):
+    outbox, usual = output / OUTBOX, resource.getrlimit(resource.RLIMIT_FSIZE)
+    with begin(output) as tracker:
+        tracker.outbox.drain(60)
+        tracker.outbox.hold()
+        tracker.log_text("a", "first.txt")
+        before = outbox.read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, usual[1]))
+        try:
+            with pytest.raises(StoreError, match=r"could not be written: OSError.* run the same command again"):
+                tracker.log_text("b", "second.txt")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert outbox.read_bytes() == before
+        tracker.log_text("c", "third.txt")
+        tracker.outbox.drain(60)
+        kept = MlflowClient(tracker.uri).list_artifacts(runs(output)["search"].info.run_id)
+        assert {file.path for file in kept} == {"first.txt", "third.txt"}
 
 
 def test_one_process_at_a_time_runs_a_study(output):

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 
+from autopeft.exceptions import StoreError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -63,7 +65,8 @@ def _sample(log: Callable[[dict[str, float]], None], ended: threading.Event) -> 
                 monitor.collect_metrics()
                 sample |= monitor.aggregate_metrics()
             monitor.clear_metrics()
-        with suppress(ValueError):  # the study has ended without waiting, and its outbox is closed
+        # The study has ended without waiting, and its outbox is closed; or the disk is full, which others tell.
+        with suppress(ValueError, StoreError):
             log({f"system/{name}": float(value) for name, value in sample.items()})
 
 

@@ -8,6 +8,7 @@ it is made a second time, and MLflow keeps a metric point, a param or a tag that
 from __future__ import annotations
 
 import json
+import os
 import threading
 from base64 import b64decode
 from collections import deque
@@ -21,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID
 
+from autopeft.storage import writing
 from autopeft.tracking.store import TrackingError, first_line, public
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Outbox:
                 f"one process at a time may run a study, but another one has {path} open; wait until it ends."
             ) from None
         self._waiting: deque[dict[str, Any]] = deque(_read(path))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
         self._ids: dict[str, str] = {}
         self._sure = False  # of the first call it is not known whether it was sent before
         self._changed = threading.Condition()
@@ -87,11 +89,14 @@ class Outbox:
         self._thread.start()
 
     def put(self, do: str, run: str, **content: Any) -> None:
-        """Send a call as soon as that can be: `do` names it, `run` is its run's key, `content` is plain JSON."""
+        """Send a call as soon as that can be: `do` names it, `run` is its run's key, `content` is plain JSON.
+
+        Raises:
+            StoreError: the outbox's file could not be written.
+        """
         call = {"do": do, "run": run, **content}
         with self._changed:
-            self._file.write(json.dumps(call) + "\n")
-            self._file.flush()
+            self._append(json.dumps(call).encode() + b"\n")
             self._waiting.append(call)
             self._changed.notify_all()
 
@@ -123,13 +128,25 @@ class Outbox:
         with self._changed:
             self._changed.notify_all()
         self._thread.join(timeout=1.0)
-        self._file.close()
+        with self._changed:
+            self._file.close()
         self._lock.release()
         return left
 
     def know(self, key: str, run_id: str) -> None:
         """Take note of a run that was found in the store."""
         self._ids[key] = run_id
+
+    def _append(self, line: bytes) -> None:
+        """Write all of a line, or nothing: the next one would be added to half of it."""
+        before = os.fstat(self._file.fileno()).st_size
+        with writing(self._path):
+            try:
+                while line:
+                    line = line[self._file.write(line) :]
+            except OSError:
+                self._file.truncate(before)
+                raise
 
     def _work(self) -> None:
         while True:
@@ -141,6 +158,8 @@ class Outbox:
             if not self._deliver(call):
                 return
             with self._changed:
+                if self._closed.is_set():  # it took so long that nobody waited; sent once more it does no harm
+                    return
                 self._waiting.popleft()
                 if not self._waiting:
                     self._file.truncate(0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import KEY, Outbox
-from autopeft.tracking.store import connect, reaching
+from autopeft.tracking.store import TrackingError, connect, reaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -217,13 +217,15 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._study:
-            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-            for run in list(self.open.values()):
-                run.finish("INTERRUPTED", "interrupted" if interrupted else f"the search ended: {error}", {})
-            status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
-            self.outbox.put("status", self._parent, status=status, end=_now())
-        self.unsent = self.outbox.close(PATIENCE if self._study else 0.0)
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        try:
+            if self._study:
+                for run in list(self.open.values()):
+                    run.finish("INTERRUPTED", "interrupted" if interrupted else f"the search ended: {error}", {})
+                status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
+                self.outbox.put("status", self._parent, status=status, end=_now())
+        finally:
+            self.unsent = self.outbox.close(PATIENCE if self._study else 0.0)
 
     @property
     def _parent(self) -> str:
@@ -245,10 +247,10 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
     """Send what a study could not; returns how many calls are left.
 
     Raises:
-        TrackingError: the store cannot be reached, or the study runs and so sends by itself.
+        TrackingError: there is no study, the store cannot be reached, or the study runs and so sends by itself.
     """
     if not (output / OUTBOX).is_file():
-        return 0
+        raise TrackingError(f"{output} holds no study that has something to send; start it with `autopeft run`.")
     with Tracker.connect(uri, output, name, say) as tracker:
         return tracker.outbox.drain(PATIENCE)
 
