@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from autopeft.spec import DataSection, StudySpec
 
 
+WORTH_SAYING = 0.05
+"""Difference between the share of rows that was to be held out and the share that could be."""
+
+
 @dataclass(frozen=True)
 class StudyData:
     """Rows to train on and rows held out.
@@ -51,9 +55,17 @@ def load(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
     source = locate(section.train, spec.folder)
     train = _read(source, section, inputs, section.train_split, notes)
     train = _thin(train, section.max_rows, spec.seed)
+    if train.empty:
+        raise DataError(
+            f"{source}: `max_rows` in [data] must leave room for whole groups, but {section.max_rows} is less than "
+            "the first that was drawn has; raise it."
+        )
     _check_labels(train, source)
     if section.test is None:
+        whole = len(train)
         train, test = _hold_out(train, section.test_fraction, spec.seed, source)
+        if "group" in train and abs(len(test) / whole - section.test_fraction) > WORTH_SAYING:
+            notes.append(f"{len(test) / whole:.0%} of the rows are held out, since groups stay whole.")
     else:
         test_source = locate(section.test, spec.folder)
         test = _read(test_source, section, inputs, section.test_split, notes)
@@ -64,6 +76,7 @@ def load(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
         raise DataError(
             f"{source}: two labels or more must be left to train on, but there is only {list(counts.index)}."
         )
+    _check_folds(train, spec.validation.folds, source)
     rare = counts[counts < spec.validation.folds]
     if len(rare):
         notes.append(
@@ -88,7 +101,10 @@ def _read(
                 f'{source} has no column "{column}"; {nearest(column, map(str, frame.columns))} '
                 f"Name the right one as `{key}` in [data]."
             )
-    chosen = pd.DataFrame({key: frame[column] for key, column in wanted.items()})
+        if list(frame.columns).count(column) > 1:
+            raise DataError(f'{source} must have the column "{column}" once, but has it several times; rename one.')
+    # Objects: a table's categories may be more than the values that occur.
+    chosen = pd.DataFrame({key: frame[column].astype(object) for key, column in wanted.items()})
     missing = chosen.isna() | chosen.astype(str).apply(lambda column: column.str.strip() == "")
     for key, column in wanted.items():
         if missing[key].any():
@@ -97,10 +113,10 @@ def _read(
                 f'{source}, row {row}: the column "{column}" must not be empty, but it is '
                 f"(in {count} row{'s' * (count > 1)} in all). Fill or remove {'them' if count > 1 else 'it'}."
             )
-    return pd.DataFrame({key: chosen[key].map(_text) for key in wanted})
+    return pd.DataFrame({key: chosen[key].map(as_text) for key in wanted})
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
     """A cell as text; whole numbers that a missing neighbour made floats lose their ".0"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
@@ -132,16 +148,22 @@ def _hold_out(frame: pd.DataFrame, fraction: float, seed: int, source: Path | st
                 f"{source}: holding out {fraction:.0%} needs at least {parts} groups, "
                 f"but there are {frame['group'].nunique()}; raise `test_fraction` in [data]."
             )
+        if (most := frame["label"].value_counts().max()) < parts:
+            raise DataError(
+                f"{source}: holding out {fraction:.0%} needs at least {parts} rows of some label, but the most that "
+                f"one has is {most}; give more rows, or raise `test_fraction` in [data]."
+            )
         splitter = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
         kept, held = next(splitter.split(frame, frame["label"], frame["group"]))
         return frame.iloc[kept], frame.iloc[held]
     labels = frame["label"].nunique()
     size = round(fraction * len(frame))
-    if size < labels:
-        raise DataError(
-            f"{source}: the {size} rows held out must be at least as many as the {labels} labels; "
-            "give more rows (`max_rows`) or a larger `test_fraction` in [data]."
-        )
+    for count, what, change in ((size, "held out", "larger"), (len(frame) - size, "left to train on", "smaller")):
+        if count < labels:
+            raise DataError(
+                f"{source}: the {count} rows {what} must be at least as many as the {labels} labels; "
+                f"give more rows (`max_rows`) or a {change} `test_fraction` in [data]."
+            )
     kept, held = train_test_split(frame, test_size=size, stratify=frame["label"], random_state=seed)
     return kept, held
 
@@ -156,6 +178,21 @@ def _check_labels(frame: pd.DataFrame, source: Path | str) -> None:
         raise DataError(
             f'{source}, row {row}: every label must occur at least twice, but "{label}" occurs once; '
             "add rows of that label or remove it."
+        )
+
+
+def _check_folds(train: pd.DataFrame, folds: int, source: Path | str) -> None:
+    groups = train["group"].nunique() if "group" in train else folds
+    if groups < folds:
+        raise DataError(
+            f"{source}: every fold needs groups of its own, but the training rows have {groups} for {folds} folds; "
+            "lower `folds` in [validation], or give rows of more groups."
+        )
+    most = train["label"].value_counts().max()
+    if most < folds:
+        raise DataError(
+            f"{source}: some label must have a training row for each of the {folds} folds, but the most that one has "
+            f"is {most}; lower `folds` in [validation], or give more rows."
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from autopeft.exceptions import DataError
+from autopeft.exceptions import DataError, in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 FALLBACK_ENCODING = "cp1252"
+LONGEST_FIELD = 2**31 - 1
+"""Characters: the most that the reader takes on any system; by itself it allows 131,072."""
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
@@ -68,7 +70,7 @@ def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) ->
         return _numbered(pd.read_parquet(path), first=1)
     text = _decode(path, encoding, note)
     if suffix in ("csv", "tsv"):
-        return _delimited(text, path, "," if suffix == "csv" else "\t")
+        return _delimited(text, path, "," if suffix == "csv" else "\t", note)
     if suffix == "json":
         rows = json.loads(text)
         if not isinstance(rows, list):
@@ -106,9 +108,30 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-def _delimited(text: str, path: Path, delimiter: str) -> pd.DataFrame:
+def _delimited(text: str, path: Path, delimiter: str, note: Callable[[str], None]) -> pd.DataFrame:
     """Python's own reader, not pandas': it says where each record starts and leaves "NA" a text."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    usual = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        return _records(text, path, delimiter)
+    except csv.Error as error:
+        if delimiter == ",":
+            raise DataError(
+                f"{path}, {error}: a field that begins with a quote must end with one, and have others in it doubled."
+            ) from None
+        note(f"{path.name} has quotes that do not close ({error}); its quotes were read as they are.")
+        return _records(text, path, delimiter, quoting=csv.QUOTE_NONE)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _records(text: str, path: Path, delimiter: str, **options: Any) -> pd.DataFrame:
+    """A row a record, of as many fields as the header.
+
+    Raises:
+        csv.Error: what is quoted cannot be told; with the line of the record.
+        DataError: a record has another number of fields.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **options)
     rows: list[list[str]] = []
     lines: list[int] = []
     header: list[str] = []
@@ -127,7 +150,7 @@ def _delimited(text: str, path: Path, delimiter: str) -> pd.DataFrame:
                 rows.append(record)
                 lines.append(start)
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}, is not valid: {error}.") from None
+        raise csv.Error(f"line {end + 1} ({error})") from None
     return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="row"))
 
 
@@ -158,7 +181,11 @@ def _from_folder(folder: Path, split: str) -> pd.DataFrame:
 def _from_hub(name: str, config: str | None, split: str) -> pd.DataFrame:
     import datasets
 
-    return from_dataset(_one_split(datasets.load_dataset(name, config), split, name))
+    try:
+        loaded = datasets.load_dataset(name, config)
+    except Exception as error:  # of a dozen kinds: the hub's, the file formats', the library's own
+        raise DataError(f"{name} cannot be read: {in_a_line(error)}") from error
+    return from_dataset(_one_split(loaded, split, name))
 
 
 def _one_split(loaded: Any, split: str, name: str) -> Any:

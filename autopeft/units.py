@@ -42,10 +42,11 @@ def parse_seconds(text: str | float) -> float:
     Raises:
         ValueError: not a duration.
     """
-    if isinstance(text, int | float):
+    if isinstance(text, int | float) and not isinstance(text, bool):
         return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text.lower())
-    if not parts or re.sub(r"[\d.\s]+[smhd]", "", text.lower()).strip():
+    written = text.lower() if isinstance(text, str) else ""  # TOML has times of day, too
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", written)
+    if not parts or re.sub(r"[\d.\s]+[smhd]", "", written).strip():
         raise ValueError(f'must be a duration such as "10m", "1h30m" or a number of seconds, but got "{text}"')
     return float(sum(float(number) * SECONDS[unit] for number, unit in parts))
 

@@ -22,6 +22,14 @@ def test_every_metric_is_scikit_learns(metric, share):
     assert Bootstrap(metric, TRUE, {"it": made}).score("it") == pytest.approx(scorer(metric)(TRUE, made))
 
 
+@pytest.mark.parametrize("metric", names())
+def test_rows_of_one_label_alone_have_a_score_too(metric):
+    same = np.array(["a"] * 5)
+    found = scorer(metric)(same, same)
+    assert np.isfinite(found)
+    assert Bootstrap(metric, same, {"it": same}).score("it") == pytest.approx(found)
+
+
 def test_a_metric_it_does_not_know_is_named():
     with pytest.raises(ValueError, match='"roc_auc"'):
         from_counts("roc_auc", np.ones((1, 2)), np.ones((1, 2)), np.ones((1, 2)))

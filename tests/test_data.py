@@ -87,6 +87,41 @@ def test_numbers_and_booleans_become_labels_and_na_stays_a_text(tmp_path):
     assert "NA" in set(found.train["text"]) | set(found.test["text"])
 
 
+def test_a_table_that_was_written_without_quoting_keeps_its_quotes_and_rows(tmp_path):
+    (tmp_path / "rows.tsv").write_text('text\tlabel\n"hello\tpos\nbye\tneg\n"again" and\tpos\n')
+    notes = []
+    found = read_table(tmp_path / "rows.tsv", note=notes.append)
+    assert found["text"].tolist() == ['"hello', "bye", '"again" and']
+    assert found.index.tolist() == [2, 3, 4]
+    assert "rows.tsv has quotes that do not close (line 2" in notes[0]
+
+
+def test_a_long_text_is_a_text(tmp_path):
+    rows().assign(text=["w " * 100_000, *rows()["text"][1:]]).to_csv(tmp_path / "rows.csv", index=False)
+    found = study(tmp_path)
+    assert pd.concat([found.train, found.test])["text"].str.len().max() == 200_000
+
+
+def test_a_category_that_no_row_has_is_no_label(tmp_path):
+    labels = pd.Categorical(rows()["label"], categories=["a", "b", "c"])
+    rows().assign(label=labels).to_parquet(tmp_path / "rows.parquet")
+    assert study(tmp_path, train="rows.parquet").labels == ("a", "b")
+
+
+def test_a_share_that_whole_groups_do_not_allow_is_told(tmp_path):
+    rows().assign(author=[f"p{i // 4}" for i in range(40)]).to_csv(tmp_path / "rows.csv", index=False)
+    assert study(tmp_path, group="author").notes == ()
+    found = study(tmp_path, group="author", test_fraction=0.4)
+    assert len(found.test) == 20
+    assert found.notes == ("50% of the rows are held out, since groups stay whole.",)
+
+
+def test_groups_too_large_for_max_rows_are_told(tmp_path):
+    rows().assign(author=[f"p{i // 20}" for i in range(40)]).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(DataError, match=r"`max_rows` in \[data\] must leave room for whole groups, but 10 is less"):
+        study(tmp_path, group="author", max_rows=10)
+
+
 def test_groups_stay_whole(tmp_path):
     rows().assign(author=[f"p{i // 4}" for i in range(40)]).to_csv(tmp_path / "rows.csv", index=False)
     found = study(tmp_path, group="author")
@@ -112,6 +147,8 @@ def test_rows_that_would_leak_or_repeat_are_left_out_and_counted(tmp_path):
         (lambda f: f.assign(label=[*f["label"][:-1], "once"]), ["row 41", '"once"', "at least twice"]),
         (lambda f: f.assign(label="same"), ["at least two labels", "same"]),
         (lambda f: f.iloc[:0], ["at least one row"]),
+        (lambda f: f.set_axis(["text", "text"], axis="columns"), ['"text"', "several times"]),
+        (lambda f: of_many_labels(len(f)), ["8 rows held out", "20 labels", "larger `test_fraction`"]),
     ],
 )
 def test_bad_rows_are_one_sentence_naming_file_row_and_fix(tmp_path, change, words):
@@ -122,11 +159,42 @@ def test_bad_rows_are_one_sentence_naming_file_row_and_fix(tmp_path, change, wor
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+def of_many_labels(count):
+    return rows(count).assign(label=[f"l{row // 2}" for row in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("frame", "given", "words"),
+    [
+        (
+            of_many_labels(40),
+            {"test_fraction": 0.6},
+            ["16 rows left to train on", "20 labels", "smaller `test_fraction"],
+        ),
+        (of_many_labels(40), {"test": "test.csv"}, ["of the 3 folds", "is 2", "lower `folds`"]),
+        (of_many_labels(40), {"group": "text"}, ["at least 5 rows of some label", "is 2", "raise `test_fraction`"]),
+        (
+            rows(40).assign(author=[f"p{row % 3}" for row in range(40)]),
+            {"group": "author", "test_fraction": 0.34},
+            ["2 for 3 folds", "lower `folds`"],
+        ),
+    ],
+)
+def test_rows_too_few_to_cut_into_folds_are_one_sentence(tmp_path, frame, given, words):
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    frame.assign(text=frame["text"] + " once more").to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError) as error:
+        study(tmp_path, **given)
+    assert "rows.csv" in str(error.value)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("rows.csv", b"text,label\na,b,c\n", ["line 2", "2 fields", "3"]),
         ("rows.csv", b"text,label\na\xff\x00b,c\n", ["line 2", "binary"]),
+        ("rows.csv", b'text,label\na,b\nc,"d\ne,f\n', ["line 3", "quote"]),
         ("rows.jsonl", b'{"text": "a"}\n{oops\n', ["line 2", "JSON"]),
         ("rows.jsonl", b'{"text": "a"}\n[1]\n', ["line 2", "object"]),
         ("rows.json", b'{"text": "a"}', ["list"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,4 +39,9 @@ def scorer(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
         function = partial(getattr(metrics, f"{stem}_score"), average=average, zero_division=0)
     else:
         function = getattr(metrics, name if name == "matthews_corrcoef" else f"{name}_score")
-    return lambda labels, predictions: float(function(labels, predictions))
+
+    def score(labels: np.ndarray, predictions: np.ndarray) -> float:
+        found = float(function(labels, predictions))
+        return 0.0 if math.isnan(found) else found  # Cohen's kappa where all rows have, and are given, the same label
+
+    return score
