@@ -27,6 +27,11 @@ ATTENTION_ROLES = (
 )
 
 
+FEED_FORWARD_PARTS = {"intermediate": "feed_forward_up", "output": "feed_forward_down"}
+"""What BERT and its kin call the parts: of MobileBERT's, whose layers are narrower than the model, shapes say the
+reverse."""
+
+
 def describe(
     module: nn.Module, task: str, peft_task_type: str, missing_keys: Collection[str] | None = None
 ) -> ModelSpec:
@@ -110,15 +115,22 @@ def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) 
             if shape is None or child in seen or _inside(name, head):
                 continue
             seen.add(child)
-            if role := _role(path, *shape, width=width):
+            if role := _role(f"{_list_of(layer)}.{path}", *shape, width=width):
                 yield LinearModule(name, role, index, *shape, bias=getattr(child, "bias", None) is not None)
 
 
+def _list_of(layer: str) -> str:
+    """The name of the list that a layer is in; XLM has one of attentions and one of feed-forward parts."""
+    return layer.split(".")[-2]
+
+
 def _role(path: str, in_features: int, out_features: int, width: int) -> str | None:
-    """The role of the linear map at `path` inside its layer: attention by name, the feed-forward part by shape."""
+    """The role of the linear map at `path`, from the list of layers on: attention by name, the rest mostly by shape."""
     *parents, leaf = path.split(".")
     if any("att" in parent.lower() for parent in parents):
         return next((role for role, pattern in ATTENTION_ROLES if pattern.match(leaf)), None)
+    if width in (in_features, out_features) and parents[-1] in FEED_FORWARD_PARTS:
+        return FEED_FORWARD_PARTS[parents[-1]]
     if in_features == width and out_features != width:
         return "feed_forward_up"
     if in_features != width and out_features == width:

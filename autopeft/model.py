@@ -22,6 +22,7 @@ from autopeft.dropout import Dropout
 from autopeft.exceptions import ModelError, PluginError
 from autopeft.method import told_params
 from autopeft.mould import Mould
+from autopeft.tokenizer import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -185,10 +186,9 @@ def load(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"[model] name_or_path: {location} cannot be loaded as {auto_class}: {reason}") from error
-    _ensure_padding(tokenizer, module)
+    prepare(tokenizer, *filter(None, (module, dense)))
     module.requires_grad_(False)
     if dense is not None:
-        _ensure_padding(tokenizer, dense)
         quantization.keep_rest_in_float32(module)
     whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
     spec = describe(whole, task, peft_task_type, sorted(report["missing_keys"]))
@@ -293,10 +293,12 @@ def trained_params(base: BaseModel, method: PeftMethod, params: Params, model: n
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode, but without dropout of the frozen base's attention probabilities.
+    """Training mode, but of the frozen base only its `nn.Dropout` modules: without dropout by functions.
 
-    Its dropout of hidden states stays, as it regularises what is trained above it. Dropping attention probabilities
-    costs a CPU far more time than it is worth (`benchmarks/cpu_step.py` measures the step with and without).
+    In most model types the modules drop hidden states, which regularises what is trained above them, and a function
+    attention probabilities, which costs a CPU far more time than it is worth (`benchmarks/cpu_step.py` measures the
+    step with and without). OPT's dropout of hidden states is a function's too and so off; that of DeBERTa's attention
+    is a module and stays.
     """
     model.train()
     for module in model.modules():
@@ -359,12 +361,3 @@ def _train_head(named: Mapping[str, nn.Parameter], head: tuple[str, ...]) -> Non
         for name, parameter in named.items():
             if f".{module}." in f".{name}.":
                 parameter.requires_grad_(True)
-
-
-def _ensure_padding(tokenizer: Any, module: nn.Module) -> None:
-    """Causal models often name no padding token; classification needs one to find each row's last token."""
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    config: Any = module.config
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = tokenizer.pad_token_id

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
 from autopeft.cross_validation import Fold, split
 from autopeft.enforcement import release_memory
-from autopeft.exceptions import MethodError, SpecError
+from autopeft.exceptions import MethodError, ModelError, SpecError
 from autopeft.integrity import Seal
 from autopeft.locate import locate
 from autopeft.memory import supports_bfloat16
@@ -224,8 +225,15 @@ def _workers(spec: StudySpec, device: Device) -> int:
 
 
 def _max_length(spec: StudySpec, base: BaseModel) -> int:
-    limits = [base.tokenizer.model_max_length, getattr(base.module.config, "max_position_embeddings", LONGEST_INPUT)]
-    limit = min(limits)
+    """Of an input, in tokens: what the study file says, within what the model and its tokenizer can."""
+    model: Any = base.module
+    config = model.config.get_text_config()
+    if getattr(config, "summary_type", None) == "last":
+        raise ModelError(
+            f"[model] name_or_path: {base.spec.architecture} reads a row's last place, which in a shorter row is "
+            "padding, so it cannot be used; take another model."
+        )
+    limit = min(base.tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or math.inf)
     wanted = spec.model.max_length or min(LONGEST_INPUT, limit)
     if wanted > limit:
         raise SpecError(f"`max_length` in [model] must be at most the model's own limit of {limit}, but got {wanted}.")

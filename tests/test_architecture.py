@@ -1,6 +1,12 @@
 from collections import Counter
 
 import pytest
+from transformers import (
+    MobileBertConfig,
+    MobileBertForSequenceClassification,
+    XLMConfig,
+    XLMForSequenceClassification,
+)
 
 from autopeft.architecture import describe, linear_shape
 from tests.tiny_models import FAMILIES, tiny
@@ -74,3 +80,22 @@ def test_a_linear_map_is_listed_once_and_not_where_it_belongs_to_the_head():
     whole = [linear.name for linear in spec_of("bert").linears]
     gone = {"bert.encoder.layer.1.attention.self.query", "bert.encoder.layer.3.output.dense"}
     assert names == [name for name in whole if name not in gone]
+
+
+def test_names_go_before_shapes_where_layers_are_narrower_than_the_model():
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "true_hidden_size": 16, "intra_bottleneck_size": 16}
+    config = MobileBertConfig(vocab_size=32, num_hidden_layers=2, num_attention_heads=2, embedding_size=16, **sizes)
+    spec = describe(MobileBertForSequenceClassification(config), "text-classification", "SEQ_CLS")
+    role = {linear.name.removeprefix(spec.layers[0] + "."): linear.role for linear in spec.linears if not linear.layer}
+    assert role["intermediate.dense"] == role["ffn.0.intermediate.dense"] == "feed_forward_up"
+    assert role["output.dense"] == role["ffn.0.output.dense"] == "feed_forward_down"
+
+
+def test_an_attention_that_stands_in_a_list_of_its_own_is_one():
+    config = XLMConfig(vocab_size=32, emb_dim=16, n_layers=2, n_heads=2, n_langs=1, max_position_embeddings=32)
+    spec = describe(XLMForSequenceClassification(config), "text-classification", "SEQ_CLS")
+    role = {linear.name: linear.role for linear in spec.linears}
+    attention = [role[f"transformer.attentions.0.{name}"] for name in ("q_lin", "k_lin", "v_lin", "out_lin")]
+    assert attention == ["query", "key", "value", "attention_output"]
+    assert role["transformer.ffns.0.lin1"] == "feed_forward_up"
+    assert role["transformer.ffns.0.lin2"] == "feed_forward_down"

@@ -44,7 +44,8 @@ class RankSchedule(TrainingCallback):
         config = replace(
             self._config,
             total_step=total_steps,
-            tinit=min(initial, self._last - 1),
+            # After the first step every score is 0, since Λ was: all would be taken away, for good.
+            tinit=min(max(initial, 1), self._last - 1),
             tfinal=total_steps - self._last,
             deltaT=max(1, total_steps // CHANGES),
         )

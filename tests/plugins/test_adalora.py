@@ -12,7 +12,7 @@ from peft import PeftModel
 from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import cross_validate, split
 from autopeft.model import attach, merged, trainable
-from autopeft.training import Learner
+from autopeft.training import Learner, train_epoch
 from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import batch, tiny_base
 
@@ -84,6 +84,14 @@ def test_ranks_fall_with_the_cube_between_the_two_shares_to_the_target_on_averag
 def test_short_trainings_end_at_the_target_too(total, shares):
     model, schedule = adalora(initial_share=shares[0], final_share=shares[1])
     assert walk(schedule, model, total)[-1] == 2 * len(parts(model, "E"))
+
+
+def test_no_rank_is_taken_away_before_anything_was_learnt():
+    model, schedule = adalora(initial_share=0.0, orthogonality=0.0)
+    learner = Learner(model, HYPER, 32, callback=schedule)
+    train_epoch(learner, DATA, [FOLDS[0].train[:32]], TASK, CPU, [0], 0)
+    assert learner.done > 1
+    assert sum(ranks(parts(model, "E").values())) > 0
 
 
 def test_the_ranks_that_weigh_most_are_kept():

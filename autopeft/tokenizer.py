@@ -1,0 +1,37 @@
+"""What rows need of a tokenizer that a checkpoint may lack: a padding token, and a mark between two texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def prepare(tokenizer: Any, *models: Any) -> None:
+    """Mend a tokenizer as it was loaded, and tell the models which token pads.
+
+    A causal model's classifier finds the last token of a row as the last that is not padding by its configuration,
+    which in many checkpoints names another token than the tokenizer, or one that is in no vocabulary.
+
+    Args:
+        tokenizer: of transformers.
+        models: that are to read its tokens.
+    """
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is not None:
+        for model in models:
+            for config in (model.config, model.config.get_text_config()):
+                config.pad_token_id = tokenizer.pad_token_id
+    _separate_pairs(tokenizer)
+
+
+def _separate_pairs(tokenizer: Any) -> None:
+    """Put the end of a text between two, where a tokenizer (GPT-2's, Qwen's) would run one into the other."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    end = tokenizer.eos_token
+    if backend is None or end is None or tokenizer.num_special_tokens_to_add(pair=True):
+        return
+    from tokenizers.processors import TemplateProcessing
+
+    backend.post_processor = TemplateProcessing(
+        single="$A", pair=f"$A {end} $B", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
