@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import optuna
+
 from autopeft.card import CARD
-from autopeft.exceptions import SpecError, nearest
+from autopeft.exceptions import SpecError, UserInputError, nearest
+from autopeft.record import ranked, records
+from autopeft.storage import JOURNAL, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from autopeft.candidate import Candidate, CandidateSpace
 
@@ -25,14 +29,15 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
     did not know, becomes the default. A winner's folder alone holds no training hyperparameters: the defaults then.
 
     Args:
-        reference: the output folder of a finished study, or a saved winner; a relative path starts at `folder`.
+        reference: the output folder of a study, or a saved winner; a relative path starts at `folder`. Of a study that
+            has not ended, what was best when it stopped.
         folder: where the study file is.
         space: of this study.
 
     Raises:
         SpecError: there is no finished study, or its winner's method is not in this study.
     """
-    source = folder / reference
+    source = folder / Path(reference).expanduser()
     name, values = _winner_of(source)
     if name not in space:
         raise SpecError(
@@ -49,12 +54,15 @@ def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
     """The winner's method, and every dimension's value by its name."""
     try:
         if (source / RESULT).is_file():
-            flat = _read(source / RESULT)["best"]["params"]
-            return flat["method"], {key.partition(".")[2]: flat[key] for key in flat if key != "method"}
+            return _split(_read(source / RESULT)["best"]["params"])
+        if (source / JOURNAL).is_file():  # of a study that has not come to its end
+            return _best_so_far(source)
         if (source / CARD).is_file():
             card = _read(source / CARD)
             return card["method"], dict(card["params"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserInputError) as error:
+        if isinstance(error, SpecError):
+            raise
         raise SpecError(
             f"`warm_start` in [search] names {source}, whose result cannot be read ({type(error).__name__}: {error}); "
             "run that study again, or leave `warm_start` out."
@@ -64,6 +72,22 @@ def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
         f"`warm_start` in [search] must be the output folder of a finished study, or a saved winner, but {source} "
         f"{lack}; finish that study, or give the right folder (a relative path starts at the study file's)."
     )
+
+
+def _best_so_far(source: Path) -> tuple[str, Mapping[str, Any]]:
+    [study] = open_journal(source).get_all_studies()
+    found = ranked(records(optuna.load_study(study_name=study.study_name, storage=open_journal(source))))
+    if not found:
+        raise SpecError(
+            f"`warm_start` in [search] must name a study of which a trial has completed, but of {source} none has; run "
+            "it again, or leave `warm_start` out."
+        )
+    return _split(found[0].params)
+
+
+def _split(flat: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """A candidate's method, and its values without the method's prefix."""
+    return flat["method"], {key.partition(".")[2]: flat[key] for key in flat if key != "method"}
 
 
 def _read(path: Path) -> Any:

@@ -11,7 +11,7 @@ from autopeft.candidate import CandidateSpace
 from autopeft.exceptions import SpecError
 from autopeft.registry import discover
 from autopeft.spec import FIXED_SEARCH_KEYS
-from autopeft.storage import open_journal
+from autopeft.storage import StudyStorage, open_journal
 from autopeft.warm_start import earlier_winner
 from tests.conftest import autopeft_here
 from tests.test_study import edit, run_study
@@ -146,3 +146,18 @@ def test_a_missing_folder_is_refused_before_anything_is_written(tiny_study):
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tiny_study.parent / "outputs").exists()
+
+
+def test_a_study_that_has_not_ended_gives_what_was_best_so_far(tiny_study):
+    found = run_study(tiny_study)
+    folder = tiny_study.parent / "outputs" / "tiny"
+    (folder / "result.json").unlink()
+    fixed = {"epochs": 4, "batch_size": 8, "learning_rate": 0.02}
+    every = CandidateSpace.build(discover().methods.values(), None, fixed, ())
+    assert earlier_winner(str(folder), tiny_study.parent, every)[0].flat == found["best"]["params"]
+
+
+def test_a_study_without_a_complete_trial_has_nothing_to_give(tmp_path):
+    optuna.create_study(study_name="x", storage=StudyStorage(tmp_path))
+    with pytest.raises(SpecError, match="of which a trial has completed"):
+        earlier_winner(str(tmp_path), tmp_path, space())
