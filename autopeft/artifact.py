@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,16 @@ import numpy as np
 from autopeft import hub, readme, registry, tasks
 from autopeft import model as models
 from autopeft.card import Card, Evidence
-from autopeft.exceptions import DataError, MethodError
+from autopeft.data import as_text
+from autopeft.exceptions import DataError, MethodError, UserInputError
 from autopeft.locate import locate
 from autopeft.quantization import NONE
+from autopeft.storage import writing
 from autopeft.training import Device, evaluate
 from autopeft.weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
     from torch import nn
@@ -73,18 +76,26 @@ class Winner:
             rows: a frame with the task's input columns, or texts where it takes one.
 
         Raises:
-            DataError: a column is missing, or there are no rows.
+            DataError: no table and no list of texts, a column or a cell is missing, or there are no rows.
         """
         import pandas as pd
 
+        if isinstance(rows, str | Mapping):
+            raise DataError("prediction needs rows: a frame, or a list of texts; put a single one into a list.")
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame({self.inputs[0]: list(rows)})
         missing = [name for name in self.inputs if name not in frame]
         if missing or frame.empty:
             lack = f"no column {missing[0]!r}" if missing else "no row"
             raise DataError(f"prediction needs rows with the columns {', '.join(self.inputs)}, but got {lack}.")
-        encoded = self._task.encode(
-            frame[list(self.inputs)].astype(str), self.tokenizer, self.card.labels, self.card.max_length
-        )
+        cells = frame[list(self.inputs)].astype(object)
+        for name, empty in cells.isna().items():
+            if empty.any():
+                raise DataError(f'prediction needs every text, but row {cells.index[empty][0]} has none in "{name}".')
+        texts = cells.map(as_text)
+        encoded = self._task.encode(texts, self.tokenizer, self.card.labels, self.card.max_length)
+        if not encoded.lengths.all():
+            row = texts.index[int(encoded.lengths.argmin())]
+            raise DataError(f"prediction needs a word in every row, but the tokenizer makes nothing of row {row}.")
         return evaluate(self.module, encoded, [np.arange(len(frame))], self._task, self._device)[0]
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[str]:
@@ -118,8 +129,13 @@ class Winner:
         """The plain transformers model with the add-on folded in, which needs neither autopeft nor peft any more.
 
         Raises:
-            MethodError: the method cannot be merged, or its plugin is not installed.
+            MethodError: the method cannot be merged, or its plugin is not installed, or the base model is quantized.
         """
+        if self.card.quantization != NONE:
+            raise MethodError(
+                f"a winner can be merged where its base model is whole, but this one's is in {self.card.quantization}; "
+                'train it with `quantization = "none"`.'
+            )
         plain = models.merged(self.module, registry.discover()[self.card.method])
         if plain is None:
             raise MethodError(
@@ -132,12 +148,18 @@ class Winner:
 def save(
     module: nn.Module, method: PeftMethod, tokenizer: Any, card: Card, folder: Path, evidence: Evidence | None = None
 ) -> None:
-    """Write the add-on, the head, the tokenizer and the card to `folder`; weights as safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the add-on, the head, the tokenizer and the card to `folder`; weights as safetensors.
+
+    Raises:
+        StoreError: they could not be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_weights(module, method, folder)
-    tokenizer.save_pretrained(str(folder))
-    card.write(folder)
-    describe(folder, card, evidence)
+    with writing(folder):
+        tokenizer.save_pretrained(str(folder))
+        card.write(folder)
+        describe(folder, card, evidence)
 
 
 def describe(folder: Path, card: Card, evidence: Evidence | None) -> None:
@@ -147,14 +169,26 @@ def describe(folder: Path, card: Card, evidence: Evidence | None) -> None:
     readme.write(folder, card, evidence)
 
 
-def load(folder: str | Path, device: str = "cpu") -> Winner:
+def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = False) -> Winner:
     """Load a winner that a study saved.
 
+    Args:
+        folder: of the winner.
+        device: where it is to predict.
+        trust_remote_code: run code that its base model brings, where its study did; a winner from elsewhere may name
+            any model.
+
     Raises:
-        UserInputError: the folder is no winner, or its base model or its method is not installed here.
+        UserInputError: the folder is no winner, its base model or its method is not installed here, or it needs code
+            that is not trusted.
     """
     folder = Path(folder)
     card = Card.read(folder)
+    if card.trust_remote_code and not trust_remote_code:
+        raise UserInputError(
+            f"{folder} needs code that its base model {card.base_model} brings, which is not run unasked; if you trust "
+            "that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
+        )
     task = tasks.get(card.task)
     base = models.load(
         locate(card.base_model, Path.cwd()),
@@ -176,4 +210,4 @@ def _of_files(files: Mapping[str, bytes], device: str) -> Winner:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        return load(folder, device)
+        return load(folder, device, trust_remote_code=True)  # who unpickles runs what is in the pickle anyway

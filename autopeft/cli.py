@@ -7,12 +7,13 @@ import os
 import sys
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autopeft.exceptions import AutopeftError, UserInputError
+from autopeft.exceptions import AutopeftError, UserInputError, in_a_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,9 @@ app = typer.Typer(
 )
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that its base model brings, where its study did.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 Block = Annotated[list[str] | None, typer.Option("--block", metavar="NAME", help="Leave out a plugin's entry point.")]
 
@@ -55,8 +59,8 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
         _print_json(asdict(result))
         return
     console.print(summary(result.records, result.best, result.test, result.metric, result.winner_folder))
-    console.print(f"Is it real, and what did it cost? autopeft report {study}", markup=False)
-    console.print(f"Browse the trials: autopeft ui {study}", markup=False)
+    console.print(f"Is it real, and what did it cost? autopeft report {study}")
+    console.print(f"Browse the trials: autopeft ui {study}")
 
 
 @app.command(epilog=f"Example: autopeft methods --json. {EPILOG}")
@@ -131,7 +135,7 @@ def check(
     else:
         _console().print(show(name, findings))
         for finding in broken:
-            _console().print(f"\n{finding}", markup=False, highlight=False)
+            _console().print(f"\n{finding}", highlight=False)
     if broken:
         raise typer.Exit(2)
 
@@ -149,8 +153,8 @@ def new_plugin(
     folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
     console = _console()
     for path in plugin.write(name, folder, _registry(None)):
-        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
-    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {name}', markup=False, soft_wrap=True)
+        console.print(str(path), highlight=False, soft_wrap=True)
+    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {name}', soft_wrap=True)
 
 
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
@@ -191,8 +195,8 @@ def plan(
         return
     console.print(plan_view.show(plans, problem.budget))
     for name, reason in problem.refused.items():
-        console.print(f"{name} is left out: {reason}", markup=False)
-    console.print(f"Picture: {drawn}", markup=False, soft_wrap=True)
+        console.print(f"{name} is left out: {reason}")
+    console.print(f"Picture: {drawn}", soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
@@ -202,6 +206,7 @@ def predict(
         Path | None, typer.Option("--input", help="Rows to label (csv, tsv, jsonl, parquet); default: texts on stdin.")
     ] = None,
     as_json: AsJson = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Label rows with a saved winner: a table with columns named as its inputs, or one text a line on stdin."""
     import pandas as pd
@@ -209,14 +214,13 @@ def predict(
     from autopeft import artifact
     from autopeft.table import read_table
 
-    loaded = artifact.load(winner)
+    loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
     if input_file is not None:
         frame = read_table(input_file)
     elif len(loaded.inputs) > 1:
         raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
     else:
-        texts = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-        frame = pd.DataFrame({loaded.inputs[0]: texts})
+        frame = pd.DataFrame({loaded.inputs[0]: _lines_of_stdin()})
     probabilities = loaded.predict_proba(frame)
     labels = [loaded.card.labels[index] for index in probabilities.argmax(axis=-1)]
     if as_json:
@@ -253,7 +257,7 @@ def report(
         return
     console = _console()
     console.print(terminal.show(gathered))
-    console.print(f"\nWith pictures: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nWith pictures: {path}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft status studies/quickstart.toml. {EPILOG}")
@@ -276,22 +280,24 @@ def export(
     to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write, empty or not there.")],
     repo: Annotated[str | None, typer.Option("--push-to-hub", metavar="REPO", help="Put it on the hub too.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write a winner for peft, transformers, the adapters library, MLflow or ONNX, with a README on how to load it."""
     from autopeft import hub
     from autopeft.exporting import export as write
 
     console = _console()
-    write(winner, to, form)
-    console.print(f"Written to {to}; {to / 'README.md'} says how to load it.", markup=False, soft_wrap=True)
+    write(winner, to, form, trust_remote_code=trust_remote_code)
+    console.print(f"Written to {to}; {to / 'README.md'} says how to load it.", soft_wrap=True)
     if repo:
         address = hub.push(to, repo, private=private or None)
-        console.print(f"On the hub: {address}", markup=False, soft_wrap=True)
+        console.print(f"On the hub: {address}", soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")
 def ui(
-    study: StudyFile, port: Annotated[int, typer.Option(help="On the loopback interface; 0 takes a free one.")] = 5000
+    study: StudyFile,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback interface; 0 takes a free one.")] = 5000,
 ) -> None:
     """Serve the MLflow UI on the study's store, on this machine alone. Ctrl-C ends it."""
     spec = _spec(study)
@@ -321,7 +327,7 @@ def sync(study: StudyFile) -> None:
     from autopeft.tracking import sync as send
 
     console = _console()
-    left = send(spec.tracking.uri, spec.output, spec.name, lambda text: console.print(text, markup=False))
+    left = send(spec.tracking.uri, spec.output, spec.name, lambda text: console.print(text))
     if left:
         raise TrackingError(f"MLflow has not taken everything yet: {left} calls are left; run the same command again.")
     console.print("MLflow has everything this study logged.")
@@ -337,6 +343,9 @@ def main() -> None:
     except AutopeftError as error:
         sys.stderr.write(f"autopeft: {error}\n")
         raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a full disk, a folder that is not the user's: nothing that a traceback would explain
+        sys.stderr.write(f"autopeft: {in_a_line(error)}. Mend that and run the same command again.\n")
+        raise SystemExit(1) from None
 
 
 def _spec(study: Path) -> StudySpec:
@@ -354,16 +363,26 @@ def _registry(block: list[str] | None, spec: StudySpec | None = None, *, silent:
     registry = discover(block or (), seconds)
     for fault in registry.faults:
         if not silent and not any(map(fault.concerns, unwanted)):
-            _console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", markup=False, soft_wrap=True)
+            _console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
     return registry
+
+
+def _lines_of_stdin() -> list[str]:
+    """A text a line; an empty one is a text too, so that labels stay beside their lines."""
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    # Rich falls back to 80 columns where there is no terminal; a log file has no such edge.
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=160)
+    # Rich falls back to 80 columns where there is no terminal; a log file has no such edge. Words of a plugin or of the
+    # user's are no markup.
+    make = partial(Console, stderr=stderr, markup=False, emoji=False)
+    return make() if make().is_terminal else make(width=160)
 
 
 def _print_json(content: Any) -> None:

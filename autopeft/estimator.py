@@ -178,8 +178,8 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """The classifier that `save` wrote.
+    def load(cls, folder: str | Path, *, trust_remote_code: bool = False) -> Self:
+        """The classifier that `save` wrote; `trust_remote_code` as in `autopeft.load`.
 
         Raises:
             UserInputError: the folder is none, or the base model or the method is not installed here.
@@ -191,7 +191,7 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             )
         content = json.loads(path.read_text(encoding="utf-8"))
         self = cls(**content["params"])
-        self.winner_ = artifact.load(folder)
+        self.winner_ = artifact.load(folder, trust_remote_code=trust_remote_code)
         self.classes_ = np.array(content["classes"]["values"], dtype=content["classes"]["dtype"])
         self.n_features_in_ = content["features"]
         if content["columns"]:
@@ -217,9 +217,11 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if isinstance(X, str):
             raise ValueError("X must be several texts, but is one; give a list.")
         line = getattr(X, "ndim", None) == 1 or (isinstance(X, list | tuple) and (not X or isinstance(X[0], str)))
-        cells = validate_data(self, self._one_column(X) if line else X, dtype=None, reset=reset)
         named = isinstance(X, pd.DataFrame) and all(name in X for name in inputs)
-        texts = X[list(inputs)] if named else pd.DataFrame(cells)
+        if named:
+            X = X[list(inputs)]  # noqa: N806
+        cells = validate_data(self, self._one_column(X) if line else X, dtype=None, reset=reset)
+        texts = X if named else pd.DataFrame(cells)
         if texts.isna().any(axis=None):
             raise ValueError("Input X contains NaN or None; every row needs its text.")
         texts = texts.astype(str)

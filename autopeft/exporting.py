@@ -25,13 +25,20 @@ class ExportError(UserInputError):
     """The winner cannot be written in that format."""
 
 
-def export(winner: Winner | str | Path, folder: str | Path, format: str) -> Path:  # noqa: A002  # the reader's word
+def export(
+    winner: Winner | str | Path,
+    folder: str | Path,
+    format: str,  # noqa: A002  # the reader's word
+    *,
+    trust_remote_code: bool = False,
+) -> Path:
     """Write a winner for another library, with a README that says how to load it there.
 
     Args:
         winner: the winner, its folder, or the output folder of its study.
         folder: to write; it must be empty or not there, and appears whole or not at all.
         format: one of `FORMATS`.
+        trust_remote_code: run code that the base model brings, as in `artifact.load`.
 
     Returns:
         `folder`.
@@ -46,7 +53,7 @@ def export(winner: Winner | str | Path, folder: str | Path, format: str) -> Path
     if folder.is_dir() and any(folder.iterdir()):
         raise ExportError(f"{folder} must be empty or not there, but it holds files; give another folder.")
     if isinstance(winner, str | Path):
-        winner = artifact.load(find(Path(winner)))
+        winner = artifact.load(find(Path(winner)), trust_remote_code=trust_remote_code)
     if winner.card.quantization != NONE and not FORMATS[format].quantized:
         raise ExportError(
             f"a winner on a base model in {winner.card.quantization} can be exported as "
@@ -153,8 +160,9 @@ def _onnx(winner: Winner, folder: Path) -> None:
 
 
 def _tokenizer(winner: Winner) -> Any:
-    """The winner's tokenizer, which cuts where the winner cuts."""
+    """The winner's tokenizer, which cuts where the winner cuts, and fills up rows on the side where it does."""
     tokenizer = copy.deepcopy(winner.tokenizer)
+    tokenizer.padding_side = "right"
     tokenizer.model_max_length = winner.card.max_length
     return tokenizer
 

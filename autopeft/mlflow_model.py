@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact
+from autopeft.weights_file import PEFT_CONFIG
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +52,7 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
     import mlflow.pyfunc
     from mlflow.models import infer_signature
 
-    model = _load_pyfunc(str(winner))
+    model = Model(artifact.load(winner, trust_remote_code=True))  # this study's own, or one that is loaded already
     example = rows[list(model.winner.inputs)].head(EXAMPLE_ROWS).reset_index(drop=True)
     shutil.rmtree(folder, ignore_errors=True)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it would recommend type hints, which a loader cannot have
@@ -62,5 +64,15 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
             data_path=str(winner),
             signature=infer_signature(example, model.predict(example)),
             input_example=example,
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+            pip_requirements=_requirements(winner, model.winner.card.plugin),
         )
+
+
+def _requirements(winner: Path, plugin: str) -> list[str]:
+    """What must be installed, of builds that an index has; the plugin too, where peft cannot load what it made."""
+    versions = {name: version(name) for name in REQUIREMENTS}
+    if not (winner / PEFT_CONFIG).is_file():
+        with suppress(PackageNotFoundError, ValueError):  # a winner made by hand may name none
+            distribution = plugin.partition(" ")[0]
+            versions[distribution] = version(distribution)
+    return [f"{name}=={found.partition('+')[0]}" for name, found in versions.items()]

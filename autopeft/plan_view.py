@@ -96,7 +96,7 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
         axes.invert_yaxis()
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")
     plt.close(figure)
 
 

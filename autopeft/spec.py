@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -165,7 +166,7 @@ class TrackingSection(Section):
 
     @model_validator(mode="after")
     def _no_secrets(self) -> TrackingSection:
-        if self.uri and re.search(r"//[^/@]*:[^/@]*@|^https?://[^/@]+@|password=", self.uri):
+        if self.uri and _holds_secret(self.uri):
             raise ValueError(
                 "`uri` must not hold a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
                 "(or PGPASSWORD for a database) in the environment"
@@ -173,12 +174,28 @@ class TrackingSection(Section):
         return self
 
 
+def _holds_secret(uri: str) -> bool:
+    """Whether an address has a password in it, or for a server a user, which may be a token."""
+    plain = unquote(uri)
+    if re.match(r"(?i)(sqlite|file):|[/.]", plain):
+        return False
+    server = re.match(r"(?i)https?://[^/?#]*@", plain)
+    database = re.match(r"(?i)(?!https?:)[^:/]+://[^@?#]*:[^@?#]*@", plain)
+    return bool(server or database or re.search(r"(?i)(passw\w*|pwd|token|secret)\s*=", plain))
+
+
+def _from(folder: Path, uri: str) -> str:
+    """An address; the path of a SQLite file in it starts at `folder`."""
+    path = re.fullmatch(r"sqlite:///(?![/:])(.+)", uri)
+    return f"sqlite:///{folder / path[1]}" if path else uri
+
+
 class StudySpec(Section):
-    """A study file, checked. Relative paths in it start at its folder; the output folder at the current one."""
+    """A study file, checked. Relative paths in it start at its folder."""
 
     name: str = Field(pattern=r"^[\w][\w.-]*$")
     """Of the study, of its MLflow experiment and of its registered winner. Default: the file's name."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Of everything drawn: rows held out, folds, candidates, batches, initial values, dropout."""
     output: Path = Path()
     """Folder for everything the study writes. Default: `outputs/<name>` in the current folder."""
@@ -225,9 +242,14 @@ class StudySpec(Section):
         """
         base = (folder or Path()).absolute()
         output = content.get("output")
-        where = base / str(output) if output is not None else Path.cwd() / "outputs" / str(content.get("name"))
+        named = Path.cwd() / "outputs" / str(content.get("name"))
+        where = named if output is None else base / Path(str(output)).expanduser()
+        given: dict[str, Any] = {**content, "output": where, "folder": base}
+        tracking = content.get("tracking")
+        if isinstance(tracking, Mapping) and isinstance(tracking.get("uri"), str):
+            given["tracking"] = {**tracking, "uri": _from(base, tracking["uri"])}
         try:
-            return cls.model_validate({**content, "output": where, "folder": base})
+            return cls.model_validate(given)
         except ValidationError as error:
             raise SpecError(_sentence(error.errors()[0], source)) from None
 

@@ -94,7 +94,7 @@ def show(found: Status) -> RenderableType:
     """The same for a person."""
     refused = found.states.get(INFEASIBLE, 0)
     lines = [f"{found.name} is {found.state}: {found.trials} of {found.wanted} trials"]
-    lines[0] += f", {refused} proposals over the budget" * bool(refused)
+    lines[0] += f", {refused} proposals refused" * bool(refused)
     if found.seconds_left is not None:
         minutes, seconds = divmod(round(found.seconds_left), 60)
         lines[0] += f", about {minutes} min {seconds:02d} s left"

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ class Tuned:
     @cached_property
     def winner(self) -> artifact.Winner:
         """The winner as it was saved, on the CPU, in float32."""
-        return artifact.load(self._result.winner_folder)
+        return artifact.load(self._result.winner_folder, trust_remote_code=True)  # where the study was told to
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -227,5 +227,5 @@ def _table(given: Any, key: str) -> Any:
 def _console(*, quiet: bool) -> Any:
     from rich.console import Console
 
-    console = Console(quiet=quiet)
-    return console if console.is_terminal or console.is_jupyter else Console(quiet=quiet, width=160)
+    make = partial(Console, quiet=quiet, markup=False, emoji=False)
+    return make() if make().is_terminal or make().is_jupyter else make(width=160)

@@ -85,12 +85,13 @@ def test_columns_of_a_frame_are_taken_by_name(headless):
     rows = tiny_rows().assign(row=range(60), text_pair=lambda frame: frame["text"].str[::-1])
     pairs = quick(headless, task="text-pair-classification").fit(rows, rows["label"])
     assert pairs.winner_.inputs == ("text", "text_pair")
-    assert list(pairs.feature_names_in_) == ["text", "label", "row", "text_pair"]
+    assert list(pairs.feature_names_in_) == ["text", "text_pair"]
     proba = pairs.predict_proba(rows)
     shuffled = rows.assign(row=0, label="")
     np.testing.assert_array_equal(pairs.predict_proba(shuffled), proba)
+    np.testing.assert_array_equal(pairs.predict_proba(rows[["text_pair", "text"]]), proba)
     with pytest.raises(ValueError, match="feature names"):
-        pairs.predict(rows[["text_pair", "text", "label", "row"]])
+        pairs.predict(rows[["text"]])
 
 
 @pytest.mark.parametrize("labels", [[10, 9, 2], [True, False, True]])

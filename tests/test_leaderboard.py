@@ -6,6 +6,7 @@ from rich.console import Console
 
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.candidate import Candidate, CandidateSpace
+from autopeft.cli import _console
 from autopeft.execution import Execution
 from autopeft.leaderboard import by_method, leaderboard, summary
 from autopeft.memory import MemoryEstimate
@@ -53,6 +54,13 @@ def test_the_leaderboard_ranks_complete_trials_and_sets_the_others_apart():
     assert "out of memory" in lines[where[3]]
     assert not any("r=7 " in line for line in lines)
     assert "5 proposals were refused" in lines[-1]
+
+
+def test_words_of_a_plugin_are_no_markup(capsys):
+    failed = record(0, state="FAIL", folds=(), curve=(), reason="[/INST] [batch, seq] :boom:")
+    _console().print(leaderboard([failed], "accuracy"))
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("[/INST]", "[batch,", ":boom:"))
 
 
 def test_methods_are_counted_by_how_their_trials_ended():

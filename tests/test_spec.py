@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.exceptions import SpecError
 from autopeft.locate import NotFoundError, locate
 from autopeft.spec import StudySpec, changes
+from autopeft.tracking import public
 from autopeft.units import format_bytes, format_seconds, parse_bytes, parse_count, parse_seconds
 
 MINIMAL = '[model]\nname_or_path = "m"\n[task]\nkind = "text-classification"\n[data]\ntrain = "rows.csv"\n'
@@ -68,6 +70,9 @@ def test_quantization_is_off_unless_asked_for(tmp_path):
         (MINIMAL + 'test = "t.csv"\ntest_fraction = 0.3\n', ["`test`", "`test_fraction`", "exclude"]),
         (MINIMAL + "test_fraction = 1.5\n", ["test_fraction", "less than 0.9", "1.5"]),
         (MINIMAL + '[tracking]\nuri = "http://me:secret@host"\n', ["password", "MLFLOW_TRACKING_PASSWORD"]),
+        (MINIMAL + "[search]\ntimeout = 00:10:00\n", ["`timeout`", "duration", "00:10:00"]),
+        (MINIMAL + "[search]\ntimeout = true\n", ["`timeout`", "duration", "True"]),
+        ("seed = 20240101123456\n" + MINIMAL, ["`seed`", "at most 4294967295"]),
         (MINIMAL + '[model2\nname = "x"', ["not valid TOML", "line"]),
         ('name = "a b"\n' + MINIMAL, ["`name`", "a b"]),
     ],
@@ -125,3 +130,37 @@ def test_references(tmp_path):
 
 def test_the_package_knows_its_version():
     assert version("autopeft")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "HTTPS://token@host",
+        "postgresql://me:a/b@host/db",
+        "mysql+pymysql://host/db?user=me&passwd=secret",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Dsecret",
+        "postgresql://host/db?password=secret",
+    ],
+)
+def test_no_spelling_of_a_password_gets_into_a_study(tmp_path, uri):
+    with pytest.raises(SpecError, match="must not hold a password"):
+        spec(tmp_path, MINIMAL + f'[tracking]\nuri = "{uri}"\n')
+    assert "secret" not in public(uri)
+    assert "token" not in public(uri)
+    assert "a/b" not in public(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://host:5000", "http://host:5000/p@q", "postgresql://me@host:5432/db?x=a@b", "sqlite:////tmp/a@b:c/x.db"],
+)
+def test_an_address_without_one_is_taken_as_it_is(tmp_path, uri):
+    assert spec(tmp_path, MINIMAL + f'[tracking]\nuri = "{uri}"\n').tracking.uri == uri
+
+
+def test_paths_start_at_the_study_file_wherever_it_is_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    study = spec(tmp_path, 'output = "runs"\n' + MINIMAL + '[tracking]\nuri = "sqlite:///all.db"\n')
+    assert study.output == tmp_path / "runs"
+    assert study.tracking.uri == f"sqlite:///{tmp_path}/all.db"
+    assert spec(tmp_path, 'output = "~/runs"\n' + MINIMAL).output == Path("/home/me/runs")

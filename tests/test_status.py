@@ -46,7 +46,7 @@ def test_a_running_study_shows_what_trains_the_best_so_far_and_the_time_left(run
     assert found.running == (status.Running(4, "lora r=8", (0.5, 0.55)),)
     assert found.seconds_left == pytest.approx(2 * 10)
     shown = text(status.show(found))
-    assert "made is running: 3 of 5 trials, 1 proposals over the budget, about 0 min 20 s left" in shown
+    assert "made is running: 3 of 5 trials, 1 proposals refused, about 0 min 20 s left" in shown
     assert "best so far: 0.7000 lora r=2  ▁▁█" in shown
     assert "0.5000 0.5500" in shown
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from autopeft.testing.suite import FAILED, OK, UNSUPPORTED
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from autopeft.testing.suite import Finding
 
-MARKS = {OK: "[green]ok[/]", FAILED: "[red]failed[/]", UNSUPPORTED: "no"}
+MARKS = {OK: Text("ok", "green"), FAILED: Text("failed", "red"), UNSUPPORTED: Text("no")}
 
 
 def show(method: str, findings: Sequence[Finding]) -> Table:

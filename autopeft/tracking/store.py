@@ -81,7 +81,8 @@ def is_server(uri: str) -> bool:
 
 def public(text: str) -> str:
     """`text` without the user and password of an address."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    without = re.sub(r"//[^@\s]*@", "//", text)
+    return re.sub(r"(?i)((?:passw\w*|pwd|token|secret)(?:=|%3d))[^&;\s]*", r"\1…", without)
 
 
 def first_line(error: BaseException) -> str:
