@@ -285,16 +285,17 @@ def table(runs: list[dict[str, Any]], our: str) -> list[str]:
     ours = {run["repeat"]: run for run in runs if run["side"] == our}
     for side in (*PEERS, our):
         mine = [run for run in runs if run["side"] == side]
+        if not mine:
+            continue
         pairs = [(run, ours[run["repeat"]]) for run in mine if side != our and run["repeat"] in ours]
-        cells = [SIDES[side]]
-        if mine:
-            cells += [
-                f"{median(map(took, mine)):.0f} s",
-                f"{median(sum(score is None for _, score in run['timeline']) for run in mine):g}",
-                f"{median(rises(run)[-1][1] for run in mine):.4f}",
-                f"{median(run['test'] for run in mine):.4f}",
-                f"{median(reached(run, run) for run in mine):.0f} s",
-            ]
+        cells = [
+            SIDES[side],
+            f"{median(map(took, mine)):.0f} s",
+            f"{median(sum(score is None for _, score in run['timeline']) for run in mine):g}",
+            f"{median(rises(run)[-1][1] for run in mine):.4f}",
+            f"{median(run['test'] for run in mine):.4f}",
+            f"{median(reached(run, run) for run in mine):.0f} s",
+        ]
         if pairs:
             times = [reached(our, run) for run, our in pairs]
             after = "never" if math.isinf(median(times)) else f"{median(times):.0f} s"
