@@ -7,17 +7,15 @@ import os
 import sys
 import warnings
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autopeft.console import make_console
 from autopeft.exceptions import AutopeftError, UserInputError, in_a_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from autopeft.registry import Registry
     from autopeft.spec import StudySpec
 
@@ -43,7 +41,7 @@ Block = Annotated[list[str] | None, typer.Option("--block", metavar="NAME", help
 def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption."""
     spec = _spec(study)
-    console = _console(stderr=as_json)
+    console = make_console(stderr=as_json)
     registry = _registry(block, spec)
     from autopeft.leaderboard import summary
     from autopeft.progress import make_progress
@@ -72,7 +70,7 @@ def methods(
     block: Block = None,
 ) -> None:
     """List the methods that were found: where each comes from, its tasks and its search space."""
-    console = _console()
+    console = make_console()
     registry = _registry(block, silent=True)
     if matrix:
         from autopeft.testing.matrix import matrix as support
@@ -124,7 +122,7 @@ def check(
     from autopeft.testing.view import show
 
     steps = testing.plan(family)
-    with Progress(console=_console(stderr=True), transient=True) as bar:
+    with Progress(console=make_console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=len(steps))
         findings = testing.check(
             method, family, lambda rule, at: bar.update(task, advance=1, description=f"{rule} {at}".strip())
@@ -133,9 +131,9 @@ def check(
     if as_json:
         _print_json({"method": name, "findings": [asdict(finding) for finding in findings]})
     else:
-        _console().print(show(name, findings))
+        make_console().print(show(name, findings))
         for finding in broken:
-            _console().print(f"\n{finding}", highlight=False)
+            make_console().print(f"\n{finding}", highlight=False)
     if broken:
         raise typer.Exit(2)
 
@@ -151,7 +149,7 @@ def new_plugin(
     from autopeft import new_plugin as plugin
 
     folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
-    console = _console()
+    console = make_console()
     for path in plugin.write(name, folder, _registry(None)):
         console.print(str(path), highlight=False, soft_wrap=True)
     console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {name}', soft_wrap=True)
@@ -173,7 +171,7 @@ def plan(
 ) -> None:
     """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory."""
     spec = _spec(study)
-    console = _console()
+    console = make_console()
     registry = _registry(block, spec)
     from autopeft import plan as planning
     from autopeft import plan_view
@@ -255,7 +253,7 @@ def report(
     if as_json:
         _print_json(gathered.as_json())
         return
-    console = _console()
+    console = make_console()
     console.print(terminal.show(gathered))
     console.print(f"\nWith pictures: {path}", highlight=False, soft_wrap=True)
 
@@ -270,7 +268,7 @@ def status(study: StudyFile, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(found.to_dict())
     else:
-        _console().print(standing.show(found))
+        make_console().print(standing.show(found))
 
 
 @app.command(epilog=f"Example: autopeft export outputs/quickstart --to tickets --format merged. {EPILOG}")
@@ -286,7 +284,7 @@ def export(
     from autopeft import hub
     from autopeft.exporting import export as write
 
-    console = _console()
+    console = make_console()
     write(winner, to, form, trust_remote_code=trust_remote_code)
     console.print(f"Written to {to}; {to / 'README.md'} says how to load it.", soft_wrap=True)
     if repo:
@@ -326,7 +324,7 @@ def sync(study: StudyFile) -> None:
     from autopeft.tracking import TrackingError
     from autopeft.tracking import sync as send
 
-    console = _console()
+    console = make_console()
     left = send(spec.tracking.uri, spec.output, spec.name, lambda text: console.print(text))
     if left:
         raise TrackingError(f"MLflow has not taken everything yet: {left} calls are left; run the same command again.")
@@ -363,7 +361,7 @@ def _registry(block: list[str] | None, spec: StudySpec | None = None, *, silent:
     registry = discover(block or (), seconds)
     for fault in registry.faults:
         if not silent and not any(map(fault.concerns, unwanted)):
-            _console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
+            make_console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
     return registry
 
 
@@ -374,15 +372,6 @@ def _lines_of_stdin() -> list[str]:
     except UnicodeDecodeError as error:
         raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
     return text.removesuffix("\n").split("\n") if text else []
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    # Rich falls back to 80 columns where there is no terminal; a log file has no such edge. Words of a plugin or of the
-    # user's are no markup.
-    make = partial(Console, stderr=stderr, markup=False, emoji=False)
-    return make() if make().is_terminal else make(width=160)
 
 
 def _print_json(content: Any) -> None:

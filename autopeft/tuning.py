@@ -8,11 +8,12 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact, tasks
+from autopeft.console import make_console
 from autopeft.outcome import FAIL, INFEASIBLE, PRUNED
 from autopeft.progress import make_progress
 from autopeft.record import ranked
@@ -167,7 +168,7 @@ def tune(
     }
     try:
         spec = specify({key: value for key, value in content.items() if value is not None}, data, test)
-        result = _run(spec, block, make_progress(_console(quiet=not progress)))
+        result = _run(spec, block, make_progress(make_console(quiet=not progress)))
     except BaseException:
         if temporary and output:
             shutil.rmtree(output, ignore_errors=True)
@@ -222,10 +223,3 @@ def _run(spec: StudySpec, block: Collection[str], progress: Progress) -> Result:
 def _table(given: Any, key: str) -> Any:
     """A table of the study file from the one setting of it that was given, or as it is."""
     return {key: str(given)} if isinstance(given, str | Path) else given
-
-
-def _console(*, quiet: bool) -> Any:
-    from rich.console import Console
-
-    make = partial(Console, quiet=quiet, markup=False, emoji=False)
-    return make() if make().is_terminal or make().is_jupyter else make(width=160)

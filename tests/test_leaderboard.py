@@ -6,7 +6,7 @@ from rich.console import Console
 
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.candidate import Candidate, CandidateSpace
-from autopeft.cli import _console
+from autopeft.console import make_console
 from autopeft.execution import Execution
 from autopeft.leaderboard import by_method, leaderboard, summary
 from autopeft.memory import MemoryEstimate
@@ -58,7 +58,7 @@ def test_the_leaderboard_ranks_complete_trials_and_sets_the_others_apart():
 
 def test_words_of_a_plugin_are_no_markup(capsys):
     failed = record(0, state="FAIL", folds=(), curve=(), reason="[/INST] [batch, seq] :boom:")
-    _console().print(leaderboard([failed], "accuracy"))
+    make_console().print(leaderboard([failed], "accuracy"))
     out = capsys.readouterr().out
     assert all(word in out for word in ("[/INST]", "[batch,", ":boom:"))
 
