@@ -46,6 +46,22 @@ def writing(path: Path | str, *kinds: type[Exception]) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def appending(path: Path | str) -> Iterator[None]:
+    """Add to a file that is there, all of it or nothing: what comes next would be added to half a line.
+
+    Raises:
+        StoreError: it could not be written.
+    """
+    with writing(path):
+        before = os.path.getsize(path)
+        try:
+            yield
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
 def open_journal(output: Path) -> JournalStorage:
     """The journal in a study's output folder; to read while a study runs, too.
 
@@ -68,18 +84,13 @@ class _Backend(JournalFileBackend):
     """A journal's file that has either all of a change or nothing."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add lines; those that a full disk cut off are taken away again, as the next would be added to them.
+        """Add lines.
 
         Raises:
             StoreError: they could not be written.
         """
-        with writing(self._file_path):
-            before = os.path.getsize(self._file_path)
-            try:
-                super().append_logs(logs)
-            except OSError:
-                os.truncate(self._file_path, before)
-                raise
+        with appending(self._file_path):
+            super().append_logs(logs)
 
 
 class StudyStorage(InMemoryStorage):

@@ -60,9 +60,9 @@ def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
         if (source / CARD).is_file():
             card = _read(source / CARD)
             return card["method"], dict(card["params"])
+    except SpecError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, UserInputError) as error:
-        if isinstance(error, SpecError):
-            raise
         raise SpecError(
             f"`warm_start` in [search] names {source}, whose result cannot be read ({type(error).__name__}: {error}); "
             "run that study again, or leave `warm_start` out."
@@ -75,8 +75,7 @@ def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _best_so_far(source: Path) -> tuple[str, Mapping[str, Any]]:
-    [study] = open_journal(source).get_all_studies()
-    found = ranked(records(optuna.load_study(study_name=study.study_name, storage=open_journal(source))))
+    found = ranked(records(optuna.load_study(study_name=None, storage=open_journal(source))))
     if not found:
         raise SpecError(
             f"`warm_start` in [search] must name a study of which a trial has completed, but of {source} none has; run "

@@ -8,7 +8,6 @@ it is made a second time, and MLflow keeps a metric point, a param or a tag that
 from __future__ import annotations
 
 import json
-import os
 import threading
 from base64 import b64decode
 from collections import deque
@@ -22,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID
 
-from autopeft.storage import writing
+from autopeft.storage import appending
 from autopeft.tracking.store import TrackingError, first_line, public
 
 if TYPE_CHECKING:
@@ -96,7 +95,10 @@ class Outbox:
         """
         call = {"do": do, "run": run, **content}
         with self._changed:
-            self._append(json.dumps(call).encode() + b"\n")
+            line = json.dumps(call).encode() + b"\n"
+            with appending(self._path):
+                while line:
+                    line = line[self._file.write(line) :]
             self._waiting.append(call)
             self._changed.notify_all()
 
@@ -136,17 +138,6 @@ class Outbox:
     def know(self, key: str, run_id: str) -> None:
         """Take note of a run that was found in the store."""
         self._ids[key] = run_id
-
-    def _append(self, line: bytes) -> None:
-        """Write all of a line, or nothing: the next one would be added to half of it."""
-        before = os.fstat(self._file.fileno()).st_size
-        with writing(self._path):
-            try:
-                while line:
-                    line = line[self._file.write(line) :]
-            except OSError:
-                self._file.truncate(before)
-                raise
 
     def _work(self) -> None:
         while True:
