@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/quickstart.toml
 
-.PHONY: demo test gpu exhaustive coverage lint format clean
+.PHONY: demo test gpu exhaustive fuzz soak coverage lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/autopeft run $(STUDY)
 
 test: lint
-	$(BIN)/pytest -n 2 --dist worksteal -m "not exhaustive"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not exhaustive and not fuzz and not soak"
 
 # On a machine with a GPU, and a PyTorch for it. `make test` keeps to the CPU there too.
 gpu: $(VENV)/.installed
@@ -19,6 +19,14 @@ gpu: $(VENV)/.installed
 # What `make test` leaves out: all of scikit-learn's checks of an estimator, and every method on every family.
 exhaustive: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m exhaustive
+
+# Seeded mutations of study files, data files and winners, of which `make test` runs a short slice.
+fuzz: $(VENV)/.installed
+	$(BIN)/pytest -n 2 --dist worksteal -m fuzz
+
+# Studies that are killed, stopped and started twice on purpose: no trial lost or doubled.
+soak: $(VENV)/.installed
+	$(BIN)/pytest -n 2 --dist worksteal -m soak
 
 # Apart from `make test`: to follow every line takes time of its own.
 coverage: $(VENV)/.installed
