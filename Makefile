@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/quickstart.toml
+# Precision of the studies that tests run: float32 or bfloat16, which a processor without it emulates.
+DTYPE ?= float32
+export AUTOPEFT_TEST_DTYPE := $(DTYPE)
 
 .PHONY: demo test gpu exhaustive fuzz soak coverage lint format clean
 

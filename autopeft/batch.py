@@ -36,6 +36,22 @@ class Batch:
         filled = [np.resize(few if len(few) else 0, room) for few in rows]
         return cls(data.batch(np.concatenate(filled), device), tuple(map(len, rows)))
 
+    def of_fold(self, fold: int) -> Batch:
+        """The rows of one fold alone, padded as they are here."""
+        part = fold_slices(self.sizes)[fold]
+        return Batch({name: tensor[part] for name, tensor in self.tensors.items()}, (self.sizes[fold],))
+
+    def keeping(self, fold: int) -> Batch:
+        """The same batch with this fold's rows, and other rows than before in all other places.
+
+        Its own rows stand there, and the next fold's where it has fewer than there is room.
+        """
+        room, folds = max(self.sizes), len(self.sizes)
+        own = np.tile(np.arange(room) + fold * room, folds)
+        spare = np.arange(self.sizes[fold], room)
+        own[fold * room + spare] = (fold + 1) % folds * room + spare
+        return Batch({name: tensor[own] for name, tensor in self.tensors.items()}, self.sizes)
+
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
         """What the model takes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from autopeft.batch import Batch, bucketed
@@ -99,8 +100,8 @@ class Packer:
             return ALONE
         sites = packable(
             lambda: self._model(candidate),
-            lambda model, fold: gradients(model, self._rows(fold), problem.task, problem.device),
-            len(problem.folds),
+            lambda model, batch: gradients(model, batch, problem.task, problem.device),
+            self._rows(),
             problem.device.autocast or torch.float32,
         )
         if sites is None:
@@ -145,11 +146,13 @@ class Packer:
         model = attach(self._problem.base, candidate.method, candidate.params, seed=self._problem.spec.seed)
         return model.to(self._problem.device.type)
 
-    def _rows(self, fold: int | None) -> Batch:
-        """A few rows of one fold, or of each."""
-        counts = itertools.cycle(CHECKED_ROWS)
-        rows = [one.train[:count] for one, count in zip(self._problem.folds, counts, strict=False)]
-        return Batch.of(self._problem.train, rows if fold is None else [rows[fold]], self._problem.device.type)
+    def _rows(self) -> Batch:
+        """A few rows of each fold, none twice where there are enough: those that are compared must differ."""
+        picked: list[np.ndarray] = []
+        for fold, count in zip(self._problem.folds, itertools.cycle(CHECKED_ROWS), strict=False):
+            fresh = np.setdiff1d(fold.train, np.concatenate([*picked, np.array([], dtype=int)]))
+            picked.append((fresh if len(fresh) >= count else fold.train)[:count])
+        return Batch.of(self._problem.train, picked, self._problem.device.type)
 
     def _pass(self, model: nn.Module, batch: Batch) -> None:
         backward(model, batch, self._problem.task, self._problem.device)

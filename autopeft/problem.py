@@ -241,12 +241,20 @@ def _max_length(spec: StudySpec, base: BaseModel) -> int:
 
 
 def _device(spec: StudySpec) -> Device:
-    """The GPU where there is one; bfloat16 matrix products where the device computes them natively."""
+    """The GPU where there is one; bfloat16 products where they are asked for, or "auto" and computed natively."""
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    native = supports_bfloat16(kind)
-    if spec.model.dtype == "bfloat16" and not native:
-        raise SpecError(f'`dtype` in [model] is "bfloat16", which this {kind} does not compute natively; use "auto".')
-    return Device(kind, torch.bfloat16 if native and spec.model.dtype != "float32" else None)
+    lower = spec.model.dtype == "bfloat16" or (spec.model.dtype == "auto" and supports_bfloat16(kind))
+    return Device(kind, torch.bfloat16 if lower else None)
+
+
+def precision_note(device: Device) -> str:
+    """What to know of the precision; empty where there is nothing."""
+    if device.autocast is not torch.bfloat16 or supports_bfloat16(device.type):
+        return ""
+    return (
+        f'`dtype` in [model] is "bfloat16", which this {device.type} does not compute natively: scores are those of '
+        'bfloat16, but every step is slower than with "auto", which takes float32 here.'
+    )
 
 
 class AbsentCard(Device):

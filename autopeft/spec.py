@@ -32,7 +32,7 @@ class ModelSection(Section):
     name_or_path: str = Field(min_length=1)
     """`package:…` for a folder inside an installed package, a local folder, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products: "auto" takes bfloat16 where the device computes it natively, "bfloat16" insists."""
+    """Precision of matrix products: "auto" takes bfloat16 where the device computes it natively, float32 elsewhere."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs CUDA and the extra `quantization`."""
     max_length: int | None = Field(None, ge=2)

@@ -24,7 +24,7 @@ from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
 from autopeft.outcome import COMPLETE, FAIL, PRUNED
-from autopeft.problem import Problem
+from autopeft.problem import Problem, precision_note
 from autopeft.pruning import make_pruner
 from autopeft.record import TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
@@ -71,7 +71,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         StudyError: trials keep failing for the same reason, or none completed.
     """
     problem = Problem.from_spec(spec, registry)
-    for note in problem.rows.notes:
+    for note in filter(None, (*problem.rows.notes, precision_note(problem.device))):
         progress.say(note)
     for name in sorted({*spec.search.exclude} - {*registry.methods}):
         if not any(fault.concerns(name) for fault in registry.faults):

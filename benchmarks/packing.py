@@ -101,15 +101,15 @@ def way(base, candidate, data: Encoded, rows: list[np.ndarray], device: Device) 
     """How the candidate's folds are packed, as a study finds it out; None where they are not."""
     if type(candidate.method).callback is not PeftMethod.callback:
         return None
-    few = [one[:2] for one in rows]
+    few = Batch.of(data, [one[:2] for one in rows], device.type)
 
-    def of(model, fold: int | None) -> dict[str, torch.Tensor]:
-        return gradients(model, Batch.of(data, few if fold is None else [few[fold]], device.type), TASK, device)
+    def of(model, batch: Batch) -> dict[str, torch.Tensor]:
+        return gradients(model, batch, TASK, device)
 
     def make():
         return attach(base, candidate.method, candidate.params).to(device.type)
 
-    return packable(make, of, len(rows), device.autocast or torch.float32)
+    return packable(make, of, few, device.autocast or torch.float32)
 
 
 def learner(base, candidate, execution: Execution, sites: bool = False) -> Learner:

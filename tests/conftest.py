@@ -57,6 +57,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+DTYPE = os.environ.get("AUTOPEFT_TEST_DTYPE", "float32")
+"""Precision of the studies that tests run: named, so that the suite proves the same on every processor.
+
+`make test DTYPE=bfloat16` runs the same in the other one, which a processor without it emulates.
+"""
+
 WORDS = [f"w{i}" for i in range(59)]
 
 THREE = 'methods = ["adapter", "lora", "prefix_tuning"]'
@@ -66,6 +72,7 @@ TINY_STUDY = f"""
 name = "tiny"
 [model]
 name_or_path = "model"
+dtype = "{DTYPE}"
 [task]
 kind = "text-classification"
 [data]

@@ -17,7 +17,7 @@ import pytest
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from tests.conftest import autopeft_here, tiny_rows, write_tiny_study
+from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes.md"
@@ -53,7 +53,7 @@ def place(tmp_path_factory, tiny_model) -> Path:
 def write_recipes(folder: Path) -> None:
     """The study files of the recipes: each the first one's tables with its own over them, and what makes it quick."""
     quick = {
-        "model": {"name_or_path": "model"},
+        "model": {"name_or_path": "model", "dtype": DTYPE},
         "search": {"trials": 1, "epochs": 1, "batch_size": 32},
         "validation": {"folds": 2, "packing": "off"},
     }

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import autopeft
 from autopeft.exceptions import UserInputError
-from tests.conftest import tiny_rows
+from tests.conftest import DTYPE, tiny_rows
 from tests.tiny_models import tiny
 
 QUICK = {"search": {"epochs": 1, "batch_size": 32}, "validation": {"packing": "off"}}
@@ -25,7 +25,7 @@ CHECKS = [check for _, check in estimator_checks_generator(autopeft.AutoPeftClas
 
 def quick(model, **params) -> autopeft.AutoPeftClassifier:
     given = {"methods": ["bitfit"], "trials": 1, "folds": 2, "settings": QUICK, **params}
-    return autopeft.AutoPeftClassifier(str(model), **given)
+    return autopeft.AutoPeftClassifier({"name_or_path": str(model), "dtype": DTYPE}, **given)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import autopeft
 from autopeft.exceptions import MethodError, UserInputError
 from autopeft.exporting import ExportError
 from autopeft.hub import HubError
-from tests.conftest import autopeft_here, tiny_rows, trained_winner
+from tests.conftest import DTYPE, autopeft_here, tiny_rows, trained_winner
 from tests.fixtures.hub import Hub
 
 TEXTS = ["w12 w3 w20", "w40 w11", " ".join(f"w{i}" for i in range(50)), "w5"]
@@ -174,7 +174,7 @@ def test_adapters_of_other_models_are_refused(tmp_path):
 def study(tiny_model, tmp_path_factory):
     """A finished study of one trial."""
     return autopeft.tune(
-        model=tiny_model,
+        model={"name_or_path": str(tiny_model), "dtype": DTYPE},
         data={"train": tiny_rows(), "test_fraction": 0.5},
         search={"methods": ["lora"], "trials": 1, "epochs": 2, "batch_size": 8, "learning_rate": 0.02},
         validation={"folds": 2, "packing": "off", "metric": "f1_macro"},

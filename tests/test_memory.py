@@ -126,7 +126,8 @@ def test_a_real_encoder_is_predicted(minilm, method, params, autocast):
     rows, length = (2, 16) if autocast else (16, 32)  # emulated bfloat16 is slow
     predicted, measured, profiled = three_answers(minilm, method, params, rows, length, autocast)
     assert predicted == pytest.approx(measured, rel=0.001)
-    assert predicted == pytest.approx(profiled, rel=0.001)
+    packed = 2 * max(linear.in_features * linear.out_features for linear in minilm.spec.linears) if autocast else 0
+    assert 0.999 * predicted <= profiled <= 1.001 * predicted + packed  # what oneDNN takes for a product is not counted
 
 
 def test_the_parts_are_what_they_say_and_no_weight_is_read(minilm):

@@ -23,7 +23,7 @@ from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Learner, clip_gradients
+from autopeft.training import Device, Learner, clip_gradients
 from tests.conftest import autopeft_here
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, HYPER, TASK, rows
@@ -52,13 +52,17 @@ def add_on(name, family="bert", params=None):
     return attach(base, METHODS[name], {**space.defaults(), **HARD.get(name, {}), **(params or {})})
 
 
-def gradients(model, fold):
-    """Of three rows of each fold, unequally many, without dropout."""
-    picked = [one.train[: 3 + index] for index, one in enumerate(FOLDS)]
-    batch = Batch.of(DATA, picked if fold is None else [picked[fold]], "cpu")
+TOGETHER = Batch.of(DATA, [one.train[5 * index : 6 * index + 3] for index, one in enumerate(FOLDS)], "cpu")
+"""Some rows of each fold, unequally many."""
+
+
+def gradients(model, batch, device=CPU):
+    """Of what is trained, without dropout."""
     model.zero_grad()
-    with CPU.kernels():
-        losses = [TASK.loss(*part) for part in batch.per_fold(model.eval()(**batch.inputs))]
+    with device.kernels():
+        with device.precision():
+            outputs = model.eval()(**batch.inputs)
+        losses = [TASK.loss(*part) for part in batch.per_fold(outputs)]
     torch.stack(losses).sum().backward()
     return {name: parameter.grad for name, parameter in trainable(model).items()}
 
@@ -69,18 +73,18 @@ def test_every_methods_gradients_are_those_of_each_fold_alone(name, family):
     if not METHODS[name].supports(base_of(family).spec):
         pytest.skip("not supported")
     if (name, family) == ("bitfit", "deberta-v2"):  # its biases also turn positions, which all rows share
-        assert packable(lambda: add_on(name, family), gradients, 3, torch.float32) is None
+        assert packable(lambda: add_on(name, family), gradients, TOGETHER, torch.float32) is None
         return
     packed = pack(add_on(name, family), 3, sites=name in SITES)
     generator = torch.Generator().manual_seed(1)
     for stack in trainable(packed).values():
         stack.data += 0.02 * torch.randn(stack.shape, generator=generator)
-    together = gradients(packed, None)
+    together = gradients(packed, TOGETHER)
     for fold in range(3):
         model = add_on(name, family)
         for key, parameter in trainable(model).items():
             parameter.data = trainable(packed)[key].data[fold].clone()
-        alone = gradients(model, fold)
+        alone = gradients(model, TOGETHER.of_fold(fold))
         assert alone.keys() == together.keys()
         assert sum(float(gradient.abs().sum()) for gradient in alone.values()) > 0
         for key, gradient in alone.items():
@@ -152,8 +156,16 @@ class Mixing(Sharing):
         return self.base(x) * self.scale * x.abs().sum() + self.other.weight.mean()
 
 
-@pytest.mark.parametrize(("kind", "expected"), [(Sharing, False), (Mixing, None)])
-def test_what_can_be_packed_is_found_out(kind, expected):
+class Leaking(Sharing):
+    """Lets them see so little of each other that rounding to bfloat16 hides it."""
+
+    def forward(self, x):
+        return self.base(x + 0.003 * x.mean(0, keepdim=True)) * self.scale + self.other.weight.mean()
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "expected"), [(Sharing, False), (Mixing, None), (Leaking, None)])
+def test_what_can_be_packed_is_found_out(kind, expected, autocast):
     base = base_of()
     linear = base.spec.linears[3]
 
@@ -162,7 +174,10 @@ def test_what_can_be_packed_is_found_out(kind, expected):
             model.set_submodule(linear.name, kind(model.get_submodule(linear.name)))
             return model
 
-    found = packable(lambda: attach(base, Method(), {}), gradients, 3, torch.float32)
+    def in_precision(model, batch):
+        return gradients(model, batch, Device("cpu", autocast))
+
+    found = packable(lambda: attach(base, Method(), {}), in_precision, TOGETHER, autocast or torch.float32)
     assert found is expected
 
 
@@ -192,12 +207,12 @@ def test_common_modules_do_without_a_mapping_what_each_fold_does_alone(make, tra
 def test_modules_that_bring_a_packed_forward_pass_are_not_mapped(family, monkeypatch):
     monkeypatch.delattr(packing, "vmap")
     model = pack(add_on("ia3", family), 3)
-    together = gradients(model, None)
+    together = gradients(model, TOGETHER)
     assert all(float(gradient.flatten(1).norm(dim=1).min()) > 0 for gradient in together.values())
 
 
 def test_modules_that_read_each_other_are_mapped_by_place():
-    assert packable(lambda: add_on("dora"), gradients, 3, torch.float32) is True
+    assert packable(lambda: add_on("dora"), gradients, TOGETHER, torch.float32) is True
 
 
 @pytest.mark.parametrize("name", PACKED)

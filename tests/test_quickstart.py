@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 import autopeft as api
 from autopeft.locate import locate
-from tests.conftest import autopeft
+from tests.conftest import DTYPE, autopeft
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +22,7 @@ TEXTS = ["what a wonderful day, thank you", "this is the worst flight of my life
 def finish(folder: Path) -> tuple[Path, dict]:
     text = QUICKSTART.read_text().replace("max_rows = 1100", "max_rows = 120").replace("trials = 12", "trials = 2")
     text = text.replace("folds = 3", "folds = 2").replace('timeout = "10m"', "epochs = 1")
+    text = text.replace("[model]", f'[model]\ndtype = "{DTYPE}"')
     (folder / "quickstart.toml").write_text(
         text.replace('"adapter", "lora", "prefix_tuning"', '"lora", "prefix_tuning"')
     )

@@ -24,7 +24,7 @@ from autopeft.exceptions import DataError, SpecError
 from autopeft.progress import LiveProgress, PlainProgress, make_progress
 from autopeft.storage import JOURNAL
 from autopeft.tuning import specify
-from tests.conftest import tiny_rows
+from tests.conftest import DTYPE, tiny_rows
 
 SEARCH = {"methods": ["lora", "bitfit"], "trials": 2, "epochs": 2, "batch_size": 8, "learning_rate": 0.02}
 VALIDATION = {"folds": 2, "packing": "off"}
@@ -32,7 +32,7 @@ VALIDATION = {"folds": 2, "packing": "off"}
 
 def search(rows, tiny_model, **settings) -> autopeft.tuning.Tuned:
     given = {"search": SEARCH, "validation": VALIDATION, "progress": False, **settings}
-    return autopeft.tune(model=tiny_model, data=rows, **given)
+    return autopeft.tune(model={"name_or_path": str(tiny_model), "dtype": DTYPE}, data=rows, **given)
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,10 @@ from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.training import Learner, backward
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
     from autopeft.testing.case import Case
 
-FOLDS = 2
 MEMORY_ERROR, MEMORY_SLACK = 0.06, 2**15
 """How far a prediction may be off: as a share of what was measured, and in bytes, for models as small as these."""
 
@@ -40,7 +37,7 @@ def packs_alike_everywhere(case: Case) -> str | None:
     """
     if type(case.method).callback is not PeftMethod.callback:
         return "a method with a callback is not packed"
-    sites = packable(lambda: case.attach(case.defaults), _gradients(case), FOLDS, torch.float32)
+    sites = packable(lambda: case.attach(case.defaults), _gradients, _rows(case), torch.float32)
     if sites is None:
         return "the folds train one after the other"
     others = case.corners[1:]
@@ -48,7 +45,7 @@ def packs_alike_everywhere(case: Case) -> str | None:
         return None
     params = others[list(tiny.FAMILIES).index(case.family) % len(others)]  # each family tries another one
     try:
-        alike = agrees(lambda: case.attach(params), _gradients(case), FOLDS, torch.float32, sites=sites)
+        alike = agrees(lambda: case.attach(params), _gradients, _rows(case), torch.float32, sites=sites)
     except Exception as error:
         raise BrokenRuleError(f"packed it raised {type(error).__name__}: {error}", params) from error
     if not alike:
@@ -56,15 +53,15 @@ def packs_alike_everywhere(case: Case) -> str | None:
     return None
 
 
-def _gradients(case: Case) -> Callable[[nn.Module, int | None], dict[str, torch.Tensor]]:
-    def gradients(model: nn.Module, fold: int | None) -> dict[str, torch.Tensor]:
-        rows = [np.arange(3), np.arange(3, 8)]
-        backward(model.eval(), Batch.of(case.data, rows if fold is None else [rows[fold]], "cpu"), TASK, CPU)
-        found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
-        model.zero_grad()
-        return found
+def _rows(case: Case) -> Batch:
+    return Batch.of(case.data, [np.arange(3), np.arange(3, 8)], "cpu")
 
-    return gradients
+
+def _gradients(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    backward(model.eval(), batch, TASK, CPU)
+    found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
+    model.zero_grad()
+    return found
 
 
 @rule()
