@@ -16,12 +16,14 @@ from autopeft.data import as_text
 from autopeft.exceptions import DataError, MethodError, UserInputError
 from autopeft.locate import locate
 from autopeft.quantization import NONE
+from autopeft.row_tokenizer import RowTokenizer
 from autopeft.storage import writing
+from autopeft.tokenizer import save as save_tokenizer
 from autopeft.training import Device, evaluate
 from autopeft.weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from torch import nn
@@ -69,11 +71,12 @@ class Winner:
         """The columns a row needs."""
         return self._task.inputs
 
-    def predict_proba(self, rows: pd.DataFrame | Sequence[str]) -> np.ndarray:
+    def predict_proba(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
         """Class probabilities, float32 `[rows, classes]`, classes in the order of `card.labels`.
 
         Args:
             rows: a frame with the task's input columns, or texts where it takes one.
+            say: told in a sentence where rows are longer than `card.max_length` and so cut.
 
         Raises:
             DataError: no table and no list of texts, a column or a cell is missing, or there are no rows.
@@ -92,10 +95,14 @@ class Winner:
             if empty.any():
                 raise DataError(f'prediction needs every text, but row {cells.index[empty][0]} has none in "{name}".')
         texts = cells.map(as_text)
-        encoded = self._task.encode(texts, self.tokenizer, self.card.labels, self.card.max_length)
+        tokenizer = RowTokenizer(self.tokenizer, self.card.max_length, self.card.truncation)
+        encoded = self._task.encode(texts, tokenizer, self.card.labels)
         if not encoded.lengths.all():
             row = texts.index[int(encoded.lengths.argmin())]
             raise DataError(f"prediction needs a word in every row, but the tokenizer makes nothing of row {row}.")
+        told = encoded.truncated.sentence(tokenizer.max_length, tokenizer.truncation)
+        if say and told:
+            say(told)
         return evaluate(self.module, encoded, [np.arange(len(frame))], self._task, self._device)[0]
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[str]:
@@ -157,7 +164,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
     write_weights(module, method, folder)
     with writing(folder):
-        tokenizer.save_pretrained(str(folder))
+        save_tokenizer(tokenizer, folder)
         card.write(folder)
         describe(folder, card, evidence)
 

@@ -34,6 +34,8 @@ class Card:
         seed: of the head's initial values.
         trust_remote_code: whether the base model brings code to run.
         quantization: of the base model it was trained on, and is loaded with: "none", "8bit" or "4bit".
+        truncation: what is kept of a longer input: "head", "tail" or "both"; None, in winners saved before there was a
+            choice, is as the tokenizer has it.
         autopeft: version that wrote this.
     """
 
@@ -47,6 +49,7 @@ class Card:
     seed: int
     trust_remote_code: bool = False
     quantization: str = NONE
+    truncation: str | None = None
     autopeft: str = ""
 
     def write(self, folder: Path) -> None:

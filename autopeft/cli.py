@@ -219,7 +219,7 @@ def predict(
         raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
     else:
         frame = pd.DataFrame({loaded.inputs[0]: _lines_of_stdin()})
-    probabilities = loaded.predict_proba(frame)
+    probabilities = loaded.predict_proba(frame, lambda told: typer.echo(f"autopeft: {told}", err=True))
     labels = [loaded.card.labels[index] for index in probabilities.argmax(axis=-1)]
     if as_json:
         for label, row in zip(labels, probabilities.tolist(), strict=True):

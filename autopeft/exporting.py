@@ -14,6 +14,8 @@ from autopeft import artifact, mlflow_model, readme, registry
 from autopeft.card import CARD
 from autopeft.exceptions import UserInputError, nearest
 from autopeft.quantization import NONE
+from autopeft.row_tokenizer import BOTH, TAIL
+from autopeft.tokenizer import save as save_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +67,7 @@ def export(
         made = Path(draft) / "made"
         made.mkdir()
         FORMATS[format].write(winner, made)
-        readme.write(made, winner.card, winner.evidence, FORMATS[format].load, format)
+        readme.write(made, winner.card, winner.evidence, _loading(winner, format), format)
         if folder.is_dir():
             folder.rmdir()
         made.rename(folder)
@@ -85,12 +87,12 @@ def _for_peft(winner: Winner, folder: Path) -> None:
         winner.module.save_pretrained(str(folder), safe_serialization=True)
     else:
         _by_method(winner, "peft", folder)
-    _tokenizer(winner).save_pretrained(str(folder))
+    save_tokenizer(_tokenizer(winner), folder)
 
 
 def _for_adapterhub(winner: Winner, folder: Path) -> None:
     _by_method(winner, "adapterhub", folder)
-    _tokenizer(winner).save_pretrained(str(folder))
+    save_tokenizer(_tokenizer(winner), folder)
 
 
 def _by_method(winner: Winner, library: str, folder: Path) -> None:
@@ -105,7 +107,7 @@ def _by_method(winner: Winner, library: str, folder: Path) -> None:
 def _merged(winner: Winner, folder: Path) -> None:
     plain: Any = winner.merge()
     plain.save_pretrained(str(folder), safe_serialization=True)
-    _tokenizer(winner).save_pretrained(str(folder))
+    save_tokenizer(_tokenizer(winner), folder)
 
 
 def _for_mlflow(winner: Winner, folder: Path) -> None:
@@ -156,7 +158,7 @@ def _onnx(winner: Winner, folder: Path) -> None:
         )
     model: Any = winner.module
     model.config.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
+    save_tokenizer(tokenizer, folder)
 
 
 def _tokenizer(winner: Winner) -> Any:
@@ -164,7 +166,19 @@ def _tokenizer(winner: Winner) -> Any:
     tokenizer = copy.deepcopy(winner.tokenizer)
     tokenizer.padding_side = "right"
     tokenizer.model_max_length = winner.card.max_length
+    if winner.card.truncation:  # of both ends, which no tokenizer keeps, the beginning
+        side = "left" if winner.card.truncation == TAIL else "right"
+        tokenizer.init_kwargs["truncation_side"] = tokenizer.truncation_side = side
     return tokenizer
+
+
+def _loading(winner: Winner, form: str) -> str:
+    """Python that loads what was written, with what it does otherwise than the winner."""
+    code = FORMATS[form].load
+    if winner.card.truncation != BOTH or "truncation=True" not in code:
+        return code
+    most = winner.card.max_length
+    return f"{code}# Of a text over {most} tokens this tokenizer keeps the beginning, the winner itself both ends.\n"
 
 
 INPUTS = 'inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="pt")\n'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,12 +21,13 @@ from autopeft.exceptions import MethodError, ModelError, SpecError
 from autopeft.integrity import Seal
 from autopeft.locate import locate
 from autopeft.memory import supports_bfloat16
+from autopeft.positions import positions
 from autopeft.quantization import NONE
 from autopeft.rungs import rung_ends
 from autopeft.screening import refusal
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
-from autopeft.token_cache import CachedTokenizer
+from autopeft.token_cache import CachedRowTokenizer
 from autopeft.training import Device
 from autopeft.trunk import Trunk
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from autopeft.data import StudyData
     from autopeft.model import BaseModel
     from autopeft.registry import Origin, Registry
+    from autopeft.row_tokenizer import Truncation
     from autopeft.spec import StudySpec
     from autopeft.tasks import Encoded, TaskKind
 
@@ -56,9 +57,10 @@ class Problem:
 
     `workers` share its memory budget, of which `budget` holds one share; `blocked` plugins were left out.
 
-    `train` and `test` are encoded once; `refused` holds the methods left out with the reason. `packed` holds the
-    methods whose folds train in one pass, each with whether it is mapped by place (`packing.pack`). `origins` tells
-    which plugin a method is from; `seal` tells whether one wrote into the base model.
+    `train` and `test` are encoded once, rows over `max_length` tokens cut as `truncation` says; `refused` holds the
+    methods left out with the reason. `packed` holds the methods whose folds train in one pass, each with whether it is
+    mapped by place (`packing.pack`). `origins` tells which plugin a method is from; `seal` tells whether one wrote into
+    the base model.
     """
 
     spec: StudySpec
@@ -73,6 +75,7 @@ class Problem:
     budget: Budget
     refused: dict[str, str]
     max_length: int
+    truncation: str
     origins: dict[str, Origin]
     seal: Seal
     workers: int = 1
@@ -151,9 +154,9 @@ class Problem:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
             raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
         space = CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS)
-        max_length = _max_length(spec, base)
-        tokenizer = CachedTokenizer(base.tokenizer)
-        train = task.encode(rows.train, tokenizer, rows.labels, max_length)
+        max_length = _max_length(spec, base, len(task.inputs))
+        tokenizer = CachedRowTokenizer(base.tokenizer, max_length, spec.model.truncation)
+        train = task.encode(rows.train, tokenizer, rows.labels)
         if card is None:
             base.module.to(device.type)
         groups = rows.train["group"].tolist() if "group" in rows.train else None
@@ -176,13 +179,14 @@ class Problem:
             rows=rows,
             base=base,
             train=train,
-            test=task.encode(rows.test, tokenizer, rows.labels, max_length),
+            test=task.encode(rows.test, tokenizer, rows.labels),
             folds=tuple(split(train.labels, groups, spec.validation.folds, spec.seed)),
             device=device,
             space=space,
             budget=budget,
             refused=refused,
             max_length=max_length,
+            truncation=tokenizer.truncation,
             workers=workers,
             blocked=registry.blocked,
             origins=origins,
@@ -201,6 +205,11 @@ class Problem:
         finally:
             if moves:
                 self.base.module.to(self.device.type)
+
+    @property
+    def truncated(self) -> Truncation:
+        """What the rows that are too long lost, of training and held-out rows together."""
+        return self.train.truncated + self.test.truncated
 
     @property
     def all_rows(self) -> np.ndarray:
@@ -224,7 +233,7 @@ def _workers(spec: StudySpec, device: Device) -> int:
     return min(wanted, spec.search.trials)
 
 
-def _max_length(spec: StudySpec, base: BaseModel) -> int:
+def _max_length(spec: StudySpec, base: BaseModel, texts: int) -> int:
     """Of an input, in tokens: what the study file says, within what the model and its tokenizer can."""
     model: Any = base.module
     config = model.config.get_text_config()
@@ -233,10 +242,16 @@ def _max_length(spec: StudySpec, base: BaseModel) -> int:
             f"[model] name_or_path: {base.spec.architecture} reads a row's last place, which in a shorter row is "
             "padding, so it cannot be used; take another model."
         )
-    limit = min(base.tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or math.inf)
+    limit = min(base.tokenizer.model_max_length, positions(model))
     wanted = spec.model.max_length or min(LONGEST_INPUT, limit)
     if wanted > limit:
         raise SpecError(f"`max_length` in [model] must be at most the model's own limit of {limit}, but got {wanted}.")
+    marks = base.tokenizer.num_special_tokens_to_add(pair=texts > 1)
+    if wanted < marks + texts:
+        raise SpecError(
+            f"`max_length` in [model] must be at least {marks + texts}, as the tokenizer adds {marks} tokens of its "
+            f"own to {'a text' if texts == 1 else 'each pair of texts'}, but got {wanted}; raise it."
+        )
     return int(wanted)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from autopeft import tasks
 from autopeft.locate import HUB_ID, PACKAGE
+from autopeft.row_tokenizer import KEPT
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         f"| method | {card.method} (from {card.plugin or 'a plugin'}) |",
         *(f"| {name} | {value} |" for name, value in params.items()),
         f"| labels | {', '.join(card.labels).replace('|', chr(92) + '|')} |",
-        f"| longest input | {card.max_length} tokens |",
+        f"| longest input | {card.max_length} tokens{_of_longer(card)} |",
         *([f"| quantization | {card.quantization} |"] if card.quantization != "none" else []),
         "",
         *(
@@ -147,6 +148,10 @@ def _metadata(card: Card, evidence: Evidence | None, form: str) -> list[str]:
         else None,
     )
     return ["---", data.to_yaml().rstrip(), "---", ""]
+
+
+def _of_longer(card: Card) -> str:
+    return f"; a longer one is cut down to {KEPT[card.truncation]}" if card.truncation else ""
 
 
 def _name(reference: str) -> str:

@@ -37,6 +37,11 @@ class ModelSection(Section):
     """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs CUDA and the extra `quantization`."""
     max_length: int | None = Field(None, ge=2)
     """Tokens of an input, at most. Default: the model's own limit, but at most 448."""
+    truncation: Literal["head", "tail", "both"] | None = None
+    """What is kept of a longer input: its beginning, its end, or half of each; of a pair the longer text is cut first.
+
+    Default: as the model's tokenizer has it, which is "head" for nearly all.
+    """
     trunk_cache: bool = True
     """Whether layers below all that a trial trains run once in a study, without dropout, and their output is kept."""
     trust_remote_code: bool = False

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, held_out, mlflow_model, rows
+from autopeft import artifact, environment, held_out, mlflow_model, preflight, rows
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.card import Card, Evidence
+from autopeft.endings import without_winner
 from autopeft.enforcement import capped
 from autopeft.exceptions import SpecError, StoreError, StudyError, in_a_line, nearest
 from autopeft.held_out import HeldOut
@@ -73,12 +74,15 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     problem = Problem.from_spec(spec, registry)
     for note in filter(None, (*problem.rows.notes, precision_note(problem.device))):
         progress.say(note)
+    if cut := problem.truncated.sentence(problem.max_length, problem.truncation):
+        progress.say(f"{cut} `max_length` and `truncation` in [model] say how.")
     for name in sorted({*spec.search.exclude} - {*registry.methods}):
         if not any(fault.concerns(name) for fault in registry.faults):
             progress.say(f'`exclude` in [search] names "{name}", which is no method; {nearest(name, registry.methods)}')
     for name, reason in problem.refused.items():
         progress.say(f"{name} is left out: {reason}")
     require_room(problem.space, problem.appraiser, problem.budget, spec.search.hang_timeout)
+    preflight.check(problem)
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
@@ -165,6 +169,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
             )
     study.set_user_attr("given", now)
     study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})
+    study.set_user_attr("truncated", {**asdict(problem.truncated), **_truncation(problem)})
     return study, storage
 
 
@@ -205,9 +210,7 @@ def _crown(
             continue
         study.set_user_attr("test_scores", {"number": best.number, "scores": asdict(scores)})
         return best, scores
-    reasons = "; ".join(f"{method}: {reason}" for method, reason in failed.items())
-    why = f"what failed is this: {reasons}" if reasons else "give [search] more trials or a longer timeout"
-    raise StudyError(f"no trial completed, so there is no winner; {why}.")
+    raise StudyError(without_winner(records(study), failed))
 
 
 def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, test: TestScores) -> Evidence:
@@ -327,6 +330,9 @@ def _givens(problem: Problem) -> dict[str, object]:
         "seed": spec.seed,
         "train_rows": len(problem.train),
         "test_rows": len(problem.test),
+        **_truncation(problem),
+        "cut_rows": problem.truncated.cut_rows,
+        "lost_tokens": problem.truncated.lost_tokens,
         **{limit: getattr(problem.budget, limit) for limit in problem.budget.limits},
         "device": problem.device.type,
         "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
@@ -352,4 +358,10 @@ def _data_card(problem: Problem) -> dict[str, object]:
         "test_rows": len(problem.test),
         "labels": list(problem.rows.labels),
         "notes": list(problem.rows.notes),
+        "truncated": {**asdict(problem.truncated), **_truncation(problem)},
     }
+
+
+def _truncation(problem: Problem) -> dict[str, object]:
+    """From how many tokens on a row is cut, and what is kept of it."""
+    return {"max_length": problem.max_length, "truncation": problem.truncation}

@@ -1,8 +1,17 @@
-"""What rows need of a tokenizer that a checkpoint may lack: a padding token, and a mark between two texts."""
+"""What rows need of a tokenizer that a checkpoint may lack: a padding token, a mark between two texts, text as text."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
+
+from autopeft.control_tokens import cuts, read_as_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ANY_CLASS = "PreTrainedTokenizerFast"
+"""The class of transformers that takes a tokenizer as `tokenizer.json` has it; most others build it anew."""
 
 
 def prepare(tokenizer: Any, *models: Any) -> None:
@@ -21,7 +30,19 @@ def prepare(tokenizer: Any, *models: Any) -> None:
         for model in models:
             for config in (model.config, model.config.get_text_config()):
                 config.pad_token_id = tokenizer.pad_token_id
+    read_as_text(tokenizer)
     _separate_pairs(tokenizer)
+
+
+def save(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer that `AutoTokenizer` reads and that then does what this one does; one in Python almost does."""
+    tokenizer.save_pretrained(str(folder))
+    if not cuts(tokenizer):
+        return
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content |= {"tokenizer_class": ANY_CLASS, "model_input_names": list(tokenizer.model_input_names)}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _separate_pairs(tokenizer: Any) -> None:

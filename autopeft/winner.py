@@ -150,6 +150,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         task=problem.task.kind,
         labels=problem.rows.labels,
         max_length=problem.max_length,
+        truncation=problem.truncation,
         method=candidate.method.name,
         params=dict(candidate.params),
         plugin=origin,

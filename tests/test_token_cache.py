@@ -1,17 +1,20 @@
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from autopeft import disk_cache, token_cache
 from autopeft.problem import Problem
 from autopeft.registry import discover
+from autopeft.row_tokenizer import RowTokenizer, TokenRows
 from autopeft.spec import StudySpec
-from autopeft.token_cache import CachedTokenizer
+from autopeft.token_cache import CachedRowTokenizer
+from autopeft.tokenizer import prepare
 from tests.conftest import THREE, autopeft_here
 from tests.test_study import edit
 
-TEXTS = ["w1 w2 w3", "w4", "", "w5 w6 ünknown w7 w8"]
+TEXTS = ["w1 w2 w3 w4 w5", "w4", "", "w5 w6 ünknown w7 w8"]
 PAIRS = ["w9", "w1 w2", "w3", "w4"]
-OPTIONS = {"truncation": True, "max_length": 5, "padding": False}
+MOST = 5
 
 
 @pytest.fixture(autouse=True)
@@ -29,64 +32,76 @@ def entries(place) -> set[str]:
     return {path.name for path in place.iterdir()} if place.exists() else set()
 
 
+def equal(one: TokenRows, other: TokenRows) -> bool:
+    assert one.columns.keys() == other.columns.keys()
+    pairs = [*((one.columns[name], other.columns[name]) for name in one.columns)]
+    pairs += [(one.offsets, other.offsets), (one.whole, other.whole)]
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize("texts", [(TEXTS,), (TEXTS, PAIRS)])
 def test_first_and_later_calls_give_what_the_tokenizer_gives(place, tokenizer, tiny_model, texts):
-    expected = tokenizer(*texts, **OPTIONS)
-    assert dict(CachedTokenizer(tokenizer)(*texts, **OPTIONS)) == dict(expected)
+    expected = RowTokenizer(tokenizer, MOST)(*texts)
+    assert equal(CachedRowTokenizer(tokenizer, MOST)(*texts), expected)
     assert len(entries(place)) == 1
-    again = CachedTokenizer(AutoTokenizer.from_pretrained(tiny_model))  # as another process has it
-    assert dict(again(*texts, **OPTIONS)) == dict(expected)
+    again = CachedRowTokenizer(AutoTokenizer.from_pretrained(tiny_model), MOST)  # as another process has it
+    assert equal(again(*texts), expected)
     assert len(entries(place)) == 1
-    assert again.pad_token_id == tokenizer.pad_token_id
 
 
 def test_later_calls_come_from_the_disk(place, tokenizer):
-    CachedTokenizer(tokenizer)(TEXTS, **OPTIONS)
+    CachedRowTokenizer(tokenizer, MOST)(TEXTS)
     (name,) = entries(place)
-    token_cache._keep(name, token_cache._pack({"input_ids": [[1], [2, 300_000], [], [4]]}))
-    assert dict(CachedTokenizer(tokenizer)(TEXTS, **OPTIONS)) == {"input_ids": [[1], [2, 300_000], [], [4]]}
+    kept = TokenRows(
+        {"input_ids": np.array([1, 2, 300_000, 4], np.int32)}, np.array([0, 1, 3, 3, 4]), np.array([1, 70_000, 0, 1])
+    )
+    token_cache._keep(name, kept)
+    assert equal(CachedRowTokenizer(tokenizer, MOST)(TEXTS), kept)
 
 
 @pytest.mark.parametrize("content", [b"no safetensors", b""])
 def test_an_entry_of_another_form_is_ignored_and_rewritten(place, tokenizer, content):
-    expected = dict(CachedTokenizer(tokenizer)(TEXTS, **OPTIONS))
+    expected = CachedRowTokenizer(tokenizer, MOST)(TEXTS)
     (name,) = entries(place)
     good = disk_cache.read(name)
     disk_cache.keep(name, content)
-    assert dict(CachedTokenizer(tokenizer)(TEXTS, **OPTIONS)) == expected
+    assert equal(CachedRowTokenizer(tokenizer, MOST)(TEXTS), expected)
     assert disk_cache.read(name) == good
 
 
 def test_whatever_the_tokens_depend_on_makes_an_entry_of_its_own(place, tokenizer):
-    cached = CachedTokenizer(tokenizer)
-    for texts, options in (
-        ((TEXTS,), OPTIONS),
-        ((TEXTS[::-1],), OPTIONS),
-        ((TEXTS, PAIRS), OPTIONS),
-        ((TEXTS,), {**OPTIONS, "max_length": 6}),
-    ):
-        before = len(entries(place))
-        assert dict(cached(*texts, **options)) == dict(tokenizer(*texts, **options))
-        assert len(entries(place)) == before + 1
-    tokenizer.add_tokens(["w4"])
-    assert dict(cached(TEXTS, **OPTIONS)) == dict(tokenizer(TEXTS, **OPTIONS))
+    def count(*texts, most=MOST, truncation=None) -> int:
+        found = CachedRowTokenizer(tokenizer, most, truncation)(*texts)
+        assert equal(found, RowTokenizer(tokenizer, most, truncation)(*texts))
+        return len(entries(place))
+
+    assert count(TEXTS) == count(TEXTS, truncation="head") == 1
+    assert count(TEXTS[::-1]) == 2
+    assert count(TEXTS, PAIRS) == 3
+    assert count(TEXTS, most=6) == 4
+    assert count(TEXTS, truncation="both") == 5
     tokenizer.truncation_side = "left"
-    assert dict(cached(TEXTS, **OPTIONS)) == dict(tokenizer(TEXTS, **OPTIONS))
-    assert len(entries(place)) == 6
+    assert count(TEXTS) == count(TEXTS, truncation="tail") == 6
+    prepare(tokenizer)  # control tokens are text from here on
+    assert count(TEXTS) == 7
+    tokenizer.add_tokens(["w4"])
+    assert count(TEXTS) == 8
 
 
-def test_other_calls_and_other_tokenizers_go_through(place, tokenizer):
-    cached = CachedTokenizer(tokenizer)
-    assert cached("w1 w2")["input_ids"] == tokenizer("w1 w2")["input_ids"]
-    assert cached(PAIRS, padding=True, return_tensors="pt")["input_ids"].shape == (4, 4)
-    offsets = cached(TEXTS, return_offsets_mapping=True)["offset_mapping"]
-    assert offsets == tokenizer(TEXTS, return_offsets_mapping=True)["offset_mapping"]
+def test_a_control_token_that_was_kept_as_one_is_not_found_again(place, tokenizer):
+    before = CachedRowTokenizer(tokenizer, 20)(["w1 [SEP] w2"])
+    prepare(tokenizer)
+    after = CachedRowTokenizer(tokenizer, 20)(["w1 [SEP] w2"])
+    assert before.columns["input_ids"].tolist().count(tokenizer.sep_token_id) == 2
+    assert after.columns["input_ids"].tolist().count(tokenizer.sep_token_id) == 1
 
+
+def test_tokenizers_of_strangers_are_not_kept(place, tokenizer):
     class Own(type(tokenizer)):
-        """Of a stranger: its code may change while its name does not."""
+        """Its code may change while its name does not."""
 
     strange = Own(tokenizer_object=tokenizer.backend_tokenizer)
-    assert CachedTokenizer(strange)(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
+    assert equal(CachedRowTokenizer(strange, MOST)(TEXTS), RowTokenizer(tokenizer, MOST)(TEXTS))
     assert entries(place) == set()
 
 
@@ -113,4 +128,4 @@ def test_a_study_tokenises_its_rows_once_and_keeps_none_that_it_predicts(place, 
 def test_a_cache_that_cannot_be_written_changes_nothing(place, tokenizer):
     place.write_text("a file where the folder should be")
     for _ in range(2):
-        assert dict(CachedTokenizer(tokenizer)(TEXTS, **OPTIONS)) == dict(tokenizer(TEXTS, **OPTIONS))
+        assert equal(CachedRowTokenizer(tokenizer, MOST)(TEXTS), RowTokenizer(tokenizer, MOST)(TEXTS))

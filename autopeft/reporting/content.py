@@ -11,6 +11,7 @@ from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, 
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
+from autopeft.row_tokenizer import Truncation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +141,17 @@ def _headline(
     if test:
         told.append(test.verdict)
         told += [comparison.verdict for comparison in test.comparisons]
-    return told
+    return [*told, *_truncated(archive)]
+
+
+def _truncated(archive: Archive) -> list[str]:
+    """What `max_length` cut off, where it did."""
+    found = dict(archive.attrs.get("truncated", {}))
+    if not found:
+        return []
+    told = Truncation(*(found[name] for name in Truncation.__annotations__))
+    sentence = told.sentence(found["max_length"], found["truncation"])
+    return [sentence] if sentence else []
 
 
 def _whether_real(rivals: list[Comparison]) -> str:

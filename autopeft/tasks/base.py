@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from autopeft.row_tokenizer import Truncation
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
     import torch
+
+    from autopeft.row_tokenizer import RowTokenizer
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Encoded:
         padding: the value that fills each column up to a batch's longest row.
         states: float32 `[tokens, width]`, one for each token of `input_ids`, where a model starts from them
             (`autopeft.trunk`); a batch then holds `trunk_states` `[rows, length, width]`.
+        whole: tokens of each row before it was cut, int64 `[rows]`; None where none was.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -33,6 +38,7 @@ class Encoded:
     labels: np.ndarray
     padding: Mapping[str, int]
     states: np.ndarray | None = None
+    whole: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,6 +47,13 @@ class Encoded:
     def lengths(self) -> np.ndarray:
         """Tokens of each row, int64 `[rows]`."""
         return np.diff(self.offsets)
+
+    @property
+    def truncated(self) -> Truncation:
+        """What was lost of rows that were too long."""
+        lengths = self.lengths
+        lost = (lengths if self.whole is None else self.whole) - lengths
+        return Truncation(len(self), int((lost > 0).sum()), int((lost + lengths).sum()), int(lost.sum()))
 
     def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
         """Tensors of the given rows, right-padded to the longest: columns and `attention_mask` `[rows, length]`."""
@@ -85,7 +98,7 @@ class TaskKind(ABC):
         """What the model's configuration must say for these labels."""
 
     @abstractmethod
-    def encode(self, frame: pd.DataFrame, tokenizer: Any, labels: Sequence[str], max_length: int) -> Encoded:
+    def encode(self, frame: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
         """Tokenise rows; a frame without a `label` column gets labels of zero."""
 
     @abstractmethod

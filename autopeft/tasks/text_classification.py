@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import torch
+
+    from autopeft.row_tokenizer import RowTokenizer
 
 
 class TextClassification(TaskKind):
@@ -33,19 +34,18 @@ class TextClassification(TaskKind):
             "problem_type": "single_label_classification",
         }
 
-    def encode(self, frame: pd.DataFrame, tokenizer: Any, labels: Sequence[str], max_length: int) -> Encoded:
-        """Tokenise the input columns together, cut at `max_length` tokens."""
-        texts = [frame[name].tolist() for name in self.inputs]
-        tokens = tokenizer(*texts, truncation=True, max_length=max_length, padding=False)
-        padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}
-        columns = {name: tokens[name] for name in padding if name in tokens}
+    def encode(self, frame: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
+        """Tokenise the input columns together."""
+        rows = tokenizer(*(frame[name].tolist() for name in self.inputs))
+        padding = {"input_ids": tokenizer.tokenizer.pad_token_id, "token_type_ids": 0}
         index = {label: position for position, label in enumerate(labels)}
         encoded = [index[label] for label in frame["label"]] if "label" in frame else [0] * len(frame)
         return Encoded(
-            columns={name: np.fromiter(chain.from_iterable(rows), np.int32) for name, rows in columns.items()},
-            offsets=np.cumsum([0, *map(len, columns["input_ids"])]),
+            columns=rows.columns,
+            offsets=rows.offsets,
             labels=np.asarray(encoded, np.int64),
-            padding={name: padding[name] for name in columns},
+            padding={name: padding[name] for name in rows.columns},
+            whole=rows.whole,
         )
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,96 @@
+"""Control tokens that a person types: text like any other, never what the model reads as its own marks.
+
+`</s>`, `[SEP]` or `<pad>` in a row's text would else end it, split it or hide the rest of it. Three mechanisms, all in
+the tokenizer itself, so that training and prediction agree:
+
+- a tokenizer of the tokenizers library no longer looks for special tokens in texts (`split_special_tokens`);
+- where its model has them in its own vocabulary and would still put them together (every Unigram model: T5, XLM-R,
+  ALBERT, DeBERTa-v2), a last step before the model cuts them behind their first character;
+- a tokenizer in Python is given a trie that cuts them likewise.
+
+Added tokens that are no special ones (`|||EMAIL_ADDRESS|||`, runs of spaces) stand for text, and stay.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+CONTEXTS = ("{}", "a {} b", "a{}b")
+"""Where a control token may stand: its neighbours decide what some tokenizers make of it."""
+
+
+def read_as_text(tokenizer: Any) -> None:
+    """Make a tokenizer read the control tokens in a text as text; the marks it puts around texts itself stay.
+
+    Args:
+        tokenizer: of transformers. One of another kind than those of the module's description is left as it is.
+    """
+    controls = _controls(tokenizer)
+    if not controls:
+        return
+    if hasattr(tokenizer, "backend_tokenizer"):
+        tokenizer.init_kwargs["split_special_tokens"] = tokenizer.split_special_tokens = True  # saved with it as well
+        _read_by_backend(tokenizer.backend_tokenizer, controls)
+    elif hasattr(tokenizer, "tokens_trie"):
+        tokenizer.tokens_trie = _trie(tokenizer.tokens_trie, controls)
+
+
+def cuts(tokenizer: Any) -> bool:
+    """Whether the step that cuts control tokens is in its backend: it is saved in `tokenizer.json` and nowhere else."""
+    step = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
+    return step is not None and json.dumps(_pattern(_controls(tokenizer))).encode() in step.__getstate__()
+
+
+def _controls(tokenizer: Any) -> list[str]:
+    """What only the tokenizer may write; a single character cannot be cut, and is text in any vocabulary."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    found = {*map(str, tokenizer.all_special_tokens), *(token.content for token in added if token.special)}
+    return sorted(control for control in found if len(control) > 1)
+
+
+def _read_by_backend(backend: Any, controls: list[str]) -> None:
+    from tokenizers import AddedToken, Regex
+    from tokenizers.pre_tokenizers import Sequence, Split
+
+    added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    # One that is named as special but was added as text would still be looked for.
+    ordinary = [control for control in controls if control in added and not added[control].special]
+    backend.add_special_tokens([AddedToken(control, special=True) for control in ordinary])
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    if any(_is_made(backend, control) for control in controls):
+        step, before = Split(Regex(_pattern(controls)), "merged_with_previous"), backend.pre_tokenizer
+        backend.pre_tokenizer = Sequence([before, step]) if before else step
+
+
+def _is_made(backend: Any, control: str) -> bool:
+    """Whether the backend's model puts a control token together from a text."""
+    number = backend.token_to_id(control)
+    for context in CONTEXTS:
+        text = context.format(control)
+        encoded = backend.encode(text, add_special_tokens=False)
+        if any(i == number and control in text[a:b] for i, (a, b) in zip(encoded.ids, encoded.offsets, strict=True)):
+            return True
+    return False
+
+
+def _pattern(controls: list[str]) -> str:
+    """Matches the first character of each control token."""
+    return "|".join(f"{re.escape(control[0])}(?={re.escape(control[1:])})" for control in controls)
+
+
+def _trie(trie: Any, controls: list[str]) -> Any:
+    """Of a tokenizer in Python: finds what `trie` finds, but no control token, and cuts those."""
+    from transformers.tokenization_python import Trie
+
+    cut = re.compile("|".join(f"(?<={re.escape(c[0])})(?={re.escape(c[1:])})" for c in controls))
+
+    class CuttingTrie(Trie):  # type: ignore[misc]  # transformers leaves it untyped
+        """Splits a text at the added tokens that stand for text, and behind the first character of all others."""
+
+        def split(self, text: str) -> list[str]:
+            return [piece for part in super().split(text) for piece in cut.split(part)]
+
+    return CuttingTrie(sorted(set(trie._tokens) - set(controls)))

@@ -1,0 +1,51 @@
+"""How the trials of a study without a winner ended, in their own words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from autopeft.record import TrialRecord
+
+SHOWN = 3
+"""Reasons that are told, the most frequent first."""
+
+ENDED = {FAIL: "failed", INFEASIBLE: "refused", PRUNED: "stopped"}
+
+
+def without_winner(found: Sequence[TrialRecord], failed: Mapping[str, str]) -> str:
+    """Why a study has no winner, as one sentence.
+
+    Args:
+        found: its trials.
+        failed: methods that the search left out, or whose winner could not be kept, each with the reason.
+    """
+    told = [*_reasons(found), *(f"{method}: {reason.rstrip('.')}" for method, reason in failed.items())]
+    states = {record.state for record in found}
+    if failed or FAIL in states:
+        advice = "mend what failed and run the same command again"
+    elif INFEASIBLE in states and PRUNED not in states:
+        advice = "raise a limit in [budget] or change the space in [search]"
+    else:
+        advice = "give [search] more trials or a longer timeout"
+    count = len(found)
+    ended = f"of {count} trials none completed" if count else "no trial ended before the study's time was up"
+    return f"{ended}, so there is no winner{' (' + '; '.join(told) + ')' if told else ''}; {advice}."
+
+
+def _reasons(found: Sequence[TrialRecord]) -> list[str]:
+    """What trials ended for, each reason once with how often it occurred; numbers in it may differ."""
+    open_ended = [record for record in found if not record.complete]
+    kinds = Counter((record.state, Outcome(record.state, record.reason).kind_of_failure) for record in open_ended)
+    first = {(r.state, Outcome(r.state, r.reason).kind_of_failure): r.reason.rstrip(".") for r in reversed(open_ended)}
+    told = [
+        f"{count} {ENDED.get(kind[0], kind[0].lower())}: {first[kind] or 'no reason was kept'}"
+        for kind, count in kinds.most_common(SHOWN)
+    ]
+    left = len(kinds) - len(told)
+    return [*told, *([f"and {left} more reasons"] if left else [])]

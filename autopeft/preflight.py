@@ -1,0 +1,131 @@
+"""One check of the base model, its tokenizer and the rows together, before the first trial.
+
+What would make every trial fail for a reason of the model's, and say so in a library's words, is said here in ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autopeft.batch import Batch
+from autopeft.enforcement import release_memory
+from autopeft.exceptions import ModelError, in_a_line
+from autopeft.model import seeded
+from autopeft.quantization import NONE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.problem import Problem
+
+ROWS = 4
+"""Rows that are run: the longest of all, and the first ones."""
+
+RATE = 1e-3
+NAMED = 3
+"""Tokens that a message names."""
+
+
+def check(problem: Problem) -> None:
+    """Make sure that the model can read the study's rows and learn from them; it stays as it is.
+
+    Raises:
+        ModelError: the tokenizer has no padding token or knows tokens that the model does not, the model fails on the
+            rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
+    """
+    where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
+    _check_tokens(problem.base.tokenizer, problem.base.module, len(problem.task.inputs), where)
+    try:
+        with seeded(problem.spec.seed):
+            _check_step(problem, where)
+    except torch.OutOfMemoryError:  # what there is room for, each trial finds out by itself
+        pass
+    finally:
+        release_memory()
+
+
+def _check_tokens(tokenizer: Any, model: Any, texts: int, where: str) -> None:
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"{where} needs a padding token, but its tokenizer has none, nor an end or unknown token in its place; "
+            "name one of its tokens as `pad_token` in its tokenizer_config.json."
+        )
+    try:
+        embedding = model.get_input_embeddings()
+    except NotImplementedError:
+        return
+    if not isinstance(embedding, nn.Embedding):
+        return
+    marks = {tokenizer.pad_token_id, *tokenizer(*[[""]] * texts)["input_ids"][0]}
+    never = {*tokenizer.all_special_ids} - marks  # text cannot become these
+    outside = {i: token for token, i in tokenizer.get_vocab().items() if i >= embedding.num_embeddings}
+    outside = {i: token for i, token in sorted(outside.items()) if i not in never}
+    if outside:
+        named = ", ".join(f"{token!r} ({i})" for i, token in list(outside.items())[:NAMED])
+        more = f" and {len(outside) - NAMED} more" if len(outside) > NAMED else ""
+        raise ModelError(
+            f"{where} must have an embedding for every token of its tokenizer, but its {embedding.num_embeddings} end "
+            f"before {named}{more}; save the model again after resize_token_embeddings(len(tokenizer)), or put its own "
+            "tokenizer beside it."
+        )
+
+
+def _check_step(problem: Problem, where: str) -> None:
+    """Run a few rows through a copy of the model, and change its head by them."""
+    device, spec = problem.device, problem.base.spec
+    model = problem.base.copy().eval()
+    head = [p for name in spec.head for p in model.get_submodule(name).parameters() if p.is_floating_point()]
+    for parameter in head:
+        parameter.requires_grad_(True)
+    batch = Batch.of(problem.train, [_rows(problem.train.lengths)], device.type)
+    try:
+        with device.kernels():
+            with device.precision():
+                outputs = model(**batch.inputs)
+            predictions = problem.task.predict(outputs)
+            (loss,) = (problem.task.loss(*part) for part in batch.per_fold(outputs))
+            _check_finite(problem, predictions, where)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    except (torch.OutOfMemoryError, ModelError):
+        raise
+    except Exception as error:  # of any kind: the model may bring code of its own
+        raise ModelError(
+            f"{where} cannot read the study's rows, of which the longest has {problem.train.lengths.max()} tokens "
+            f"({in_a_line(error)}); give a smaller `max_length` in [model] if its positions end before, or another "
+            "model."
+        ) from error
+    if not _changes(head):
+        raise ModelError(
+            f"{where} must have a head that learns, but a step of training changes nothing in {', '.join(spec.head)}; "
+            "give another model."
+        )
+
+
+def _rows(lengths: np.ndarray) -> np.ndarray:
+    longest = int(lengths.argmax())
+    others = [row for row in range(min(ROWS, len(lengths))) if row != longest]
+    return np.array([longest, *others[: ROWS - 1]])
+
+
+def _check_finite(problem: Problem, predictions: torch.Tensor, where: str) -> None:
+    if torch.isfinite(predictions).all():
+        return
+    lowered = problem.device.autocast is not None or problem.spec.model.quantization != NONE
+    precision = str(problem.device.autocast or "float32").removeprefix("torch.")
+    kept = "" if problem.spec.model.quantization == NONE else f" and {problem.spec.model.quantization} weights"
+    advice = 'set `dtype = "float32"` and `quantization = "none"` in [model], or ' if lowered else ""
+    raise ModelError(
+        f"{where} must give finite numbers, but what it makes of the first rows in {precision}{kept} is not finite; "
+        f"{advice}give another model, whose weights are whole."
+    )
+
+
+def _changes(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether a step on their gradients changes any of them."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0).step()
+    return any(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))

@@ -1,0 +1,171 @@
+"""How rows become tokens: a tokenizer, the most tokens a row may have, and what is kept of a longer one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+HEAD, TAIL, BOTH = "head", "tail", "both"
+KEPT = {HEAD: "the beginning", TAIL: "the end", BOTH: "both ends"}
+"""What is kept of a row that is too long, in words."""
+
+COLUMNS = ("input_ids", "token_type_ids")
+ROWS_AT_ONCE = 1000
+"""Whole rows are lists of Python numbers for a while, of which a long text has many."""
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What `max_length` did to some rows.
+
+    Attributes:
+        rows: how many there are.
+        cut_rows: those that were longer.
+        tokens: of all rows, before any was cut.
+        lost_tokens: of them, those that are not kept.
+    """
+
+    rows: int = 0
+    cut_rows: int = 0
+    tokens: int = 0
+    lost_tokens: int = 0
+
+    def __add__(self, other: Truncation) -> Truncation:
+        """Of both sets of rows together."""
+        return Truncation(
+            self.rows + other.rows,
+            self.cut_rows + other.cut_rows,
+            self.tokens + other.tokens,
+            self.lost_tokens + other.lost_tokens,
+        )
+
+    def sentence(self, max_length: int, truncation: str) -> str:
+        """What a person should know of it; empty where no row was cut."""
+        if not self.cut_rows:
+            return ""
+        share = self.lost_tokens / self.tokens
+        lost = "less than 0.1%" if share < 0.001 else f"{share:.1%}"
+        verb = "is" if self.cut_rows == 1 else "are"
+        return (
+            f"{self.cut_rows:,} of {self.rows:,} rows {verb} longer than `max_length` = {max_length} tokens and {verb} "
+            f"cut down to {KEPT[truncation]}: {lost} of all tokens are lost."
+        )
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows as tokens: per column one int32 array of every row's values, row i at `offsets[i]:offsets[i + 1]`.
+
+    Attributes:
+        columns: `input_ids`, and `token_type_ids` where the tokenizer has them.
+        offsets: int64 `[rows + 1]`.
+        whole: tokens of each row before it was cut, int64 `[rows]`.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    offsets: np.ndarray
+    whole: np.ndarray
+
+
+class RowTokenizer:
+    """A tokenizer of transformers that reads rows of one text or two and cuts them itself.
+
+    A row that is too long loses tokens of its longer text until both are of one length, then of both; the tokenizer's
+    own marks all stay. For "head" and "tail" that is what the tokenizer does when told to truncate the longest first.
+
+    Args:
+        tokenizer: as `tokenizer.prepare` left it.
+        max_length: tokens of a row, at most, the tokenizer's own marks among them.
+        truncation: "head", "tail" or "both", what is kept; None is as the tokenizer has it.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, truncation: str | None = None) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.truncation = truncation or own_truncation(tokenizer)
+
+    def __call__(self, *texts: Sequence[str]) -> TokenRows:
+        """Tokens of the rows; each argument is a column."""
+        columns: dict[str, list[np.ndarray]] = {}
+        lengths: list[int] = []
+        whole: list[int] = []
+        rows = zip(*texts, strict=True)
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            found = self._tokens(some)
+            whole += [len(row) for row in found["input_ids"]]
+            self._cut(found)
+            lengths += [len(row) for row in found["input_ids"]]
+            for name in found.keys() & {*COLUMNS}:
+                columns.setdefault(name, []).append(np.fromiter(chain.from_iterable(found[name]), np.int32))
+        return TokenRows(
+            {name: np.concatenate(columns[name]) for name in COLUMNS if name in columns},
+            np.cumsum([0, *lengths]),
+            np.asarray(whole, np.int64),
+        )
+
+    def _tokens(self, rows: list[tuple[str, ...]]) -> Any:
+        """Whole rows, as the tokenizer gives them."""
+        return self.tokenizer(
+            *map(list, zip(*rows, strict=True)),
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_special_tokens_mask=not self.tokenizer.is_fast,
+            verbose=False,
+        )
+
+    def _cut(self, found: Any) -> None:
+        """Shorten the rows that are too long, in place."""
+        for place, row in enumerate(found["input_ids"]):
+            if len(row) > self.max_length:
+                fast = self.tokenizer.is_fast
+                mask = found.encodings[place].special_tokens_mask if fast else found["special_tokens_mask"][place]
+                kept = list(_kept(mask, self.max_length, self.truncation))
+                for name in found.keys() & {*COLUMNS}:
+                    whole = found[name][place]
+                    found[name][place] = [value for a, b in kept for value in whole[a:b]]
+
+
+def own_truncation(tokenizer: Any) -> str:
+    """What a tokenizer itself keeps of a row that is too long."""
+    return TAIL if getattr(tokenizer, "truncation_side", "right") == "left" else HEAD
+
+
+def _kept(mask: list[int], most: int, truncation: str) -> Iterator[tuple[int, int]]:
+    """From where to where a row is kept; `mask` is one at the tokenizer's own marks."""
+    texts = list(_texts(mask))
+    room = max(0, most - len(mask) + sum(b - a for a, b in texts))
+    place = 0
+    for (start, end), length in zip(texts, _shares([b - a for a, b in texts], room), strict=True):
+        yield place, start
+        tail = {HEAD: 0, TAIL: length, BOTH: length // 2}[truncation]
+        yield start, start + length - tail
+        yield end - tail, end
+        place = end
+    yield place, len(mask)
+
+
+def _texts(mask: list[int]) -> Iterator[tuple[int, int]]:
+    """From where to where each text goes, between the marks."""
+    end = 0
+    while 0 in mask[end:]:
+        start = mask.index(0, end)
+        end = mask.index(1, start) if 1 in mask[start:] else len(mask)
+        yield start, end
+
+
+def _shares(lengths: list[int], room: int) -> list[int]:
+    """How much of each text fits, the longer one shortened first; of an odd room the longer one has one more."""
+    if sum(lengths) <= room or len(lengths) < 2:
+        return [min(length, room) for length in lengths]
+    short, long = sorted(lengths)
+    if short > room // 2:
+        short, long = room // 2, room - room // 2
+    else:
+        long = room - short
+    return [short, long] if lengths[0] <= lengths[1] else [long, short]
