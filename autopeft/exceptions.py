@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 from typing import TYPE_CHECKING
@@ -93,6 +94,12 @@ def shorten(value: object, width: int = SHOWN) -> str:
     return text if len(text) <= width else f"{text[:width]}…"
 
 
+def brief(name: object, width: int = SHOWN) -> str:
+    """A name that a message puts between quotes of its own: `shorten` without any."""
+    text = str(name) if isinstance(name, str | os.PathLike) else shorten(name, width)
+    return printable(text if len(text) <= width else f"{text[:width]}…", keep="")
+
+
 def printable(text: str, keep: str = "\n") -> str:
     """`text` with every character written out that a terminal would obey: controls, and those that turn a line around.
 
@@ -105,7 +112,7 @@ def printable(text: str, keep: str = "\n") -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to `name`, and all of them when there are few."""
-    known = sorted(known)
+    known, name = sorted(known), name[:SHOWN]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f'did you mean "{close[0]}"?'
