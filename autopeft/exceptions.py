@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import reprlib
+from datetime import date, time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ def shorten(value: object, width: int = SHOWN) -> str:
         return text if len(value) <= width else f"{text[:-1]}…{text[-1]}"
     if isinstance(value, int) and abs(value).bit_length() > 4 * width:  # Python refuses to write 5,000 digits
         return f"a number of some {int(abs(value).bit_length() * 0.30103) + 1} digits"
-    brief = reprlib.Repr()
-    brief.maxstring = brief.maxother = brief.maxlong = width
+    form = reprlib.Repr()
+    form.maxstring = form.maxother = form.maxlong = width
     try:
-        text = brief.repr(value)
+        text = str(value) if isinstance(value, date | time) else form.repr(value)  # TOML has dates and times of day
     except Exception:  # a value's own repr may raise anything, and so may one inside of it
         text = f"a value of type {type(value).__name__}"
     text = printable(" ".join(text.split()))
