@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from autopeft.bounds import Bounds
 from autopeft.callback import TrainingCallback
 from autopeft.exceptions import AutopeftError
 from autopeft.hookspecs import hookimpl
@@ -26,6 +27,7 @@ __all__ = [
     "CONTRACT",
     "AutoPeftClassifier",
     "AutopeftError",
+    "Bounds",
     "Categorical",
     "Float",
     "Integer",

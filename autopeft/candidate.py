@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from autopeft.exceptions import SpecError, nearest
-from autopeft.search_space import readable
+from autopeft.exceptions import SpecError, brief, nearest, shorten
+from autopeft.search_space import Categorical, SearchSpace, readable
 from autopeft.training import TRAINING_SPACE, Hyperparameters
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
     from autopeft.method import ModelSpec, PeftMethod
-    from autopeft.search_space import Params, ParamValue, SearchSpace
+    from autopeft.search_space import Params, ParamValue
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,26 @@ class MethodSpace:
         return [self.suggest(study.ask()) for _ in range(count)]
 
 
+def within_bounds(ranges: SearchSpace) -> SearchSpace:
+    """The training dimensions with a method's own ranges of them; what is valid at all is the host's to say.
+
+    Raises:
+        ValueError: a range passes those bounds.
+    """
+    held = {}
+    for name, dimension in ranges.items():
+        host = TRAINING_SPACE.get(name)
+        if host is None or isinstance(host, Categorical):
+            held[name] = dimension
+        elif not isinstance(dimension, Categorical):
+            held[name] = replace(dimension, bounds=host.valid)
+        elif wrong := [choice for choice in dimension.choices if choice not in host.valid]:
+            raise ValueError(f'dimension "{name}" must be {host.valid}, but has the choice {wrong[0]!r}.')
+        else:
+            held[name] = dimension
+    return TRAINING_SPACE.merged(SearchSpace(held))
+
+
 class CandidateSpace(Mapping[str, MethodSpace]):
     """The methods of a study with their spaces, as the study file narrows them."""
 
@@ -95,7 +115,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         for key in overrides:
             if key not in names and key not in TRAINING_SPACE:
                 hint = nearest(key, {*names, *TRAINING_SPACE, *fixed_keys})
-                raise SpecError(f'"{key}" in [search] is no setting, method or training dimension; {hint}')
+                raise SpecError(f'"{brief(key)}" in [search] is no setting, method or training dimension; {hint}')
         common = {key: value for key, value in overrides.items() if key in TRAINING_SPACE}
         return cls(cls._narrow(method, spec, common, overrides.get(method.name, {})) for method in methods)
 
@@ -103,15 +123,15 @@ class CandidateSpace(Mapping[str, MethodSpace]):
     def _narrow(
         method: PeftMethod, spec: ModelSpec | None, common: Mapping[str, Any], table: Mapping[str, Any]
     ) -> MethodSpace:
-        own, training = method.search_space(spec), TRAINING_SPACE.merged(method.training_space(spec))
+        own, training = method.search_space(spec), within_bounds(method.training_space(spec))
         where = f"[search] {method.name}"
         if not isinstance(table, Mapping):
             raise SpecError(
-                f"{where} must be a table of dimensions, such as {method.name}.epochs = 3, but got {table!r}."
+                f"{where} must be a table of dimensions, such as {method.name}.epochs = 3, but got {shorten(table)}."
             )
         for name in table:
             if name not in own and name not in training:
-                raise SpecError(f'"{name}" in {where} is no dimension; {nearest(name, {*own, *training})}')
+                raise SpecError(f'"{brief(name)}" in {where} is no dimension; {nearest(name, {*own, *training})}')
         return MethodSpace(
             method,
             own.narrowed({name: value for name, value in table.items() if name in own}, where),

@@ -6,7 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from autopeft.exceptions import UserInputError
+from autopeft.exceptions import UserInputError, brief, shorten
+from autopeft.paths import as_path
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$")
@@ -30,13 +31,18 @@ def locate(reference: str, folder: Path) -> Path | str:
     """
     if reference.startswith(PACKAGE):
         return _in_package(reference)
-    path = Path(reference).expanduser()
-    path = path if path.is_absolute() else folder / path
+    try:
+        path = folder / as_path(reference)
+    except ValueError as error:
+        raise NotFoundError(f"a reference {error}.") from None
     if path.exists():
         return path
     if HUB_ID.match(reference) and not reference.lower().endswith(FILE_SUFFIXES):
         return reference
-    raise NotFoundError(f'"{reference}" must be an existing path, `package:…` or a hub id, but {path} does not exist.')
+    raise NotFoundError(
+        f'"{brief(reference)}" must be an existing path, `package:…` or a hub id, but {brief(path, 300)} does not '
+        "exist."
+    )
 
 
 def portable(reference: str, folder: Path) -> str:
@@ -53,11 +59,13 @@ def _in_package(reference: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise NotFoundError(
-            f'"{reference}" names the package {name!r}, which is not installed; '
-            f"install it (pip install {name.replace('_', '-')}), or give a path."
+            f'"{brief(reference)}" names the package {shorten(name)}, which is not installed; '
+            f"install it (pip install {brief(name.replace('_', '-'))}), or give a path."
         )
     candidates = [Path(root) / inner for root in spec.submodule_search_locations]
     for path in candidates:
         if path.exists():
             return path
-    raise NotFoundError(f'"{reference}" must exist inside the package {name!r}, but {candidates[0]} does not.')
+    raise NotFoundError(
+        f'"{brief(reference)}" must exist inside the package {name!r}, but {brief(candidates[0], 300)} does not.'
+    )

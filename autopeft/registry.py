@@ -11,7 +11,7 @@ import pluggy
 
 from autopeft import hookspecs
 from autopeft.containment import contained
-from autopeft.exceptions import HangError, MethodError, PluginError, in_a_line, nearest
+from autopeft.exceptions import HangError, MethodError, PluginError, brief, in_a_line, nearest
 from autopeft.method import CONTRACT, PeftMethod
 from autopeft.search_space import SearchSpace
 
@@ -68,7 +68,7 @@ class Registry:
             broken = next((str(fault) for fault in self.faults if fault.concerns(name)), None)
             why = f"its plugin is broken: {broken}" if broken else nearest(name, self.methods)
             raise MethodError(
-                f'no plugin provides the method "{name}"; {why} '
+                f'no plugin provides the method "{brief(name)}"; {why} '
                 "Install the plugin that brings it, or see `autopeft methods`."
             )
         return self.methods[name]

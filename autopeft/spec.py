@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from autopeft.exceptions import SpecError, nearest
+from autopeft.address import holds_no_secret, is_address
+from autopeft.comments import without_comments
+from autopeft.exceptions import SpecError, brief, nearest, shorten
+from autopeft.locate import PACKAGE
+from autopeft.paths import as_path
 from autopeft.units import parse_bytes, parse_count, parse_seconds, parse_workers
 
 Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
 Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_type=int | Literal["auto"])]
 Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
+
+LARGEST_FILE = 2**20
+"""Bytes of a study file."""
+
+
+def _reference(text: str) -> str:
+    """A path, `package:…` or a hub id: no address, which may hold a password."""
+    if is_address(text):
+        raise ValueError(
+            "must be a path, `package:…` or a hub id, but is an address, which is not repeated here as it may hold a "
+            "password; download what is there, and name the file"
+        )
+    as_path(text.removeprefix(PACKAGE))
+    return text
+
+
+def _encoding(text: str) -> str:
+    try:
+        known = codecs.lookup(text)._is_text_encoding  # what `bytes.decode` asks
+    except (LookupError, ValueError, UnicodeError):
+        known = False
+    if not known:
+        raise ValueError(f'must be a text encoding that Python knows, such as "cp1252", but got {shorten(text)}')
+    return text
+
+
+Reference = Annotated[str, Field(min_length=1), AfterValidator(_reference)]
+Encoding = Annotated[str, AfterValidator(_encoding)]
 
 
 class Section(BaseModel):
@@ -29,13 +61,13 @@ class Section(BaseModel):
 class ModelSection(Section):
     """The base model."""
 
-    name_or_path: str = Field(min_length=1)
+    name_or_path: Reference
     """`package:…` for a folder inside an installed package, a local folder, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products: "auto" takes bfloat16 where the device computes it natively, float32 elsewhere."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs CUDA and the extra `quantization`."""
-    max_length: int | None = Field(None, ge=2)
+    max_length: int | None = Field(None, ge=2, le=2**31 - 1)
     """Tokens of an input, at most. Default: the model's own limit, but at most 448."""
     truncation: Literal["head", "tail", "both"] | None = None
     """What is kept of a longer input: its beginning, its end, or half of each; of a pair the longer text is cut first.
@@ -58,9 +90,9 @@ class TaskSection(Section):
 class DataSection(Section):
     """Where the rows are and which columns matter."""
 
-    train: str = Field(min_length=1)
+    train: Reference
     """A csv, tsv, jsonl or parquet file, a saved datasets folder, or a hub id; `package:…` for one inside a package."""
-    test: str | None = None
+    test: Reference | None = None
     """Held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
     test_fraction: float = Field(0.2, gt=0, lt=0.9)
     """Share of the rows that is held out before anything else looks at them; excludes `test`."""
@@ -72,9 +104,9 @@ class DataSection(Section):
     """Column of the label."""
     group: str | None = None
     """Column whose values are kept whole on one side of every split, such as an author."""
-    max_rows: int | None = Field(None, ge=10)
+    max_rows: int | None = Field(None, ge=10, le=10**12)
     """Takes that many rows at most, drawn at random with every label in its share."""
-    encoding: str | None = None
+    encoding: Encoding | None = None
     """Of a text file. Default: UTF-8, and cp1252 for lines that are not."""
     config: str | None = None
     """Name of a hub data set's configuration."""
@@ -102,9 +134,9 @@ class SearchSection(Section):
     """Methods to choose from. Default: every method found that supports the model and the task."""
     exclude: list[str] = []
     """Methods to leave out of that default."""
-    warm_start: str | None = Field(None, min_length=1)
+    warm_start: Reference | None = None
     """Output folder of an earlier study, or a saved winner: what won there is tried first."""
-    trials: int = Field(20, ge=1)
+    trials: int = Field(20, ge=1, le=10**6)
     """Candidates to train; proposals refused for the budget do not count."""
     timeout: Seconds | None = None
     """Time after which no trial starts and running ones stop at their next rung: seconds, or "10m", "2h"."""
@@ -171,34 +203,25 @@ class TrackingSection(Section):
 
     @model_validator(mode="after")
     def _no_secrets(self) -> TrackingSection:
-        if self.uri and _holds_secret(self.uri):
+        if self.uri and not holds_no_secret(self.uri):
             raise ValueError(
-                "`uri` must not hold a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-                "(or PGPASSWORD for a database) in the environment"
+                "`uri` must not hold a password, a token or a setting that could be one, so it is not repeated here; "
+                'write it as "https://host:5000", "postgresql://user@host/db" or "sqlite:///trials.db", and set '
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN, or PGPASSWORD for a "
+                "database, in the environment"
             )
         return self
 
-
-def _holds_secret(uri: str) -> bool:
-    """Whether an address has a password in it, or for a server a user, which may be a token."""
-    plain = unquote(uri)
-    if re.match(r"(?i)(sqlite|file):|[/.]", plain):
-        return False
-    server = re.match(r"(?i)https?://[^/?#]*@", plain)
-    database = re.match(r"(?i)(?!https?:)[^:/]+://[^@?#]*:[^@?#]*@", plain)
-    return bool(server or database or re.search(r"(?i)(passw\w*|pwd|token|secret)\s*=", plain))
-
-
-def _from(folder: Path, uri: str) -> str:
-    """An address; the path of a SQLite file in it starts at `folder`."""
-    path = re.fullmatch(r"sqlite:///(?![/:])(.+)", uri)
-    return f"sqlite:///{folder / path[1]}" if path else uri
+    def starting_at(self, folder: Path) -> TrackingSection:
+        """The path of a SQLite file in the address starts at `folder`."""
+        path = re.fullmatch(r"sqlite:///(?![/:])(.+)", self.uri or "")
+        return self.model_copy(update={"uri": f"sqlite:///{folder / path[1]}"}) if path else self
 
 
 class StudySpec(Section):
     """A study file, checked. Relative paths in it start at its folder."""
 
-    name: str = Field(pattern=r"^[\w][\w.-]*$")
+    name: str = Field(pattern=r"^[\w][\w.-]*$", max_length=200)
     """Of the study, of its MLflow experiment and of its registered winner. Default: the file's name."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Of everything drawn: rows held out, folds, candidates, batches, initial values, dropout."""
@@ -214,7 +237,7 @@ class StudySpec(Section):
     folder: Path = Field(exclude=True)
     """Of the study file."""
     text: str = Field("", exclude=True)
-    """Of the study file."""
+    """Of the study file, without its comments."""
 
     @classmethod
     def from_file(cls, path: Path | str) -> StudySpec:
@@ -224,17 +247,15 @@ class StudySpec(Section):
             SpecError: it is not there, not TOML, or breaks a rule.
         """
         path = Path(path)
+        text = _text(path)
         try:
-            text = path.read_text(encoding="utf-8")
             content = tomllib.loads(text)
-        except FileNotFoundError:
-            raise SpecError(f"the study file {path} does not exist.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"the study file {path} cannot be read: {error}.") from None
-        except tomllib.TOMLDecodeError as error:
-            raise SpecError(f"{path} is not valid TOML: {error}.") from None
-        spec = cls.from_mapping({"name": path.stem, **content}, source=str(path), folder=path.parent)
-        return spec.model_copy(update={"text": text})
+        except RecursionError:
+            raise SpecError(f"{brief(path)} must nest its lists and tables less deeply.") from None
+        except ValueError as error:  # TOML's own, or a number of more digits than Python reads
+            raise SpecError(f"{brief(path)} is not valid TOML: {brief(error)}.") from None
+        spec = cls.from_mapping({"name": path.stem, **content}, source=brief(path), folder=path.parent)
+        return spec.model_copy(update={"text": without_comments(text)})
 
     @classmethod
     def from_mapping(
@@ -246,17 +267,21 @@ class StudySpec(Section):
             SpecError: a setting is unknown or missing, or breaks a rule.
         """
         base = (folder or Path()).absolute()
-        output = content.get("output")
-        named = Path.cwd() / "outputs" / str(content.get("name"))
-        where = named if output is None else base / Path(str(output)).expanduser()
-        given: dict[str, Any] = {**content, "output": where, "folder": base}
-        tracking = content.get("tracking")
-        if isinstance(tracking, Mapping) and isinstance(tracking.get("uri"), str):
-            given["tracking"] = {**tracking, "uri": _from(base, tracking["uri"])}
+        output, name = content.get("output"), content.get("name")
+        given: dict[str, Any] = {**content, "folder": base}
         try:
-            return cls.model_validate(given)
+            if isinstance(output, str | Path) and str(output):
+                given["output"] = base / as_path(output)
+            elif output is None:
+                given["output"] = Path.cwd() / "outputs" / (name if isinstance(name, str) else "")
+            spec = cls.model_validate(given)
+            as_path(spec.output)
         except ValidationError as error:
-            raise SpecError(_sentence(error.errors()[0], source)) from None
+            raise SpecError(_sentence(error.errors(include_url=False)[0], source)) from None
+        except ValueError as error:
+            key = "name" if output is None else "output"
+            raise SpecError(f"`{key}` {error}, in {source}.") from None
+        return spec.model_copy(update={"tracking": spec.tracking.starting_at(base)})
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON has it, defaults included; what is not a setting (the folders) is left out."""
@@ -273,7 +298,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """Settings that differ, dotted key → "key: old → new"."""
     before, after = _flat(old), _flat(new)
     return {
-        key: f"{key}: {before.get(key)!r} → {after.get(key)!r}"
+        key: f"{brief(key)}: {shorten(before.get(key))} → {shorten(after.get(key))}"
         for key in sorted({*before, *after})
         if before.get(key) != after.get(key)
     }
@@ -286,18 +311,45 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _text(path: Path) -> str:
+    """Of a study file: UTF-8, with or without a byte-order mark.
+
+    Raises:
+        SpecError: it cannot be read, or is something else.
+    """
+    where = brief(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise SpecError(f"the study file {where} does not exist.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SpecError(f"the study file {where} cannot be read: {reason}.") from None
+    if len(raw) > LARGEST_FILE:
+        raise SpecError(f"a study file must have at most {LARGEST_FILE:,} bytes, but {where} has more.")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SpecError(f"a study file must be UTF-8, but {where} is UTF-16; save it as UTF-8.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SpecError(f"a study file must be UTF-8, but {where} is not, in line {line}; save it as UTF-8.") from None
+
+
 def _sentence(error: Any, source: str) -> str:
     """One of pydantic's errors in the house form: the rule, the value that broke it, and where."""
-    *path, key = [str(part) for part in error["loc"]] or [""]
-    table = path[0] if path else ""
+    *path, key = [part if isinstance(part, int) else brief(part) for part in error["loc"]] or [""]
+    if isinstance(key, int) and path:
+        key = f"{path.pop()}[{key}]"
+    table = str(path[0]) if path else ""
     where = f"in {source}" + (f", [{table}]" if table else "")
-    got = error.get("input")
     match error["type"]:
         case "extra_forbidden":
             section = StudySpec.model_fields[table].annotation if table else StudySpec
             hidden = NO_SETTINGS if section is StudySpec or table == "search" else ()
             known = [name for name in section.model_fields if name not in hidden]  # type: ignore[union-attr]
-            return f'"{key}" {where} is no setting; {nearest(key, known)}'
+            return f'"{key}" {where} is no setting; {nearest(str(key), known)}'
         case "missing":
             kind = "table" if not table and key in ("model", "task", "data") else "setting"
             return f"the {kind} `{key}` is needed {where}, but is not there."
@@ -305,22 +357,34 @@ def _sentence(error: Any, source: str) -> str:
             reason = str(error["ctx"]["error"])
             subject = "" if reason.startswith("`") else f"`{key}` "
             return f"{subject}{reason}, {where}."
-    rules = {
-        "greater_than_equal": "at least {ge}",
-        "greater_than": "more than {gt}",
-        "less_than_equal": "at most {le}",
-        "less_than": "less than {lt}",
-        "literal_error": "one of {expected}",
-        "string_pattern_mismatch": "made of letters, digits, '_', '.' and '-'",
-        "too_short": "a list with at least one entry",
-        "string_too_short": "a text that is not empty",
-        "int_type": "a whole number",
-        "float_type": "a number",
-        "string_type": "a text in quotes",
-        "bool_type": "true or false",
-        "list_type": "a list",
-        "model_type": "a table",
-    }
-    rule = rules.get(error["type"])
+    rule = RULES.get(error["type"])
     told = rule.format(**error.get("ctx", {})) if rule else error["msg"]
-    return f"`{key}` must be {told}, but got {got!r} {where}."
+    got = shorten(error.get("input"))
+    got = "an address, which is not repeated here" if "://" in got else got
+    return f"`{key}` must be {told}, but got {got} {where}."
+
+
+RULES = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "one of {expected}",
+    "string_pattern_mismatch": "made of letters, digits, '_', '.' and '-'",
+    "too_short": "a list with at least one entry",
+    "string_too_short": "a text that is not empty",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_unicode": "a text that can be written as UTF-8",
+    "int_type": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "float_type": "a number",
+    "string_type": "a text in quotes",
+    "is_instance_of": "a text in quotes that is not empty",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "finite_number": "a finite number",
+    "recursion_loop": "a table that does not hold itself",
+}
+"""What a setting must be, by pydantic's name of the error."""

@@ -20,7 +20,7 @@ from autopeft.bootstrap import interval_of
 from autopeft.card import Card, Evidence
 from autopeft.endings import without_winner
 from autopeft.enforcement import capped
-from autopeft.exceptions import SpecError, StoreError, StudyError, in_a_line, nearest
+from autopeft.exceptions import SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
@@ -78,7 +78,9 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(f"{cut} `max_length` and `truncation` in [model] say how.")
     for name in sorted({*spec.search.exclude} - {*registry.methods}):
         if not any(fault.concerns(name) for fault in registry.faults):
-            progress.say(f'`exclude` in [search] names "{name}", which is no method; {nearest(name, registry.methods)}')
+            progress.say(
+                f'`exclude` in [search] names "{brief(name)}", which is no method; {nearest(name, registry.methods)}'
+            )
     for name, reason in problem.refused.items():
         progress.say(f"{name} is left out: {reason}")
     require_room(problem.space, problem.appraiser, problem.budget, spec.search.hang_timeout)

@@ -11,6 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.batch import Batch, bucketed
+from autopeft.bounds import Bounds
 from autopeft.callback import TrainingCallback
 from autopeft.containment import heard
 from autopeft.exceptions import AutopeftError
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 TRAINING_SPACE = SearchSpace(
     {
-        "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3),
-        "epochs": Integer(low=2, high=4, default=4),
-        "batch_size": Integer(low=16, high=32, step=16, default=16),
-        "warmup_ratio": Float(low=0.0, high=0.2, default=0.06),
-        "weight_decay": Float(low=0.0, high=0.1, default=0.01),
+        "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3, bounds=Bounds(above=0, most=1000)),
+        "epochs": Integer(low=2, high=4, default=4, bounds=Bounds(least=1, most=10_000)),
+        "batch_size": Integer(low=16, high=32, step=16, default=16, bounds=Bounds(least=1, most=2**20)),
+        "warmup_ratio": Float(low=0.0, high=0.2, default=0.06, bounds=Bounds(least=0, most=1)),
+        "weight_decay": Float(low=0.0, high=0.1, default=0.01, bounds=Bounds(least=0, most=1000)),
     }
 )
-"""The training dimensions every method is searched over; a method may override their ranges."""
+"""The training dimensions every method is searched over; a method may override their ranges, but not their bounds."""
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH_SIZE = 32

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 
+from autopeft.bounds import is_number
+from autopeft.exceptions import shorten
+
 BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
 COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+LARGEST, LONGEST, MOST_WORKERS = 10.0**15, 10.0**9, 1000
+"""The largest size and count, the longest time (30 years; what waits for it takes no more), and the most workers."""
+
+LONGEST_TEXT = 100
+"""Characters of a size or a duration."""
 
 
 def parse_bytes(text: str | int) -> int:
@@ -18,7 +27,8 @@ def parse_bytes(text: str | int) -> int:
     Raises:
         ValueError: not a size.
     """
-    return round(_scaled(text, {"": 1, **BYTES}, 'a size such as "2 GiB" or "500 MB"'))
+    expected = 'a size such as "2 GiB" or "500 MB"'
+    return round(_within(_scaled(text, {"": 1, **BYTES}, expected), expected, text, LARGEST))
 
 
 def parse_count(text: str | int) -> int | float:
@@ -29,10 +39,10 @@ def parse_count(text: str | int) -> int | float:
     """
     expected = 'a number such as 200000 or "2M", or a share of the base model such as "1%"'
     if isinstance(text, str) and text.strip().endswith("%"):
-        return _scaled(text.strip()[:-1], {"": 1}, expected) / 100
+        return _within(_scaled(text.strip()[:-1], {"": 1}, expected) / 100, expected, text, LARGEST)
     count = _scaled(text, COUNTS, expected)
-    if count != round(count):
-        raise ValueError(f"must be {expected}, but got {text!r}")
+    if _within(count, expected, text, LARGEST) != round(count):
+        raise ValueError(f"must be {expected}, but got {shorten(text)}")
     return round(count)
 
 
@@ -42,13 +52,14 @@ def parse_seconds(text: str | float) -> float:
     Raises:
         ValueError: not a duration.
     """
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        return float(text)
-    written = text.lower() if isinstance(text, str) else ""  # TOML has times of day, too
+    expected = 'a duration such as "10m", "1h30m" or a number of seconds'
+    if is_number(text):
+        return _within(float(text), expected, text, LONGEST)
+    written = text.lower() if isinstance(text, str) and len(text) <= LONGEST_TEXT else ""
+    if not re.fullmatch(r"(\s*\d+(\.\d+)?\s*[smhd])+\s*", written):
+        raise ValueError(f"must be {expected}, but got {shorten(text)}")
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", written)
-    if not parts or re.sub(r"[\d.\s]+[smhd]", "", written).strip():
-        raise ValueError(f'must be a duration such as "10m", "1h30m" or a number of seconds, but got "{text}"')
-    return float(sum(float(number) * SECONDS[unit] for number, unit in parts))
+    return _within(sum(float(number) * SECONDS[unit] for number, unit in parts), expected, text, LONGEST)
 
 
 def parse_workers(count: int | str) -> int | str:
@@ -57,9 +68,9 @@ def parse_workers(count: int | str) -> int | str:
     Raises:
         ValueError: neither.
     """
-    if count == "auto" or (isinstance(count, int) and not isinstance(count, bool) and count >= 1):
+    if count == "auto" or (isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= MOST_WORKERS):
         return count
-    raise ValueError(f'must be a whole number, at least 1, or "auto", but got {count!r}')
+    raise ValueError(f'must be a whole number, from 1 to {MOST_WORKERS}, or "auto", but got {shorten(count)}')
 
 
 def format_bytes(count: float) -> str:
@@ -82,7 +93,14 @@ def format_seconds(seconds: float) -> str:
 
 
 def _scaled(text: str | float, units: dict[str, int], expected: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower().replace("_", ""))
-    if isinstance(text, bool) or not match or match[2] not in units:
-        raise ValueError(f"must be {expected}, but got {text!r}")
+    written = str(text) if is_number(text) else text if isinstance(text, str) and len(text) <= LONGEST_TEXT else ""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", written.strip().lower().replace("_", ""))
+    if not match or match[2] not in units:
+        raise ValueError(f"must be {expected}, but got {shorten(text)}")
     return float(match[1]) * units[match[2]]
+
+
+def _within(number: float, expected: str, text: object, most: float) -> float:
+    if number > most:
+        raise ValueError(f"must be {expected}, and at most {most:g}, but got {shorten(text)}")
+    return number

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 
 from autopeft.card import CARD
 from autopeft.exceptions import SpecError, UserInputError, nearest
+from autopeft.paths import as_path
 from autopeft.record import ranked, records
 from autopeft.storage import JOURNAL, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from autopeft.candidate import Candidate, CandidateSpace
 
@@ -37,7 +38,7 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
     Raises:
         SpecError: there is no finished study, or its winner's method is not in this study.
     """
-    source = folder / Path(reference).expanduser()
+    source = folder / as_path(reference)  # which the study file's check has let pass
     name, values = _winner_of(source)
     if name not in space:
         raise SpecError(

@@ -1,8 +1,10 @@
 import optuna
 import pytest
 
-from autopeft import Categorical, Float, Integer, SearchSpace
+from autopeft import Bounds, Categorical, Float, Integer, SearchSpace
+from autopeft.candidate import CandidateSpace, within_bounds
 from autopeft.exceptions import SpecError
+from autopeft.registry import discover
 
 SPACE = SearchSpace(
     {
@@ -111,6 +113,11 @@ def test_points_outside_are_told_apart(params):
         ({"lr": Float(low=0.0, high=1.0, default=0.1, log=True)}, "low > 0"),
         ({"a": Categorical(choices=(), default="x")}, "at least one choice"),
         ({"w": Integer(low=1, high=2, default=1, when=("absent", True))}, '"absent"'),
+        ({"a": Categorical(choices=(1, 2, 1), default=1)}, "once"),
+        ({"r": Integer(low=1, high=10**400, default=1)}, "low <= high"),
+        ({"r": Integer(low=1, high=8, default=1, step=0)}, "step"),
+        ({"r": Integer(low=1, high=8, default=1, step=2, log=True)}, "step"),
+        ({"d": Float(low=0.0, high=1.0, default=0.5, bounds=Bounds(below=1))}, "below 1"),
     ],
 )
 def test_a_broken_declaration_is_refused(dimensions, message):
@@ -136,11 +143,94 @@ def test_narrowing_moves_the_default_inside():
         ({"r": 4.5}, ["whole number", "4.5"]),
         ({"r": [32, 4]}, ["swap"]),
         ({"r": []}, ["empty list"]),
-        ({"r": 0}, ["above zero"]),
+        ({"r": 0}, ["at least 1", "got 0", "1…64"]),
+        ({"r": True}, ["whole number", "True"]),
+        ({"r": 10**400}, ["at most 2147483647", "401 digits"]),
+        ({"r": [[4]]}, ["whole number", "[4]"]),
+        ({"r": [4, 8, 4]}, ["each choice once", "4 twice"]),
+        ({"r": list(range(1, 2000))}, ["at most 1000 choices", "1,999"]),
+        ({"dropout": 1.0}, ["at least 0 and below 1", "got 1.0"]),
+        ({"dropout": [0.0, float("nan")]}, ["at least 0 and below 1", "got nan"]),
+        ({"dropout": float("inf")}, ["below 1", "got inf"]),
+        ({"dropout": 10**400}, ["below 1", "401 digits"]),
+        ({"dropout": "x" * 100_000}, ["a number", "…"]),
+        ({"lr": 0}, ["above 0", "got 0"]),
+        ({"lr": [0.0, 0.1]}, ["above 0", "got 0.0"]),
+        ({"lr": float("inf")}, ["above 0", "got inf"]),
+        ({"shift": float("-inf")}, ["a finite number", "got -inf"]),
+        ({"projection": [True, False, True]}, ["each choice once", "True twice"]),
+        ({"x" * 100_000: 1}, ["no dimension", "…"]),
         ({"projection": "yes"}, ["one of", "'yes'"]),
     ],
 )
 def test_a_wrong_narrowing_is_one_clear_sentence(overrides, words):
+    more = {
+        "dropout": Float(low=0.0, high=0.3, default=0.1, bounds=Bounds(least=0, below=1)),
+        "lr": Float(low=1e-4, high=1e-2, default=1e-3, log=True),
+        "shift": Float(low=-1.0, high=1.0, default=0.0),
+    }
     with pytest.raises(SpecError) as error:
-        SPACE.narrowed(overrides, "[search] lora")
+        SPACE.merged(SearchSpace(more)).narrowed(overrides, "[search] lora")
     assert all(word in str(error.value) for word in ["[search] lora", *words])
+    assert len(str(error.value)) < 400
+
+
+def test_a_study_file_may_leave_the_declared_range_but_not_the_bounds():
+    space = SPACE.narrowed({"r": [128, 256], "dropout": [0.5, 0.9]}, "[search] lora")
+    assert (space["r"].low, space["r"].high, space["dropout"].high) == (128, 256, 0.9)
+    again = space.narrowed({"r": 2}, "[search] lora")  # of the declared range, not of the one that was given
+    assert again["r"].low == 2
+    with pytest.raises(SpecError, match="at least 1"):
+        space.narrowed({"r": 0}, "[search] lora")
+
+
+@pytest.mark.parametrize(
+    ("dimension", "valid", "invalid"),
+    [
+        (Integer(low=1, high=8, default=2), 1, 0),
+        (Integer(low=0, high=8, default=2), 0, -1),
+        (Integer(low=-5, high=8, default=2), -100, 2**40),
+        (Float(low=1e-4, high=1.0, default=0.1, log=True), 1e-300, 0.0),
+        (Float(low=0.0, high=1.0, default=0.1), 0.0, -1e-300),
+        (Float(low=-1.0, high=1.0, default=0.1), -1e300, float("nan")),
+    ],
+)
+def test_bounds_that_are_not_declared_follow_from_the_range(dimension, valid, invalid):
+    assert valid in dimension.valid
+    assert invalid not in dimension.valid
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("epochs", 0, "at least 1"),
+        ("epochs", [0, 4], "at least 1"),
+        ("epochs", 10**9, "at most 10000"),
+        ("batch_size", 0, "at least 1"),
+        ("batch_size", -8, "at least 1"),
+        ("learning_rate", 0.0, "above 0"),
+        ("learning_rate", float("nan"), "above 0"),
+        ("warmup_ratio", 1.01, "at least 0 and at most 1"),
+        ("weight_decay", -0.1, "at least 0"),
+    ],
+)
+def test_no_training_dimension_can_be_what_cannot_train(key, value, rule):
+    methods = [found for found in discover().methods.values() if found.name in ("lora", "ia3")]
+    for overrides in ({key: value}, {"ia3": {key: value}}):  # ia3 has ranges of its own for two of them
+        with pytest.raises(SpecError, match=rule):
+            CandidateSpace.build(methods, None, overrides, ())
+
+
+def test_every_shipped_dimension_refuses_what_lies_beyond_its_bounds():
+    for method in discover().methods.values():
+        for space in (method.search_space(), within_bounds(method.training_space())):
+            for name, dimension in space.items():
+                for value in (float("nan"), float("inf"), -1, 10**400, True) * (not isinstance(dimension, Categorical)):
+                    with pytest.raises(SpecError, match=name):
+                        space.narrowed({name: value}, f"[search] {method.name}")
+
+
+def test_a_method_cannot_widen_what_the_host_can_train_with():
+    for dimension in (Integer(low=0, high=4, default=1), Categorical(choices=(0, 4), default=4)):
+        with pytest.raises(ValueError, match='"epochs" must be at least 1'):
+            within_bounds(SearchSpace({"epochs": dimension}))

@@ -1,3 +1,5 @@
+import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -132,30 +134,201 @@ def test_the_package_knows_its_version():
     assert version("autopeft")
 
 
+WITH_A_SECRET = [
+    "http://me:secret@host",
+    "HTTPS://token@host",
+    "http://[::1]@host",
+    "http://host?api_key=secret",
+    "http://host/?access_key=secret",
+    "http://host/api?key=secret",
+    "http://host/api#secret",
+    "http://host/?sig=secret",
+    "http:/me:secret@host",
+    "https://ghp_0123456789abcdefghij/x",
+    "me:secret@host/db",
+    "//me:secret@host/db",
+    "./http://me:secret@host",
+    "\thttp://me:secret@host",
+    " http://me:secret@host",
+    "http://me:secret@host\n",
+    "ht\ttp://me:secret@host",
+    "postgresql://me:a/b@host/db",
+    "postgresql://me:pa#ss@host/db",
+    "postgresql://me:pa?ss@host/db",
+    "postgresql://me%3Asecret@host/db",
+    "postgresql+psycopg2://me:secret@host/db",
+    "postgresql://:secret@host/db",
+    "postgresql://host/db?password=secret",
+    "postgresql://host/db?sslpassword=secret",
+    "postgresql://host/db?application_name=a;password=secret",
+    "postgresql://host/db?options=-c%20password%3Dsecret",
+    "postgres://me:secret@host/db",
+    "mysql+pymysql://host/db?user=me&passwd=secret",
+    "mysql+pymysql://me:secret@host/db",
+    "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Dsecret",
+    "mssql+pyodbc://host/db?driver=x%3BPWD%3Dsecret",
+    "oracle://me:secret@host/db",
+    "databricks://secret@host",
+    "databricks://profile:secret@host",
+    "databricks://dapi0123456789abcdef0123456789abcdef",
+    "sqlite:///x.db?password=secret",
+    "sqlite:///file:x.db?uri=true&key=secret",
+    "sqlite+pysqlcipher://:secret@/x.db",
+    "sqlite://me:secret@/x.db",
+    "file://me:secret@host/x",
+    "s3://me:secret@bucket",
+    "azureml://me:secret@host",
+]
+
+
+@pytest.mark.parametrize("uri", WITH_A_SECRET)
+def test_no_spelling_of_a_secret_gets_into_a_study_or_out_in_its_message(tmp_path, uri):
+    text = uri.encode("unicode_escape").decode()
+    with pytest.raises(SpecError, match="must not hold a password") as error:
+        spec(tmp_path, MINIMAL + f'[tracking]\nuri = "{text}"\n')
+    told = str(error.value).partition("; write it as")[0]
+    assert not re.search("secret|//|pa.ss|a/b|ghp|dapi", told), told
+
+
 @pytest.mark.parametrize(
     "uri",
     [
-        "HTTPS://token@host",
-        "postgresql://me:a/b@host/db",
-        "mysql+pymysql://host/db?user=me&passwd=secret",
-        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Dsecret",
-        "postgresql://host/db?password=secret",
+        "http://host:5000",
+        "http://host:5000/p@q",
+        "http://[::1]:5000/mlflow/",
+        "postgresql://me@host:5432/db",
+        "postgresql+psycopg2://me@host/db?sslmode=require&connect_timeout=10",
+        "postgresql://host/db?options=-csearch_path%3Dmlflow",
+        "postgresql:///db?host=/var/run/postgresql",
+        "mysql+pymysql://me@host/db?charset=utf8mb4&ssl_ca=/etc/ca.pem",
+        "mssql+pyodbc://me@host/db?driver=ODBC+Driver+18+for+SQL+Server&Encrypt=yes",
+        "sqlite:////tmp/a@b:c/x.db",
+        "sqlite:////tmp/x y.db?timeout=30",
+        "file:///tmp/a@b/mlruns",
+        "databricks",
+        "databricks://profile",
+        "azureml://region.api.azureml.ms/mlflow/v1.0/subscriptions/0-1",
+        "/tmp/a@b/mlruns",
+        "mlruns",
     ],
-)
-def test_no_spelling_of_a_password_gets_into_a_study(tmp_path, uri):
-    with pytest.raises(SpecError, match="must not hold a password"):
-        spec(tmp_path, MINIMAL + f'[tracking]\nuri = "{uri}"\n')
-    assert "secret" not in public(uri)
-    assert "token" not in public(uri)
-    assert "a/b" not in public(uri)
-
-
-@pytest.mark.parametrize(
-    "uri",
-    ["http://host:5000", "http://host:5000/p@q", "postgresql://me@host:5432/db?x=a@b", "sqlite:////tmp/a@b:c/x.db"],
 )
 def test_an_address_without_one_is_taken_as_it_is(tmp_path, uri):
     assert spec(tmp_path, MINIMAL + f'[tracking]\nuri = "{uri}"\n').tracking.uri == uri
+
+
+def test_what_a_store_answers_is_told_without_secrets():
+    for text in ("postgresql://me:secret@host/db", "GET /x?api_key=secret&a=b", "AccessKey=secret;", "token%3Dsecret"):
+        assert "secret" not in public(f"cannot reach {text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MINIMAL.replace('"m"', '"https://me:secret@host/m"'),
+        MINIMAL.replace('"rows.csv"', '"https://me:secret@host/rows.csv"'),
+        MINIMAL + 'test = "s3://me:secret@host/rows.csv"\n',
+        MINIMAL + '[search]\nwarm_start = "https://me:secret@host"\n',
+        'tracking = "http://me:secret@host"\n' + MINIMAL,
+        'seed = "http://me:secret@host"\n' + MINIMAL,
+    ],
+)
+def test_no_other_setting_takes_an_address_or_repeats_it(tmp_path, text):
+    with pytest.raises(SpecError, match="address") as error:
+        spec(tmp_path, text)
+    assert "secret" not in str(error.value)
+
+
+def test_the_text_that_is_kept_of_a_study_file_has_no_comments(tmp_path):
+    text = MINIMAL.replace('"m"', "'m#1' # token: secret") + '# password "secret\ntext = """a # b\n# c""" #secret\n'
+    study = spec(tmp_path, text)
+    assert "secret" not in study.text
+    assert tomllib.loads(study.text) == tomllib.loads(text)
+    assert (study.model.name_or_path, study.data.text) == ("m#1", "a # b\n# c")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (MINIMAL.encode("utf-16"), ["UTF-16", "save it as UTF-8"]),
+        (MINIMAL.encode() + b"# caf\xe9", ["must be UTF-8", "line 7"]),
+        (b"x = " + b"9" * 5000, ["not valid TOML", "digits"]),
+        (MINIMAL.encode() + b"x = " + b"[" * 100_000, ["less deeply"]),
+        (b"#" * 2**20 + b"\n", ["at most 1,048,576 bytes"]),
+        (b"\0", ["not valid TOML"]),
+    ],
+    ids=["UTF-16", "Latin-1", "digits", "nesting", "size", "NUL"],
+)
+def test_a_file_that_is_no_study_file_is_one_sentence(tmp_path, raw, words):
+    (tmp_path / "study.toml").write_bytes(raw)
+    with pytest.raises(SpecError) as error:
+        StudySpec.from_file(tmp_path / "study.toml")
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_a_byte_order_mark_is_no_part_of_a_study_file(tmp_path):
+    (tmp_path / "study.toml").write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert StudySpec.from_file(tmp_path / "study.toml").text == MINIMAL
+
+
+def deep(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+EXTREMES = [
+    ("search", "trials", 10**400, ["at most", "401 digits"]),
+    ("search", "trials", 10**5000, ["at most", "5001 digits"]),
+    ("search", "timeout", float("nan"), ["duration", "nan"]),
+    ("search", "timeout", float("inf"), ["duration", "inf"]),
+    ("search", "timeout", 10**400, ["duration", "401 digits"]),
+    ("search", "timeout", "9" * 300 + "d", ["duration", "…"]),
+    ("search", "timeout", "1.2.3m", ["duration", "1.2.3m"]),
+    ("search", "workers", 10**9, ["from 1 to 1000"]),
+    ("search", "methods", deep(100_000), ["`methods[0]`", "text in quotes"]),
+    ("search", "methods", ["x" * 100_000, 3], ["`methods[1]`", "got 3"]),
+    ("search", "warm_start", "~no-such-user/x", ["`warm_start`", "home folder"]),
+    ("budget", "max_gpu_memory", "9" * 400 + " GiB", ["size", "…"]),
+    ("budget", "max_gpu_memory", "9" * 90 + " GiB", ["at most 1e+15"]),
+    ("budget", "max_gpu_memory", 10**5000, ["size", "5001 digits"]),
+    ("budget", "max_trainable_params", "9" * 90 + "%", ["at most 1e+15"]),
+    ("budget", "max_saved_size", float("inf"), ["size", "inf"]),
+    ("model", "max_length", 10**400, ["at most", "401 digits"]),
+    ("model", "name_or_path", deep(100_000), ["text in quotes"]),
+    ("model", "name_or_path", "~no-such-user/x", ["`name_or_path`", "home folder"]),
+    ("model", "name_or_path", "a\0b", ["`name_or_path`", "no path can have"]),
+    ("model", "name_or_path", "\ud800", ["`name_or_path`", "as UTF-8"]),
+    ("data", "train", "x" * 300, ["`train`", "255 bytes"]),
+    ("data", "train", "x/" * 3000, ["`train`", "4,095 bytes"]),
+    ("data", "encoding", "x" * 100_000, ["`encoding`", "…"]),
+    ("data", "encoding", "hex", ["`encoding`", "'hex'"]),
+    ("data", "encoding", "a\0b", ["`encoding`"]),
+    ("data", "x" * 100_000, 1, ["is no setting", "…"]),
+    (None, "name", "x" * 100_000, ["`name`", "at most 200"]),
+    (None, "name", "\U0001d538" * 100, ["`name`", "255 bytes"]),
+    (None, "name", 10**5000, ["`name`", "5001 digits"]),
+    (None, "output", "~no-such-user/x", ["`output`", "home folder"]),
+    (None, "output", "x" * 300, ["`output`", "255 bytes"]),
+    (None, "output", "", ["`output`", "not empty"]),
+    (None, "output", 5, ["`output`", "text in quotes", "got 5"]),
+    (None, "x" * 100_000, deep(100_000), ["is no setting", "…"]),
+]
+
+
+@pytest.mark.parametrize("place", range(len(EXTREMES)))  # pytest's names of such values would take longer than the test
+def test_no_extreme_value_is_more_than_one_short_sentence(place):
+    table, key, value, words = EXTREMES[place]
+    content = {"name": "n", **tomllib.loads(MINIMAL)}
+    if table is None:
+        content[key] = value
+    else:
+        content[table] = {**content.get(table, {}), key: value}
+    with pytest.raises(SpecError) as error:
+        StudySpec.from_mapping(content, "the call of tune()")
+    assert all(word in str(error.value) for word in ["the call of tune()", *words]), str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_paths_start_at_the_study_file_wherever_it_is_run(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from autopeft.exceptions import SpecError, nearest
+from autopeft.exceptions import SpecError, brief, nearest
 from autopeft.tasks.base import Encoded, TaskKind
 
 __all__ = ["Encoded", "TaskKind", "get", "kinds"]
@@ -26,5 +26,5 @@ def get(kind: str) -> TaskKind:
         SpecError: there is none.
     """
     if kind not in kinds():
-        raise SpecError(f'`kind` in [task] is "{kind}", which no task provides; {nearest(kind, kinds())}')
+        raise SpecError(f'`kind` in [task] is "{brief(kind)}", which no task provides; {nearest(kind, kinds())}')
     return kinds()[kind]

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import SpecError, nearest
+from autopeft.exceptions import SpecError, brief, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def scorer(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     from sklearn import metrics
 
     if name not in names():
-        raise SpecError(f'`metric` in [validation] is "{name}", which is not known; {nearest(name, names())}')
+        raise SpecError(f'`metric` in [validation] is "{brief(name)}", which is not known; {nearest(name, names())}')
     name = ALIASES.get(name, name)
     stem, _, average = name.rpartition("_")
     if average in AVERAGES:

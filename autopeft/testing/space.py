@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from autopeft.candidate import within_bounds
 from autopeft.exceptions import nearest
 from autopeft.method import Support
 from autopeft.search_space import SearchSpace
@@ -59,7 +60,8 @@ def space_is_plain_data(case: Case) -> str | None:
     """The spaces are valid, of values that JSON keeps as they are, under names that no training dimension has.
 
     Build them with SearchSpace, Integer, Float and Categorical, of booleans, numbers and strings alone; put dimensions
-    of the training, such as learning_rate, into training_space() and nothing else.
+    of the training, such as learning_rate, into training_space() and nothing else, and keep its ranges within what the
+    host can train with, such as epochs of at least 1.
     """
     if not case.method.supports(case.base.spec):
         return "the model is not supported"
@@ -81,6 +83,10 @@ def space_is_plain_data(case: Case) -> str | None:
     if unknown := set(training) - set(TRAINING_SPACE):
         hint = nearest(min(unknown), TRAINING_SPACE)
         raise BrokenRuleError(f'training_space() has "{min(unknown)}", which is no dimension of the training; {hint}')
+    try:
+        within_bounds(training)
+    except ValueError as error:
+        raise BrokenRuleError(f"of training_space() the {error}") from None
     return None
 
 

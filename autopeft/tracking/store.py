@@ -80,9 +80,9 @@ def is_server(uri: str) -> bool:
 
 
 def public(text: str) -> str:
-    """`text` without the user and password of an address."""
+    """`text` without the user and password of an address, and without what a query sets that may be a secret."""
     without = re.sub(r"//[^@\s]*@", "//", text)
-    return re.sub(r"(?i)((?:passw\w*|pwd|token|secret)(?:=|%3d))[^&;\s]*", r"\1…", without)
+    return re.sub(r"(?i)(\w*(?:passw|pwd|token|secret|key|credential|auth|sig)\w*(?:=|%3d))[^&;\s]*", r"\1…", without)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import (
+    Bounds,
     Float,
     Integer,
     ModelSpec,
@@ -45,12 +46,12 @@ class AdaLora(PeftMethod):
         return SearchSpace(
             {
                 "target_r": Integer(low=1, high=32, default=8, log=True),
-                "initial_ratio": Float(low=1.25, high=3.0, default=1.5),
+                "initial_ratio": Float(low=1.25, high=3.0, default=1.5, bounds=Bounds(least=1, most=100)),
                 "lora_alpha": Integer(low=1, high=128, default=32, log=True),
                 "target_modules": TARGETS.dimension(spec),
-                "lora_dropout": Float(low=0.0, high=0.3, default=0.0),
-                "initial_share": Float(low=0.0, high=0.3, default=0.1),
-                "final_share": Float(low=0.1, high=0.6, default=0.5),
+                "lora_dropout": Float(low=0.0, high=0.3, default=0.0, bounds=Bounds(least=0, below=1)),
+                "initial_share": Float(low=0.0, high=0.3, default=0.1, bounds=Bounds(least=0, most=1)),
+                "final_share": Float(low=0.1, high=0.6, default=0.5, bounds=Bounds(least=0, most=1)),
                 "orthogonality": Float(low=0.0, high=0.5, default=0.1),
             }
         )

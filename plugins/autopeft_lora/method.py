@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support, TargetGroups
+from autopeft import (
+    Bounds,
+    Categorical,
+    Float,
+    Integer,
+    ModelSpec,
+    Params,
+    PeftMethod,
+    SearchSpace,
+    Support,
+    TargetGroups,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +46,7 @@ class Lora(PeftMethod):
                 "r": Integer(low=1, high=64, default=8, log=True),
                 "lora_alpha": Integer(low=1, high=128, default=16, log=True),
                 "target_modules": TARGETS.dimension(spec),
-                "lora_dropout": Float(low=0.0, high=0.3, default=0.0),
+                "lora_dropout": Float(low=0.0, high=0.3, default=0.0, bounds=Bounds(least=0, below=1)),
                 "use_rslora": Categorical(choices=(False, True), default=False),
             }
         )

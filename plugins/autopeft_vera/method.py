@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from autopeft import Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support, TargetGroups
+from autopeft import Bounds, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support, TargetGroups
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class Vera(PeftMethod):
                 "r": Integer(low=16, high=1024, default=256, log=True),
                 "d_initial": Float(low=1e-3, high=1.0, default=0.1, log=True),
                 "target_modules": TARGETS.dimension(spec),
-                "vera_dropout": Float(low=0.0, high=0.3, default=0.0),
+                "vera_dropout": Float(low=0.0, high=0.3, default=0.0, bounds=Bounds(least=0, below=1)),
             }
         )
 

@@ -1,0 +1,62 @@
+"""Which addresses of a tracking store may stand in a study file: those with no place for a password or a token.
+
+A study file is shared, kept in Optuna's journal and logged to MLflow. So what may stand in an address is listed here,
+part by part; everything else is refused, and no message repeats it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+HOST = r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?"
+OWN_FORM = r"(?!(?:sqlite|file|mysql|postgres|postgresql|mssql|databricks|databricks-uc|uc|arn)\b)"
+
+FORMS = (
+    rf"{OWN_FORM}[a-z][a-z0-9+.-]*://{HOST}(?:/[^?#\s]*)?",  # a server: a user could be a token, a query anything
+    rf"(?:mysql|postgresql|mssql)(?:\+\w+)?://(?:[\w.-]+@)?(?:{HOST})?(?:/[\w.$-]*)?(?:\?(?P<database>\S*))?",
+    r"sqlite:///[^?#]+(?:\?(?P<file>\S*))?",
+    r"file:(?:(?:///|/(?!/))[^?#]*|[^/?#:@][^?#:@]*)",
+    r"(?:databricks|databricks-uc|uc)(?:://[\w.-]+(?::[\w.-]+)?)?",  # a profile, or a scope and the name of a secret
+    r"arn:[\w:/.-]+",
+    r"(?!//|.*://)(?:[./~]|[a-z]:[\\/])[^?]*",  # a path
+    r"[^:@?#]+",
+)
+"""Addresses as they may be written, whole."""
+
+OPTIONS = frozenset({
+    "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_mode",
+    "connect_timeout", "application_name", "charset", "driver", "encrypt", "trustservercertificate",
+    "trusted_connection", "target_session_attrs", "gssencmode", "krbsrvname", "unix_socket", "host", "port",
+    "timeout", "mode", "cache", "uri", "nolock", "immutable", "check_same_thread", "isolation_level", "vfs",
+})  # fmt: skip
+"""What a database's address may set behind its question mark: names, paths and switches."""
+
+VALUE, SCHEMA = re.compile(r"[\w./:+, -]*"), re.compile(r"options=-c ?search_path=[\w,]+")
+
+TOKEN = re.compile(r"(?i)(?<![a-z0-9])(?:dapi|hf_|gh[a-z]_|github_pat_|glpat-|sk-|xox[a-z]-|akia|eyj)[\w-]{12,}")
+"""Tokens that tell what they are: refused even in the place of a name."""
+
+
+def holds_no_secret(uri: str) -> bool:
+    """Whether every part of a store's address is of a kind that is no secret."""
+    if uri != uri.strip() or not uri.isprintable() or TOKEN.search(uri):
+        return False
+    for form in FORMS:
+        if found := re.fullmatch(form, uri, re.IGNORECASE):
+            queries = found.groupdict().values()
+            return all(_is_plain(part) for query in queries for part in (query or "").split("&"))
+    return False
+
+
+def is_address(reference: str) -> bool:
+    """Whether it is an address of the network, where a path or a name was asked for."""
+    return re.match(r"\s*[a-z][a-z0-9+.-]*://", reference, re.IGNORECASE) is not None
+
+
+def _is_plain(setting: str) -> bool:
+    """Whether a setting of a query is one that may be set, to something without a setting of its own inside."""
+    name, _, value = setting.partition("=")
+    if SCHEMA.fullmatch(unquote(setting)):
+        return True
+    return not setting or (name.lower() in OPTIONS and VALUE.fullmatch(unquote(value)) is not None)

@@ -1,0 +1,37 @@
+"""Paths as people write them, checked before the file system sees them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from autopeft.exceptions import shorten
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a file's name and of a path: what file systems and Linux take."""
+
+
+def as_path(text: str | os.PathLike[str]) -> Path:
+    """A path with `~` written out.
+
+    Raises:
+        ValueError: no file can have it: a name is too long, `~` is no user's home, or a character is none of a name.
+    """
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raw = b"\0"
+    if b"\0" in raw:
+        raise ValueError(f"must be a path, but {shorten(str(text))} has a character that no path can have")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"must be a path, but {shorten(str(text))} begins with the home folder of a user who has none; "
+            "write the path out"
+        ) from None
+    names = [part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME]
+    if names or len(os.fsencode(path)) > LONGEST_PATH:
+        most = f"names of at most {LONGEST_NAME} bytes" if names else f"at most {LONGEST_PATH:,} bytes"
+        raise ValueError(f"must be a path with {most}, but got {shorten(names[0] if names else str(path))}")
+    return path
