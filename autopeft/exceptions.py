@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,12 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 400
 """Characters of an error that `in_a_line` keeps."""
+
+SHOWN = 80
+"""Characters of a person's value that a message repeats."""
+
+OBEYED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""Characters that are no text: C0 and C1 controls, line ends, overrides of the direction, halves of a pair."""
 
 
 class AutopeftError(Exception):
@@ -62,6 +70,37 @@ class StudyError(AutopeftError):
 
 class StoreError(StudyError):
     """What a study has to keep could not be written, for example because the disk is full."""
+
+
+def shorten(value: object, width: int = SHOWN) -> str:
+    """A value that a message repeats, as Python writes it: cut to some `width` characters, in one line, printable.
+
+    What a terminal would obey, such as an escape sequence, is written out. It works for any value, however deep its
+    lists and however many digits its numbers have.
+    """
+    if isinstance(value, str):
+        text = repr(value[:width])
+        return text if len(value) <= width else f"{text[:-1]}…{text[-1]}"
+    if isinstance(value, int) and abs(value).bit_length() > 4 * width:  # Python refuses to write 5,000 digits
+        return f"a number of some {int(abs(value).bit_length() * 0.30103) + 1} digits"
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = width
+    try:
+        text = brief.repr(value)
+    except Exception:  # a value's own repr may raise anything, and so may one inside of it
+        text = f"a value of type {type(value).__name__}"
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= width else f"{text[:width]}…"
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """`text` with every character written out that a terminal would obey: controls, and those that turn a line around.
+
+    Args:
+        text: of a person, a file or a plugin.
+        keep: characters that stay all the same.
+    """
+    return OBEYED.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
