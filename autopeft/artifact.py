@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from autopeft import hub, readme, registry, tasks
 from autopeft import model as models
 from autopeft.card import Card, Evidence
-from autopeft.data import as_text
+from autopeft.cells import Texts
 from autopeft.exceptions import DataError, MethodError, UserInputError
 from autopeft.locate import locate
 from autopeft.quantization import NONE
@@ -79,22 +79,10 @@ class Winner:
             say: told in a sentence where rows are longer than `card.max_length` and so cut.
 
         Raises:
-            DataError: no table and no list of texts, a column or a cell is missing, or there are no rows.
+            DataError: no table and no list of texts, a column or a cell is missing or no single value, or there are no
+                rows.
         """
-        import pandas as pd
-
-        if isinstance(rows, str | Mapping):
-            raise DataError("prediction needs rows: a frame, or a list of texts; put a single one into a list.")
-        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame({self.inputs[0]: list(rows)})
-        missing = [name for name in self.inputs if name not in frame]
-        if missing or frame.empty:
-            lack = f"no column {missing[0]!r}" if missing else "no row"
-            raise DataError(f"prediction needs rows with the columns {', '.join(self.inputs)}, but got {lack}.")
-        cells = frame[list(self.inputs)].astype(object)
-        for name, empty in cells.isna().items():
-            if empty.any():
-                raise DataError(f'prediction needs every text, but row {cells.index[empty][0]} has none in "{name}".')
-        texts = cells.map(as_text)
+        texts = self._texts(rows)
         tokenizer = RowTokenizer(self.tokenizer, self.card.max_length, self.card.truncation)
         encoded = self._task.encode(texts, tokenizer, self.card.labels)
         if not encoded.lengths.all():
@@ -103,7 +91,27 @@ class Winner:
         told = encoded.truncated.sentence(tokenizer.max_length, tokenizer.truncation)
         if say and told:
             say(told)
-        return evaluate(self.module, encoded, [np.arange(len(frame))], self._task, self._device)[0]
+        return evaluate(self.module, encoded, [np.arange(len(texts))], self._task, self._device)[0]
+
+    def _texts(self, rows: Any) -> pd.DataFrame:
+        """The input columns as texts, by the rule that held in training."""
+        import pandas as pd
+
+        if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+            raise DataError("prediction needs rows: a frame, or a list of texts; put a single one into a list.")
+        if not isinstance(rows, pd.DataFrame):
+            rows = pd.DataFrame({self.inputs[0]: pd.Series(list(rows), dtype=object)})
+        missing = [name for name in self.inputs if list(rows.columns).count(name) != 1]
+        if missing or rows.empty:
+            several = missing and missing[0] in rows
+            lack = f"{'several columns' if several else 'no column'} {missing[0]!r}" if missing else "no row"
+            raise DataError(f"prediction needs rows with the columns {', '.join(self.inputs)}, but got {lack}.")
+        texts = Texts(blank=True)
+        found = pd.DataFrame({name: texts.of(name, rows[name]) for name in self.inputs}, index=rows.index)
+        for name, fault in texts.empty.items():
+            raise DataError(f'prediction needs every text, but row {fault.row} has none in "{name}".')
+        texts.check("the rows to predict", {name: name for name in self.inputs})
+        return found
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[str]:
         """The most probable label of each row."""

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from autopeft.packing import fold_slices, rows_of
+import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    import torch
 
     from autopeft.tasks import Encoded
 
@@ -69,6 +66,18 @@ class Batch:
             return
         for part in fold_slices(self.sizes):
             yield rows_of(outputs, part), {name: tensor[part] for name, tensor in self.tensors.items()}
+
+
+def fold_slices(sizes: Sequence[int]) -> list[slice]:
+    """Where each fold's rows stand in a batch; every fold has the room of the largest, and fills it from the left."""
+    room = max(sizes)
+    return [slice(index * room, index * room + size) for index, size in enumerate(sizes)]
+
+
+def rows_of(outputs: Any, part: slice) -> Any:
+    """The model outputs of those rows of the batch alone."""
+    kept = {name: value[part] for name, value in outputs.items() if isinstance(value, torch.Tensor) and value.ndim}
+    return type(outputs)(**kept)
 
 
 def bucketed(lengths: np.ndarray, batches: int, seed: int, order: int, pool: int = 50) -> list[np.ndarray]:

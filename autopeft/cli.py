@@ -214,11 +214,12 @@ def predict(
 
     loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
     if input_file is not None:
-        frame = read_table(input_file)
+        frame = read_table(input_file, loaded.inputs)
     elif len(loaded.inputs) > 1:
         raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
     else:
-        frame = pd.DataFrame({loaded.inputs[0]: _lines_of_stdin()})
+        lines = _lines_of_stdin()
+        frame = pd.DataFrame({loaded.inputs[0]: lines}, index=range(1, len(lines) + 1))
     probabilities = loaded.predict_proba(frame, lambda told: typer.echo(f"autopeft: {told}", err=True))
     labels = [loaded.card.labels[index] for index in probabilities.argmax(axis=-1)]
     if as_json:
@@ -371,6 +372,7 @@ def _lines_of_stdin() -> list[str]:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
+    text = text.removeprefix("\ufeff")  # a byte-order mark, which PowerShell puts there
     return text.removesuffix("\n").split("\n") if text else []
 
 

@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from autopeft.exceptions import DataError, nearest
+from autopeft.cells import Texts
+from autopeft.exceptions import DataError, nearest, quoted
+from autopeft.free_memory import free_memory
 from autopeft.locate import locate
-from autopeft.table import read_table
+from autopeft.table import nothing_in, open_table
+from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
-    from autopeft.spec import DataSection, StudySpec
+    from autopeft.spec import StudySpec
+    from autopeft.table import Table
 
+
+CELL = 64
+"""Bytes that Python takes for a text besides its characters."""
+
+COPIES = 4
+"""How often the rows are in memory at most: as they were read, shuffled, split, and written out for their digest."""
 
 WORTH_SAYING = 0.05
 """Difference between the share of rows that was to be held out and the share that could be."""
@@ -52,9 +62,13 @@ def load(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
         DataError: in one sentence, with the file, the row or the key, and what to do.
     """
     section, notes = spec.data, list[str]()
-    source = locate(section.train, spec.folder)
-    train = _read(source, section, inputs, section.train_split, notes)
-    train = _thin(train, section.max_rows, spec.seed)
+    wanted = {name: getattr(section, name) for name in (*inputs, "label")}
+    if section.group is not None:
+        wanted["group"] = section.group
+
+    table = _opened(spec, section.train, section.train_split, notes)
+    source = table.called
+    train = _read(table, wanted, lambda rows: _thin(rows, section.max_rows, spec.seed))
     if train.empty:
         raise DataError(
             f"{source}: `max_rows` in [data] must leave room for whole groups, but {section.max_rows} is less than "
@@ -67,58 +81,91 @@ def load(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
         if "group" in train and abs(len(test) / whole - section.test_fraction) > WORTH_SAYING:
             notes.append(f"{len(test) / whole:.0%} of the rows are held out, since groups stay whole.")
     else:
-        test_source = locate(section.test, spec.folder)
-        test = _read(test_source, section, inputs, section.test_split, notes)
-        _check_known(test, set(train["label"]), test_source)
+        table = _opened(spec, section.test, section.test_split, notes)
+        test = _read(table, wanted)
+        _check_known(test, set(train["label"]), table.called)
     train = _without_repeats(train, test, list(inputs), notes)
     counts = train["label"].value_counts()
     if len(counts) < 2:
-        raise DataError(
-            f"{source}: two labels or more must be left to train on, but there is only {list(counts.index)}."
-        )
+        left = ", ".join(map(quoted, counts.index)) or "none"
+        raise DataError(f"{source}: two labels or more must be left to train on, but there is only {left}.")
     _check_folds(train, spec.validation.folds, source)
     rare = counts[counts < spec.validation.folds]
     if len(rare):
         notes.append(
             f"{len(rare)} labels have fewer training rows than there are folds ({spec.validation.folds}), "
-            f"so some folds validate without them: {', '.join(map(str, rare.index[:5]))}{', …' * (len(rare) > 5)}."
+            f"so some folds validate without them: {', '.join(map(quoted, rare.index[:5]))}{', …' * (len(rare) > 5)}."
         )
     labels = tuple(sorted(set(train["label"]) | set(test["label"])))
     return StudyData(train, test, labels, tuple(notes), _fingerprint(train, test))
 
 
+def _opened(spec: StudySpec, reference: str, split: str, notes: list[str]) -> Table:
+    source, section = locate(reference, spec.folder), spec.data
+    return open_table(source, encoding=section.encoding, config=section.config, split=split, note=notes.append)
+
+
 def _read(
-    source: Path | str, section: DataSection, inputs: tuple[str, ...], split: str, notes: list[str]
+    table: Table, wanted: Mapping[str, str], thin: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
 ) -> pd.DataFrame:
-    """The columns the task needs, by the names it gives them, checked row by row."""
-    frame = read_table(source, encoding=section.encoding, config=section.config, split=split, note=notes.append)
-    wanted = {name: getattr(section, name) for name in (*inputs, "label")}
-    if section.group is not None:
-        wanted["group"] = section.group
-    for key, column in wanted.items():
-        if column not in frame:
-            raise DataError(
-                f'{source} has no column "{column}"; {nearest(column, map(str, frame.columns))} '
-                f"Name the right one as `{key}` in [data]."
-            )
-        if list(frame.columns).count(column) > 1:
-            raise DataError(f'{source} must have the column "{column}" once, but has it several times; rename one.')
-    # Objects: a table's categories may be more than the values that occur.
-    chosen = pd.DataFrame({key: frame[column].astype(object) for key, column in wanted.items()})
-    missing = chosen.isna() | chosen.astype(str).apply(lambda column: column.str.strip() == "")
-    for key, column in wanted.items():
-        if missing[key].any():
-            row, count = chosen.index[missing[key]][0], int(missing[key].sum())
-            raise DataError(
-                f'{source}, row {row}: the column "{column}" must not be empty, but it is '
-                f"(in {count} row{'s' * (count > 1)} in all). Fill or remove {'them' if count > 1 else 'it'}."
-            )
-    return pd.DataFrame({key: chosen[key].map(as_text) for key in wanted})
+    """The columns the task needs, by the names it gives them, checked row by row, as texts.
+
+    Every row is checked, but no more is kept of it than is needed: labels and groups are read first, and of the inputs
+    only those of the rows that `thin` chose by them.
+
+    Args:
+        table: where the rows are.
+        wanted: what the task calls a column → its name in the table.
+        thin: chooses and orders the rows.
+
+    Raises:
+        DataError: a column or a row is missing, a cell is empty or no single value, or memory does not suffice.
+    """
+    table.require(wanted)
+    texts, room = Texts(), Room(table.called)
+    keys = {key: column for key, column in wanted.items() if key in ("label", "group")}
+    inputs = {key: column for key, column in wanted.items() if key not in keys}
+    chosen = _texts(table, keys, texts, room.take)
+    if chosen.empty:
+        raise nothing_in(table.called)
+    chosen = thin(chosen)
+    read = _texts(table, inputs, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
+    texts.check(table.called, wanted)
+    return pd.concat([read.loc[chosen.index], chosen], axis="columns")
 
 
-def as_text(value: object) -> str:
-    """A cell as text; whole numbers that a missing neighbour made floats lose their ".0"."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _texts(
+    table: Table, columns: Mapping[str, str], texts: Texts, keep: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """The texts of some columns: of each block as much as is to be kept."""
+    blocks = [
+        keep(pd.DataFrame({key: texts.of(key, block[column]) for key, column in columns.items()}, index=block.index))
+        for block in table.blocks(list(columns.values()))
+        if len(block)
+    ]
+    return pd.concat(blocks) if blocks else pd.DataFrame(columns=list(columns), index=pd.RangeIndex(0, name="row"))
+
+
+class Room:
+    """Counts what is kept of a table against the memory that was free, whatever a file says of its size."""
+
+    def __init__(self, called: str) -> None:
+        self._called, self._free = called, free_memory()
+        self._taken = 0
+
+    def take(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The same rows.
+
+        Raises:
+            DataError: with them, it is more than can be worked with.
+        """
+        self._taken += int(sum(rows[column].str.len().sum() + CELL * len(rows) for column in rows))
+        if self._taken * COPIES > self._free:
+            raise DataError(
+                f"{self._called} must fit into memory {COPIES} times, but more than {format_bytes(self._taken)} were "
+                f"unpacked and {format_bytes(self._free)} were free; set `max_rows` in [data], or give fewer rows."
+            )
+        return rows
 
 
 def _thin(frame: pd.DataFrame, max_rows: int | None, seed: int) -> pd.DataFrame:
@@ -138,7 +185,7 @@ def _thin(frame: pd.DataFrame, max_rows: int | None, seed: int) -> pd.DataFrame:
     return order.iloc[np.argsort(share.to_numpy(), kind="stable")[:max_rows]]
 
 
-def _hold_out(frame: pd.DataFrame, fraction: float, seed: int, source: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _hold_out(frame: pd.DataFrame, fraction: float, seed: int, source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
     if "group" in frame:
@@ -168,20 +215,20 @@ def _hold_out(frame: pd.DataFrame, fraction: float, seed: int, source: Path | st
     return kept, held
 
 
-def _check_labels(frame: pd.DataFrame, source: Path | str) -> None:
+def _check_labels(frame: pd.DataFrame, source: str) -> None:
     counts = frame["label"].value_counts()
     if len(counts) < 2:
-        raise DataError(f"{source}: there must be at least two labels, but every row has {counts.index[0]!r}.")
+        raise DataError(f"{source}: there must be at least two labels, but every row has {quoted(counts.index[0])}.")
     if counts.iloc[-1] < 2:
         label = counts.index[-1]
         row = frame.index[frame["label"] == label][0]
         raise DataError(
-            f'{source}, row {row}: every label must occur at least twice, but "{label}" occurs once; '
+            f"{source}, row {row}: every label must occur at least twice, but {quoted(label)} occurs once; "
             "add rows of that label or remove it."
         )
 
 
-def _check_folds(train: pd.DataFrame, folds: int, source: Path | str) -> None:
+def _check_folds(train: pd.DataFrame, folds: int, source: str) -> None:
     groups = train["group"].nunique() if "group" in train else folds
     if groups < folds:
         raise DataError(
@@ -196,12 +243,12 @@ def _check_folds(train: pd.DataFrame, folds: int, source: Path | str) -> None:
         )
 
 
-def _check_known(test: pd.DataFrame, known: set[str], source: Path | str) -> None:
+def _check_known(test: pd.DataFrame, known: set[str], source: str) -> None:
     unseen = test[~test["label"].isin(known)]
     if len(unseen):
         label = unseen["label"].iloc[0]
         raise DataError(
-            f'{source}, row {unseen.index[0]}: the label "{label}" does not occur in the training rows; '
+            f"{source}, row {unseen.index[0]}: the label {quoted(label)} does not occur in the training rows; "
             f"{nearest(label, known)} Add training rows of that label, or remove the {len(unseen)} test rows like it."
         )
 
@@ -225,4 +272,7 @@ def _fingerprint(*frames: pd.DataFrame) -> str:
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(frame.to_csv(index=False).encode())
+    if any((frame == [*frame.columns]).all(axis="columns").any() for frame in frames):
+        # A row that reads like the header: it does not tell any more where the one frame ends and the other begins.
+        digest.update(str([len(frame) for frame in frames]).encode())
     return digest.hexdigest()

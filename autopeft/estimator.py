@@ -16,7 +16,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
 
 from autopeft import artifact, tasks
-from autopeft.exceptions import UserInputError, nearest
+from autopeft.cells import CellError, Texts, as_text, is_missing
+from autopeft.exceptions import UserInputError, nearest, shorten
 from autopeft.record import TrialRecord
 from autopeft.spec import DataSection, SearchSection, StudySpec, ValidationSection
 from autopeft.tuning import tune
@@ -126,13 +127,9 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         rows = self._rows(X, reset=True)
-        y = column_or_1d(y, warn=True)
+        y = self._column(y)
         check_consistent_length(rows, y)
-        check_classification_targets(y)
-        assert_all_finite(y, input_name="y")
-        classes, codes = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"there must be rows of two classes or more, but y has 1 class, {classes[0]!r}.")
+        classes, codes = self._classes(y)
         names = [str(name) for name in classes.tolist()]
         rows["label"] = [names[code] for code in codes]
         try:
@@ -211,6 +208,42 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         tags.classifier_tags.poor_score = True  # of scikit-learn's tables of numbers, which are no text
         return tags
 
+    @staticmethod
+    def _column(y: Any) -> np.ndarray:
+        try:
+            column: np.ndarray = column_or_1d(y, warn=True)
+        except TypeError as error:  # of pandas' NA in a column of numbers
+            raise ValueError(f"y must hold one class for each row, but cannot be read: {error}") from error
+        if column.dtype == object:
+            missing = [row for row, label in enumerate(column.tolist(), 1) if is_missing(label)]
+            if missing:
+                raise ValueError(
+                    f"Input y contains NaN or None (in {len(missing)} rows, the first is row {missing[0]}); every row "
+                    "needs its class."
+                )
+        return column
+
+    @staticmethod
+    def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The classes, sorted, and which of them each row has."""
+        try:
+            check_classification_targets(y)
+            assert_all_finite(y, input_name="y")
+            classes, codes = np.unique(y, return_inverse=True)
+        except TypeError as error:
+            raise ValueError(f"the classes in y must be of one kind that can be sorted: {error}.") from error
+        if len(classes) < 2:
+            raise ValueError(f"there must be rows of two classes or more, but y has 1 class, {shorten(classes[0])}.")
+        for place, name in enumerate(classes.tolist()):
+            try:
+                blank = not as_text(name).strip()
+            except CellError as error:
+                row = int((codes == place).argmax()) + 1
+                raise ValueError(f"y must hold one class for each row, but row {row} {error.found}.") from None
+            if blank:
+                raise ValueError(f"y must hold a class for each row, but row {(codes == place).argmax() + 1} is blank.")
+        return classes, codes
+
     def _rows(self, X: Any, *, reset: bool) -> pd.DataFrame:  # noqa: N803
         """`X` as a frame of the task's inputs; scikit-learn's checks of shape and column names on the way."""
         inputs = tasks.get(self.task).inputs
@@ -222,14 +255,26 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             X = X[list(inputs)]  # noqa: N806
         cells = validate_data(self, self._one_column(X) if line else X, dtype=None, reset=reset)
         texts = X if named else pd.DataFrame(cells)
-        if texts.isna().any(axis=None):
-            raise ValueError("Input X contains NaN or None; every row needs its text.")
-        texts = texts.astype(str)
+        texts = self._texts(texts)
         if not named and len(inputs) == 1:
             texts = texts.agg(" ".join, axis="columns").to_frame()
         if texts.shape[1] != len(inputs):
             raise ValueError(f"X must have the columns {', '.join(inputs)}, but it has {texts.shape[1]} columns.")
         return texts.set_axis(list(inputs), axis="columns").reset_index(drop=True)
+
+    @staticmethod
+    def _texts(cells: pd.DataFrame) -> pd.DataFrame:
+        """Each cell as text, by the rule for a study's rows."""
+        texts = Texts(blank=True)
+        found = pd.DataFrame({place: texts.of(str(place), cells.iloc[:, place]) for place in range(cells.shape[1])})
+        if texts.empty:
+            raise ValueError("Input X contains NaN or None; every row needs its text.")
+        for fault in texts.odd.values():
+            row = cells.index.get_loc(fault.row) + 1
+            raise ValueError(
+                f"X must hold one text or one value in each cell, but row {row} has one that {fault.error.found}."
+            )
+        return found
 
     @staticmethod
     def _one_column(texts: Any) -> np.ndarray:

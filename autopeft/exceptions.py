@@ -19,6 +19,9 @@ LONGEST_LINE = 400
 SHOWN = 80
 """Characters of a person's value that a message repeats."""
 
+NAMES = 50
+"""Known names that a hint lists."""
+
 OBEYED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """Characters that are no text: C0 and C1 controls, line ends, overrides of the direction, halves of a pair."""
 
@@ -111,13 +114,19 @@ def printable(text: str, keep: str = "\n") -> str:
     return OBEYED.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
+def quoted(text: str, width: int = SHOWN) -> str:
+    """A person's text in double quotes, printable, cut to some `width` characters."""
+    return f'"{brief(text, width)}"'
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the known word nearest to `name`, and all of them when there are few."""
-    known, name = sorted(known), name[:SHOWN]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    known = sorted({printable(word[:SHOWN], keep="") for word in known})  # a file's names may be of any length
+    close = difflib.get_close_matches(name[:SHOWN], known, n=1, cutoff=0.5)
     if close:
         return f'did you mean "{close[0]}"?'
-    return f"known: {', '.join(known)}." if known else "none are known."
+    more = f", … ({len(known)} in all)" if len(known) > NAMES else ""
+    return f"known: {', '.join(known[:NAMES])}{more}." if known else "none are known."
 
 
 def in_a_line(error: BaseException) -> str:

@@ -66,18 +66,6 @@ def pack(model: nn.Module, folds: int, *, sites: bool = False) -> nn.Module:
     return model
 
 
-def fold_slices(sizes: Sequence[int]) -> list[slice]:
-    """Where each fold's rows stand in a batch; every fold has the room of the largest, and fills it from the left."""
-    room = max(sizes)
-    return [slice(index * room, index * room + size) for index, size in enumerate(sizes)]
-
-
-def rows_of(outputs: Any, part: slice) -> Any:
-    """The model outputs of those rows of the batch alone."""
-    kept = {name: value[part] for name, value in outputs.items() if isinstance(value, torch.Tensor) and value.ndim}
-    return type(outputs)(**kept)
-
-
 def packable(
     make: Callable[[], nn.Module],
     gradients: Callable[[nn.Module, Batch], Mapping[str, torch.Tensor]],

@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from autopeft.exceptions import DataError
-from autopeft.table import from_dataset
+from autopeft.arrow import CALLED
+from autopeft.cells import Texts
+from autopeft.exceptions import DataError, quoted, shorten
+from autopeft.table import Table, of_dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from autopeft.spec import DataSection
@@ -20,31 +24,64 @@ FOLDER = "rows"
 """In a study's output folder: the rows it was given in memory."""
 
 
-def as_frame(rows: Any, columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as a table.
+def as_table(rows: Any, columns: Sequence[str], called: str) -> Table:
+    """Rows as a table, whose errors count them from 1; where a frame has an index of its own, they name that too.
 
     Args:
         rows: a pandas frame, a `datasets.Dataset`, a list of mappings, or a list of tuples.
         columns: what the places of a tuple are.
+        called: how errors name the rows.
 
     Raises:
         DataError: none of these, or a tuple of another length.
     """
     if isinstance(rows, pd.DataFrame):
-        return rows
-    if hasattr(rows, "features") and hasattr(rows, "to_pandas"):
-        return from_dataset(rows)
+        return _of_frame(rows, called)
+    if all(hasattr(rows, name) for name in ("features", "with_format", "num_rows")):
+        return of_dataset(rows, called)
     kinds = "a pandas frame, a datasets.Dataset, a path, or a list of dicts or of tuples"
     if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
-        raise DataError(f"rows must be {kinds}, but got {type(rows).__name__}.")
-    if all(isinstance(row, Mapping) for row in rows):
-        return pd.DataFrame(list(rows))
-    for number, row in enumerate(rows):
-        if isinstance(row, str | bytes) or not isinstance(row, Sequence) or len(row) != len(columns):
-            raise DataError(
-                f"row {number} of a list must be a dict or a tuple ({', '.join(columns)}), but got {row!r}."
-            )
-    return pd.DataFrame(list(rows), columns=list(columns))
+        raise DataError(f"{called}: rows must be {kinds}, but got {type(rows).__name__}.")
+    if rows and isinstance(rows[0], Mapping):
+        keys = {str(key): key for row in rows if isinstance(row, Mapping) for key in row}
+        _check_rows(rows, called, "a dict like the first", lambda row: isinstance(row, Mapping))
+        return Table(
+            called, list(keys), lambda names: _block({name: [row.get(keys[name]) for row in rows] for name in names})
+        )
+    rule = f"a dict or a tuple ({', '.join(columns)})"
+    _check_rows(rows, called, rule, lambda row: _is_tuple(row) and len(row) == len(columns))
+    places = {name: place for place, name in enumerate(columns)}
+    return Table(called, columns, lambda names: _block({name: [row[places[name]] for row in rows] for name in names}))
+
+
+def _is_tuple(row: Any) -> bool:
+    return isinstance(row, Sequence) and not isinstance(row, str | bytes)
+
+
+def _check_rows(rows: Sequence[Any], called: str, rule: str, holds: Callable[[Any], bool]) -> None:
+    for number, row in enumerate(rows, 1):
+        if not holds(row):
+            raise DataError(f"{called}, row {number}, must be {rule}, but is {shorten(row)}.")
+
+
+def _block(columns: Mapping[str, Sequence[Any]]) -> Iterator[pd.DataFrame]:
+    yield pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in columns.items()}).rename(
+        index=lambda place: place + 1
+    )
+
+
+def _of_frame(frame: pd.DataFrame, called: str) -> Table:
+    names = [str(name) for name in frame.columns]
+    plain = frame.index.equals(pd.RangeIndex(len(frame)))
+
+    def row_name(number: Any) -> str:
+        return str(number) if plain else f"{number} (index {shorten(frame.index[number - 1])})"
+
+    def cells(wanted: Sequence[str]) -> Iterator[pd.DataFrame]:
+        columns = {name: frame.iloc[:, names.index(name)] for name in wanted}  # another may come several times
+        return _block({name: np.asarray(column.astype(object), dtype=object) for name, column in columns.items()})
+
+    return Table(called, names, cells, row_name)
 
 
 def split_of(rows: Any, section: DataSection) -> tuple[Any, Any | None]:
@@ -58,24 +95,53 @@ def split_of(rows: Any, section: DataSection) -> tuple[Any, Any | None]:
     wanted = [section.train_split, *([section.test_split] if "test_split" in section.model_fields_set else [])]
     for split in wanted:
         if split not in rows:
-            raise DataError(f'the data has no split "{split}"; it has {", ".join(rows)}. Set it in `data`.')
+            raise DataError(f"the data has no split {quoted(split)}; it has {', '.join(rows)}. Set it in `data`.")
     return rows[section.train_split], rows.get(section.test_split)
 
 
-def keep(frame: pd.DataFrame, output: Path) -> Path:
-    """Write a table to a study's output folder, once: its name tells whether the same rows come again.
+def keep(table: Table, columns: Mapping[str, str], output: Path) -> Path:
+    """Write rows as texts to a study's output folder, once: the name tells whether the same rows come again.
 
-    Cells that parquet knows no type for, as in a column of numbers and texts, become texts.
+    Args:
+        table: the rows.
+        columns: the setting that names a column → its name; no other column is kept.
+        output: of the study.
+
+    Raises:
+        DataError: a column is missing, or a cell is empty or no single value.
     """
-    plain = frame.set_axis(frame.columns.map(str), axis="columns").reset_index(drop=True)
-    for column in plain:
-        if pd.api.types.is_object_dtype(plain[column]):
-            plain[column] = plain[column].map(str, na_action="ignore")
+    table.require(columns)
+    texts = Texts()
+    names = [name for name in table.names if name in columns.values()]
+    blocks = [{name: texts.of(name, block[name]) for name in names} for block in table.blocks(names)]
+    texts.check(table.called, {name: name for name in columns.values()}, table.row_name)
+    plain = pd.DataFrame({name: [text for block in blocks for text in block[name]] for name in names})
+    if plain.empty:
+        raise DataError(f"{table.called} must hold at least one row, but has none.")
     digest = hashlib.sha256(plain.to_csv(index=False).encode()).hexdigest()
     path = output / FOLDER / f"{digest[:16]}.parquet"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        plain.to_parquet(draft, index=False)
-        draft.rename(path)
+    if not _is_kept(path, table.called):
+        _write(plain, path, table.called)
     return path
+
+
+def _is_kept(path: Path, called: str) -> bool:
+    """Whether the rows are there, under the name that errors are to give them this time."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return (parquet.read_schema(path).metadata or {}).get(CALLED) == called.encode()
+    except (OSError, ArrowException):
+        return False
+
+
+def _write(plain: pd.DataFrame, path: Path, called: str) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    content = pa.Table.from_pandas(plain, preserve_index=False)
+    content = content.replace_schema_metadata({**(content.schema.metadata or {}), CALLED: called.encode()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    parquet.write_table(content, draft)
+    draft.rename(path)

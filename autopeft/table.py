@@ -2,36 +2,106 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-import json
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from autopeft.exceptions import DataError, in_a_line
+from autopeft import arrow, text_table
+from autopeft.exceptions import DataError, in_a_line, nearest, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
-FALLBACK_ENCODING = "cp1252"
-LONGEST_FIELD = 2**31 - 1
-"""Characters: the most that the reader takes on any system; by itself it allows 131,072."""
-BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+FORMATS = (*text_table.FORMATS, "parquet")
+LONGEST_REASON = 200
+"""Characters of a library's message that an error repeats."""
 
 
-def read_table(
+@dataclass(frozen=True)
+class Table:
+    """Rows that are read when they are asked for, and only in the columns that are.
+
+    Attributes:
+        called: how errors name the rows: a file, a data set and its split, an argument.
+        names: of the columns; one may come several times.
+        cells: gives the cells of some columns, block by block; the index is the row as a person counts it, from 1.
+        row_name: how errors name a row of that index.
+    """
+
+    called: str
+    names: Sequence[str]
+    cells: Callable[[Sequence[str]], Iterator[pd.DataFrame]]
+    row_name: Callable[[Any], str] = str
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """The cells of those columns, which are there once each.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        with reading(self.called):
+            yield from self.cells([*dict.fromkeys(columns)])
+
+    def require(self, columns: Mapping[str, str], advice: str = "Name the right one as `{key}` in [data].") -> None:
+        """Check that columns are there, once each.
+
+        Args:
+            columns: the setting that names a column → its name.
+            advice: what to do where there is none.
+
+        Raises:
+            DataError: one is not.
+        """
+        for key, column in columns.items():
+            count = list(self.names).count(column)
+            if count == 0:
+                raise DataError(
+                    f"{self.called} has no column {quoted(column)}; {nearest(column, self.names)} "
+                    f"{advice.format(key=key)}"
+                )
+            if count > 1:
+                raise DataError(
+                    f"{self.called} must have the column {quoted(column)} once, but has it several times; rename one."
+                )
+
+
+def read_table(source: Path | str, columns: Sequence[str] | None = None, **options: Any) -> pd.DataFrame:
+    """All rows at once.
+
+    Args:
+        source: what to read.
+        columns: those to read. Default: all.
+        options: of `open_table`.
+
+    Raises:
+        DataError: unreadable, of no known format, ragged or empty, or without one of the columns.
+    """
+    table = open_table(source, **options)
+    wanted = list(table.names if columns is None else columns)
+    table.require({name: name for name in wanted}, "Rename the right one.")
+    found = list(table.blocks(wanted))
+    if not sum(map(len, found)):
+        raise nothing_in(table.called)
+    return pd.concat(found)
+
+
+def nothing_in(called: str) -> DataError:
+    """What to raise where there is no row."""
+    return DataError(f"{called} must hold at least one row below its header, but it has none.")
+
+
+def open_table(
     source: Path | str,
     *,
     encoding: str | None = None,
     config: str | None = None,
     split: str = "train",
     note: Callable[[str], None] = lambda text: None,
-) -> pd.DataFrame:
-    """All rows of a file, a saved datasets folder or a hub data set; the index is the row as a person counts it.
+) -> Table:
+    """A file, a saved datasets folder or a hub data set.
 
     Args:
         source: a local path, or a hub id.
@@ -41,173 +111,78 @@ def read_table(
         note: told what was assumed.
 
     Raises:
-        DataError: unreadable, of no known format, ragged or empty.
+        DataError: unreadable, or of no known format.
+    """
+    with reading(str(source)):
+        if isinstance(source, str):
+            return _from_hub(source, config, split)
+        if source.is_dir():
+            return _from_folder(source, split)
+        return _from_file(source, encoding, note)
+
+
+def of_dataset(rows: Any, called: str) -> Table:
+    """A `datasets.Dataset`, its class labels as their names."""
+    return Table(called, rows.column_names, lambda columns: arrow.blocks_of_dataset(rows, columns))
+
+
+@contextmanager
+def reading(called: str) -> Iterator[None]:
+    """Turns whatever goes wrong while rows are read into one sentence: libraries raise errors of a dozen kinds.
+
+    Raises:
+        DataError: it went wrong.
     """
     try:
-        if isinstance(source, str):
-            frame = _from_hub(source, config, split)
-        elif source.is_dir():
-            frame = _from_folder(source, split)
-        else:
-            frame = _from_file(source, encoding, note)
+        yield
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{called} needs more memory to read than there is; give fewer rows.") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
-    if frame.empty:
-        raise DataError(f"{source} must hold at least one row below its header, but it has none.")
-    return frame
+        reason = " ".join(str(error).split())
+        cut = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
+        raise DataError(f"{called} cannot be read: {cut}") from error
+    except Exception as error:
+        raise DataError(f"{called} cannot be read: {in_a_line(error)}") from error
 
 
-def from_dataset(rows: Any) -> pd.DataFrame:
-    """All rows of a `datasets.Dataset`, its class labels as their names; the index counts from 1."""
-    return _numbered(_with_label_names(rows).to_pandas(), first=1)
-
-
-def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) -> pd.DataFrame:
+def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) -> Table:
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
         raise DataError(f"{path} must end in one of .{', .'.join(FORMATS)}, which name the format.")
+    if path.exists() and not path.is_file():  # reading from a pipe may never end
+        raise DataError(f"{path} must be a file, but is a pipe or a device; write its content to a file first.")
     if suffix == "parquet":
-        return _numbered(pd.read_parquet(path), first=1)
-    text = _decode(path, encoding, note)
-    if suffix in ("csv", "tsv"):
-        return _delimited(text, path, "," if suffix == "csv" else "\t", note)
-    if suffix == "json":
-        rows = json.loads(text)
-        if not isinstance(rows, list):
-            raise DataError(f"{path} must hold a JSON list of objects; for one object a line, name it .jsonl.")
-        return _numbered(pd.DataFrame(rows), first=1)
-    return _json_lines(text, path)
+        file = arrow.ParquetFile(path)
+        return Table(file.called or str(path), file.names, file.blocks)
+    names, cells = text_table.read(path, suffix, encoding, note)
+    return Table(str(path), names, lambda columns: iter([cells(columns)]))
 
 
-def _decode(path: Path, encoding: str | None, note: Callable[[str], None]) -> str:
-    raw = path.read_bytes()
-    marked = next((name for mark, name in BYTE_ORDER_MARKS if raw.startswith(mark)), None)
-    chosen = encoding or marked or "utf-8"
-    try:
-        return raw.decode(chosen)
-    except LookupError:
-        raise DataError(f'`encoding` in [data] must be one that Python knows, but got "{encoding}".') from None
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        if encoding or marked or b"\0" in raw:
-            hint = "it looks like a binary file or UTF-16" if b"\0" in raw else "give the right `encoding` in [data]"
-            raise DataError(f"{path}, line {line}, is not {chosen}; {hint}.") from None
-        bad = sum(not _is_utf8(part) for part in raw.split(b"\n"))
-        note(
-            f"{path.name} is not pure UTF-8 ({bad} lines, the first is line {line}); it was read as "
-            f"{FALLBACK_ENCODING}. Give `encoding` in [data] if that is wrong."
-        )
-        return raw.decode(FALLBACK_ENCODING, errors="replace")
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _delimited(text: str, path: Path, delimiter: str, note: Callable[[str], None]) -> pd.DataFrame:
-    """Python's own reader, not pandas': it says where each record starts and leaves "NA" a text."""
-    usual = csv.field_size_limit(LONGEST_FIELD)
-    try:
-        return _records(text, path, delimiter)
-    except csv.Error as error:
-        if delimiter == ",":
-            raise DataError(
-                f"{path}, {error}: a field that begins with a quote must end with one, and have others in it doubled."
-            ) from None
-        note(f"{path.name} has quotes that do not close ({error}); its quotes were read as they are.")
-        return _records(text, path, delimiter, quoting=csv.QUOTE_NONE)
-    finally:
-        csv.field_size_limit(usual)
-
-
-def _records(text: str, path: Path, delimiter: str, **options: Any) -> pd.DataFrame:
-    """A row a record, of as many fields as the header.
-
-    Raises:
-        csv.Error: what is quoted cannot be told; with the line of the record.
-        DataError: a record has another number of fields.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **options)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    header: list[str] = []
-    end = 0
-    try:
-        for record in reader:
-            start, end = end + 1, reader.line_num
-            if not header:
-                header = [name.strip() for name in record]
-            elif record:
-                if len(record) != len(header):
-                    raise DataError(
-                        f"{path}, line {start}: a row must have {len(header)} fields like the header, but this one has "
-                        f"{len(record)}; put quotes around fields that hold a {'comma' if delimiter == ',' else 'tab'}."
-                    )
-                rows.append(record)
-                lines.append(start)
-    except csv.Error as error:
-        raise csv.Error(f"line {end + 1} ({error})") from None
-    return pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="row"))
-
-
-def _json_lines(text: str, path: Path) -> pd.DataFrame:
-    rows, lines = [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}, is not valid JSON: {error}.") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}, must be a JSON object, but is {line.strip()[:40]!r}.")
-            rows.append(row)
-            lines.append(number)
-    return pd.DataFrame(rows, index=pd.Index(lines, name="row"))
-
-
-def _from_folder(folder: Path, split: str) -> pd.DataFrame:
+def _from_folder(folder: Path, split: str) -> Table:
     import datasets
 
     if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         raise DataError(f"{folder} is a folder, but not one that `datasets` saved (save_to_disk); give a file instead.")
-    loaded = datasets.load_from_disk(str(folder))
-    return from_dataset(_one_split(loaded, split, str(folder)))
+    return _one_split(datasets.load_from_disk(str(folder)), split, str(folder))
 
 
-def _from_hub(name: str, config: str | None, split: str) -> pd.DataFrame:
+def _from_hub(name: str, config: str | None, split: str) -> Table:
     import datasets
 
     try:
         loaded = datasets.load_dataset(name, config)
     except Exception as error:  # of a dozen kinds: the hub's, the file formats', the library's own
         raise DataError(f"{name} cannot be read: {in_a_line(error)}") from error
-    return from_dataset(_one_split(loaded, split, name))
+    return _one_split(loaded, split, name)
 
 
-def _one_split(loaded: Any, split: str, name: str) -> Any:
+def _one_split(loaded: Any, split: str, name: str) -> Table:
     import datasets
 
     if not isinstance(loaded, datasets.DatasetDict):
-        return loaded
+        return of_dataset(loaded, name)
     if split not in loaded:
-        raise DataError(f'{name} has no split "{split}"; it has {", ".join(loaded)}. Set it in [data].')
-    return loaded[split]
-
-
-def _with_label_names(rows: Any) -> Any:
-    """Class labels as their names instead of their numbers."""
-    import datasets
-
-    for column, feature in rows.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            names = [feature.int2str(value) if value is not None and value >= 0 else None for value in rows[column]]
-            rows = rows.remove_columns(column).add_column(column, names)
-    return rows
-
-
-def _numbered(frame: pd.DataFrame, first: int) -> pd.DataFrame:
-    return frame.set_axis(pd.RangeIndex(first, first + len(frame), name="row"), axis="index")
+        raise DataError(f"{name} has no split {quoted(split)}; it has {', '.join(loaded)}. Set it in [data].")
+    return of_dataset(loaded[split], f"{name}, split {quoted(split)}")

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact, tasks
 from autopeft.console import make_console
+from autopeft.exceptions import quoted
 from autopeft.outcome import FAIL, INFEASIBLE, PRUNED
 from autopeft.progress import make_progress
 from autopeft.record import ranked
 from autopeft.registry import discover
-from autopeft.rows import as_frame, keep, split_of
+from autopeft.rows import as_table, keep, split_of
 from autopeft.spec import StudySpec
 from autopeft.study import run
 
@@ -195,13 +196,21 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     named = {key: str(rows) if isinstance(rows, str | Path) else IN_MEMORY for key, rows in given.items()}
     spec = StudySpec.from_mapping({**content, "data": {**table, **named}}, SOURCE)
     train, own_test = split_of(given["train"], spec.data)
-    given["train"] = train
+    called = {"train": "`data`", "test": "`test`"}
+    if train is not given["train"]:
+        given["train"] = train
+        called["train"] = f"`data`, split {quoted(spec.data.train_split)}"
     if own_test is not None and "test" not in given and "test_fraction" not in spec.data.model_fields_set:
         given["test"] = own_test
-    names = (*tasks.get(spec.task.kind).inputs, "label")
-    columns = [getattr(spec.data, column) for column in names]
+        called["test"] = f"`data`, split {quoted(spec.data.test_split)}"
+    columns = {name: getattr(spec.data, name) for name in (*tasks.get(spec.task.kind).inputs, "label")}
+    cells = list(columns.values())
+    if spec.data.group is not None:
+        columns["group"] = spec.data.group
     found = {
-        key: str(rows) if isinstance(rows, str | Path) else str(keep(as_frame(rows, columns), spec.output))
+        key: str(
+            rows if isinstance(rows, str | Path) else keep(as_table(rows, cells, called[key]), columns, spec.output)
+        )
         for key, rows in given.items()
     }
     return spec.model_copy(update={"data": spec.data.model_copy(update=found)})

@@ -17,8 +17,8 @@ import time
 
 from autopeft import data, disk_cache, tasks
 from autopeft.locate import locate
-from autopeft.spec import StudySpec
 from autopeft.row_tokenizer import RowTokenizer
+from autopeft.spec import StudySpec
 from autopeft.token_cache import CachedRowTokenizer
 from autopeft.tokenizer import prepare
 

@@ -1,0 +1,111 @@
+"""Columns of Arrow as cells: of parquet files and of `datasets`, some rows at a time, and those alone that are needed.
+
+What pandas would make of a column is what comes out, but for cells it would make no single values of, and texts that
+are not UTF-8: those come as what `cells` refuses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from autopeft.cells import CellError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+BATCH = 512
+"""Rows that are unpacked at a time."""
+
+CALLED = b"autopeft.called"
+"""In a parquet file's metadata: how errors name its rows, where a person never saw the file."""
+
+
+class ParquetFile:
+    """A parquet file, of which only the footer is read until blocks are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        from pyarrow import parquet
+
+        self._file = parquet.ParquetFile(path)
+        schema = self._file.schema_arrow
+        self.names: list[str] = list(schema.names)
+        self.rows: int = self._file.metadata.num_rows
+        self.called = (schema.metadata or {}).get(CALLED, b"").decode("utf-8", "replace")
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """The cells of those columns, `BATCH` rows at a time; the index counts rows from 1."""
+        first = 1
+        for batch in self._file.iter_batches(BATCH, columns=list(columns), use_threads=False):
+            yield _frame(batch, columns, first)
+            first += batch.num_rows
+
+
+def blocks_of_dataset(rows: Any, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The same of a `datasets.Dataset`, whatever format it was left in; class labels come as their names."""
+    import datasets
+
+    first = 1
+    chosen = rows.with_format("arrow").select_columns([*dict.fromkeys(columns)])
+    names = {
+        column: feature.names for column, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)
+    }
+    for table in chosen.iter(BATCH):
+        frame = _frame(table, columns, first)
+        for column in names.keys() & set(columns):
+            frame[column] = pd.Series(
+                [_named(value, names[column]) for value in frame[column]], index=frame.index, dtype=object
+            )
+        yield frame
+        first += len(frame)
+
+
+def _frame(batch: Any, columns: Sequence[str], first: int) -> pd.DataFrame:
+    index = pd.RangeIndex(first, first + batch.num_rows, name="row")
+    cells = {column: _cells(batch.column(batch.schema.get_field_index(column))) for column in columns}
+    return pd.DataFrame({column: pd.Series(found, index=index, dtype=object) for column, found in cells.items()})
+
+
+def _cells(column: Any) -> Any:
+    """Python's values of an Arrow array."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if isinstance(column, pa.ChunkedArray):
+        return [cell for chunk in column.chunks for cell in _cells(chunk)]
+    kind = column.type
+    if types.is_dictionary(kind):
+        column.indices.validate(full=True)
+        values = np.empty(len(column.dictionary) + 1, dtype=object)  # the last one stands for no value
+        values[:-1] = _cells(column.dictionary)
+        return values[[len(values) - 1 if place is None else place for place in column.indices.to_pylist()]]
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        try:
+            return column.to_pylist()
+        except UnicodeDecodeError:
+            return column.cast(pa.large_binary()).to_pylist()
+    column.validate(full=True)
+    if types.is_nested(kind):
+        odd = CellError("is a mapping" if types.is_struct(kind) or types.is_map(kind) else "is a list")
+        return [None if missing else odd for missing in column.is_null().to_pylist()]
+    if isinstance(kind, pa.BaseExtensionType) and not kind.extension_name.startswith("pandas."):
+        return column.to_pylist()
+    try:
+        return column.to_pandas(integer_object_nulls=True).astype(object).array
+    except pa.ArrowInvalid:  # times of day in nanoseconds
+        return column.to_pylist()
+
+
+def _named(value: object, names: Sequence[str]) -> object:
+    if value is None:
+        return None
+    if value == -1:
+        return CellError(
+            "is -1, which stands for no label", "label or remove such rows, or name another split or other test rows"
+        )
+    if not isinstance(value, int) or not 0 <= value < len(names):
+        return CellError(f"is the class {value} of {len(names)}", "give every number a name in the data set's features")
+    return names[value]

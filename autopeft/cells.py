@@ -1,0 +1,178 @@
+"""The one rule of what a cell of a table may be, and how it becomes text: in training and in prediction alike."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import numpy as np
+import pandas as pd
+
+from autopeft.exceptions import DataError, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+WRITTEN = (
+    Decimal, UUID, datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period,
+)  # fmt: skip
+"""Kinds of single values beside texts, truth values and numbers, which become what Python writes for them."""
+
+
+class CellError(ValueError):
+    """A cell that has no text.
+
+    Attributes:
+        found: what the cell is or has, to follow "but this one"; `advice`: what to do about it.
+    """
+
+    def __init__(
+        self, found: str, advice: str = "make each cell one text or one value, or name another column"
+    ) -> None:
+        super().__init__(found)
+        self.found, self.advice = found, advice
+
+
+def as_text(value: object) -> str:
+    """A cell as text; whole numbers that a missing neighbour made floats lose their ".0", and bytes are decoded.
+
+    Raises:
+        CellError: it is no single value (a list, a mapping, an array, any other object), no finite number, or no text.
+    """
+    if isinstance(value, str):
+        return _checked(str.__str__(value))  # an Enum's own would be its name
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            return bytes(value).decode("utf-8")
+        except UnicodeDecodeError:
+            raise CellError("holds bytes that are not UTF-8", "write the column as UTF-8 text") from None
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, int | np.integer):
+        return _whole(int(value))
+    if isinstance(value, float | np.floating | Decimal):
+        if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
+            raise CellError(f"is the number {value}", "give finite numbers, or texts")
+        if isinstance(value, Decimal):
+            return str(value)
+        return _whole(int(value)) if float(value).is_integer() else str(value)
+    if isinstance(value, WRITTEN):
+        return str(value)
+    if isinstance(value, CellError):  # whoever read the cell could tell already
+        raise value
+    raise CellError(f"is {_kind(value)}")
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds nothing: None, NaN, NaT or NA."""
+    if isinstance(value, str):
+        return False
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    return isinstance(value, np.datetime64 | np.timedelta64) and bool(np.isnat(value))
+
+
+def _checked(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])[1:-1]
+        raise CellError(f"holds {half}, which is half of a character", "repair that text") from None
+    return text
+
+
+def _whole(value: int) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python writes no more than some thousand digits
+        raise CellError("is a whole number of thousands of digits", "put it into quotes if it is a text") from None
+
+
+def _kind(value: object) -> str:
+    kinds = ((Mapping, "a mapping"), (np.ndarray, "an array"), (Set, "a set"), (tuple, "a tuple"), (Sequence, "a list"))
+    plain = next((name for kind, name in kinds if isinstance(value, kind)), None)
+    return plain or f"a value of type {quoted(type(value).__name__)}"
+
+
+@dataclass
+class Fault:
+    """The first cell of a column that broke a rule, and how many did.
+
+    Attributes:
+        row: as the reader's index names it.
+        count: of such cells.
+        error: what is wrong with the first; None where it is empty.
+    """
+
+    row: Hashable
+    count: int = 0
+    error: CellError | None = None
+
+
+class Texts:
+    """Cells as texts, block by block. What cannot be text is remembered, to be told once all blocks were seen.
+
+    Args:
+        blank: whether texts of white space alone pass.
+    """
+
+    def __init__(self, *, blank: bool = False) -> None:
+        self._blank = blank
+        self.empty: dict[str, Fault] = {}
+        self.odd: dict[str, Fault] = {}
+
+    def of(self, key: str, cells: pd.Series[Any]) -> list[str]:
+        """The texts of a column's cells; "" stands for one that has none."""
+        values = np.asarray(cells.astype(object), dtype=object)  # of categories, of sparse columns: the cells alone
+        texts: list[str] = []
+        for position, value in enumerate(values):
+            text, error, missing = "", None, is_missing(value)
+            if not missing:
+                try:
+                    text = as_text(value)
+                except CellError as found:
+                    error = found
+            if error or missing or not (self._blank or text.strip()):
+                fault = (self.odd if error else self.empty).setdefault(key, Fault(cells.index[position], 0, error))
+                fault.count += 1
+            texts.append(text)
+        return texts
+
+    def check(self, called: str, columns: Mapping[str, str], row_name: Callable[[Any], str] = str) -> None:
+        """Tell the first fault.
+
+        Args:
+            called: how the error names the rows.
+            columns: key → the name that the user gave the column.
+            row_name: how it names a row.
+
+        Raises:
+            DataError: a cell was empty, or no single value.
+        """
+        for key, column in columns.items():
+            if fault := self.empty.get(key):
+                raise DataError(
+                    f"{called}, row {row_name(fault.row)}: the column {quoted(column)} must not be empty, but it is "
+                    f"(in {_rows(fault.count)} in all). Fill or remove {'them' if fault.count > 1 else 'it'}."
+                )
+        for key, column in columns.items():
+            if (fault := self.odd.get(key)) and fault.error:
+                raise DataError(
+                    f"{called}, row {row_name(fault.row)}: every cell of the column {quoted(column)} must be one text "
+                    f"or one value, but this one {fault.error.found} (such cells: {fault.count}); {fault.error.advice}."
+                )
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count > 1)}"

@@ -1,0 +1,193 @@
+"""Tables that are text: csv, tsv, JSON lists and JSON lines, with the line or the row that is at fault."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from autopeft.cells import CellError
+from autopeft.exceptions import DataError, quoted, shorten
+from autopeft.free_memory import free_memory
+from autopeft.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    Cells = Callable[[Sequence[str]], pd.DataFrame]
+
+FORMATS = ("csv", "tsv", "jsonl", "json")
+FALLBACK_ENCODING = "cp1252"
+LONGEST_FIELD = 2**31 - 1
+"""Characters: the most that the reader takes on any system; by itself it allows 131,072."""
+LONGEST_NUMBER = 4_000
+"""Digits; Python reads no more than 4,300."""
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+"""UTF-32's first: the shorter of its marks begins like UTF-16's."""
+MARK = "\ufeff"
+"""The mark as a character, where the encoding was named and keeps it."""
+MEMORY = {"csv": 7, "tsv": 7, "json": 10, "jsonl": 10}
+"""Bytes that are needed to read a byte of each format, at the least."""
+
+
+def read(path: Path, suffix: str, encoding: str | None, note: Callable[[str], None]) -> tuple[list[str], Cells]:
+    """The names of the columns, and what gives the cells of some of them.
+
+    Args:
+        path: of the file.
+        suffix: its format.
+        encoding: default: its byte-order mark, else UTF-8, else cp1252 with a note.
+        note: told what was assumed.
+
+    Raises:
+        DataError: not of that format or encoding, or ragged.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size * MEMORY[suffix] > (free := free_memory()):
+        raise DataError(
+            f"{path} has {format_bytes(size)}, and to read it takes some {format_bytes(size * MEMORY[suffix])} of "
+            f"memory, but {format_bytes(free)} are free; give a parquet file, which is read a part at a time, or "
+            "fewer rows."
+        )
+    text = _decode(path, encoding, note)
+    if suffix in ("csv", "tsv"):
+        return _delimited(text, path, "," if suffix == "csv" else "\t", note)
+    rows, numbers = (_json_rows if suffix == "json" else _json_lines)(text, path)
+    index = pd.Index(numbers, name="row")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return names, lambda columns: pd.DataFrame(
+        {column: pd.Series([row.get(column) for row in rows], index=index, dtype=object) for column in columns}
+    )
+
+
+def _decode(path: Path, encoding: str | None, note: Callable[[str], None]) -> str:
+    raw = path.read_bytes()
+    marked = next((name for mark, name in BYTE_ORDER_MARKS if raw.startswith(mark)), None)
+    chosen = encoding or marked or "utf-8"
+    try:
+        return raw.decode(chosen).removeprefix(MARK)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        if encoding or marked or b"\0" in raw:
+            hint = "it looks like a binary file or UTF-16" if b"\0" in raw else "give the right `encoding` in [data]"
+            raise DataError(f"{path}, line {line}, is not {chosen}; {hint}.") from None
+        bad = sum(not _is_utf8(part) for part in raw.split(b"\n"))
+        note(
+            f"{path.name} is not pure UTF-8 ({bad} lines, the first is line {line}); it was read as "
+            f"{FALLBACK_ENCODING}. Give `encoding` in [data] if that is wrong."
+        )
+        return raw.decode(FALLBACK_ENCODING, errors="replace")
+    except UnicodeError:
+        raise DataError(f"{path} is not {quoted(chosen)}; give the right `encoding` in [data].") from None
+    except (LookupError, ValueError):
+        raise DataError(f"`encoding` in [data] must be one that Python knows, but got {quoted(chosen)}.") from None
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _delimited(text: str, path: Path, delimiter: str, note: Callable[[str], None]) -> tuple[list[str], Cells]:
+    """Python's own reader, not pandas': it says where each record starts and leaves "NA" a text."""
+    usual = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        return _records(text, path, delimiter)
+    except csv.Error as error:
+        if delimiter == ",":
+            raise DataError(
+                f"{path}, {error}: a field that begins with a quote must end with one, and have others in it doubled."
+            ) from None
+        note(f"{path.name} has quotes that do not close ({error}); its quotes were read as they are.")
+        return _records(text, path, delimiter, quoting=csv.QUOTE_NONE)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _records(text: str, path: Path, delimiter: str, **options: Any) -> tuple[list[str], Cells]:
+    """A row a record, of as many fields as the header.
+
+    Raises:
+        csv.Error: what is quoted cannot be told; with the line of the record.
+        DataError: a record has another number of fields.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **options)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    header: list[str] = []
+    end = 0
+    try:
+        for record in reader:
+            start, end = end + 1, reader.line_num
+            if not header:
+                header = [name.strip() for name in record]
+            elif record:
+                if len(record) != len(header):
+                    raise DataError(
+                        f"{path}, line {start}: a row must have {len(header)} fields like the header, but this one has "
+                        f"{len(record)}; put quotes around fields that hold a {'comma' if delimiter == ',' else 'tab'}."
+                    )
+                rows.append(record)
+                lines.append(start)
+    except csv.Error as error:
+        raise csv.Error(f"line {end + 1} ({error})") from None
+    index = pd.Index(lines, name="row")
+
+    def cells(columns: Sequence[str]) -> pd.DataFrame:
+        places = {column: header.index(column) for column in columns}
+        return pd.DataFrame(
+            {name: pd.Series([row[place] for row in rows], index=index, dtype=object) for name, place in places.items()}
+        )
+
+    return header, cells
+
+
+def _json_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], Sequence[int]]:
+    try:
+        rows = json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise DataError(f"{path} is nested too deep; give a text and a label in each row.") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold a JSON list of objects; for one object a line, name it .jsonl.")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, row {number}, must be a JSON object, but is {shorten(row, 40)}.")
+    return rows, range(1, len(rows) + 1)
+
+
+def _json_lines(text: str, path: Path) -> tuple[list[dict[str, Any]], Sequence[int]]:
+    rows, lines = [], []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line, parse_int=_whole)
+            except RecursionError:
+                raise DataError(
+                    f"{path}, line {number}, is nested too deep; give a text and a label in each row."
+                ) from None
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}, is not valid JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}, must be a JSON object, but is {shorten(line.strip(), 40)}.")
+            rows.append(row)
+            lines.append(number)
+    return rows, lines
+
+
+def _whole(digits: str) -> int | CellError:
+    """A whole number; one of too many digits counts as a cell that has no text, should its column matter."""
+    if len(digits) <= LONGEST_NUMBER:
+        return int(digits)
+    return CellError(f"is a whole number of {len(digits)} digits", "put it into quotes if it is a text")
