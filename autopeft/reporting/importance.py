@@ -58,7 +58,7 @@ def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
             early[record.number] = record.curve[0]
     values, basis = scored[COMPLETE], "the final score of the complete trials"
     if len(values) < FEWEST and len(early) > len(values):
-        values, basis = early, "the score at the first rung, which trials that were cut short have too"
+        values, basis = early, "the score at the first rung, which pruned trials have too"
     if len(values) < FEWEST:
         note = f"Too few trials to say: {len(values)} with a score, and below {FEWEST} a ranking would be noise."
         return Importance(scope, len(values), basis, {}, note)
