@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.exceptions import StreamError
 from autopeft.outcome import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
 from autopeft.units import format_bytes
 
@@ -108,7 +110,8 @@ class LiveProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.live.stop()
+        with suppress(OSError, StreamError):  # a terminal that was closed; what ended the study is to be told, not that
+            self.live.stop()
 
     def say(self, text: str) -> None:
         """Print the sentence above the table."""
