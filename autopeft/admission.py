@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autopeft import gpu, memory, quantization
+from autopeft import gpu, machine, memory, quantization
 from autopeft.architecture import linear_shape
 from autopeft.batch import Batch
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
-from autopeft.containment import contained, heard
+from autopeft.containment import contained, heard, uncontained
 from autopeft.exceptions import BudgetError
 from autopeft.execution import Execution, guess, ways
 from autopeft.method import PeftMethod, told_params
@@ -309,7 +309,9 @@ def _one_row(fits: Callable[[Execution], bool], found: Mapping[Execution, memory
     checkpointed = Execution(1, checkpointing=True)
     try:
         fitting = fits(checkpointed)
-    except Exception:  # the method's layers cannot run twice; PyTorch says so in many ways
+    except Exception as error:  # the method's layers cannot run twice; PyTorch says so in many ways
+        if machine.fault(error):  # and says nothing of the method
+            raise
         fitting = False
     finally:
         log.disabled = False
@@ -334,6 +336,7 @@ def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
     return silent
 
 
+@uncontained()
 def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, seconds: float) -> None:
     """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
 

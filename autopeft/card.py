@@ -92,6 +92,7 @@ class Evidence:
         budget: the limits, by name.
         hyperparameters: how it was trained.
         trained_params: parameters that were trained, the head's among them.
+        stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials".
     """
 
     study: str
@@ -108,6 +109,7 @@ class Evidence:
     budget: Mapping[str, float]
     hyperparameters: Mapping[str, ParamValue]
     trained_params: int
+    stopped: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autopeft.containment import paused
 from autopeft.storage import writing
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Checkpoint:
         from safetensors.torch import save_file
 
         parts = list(zip(folds, learner.states(), histories, strict=True))
-        with writing(self.folder, SafetensorError):
+        with paused(), writing(self.folder, SafetensorError):
             self.folder.mkdir(parents=True, exist_ok=True)
             for fold, state, history in parts:
                 draft = self.folder / f"{fold}.draft"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autopeft.console import make_console
-from autopeft.exceptions import AutopeftError, UserInputError, in_a_line
+from autopeft.exceptions import AutopeftError, StreamError, UserInputError, in_a_line
 
 if TYPE_CHECKING:
     from autopeft.registry import Registry
@@ -53,10 +53,16 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
         raise AutopeftError(
             f"interrupted. Every finished trial is kept; `autopeft run {study}` goes on from here."
         ) from None
+    except StreamError:
+        raise AutopeftError(
+            f"nobody reads the output any more. Every finished trial is kept; `autopeft run {study}` goes on from here."
+        ) from None
     if as_json:
         _print_json(asdict(result))
         return
-    console.print(summary(result.records, result.best, result.test, result.metric, result.winner_folder))
+    console.print(
+        summary(result.records, result.best, result.test, result.metric, result.winner_folder, result.stopped)
+    )
     console.print(f"Is it real, and what did it cost? autopeft report {study}")
     console.print(f"Browse the trials: autopeft ui {study}")
 
@@ -339,6 +345,8 @@ def main() -> None:
         warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it
     try:
         app()
+    except StreamError:  # as of `| head`: who closed it does not want to be told
+        raise SystemExit(1) from None
     except AutopeftError as error:
         sys.stderr.write(f"autopeft: {error}\n")
         raise SystemExit(error.exit_code) from None

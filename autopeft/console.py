@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from autopeft.exceptions import StreamError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,7 +18,32 @@ WIDTH = 160
 
 def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console to which words of a plugin or of the user's are no markup."""
-    from rich.console import Console
+    from rich.console import Console as Richs
+
+    class Console(Richs):
+        """Ends no process where its reader left, as Rich's own does, but tells the main thread, which knows how."""
+
+        def _check_buffer(self) -> None:
+            try:
+                super()._check_buffer()
+            except OSError:
+                del self._buffer[:]
+                if threading.current_thread() is threading.main_thread():
+                    raise  # any other thread has better to do than to print
+
+        def on_broken_pipe(self) -> None:
+            """Be quiet from now on.
+
+            Raises:
+                StreamError: nobody reads.
+                BrokenPipeError: the same, in another thread.
+            """
+            if threading.current_thread() is not threading.main_thread():
+                raise BrokenPipeError
+            self.quiet = True
+            with suppress(OSError, ValueError, AttributeError):  # what Python itself has still to write, as it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+            raise StreamError
 
     console = Console(stderr=stderr, quiet=quiet, markup=False, emoji=False)
     if not (console.is_terminal or console.is_jupyter):

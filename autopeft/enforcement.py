@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft import gpu
+from autopeft import gpu, machine
+from autopeft.exceptions import OverBudgetError
 from autopeft.live_bytes import LiveBytes
 from autopeft.units import format_bytes
 
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 ALWAYS_METERED = 3
 """First steps of a trial that are metered whatever their size: the optimiser's state comes to be in them."""
-
-
-class OverBudgetError(MemoryError):
-    """A step went over the memory budget."""
 
 
 class Meter(LiveBytes):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
@@ -136,6 +133,11 @@ def capped(limit: int | None) -> Iterator[None]:
         yield
     finally:
         cap(None)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: the budget's, a GPU's or the machine's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or machine.out_of_memory(error)
 
 
 def release_memory() -> None:

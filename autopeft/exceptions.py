@@ -77,6 +77,44 @@ class StoreError(StudyError):
     """What a study has to keep could not be written, for example because the disk is full."""
 
 
+class MachineError(StudyError):
+    """The machine failed while a method's code ran, and would have with any other's: no memory, no room on the disk.
+
+    Attributes:
+        fault: what failed and what to do about it, without a full stop.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return f"{self.fault}. Then run the same command again: the trials that finished are kept."
+
+
+class StreamError(AutopeftError):
+    """Nobody reads the output any more."""
+
+    def __init__(self, message: str = "nobody reads the output any more.") -> None:
+        super().__init__(message)
+
+
+class OverBudgetError(MemoryError):
+    """A step went over the memory budget."""
+
+
+class HostError(BaseException):
+    """An error that no method is to blame for, on its way past all that takes a method's errors: no `Exception`.
+
+    Attributes:
+        error: what was raised; `containment.uncontained` raises it again.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(in_a_line(error))
+        self.error = error
+
+
 def shorten(value: object, width: int = SHOWN) -> str:
     """A value that a message repeats, as Python writes it: cut to some `width` characters, in one line, printable.
 

@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost, and SIGTERM the same.
+"""Ctrl-C that cannot get lost; SIGTERM and SIGHUP the same, and what a caller's own handlers raise.
 
 Python drops an interrupt that arrives inside a weak reference's callback.
 """
@@ -9,40 +9,64 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from autopeft.exceptions import HostError
+
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt on Ctrl-C and SIGTERM, and again at the next `check` if something swallowed it.
+    """Raises KeyboardInterrupt on Ctrl-C, SIGTERM and SIGHUP, and again at the next `check` if something swallowed it.
+
+    A signal that the caller ignores, as `nohup` does SIGHUP, stays ignored, and one that the caller handles stays with
+    that handler; what it raises is no error of the code that ran just then. SIGQUIT stays a way out.
 
     Args:
         more: signals that are to do the same, beside their default of ending the process.
     """
 
     def __init__(self, *more: int) -> None:
-        self._pressed = False
-        self._usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        self._usual |= dict.fromkeys(more, signal.SIG_DFL)
+        self._raised: BaseException | None = None
+        self._usual: dict[int, Any] = dict.fromkeys((*_known("SIGTERM", "SIGHUP"), *more), signal.SIG_DFL)
+        self._usual[signal.SIGINT] = signal.default_int_handler
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        # Only the main thread may set handlers, and one that the caller chose, to ignore it or otherwise, stays.
-        if threading.current_thread() is threading.main_thread():
-            for number, usual in self._usual.items():
-                if signal.getsignal(number) is usual:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for number in {*self._usual, *_known("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGQUIT", "SIGXCPU")}:
+                before = signal.getsignal(number)
+                if number in self._usual and before is self._usual[number]:
                     self._before[number] = signal.signal(number, self._handle)
+                elif callable(before) and before is not signal.default_int_handler:
+                    self._before[number] = signal.signal(number, self._relay)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if isinstance(error, HostError):
+            raise error.error from error.__cause__
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal came."""
-        if self._pressed:
-            raise KeyboardInterrupt
+        """Raise what a signal raised, if one came."""
+        if self._raised:
+            raise self._raised
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._pressed = True
-        raise KeyboardInterrupt
+        self._raised = KeyboardInterrupt()
+        raise self._raised
+
+    def _relay(self, number: int, frame: FrameType | None) -> None:
+        """Leave a signal to the caller's handler."""
+        try:
+            self._before[number](number, frame)
+        except BaseException as error:
+            self._raised = error
+            raise HostError(error) from None
+
+
+def _known(*names: str) -> list[int]:
+    """The signals of those names that this system has."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]

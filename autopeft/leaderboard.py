@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.outcome import INFEASIBLE
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.record import TrialRecord, ranked
 from autopeft.units import format_bytes
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from autopeft.winner import TestScores
 
 SHOWN_REFUSED = 3
+ORDER = (PRUNED, STOPPED, FAIL)
+"""Of the trials that trained and are not complete."""
 
 
 def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
-    """Every trial that trained: complete ones by score, then pruned, then failed; a few of those refused.
+    """Every trial that trained: complete ones by score, then pruned, stopped, failed; a few of those refused.
 
-    A pruned trial's score is from an earlier epoch than a complete one's, so it stands apart and says so.
+    The score of a trial that was pruned or stopped is of an earlier epoch than a complete one's, so it stands apart and
+    says so.
     """
     table = Table(title="Trials", title_justify="left", caption_justify="left")
     for column, justify in (
@@ -37,7 +40,7 @@ def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
     refused = [record for record in found if record.state == INFEASIBLE]
     for rank, record in enumerate(complete, 1):
         table.add_row(str(rank), *_cells(record), style="bold green" if rank == 1 else None)
-    for record in sorted(others, key=lambda record: (record.state != "PRUNED", -(record.score or 0.0))):
+    for record in sorted(others, key=lambda record: (ORDER.index(record.state), -(record.score or 0.0))):
         table.add_row("–", *_cells(record), style="dim")
     for record in refused[:SHOWN_REFUSED]:
         table.add_row("–", *_cells(record), style="dim")
@@ -48,14 +51,17 @@ def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
 
 def by_method(found: Sequence[TrialRecord]) -> Table:
     """One row per method: how its trials ended and its best score."""
-    table = Table("method", "best", "complete", "pruned", "failed", "refused", title="Methods", title_justify="left")
+    ends = {COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused"}
+    if not any(record.state == STOPPED for record in found):
+        del ends[STOPPED]
+    table = Table("method", "best", *ends.values(), title="Methods", title_justify="left")
     best = {record.method: record for record in reversed(ranked(list(found)))}
     for method in sorted({r.method for r in found}, key=lambda m: -((best[m].score or 0.0) if m in best else -1.0)):
         states = [record.state for record in found if record.method == method]
         table.add_row(
             method,
             f"{best[method].score:.4f}" if method in best else "–",
-            *(str(states.count(state)) for state in ("COMPLETE", "PRUNED", "FAIL", INFEASIBLE)),
+            *(str(states.count(state)) for state in ends),
         )
     return table
 
@@ -73,20 +79,28 @@ def test_table(best: TrialRecord, test: TestScores, metric: str) -> Table:
 
 
 def summary(
-    found: Sequence[TrialRecord], best: TrialRecord, test: TestScores, metric: str, winner_folder: str
+    found: Sequence[TrialRecord],
+    best: TrialRecord,
+    test: TestScores,
+    metric: str,
+    winner_folder: str,
+    stopped: str = "",
 ) -> RenderableType:
-    """All of it, for the end of a run."""
+    """All of it, for the end of a run; `stopped` says how the search ended before its last trial, if it did."""
     saved = Text(f"Winner saved to {winner_folder}", no_wrap=True)
-    return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), saved)
+    short = [Text(f"The search was {stopped}: this is the best of those.", "yellow")] if stopped else []
+    return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), *short, saved)
 
 
 def _cells(record: TrialRecord) -> tuple[str, ...]:
     spread = ""
     if record.fold_scores:
         spread = f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}"
-    state = record.state.lower()
-    if record.state != "COMPLETE":
-        state += f" at epoch {record.epochs_trained:g} of {record.epochs}" if record.curve else f": {record.reason}"
+    state = record.state.lower() + " by the machine" * record.machine
+    if record.state in (PRUNED, STOPPED) or (record.state != COMPLETE and record.curve and not record.machine):
+        state += f" at epoch {record.epochs_trained:g} of {record.epochs}"
+    elif record.state != COMPLETE:
+        state += f": {record.reason}"
     return (
         str(record.number),
         record.name,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft import memory
+from autopeft import machine, memory
 from autopeft.batch import Batch
-from autopeft.containment import contained, paused
+from autopeft.containment import by_host, contained, running_time, uncontained
 from autopeft.cross_validation import cross_validate
-from autopeft.enforcement import MemoryWatch, release_memory, together
-from autopeft.exceptions import StoreError, in_a_line
+from autopeft.enforcement import MemoryWatch, ran_out, release_memory, together
+from autopeft.exceptions import MachineError, StoreError, in_a_line
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT, Outcome
 from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.packing import pack
 from autopeft.training import Learner
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from autopeft.tasks import Encoded
 
 
+@uncontained()
 def run_trial(
     problem: Problem,
     candidate: Candidate,
@@ -40,7 +40,7 @@ def run_trial(
     """Cross-validate a candidate. `stop` is asked after each rung; a reason it gives prunes the trial.
 
     With a `checkpoint` an interrupted trial goes on from the last rung each fold reached; it is removed when the
-    trial ends.
+    trial ends, unless the reason was `TIMED_OUT`.
 
     Nothing a method does escapes: its exception, its silence, a loss that diverges or exhausted memory ends as an
     outcome FAIL, and the trial's memory is returned before this function is. Where memory ran out the trial runs once
@@ -48,9 +48,10 @@ def run_trial(
 
     Raises:
         StoreError: what the study keeps of it could not be written.
+        MachineError: the machine failed; the trial is not over, and goes on when it runs again.
         Exception: whatever `stop` raises.
     """
-    started = time.monotonic()
+    started = running_time()
     rungs: list[Rung] = []
     watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
     name, whole = candidate.method.name, problem.trunk.whole
@@ -60,30 +61,32 @@ def run_trial(
         planned = Execution(planned.micro_batch)
     evaluations = len(problem.rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
     pace = TimeWatch(problem.budget)
-    state, reason, execution = FAIL, "", planned
+    state, reason, refused, execution = FAIL, "", "", planned
     for execution in filter(None, (planned, planned.smaller)):
         pace.expect(len(problem.folds) // execution.folds, evaluations / execution.folds)
         try:
-            with contained(problem.spec.search.hang_timeout):
-                state, reason = _train(problem, candidate, execution, stop, rungs, watch, pace, checkpoint)
+            with contained(problem.spec.search.hang_timeout, memory=False):
+                state, reason = _train(problem, candidate, execution, by_host(stop), rungs, watch, pace, checkpoint)
         except OverTimeError as error:
             state, reason = INFEASIBLE, str(error)
             break
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            state, reason = FAIL, f"out of memory with {execution}: {in_a_line(error)}"
-            watch.ran_out()
         except StoreError:  # no fault of the method's; the trial is not over, and the next start goes on with it
             raise
-        except _OfTheHost as passed:
-            raise passed.error from None
         except Exception as error:  # a plugin may raise anything, and one trial must not end the study
             state, reason = FAIL, in_a_line(error)
-            break
+            if not ran_out(error):
+                break
+            refused = reason if machine.out_of_memory(error) else ""
+            reason = f"out of memory with {execution}: {reason}"
+            watch.ran_out()
         else:
+            refused = ""
             break
         finally:
             release_memory()
-    if checkpoint:
+    if refused and machine.short_of_memory(usage.memory.peak):
+        raise MachineError(machine.no_memory(refused))
+    if checkpoint and state != STOPPED:
         checkpoint.remove()
     unseen = 0
     if name in problem.trunk.whole - whole:  # the prediction was for a model that is cut, and this one was not
@@ -91,7 +94,7 @@ def run_trial(
     elif watch.peak > usage.memory.peak:
         unseen = problem.appraiser.unseen(name) + watch.peak - usage.memory.peak
         problem.appraiser.learn(name, unseen)
-    seconds = time.monotonic() - started
+    seconds = running_time() - started
     return Outcome(
         state,
         reason,
@@ -104,13 +107,6 @@ def run_trial(
     )
 
 
-class _OfTheHost(BaseException):
-    """What `stop` raised, on its way past all that takes a method's errors."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
 def _train(
     problem: Problem,
     candidate: Candidate,
@@ -121,7 +117,7 @@ def _train(
     pace: TimeWatch,
     checkpoint: Checkpoint | None,
 ) -> tuple[str, str]:
-    """Put the method on and cross-validate, adding to `rungs`; COMPLETE, or PRUNED with the reason."""
+    """Put the method on and cross-validate, adding to `rungs`; COMPLETE, or PRUNED or STOPPED with the reason."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
     model.to(problem.device.type)
     data, _ = problem.trunk.prepare(candidate.method.name, model)
@@ -148,13 +144,9 @@ def _train(
         if rung.number <= len(rungs):  # reached before memory ran out, and kept
             continue
         rungs.append(rung)
-        try:
-            with paused():
-                reason = stop(rung)
-        except (Exception, SystemExit) as error:
-            raise _OfTheHost(error) from None
+        reason = stop(rung)
         if reason and rung.epoch < candidate.hyper.epochs:
-            return PRUNED, reason
+            return STOPPED if reason == TIMED_OUT else PRUNED, reason
         pace.check()
     return COMPLETE, ""
 

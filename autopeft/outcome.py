@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     from autopeft.execution import Execution
     from autopeft.rungs import Rung
 
-COMPLETE, PRUNED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "INFEASIBLE", "FAIL"
+COMPLETE, PRUNED, STOPPED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "STOPPED", "INFEASIBLE", "FAIL"
+
+INTERRUPTED = "INTERRUPTED"
+"""Not how a trial ends: it runs again, and goes on from where it was."""
+
+COUNTED = (COMPLETE, PRUNED, FAIL)
+"""States of the trials that count towards `trials`: one that the timeout stopped goes on at the next start."""
+
+TIMED_OUT = "the study's timeout was reached"
+"""The reason that stops a trial at a rung without pruning it."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: COMPLETE, PRUNED, INFEASIBLE or FAIL.
+        state: COMPLETE, PRUNED, STOPPED by the study's timeout, INFEASIBLE or FAIL; INTERRUPTED where it has not.
         reason: why it is not COMPLETE, as a sentence.
         rungs: where it stood at each rung.
         measured_memory: peak bytes of a real training step at the longest batch, or of a later one that took more;
@@ -28,6 +37,7 @@ class Outcome:
         execution: how its batches were run, None if it never trained.
         unseen: bytes that a step took on top of what is predicted for the method, 0 if none.
         leaked: bytes of tensors that its method still held when it had ended.
+        machine: whether the machine failed, and not the method: a later start tries again.
     """
 
     state: str
@@ -39,6 +49,7 @@ class Outcome:
     execution: Execution | None = None
     unseen: int = 0
     leaked: int = 0
+    machine: bool = False
 
     @property
     def score(self) -> float | None:

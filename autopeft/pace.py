@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
 from autopeft.budget import predict_seconds
+from autopeft.containment import running_time
 from autopeft.enforcement import ALWAYS_METERED
 from autopeft.exceptions import AutopeftError
 
@@ -37,13 +37,14 @@ class TimeWatch:
 
     Args:
         budget: gives the limit.
-        clock: in seconds; the trial begins when the watch is made.
+        clock: in seconds; the trial begins when the watch is made. Time in which the process was stopped counts on none
+            of the trial's limits.
 
     Attributes:
         predicted: seconds of the whole trial, once the first steps have been timed.
     """
 
-    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, budget: Budget, clock: Callable[[], float] = running_time) -> None:
         self.budget, self._clock, self._started = budget, clock, clock()
         self.expect(1, 0.0)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from autopeft import machine
 from autopeft.batch import Batch, bucketed
 from autopeft.cross_validation import derive_seed
 from autopeft.exceptions import in_a_line
@@ -118,6 +119,8 @@ class Packer:
                 return ""
             together = self._seconds(candidate, self._timing(candidate, candidate.hyper.batch_size, packed=True), sites)
         except Exception as error:  # gradients are compared without dropout and the like, which may not pack
+            if machine.fault(error):  # and says nothing of the method
+                raise
             self._say(f"The folds of {name} train one after the other: packed, a step fails. {in_a_line(error)}")
             return ALONE
         alone = len(problem.folds) * self._seconds(candidate, whole)

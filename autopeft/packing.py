@@ -17,6 +17,7 @@ from torch import nn
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+from autopeft import machine
 from autopeft.model import FROZEN, trainable
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def packable(
         try:
             if agrees(make, gradients, batch, precision, sites=sites):
                 return sites
-        except Exception:  # a method's modules may do anything; vmap refuses what it cannot map in many ways
-            continue
+        except Exception as error:  # a method's modules may do anything; vmap refuses what it cannot map in many ways
+            if machine.fault(error):  # and says nothing of the method
+                raise
     return None
 
 

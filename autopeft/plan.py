@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autopeft.admission import cheapest, closest, smallest_batch
-from autopeft.containment import contained
+from autopeft.containment import contained, uncontained
 from autopeft.exceptions import MethodError, in_a_line
 from autopeft.search_space import Integer, enabling
 
@@ -73,6 +73,7 @@ class MethodPlan:
     closest: Planned | None
 
 
+@uncontained()
 def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
     """Appraise the default and `samples` random candidates of every method, and look for the largest that fits.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.exceptions import StreamError
+from autopeft.outcome import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 SHOWN_TRIALS = 12
 SHOWN_BARS = 40
 BARS = "▁▂▃▄▅▆▇█"
-STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "INFEASIBLE": "dim", "FAIL": "red", "INTERRUPTED": "yellow"}
+STYLES = {COMPLETE: "green", PRUNED: "yellow", STOPPED: "yellow", INFEASIBLE: "dim", FAIL: "red", INTERRUPTED: "yellow"}
 
 
 class Progress(Protocol):
@@ -107,7 +110,8 @@ class LiveProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.live.stop()
+        with suppress(OSError, StreamError):  # a terminal that was closed; what ended the study is to be told, not that
+            self.live.stop()
 
     def say(self, text: str) -> None:
         """Print the sentence above the table."""
@@ -128,7 +132,7 @@ class LiveProgress:
         """Add the trial to the table; refused proposals are only counted."""
         self.clock.finish(record)
         self.current.pop(record.number, None)
-        if record.state == "INFEASIBLE":
+        if record.state == INFEASIBLE:
             self.refused += 1
             return
         self.rows.append(record)
@@ -194,7 +198,7 @@ class Clock:
     def finish(self, record: TrialRecord) -> None:
         """A trial ended."""
         self.running.discard(record.number)
-        if record.seconds and record.state not in ("INFEASIBLE", "INTERRUPTED"):
+        if record.seconds and record.state in COUNTED:
             self.took.append(record.seconds)
 
     def left(self) -> str:

@@ -111,7 +111,7 @@ def _results(evidence: Evidence) -> list[str]:
         "",
         f"It was chosen of {evidence.trials} trials for its mean {metric} of {mean:.4f} in cross-validation (folds "
         f"from {min(folds):.4f} to {max(folds):.4f}), then trained on all {evidence.train_rows} training rows. The "
-        "held-out rows were scored once, at the end.",
+        "held-out rows were scored once, at the end." + f" The search was {evidence.stopped}." * bool(evidence.stopped),
         "",
         "## Training",
         "",

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 RECORD = "record"
 """The user attribute of an Optuna trial that holds its record."""
 
-INTERRUPTED = "INTERRUPTED"
+STOPPED_EARLY = "stopped"
+"""The user attribute of a study that says how its search ended: None while it goes on, empty where every trial that was
+asked for has ended, else a sentence's end such as "stopped by the timeout after 4 of 12 trials"."""
+
+RETRY_OF = "retry_of"
+"""The user attribute of a trial that runs again: the number it had before."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class TrialRecord:
     saved_bytes: int | None = None
     unseen_memory: int = 0
     leaked: int = 0
+    machine: bool = False
 
     @classmethod
     def of(
@@ -76,6 +82,7 @@ class TrialRecord:
             saved_bytes=kept.saved_bytes if kept else None,
             unseen_memory=outcome.unseen,
             leaked=outcome.leaked,
+            machine=outcome.machine,
         )
 
     @classmethod
@@ -106,11 +113,12 @@ class TrialRecord:
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:
-    """Every trial that ended, in order; those interrupted are left out, since they run again."""
-    found = []
-    for trial in study.get_trials(deepcopy=False):
+    """Every trial that ended, in order; those that run again, or have, are left out."""
+    found, trials = [], study.get_trials(deepcopy=False)
+    again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    for trial in trials:
         content = trial.user_attrs.get(RECORD)
-        if content is not None:
+        if content is not None and trial.number not in again:
             found.append(TrialRecord.read(content))
     return found
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from autopeft import hookspecs
-from autopeft.containment import contained
+from autopeft.containment import contained, uncontained
 from autopeft.exceptions import HangError, MethodError, PluginError, brief, in_a_line, nearest
 from autopeft.method import CONTRACT, PeftMethod
 from autopeft.search_space import SearchSpace
@@ -74,6 +74,7 @@ class Registry:
         return self.methods[name]
 
 
+@uncontained()
 def discover(block: Collection[str] = (), seconds: float = LOADING_SECONDS) -> Registry:
     """Load every plugin in the entry-point group ``autopeft``, one at a time.
 

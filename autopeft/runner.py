@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from autopeft.checkpoint import Checkpoint
-from autopeft.containment import contained
-from autopeft.exceptions import in_a_line
+from autopeft.containment import by_host, contained, uncontained
+from autopeft.exceptions import MachineError, in_a_line
 from autopeft.objective import run_trial
-from autopeft.outcome import FAIL, INFEASIBLE, Outcome
+from autopeft.outcome import FAIL, INFEASIBLE, INTERRUPTED, Outcome
 from autopeft.packer import Packer
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Runner:
 
     def __init__(self, problem: Problem, say: Callable[[str], None], known: Known, leftovers: Leftovers) -> None:
         self._problem, self._leftovers = problem, leftovers
-        self._packer = Packer(problem, say)
+        self._packer = Packer(problem, by_host(say))
         self.learn(known)
         for params in known.refused:
             with suppress(Exception):  # its plugin may have another space by now
@@ -83,13 +83,31 @@ class Runner:
             self._problem.appraiser.learn(method, unseen)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
-        """Run one trial to its outcome.
+        """Run one trial to its outcome, which is INTERRUPTED where the machine failed.
 
         Raises:
             StudyError: an earlier trial damaged the base model for good.
+            StreamError: nobody reads the output any more.
         """
+        self._problem.seal.check()
+        try:
+            admitted = self._admit(candidate, job)
+        except MachineError as error:
+            return Outcome(INTERRUPTED, error.fault)
+        if isinstance(admitted, Outcome):
+            return admitted
+        try:
+            outcome = self._train(candidate, admitted, job)
+        except MachineError as error:
+            outcome = Outcome(INTERRUPTED, error.fault)
+        if changed := self._problem.seal.mend():
+            outcome = replace(outcome, state=FAIL, reason=_wrote(changed))
+        return replace(outcome, leaked=self._leftovers.since())
+
+    @uncontained()
+    def _admit(self, candidate: Candidate, job: Job) -> Usage | Outcome:
+        """What the candidate needs, or why it is not to train."""
         problem = self._problem
-        problem.seal.check()
         try:
             with contained(problem.spec.search.hang_timeout):
                 usage = problem.appraiser(candidate)
@@ -97,13 +115,9 @@ class Runner:
         except Exception as error:  # a method may do anything
             return Outcome(FAIL, in_a_line(error))
         job.appraised(usage)
-        if refusal:
-            return Outcome(INFEASIBLE, refusal)
-        outcome = self._train(candidate, usage, job)
-        if changed := problem.seal.mend():
-            outcome = replace(outcome, state=FAIL, reason=_wrote(changed))
-        return replace(outcome, leaked=self._leftovers.since())
+        return Outcome(INFEASIBLE, refusal) if refusal else usage
 
+    @uncontained()
     def _train(self, candidate: Candidate, usage: Usage, job: Job) -> Outcome:
         problem = self._problem
         try:

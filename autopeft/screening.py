@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import peft  # noqa: F401  # here, so that the seconds this takes are not counted as a method's silence
 
 from autopeft.candidate import CandidateSpace
-from autopeft.containment import contained
+from autopeft.containment import contained, uncontained
 from autopeft.exceptions import PluginError, in_a_line
 from autopeft.method import Support
 from autopeft.model import attach, trained_params
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autopeft.registry import Origin
 
 
+@uncontained()
 def refusal(method: PeftMethod, origin: Origin, base: BaseModel, task: str, seconds: float) -> str:
     """Why a method cannot be in a study of that task on that model; empty where it can.
 

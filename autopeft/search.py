@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from autopeft import retrying
 from autopeft.checkpoint import Checkpoint
-from autopeft.exceptions import StudyError
+from autopeft.exceptions import MachineError, StudyError
 from autopeft.leftovers import Leftovers
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
-from autopeft.record import INTERRUPTED, RECORD, TrialRecord, records
+from autopeft.outcome import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT, Outcome
+from autopeft.record import RECORD, RETRY_OF, STOPPED_EARLY, TrialRecord, records
 from autopeft.runner import Known, Runner
 from autopeft.sampling import make_sampler
 from autopeft.units import format_bytes
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from autopeft.problem import Problem
     from autopeft.progress import Progress
     from autopeft.rungs import Rung
-    from autopeft.search_space import Params
     from autopeft.storage import StudyStorage
     from autopeft.tracking import Tracker, TrialRun
 
@@ -40,8 +40,8 @@ MAX_FAILURES = 6
 MAX_LEAKS = 2
 MEND = "Mend it and run the same command again: the trials that finished are kept."
 MAX_REFUSED_IN_A_ROW = 200
-PACKING, WHY, WORKER_DIED = "packing", "why", "WORKER DIED"
-"""User attributes: of the study, what `Packer` settled; of a trial queued to run again, why; and one such reason."""
+PACKING = "packing"
+"""The user attribute of a study that holds what `Packer` settled."""
 
 
 class Search:
@@ -71,13 +71,17 @@ class Search:
         self.deadline = time.monotonic() + timeout if timeout else None
         self.left_out: dict[str, str] = {}
         self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been mended since the last
-        self._refused, self._stopped = 0, False
+        self._refused, self._why = 0, ""
 
     def run(self) -> None:
         """Draw and train candidates until as many trials ended as were asked for, or time is up."""
         output = self.problem.spec.output
         _recover(self.study)
-        Checkpoint.clear(output, _waiting(self.study))
+        retrying.retry(self.study)
+        if self.done() < self.wanted:
+            retrying.go_on(self.study)
+            self.study.set_user_attr(STOPPED_EARLY, None)
+        Checkpoint.clear(output, retrying.to_come(self.study))
         if self.problem.workers > 1:
             self._run_side_by_side()
         else:
@@ -88,7 +92,8 @@ class Search:
             self.tracker.outbox.release()
         for method, unseen in self.known().unseen.items():  # what workers found out, the winner's refit has to know
             self.problem.appraiser.learn(method, unseen)
-        Checkpoint.clear(output, _waiting(self.study))
+        self._note_end()
+        Checkpoint.clear(output, retrying.to_come(self.study))
 
     def _run_side_by_side(self) -> None:
         wanted = self.wanted - self.done()
@@ -124,7 +129,7 @@ class Search:
             self.tracker.outbox.hold()
         while True:
             self.interrupt.check()
-            if self._stopped or self.done() + len(self.running) >= self.wanted or self.late():
+            if self._why or self.done() + len(self.running) >= self.wanted or self.late():
                 return None
             asked = time.monotonic()
             number = len(records(self.study)) + len(self.running)
@@ -143,7 +148,7 @@ class Search:
 
     def done(self) -> int:
         """Trials that count: an over-budget proposal was never trained, so it does not."""
-        return sum(record.state in (COMPLETE, PRUNED, FAIL) for record in records(self.study))
+        return sum(record.state in COUNTED for record in records(self.study))
 
     def late(self) -> bool:
         """Whether the study's time is up."""
@@ -158,7 +163,7 @@ class Search:
         self._refused = self._refused + 1 if record.state == INFEASIBLE else 0
         if self._refused == MAX_REFUSED_IN_A_ROW:
             self._stop(f"the last {self._refused} proposals were all refused (the last one: {record.reason})")
-        if record.state == INFEASIBLE:
+        if record.state == INFEASIBLE or record.machine:
             return
         self._ended.append(record)
         recent = self._ended[-MAX_SAME_FAILURES:]
@@ -196,8 +201,19 @@ class Search:
                 raise StudyError(f"no method is left to search. {reasons}. {MEND}")
             self._stop(f"no method is left ({reasons})")
 
+    def _note_end(self) -> None:
+        """Keep, and say, how the search ended where trials are left that were asked for."""
+        told, done = "", self.done()
+        if done < self.wanted:
+            how = f": {self._why}" if self._why else ""
+            told = f"stopped{'' if how else ' by the timeout'} after {done} of {self.wanted} trials{how}"
+        if not self._why and told:
+            self.progress.say(f"The search was {told}. The same command goes on; a longer `timeout` goes further.")
+        if self.study.user_attrs.get(STOPPED_EARLY) != told:
+            self.study.set_user_attr(STOPPED_EARLY, told)
+
     def _stop(self, why: str) -> None:
-        self._stopped = True
+        self._why = why
         self.progress.say(
             f"Stopped after {self.done()} of {self.wanted} trials: {why}. Raise a limit in [budget], change the space "
             "in [search], or mend what failed."
@@ -255,7 +271,7 @@ class Trial:
         self._open_run().log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
         search.progress.rung(self.number, rung)
         if search.late():
-            return "the study's timeout was reached"
+            return TIMED_OUT
         default = self.candidate.flat == search.problem.space[self.candidate.method.name].default().flat
         beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
         return _prune_reason(trial, rung, self.candidate.hyper.epochs) if beaten and not default else None
@@ -266,6 +282,9 @@ class Trial:
         Raises:
             StudyError: the search cannot go on after it.
         """
+        if outcome.state == INTERRUPTED:
+            self._machine_failed(outcome.reason)
+            return
         del self._search.running[self.number]
         if not outcome.seconds:  # it was refused: what it took is the asking
             outcome = replace(outcome, seconds=time.monotonic() - self._asked)
@@ -277,20 +296,47 @@ class Trial:
         self._close_run(record)
         self._search.ended(record)
 
-    def lost(self, why: str) -> None:
+    def lost(self, why: str, *, machine: bool = False, asked: bool = False) -> None:
         """The process that ran it died. It runs again from where it was; where that happened before, it failed.
+
+        Args:
+            why: in words.
+            machine: whether the machine may be at fault: then a later start tries again.
+            asked: whether somebody told it to end, which counts for nothing.
 
         Raises:
             StudyError: it failed, and the search cannot go on after it.
         """
-        params, study = self.candidate.flat, self._search.study
-        if self._drawn.user_attrs.get(WHY) == WORKER_DIED:
-            Checkpoint.of(self._search.problem.spec.output, params).remove()
-            self.end(Outcome(FAIL, f"{why}, for the second time", seconds=time.monotonic() - self._asked))
-            return
+        earlier = self._drawn.user_attrs.get(retrying.WHY, INTERRUPTED)
+        if asked or earlier != retrying.WORKER_DIED:
+            self._put_back(why, earlier if asked else retrying.WORKER_DIED, self._faults)
+        else:
+            self._fail(f"{why}, for the second time", machine)
+
+    def _machine_failed(self, why: str) -> None:
+        """It runs again, in a later start, from where it was; where that happened often enough, it failed.
+
+        Raises:
+            MachineError: that has to be seen to before the study goes on.
+        """
+        if self._faults < retrying.MOST_FAULTS:
+            self._put_back(why, retrying.MACHINE, self._faults + 1)
+            raise MachineError(f"trial {self.number} ({self.candidate}) could not go on: {why}")
+        self._fail(f"{why} (it was tried {self._faults + 1} times)", machine=True)
+
+    @property
+    def _faults(self) -> int:
+        return retrying.faults(self._search.study, self.number)
+
+    def _fail(self, why: str, machine: bool) -> None:
+        Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()
+        self.end(Outcome(FAIL, why, seconds=time.monotonic() - self._asked, machine=machine))
+
+    def _put_back(self, why: str, kind: str, faults: int) -> None:
+        """Queue it again instead of ending it."""
         del self._search.running[self.number]
-        _run_again(study, self.number, self._drawn.params, WORKER_DIED)
-        study.tell(self._drawn, state=TrialState.FAIL)
+        retrying.run_again(self._search.study, self.number, self._drawn.params, kind, faults)
+        self._search.study.tell(self._drawn, state=TrialState.FAIL)
         if self._usage:
             self._close_run(self._record(Outcome(INTERRUPTED, why, seconds=time.monotonic() - self._asked)))
 
@@ -321,7 +367,8 @@ def _tell(study: optuna.Study, number: int, record: TrialRecord) -> None:
     if record.state == COMPLETE:
         study.tell(number, record.score)
     else:
-        study.tell(number, state=TrialState.FAIL if record.state == FAIL else TrialState.PRUNED)
+        # One that the timeout stopped runs again: the sampler and the pruner are not to see it twice.
+        study.tell(number, state=TrialState.FAIL if record.state in (FAIL, STOPPED) else TrialState.PRUNED)
 
 
 def _recover(study: optuna.Study) -> None:
@@ -330,25 +377,15 @@ def _recover(study: optuna.Study) -> None:
     That process may have been killed between any two lines: a queued trial's params are written one by one, and what
     is to be the next trial is queued before this one is closed.
     """
-    queued = {trial.user_attrs.get("retry_of") for trial in study.get_trials(deepcopy=False)}
+    queued = {trial.user_attrs.get(RETRY_OF) for trial in study.get_trials(deepcopy=False)}
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if RECORD in frozen.user_attrs:
             _tell(study, frozen.number, TrialRecord.read(frozen.user_attrs[RECORD]))
             continue
         params = frozen.system_attrs.get("fixed_params") or frozen.params
         if params and frozen.number not in queued:
-            _run_again(study, frozen.number, params, INTERRUPTED)
+            retrying.run_again(study, frozen.number, params, INTERRUPTED, retrying.faults(study, frozen.number))
         study.tell(frozen.number, state=TrialState.FAIL)
-
-
-def _run_again(study: optuna.Study, number: int, params: dict[str, object], why: str) -> None:
-    study.enqueue_trial(params, user_attrs={"retry_of": number, WHY: why})
-
-
-def _waiting(study: optuna.Study) -> list[Params]:
-    """The params of the trials that are queued."""
-    queued = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    return [trial.system_attrs["fixed_params"] for trial in queued]
 
 
 def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:

@@ -139,9 +139,11 @@ class SearchSection(Section):
     trials: int = Field(20, ge=1, le=10**6)
     """Candidates to train; proposals refused for the budget do not count."""
     timeout: Seconds | None = None
-    """Time after which no trial starts and running ones stop at their next rung: seconds, or "10m", "2h"."""
+    """Time after which no trial starts and running ones stop at their next rung, to go on at the next start: seconds,
+    or "10m", "2h". By the clock on the wall, of each start: a process that is stopped meanwhile is late as well."""
     hang_timeout: Seconds = 600.0
-    """A method's code that makes no progress for that long is interrupted, and its trial fails: seconds, or "10m"."""
+    """A method's code that makes no progress for that long is interrupted, and its trial fails: seconds, or "10m". Time
+    in which the process is stopped does not count."""
     workers: Workers = 1
     """Trials side by side, in a process each, with an equal share of `max_gpu_memory` and of the CPU's threads.
 

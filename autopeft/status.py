@@ -35,7 +35,9 @@ class Status:
 
     Attributes:
         name: the study's.
-        state: "running", "interrupted" or "finished".
+        state: "running", "interrupted", "stopped" or "finished".
+        stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
+            empty where it did not.
         trials: that ended, of those `wanted`; refused proposals do not count.
         states: how many ended each way, refused ones among them.
         best: the name of the best complete candidate so far; None before there is one.
@@ -47,6 +49,7 @@ class Status:
 
     name: str
     state: str
+    stopped: str
     trials: int
     wanted: int
     states: dict[str, int]
@@ -68,7 +71,7 @@ def status(output: Path) -> Status:
         UserInputError: no study has been started there.
     """
     archive = open_archive(output)
-    trained, wanted = archive.trained, int(archive.given["search"]["trials"])
+    trained, wanted = archive.ended, int(archive.given["search"]["trials"])
     best = archive.ranked[0] if archive.ranked else None
     states = [record.state for record in archive.records]
     running = _running(archive) if archive.state == RUNNING else ()
@@ -79,6 +82,7 @@ def status(output: Path) -> Status:
     return Status(
         name=archive.name,
         state=archive.state,
+        stopped=archive.stopped,
         trials=len(trained),
         wanted=wanted,
         states={state: states.count(state) for state in dict.fromkeys(states)},
@@ -94,6 +98,8 @@ def show(found: Status) -> RenderableType:
     """The same for a person."""
     refused = found.states.get(INFEASIBLE, 0)
     lines = [f"{found.name} is {found.state}: {found.trials} of {found.wanted} trials"]
+    if found.stopped:
+        lines = [f"{found.name} was {found.stopped}"]
     lines[0] += f", {refused} proposals refused" * bool(refused)
     if found.seconds_left is not None:
         minutes, seconds = divmod(round(found.seconds_left), 60)

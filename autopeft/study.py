@@ -18,16 +18,17 @@ from autopeft import artifact, environment, held_out, mlflow_model, preflight, r
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.card import Card, Evidence
+from autopeft.containment import uncontained
 from autopeft.endings import without_winner
 from autopeft.enforcement import capped
 from autopeft.exceptions import SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
-from autopeft.outcome import COMPLETE, FAIL, PRUNED
+from autopeft.outcome import COUNTED
 from autopeft.problem import Problem, precision_note
 from autopeft.pruning import make_pruner
-from autopeft.record import TrialRecord, ranked, records
+from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
 from autopeft.search import Search
 from autopeft.spec import changes
@@ -53,7 +54,11 @@ MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class Result:
-    """A finished study: its trials, the best of them, and the scores on the held-out rows."""
+    """A study with a winner: its trials, the best of them, and the scores on the held-out rows.
+
+    `stopped` says how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
+    it is empty where it did not.
+    """
 
     name: str
     metric: str
@@ -62,14 +67,18 @@ class Result:
     test: TestScores
     winner_folder: str
     tracking_uri: str
+    stopped: str = ""
 
 
+@uncontained()
 def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
-    """Run a study to its end, or go on with one that was interrupted.
+    """Run a study to its end, or go on with one that was interrupted or stopped.
 
     Raises:
         UserInputError: the study file, the data or the model are wrong, or nothing fits the budget.
-        StudyError: trials keep failing for the same reason, or none completed.
+        StudyError: trials keep failing for the same reason, none completed, or the machine failed.
+        StreamError: nobody reads what `progress` prints.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP.
     """
     problem = Problem.from_spec(spec, registry)
     for note in filter(None, (*problem.rows.notes, precision_note(problem.device))):
@@ -101,7 +110,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             artifact.describe(
                 spec.output / "winner",
                 Card.read(spec.output / "winner"),
-                _evidence(problem, records(study), best, test),
+                _evidence(problem, study, best, test),
             )
         result = Result(
             name=spec.name,
@@ -111,9 +120,12 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             test=test,
             winner_folder=str(spec.output / "winner"),
             tracking_uri=tracker.uri,
+            stopped=study.user_attrs[STOPPED_EARLY],
         )
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
-        tracker.log_result(_note(result), _test_metrics(result), scores, best.number, spec.output / "winner")
+        tracker.log_result(
+            _note(result), _test_metrics(result), scores, best.number, spec.output / "winner", result.stopped
+        )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(asdict(result), indent=2), spec.output / RESULT
         earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
@@ -215,7 +227,7 @@ def _crown(
     raise StudyError(without_winner(records(study), failed))
 
 
-def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, test: TestScores) -> Evidence:
+def _evidence(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
     """What a reader of the winner's README should know."""
     spec = problem.spec
     count, metric, source = len(problem.test), spec.validation.metric, spec.data.train
@@ -233,10 +245,11 @@ def _evidence(problem: Problem, found: list[TrialRecord], best: TrialRecord, tes
         test_interval=_interval(metric, spec.output / held_out.FILE),
         baseline=test.baseline,
         defaults=test.defaults,
-        trials=sum(record.state in (COMPLETE, PRUNED, FAIL) for record in found),
+        trials=sum(record.state in COUNTED for record in records(study)),
         budget=budget,
         hyperparameters={name: value for name, value in hyper.items() if name not in own},
         trained_params=best.trainable_params or 0,
+        stopped=study.user_attrs[STOPPED_EARLY],
     )
 
 
@@ -308,6 +321,7 @@ def _note(result: Result) -> str:
     lines = [
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
         f"**{result.test.winner:.4f}** on the held-out rows (majority class {result.test.baseline:.4f}).",
+        *([f"The search was {result.stopped}."] if result.stopped else []),
         "",
         f"| candidate | mean {result.metric} | trained params |",
         "|---|---|---|",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft import artifact, tasks
 from autopeft.console import make_console
 from autopeft.exceptions import quoted
-from autopeft.outcome import FAIL, INFEASIBLE, PRUNED
+from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.progress import make_progress
 from autopeft.record import ranked
 from autopeft.registry import discover
@@ -45,7 +45,7 @@ COLUMNS = (
     "predicted_memory", "measured_memory", "epochs_trained", "seconds", "reason",
 )  # fmt: skip
 COUNTS = ("trainable_params", "saved_params", "saved_bytes", "predicted_memory", "measured_memory")
-ENDS = (PRUNED, FAIL, INFEASIBLE)
+ENDS = (PRUNED, STOPPED, FAIL, INFEASIBLE)
 """How trials end that have no rank, in the order of a leaderboard."""
 
 
@@ -56,13 +56,15 @@ class Tuned:
         name: of the study.
         metric: what its scores are.
         best: the winning trial.
+        stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
+            empty where it did not.
         test: scores on the held-out rows: the winner, the majority class, each method's untuned default.
         folder: the output folder; a temporary one is removed with this object.
         tracking_uri: of the MLflow store with every trial.
     """
 
     def __init__(self, result: Result, folder: Path, *, temporary: bool = False) -> None:
-        self.name, self.metric = result.name, result.metric
+        self.name, self.metric, self.stopped = result.name, result.metric, result.stopped
         self.best: TrialRecord = result.best
         self.test: TestScores = result.test
         self.folder, self.tracking_uri = folder, result.tracking_uri
@@ -72,7 +74,8 @@ class Tuned:
 
     def __repr__(self) -> str:
         found = f"{self.best.name}, {self.metric} {self.best.score:.4f} in cross-validation"
-        return f"<study {self.name!r}: {found}, {self.test.winner:.4f} on the held-out rows>"
+        stopped = f"; {self.stopped}" if self.stopped else ""
+        return f"<study {self.name!r}: {found}, {self.test.winner:.4f} on the held-out rows{stopped}>"
 
     @cached_property
     def winner(self) -> artifact.Winner:
@@ -89,10 +92,11 @@ class Tuned:
         return optuna.load_study(study_name=self.name, storage=open_journal(self.folder))
 
     def leaderboard(self) -> pd.DataFrame:
-        """Every trial, a row each: complete ones by score, then pruned, failed and those over the budget.
+        """Every trial, a row each: complete ones by score, then pruned, stopped, failed and those over the budget.
 
-        Memory in bytes, time in seconds. Each of a candidate's params has a column, such as `lora.r`. A pruned trial's
-        score is from an earlier epoch than a complete one's, and not to be compared with it.
+        Memory in bytes, time in seconds. Each of a candidate's params has a column, such as `lora.r`. The score of a
+        trial that was pruned, or stopped by the timeout, is from an earlier epoch than a complete one's, and not to be
+        compared with it.
         """
         import pandas as pd
 

@@ -15,9 +15,9 @@ import torch
 
 from autopeft import artifact, held_out
 from autopeft.card import Card
-from autopeft.containment import contained
+from autopeft.containment import by_host, contained
 from autopeft.cross_validation import derive_seed
-from autopeft.enforcement import release_memory
+from autopeft.enforcement import ran_out, release_memory
 from autopeft.exceptions import StoreError, in_a_line
 from autopeft.held_out import HeldOut
 from autopeft.locate import portable
@@ -64,7 +64,9 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     for execution in filter(None, (planned, planned.smaller)):
         try:
             return _train_whole(problem, candidate, execution)
-        except (MemoryError, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not ran_out(error):
+                raise
             failed = error.with_traceback(None)  # whose frames hold the model
         release_memory()
     assert failed
@@ -102,7 +104,7 @@ def crown(
         StoreError: something could not be written; no fault of a method's.
         Exception: whatever the best candidate's method raises.
     """
-    started, silence = time.monotonic(), problem.spec.search.hang_timeout
+    started, silence, say = time.monotonic(), problem.spec.search.hang_timeout, by_host(say)
     say(f"Refitting the winner on all {len(problem.train)} training rows: {best}")
     with ExitStack() as stack:
         with writing(folder):

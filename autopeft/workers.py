@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 
 from autopeft import registry
+from autopeft.containment import uncontained
 from autopeft.enforcement import cap
-from autopeft.exceptions import StoreError, StudyError
+from autopeft.exceptions import StoreError, StreamError, StudyError
 from autopeft.leftovers import Leftovers
 from autopeft.problem import Problem
 from autopeft.runner import Job, Runner
@@ -45,6 +46,12 @@ LIVES = 2
 LISTEN_SECONDS = 1.0
 """Longest time without a look at whether Ctrl-C was pressed."""
 
+ASKED = {getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")}
+"""Signals by which people and schedulers end a process, often a study's workers together with it."""
+
+MACHINE = {getattr(signal, name, None) for name in ("SIGKILL", "SIGBUS", "SIGXCPU")}
+"""Signals by which a system ends one: short of memory, of shared memory, of the time it allows."""
+
 FAREWELL_SECONDS = 10.0
 """For a worker to leave by itself before it is killed."""
 
@@ -59,8 +66,8 @@ class Entrusted(Job, Protocol):
     def end(self, outcome: Outcome) -> None:
         """It ended."""
 
-    def lost(self, why: str) -> None:
-        """The process that ran it died."""
+    def lost(self, why: str, *, machine: bool = False, asked: bool = False) -> None:
+        """The process that ran it died: perhaps by the fault of the machine, or since somebody told it to end."""
 
 
 @dataclass
@@ -124,15 +131,15 @@ class Crew:
                 self._hear(worker, what, content)
 
     def _hear(self, worker: Worker, what: str, content: Any) -> None:
-        """One message: the name of a method of the worker's job, or one of four words of its own."""
+        """One message: the name of a method of the worker's job, or one of three words of its own and an error."""
         if what == "ready":
             if content != self._problem.rows.fingerprint:
                 raise StudyError("the data changed while the study ran; put the rows back and run it again.")
             worker.ready = True
         elif what == "say":
             self._say(content)
-        elif what == "full":
-            raise StoreError(content)
+        elif what == "raise":
+            raise content
         elif what == "broken":
             raise StudyError(f"a worker process cannot go on: {content} Mend it, or lower `workers` in [search].")
         elif worker.job:
@@ -167,7 +174,7 @@ class Crew:
         left = "It is replaced" if worker.lives > 1 else f"{len(self._workers)} go on"
         self._say(f"{how[0].upper()}{how[1:]}. {left}; the trial it ran, if any, is not lost.")
         if job:
-            job.lost(how)
+            job.lost(how, machine=-(code or 0) in MACHINE, asked=-(code or 0) in ASKED)
 
     def _start(self, lives: int) -> Worker:
         context = get_context("spawn")  # a forked process could use neither CUDA nor torch's threads
@@ -242,7 +249,8 @@ def _work(
         warnings.simplefilter("ignore")  # as in the study's process, which has shown what a user should see
     torch.set_num_threads(threads)
     try:
-        problem = Problem.from_spec(spec, registry.discover(blocked))
+        with uncontained():
+            problem = Problem.from_spec(spec, registry.discover(blocked))
         cap(problem.budget.max_gpu_memory)
         with Leftovers() as leftovers:
             runner = Runner(problem, lambda text: pipe.send(("say", text)), known, leftovers)
@@ -252,9 +260,9 @@ def _work(
                 params, known = task
                 runner.learn(known)
                 pipe.send(("end", runner(problem.space.parse(params), Reporter(pipe))))
-    except StoreError as error:
+    except (StoreError, StreamError) as error:
         with suppress(OSError):
-            pipe.send(("full", str(error)))
+            pipe.send(("raise", error))
     except Exception as error:  # told in one sentence by the study's process, instead of a traceback among its lines
         with suppress(OSError):  # nobody listens any more
             pipe.send(("broken", f"{type(error).__name__}: {str(error).strip() or 'no message'}"))

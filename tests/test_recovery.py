@@ -11,10 +11,11 @@ from filelock import FileLock
 from optuna.trial import TrialState
 
 from autopeft.exceptions import StoreError, StudyError, UserInputError
-from autopeft.outcome import COMPLETE, FAIL, PRUNED, Outcome
-from autopeft.record import INTERRUPTED, RECORD, TrialRecord
+from autopeft.outcome import COMPLETE, FAIL, INTERRUPTED, PRUNED, Outcome
+from autopeft.record import RECORD, TrialRecord
+from autopeft.retrying import run_again
 from autopeft.rungs import Rung
-from autopeft.search import _recover, _run_again
+from autopeft.search import _recover
 from autopeft.storage import JOURNAL, LOCK, StudyStorage, open_journal
 
 QUEUED = {"method": "lora", "lora.r": 8}
@@ -64,7 +65,7 @@ def test_a_trial_that_is_queued_again_already_is_queued_once(reopened):
     study = reopened()
     study.enqueue_trial(QUEUED)
     study.ask()
-    _run_again(study, 0, QUEUED, INTERRUPTED)
+    run_again(study, 0, QUEUED, INTERRUPTED)
     study = reopened()
     for _ in range(2):
         _recover(study)

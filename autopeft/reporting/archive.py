@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.exceptions import UserInputError
-from autopeft.outcome import INFEASIBLE
-from autopeft.record import TrialRecord, ranked, records
+from autopeft.outcome import COUNTED, INFEASIBLE
+from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna.trial import FrozenTrial
 
-FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
+FINISHED, STOPPED, RUNNING, INTERRUPTED = "finished", "stopped", "running", "interrupted"
+"""A stopped study has a winner as a finished one has, but its search ended before its last trial."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Archive:
 
     Attributes:
         name: the study's.
-        state: FINISHED, RUNNING or INTERRUPTED.
+        state: FINISHED, STOPPED, RUNNING or INTERRUPTED.
         given: its settings, as `StudySpec.to_dict` wrote them.
         attrs: what else it keeps about itself.
         trials: Optuna's, by number.
@@ -47,6 +48,16 @@ class Archive:
     def trained(self) -> list[TrialRecord]:
         """The trials that were admitted."""
         return [record for record in self.records if record.state != INFEASIBLE]
+
+    @property
+    def ended(self) -> list[TrialRecord]:
+        """Those of them that came to an end of their own, and count."""
+        return [record for record in self.records if record.state in COUNTED]
+
+    @property
+    def stopped(self) -> str:
+        """How the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials"; or ""."""
+        return str(self.attrs[STOPPED_EARLY]) if self.state == STOPPED else ""
 
     @property
     def defaults(self) -> dict[str, TrialRecord]:
@@ -93,8 +104,9 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
             f"the study in {output} has not got as far as its first trial; run it with `autopeft run`."
         )
     found, attrs, trials = records(study), study.user_attrs, study.get_trials(deepcopy=False)
+    early = attrs.get(STOPPED_EARLY, "")  # None while the search goes on
     if ended:
-        state = FINISHED
+        state = STOPPED if early else FINISHED
     elif _is_locked(output / LOCK):
         state = RUNNING
     else:
@@ -103,7 +115,8 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
         cut_off = any(
             not t.state.is_finished() and (t.state.name == "RUNNING" or "retry_of" in t.user_attrs) for t in trials
         )
-        state = FINISHED if crowned and not cut_off else INTERRUPTED
+        over = not cut_off and early is not None and (crowned or (early and not ranked(found)))
+        state = INTERRUPTED if not over else STOPPED if early else FINISHED
     return Archive(study.study_name, output, state, attrs["given"], attrs, {t.number: t for t in trials}, found)
 
 

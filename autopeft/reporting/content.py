@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.reporting.archive import FINISHED, RUNNING, open_archive
+from autopeft.reporting.archive import STOPPED as STOPPED_EARLY
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
@@ -36,10 +37,12 @@ class Report:
     """Everything a study found out.
 
     Attributes:
-        state: "finished", "running" or "interrupted"; `headline` says so too where it is not finished.
+        state: "finished", "stopped", "running" or "interrupted"; `headline` says so too where it is not finished.
+        stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
+            empty where it did not.
         headline: the argument, a sentence each, the most important first.
         winner: the best complete trial so far; None where none is complete.
-        trials: those that were trained: complete ones by score, then pruned, then failed.
+        trials: those that were trained: complete ones by score, then pruned, stopped and failed.
         defaults: numbers of the trials of untuned defaults.
         test: None as long as no winner was scored on the held-out rows.
     """
@@ -51,6 +54,7 @@ class Report:
     folds: int
     seed: int
     state: str
+    stopped: str
     headline: list[str]
     winner: TrialRecord | None
     trials: list[TrialRecord]
@@ -81,7 +85,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
     """
     archive = open_archive(output, ended=ended)
     found, given = archive.ranked, archive.given
-    order = (COMPLETE, PRUNED, FAIL)
+    order = (COMPLETE, PRUNED, STOPPED, FAIL)
     others = [record for record in archive.trained if record not in found]
     others.sort(key=lambda record: (order.index(record.state), -(record.score or 0.0), record.number))
     comparisons, simple, test = compare(archive), simplest(archive), held_out_rows(archive)
@@ -93,6 +97,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
         folds=given["validation"]["folds"],
         seed=given["seed"],
         state=archive.state,
+        stopped=archive.stopped,
         headline=_headline(archive, comparisons, simple, test),
         winner=found[0] if found else None,
         trials=[*found, *others],
@@ -117,16 +122,19 @@ def _headline(
 ) -> list[str]:
     told = []
     states = [record.state for record in archive.records]
-    wanted, done = archive.given["search"]["trials"], len(states) - states.count(INFEASIBLE)
-    if archive.state != FINISHED:
+    wanted, done = archive.given["search"]["trials"], len(archive.ended)
+    if archive.stopped:
+        told.append(f"The search was {archive.stopped}, and goes on when it is run again; what follows may change.")
+    elif archive.state != FINISHED:
         how = "still runs" if archive.state == RUNNING else "was interrupted, and goes on when it is run again"
         told.append(f"The study {how}: {done} of {wanted} trials have ended, and what follows may change.")
     if not archive.ranked:
         return [*told, f"No trial is complete yet, so there is no winner; {_ends(states)}."]
     best, metric = archive.ranked[0], archive.given["validation"]["metric"]
     untuned = ", the untuned default," if best in archive.defaults.values() else ""
+    verb = "won" if archive.state in (FINISHED, STOPPED_EARLY) else "leads"
     told.append(
-        f"{best.method} {'won' if archive.state == FINISHED else 'leads'}: trial {best.number}{untuned} has a mean "
+        f"{best.method} {verb}: trial {best.number}{untuned} has a mean "
         f"{metric} of {best.score:.4f} over {len(best.fold_scores)} folds ({best.name})."
     )
     rivals = [c for c in comparisons if c.ahead.number == best.number and c.behind.method != best.method]
@@ -167,6 +175,6 @@ def _whether_real(rivals: list[Comparison]) -> str:
 
 
 def _ends(states: list[str]) -> str:
-    names = {PRUNED: "pruned", FAIL: "failed", INFEASIBLE: "refused by the budget"}
+    names = {PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused by the budget"}
     counts = [f"{states.count(state)} were {name}" for state, name in names.items() if states.count(state)]
     return ", ".join(counts).replace("were failed", "failed") or "none has ended"

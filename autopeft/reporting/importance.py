@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.outcome import COMPLETE, PRUNED
+from autopeft.outcome import COMPLETE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -50,14 +50,14 @@ def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
     score, and leaving it out would hide what makes a candidate bad; so unless enough trials are complete, all are
     judged by the first rung, which every trained trial has reached.
     """
-    scored: dict[str, dict[int, float]] = {COMPLETE: {}, PRUNED: {}}
+    scored: dict[str, dict[int, float]] = {COMPLETE: {}, PRUNED: {}, STOPPED: {}}
     early = {}
     for record in archive.records:
         if record.method in methods and record.state in scored and record.curve:
             scored[record.state][record.number] = record.score or 0.0
             early[record.number] = record.curve[0]
     values, basis = scored[COMPLETE], "the final score of the complete trials"
-    if len(values) < FEWEST and scored[PRUNED]:
+    if len(values) < FEWEST and len(early) > len(values):
         values, basis = early, "the score at the first rung, which pruned trials have too"
     if len(values) < FEWEST:
         note = f"Too few trials to say: {len(values)} with a score, and below {FEWEST} a ranking would be noise."

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.outcome import PRUNED
+from autopeft.outcome import PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,16 +149,16 @@ def _curves(report: Report) -> Plot | None:
     figure, axes = _figure(8, 4)
     for curve in report.curves:
         colour, marker = looks[curve.method]
-        pruned = curve.state == PRUNED
+        pruned, stopped = curve.state == PRUNED, curve.state == STOPPED
         axes.plot(
             curve.epochs,
             curve.scores,
             color=colour,
             marker=marker,
             markersize=4,
-            alpha=0.55 if pruned else 1,
-            linestyle=":" if pruned else "-",
-            linewidth=1.2 if pruned else 2,
+            alpha=0.55 if pruned or stopped else 1,
+            linestyle=":" if pruned else "--" if stopped else "-",
+            linewidth=1.2 if pruned or stopped else 2,
         )
         if pruned:
             axes.plot(curve.epochs[-1:], curve.scores[-1:], "x", color=colour, markersize=8)
@@ -172,12 +172,16 @@ def _curves(report: Report) -> Plot | None:
     axes.set_xticks(ends, [f"{end:g}" for end in ends])
     axes.set(xlabel="epochs", ylabel=f"mean {report.metric} over the folds")
     _legend(figure)
-    stopped = sum(curve.state == PRUNED for curve in report.curves)
-    told = f"Mean score after each rung of {len(report.curves)} trials, of which {stopped} were pruned."
+    states = [curve.state for curve in report.curves]
+    told = f"Mean score after each rung of {len(states)} trials, of which {states.count(PRUNED)} were pruned"
+    told += f" and {states.count(STOPPED)} stopped by the timeout." if STOPPED in states else "."
     if report.winner:
         steps = ", ".join(f"{score:.4f}" for score in report.winner.curve)
         told += f" The best, trial {report.winner.number}, went through {steps}."
-    return _plot(figure, "curves", "Learning curves; dotted lines that end in a cross were pruned there.", told)
+    title = "Learning curves; dotted lines that end in a cross were pruned there."
+    if STOPPED in states:
+        title += " Dashed ones were stopped by the timeout."
+    return _plot(figure, "curves", title, told)
 
 
 def _importance(report: Report) -> Plot | None:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from autopeft.budget import LIMITS
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.units import format_seconds
 
 if TYPE_CHECKING:
@@ -113,10 +113,11 @@ def _value(archive: Archive, limit: str) -> str:
 
 def cost(archive: Archive) -> Cost:
     """What the search cost."""
-    names = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", INFEASIBLE: "refused"}
+    names = {COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused"}
     seconds = {
         name: round(sum(record.seconds for record in archive.records if record.state == state), 3)
         for state, name in names.items()
+        if state != STOPPED or any(record.state == STOPPED for record in archive.records)
     }
     refits = archive.attrs.get("test_scores", {}).get("scores", {}).get("seconds")
     if refits is not None:

@@ -20,7 +20,7 @@ BAR, SHOWN_SHARES = 30, 6
 
 def show(report: Report) -> RenderableType:
     """The argument first, then the tables behind it."""
-    parts: list[Any] = [_heading(f"{report.study}: {report.state}")]
+    parts: list[Any] = [_heading(f"{report.study}: {report.stopped or report.state}")]
     parts += [Padding(Text(f"• {sentence}"), (0, 0, 0, 1)) for sentence in report.headline]
     sections: list[tuple[str, str, list[wording.Table]]] = [
         ("Is the lead real?", "", [wording.comparisons(report)]),

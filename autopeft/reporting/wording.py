@@ -133,7 +133,9 @@ def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
     memory = record.measured_memory or record.predicted_memory
     saved = "–" if record.saved_bytes is None else format_bytes(record.saved_bytes)
     name = record.name + " (default)" * (record.number in report.defaults)
-    state = record.state.lower() if record.state == COMPLETE else f"{record.state.lower()}: {record.reason}"
+    state = record.state.lower() + " by the machine" * record.machine
+    if record.state != COMPLETE:
+        state += f": {record.reason}"
     return (
         str(record.number),
         name,

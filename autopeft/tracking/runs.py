@@ -25,7 +25,7 @@ PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 """MLflow's own tags: they nest a run and describe it."""
 
 ROLE = "autopeft.role"
-STATUS = {"FAIL": "FAILED", "INTERRUPTED": "KILLED"}
+STATUS = {"FAIL": "FAILED", "INTERRUPTED": "KILLED", "STOPPED": "KILLED"}
 """MLflow's run status by trial state; every other one is FINISHED."""
 
 OUTBOX = "mlflow.outbox.jsonl"
@@ -173,6 +173,7 @@ class Tracker:
         scores: Mapping[int, float],
         winner_number: int,
         folder: Path,
+        stopped: str = "",
     ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
 
@@ -184,6 +185,8 @@ class Tracker:
             scores: of the complete trials, by number.
             winner_number: the trial that won.
             folder: of the saved winner.
+            stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
+                empty where it did not. The tag of that name.
         """
         best = max(scores.values())
         for number, score in scores.items():
@@ -192,7 +195,7 @@ class Tracker:
             reason = "won" if won else lost
             tags = _tags(winner=str(won).lower(), reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
             self.outbox.put("log", self._key(number), tags=tags)
-        tags = _tags(reason=f"won by trial {winner_number}", **{NOTE: note})
+        tags = _tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
         self.outbox.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
         # A folder of its own per winner: a study that goes on with more trials may crown another one.
         self.outbox.put("files", self._parent, folder=str(folder), path=f"winner/trial_{winner_number:03d}")
