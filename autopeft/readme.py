@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft import tasks
+from autopeft.files import whole
 from autopeft.locate import HUB_ID, PACKAGE
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from autopeft.card import Card, Evidence
+
+README = "README.md"
 
 OWN = """\
 import autopeft
@@ -74,7 +77,8 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
             else ["How good it is, is not known: the study's record is not beside it.", ""]
         ),
     ]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    with whole(folder / README) as draft:
+        draft.write_text("\n".join(lines), encoding="utf-8")
 
 
 def base(card: Card) -> str:

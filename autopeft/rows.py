@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from autopeft.exceptions import DataError
+from autopeft.files import whole
 from autopeft.table import from_dataset
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def keep(frame: pd.DataFrame, output: Path) -> Path:
     path = output / FOLDER / f"{digest[:16]}.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        plain.to_parquet(draft, index=False)
-        draft.rename(path)
+        with whole(path, lasting=True) as draft:
+            plain.to_parquet(draft, index=False)
     return path

@@ -274,6 +274,7 @@ class Trial:
         record = self._record(outcome)
         self._drawn.set_user_attr(RECORD, asdict(record))
         _tell(self._search.study, self.number, record)
+        Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()  # not before: it is in the record
         self._close_run(record)
         self._search.ended(record)
 
@@ -283,9 +284,8 @@ class Trial:
         Raises:
             StudyError: it failed, and the search cannot go on after it.
         """
-        params, study = self.candidate.flat, self._search.study
+        study = self._search.study
         if self._drawn.user_attrs.get(WHY) == WORKER_DIED:
-            Checkpoint.of(self._search.problem.spec.output, params).remove()
             self.end(Outcome(FAIL, f"{why}, for the second time", seconds=time.monotonic() - self._asked))
             return
         del self._search.running[self.number]

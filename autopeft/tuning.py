@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft import artifact, tasks
 from autopeft.console import make_console
 from autopeft.outcome import FAIL, INFEASIBLE, PRUNED
+from autopeft.output import require
 from autopeft.progress import make_progress
 from autopeft.record import ranked
 from autopeft.registry import discover
@@ -200,6 +201,8 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
         given["test"] = own_test
     names = (*tasks.get(spec.task.kind).inputs, "label")
     columns = [getattr(spec.data, column) for column in names]
+    if IN_MEMORY in named.values():
+        require(spec.output)  # before anything is written there
     found = {
         key: str(rows) if isinstance(rows, str | Path) else str(keep(as_frame(rows, columns), spec.output))
         for key, rows in given.items()

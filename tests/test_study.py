@@ -21,7 +21,7 @@ from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search import Trial
 from autopeft.spec import StudySpec
-from autopeft.storage import StudyStorage, open_journal
+from autopeft.storage import JOURNAL, StudyStorage, open_journal
 from autopeft.tracking.outbox import Outbox
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, beside, install, write_plugin
@@ -208,13 +208,14 @@ def test_what_cannot_be_written_ends_a_study_and_is_no_fault_of_the_method(tiny_
     spec = StudySpec.from_file(tiny_study)
     space = Problem.from_spec(spec, discover()).space
     folder = Checkpoint.of(spec.output, next(iter(space.values())).default().flat).folder
-    (folder / "0.draft").mkdir(parents=True)  # where a file is to be written
+    (folder / "0.safetensors").mkdir(parents=True)  # where a file is to be written
+    (spec.output / JOURNAL).touch()
     done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 1
     assert "could not be written" in done.stderr
     assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
-    (folder / "0.draft").rmdir()
+    (folder / "0.safetensors").rmdir()
     result = run_study(tiny_study)
     assert "FAIL" not in {record["state"] for record in result["records"]}
     assert sum(record["state"] in ("COMPLETE", "PRUNED") for record in result["records"]) == 4
