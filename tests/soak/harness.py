@@ -1,4 +1,4 @@
-"""Commands in forked children of this process, which has imported everything already, killed where a test says.
+"""Commands in forked children of this process, which has imported what they need, killed where a test says.
 
 A child is the leader of a process group of its own, and kills all of it, workers included, right before its n-th write,
 rename or removal in the study's folder, or after so many seconds. Workers are forked too, not spawned as they are
@@ -7,6 +7,7 @@ outside of these tests: to import everything takes a worker ten seconds, which t
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -42,14 +43,19 @@ class Child:
     def __init__(self, *arguments: str, cwd: Path, fatal: int = 0, seconds: float | None = None) -> None:
         self.changes = multiprocessing.get_context("fork").Value("L", 0)
         self._said = cwd / f"said.{time.monotonic_ns()}"
+        self._modules = self._said.with_suffix(".modules")
         sys.stdout.flush()
         self._pid = os.fork()
         if not self._pid:
             self._run(arguments, cwd, fatal, seconds)
 
     def wait(self) -> int:
-        """Its exit code; -9 where it was killed."""
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        """Its exit code; -9 where it was killed. What it had to import, later children find imported."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        for name in self._modules.read_text(encoding="utf-8").split() if self._modules.exists() else ():
+            with suppress(Exception):  # some can be imported in some order alone
+                importlib.import_module(name)
+        return code
 
     @property
     def said(self) -> str:
@@ -78,6 +84,7 @@ class Child:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
+            self._modules.write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
             os._exit(code)
 
     def _count(self, below: str, fatal: int) -> None:

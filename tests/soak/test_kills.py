@@ -16,7 +16,7 @@ from tests.test_workers import check_books
 KILLS = 15
 """Of each kind: at a change and at a time, with one worker and with two; 60 together."""
 
-FEW = (("trials = 4", "trials = 3"), ("epochs = 4", "epochs = 2"))
+FEW = (("trials = 4", "trials = 2"), ("epochs = 4", "epochs = 2"))
 
 
 def check(study, trials: int) -> dict:
@@ -67,7 +67,7 @@ def undisturbed(tiny_study):
         whole = run(tiny_study)
         seconds = time.monotonic() - started
         assert whole.code == 0, whole.said
-        expected = outcome(check(tiny_study, 3 if few else 4))
+        expected = outcome(check(tiny_study, 2 if few else 4))
         shutil.rmtree(tiny_study.parent / "outputs")
         return expected, whole.changes.value, seconds
 
@@ -95,4 +95,4 @@ def test_a_few_kills(tiny_study, undisturbed):
     for share in (0.5, 0.9):
         killed = run(tiny_study, fatal=round(changes * share))
         assert killed.code == -9
-    assert outcome(again(tiny_study, 3)) == expected
+    assert outcome(again(tiny_study, 2)) == expected
