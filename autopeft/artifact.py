@@ -11,16 +11,18 @@ import numpy as np
 
 from autopeft import hub, readme, registry, tasks
 from autopeft import model as models
-from autopeft.card import Card, Evidence
+from autopeft.card import CARD, EVIDENCE, Card, Evidence
 from autopeft.cells import Texts
 from autopeft.exceptions import DataError, MethodError, UserInputError
+from autopeft.files import draft_folder, put
 from autopeft.locate import locate
 from autopeft.quantization import NONE
+from autopeft.readme import README
 from autopeft.row_tokenizer import RowTokenizer
 from autopeft.storage import writing
 from autopeft.tokenizer import save as save_tokenizer
 from autopeft.training import Device, evaluate
-from autopeft.weights_file import read_weights, write_weights
+from autopeft.weights_file import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS, read_weights, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.method import ModelSpec, PeftMethod
+
+
+FILES = {CARD, EVIDENCE, README, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS}
+"""Names of the files of any winner, besides its tokenizer's, which are those of its base model."""
 
 
 class Winner:
@@ -120,11 +126,25 @@ class Winner:
     def save(self, folder: str | Path) -> None:
         """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.
 
+        The folder must be new, or empty, or hold a winner, which is replaced; other files beside that one stay.
+
         Raises:
+            UserInputError: the folder holds something else.
             MethodError: the method's plugin is not installed.
         """
+        folder = Path(folder)
+        if folder.exists() and not (folder / CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserInputError(
+                f"a winner goes to a folder that is new, empty or a winner's, but {folder} is none of these; "
+                "give another one."
+            )
         method = registry.discover()[self.card.method]
-        save(self.module, method, self.tokenizer, self.card, Path(folder), self.evidence)
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with draft_folder(folder) as draft:
+            save(self.module, method, self.tokenizer, self.card, draft / "winner", self.evidence)
+            with writing(folder):
+                put(draft / "winner", folder, FILES, last=CARD)
 
     def push_to_hub(self, repo: str, *, private: bool | None = None) -> str:
         """Save the winner in a repository on the Hugging Face hub, and return its address.

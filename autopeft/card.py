@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from autopeft.exceptions import UserInputError
+from autopeft.files import whole
 from autopeft.quantization import NONE
 
 if TYPE_CHECKING:
@@ -134,4 +135,5 @@ class Evidence:
 
 
 def _write(content: Mapping[str, object], path: Path) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with whole(path, lasting=True) as draft:
+        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

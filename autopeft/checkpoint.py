@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autopeft.containment import paused
+from autopeft.files import DRAFT, whole
 from autopeft.storage import writing
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ History = list[tuple[float, float]]
 """A fold's score and loss at each rung."""
 
 FOLDER = "checkpoint"
+
+OF_TRIAL, OF_FOLD = re.compile(r"[0-9a-f]{16}"), re.compile(rf"\d+\.(safetensors|draft)|{DRAFT.pattern}")
+"""Names of a trial's folder and of the files in it: nothing else is ever removed."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ class Checkpoint:
         """Remove what trials left in `output` but those with the params that are waiting; for when none runs."""
         kept = {_key(params) for params in waiting}
         for folder in (output / FOLDER).glob("*"):
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # one waits, or there never was any
+            if OF_TRIAL.fullmatch(folder.name) and folder.name not in kept:
+                Checkpoint(folder).remove()
+        with suppress(OSError):  # one waits, or there never was any, or somebody's own files are there
             (output / FOLDER).rmdir()
 
     def keep(self, folds: Iterable[int], learner: Learner, histories: Iterable[History]) -> None:
@@ -65,9 +69,8 @@ class Checkpoint:
         with paused(), writing(self.folder, SafetensorError):
             self.folder.mkdir(parents=True, exist_ok=True)
             for fold, state, history in parts:
-                draft = self.folder / f"{fold}.draft"
-                save_file(state, draft, metadata={"history": json.dumps(history)})
-                draft.replace(self._file(fold))
+                with whole(self._file(fold)) as draft:
+                    save_file(state, draft, metadata={"history": json.dumps(history)})
 
     def restore(self, folds: Iterable[int], learner: Learner) -> list[History]:
         """Put a learner back where its folds' files say; returns their histories, empty where there are no files."""
@@ -81,8 +84,12 @@ class Checkpoint:
         return len({len(_read(self._file(fold))[1]) for fold in range(folds)}) == 1
 
     def remove(self) -> None:
-        """Delete it: the trial ended."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete it: the trial ended, and its record is kept."""
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if OF_FOLD.fullmatch(path.name):
+                    path.unlink()
+            self.folder.rmdir()
 
     def _file(self, fold: int) -> Path:
         return self.folder / f"{fold}.safetensors"

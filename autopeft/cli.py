@@ -181,6 +181,7 @@ def plan(
     registry = _registry(block, spec)
     from autopeft import plan as planning
     from autopeft import plan_view
+    from autopeft.output import PLAN, require
     from autopeft.problem import Problem
     from autopeft.units import parse_bytes
 
@@ -188,9 +189,11 @@ def plan(
         card = parse_bytes(device) if device else None
     except ValueError as error:
         raise UserInputError(f"`--device` {error}.") from None
+    drawn = picture or (None if as_json else spec.output / PLAN)
+    if drawn and not picture:
+        require(spec.output)
     problem = Problem.from_spec(spec, registry, card)
     plans = planning.plan(problem, samples)
-    drawn = picture or (None if as_json else spec.output / "plan.png")
     if drawn:
         plan_view.picture(plans, problem.budget, drawn)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, Outcome
+from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, STOPPED, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SHOWN = 3
 """Reasons that are told, the most frequent first."""
 
-ENDED = {FAIL: "failed", INFEASIBLE: "refused", PRUNED: "stopped"}
+ENDED = {FAIL: "failed", INFEASIBLE: "refused", PRUNED: "pruned", STOPPED: "stopped"}
 
 
 def without_winner(found: Sequence[TrialRecord], failed: Mapping[str, str]) -> str:
@@ -29,7 +29,7 @@ def without_winner(found: Sequence[TrialRecord], failed: Mapping[str, str]) -> s
     states = {record.state for record in found}
     if failed or FAIL in states:
         advice = "mend what failed and run the same command again"
-    elif INFEASIBLE in states and PRUNED not in states:
+    elif INFEASIBLE in states and not states & {PRUNED, STOPPED}:
         advice = "raise a limit in [budget] or change the space in [search]"
     else:
         advice = "give [search] more trials or a longer timeout"

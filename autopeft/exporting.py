@@ -52,8 +52,8 @@ def export(
     folder = Path(folder)
     if format not in FORMATS:
         raise ExportError(f'`format` must be one that autopeft writes, but got "{format}"; {nearest(format, FORMATS)}')
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ExportError(f"{folder} must be empty or not there, but it holds files; give another folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"{folder} must be empty or not there, but it is not; give another folder.")
     if isinstance(winner, str | Path):
         winner = artifact.load(find(Path(winner)), trust_remote_code=trust_remote_code)
     if winner.card.quantization != NONE and not FORMATS[format].quantized:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact
+from autopeft.files import draft_folder, put
 from autopeft.weights_file import PEFT_CONFIG
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = ("autopeft", "peft", "torch", "transformers")
 EXAMPLE_ROWS = 2
+
+MLMODEL = "MLmodel"
+"""The file by which MLflow knows a model."""
 
 
 class Model:
@@ -46,7 +49,7 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
 
     Args:
         winner: the folder `artifact.save` wrote.
-        folder: to write; what is there is replaced.
+        folder: to write; a model that is there is replaced, and other files stay.
         rows: some of the study's rows, for the example.
     """
     import mlflow.pyfunc
@@ -54,18 +57,18 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
 
     model = Model(artifact.load(winner, trust_remote_code=True))  # this study's own, or one that is loaded already
     example = rows[list(model.winner.inputs)].head(EXAMPLE_ROWS).reset_index(drop=True)
-    shutil.rmtree(folder, ignore_errors=True)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it would recommend type hints, which a loader cannot have
-    with warnings.catch_warnings():
+    with draft_folder(folder) as draft, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mlflow.pyfunc.save_model(
-            str(folder),
+            str(draft / "model"),
             loader_module=__name__,
             data_path=str(winner),
             signature=infer_signature(example, model.predict(example)),
             input_example=example,
             pip_requirements=_requirements(winner, model.winner.card.plugin),
         )
+        put(draft / "model", folder, artifact.FILES, last=MLMODEL)
 
 
 def _requirements(winner: Path, plugin: str) -> list[str]:

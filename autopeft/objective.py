@@ -39,8 +39,8 @@ def run_trial(
 ) -> Outcome:
     """Cross-validate a candidate. `stop` is asked after each rung; a reason it gives prunes the trial.
 
-    With a `checkpoint` an interrupted trial goes on from the last rung each fold reached; it is removed when the
-    trial ends, unless the reason was `TIMED_OUT`.
+    With a `checkpoint` an interrupted trial goes on from the last rung each fold reached. It is still there when the
+    trial has ended: whoever keeps the outcome removes it then.
 
     Nothing a method does escapes: its exception, its silence, a loss that diverges or exhausted memory ends as an
     outcome FAIL, and the trial's memory is returned before this function is. Where memory ran out the trial runs once
@@ -86,8 +86,6 @@ def run_trial(
             release_memory()
     if refused and machine.short_of_memory(usage.memory.peak):
         raise MachineError(machine.no_memory(refused))
-    if checkpoint and state != STOPPED:
-        checkpoint.remove()
     unseen = 0
     if name in problem.trunk.whole - whole:  # the prediction was for a model that is cut, and this one was not
         problem.appraiser.forget(name)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.budget import LIMITS
+from autopeft.files import whole
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
         axes.invert_yaxis()
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, format="png")
+    with whole(path) as draft:
+        figure.savefig(draft, dpi=130, format="png")
     plt.close(figure)
 
 

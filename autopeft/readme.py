@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft import tasks
+from autopeft.files import whole
 from autopeft.locate import HUB_ID, PACKAGE
 from autopeft.row_tokenizer import KEPT
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from autopeft.card import Card, Evidence
+
+README = "README.md"
 
 OWN = """\
 import autopeft
@@ -75,7 +78,8 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
             else ["How good it is, is not known: the study's record is not beside it.", ""]
         ),
     ]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    with whole(folder / README) as draft:
+        draft.write_text("\n".join(lines), encoding="utf-8")
 
 
 def base(card: Card) -> str:

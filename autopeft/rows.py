@@ -12,6 +12,7 @@ import pandas as pd
 from autopeft.arrow import CALLED
 from autopeft.cells import Texts
 from autopeft.exceptions import DataError, quoted, shorten
+from autopeft.files import whole
 from autopeft.table import Table, of_dataset
 
 if TYPE_CHECKING:
@@ -142,6 +143,5 @@ def _write(plain: pd.DataFrame, path: Path, called: str) -> None:
     content = pa.Table.from_pandas(plain, preserve_index=False)
     content = content.replace_schema_metadata({**(content.schema.metadata or {}), CALLED: called.encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    parquet.write_table(content, draft)
-    draft.rename(path)
+    with whole(path, lasting=True) as draft:
+        parquet.write_table(content, draft)

@@ -293,6 +293,8 @@ class Trial:
         record = self._record(outcome)
         self._drawn.set_user_attr(RECORD, asdict(record))
         _tell(self._search.study, self.number, record)
+        if record.state != STOPPED:  # which may go on; and not before it is in the record
+            Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()
         self._close_run(record)
         self._search.ended(record)
 
@@ -329,7 +331,6 @@ class Trial:
         return retrying.faults(self._search.study, self.number)
 
     def _fail(self, why: str, machine: bool) -> None:
-        Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()
         self.end(Outcome(FAIL, why, seconds=time.monotonic() - self._asked, machine=machine))
 
     def _put_back(self, why: str, kind: str, faults: int) -> None:

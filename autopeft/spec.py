@@ -228,7 +228,7 @@ class StudySpec(Section):
     seed: int = Field(0, ge=0, le=2**32 - 1)
     """Of everything drawn: rows held out, folds, candidates, batches, initial values, dropout."""
     output: Path = Path()
-    """Folder for everything the study writes. Default: `outputs/<name>` in the current folder."""
+    """Folder for all that the study writes: new, empty or its own. Default: `outputs/<name>` in the current folder."""
     model: ModelSection
     task: TaskSection
     data: DataSection

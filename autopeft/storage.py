@@ -10,11 +10,12 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from autopeft.exceptions import StoreError, StudyError, UserInputError, in_a_line
+from autopeft.exceptions import StoreError, UserInputError, in_a_line
+from autopeft.files import remove
+from autopeft.lock import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial, TrialState
 
-
-JOURNAL, LOCK = "study.journal", "mlflow.outbox.jsonl.lock"
-"""In a study's output folder: its journal; and the file that a process holds locked as long as it runs the study."""
+__all__ = ["JOURNAL", "StudyStorage", "appending", "open_journal", "writing"]
 
 
 @contextmanager
@@ -94,7 +93,9 @@ class _Backend(JournalFileBackend):
 
 
 class StudyStorage(InMemoryStorage):
-    """An Optuna storage that reads from memory and writes to a study's journal too. One process alone may write.
+    """An Optuna storage that reads from memory and writes to a study's journal too.
+
+    One process alone may write: whoever makes one holds the study's lock.
 
     A trial goes to the journal whole, when it is queued, when it is `kept` or when it ends, and from then on with all
     that changes. A proposal that is refused so costs one write instead of one for each of its params. What a process
@@ -104,7 +105,6 @@ class StudyStorage(InMemoryStorage):
         output: the study's folder.
 
     Raises:
-        StudyError: another process runs the study.
         UserInputError: what is there is no journal.
     """
 
@@ -198,20 +198,15 @@ class StudyStorage(InMemoryStorage):
 
 
 def _mend(output: Path) -> None:
-    """Begin the journal, or take away what a process left that was killed as it wrote: half a line, and a lock.
+    """Begin the journal, or take away what a process left that was killed as it wrote: half a line, and locks.
 
-    The next line would be added to the one, and wait half a minute for the other.
+    The next line would be added to the one, and wait half a minute for the others.
     """
     path = output / JOURNAL
-    try:
-        with FileLock(output / LOCK, timeout=0):
-            path.touch()
-            path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
-            text = path.read_bytes()
-            whole = text.rfind(b"\n") + 1
-            if whole < len(text):
-                os.truncate(path, whole)
-    except Timeout:
-        raise StudyError(
-            f"one process at a time may run a study, but another one runs {output}; wait for it."
-        ) from None
+    path.touch()
+    for lock in (path.with_name(f"{JOURNAL}.lock"), *output.glob(f"{JOURNAL}.lock*.rename")):
+        remove(lock)
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        os.truncate(path, whole)

@@ -17,15 +17,17 @@ import optuna
 from autopeft import artifact, environment, held_out, mlflow_model, preflight, rows
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
-from autopeft.card import Card, Evidence
+from autopeft.card import CARD, Card, Evidence
 from autopeft.containment import uncontained
 from autopeft.endings import without_winner
 from autopeft.enforcement import capped
 from autopeft.exceptions import SpecError, StoreError, StudyError, brief, in_a_line, nearest
+from autopeft.files import whole
 from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import PACKAGE, locate
 from autopeft.outcome import COUNTED
+from autopeft.output import taken
 from autopeft.problem import Problem, precision_note
 from autopeft.pruning import make_pruner
 from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
@@ -50,6 +52,9 @@ MAY_CHANGE = (
     "tracking.system_metrics", "output",
 )  # fmt: skip
 """Settings that a study may be resumed with changed; any other change would mix two searches in one."""
+
+SCORES = "test_scores"
+"""The user attribute of the study that holds the winner's number and its scores on the held-out rows."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,16 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
     Raises:
         UserInputError: the study file, the data or the model are wrong, or nothing fits the budget.
-        StudyError: trials keep failing for the same reason, none completed, or the machine failed.
+        StudyError: another process runs the study, trials keep failing for the same reason, none completed, or the
+            machine failed.
         StreamError: nobody reads what `progress` prints.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP.
     """
+    with taken(spec.output):
+        return _run(spec, registry, progress)
+
+
+def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     problem = Problem.from_spec(spec, registry)
     for note in filter(None, (*problem.rows.notes, precision_note(problem.device))):
         progress.say(note)
@@ -135,10 +146,8 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
         )
-    with writing(kept):
-        draft = kept.with_suffix(".draft")
+    with writing(kept), whole(kept, lasting=True) as draft:
         draft.write_text(told, encoding="utf-8")
-        draft.replace(kept)
     return result
 
 
@@ -209,9 +218,11 @@ def _crown(
     while found:
         best = found[0]
         folder = problem.spec.output / "winner"
-        earlier = study.user_attrs.get("test_scores")
-        if earlier and earlier["number"] == best.number and folder.is_dir():
+        earlier = study.user_attrs.get(SCORES)
+        if earlier and earlier["number"] == best.number and (folder / CARD).is_file():
             return best, TestScores(**earlier["scores"])
+        if earlier:  # they hold for what is about to be replaced, and a process that is killed meanwhile starts over
+            study.set_user_attr(SCORES, {})
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         try:
             scores = crown(problem, candidate, folder, str(origin), failed, progress.say)
@@ -222,7 +233,7 @@ def _crown(
             progress.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")
             found = [record for record in found if record.method != best.method]
             continue
-        study.set_user_attr("test_scores", {"number": best.number, "scores": asdict(scores)})
+        study.set_user_attr(SCORES, {"number": best.number, "scores": asdict(scores)})
         return best, scores
     raise StudyError(without_winner(records(study), failed))
 

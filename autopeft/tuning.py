@@ -16,6 +16,7 @@ from autopeft import artifact, tasks
 from autopeft.console import make_console
 from autopeft.exceptions import quoted
 from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.output import require
 from autopeft.progress import make_progress
 from autopeft.record import ranked
 from autopeft.registry import discover
@@ -211,6 +212,8 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     cells = list(columns.values())
     if spec.data.group is not None:
         columns["group"] = spec.data.group
+    if IN_MEMORY in named.values():
+        require(spec.output)  # before anything is written there
     found = {
         key: str(
             rows if isinstance(rows, str | Path) else keep(as_table(rows, cells, called[key]), columns, spec.output)

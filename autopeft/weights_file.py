@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from autopeft.search_space import Params
 
 WEIGHTS = "addon.safetensors"
-PEFT_CONFIG = "adapter_config.json"
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def saved_tensors(model: nn.Module, method: PeftMethod) -> dict[str, torch.Tensor]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from autopeft import artifact, held_out
-from autopeft.card import Card
+from autopeft.card import CARD, Card
 from autopeft.containment import by_host, contained
 from autopeft.cross_validation import derive_seed
 from autopeft.enforcement import ran_out, release_memory
 from autopeft.exceptions import StoreError, in_a_line
+from autopeft.files import draft_folder, put, whole
 from autopeft.held_out import HeldOut
 from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
@@ -27,6 +25,7 @@ from autopeft.training import Learner, train_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from torch import nn
 
@@ -97,8 +96,9 @@ def crown(
 ) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
-    The score is of exactly what the folder holds, in float32. The folder appears whole or not at all; beside it, what
-    each of them predicted is kept in `held_out.FILE`. Of the methods left out no default is scored.
+    The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
+    is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
+    of them predicted is kept beside the folder in `held_out.FILE`. Of the methods left out no default is scored.
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
@@ -108,14 +108,13 @@ def crown(
     say(f"Refitting the winner on all {len(problem.train)} training rows: {best}")
     with ExitStack() as stack:
         with writing(folder):
-            draft = stack.enter_context(tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner-"))
+            draft = stack.enter_context(draft_folder(folder))
         with contained(silence):
-            score, answers = _score(problem, best, Path(draft) / "winner", origin)
+            score, answers = _score(problem, best, draft / "winner", origin)
         predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
         with writing(folder):
             (folder.parent / held_out.FILE).unlink(missing_ok=True)  # an earlier winner's
-            shutil.rmtree(folder, ignore_errors=True)
-            (Path(draft) / "winner").rename(folder)
+            put(draft / "winner", folder, artifact.FILES, last=CARD)
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
         for name, part in problem.space.items():
@@ -133,13 +132,13 @@ def crown(
                         notes[name] = f"its default {reason}"
                         continue
                     say(f"Scoring the untuned default of {name} on the test rows")
-                    scored, made = _score(problem, default, Path(draft) / name, origin)
+                    scored, made = _score(problem, default, draft / name, origin)
                     defaults[name], predictions[held_out.DEFAULT + name] = scored, made
             except StoreError:
                 raise
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
-        _keep(problem, predictions, Path(draft) / held_out.FILE, folder.parent / held_out.FILE)
+        _keep(problem, predictions, folder.parent / held_out.FILE)
     baseline = problem.task.baseline(problem.spec.validation.metric, problem.train.labels, problem.test.labels)
     return TestScores(score, baseline, defaults, notes, round(time.monotonic() - started, 3))
 
@@ -178,13 +177,12 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
         return artifact.load(folder, trust_remote_code=trusted).predict_proba(problem.rows.test)
 
 
-def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], draft: Path, path: Path) -> None:
+def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], path: Path) -> None:
     """Write the most probable label of each row, where that is what the task predicts."""
     labels, rows = np.array(problem.rows.labels), problem.test.labels
     if any(made is not None and made.shape != (len(rows), len(labels)) for made in predictions.values()):
         return
     answers = {name: labels[made.argmax(axis=-1)] for name, made in predictions.items() if made is not None}
     answers[held_out.MAJORITY] = np.full(len(rows), labels[np.bincount(problem.train.labels).argmax()])
-    with writing(path):
+    with writing(path), whole(path, lasting=True) as draft:
         HeldOut([str(row) for row in problem.rows.test.index], labels[rows], answers).write(draft)
-        draft.rename(path)

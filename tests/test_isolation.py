@@ -303,4 +303,4 @@ def test_what_the_study_itself_raises_at_a_rung_is_no_failure_of_the_method(tiny
     assert raised.value is error
     assert any(checkpoint.folder.iterdir()), "the next start goes on with it"
     assert run_trial(problem, candidate, lambda rung: None, checkpoint).state == COMPLETE
-    assert not checkpoint.folder.exists()
+    assert any(checkpoint.folder.iterdir()), "until the outcome is kept"

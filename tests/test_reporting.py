@@ -19,9 +19,10 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from autopeft.exceptions import UserInputError
 from autopeft.held_out import FILE, HeldOut
+from autopeft.lock import EARLIER_LOCK
 from autopeft.record import TrialRecord
 from autopeft.reporting import archive, draw, gather, page, terminal
-from autopeft.storage import JOURNAL, LOCK, open_journal
+from autopeft.storage import JOURNAL, open_journal
 from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, write_tiny_study
 
@@ -85,10 +86,10 @@ def store(output, found, *, defaults=(), constraints=None, params=None, given=GI
 def running(output):
     """Another process runs the study, as far as anybody can tell."""
     code = (
-        "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire()\n"
-        "print('held', flush=True); sys.stdin.read()"
+        "import sys, pathlib; from autopeft.lock import held\n"
+        "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(output / LOCK)]
+    command = [sys.executable, "-c", code, str(output)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield
@@ -262,7 +263,7 @@ def test_a_study_that_runs_or_was_interrupted_says_so(tmp_path):
     report = gather(output)
     assert report.state == "interrupted"
     assert "goes on when it is run again" in report.headline[0]
-    assert f"{OUTBOX}.lock" == LOCK
+    assert f"{OUTBOX}.lock" == EARLIER_LOCK
 
 
 def test_a_study_is_finished_once_its_best_trial_was_crowned_and_nothing_was_cut_off(tmp_path):

@@ -16,12 +16,13 @@ import pytest
 from mlflow import MlflowClient
 
 import autopeft as api
+from autopeft import cross_validation
 from autopeft.checkpoint import Checkpoint
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search import Trial
 from autopeft.spec import StudySpec
-from autopeft.storage import StudyStorage, open_journal
+from autopeft.storage import JOURNAL, StudyStorage, open_journal
 from autopeft.tracking.outbox import Outbox
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, beside, install, write_plugin
@@ -208,16 +209,36 @@ def test_what_cannot_be_written_ends_a_study_and_is_no_fault_of_the_method(tiny_
     spec = StudySpec.from_file(tiny_study)
     space = Problem.from_spec(spec, discover()).space
     folder = Checkpoint.of(spec.output, next(iter(space.values())).default().flat).folder
-    (folder / "0.draft").mkdir(parents=True)  # where a file is to be written
+    (folder / "0.safetensors").mkdir(parents=True)  # where a file is to be written
+    (spec.output / JOURNAL).touch()
     done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 1
     assert "could not be written" in done.stderr
     assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
-    (folder / "0.draft").rmdir()
+    (folder / "0.safetensors").rmdir()
     result = run_study(tiny_study)
     assert "FAIL" not in {record["state"] for record in result["records"]}
     assert sum(record["state"] in ("COMPLETE", "PRUNED") for record in result["records"]) == 4
+
+
+def test_a_trial_that_ended_is_not_trained_again_where_the_process_was_killed_before_its_record(
+    tiny_study, monkeypatch
+):
+    edit(tiny_study, ("trials = 4", "trials = 1"))
+
+    def killed(self, outcome):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trial, "end", killed)
+        assert autopeft_here("run", tiny_study.name, cwd=tiny_study.parent).returncode == 1
+    trained, train = [], cross_validation.train_epoch
+    monkeypatch.setattr(cross_validation, "train_epoch", lambda *a: trained.append(1) or train(*a))
+    result = run_study(tiny_study)
+    assert trained == []
+    assert [len(r["fold_scores"]) for r in result["records"]] == [2]
+    assert not (tiny_study.parent / "outputs" / "tiny" / "checkpoint").exists()
 
 
 def test_an_output_folder_holds_one_study(tiny_study):

@@ -94,7 +94,8 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     """
     import optuna
 
-    from autopeft.storage import LOCK, open_journal
+    from autopeft.lock import holder
+    from autopeft.storage import open_journal
 
     storage = open_journal(output)
     names = optuna.get_all_study_names(storage)
@@ -107,7 +108,7 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     early = attrs.get(STOPPED_EARLY, "")  # None while the search goes on
     if ended:
         state = STOPPED if early else FINISHED
-    elif _is_locked(output / LOCK):
+    elif holder(output):
         state = RUNNING
     else:
         crowned = [record.number for record in ranked(found)[:1]] == [attrs.get("test_scores", {}).get("number")]
@@ -118,18 +119,3 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
         over = not cut_off and early is not None and (crowned or (early and not ranked(found)))
         state = INTERRUPTED if not over else STOPPED if early else FINISHED
     return Archive(study.study_name, output, state, attrs["given"], attrs, {t.number: t for t in trials}, found)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether another process holds the lock; one that is not there is held by nobody, and is not made."""
-    from filelock import FileLock, Timeout
-
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a folder that may not be written to; whoever runs a study there could
-        return False

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from autopeft.exceptions import UserInputError
+from autopeft.files import whole
 from autopeft.reporting import wording
 from autopeft.reporting.plots import draw
 
@@ -44,11 +45,10 @@ def write(text: str, path: Path) -> None:
     Raises:
         UserInputError: it cannot be written there.
     """
-    draft = path.with_name(f".{path.name}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        with whole(path) as draft:
+            draft.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserInputError(
             f"the report cannot be written to {path}: {error}; name another file with --html."

@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID
 
+from autopeft.lock import NO_LOCKS
 from autopeft.storage import appending
 from autopeft.tracking.store import TrackingError, first_line, public
 
@@ -70,13 +71,16 @@ class Outbox:
 
     def __init__(self, client: MlflowClient, experiment_id: str, path: Path, say: Callable[[str], None]) -> None:
         self._client, self._experiment_id, self._path, self._say = client, experiment_id, path, say
-        self._lock = FileLock(f"{path}.lock", timeout=0)
+        self._lock = FileLock(f"{path}.lock", timeout=0, thread_local=False, fallback_to_soft=False)
         try:
             self._lock.acquire()
         except Timeout:
             raise TrackingError(
                 f"one process at a time may run a study, but another one has {path} open; wait until it ends."
             ) from None
+        except OSError as error:  # of a file system without locks: the study's own lock keeps others away
+            if error.errno not in NO_LOCKS:
+                raise
         self._waiting: deque[dict[str, Any]] = deque(_read(path))
         self._file = path.open("ab", buffering=0)
         self._ids: dict[str, str] = {}

@@ -8,6 +8,7 @@ from base64 import b64encode
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
+from autopeft.lock import held
 from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import KEY, Outbox
 from autopeft.tracking.store import TrackingError, connect, reaching
@@ -250,11 +251,12 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
     """Send what a study could not; returns how many calls are left.
 
     Raises:
-        TrackingError: there is no study, the store cannot be reached, or the study runs and so sends by itself.
+        TrackingError: there is no study, or the store cannot be reached.
+        StudyError: the study runs, and so sends by itself.
     """
     if not (output / OUTBOX).is_file():
         raise TrackingError(f"{output} holds no study that has something to send; start it with `autopeft run`.")
-    with Tracker.connect(uri, output, name, say) as tracker:
+    with held(output), Tracker.connect(uri, output, name, say) as tracker:
         return tracker.outbox.drain(PATIENCE)
 
 

@@ -1,0 +1,115 @@
+"""Files and folders that a study writes: whole or not at all, and never in the place of what is somebody else's."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.draft")
+"""Names of drafts. One that a killed process left belongs to nobody."""
+
+
+@contextmanager
+def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
+    """A draft to write: it takes the place of `path` when the block ends, and is gone where the block raises.
+
+    Who reads `path` meanwhile sees the old file or the new one. The new one may be read by whom the user's umask lets,
+    whatever a library that wrote it thinks.
+
+    Args:
+        path: in a folder that is there.
+        lasting: wait until it is on the disk, so that a power cut cannot leave an empty file.
+    """
+    draft = _draft(path)
+    try:
+        draft.touch(exist_ok=False)
+        mode = draft.stat().st_mode
+        yield draft
+        draft.chmod(mode & 0o777)
+        if lasting:
+            _flush(draft)
+        draft.replace(path)
+        if lasting:
+            with suppress(OSError):  # some file systems have no such thing for a folder
+                _flush(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def draft_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to prepare what goes there; it is gone when the block ends."""
+    draft = _draft(path)
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def put(draft: Path, folder: Path, own: Collection[str], last: str) -> None:
+    """Move the files of `draft` to `folder`, and remove what was written there before; other files stay.
+
+    A folder that is not there yet appears whole.
+
+    Args:
+        draft: a folder on the same file system.
+        folder: where its files go.
+        own: names of files that count as written before, beside those in `draft`.
+        last: name of the file without which the folder counts as unfinished: the first to go and the last to come.
+    """
+    new = sorted((path.relative_to(draft) for path in _files(draft)), key=lambda path: path.name == last)
+    mode = (draft / last).stat().st_mode & 0o777  # by the user's umask; some libraries write for the user alone
+    for path in new:
+        (draft / path).chmod(mode)
+    if not os.path.lexists(folder):
+        draft.rename(folder)
+        return
+    (folder / last).unlink(missing_ok=True)
+    for path in _files(folder):
+        if path.relative_to(folder) in new or path.name in own:
+            path.unlink()
+    for path in new:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (draft / path).replace(folder / path)
+
+
+def remove_drafts(*folders: Path) -> None:
+    """Remove the drafts that killed processes left in these folders; for when no other process writes there."""
+    for folder in folders:
+        for path in folder.glob(".*.draft"):
+            if DRAFT.fullmatch(path.name):
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

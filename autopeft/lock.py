@@ -1,0 +1,271 @@
+"""The lock on a study's output folder: one process at a time runs a study, and others can tell which one.
+
+Where the file system has `flock`, that is what counts: the system releases it when its holder ends, however it ends.
+Elsewhere a file stands for the lock, and is taken over from a process that is gone. In both cases a third file says
+who holds it, so that who only wants to know takes no lock, and gets in nobody's way.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from autopeft.exceptions import StoreError, StudyError, in_a_line
+from autopeft.files import whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+JOURNAL = "study.journal"
+"""In a study's output folder: what makes it one."""
+
+LOCK, MARKER, HOLDER = "study.lock", "study.lock.marker", "study.lock.json"
+"""In a study's output folder: what is locked with `flock`; what stands for the lock without; and who holds it."""
+
+EARLIER_LOCK = "mlflow.outbox.jsonl.lock"
+"""What versions without these files held as long as they ran a study; `tracking` still does."""
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""Errors of a file system that has no `flock`."""
+
+PATIENCE, PAUSE = 2.0, 0.02
+"""Seconds that a lock without a living holder is asked for, and between attempts: its holder is about to say who it is,
+or somebody looked whether a holder on another machine lives."""
+
+_held: dict[Path, int] = {}
+"""The folders that this process holds, and its id: on some file systems `flock` keeps no process from itself."""
+
+_changing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a study's output folder.
+
+    Attributes:
+        pid: the process.
+        host: its machine.
+        space: in which of the machine's containers that pid means this process; "" where the system does not tell.
+        began: when the process was started, by the system's clocks, as pids are used again; "" where it is not told.
+        since: when it took the folder, in seconds since 1970.
+        native: whether it holds a `flock`.
+    """
+
+    pid: int
+    host: str
+    space: str
+    began: str
+    since: float
+    native: bool
+
+    @classmethod
+    def me(cls, *, native: bool) -> Holder:
+        """This process, from now on."""
+        pid = os.getpid()
+        return cls(pid, socket.gethostname(), _space(), _began(pid) or "", time.time(), native)
+
+    @classmethod
+    def read(cls, output: Path) -> Holder | None:
+        """Who says that it holds the folder; None where nobody does."""
+        with suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
+            said = json.loads((output / HOLDER).read_text(encoding="utf-8"))
+            pid, since, native = int(said["pid"]), float(said["since"]), bool(said["native"])
+            return cls(pid, str(said["host"]), str(said["space"]), str(said["began"]), since, native)
+        return None
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the process is still there; None where that cannot be told from here."""
+        if (self.host, self.space) != (socket.gethostname(), _space()):
+            return None
+        began = _began(self.pid)
+        return began is not None and began == (self.began or began)
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"process {self.pid} on {self.host}, since {since}"
+
+
+@contextmanager
+def held(output: Path) -> Iterator[None]:
+    """Hold a study's output folder, which is made if it is not there, against every other start.
+
+    A folder in which no study was begun when the block ends is left as it was found.
+
+    Raises:
+        StudyError: another process holds it, or another thread of this one.
+        StoreError: it cannot be written to.
+    """
+    key = output.absolute().resolve()
+    with _changing:
+        if _held.get(key) == os.getpid():
+            raise _refusal(output, Holder.read(output))
+        _held[key] = os.getpid()
+    made: list[Path] = []
+    try:
+        locks = _take(output, made)
+        try:
+            _refuse_an_earlier_version(output)
+            yield
+        finally:
+            _release(output, locks)
+    finally:
+        for folder in made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        with _changing:
+            del _held[key]
+
+
+def holder(output: Path) -> Holder | None:
+    """Who runs the study in a folder at this moment; takes no lock that would refuse a start."""
+    found = Holder.read(output)
+    if found is None or found.alive is False:
+        return None
+    return found if found.alive or not found.native or _is_locked(output / LOCK) else None
+
+
+def _take(output: Path, made: list[Path]) -> list[BaseFileLock]:
+    """Take the lock, and say who did; folders that were made for it go to `made`, the innermost first."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            made += _make(output)
+            locks = _locks(output)
+        except FileNotFoundError as error:  # another start, refused for something else, took its folder away again
+            if time.monotonic() > deadline:
+                raise _unwritable(output, error) from error
+        except Timeout:
+            found = Holder.read(output)
+            if (found and found.alive) or time.monotonic() > deadline:
+                raise _refusal(output, found) from None
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        else:
+            break
+        time.sleep(PAUSE)
+    try:
+        with whole(output / HOLDER) as draft:
+            me = Holder.me(native=not isinstance(locks[-1], SoftFileLock))
+            draft.write_text(json.dumps(asdict(me)), encoding="utf-8")
+    except OSError as error:
+        _release(output, locks)
+        raise _unwritable(output, error) from error
+    return locks
+
+
+def _locks(output: Path) -> list[BaseFileLock]:
+    """The locks that hold a folder, the most telling last.
+
+    Raises:
+        Timeout: somebody else has one.
+    """
+    taken: list[BaseFileLock] = []
+    try:
+        native: BaseFileLock = FileLock(output / LOCK, thread_local=False, fallback_to_soft=False)
+        marker: BaseFileLock = SoftFileLock(output / MARKER, thread_local=False)
+        try:
+            native.acquire(timeout=0)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            other = Holder.read(output)
+            if other and other.native and other.alive is not False:  # where it runs there is `flock`
+                raise Timeout(str(output / HOLDER)) from None
+            marker.acquire(timeout=0)
+            return [marker]
+        taken.append(native)
+        if (output / MARKER).exists():  # of a machine on which the same file system has no `flock`
+            marker.acquire(timeout=0)
+            taken.insert(0, marker)
+    except BaseException:
+        for lock in taken:
+            lock.release()
+        raise
+    return taken
+
+
+def _release(output: Path, locks: list[BaseFileLock]) -> None:
+    with suppress(OSError):
+        (output / HOLDER).unlink(missing_ok=True)
+        if not (output / JOURNAL).exists():
+            (output / LOCK).unlink(missing_ok=True)
+    for lock in locks:
+        with suppress(OSError):
+            lock.release()
+
+
+def _make(output: Path) -> list[Path]:
+    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
+    output.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _refuse_an_earlier_version(output: Path) -> None:
+    path = output / EARLIER_LOCK
+    if not path.exists():
+        return
+    try:
+        FileLock(path, fallback_to_soft=False).acquire(timeout=0).lock.release()
+    except Timeout:
+        raise _refusal(output, None) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise _unwritable(output, error) from error
+
+
+def _refusal(output: Path, found: Holder | None) -> StudyError:
+    who = f"{found}," if found else "another one"
+    advice = "wait for it"
+    if found and found.alive is None and not found.native:
+        advice = f"wait for it, or remove {output / MARKER} and {output / HOLDER} if it is gone"
+    return StudyError(f"one process at a time may run a study, but {who} runs {output}; {advice}.")
+
+
+def _unwritable(output: Path, error: OSError) -> StoreError:
+    return StoreError(f"the study's folder {output} cannot be locked: {in_a_line(error)}. Give another `output`.")
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody holds the `flock`; asked with a shared one, which a start that meets it asks for again."""
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is not there, or may not be read
+        return False
+    return False
+
+
+def _began(pid: int) -> str | None:
+    """When a process was started, "" where that is not told; None where there is no such process."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except OSError:  # it is another user's
+        pass
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return None if fields[0] in "ZX" else f"{boot} {fields[19]}"  # dead, and not yet waited for
+    return ""
+
+
+def _space() -> str:
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    return ""

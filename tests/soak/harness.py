@@ -1,0 +1,120 @@
+"""Commands in forked children of this process, which has imported what they need, killed where a test says.
+
+A child is the leader of a process group of its own, and kills all of it, workers included, right before its n-th write,
+rename or removal in the study's folder, or after so many seconds. Workers are forked too, not spawned as they are
+outside of these tests: to import everything takes a worker ten seconds, which two hundred runs cannot spend.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+
+from autopeft import cli, storage, study, workers  # noqa: F401  # once, for all children
+from autopeft.tracking import outbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.truncate", "os.mkdir"}
+TO_WRITE = os.O_WRONLY | os.O_RDWR
+
+
+class Child:
+    """A command that runs.
+
+    Args:
+        arguments: of the command line.
+        cwd: where it runs; changes below count.
+        fatal: the number of the change before which it is killed, from 1 on; 0 for none.
+        seconds: after which it is killed.
+    """
+
+    def __init__(self, *arguments: str, cwd: Path, fatal: int = 0, seconds: float | None = None) -> None:
+        self.changes = multiprocessing.get_context("fork").Value("L", 0)
+        self._said = cwd / f"said.{time.monotonic_ns()}"
+        self._modules = self._said.with_suffix(".modules")
+        sys.stdout.flush()
+        self._pid = os.fork()
+        if not self._pid:
+            self._run(arguments, cwd, fatal, seconds)
+
+    def wait(self) -> int:
+        """Its exit code; -9 where it was killed. What it had to import, later children find imported."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        for name in self._modules.read_text(encoding="utf-8").split() if self._modules.exists() else ():
+            with suppress(Exception):  # some can be imported in some order alone
+                importlib.import_module(name)
+        return code
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text(encoding="utf-8")
+
+    def _run(self, arguments: tuple[str, ...], cwd: Path, fatal: int, seconds: float | None) -> NoReturn:
+        code = 70
+        try:
+            os.setpgid(0, 0)
+            os.chdir(cwd)
+            sys.stdout = sys.stderr = self._said.open("w", encoding="utf-8", buffering=1)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            torch.set_num_threads(1)
+            workers.get_context = lambda _: multiprocessing.get_context("fork")
+            self._count(str(cwd) + os.sep, fatal)
+            if seconds is not None:
+                threading.Thread(target=_die_after, args=(seconds,), daemon=True).start()
+            sys.argv = ["autopeft", *arguments]
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as done:
+                code = int(done.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            self._modules.write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
+            os._exit(code)
+
+    def _count(self, below: str, fatal: int) -> None:
+        """Count changes from now on, in this process and those it forks, and die before the fatal one."""
+
+        def change() -> None:
+            with self.changes.get_lock():
+                self.changes.value += 1
+                if self.changes.value == fatal:
+                    os.killpg(0, signal.SIGKILL)
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            if event in CHANGES or (event == "open" and int(arguments[2] or 0) & TO_WRITE):  # type: ignore[call-overload]
+                path = arguments[0]
+                if isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(below):
+                    change()
+
+        appending = storage.appending
+
+        @contextmanager
+        def counted(path: Path | str):  # the outbox keeps its file open, and Python tells of no write
+            change()
+            with appending(path):
+                yield
+            change()
+
+        outbox.appending = counted
+        sys.addaudithook(hook)
+
+
+def _die_after(seconds: float) -> None:
+    time.sleep(seconds)
+    os.killpg(0, signal.SIGKILL)
