@@ -108,7 +108,8 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
-        tracker.log_text(spec.text or json.dumps(spec.to_dict(), indent=2), "study.toml" if spec.text else "study.json")
+        text = public(spec.text)
+        tracker.log_text(text or json.dumps(spec.to_dict(), indent=2), "study.toml" if text else "study.json")
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
         tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
         tracker.log_data(_datasets(problem))
@@ -284,9 +285,9 @@ def _source(reference: str, spec: StudySpec) -> str:
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:
     """Give MLflow the winner as a model, once for each store and winner."""
     there = [public(tracker.uri), best.number]
-    if study.user_attrs.get("registered") == there:
-        return
     spec = problem.spec
+    if study.user_attrs.get("registered") == there and (spec.output / "mlflow_model").is_dir():
+        return
     mlflow_model.save(spec.output / "winner", spec.output / "mlflow_model", problem.rows.test)
     tracker.log_model(spec.output / "mlflow_model", spec.name, best.number, best.params)
     study.set_user_attr("registered", there)

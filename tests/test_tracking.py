@@ -17,6 +17,7 @@ from PIL import Image
 
 from autopeft.exceptions import StoreError, UserInputError
 from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
+from autopeft.tracking.backlog import REFUSED
 from autopeft.tracking.outbox import Outbox
 from autopeft.tracking.runs import OUTBOX
 from autopeft.tracking.view import COLUMNS, VIEW_TAG
@@ -311,11 +312,11 @@ def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_
 
 def test_what_is_left_when_a_study_ends_is_sent_by_sync(output, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("autopeft.tracking.runs.PATIENCE", 1.0)
     Tracker.connect(None, output, "other").outbox.close(0)
     with serving(None, output, "study", port=0) as (address, _):
         uri = address.split("/#")[0]
         tracker = begin(output, uri=uri)
+        tracker.patience = 1.0
         run = tracker.trial(0, "lora", {"method": "lora"})
         assert tracker.outbox.drain(60) == 0
     with tracker:
@@ -399,7 +400,10 @@ def test_what_mlflow_refuses_is_said_and_holds_up_nothing(output):
         tracker.start("one", "a search", GIVEN)
         tracker.outbox.put("log", "nobody", params={"a": "b"})
         tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
-    assert said == ["MLflow refused to log something (log): no run has the key nobody."]
+    assert said == [
+        "MLflow refused to log something (log): no run has the key nobody. It is kept in "
+        f"{output / REFUSED}, and `autopeft sync` tries it again."
+    ]
     assert runs(output)["000 lora"].info.status == "FINISHED"
 
 

@@ -7,20 +7,21 @@ alone, so that sorting by it ranks what may win; a pruned trial has its last mea
 
 from __future__ import annotations
 
-import logging
 import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no network that the user did not ask for
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for what was asked for
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own 7 make a wrong address a long wait
+# Together a minute: the outbox tries again by itself, and a start has a bound of its own for all its requests.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
+from autopeft.tracking.address import TrackingError, public, tracking_uri
 from autopeft.tracking.datasets import dataset
+from autopeft.tracking.quiet import hush
 from autopeft.tracking.runs import PARENT, Tracker, TrialRun, sync
-from autopeft.tracking.store import TrackingError, public, tracking_uri
 from autopeft.tracking.ui import serve, serving
 
-for _name in ("mlflow", "alembic"):  # after MLflow's import, which sets them to INFO
-    logging.getLogger(_name).setLevel(logging.WARNING)
+hush()
 
 __all__ = [
     "PARENT",

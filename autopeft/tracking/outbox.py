@@ -1,29 +1,27 @@
 """What a study has to tell MLflow: kept in a file until the store has taken it, and sent by a thread of its own.
 
 So a search never waits for MLflow. While a server is away the search goes on, and what it logs is sent when the server
-is back, in this start or a later one. Every call may be sent twice without harm: a run is looked up by its key before
-it is made a second time, and MLflow keeps a metric point, a param or a tag that it knows already just once.
+is back, in this start or a later one. A call that the store would never take is set aside, so that it
+holds up no other.
 """
 
 from __future__ import annotations
 
-import json
 import threading
-from base64 import b64decode
 from collections import deque
 from contextlib import suppress
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.protos import databricks_pb2 as codes
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES, MLFLOW_PARENT_RUN_ID
 
+from autopeft.exceptions import StoreError
 from autopeft.lock import NO_LOCKS
-from autopeft.storage import appending
-from autopeft.tracking.store import TrackingError, first_line, public
+from autopeft.tracking import backlog
+from autopeft.tracking.address import TrackingError, public
+from autopeft.tracking.quiet import THREAD
+from autopeft.tracking.refusal import Verdict, verdict
+from autopeft.tracking.sender import Sender
+from autopeft.tracking.store import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,26 +29,11 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-KEY = "autopeft.run"
-"""The tag that holds a run's key: by it a run is found again, whatever MLflow called it."""
-
-REFUSED = {
-    codes.ErrorCode.Name(code)
-    for code in (
-        codes.INVALID_PARAMETER_VALUE,
-        codes.RESOURCE_DOES_NOT_EXIST,
-        codes.RESOURCE_ALREADY_EXISTS,
-        codes.PERMISSION_DENIED,
-        codes.INVALID_STATE,
-    )
-}
-"""MLflow's answers that would be the same another time."""
-
-MLFLOW_IMAGES, LAST_OF_IMAGE = "images", "+compressed.webp"
-"""Where MLflow keeps the pictures of a run, and how the name of the second of a picture's two files ends."""
-
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between attempts to reach a server that is away; each pause is twice the one before."""
+
+ATTEMPTS = 5
+"""How often a store that answers otherwise may fail at a call before the call is set aside."""
 
 MOST_HELD = 100
 """Calls that wait at most while the outbox is held: what an interrupted search still has time to send."""
@@ -64,13 +47,23 @@ class Outbox:
         experiment_id: where its runs are.
         path: of the file, in a folder that is there.
         say: told in a sentence when the store cannot be reached, when it can again, and what it refused.
+        again: send what was refused earlier once more.
 
     Raises:
         TrackingError: another process has it open.
+        StoreError: a file could not be written.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, path: Path, say: Callable[[str], None]) -> None:
-        self._client, self._experiment_id, self._path, self._say = client, experiment_id, path, say
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        path: Path,
+        say: Callable[[str], None],
+        *,
+        again: bool = False,
+    ) -> None:
+        self._sender, self._path, self._say = Sender(client, experiment_id, path.parent), path, say
         self._lock = FileLock(f"{path}.lock", timeout=0, thread_local=False, fallback_to_soft=False)
         try:
             self._lock.acquire()
@@ -81,14 +74,18 @@ class Outbox:
         except OSError as error:  # of a file system without locks: the study's own lock keeps others away
             if error.errno not in NO_LOCKS:
                 raise
-        self._waiting: deque[dict[str, Any]] = deque(_read(path))
-        self._file = path.open("ab", buffering=0)
-        self._ids: dict[str, str] = {}
-        self._sure = False  # of the first call it is not known whether it was sent before
+        try:
+            calls = backlog.take_up(path, self._tell)
+            self._waiting: deque[dict[str, Any]] = deque(backlog.take_back(path, calls) if again else calls)
+            path.touch()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._told: set[str] = set()
         self._changed = threading.Condition()
         self._held = 0
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
         self._thread.start()
 
     def put(self, do: str, run: str, **content: Any) -> None:
@@ -96,13 +93,13 @@ class Outbox:
 
         Raises:
             StoreError: the outbox's file could not be written.
+            ValueError: the outbox is closed.
         """
         call = {"do": do, "run": run, **content}
         with self._changed:
-            line = json.dumps(call).encode() + b"\n"
-            with appending(self._path):
-                while line:
-                    line = line[self._file.write(line) :]
+            if self._closed.is_set():
+                raise ValueError("the outbox is closed")
+            backlog.add(self._path, call)
             self._waiting.append(call)
             self._changed.notify_all()
 
@@ -130,18 +127,20 @@ class Outbox:
     def close(self, seconds: float) -> int:
         """Send what can be sent in that time; returns how many calls are left in the file."""
         left = self.drain(seconds)
-        self._closed.set()
         with self._changed:
+            self._closed.set()
             self._changed.notify_all()
         self._thread.join(timeout=1.0)
-        with self._changed:
-            self._file.close()
         self._lock.release()
         return left
 
     def know(self, key: str, run_id: str) -> None:
         """Take note of a run that was found in the store."""
-        self._ids[key] = run_id
+        self._sender.know(key, run_id)
+
+    def _tell(self, sentence: str) -> None:
+        with suppress(Exception):  # a stream that is closed must not end the thread that sends
+            self._say(sentence)
 
     def _work(self) -> None:
         while True:
@@ -157,132 +156,49 @@ class Outbox:
                     return
                 self._waiting.popleft()
                 if not self._waiting:
-                    self._file.truncate(0)
-                    self._sure = True
+                    with suppress(OSError), self._path.open("r+b") as file:  # what stays is sent once more, no harm
+                        file.truncate(0)
+                    self._sender.sure = True
                 self._changed.notify_all()
 
     def _deliver(self, call: dict[str, Any]) -> bool:
-        """Send a call, however often that takes; False if the outbox was closed before."""
-        pause = FIRST_PAUSE
+        """Send a call, however often that takes, or set it aside; False if the outbox was closed before."""
+        pause, failures, away = FIRST_PAUSE, 0, False
         while not self._closed.is_set():
             try:
-                self._send(**call)
+                self._sender.send(**call)
             except Exception as error:  # stores raise their own: requests', sqlalchemy's, OSError
-                if isinstance(error, MlflowException) and error.error_code in REFUSED:
-                    self._say(f"MLflow refused to log something ({call['do']}): {public(first_line(error))}.")
+                found, reason = verdict(error), public(first_line(error))
+                if found is Verdict.DOUBTFUL:
+                    failures += self._sender.answers()
+                if (found is Verdict.FINAL or failures >= ATTEMPTS) and self._set_aside(call, reason):
                     return True
-                if pause == FIRST_PAUSE:
-                    self._say(
-                        f"MLflow cannot be reached: {public(first_line(error))}. The search goes on; what it logs is "
-                        f"kept in {self._path} and sent when the store is back."
+                if not away and not failures:
+                    away = True
+                    self._tell(
+                        f"MLflow cannot be reached: {reason}. The search goes on; what it logs is kept in {self._path} "
+                        "and sent when the store is back."
                     )
-                self._sure = False
+                self._sender.sure = False
                 self._closed.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                if pause > FIRST_PAUSE:
-                    self._say("MLflow can be reached again.")
+                if away:
+                    self._tell("MLflow can be reached again.")
                 return True
         return False
 
-    def _send(self, do: str, run: str, **content: Any) -> None:
-        getattr(self, f"_send_{do}")(run, **content)
-
-    def _send_create(self, run: str, name: str, tags: dict[str, str], start: int, parent: str | None = None) -> None:
-        if self._sure or not self._find(run):
-            if parent:
-                tags = {**tags, MLFLOW_PARENT_RUN_ID: self._id(parent)}
-            made = self._client.create_run(self._experiment_id, start, {**tags, KEY: run}, name)
-            self._ids[run] = made.info.run_id
-
-    def _send_log(
-        self,
-        run: str,
-        metrics: list[tuple[str, float, int, int]] = (),  # type: ignore[assignment]  # never changed
-        params: dict[str, str] | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> None:
-        self._client.log_batch(
-            self._id(run),
-            [Metric(*point) for point in metrics],
-            [Param(*item) for item in (params or {}).items()],
-            [RunTag(*item) for item in (tags or {}).items()],
-        )
-
-    def _send_status(self, run: str, status: str, end: int | None = None) -> None:
-        if end is None:
-            self._client.update_run(self._id(run), status)
-        else:
-            self._client.set_terminated(self._id(run), status, end)
-
-    def _send_text(self, run: str, text: str, name: str) -> None:
-        self._client.log_text(self._id(run), text, name)
-
-    def _send_image(self, run: str, key: str, step: int, png: str) -> None:
-        """Log a picture for the UI's image charts, once: MLflow itself would keep another one beside it."""
-        from PIL import Image  # what a start needs not import
-
-        run_id, known = self._id(run), f"{MLFLOW_IMAGES}/{key.replace('/', '~')}+step+{step}+"
-        files = [file.path for file in self._client.list_artifacts(run_id, MLFLOW_IMAGES)]
-        if any(file.startswith(known) and file.endswith(LAST_OF_IMAGE) for file in files):
-            self._client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, "True")  # MLflow sets it last, and may not have come to
-        else:
-            self._client.log_image(run_id, Image.open(BytesIO(b64decode(png))), key=key, step=step)
-
-    def _send_files(self, run: str, folder: str, path: str) -> None:
-        self._client.log_artifacts(self._id(run), folder, path)
-
-    def _send_model(self, run: str, folder: str, name: str, alias: str, params: dict[str, str]) -> None:
-        """Log a saved model as what a run made, and make it the newest version of a registered one."""
-        client, key = self._client, f"{run}/{alias}"
-        known = {} if self._sure else {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}
-        version = known.get(key)
-        if version is None:
-            run_id = self._id(run)
-            model = client.create_logged_model(self._experiment_id, alias, run_id, {KEY: key}, params, "autopeft")
-            client.log_model_artifacts(model.model_id, folder)
-            client.finalize_logged_model(model.model_id, "READY")
-            with suppress(MlflowException):  # it is there from an earlier winner
-                client.create_registered_model(name)
-            version = client.create_model_version(
-                name, model.artifact_location, run_id, {KEY: key}, model_id=model.model_id
+    def _set_aside(self, call: dict[str, Any], reason: str) -> bool:
+        """Keep a call that MLflow would never take out of the way; False if that could not be written."""
+        call = {key: value for key, value in call.items() if key != backlog.LATE}
+        try:
+            new = backlog.set_aside(self._path, reason, {"call": call})
+        except StoreError:
+            return False
+        if new and reason not in self._told:
+            self._told.add(reason)
+            self._tell(
+                f"MLflow refused to log something ({call['do']}): {reason}. It is kept in "
+                f"{self._path.with_name(backlog.REFUSED)}, and `autopeft sync` tries it again."
             )
-        client.set_registered_model_alias(name, alias, version.version)
-
-    def _send_datasets(self, run: str, datasets: list[dict[str, str]]) -> None:
-        self._client.log_inputs(
-            self._id(run),
-            [
-                DatasetInput(
-                    Dataset(**{key: value for key, value in dataset.items() if key != "context"}),
-                    [InputTag("mlflow.data.context", dataset["context"])],
-                )
-                for dataset in datasets
-            ],
-        )
-
-    def _id(self, run: str) -> str:
-        """MLflow's id of a run.
-
-        Raises:
-            MlflowException: there is none of that key.
-        """
-        if run not in self._ids and not self._find(run):
-            raise MlflowException(f"no run has the key {run}", codes.RESOURCE_DOES_NOT_EXIST)
-        return self._ids[run]
-
-    def _find(self, run: str) -> bool:
-        found = self._client.search_runs([self._experiment_id], f"tags.`{KEY}` = '{run}'", max_results=1)
-        if found:
-            self._ids[run] = found[0].info.run_id
-        return bool(found)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The calls an earlier start left there; half a line is one that it was killed in the middle of."""
-    if not path.is_file():
-        return []
-    *lines, rest = path.read_text(encoding="utf-8").split("\n")
-    if rest:
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return [json.loads(line) for line in lines]
+        return True

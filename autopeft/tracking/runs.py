@@ -9,9 +9,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
 from autopeft.lock import held
+from autopeft.tracking.address import TrackingError, public
+from autopeft.tracking.backlog import REFUSED, kept_aside
 from autopeft.tracking.load import sampling
-from autopeft.tracking.outbox import KEY, Outbox
-from autopeft.tracking.store import TrackingError, connect, reaching
+from autopeft.tracking.outbox import Outbox
+from autopeft.tracking.quiet import within
+from autopeft.tracking.sender import KEY, weights_of
+from autopeft.tracking.store import PATIENCE, connect, reaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +38,11 @@ OUTBOX = "mlflow.outbox.jsonl"
 
 KILLED = "interrupted: the process ended while this trial ran"
 LONGEST_NAME = 250
-PATIENCE = 30.0
-"""Seconds that a study waits at its end for MLflow to take what is left."""
+SHOWN = 3
+"""Reasons that a message about calls that could not be sent shows."""
+
+SHORTEST_WAIT = 5.0
+"""Seconds that a start waits at least for an answer, after it sent what was left."""
 
 
 class TrialRun:
@@ -66,12 +73,16 @@ class Tracker:
         experiment_id: MLflow's id of the study.
         outbox: takes what is to be logged.
         open: the runs of trials that have not ended, by key.
+        patience: seconds that a start waits for the store, all requests together, and as many at the study's end.
         unsent: calls that are left in the outbox's file; known once the block has ended.
         ended: numbers of the trials that an earlier start logged to their end; known once `start` was called.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, experiment_id: str, outbox: Outbox) -> None:
+    def __init__(
+        self, client: MlflowClient, uri: str, experiment_id: str, outbox: Outbox, output: Path, patience: float
+    ) -> None:
         self._client, self.uri, self.experiment_id, self.outbox = client, uri, experiment_id, outbox
+        self._output, self.patience = output, patience
         self.open: dict[str, TrialRun] = {}
         self.ended: set[int] = set()
         self.unsent = 0
@@ -80,7 +91,16 @@ class Tracker:
         self._study = ""
 
     @classmethod
-    def connect(cls, uri: str | None, output: Path, name: str, say: Callable[[str], None] = lambda _: None) -> Tracker:
+    def connect(
+        cls,
+        uri: str | None,
+        output: Path,
+        name: str,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        patience: float | None = None,
+        again: bool = False,
+    ) -> Tracker:
         """Connect, and find or make the experiment `name`.
 
         Args:
@@ -88,12 +108,17 @@ class Tracker:
             output: the study's folder; artifacts go there too, unless the URI is a server's, which has its own place.
             name: the study's name.
             say: told in a sentence when the store goes away or refuses something.
+            patience: seconds that a start waits for the store, all requests together, and as many at the study's end;
+                None is `PATIENCE`.
+            again: send once more what the store refused earlier.
 
         Raises:
             TrackingError: the store cannot be reached or used, or another process runs this study.
         """
-        client, target, experiment_id = connect(uri, output, name)
-        return cls(client, target, experiment_id, Outbox(client, experiment_id, output / OUTBOX, say))
+        patience = PATIENCE if patience is None else patience
+        client, target, experiment_id = connect(uri, output, name, patience)
+        outbox = Outbox(client, experiment_id, output / OUTBOX, say, again=again)
+        return cls(client, target, experiment_id, outbox, output, patience)
 
     def start(self, study_id: str, description: str, params: Mapping[str, object]) -> None:
         """Make the parent run, or take up the one an earlier start of this study made.
@@ -104,10 +129,11 @@ class Tracker:
         Raises:
             TrackingError: the store cannot be reached.
         """
-        self.outbox.drain(PATIENCE)
+        began = time.monotonic()
+        self.outbox.drain(self.patience)
+        left = began + self.patience - time.monotonic()
         with reaching():
-            earlier = self._runs(f"tags.`{KEY}` = '{_parent(study_id)}'")
-            trials = self._runs(f"tags.`{PARENT}` = '{earlier[0].info.run_id}'") if earlier else []
+            earlier, trials = within(max(left, min(SHORTEST_WAIT, self.patience)), lambda: self._earlier(study_id))
         self._study = study_id
         self._began = earlier[0].info.start_time if earlier else _now()
         for run in (*earlier, *trials):
@@ -199,7 +225,9 @@ class Tracker:
         tags = _tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
         self.outbox.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
         # A folder of its own per winner: a study that goes on with more trials may crown another one.
-        self.outbox.put("files", self._parent, folder=str(folder), path=f"winner/trial_{winner_number:03d}")
+        self.outbox.put(
+            "files", self._parent, path=f"winner/trial_{winner_number:03d}", **_folder(folder, self._output)
+        )
 
     def log_model(self, folder: Path, name: str, number: int, params: Mapping[str, object]) -> None:
         """Log a winner, saved as an MLflow model, with its trial, and register it with the alias `winner`.
@@ -212,7 +240,12 @@ class Tracker:
         """
         registered = re.sub(r"[/:]", "-", name)
         self.outbox.put(
-            "model", self._key(number), folder=str(folder), name=registered, alias="winner", params=_params(params)
+            "model",
+            self._key(number),
+            name=registered,
+            alias="winner",
+            params=_params(params),
+            **_folder(folder, self._output),
         )
 
     def __enter__(self) -> Self:
@@ -229,7 +262,12 @@ class Tracker:
                 status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
                 self.outbox.put("status", self._parent, status=status, end=_now())
         finally:
-            self.unsent = self.outbox.close(PATIENCE if self._study else 0.0)
+            self.unsent = self.outbox.close(self.patience if self._study else 0.0)
+
+    def _earlier(self, study_id: str) -> tuple[list[Run], list[Run]]:
+        """The parent run of a study and the runs of its trials, as far as they are there."""
+        found = self._runs(f"tags.`{KEY}` = '{_parent(study_id)}'")
+        return found, self._runs(f"tags.`{PARENT}` = '{found[0].info.run_id}'") if found else []
 
     @property
     def _parent(self) -> str:
@@ -248,20 +286,39 @@ class Tracker:
 
 
 def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -> int:
-    """Send what a study could not; returns how many calls are left.
+    """Send what a study could not, and once more what MLflow refused; returns how many calls are left.
 
     Raises:
-        TrackingError: there is no study, or the store cannot be reached.
+        TrackingError: there is no study, the store cannot be reached, or something cannot be sent at all.
         StudyError: the study runs, and so sends by itself.
     """
-    if not (output / OUTBOX).is_file():
+    path = output / OUTBOX
+    if not path.is_file():
         raise TrackingError(f"{output} holds no study that has something to send; start it with `autopeft run`.")
-    with held(output), Tracker.connect(uri, output, name, say) as tracker:
-        return tracker.outbox.drain(PATIENCE)
+    with held(output), Tracker.connect(uri, output, name, say, again=True) as tracker:
+        left = tracker.outbox.drain(PATIENCE)
+    reasons = kept_aside(path)
+    if reasons and not left:
+        different = sorted({*reasons})
+        raise TrackingError(
+            f"MLflow has what this study logged, but {len(reasons)} calls of it could not be sent: "
+            f"{'; '.join(different[:SHOWN])}{'; …' * (len(different) > SHOWN)}. They are kept in {output / REFUSED}: "
+            "put right what they say and run the same command again, or remove that file."
+        )
+    return left
 
 
 def _parent(study_id: str) -> str:
     return f"{study_id}/search"
+
+
+def _folder(folder: Path, output: Path) -> dict[str, str]:
+    """A folder to send, from the study's own on, which may be moved before; with a digest of the weights in it."""
+    whole, base = folder.absolute(), output.absolute()
+    return {
+        "folder": str(whole.relative_to(base) if whole.is_relative_to(base) else whole),
+        "weights": weights_of(folder),
+    }
 
 
 def _sentence(state: str, reason: str) -> str:
@@ -281,8 +338,8 @@ def _metrics(values: Mapping[str, float | None], step: int = 0) -> list[tuple[st
 
 def _params(values: Mapping[str, object]) -> dict[str, str]:
     """MLflow keeps texts of at most 6,000 characters in a param, 8,000 in a tag."""
-    return {name: str(value)[:6000] for name, value in values.items() if value is not None}
+    return {name: public(str(value))[:6000] for name, value in values.items() if value is not None}
 
 
 def _tags(**values: str) -> dict[str, str]:
-    return {name: value[:8000] for name, value in values.items()}
+    return {name: public(value)[:8000] for name, value in values.items()}

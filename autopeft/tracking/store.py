@@ -1,16 +1,29 @@
-"""The MLflow store of a study: where it is, how to reach it, and what to say when it cannot be reached."""
+"""The MLflow store of a study: how to reach it, and what to say when it cannot be reached."""
 
 from __future__ import annotations
 
+import random
 import re
 import sqlite3
+import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from autopeft.exceptions import UserInputError
+from autopeft.tracking.address import (
+    DATABASES,
+    TrackingError,
+    is_server,
+    open_afresh,
+    public,
+    registry_uri,
+    sqlite_path,
+    tracking_uri,
+)
+from autopeft.tracking.moved import follow
+from autopeft.tracking.quiet import NoAnswerError, within
 from autopeft.tracking.tables import lay
 from autopeft.tracking.view import VIEW_TAG, ranking_view
 
@@ -18,48 +31,45 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PATIENCE = 30.0
+"""Seconds that a study waits for its store: when it starts, however many requests that takes, and at its end."""
 
-class TrackingError(UserInputError):
-    """The tracking store cannot be used."""
+SOON = re.compile(
+    r"already exists|duplicate|unique constraint|database is locked|deadlock|could not serialize|concurrently updated|"
+    r"out-of-date database schema|no such table|no such column",
+    re.IGNORECASE,
+)
+"""What databases say while other processes make the same tables or the same experiment."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between attempts to set a store up that others set up at the same time."""
 
 
-def tracking_uri(uri: str | None, output: Path) -> str:
-    """The store a study logs to: the one its file names, or SQLite in its output folder."""
-    return uri or f"sqlite:///{(output / 'mlflow.db').absolute()}"
-
-
-def connect(uri: str | None, output: Path, name: str) -> tuple[MlflowClient, str, str]:
+def connect(uri: str | None, output: Path, name: str, patience: float = PATIENCE) -> tuple[MlflowClient, str, str]:
     """A client, its tracking URI, and the id of the experiment `name`, which is made if it is not there.
 
+    Args:
+        uri: as in the study file.
+        output: the study's folder.
+        name: of the experiment.
+        patience: seconds that all of it may take.
+
     Raises:
-        TrackingError: the store cannot be reached or used.
+        TrackingError: the store cannot be reached or used, or does not answer in time.
     """
     target = tracking_uri(uri, output)
-    artifacts = None if is_server(target) else (output / "artifacts").absolute().as_uri()
+    until = time.monotonic() + patience
+    met: list[Exception] = []
     try:
-        if not uri:
-            lay(output / "mlflow.db")
-            _use_write_ahead_log(output / "mlflow.db")
-        client = MlflowClient(target)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            tags = {VIEW_TAG: ranking_view(), "mlflow.experimentKind": "custom_model_development"}
-            return client, target, client.create_experiment(name, artifacts, tags)
-        if experiment.lifecycle_stage == "deleted":
-            client.restore_experiment(experiment.experiment_id)
-        if VIEW_TAG not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, ranking_view())
+        client, experiment_id = within(patience, lambda: _open_until(until, uri, target, output, name, met))
     except Exception as error:  # each kind of store raises its own: sqlalchemy's, a driver's ImportError, OSError
-        advice = "check the path, or move a file that is no MLflow store out of the way"
-        if is_server(target):
-            advice = "check the address, that the server runs, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN"
-        if isinstance(error, ImportError):
-            advice = f"install the database's driver (pip install {error.name})"
+        if isinstance(error, NoAnswerError) and met:
+            error = met[-1]  # says more than that time was up
         raise TrackingError(
             f"`uri` in [tracking] must lead to an MLflow store, but {public(target)} gave: "
-            f"{public(first_line(error))}; {advice}."
+            f"{public(first_line(error))}; {_advice(error, target)}."
         ) from None
-    return client, target, experiment.experiment_id
+    return client, target, experiment_id
 
 
 @contextmanager
@@ -74,20 +84,87 @@ def reaching() -> Iterator[None]:
         ) from None
 
 
-def is_server(uri: str) -> bool:
-    """Whether the URI is an MLflow server's, not a database or folder that this process opens itself."""
-    return not uri.startswith(("sqlite:", "file:", "mysql", "postgresql", "mssql", "/", "."))
-
-
-def public(text: str) -> str:
-    """`text` without the user and password of an address, and without what a query sets that may be a secret."""
-    without = re.sub(r"//[^@\s]*@", "//", text)
-    return re.sub(r"(?i)(\w*(?:passw|pwd|token|secret|key|credential|auth|sig)\w*(?:=|%3d))[^&;\s]*", r"\1…", without)
-
-
 def first_line(error: BaseException) -> str:
     """What an error says, without its details."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500].rstrip(".")
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of")]
+    return (lines or [type(error).__name__])[0][:500].rstrip(".")
+
+
+def _open_until(
+    until: float, uri: str | None, target: str, output: Path, name: str, met: list[Exception]
+) -> tuple[MlflowClient, str]:
+    """Open the store, again and again while others set it up or hold it, but not longer than that.
+
+    Args:
+        until: as `time.monotonic` counts.
+        uri: as in the study file.
+        target: the address.
+        output: the study's folder.
+        name: of the experiment.
+        met: takes what was in the way.
+    """
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return _open(uri, target, output, name)
+        except Exception as error:  # as above
+            wait = pause * random.uniform(0.5, 1.5)  # those that met once should not meet again
+            if not SOON.search(str(error)) or time.monotonic() + wait > until:
+                raise
+            met.append(error)
+        time.sleep(wait)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _open(uri: str | None, target: str, output: Path, name: str) -> tuple[MlflowClient, str]:
+    path = sqlite_path(target)
+    if path is not None:
+        lay(path)
+    if not uri:
+        _use_write_ahead_log(output / "mlflow.db")
+        follow(output / "mlflow.db", output / "artifacts")
+    if target.startswith(DATABASES):
+        open_afresh(target)
+        _knock(target)
+    client = MlflowClient(target, registry_uri(target))
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        artifacts = None if is_server(target) else (output / "artifacts").absolute().as_uri()
+        tags = {VIEW_TAG: ranking_view(), "mlflow.experimentKind": "custom_model_development"}
+        return client, client.create_experiment(name, artifacts, tags)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    if VIEW_TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, ranking_view())
+    return client, experiment.experiment_id
+
+
+def _knock(uri: str) -> None:
+    """Read from a database once: MLflow itself would try ten times, a minute and a half, before it says what is wrong.
+
+    Raises:
+        Exception: what the database's driver raises.
+    """
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from sqlalchemy import inspect
+
+    engine = create_sqlalchemy_engine(uri)
+    try:
+        inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def _advice(error: Exception, target: str) -> str:
+    if isinstance(error, ImportError):
+        return f"install the database's driver (pip install {error.name})"
+    if "database is locked" in str(error):
+        return "another program holds it: end that, or wait, and run the same command again"
+    if is_server(target):
+        return "check the address, that the server runs, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN"
+    if not target.startswith("sqlite:") and target.startswith(DATABASES):
+        return "check the address, that the database runs, and the variables its driver reads, such as PGPASSWORD"
+    return "check the path, or move a file that is no MLflow store out of the way"
 
 
 def _use_write_ahead_log(path: Path) -> None:

@@ -10,15 +10,32 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft.interrupt import Interrupt
-from autopeft.tracking.store import TrackingError, connect, is_server, public
+from autopeft.tracking.address import TrackingError, is_server, public, sqlite_path, sqlite_uri
+from autopeft.tracking.store import connect
 from autopeft.tracking.view import VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+REDIRECTING = (
+    "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    "MLFLOW_ENABLE_WORKSPACES",
+    "MLFLOW_GUNICORN_OPTS",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_STATIC_PREFIX",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_UVICORN_OPTS",
+    "MLFLOW_WORKSPACE",
+    "MLFLOW_WORKSPACE_STORE_URI",
+)
+"""Variables that would have the server show another store than the study's, or listen elsewhere."""
 
 
 def serve(uri: str | None, output: Path, name: str, port: int) -> None:
@@ -64,13 +81,18 @@ def serving(
     port = _free_port(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (output / "artifacts").absolute().as_uri()]
+    # The store is no argument, which every user of the machine could read.
     settings = {
-        "MLFLOW_BACKEND_STORE_URI": target,  # not an argument, which every user of the machine can read
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # background jobs judge chat traces: nothing a study has
     }
-    with tempfile.TemporaryFile() as log:
+    inherited = {name: value for name, value in os.environ.items() if name not in REDIRECTING}
+    with tempfile.TemporaryFile() as log, _plain(target) as settings["MLFLOW_BACKEND_STORE_URI"]:
         process = subprocess.Popen(
-            command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
+            command,
+            env={**inherited, **settings},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             if not _comes_up(process, port):
@@ -81,6 +103,22 @@ def serving(
             yield f"http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs?{query}", process
         finally:
             _end(process)
+
+
+@contextmanager
+def _plain(uri: str) -> Iterator[str]:
+    """The address of a store; of a SQLite file whose path needs escapes, through a link whose path needs none.
+
+    MLflow's server would take the escapes for the name of a folder, and make it.
+    """
+    path = sqlite_path(uri)
+    if path is None or "%" not in uri:
+        yield uri
+        return
+    with tempfile.TemporaryDirectory(prefix="autopeft-ui-") as folder:
+        link = Path(folder) / "store"
+        link.symlink_to(path.parent.absolute())
+        yield sqlite_uri(link / path.name)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,88 @@
+"""Addresses of stores: how a path is written in one, which registry belongs to it, and what of it may be shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import make_url
+from sqlalchemy.engine import URL
+
+from autopeft.exceptions import UserInputError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+DATABASES = ("sqlite", "mysql", "postgresql", "mssql")
+
+SECRETS = r"passw\w*|pwd|token|secret"
+"""Names of values that are never shown, wherever they stand."""
+
+SECRET_ARGUMENTS = r"[\w.-]*(?:pass|key|auth|credential|sig|jwt|bearer)[\w.-]*"
+"""Names of values that are never shown where they stand in an address's query."""
+
+
+class TrackingError(UserInputError):
+    """The tracking store cannot be used."""
+
+
+def tracking_uri(uri: str | None, output: Path) -> str:
+    """The store a study logs to: the one its file names, or SQLite in its output folder."""
+    return uri or sqlite_uri(output / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a SQLite file, whatever characters its path has.
+
+    Raises:
+        TrackingError: the installed SQLAlchemy has no way to write this path.
+    """
+    whole = str(path.absolute())
+    plain, written = f"sqlite:///{whole}", URL.create("sqlite", database=whole).render_as_string()
+    for address in (plain, written):  # MLflow takes a plain one for a path too
+        if make_url(address).database == whole and not make_url(address).query:
+            return address
+    raise TrackingError(f"the output folder must have no ? and no % in its path, but is {path.parent}; give another.")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite address; None for any other address, and for one that is in memory or has arguments."""
+    if not uri.startswith("sqlite:"):
+        return None
+    url = make_url(uri)
+    return Path(url.database) if url.database and url.database != ":memory:" and not url.query else None
+
+
+def registry_uri(uri: str) -> str:
+    """The registry that belongs to a store, whatever MLFLOW_REGISTRY_URI says; Databricks has one of its own."""
+    return re.sub(r"^databricks(?=$|:)", "databricks-uc", uri)
+
+
+def is_server(uri: str) -> bool:
+    """Whether the URI is an MLflow server's, not a database or folder that this process opens itself."""
+    return not uri.startswith(("sqlite:", "file:", "mysql", "postgresql", "mssql", "/", "."))
+
+
+def open_afresh(uri: str) -> None:
+    """Have MLflow open a database's file anew: a connection kept from before may lead to a file that was removed.
+
+    Where the address of a path has escapes, MLflow would make a folder of that name too, before it opens the right one.
+    """
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    for store in (Tracking, Registry):
+        known: dict[str, Engine] | None = getattr(store, "_engine_map", None)
+        if known is not None and uri in known:
+            known[uri].dispose()
+        elif known is not None and "%" in uri:
+            known[uri] = create_sqlalchemy_engine(uri)
+
+
+def public(text: str) -> str:
+    """`text` without the user and password of an address, and without other secrets in it."""
+    text = re.sub(r"(?<!/)//(?!/)[^@\s]*@", "//", text)
+    text = re.sub(rf"(?i)((?:{SECRETS})(?:=|%3d))[^&;\s]*", r"\1…", text)
+    return re.sub(rf"(?i)([?&;]{SECRET_ARGUMENTS}=)[^&;\s]*", r"\1…", text)
