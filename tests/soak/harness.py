@@ -43,7 +43,7 @@ class Child:
     def __init__(self, *arguments: str, cwd: Path, fatal: int = 0, seconds: float | None = None) -> None:
         self.changes = multiprocessing.get_context("fork").Value("L", 0)
         self._said = cwd / f"said.{time.monotonic_ns()}"
-        self._modules = self._said.with_suffix(".modules")
+        self._modules = self._said.with_name(f"{self._said.name}.modules")
         sys.stdout.flush()
         self._pid = os.fork()
         if not self._pid:

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from mlflow import MlflowClient
 
+from tests.conftest import THREE
 from tests.soak.harness import Child
 from tests.test_study import edit, store
 from tests.test_workers import check_books
@@ -16,7 +17,7 @@ from tests.test_workers import check_books
 KILLS = 15
 """Of each kind: at a change and at a time, with one worker and with two; 60 together."""
 
-FEW = (("trials = 4", "trials = 2"), ("epochs = 4", "epochs = 2"))
+FEW = ((THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 2"), ("epochs = 4", "epochs = 2"))
 
 
 def check(study, trials: int) -> dict:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.conftest import THREE
 from tests.soak.harness import Child
 from tests.test_study import edit
 from tests.test_workers import check_books
@@ -26,7 +27,7 @@ def two_starts(study, apart: float) -> None:
 
 @pytest.fixture
 def short(tiny_study):
-    edit(tiny_study, ("trials = 4", "trials = 1"), ("epochs = 4", "epochs = 1"))
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1"), ("epochs = 4", "epochs = 1"))
     return tiny_study
 
 
