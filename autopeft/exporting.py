@@ -13,6 +13,7 @@ from torch import nn
 from autopeft import artifact, mlflow_model, readme, registry
 from autopeft.card import CARD
 from autopeft.exceptions import UserInputError, nearest
+from autopeft.files import draft_folder, put, remove_drafts
 from autopeft.quantization import NONE
 from autopeft.row_tokenizer import BOTH, TAIL
 from autopeft.tokenizer import save as save_tokenizer
@@ -38,7 +39,7 @@ def export(
 
     Args:
         winner: the winner, its folder, or the output folder of its study.
-        folder: to write; it must be empty or not there, and appears whole or not at all.
+        folder: to write; it must be empty or not there; a new one appears whole or not at all.
         format: one of `FORMATS`.
         trust_remote_code: run code that the base model brings, as in `artifact.load`.
 
@@ -63,14 +64,13 @@ def export(
             'would meet another base model there. Train it with `quantization = "none"`.'
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as draft:
-        made = Path(draft) / "made"
+    remove_drafts(folder.parent)
+    with draft_folder(folder) as draft:
+        made = draft / "made"
         made.mkdir()
         FORMATS[format].write(winner, made)
         readme.write(made, winner.card, winner.evidence, _loading(winner, format), format)
-        if folder.is_dir():
-            folder.rmdir()
-        made.rename(folder)
+        put(made, folder, (), last=readme.README)
     return folder
 
 

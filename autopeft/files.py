@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.draft")
-"""Names of drafts. One that a killed process left belongs to nobody."""
+DRAFT = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.draft")
+"""Names of drafts, with the process that writes them. One that a killed process left belongs to nobody."""
+
+IN_WORK = 60.0
+"""Seconds that a draft is left alone where a process of its pid is there: in a container it may be another one."""
 
 
 @contextmanager
@@ -83,10 +87,10 @@ def put(draft: Path, folder: Path, own: Collection[str], last: str) -> None:
 
 
 def remove_drafts(*folders: Path) -> None:
-    """Remove the drafts that killed processes left in these folders; for when no other process writes there."""
+    """Remove the drafts that killed processes left in these folders."""
     for folder in folders:
         for path in folder.glob(".*.draft"):
-            if DRAFT.fullmatch(path.name):
+            if (found := DRAFT.fullmatch(path.name)) and not _in_work(path, int(found["pid"])):
                 remove(path)
 
 
@@ -100,7 +104,20 @@ def remove(path: Path) -> None:
 
 
 def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.draft")
+
+
+def _in_work(path: Path, pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        pass
+    try:
+        return time.time() - path.stat().st_mtime < IN_WORK
+    except OSError:  # it is gone by now
+        return False
 
 
 def _files(folder: Path) -> list[Path]:

@@ -38,7 +38,7 @@ def taken(output: Path) -> Iterator[None]:
     """
     require(output)
     with held(output):
-        remove_drafts(output, output / "rows")
+        remove_drafts(output, output / "rows", output / "winner")
         for path in output.iterdir():
             if EARLIER_DRAFTS.fullmatch(path.name):
                 remove(path)

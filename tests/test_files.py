@@ -1,10 +1,13 @@
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
-from autopeft.files import DRAFT, draft_folder, put, remove_drafts, whole
+from autopeft.files import DRAFT, IN_WORK, draft_folder, put, remove_drafts, whole
 
 
 @pytest.fixture
@@ -78,9 +81,13 @@ def test_a_folder_that_was_replaced_by_a_link_is_written_through_it(tmp_path):
 
 
 def test_drafts_that_were_left_go_and_nothing_else(tmp_path):
-    kept = [".mine.draft", "notes.draft", ".winner.0123456.draft"]
-    for name in (*kept, ".result.json.0123abcd.draft"):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    kept = [".mine.draft", "notes.draft", f".winner.{gone.pid}-0123456.draft", f".mine.{os.getpid()}-0123abcd.draft"]
+    for name in (*kept, f".result.json.{gone.pid}-0123abcd.draft", f".result.json.{os.getpid()}-0123abcd.draft"):
         (tmp_path / name).touch()
-    filled(tmp_path / ".winner.0123abcd.draft", card="half")
+    long_ago = time.time() - 2 * IN_WORK  # in a container, the process before had the pid that this one has
+    os.utime(tmp_path / f".result.json.{os.getpid()}-0123abcd.draft", (long_ago, long_ago))
+    filled(tmp_path / f".winner.{gone.pid}-0123abcd.draft", card="half")
     remove_drafts(tmp_path, tmp_path / "nowhere")
     assert {path.name for path in tmp_path.iterdir()} == set(kept)

@@ -57,8 +57,9 @@ def test_what_a_study_or_a_system_puts_there_first_is_no_bar(tmp_path):
 
 def test_what_killed_processes_left_is_cleared_away(tmp_path):
     (tmp_path / JOURNAL).touch()
-    left = [".winner.0123abcd.draft", ".report.html.0123abcd.draft", ".winner-ab_c1234", ".report.html.draft"]
-    for name in (*left, ".winner-of-the-cup", "rows/.0123456789abcdef.parquet.0123abcd.draft"):
+    gone = 2**31 - 1  # no system has so many processes
+    left = [f".winner.{gone}-0123abcd.draft", f".report.html.{gone}-0123abcd.draft", ".winner-ab_c1234"]
+    for name in (*left, ".report.html.draft", ".winner-of-the-cup", f"rows/.0123.parquet.{gone}-0123abcd.draft"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     with taken(tmp_path):
@@ -98,7 +99,7 @@ def test_a_persons_files_among_a_studys_own_survive_another_winner(tiny_study):
 def test_clearing_checkpoints_removes_what_trials_wrote_and_nothing_else(tmp_path):
     trial = Checkpoint.of(tmp_path, {"method": "lora"})
     trial.folder.mkdir(parents=True)
-    ours = [trial.folder / name for name in ("0.safetensors", "1.draft", ".0.safetensors.0123abcd.draft")]
+    ours = [trial.folder / name for name in ("0.safetensors", "1.draft", ".0.safetensors.7-0123abcd.draft")]
     mine = [trial.folder / "notes.md", tmp_path / FOLDER / "last.ckpt"]
     for path in (*ours, *mine):
         path.touch()
