@@ -6,9 +6,11 @@ import pytest
 import autopeft as api
 from autopeft.checkpoint import FOLDER, Checkpoint
 from autopeft.exceptions import SpecError, StudyError, UserInputError
-from autopeft.lock import JOURNAL, held
+from autopeft.lock import JOURNAL
 from autopeft.output import require, taken
+from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, tiny_rows, trained_winner
+from tests.test_reporting import record, running, store
 from tests.test_study import edit, run_study
 
 
@@ -134,16 +136,15 @@ def test_export_over_a_file_is_refused_before_anything_is_loaded(tiny_study):
 
 
 def test_commands_on_a_study_that_runs(tiny_study):
-    edit(tiny_study, ("trials = 4", "trials = 1"))
-    run_study(tiny_study)
-    output = tiny_study.parent / "outputs" / "tiny"
-    with held(output):
+    output = store(tiny_study.parent / "outputs" / "tiny", [record(0)])
+    (output / OUTBOX).touch()
+    with running(output):
         for command in ("run", "sync"):
             done = autopeft_here(command, tiny_study.name, cwd=tiny_study.parent)
             assert done.returncode == 1
             assert "one process at a time may run a study, but process" in done.stderr
         for command in ("status", "report"):
             done = autopeft_here(command, tiny_study.name, cwd=tiny_study.parent)
-            assert done.returncode == 0
+            assert done.returncode == 0, done.stderr
         with pytest.raises(StudyError, match="one process at a time"):
             api.tune(model=tiny_study.parent / "model", data=str(tiny_study.parent / "rows.csv"), output=output)

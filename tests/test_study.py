@@ -225,7 +225,7 @@ def test_what_cannot_be_written_ends_a_study_and_is_no_fault_of_the_method(tiny_
 def test_a_trial_that_ended_is_not_trained_again_where_the_process_was_killed_before_its_record(
     tiny_study, monkeypatch
 ):
-    edit(tiny_study, ("trials = 4", "trials = 1"))
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1"))
 
     def killed(self, outcome):
         raise KeyboardInterrupt

@@ -91,6 +91,7 @@ def test_a_study_that_is_killed_ends_as_if_it_was_not(tiny_study, undisturbed, c
         shutil.rmtree(tiny_study.parent / "outputs")
 
 
+@pytest.mark.soak
 def test_a_few_kills(tiny_study, undisturbed):
     expected, changes, _ = undisturbed(few=True)
     for share in (0.6, 0.3):  # of the changes of a whole run; what is left after the first is more than the second
