@@ -19,7 +19,7 @@ from torch import nn
 from autopeft import hub_files, missing_weights, model_files, quantization
 from autopeft.architecture import describe
 from autopeft.dropout import Dropout
-from autopeft.exceptions import AutopeftError, ModelError, PluginError, in_a_line
+from autopeft.exceptions import PluginError
 from autopeft.method import told_params
 from autopeft.mould import Mould
 from autopeft.size_limit import size_limit
@@ -161,28 +161,26 @@ def load(
         quantization.require(quantized)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    local = isinstance(location, Path)
+    local, kind = isinstance(location, Path), getattr(transformers, auto_class)
     origin: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
-    if revision is not None:
-        origin["revision"] = revision
-    options: dict[str, Any] = origin | dict(config_overrides or {})
-    kind = getattr(transformers, auto_class)
-    special: dict[str, Any] = {"dtype": torch.float32}
-    dense = None
-    with _told(f"[model] name_or_path: {location} cannot be loaded as {auto_class}"):
+    origin |= {} if revision is None else {"revision": revision}
+    options: dict[str, Any] = {**origin, **(config_overrides or {})}
+    with model_files.reading(f"[model] name_or_path: {location} cannot be loaded as {auto_class}"):
         extent = model_files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **origin)
-        if quantized != quantization.NONE:
-            with size_limit(extent.tensors, extent.size):
-                dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
-            skip = quantization.left_alone(dense, describe(dense, task, peft_task_type))
-            special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
+        special: dict[str, Any] = {"dtype": torch.float32}
+        dense = None
         with seeded(seed), size_limit(extent.tensors, extent.size):
+            if quantized != quantization.NONE:
+                dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
+                skip = quantization.left_alone(dense, describe(dense, task, peft_task_type))
+                special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
+                torch.manual_seed(seed)  # what was built so far drew some
             module, report = kind.from_pretrained(
                 location,
                 use_safetensors=True,  # no pickle from strangers
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # a head of another size is drawn anew; the rest is judged below
+                ignore_mismatched_sizes=True,  # a head of another size is drawn anew; what else differs is refused
                 **special,
                 **options,
             )
@@ -194,24 +192,6 @@ def load(
         drawn = missing_weights.judge(whole, report, location)
         spec = describe(whole, task, peft_task_type, drawn.missing)
     return BaseModel(module, tokenizer, spec, dense, drawn.notes)
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn whatever a library raises while it reads a person's files into one sentence.
-
-    Raises:
-        ModelError: for any error but autopeft's own, and but what comes from outside, such as Ctrl-C.
-    """
-    try:
-        yield
-    except AutopeftError:
-        raise
-    except BaseException as error:
-        # A panic in a library written in Rust, such as tokenizers, is no `Exception`.
-        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
-            raise
-        raise ModelError(f"{what}: {in_a_line(error)}") from error
 
 
 def _dense(config: Any, kind: Any, trust_remote_code: bool) -> nn.Module:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from autopeft.exceptions import ModelError, in_a_line
+from autopeft.exceptions import AutopeftError, ModelError, in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +83,24 @@ def examine(folder: Path) -> Extent:
             _check_fetched(folder / name, folder)
     tensors = [entry for header in headers for entry in header.values()]
     return Extent(len(tensors), sum(end - start for start, end in tensors))
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn whatever a library raises while it reads a person's files into one sentence that begins with `what`.
+
+    Raises:
+        ModelError: for any error but autopeft's own, and but what comes from outside, such as Ctrl-C.
+    """
+    try:
+        yield
+    except AutopeftError:
+        raise
+    except BaseException as error:
+        # A panic in a library written in Rust, such as tokenizers, is no `Exception`.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        raise ModelError(f"{what}: {in_a_line(error)}") from error
 
 
 def weights(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from autopeft.resumption import GIVEN
 from autopeft.spec import StudySpec
 from autopeft.storage import StudyStorage, open_journal
 from autopeft.study import run
-from tests.conftest import autopeft_here, tiny_rows, trained_winner
+from tests.conftest import autopeft_here, few, tiny_rows, trained_winner
 from tests.tiny_models import tiny
 
 OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "peft_task_type": "SEQ_CLS", "seed": 0}
@@ -157,7 +157,6 @@ def test_a_study_goes_on_with_its_base_model_alone(study):
     given = open_journal(output).get_all_studies()[0].user_attrs[GIVEN]
     assert given["base_digest"] == Card.read(output / "winner").base_digest == found
     assert given["kinds"] == {"model.name_or_path": "local", "data.train": "local"}
-    assert autopeft_here("run", "study.toml", cwd=place).returncode == 0
 
     weights = (base / "model.safetensors").read_bytes()
     replace_weights(base)
@@ -165,7 +164,6 @@ def test_a_study_goes_on_with_its_base_model_alone(study):
     assert done.returncode == 2
     assert "was begun with another base model than model is now" in " ".join(done.stderr.split())
     (base / "model.safetensors").write_bytes(weights)
-    assert autopeft_here("run", "study.toml", cwd=place).returncode == 0
 
     base.rename(place / "elsewhere")
     done = autopeft_here("run", "study.toml", cwd=place)
@@ -182,7 +180,7 @@ def test_a_study_goes_on_with_its_base_model_alone(study):
     assert open_journal(output).get_all_studies()[0].user_attrs[GIVEN] == given
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("how", few(["removed", "replaced"], "removed"))
 def test_a_base_that_goes_in_mid_study_is_named_and_no_trial_is_lost(study, how):
     base, place = study.parent / "model", study.parent
 
