@@ -41,14 +41,15 @@ def describe(
         module: the model with its head.
         task: the task kind of the study file.
         peft_task_type: peft's name for it.
-        missing_keys: names of the parameters that the checkpoint did not hold. Modules that own one start from
-            random values and therefore count as head, a BERT pooler too. None: everything outside the base model.
+        missing_keys: names of the parameters that the checkpoint did not hold, as `missing_weights.judge` lets them
+            pass. Modules that own one start from random values and therefore count as head, a BERT pooler too. None:
+            everything outside the base model.
     """
     config: Any = module.config
     text_config = config.get_text_config()
     base: Any = module.base_model
     head = _head(module, missing_keys)
-    layers = tuple(_layers(module))
+    layers = tuple(layer_names(module))
     return ModelSpec(
         model_type=str(config.model_type),
         architecture=type(module).__name__,
@@ -94,7 +95,7 @@ def _head(module: nn.Module, missing_keys: Collection[str] | None) -> tuple[str,
     return tuple(missing) if any(name in missing for name in outside) else (*outside, *missing)
 
 
-def _layers(module: nn.Module) -> Iterator[str]:
+def layer_names(module: nn.Module) -> Iterator[str]:
     """The elements of the outermost module lists that hold linear maps: the transformer layers of every stack."""
     found: list[str] = []
     for name, child in module.named_modules():

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autopeft import hub, readme, registry, tasks
+from autopeft import digest, hub, readme, registry, tasks
 from autopeft import model as models
 from autopeft.card import CARD, EVIDENCE, Card, Evidence
 from autopeft.cells import Texts
-from autopeft.exceptions import DataError, MethodError, UserInputError
+from autopeft.exceptions import DataError, MethodError, ModelError, UserInputError
 from autopeft.files import draft_folder, put
-from autopeft.locate import locate
+from autopeft.locate import NotFoundError, locate
 from autopeft.quantization import NONE
 from autopeft.readme import README
 from autopeft.row_tokenizer import RowTokenizer
@@ -215,7 +215,7 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
 
     Raises:
         UserInputError: the folder is no winner, its base model or its method is not installed here, or it needs code
-            that is not trusted.
+            that is not trusted. ModelError, which is one, where the base model is not the one it was trained on.
     """
     folder = Path(folder)
     card = Card.read(folder)
@@ -225,8 +225,9 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
             "that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
         )
     task = tasks.get(card.task)
+    location = find_base(card)
     base = models.load(
-        locate(card.base_model, Path.cwd()),
+        location,
         auto_class=task.auto_class,
         task=task.kind,
         peft_task_type=task.peft_task_type,
@@ -234,11 +235,31 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
         trust_remote_code=card.trust_remote_code,
         config_overrides=task.config_overrides(card.labels),
         quantized=card.quantization,
+        revision=digest.revision_of(card.base_digest),
     )
     module = read_weights(base, lambda: registry.discover()[card.method], card.params, folder, seed=card.seed)
     # A quantized base model lives on the GPU, wherever the rest was asked for.
     at = device if card.quantization == NONE else "cuda"
     return Winner(module.eval(), base.tokenizer, card, base.spec, Evidence.read(folder), at)
+
+
+def find_base(card: Card) -> Path | str:
+    """Where a winner's base model is: the one that it was trained on, and no other in its place.
+
+    Raises:
+        ModelError: it is not there any more, or another is.
+    """
+    try:
+        location = locate(card.base_model, Path.cwd(), digest.kind_of(card.base_digest))
+    except NotFoundError as error:
+        raise ModelError(f"the winner's base model is needed, but: {error}") from None
+    if isinstance(location, Path) and card.base_digest and (found := digest.of(location)) != card.base_digest:
+        raise ModelError(
+            f"the winner was trained on another base model than {location} holds now (digest {card.base_digest[:19]}… "
+            f"then, {found[:19]}… now), and would predict something else; put the files back that were there, or run "
+            "the study again."
+        )
+    return location
 
 
 def _of_files(files: Mapping[str, bytes], device: str) -> Winner:

@@ -37,6 +37,7 @@ class Card:
         quantization: of the base model it was trained on, and is loaded with: "none", "8bit" or "4bit".
         truncation: what is kept of a longer input: "head", "tail" or "both"; None, in winners saved before there was a
             choice, is as the tokenizer has it.
+        base_digest: identity of the base model it was trained on (`digest.of`); "" in a card from before it was kept.
         autopeft: version that wrote this.
     """
 
@@ -51,6 +52,7 @@ class Card:
     trust_remote_code: bool = False
     quantization: str = NONE
     truncation: str | None = None
+    base_digest: str = ""
     autopeft: str = ""
 
     def write(self, folder: Path) -> None:

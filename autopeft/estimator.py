@@ -18,6 +18,7 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length,
 from autopeft import artifact, tasks
 from autopeft.cells import CellError, Texts, as_text, is_missing
 from autopeft.exceptions import UserInputError, nearest, shorten
+from autopeft.locate import as_reference
 from autopeft.record import TrialRecord
 from autopeft.spec import DataSection, SearchSection, StudySpec, ValidationSection
 from autopeft.tuning import tune
@@ -292,7 +293,9 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """The arguments of `tune`."""
         search = {"methods": None if self.methods is None else list(self.methods), "timeout": self.timeout}
         tables: dict[str, dict[str, Any]] = {
-            "model": dict(self.model) if isinstance(self.model, Mapping) else {"name_or_path": str(self.model)},
+            "model": dict(self.model)
+            if isinstance(self.model, Mapping)
+            else {"name_or_path": as_reference(self.model)},
             "task": {"kind": self.task},
             "tracking": {},
             "search": {"trials": self.trials, **{key: value for key, value in search.items() if value is not None}},

@@ -48,7 +48,7 @@ def export(
 
     Raises:
         ExportError: an unknown format, a folder with something in it, or a winner that the format cannot hold.
-        UserInputError: there is no winner.
+        UserInputError: there is no winner, or its base model is not there any more, or is another.
     """
     folder = Path(folder)
     if format not in FORMATS:
@@ -57,6 +57,8 @@ def export(
         raise ExportError(f"{folder} must be empty or not there, but it is not; give another folder.")
     if isinstance(winner, str | Path):
         winner = artifact.load(find(Path(winner)), trust_remote_code=trust_remote_code)
+    else:
+        artifact.find_base(winner.card)  # what is written may name it, and is then loaded with what is there now
     if winner.card.quantization != NONE and not FORMATS[format].quantized:
         raise ExportError(
             f"a winner on a base model in {winner.card.quantization} can be exported as "

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from autopeft import quantization
+from autopeft import hub_files, missing_weights, model_files, quantization
 from autopeft.architecture import describe
 from autopeft.dropout import Dropout
-from autopeft.exceptions import ModelError, PluginError
+from autopeft.exceptions import PluginError
 from autopeft.method import told_params
 from autopeft.mould import Mould
+from autopeft.size_limit import size_limit
 from autopeft.tokenizer import prepare
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ LINEAR = "_autopeft_linear"
 class BaseModel:
     """A frozen model with a head, its tokenizer and its description.
 
-    `dense` is the model as it was before quantization, on the meta device; None where it was not quantized.
+    `dense` is the model as it was before quantization, on the meta device; None where it was not quantized. `notes`
+    say what of it starts from random values besides an ordinary head, and what of the checkpoint was left out.
     """
 
     module: nn.Module
     tokenizer: Any
     spec: ModelSpec
     dense: nn.Module | None = None
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def skeleton(self) -> nn.Module:
@@ -132,6 +135,7 @@ def load(
     config_overrides: Mapping[str, Any] | None = None,
     quantized: str = quantization.NONE,
     compute: torch.dtype = torch.float32,
+    revision: str | None = None,
 ) -> BaseModel:
     """Load a pretrained model with a freshly drawn head, frozen, in float32 on the CPU; on the GPU if `quantized`.
 
@@ -145,10 +149,11 @@ def load(
         config_overrides: such as ``id2label``.
         quantized: "none", or "8bit" or "4bit" for the linear maps of the transformer layers.
         compute: precision in which a quantized model's products are computed.
+        revision: commit of a model on the hub; default: the newest.
 
     Raises:
-        ModelError: no model there, one that this class cannot load, weights that are not safetensors, or
-            quantization where this machine cannot do it.
+        ModelError: no model there, one that this class cannot load, weights that are not safetensors or that lack a
+            part of the base model, or quantization where this machine cannot do it.
     """
     import transformers
 
@@ -156,43 +161,37 @@ def load(
         quantization.require(quantized)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    local = isinstance(location, Path)
-    if local and not (Path(location) / "config.json").is_file():
-        raise ModelError(
-            f"[model] name_or_path must be a Hugging Face model folder, but {location} holds no config.json; "
-            "give the folder that save_pretrained() wrote, or a hub id."
-        )
-    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
-    options |= config_overrides or {}
-    kind = getattr(transformers, auto_class)
-    special: dict[str, Any] = {"dtype": torch.float32}
-    dense = None
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            location, local_files_only=local, trust_remote_code=trust_remote_code
-        )
-        if quantized != quantization.NONE:
-            dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
-            skip = quantization.left_alone(dense, describe(dense, task, peft_task_type))
-            special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
-        with seeded(seed):
+    local, kind = isinstance(location, Path), getattr(transformers, auto_class)
+    origin: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+    origin |= {} if revision is None else {"revision": revision}
+    options: dict[str, Any] = {**origin, **(config_overrides or {})}
+    with model_files.reading(f"[model] name_or_path: {location} cannot be loaded as {auto_class}"):
+        extent = model_files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **origin)
+        special: dict[str, Any] = {"dtype": torch.float32}
+        dense = None
+        with seeded(seed), size_limit(extent.tensors, extent.size):
+            if quantized != quantization.NONE:
+                dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
+                skip = quantization.left_alone(dense, describe(dense, task, peft_task_type))
+                special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
+                torch.manual_seed(seed)  # what was built so far drew some
             module, report = kind.from_pretrained(
                 location,
                 use_safetensors=True,  # no pickle from strangers
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head of another size is drawn anew; what else differs is refused
                 **special,
                 **options,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"[model] name_or_path: {location} cannot be loaded as {auto_class}: {reason}") from error
-    prepare(tokenizer, *filter(None, (module, dense)))
-    module.requires_grad_(False)
-    if dense is not None:
-        quantization.keep_rest_in_float32(module)
-    whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
-    spec = describe(whole, task, peft_task_type, sorted(report["missing_keys"]))
-    return BaseModel(module, tokenizer, spec, dense)
+        prepare(tokenizer, *filter(None, (module, dense)))
+        module.requires_grad_(False)
+        if dense is not None:
+            quantization.keep_rest_in_float32(module)
+        whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
+        drawn = missing_weights.judge(whole, report, location)
+        spec = describe(whole, task, peft_task_type, drawn.missing)
+    return BaseModel(module, tokenizer, spec, dense, drawn.notes)
 
 
 def _dense(config: Any, kind: Any, trust_remote_code: bool) -> nn.Module:

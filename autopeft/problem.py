@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft import data, gpu, model, tasks
+from autopeft import data, digest, gpu, hub_files, model, tasks
 from autopeft.admission import Appraiser
 from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
@@ -19,7 +19,7 @@ from autopeft.cross_validation import Fold, split
 from autopeft.enforcement import release_memory
 from autopeft.exceptions import MethodError, ModelError, SpecError
 from autopeft.integrity import Seal
-from autopeft.locate import locate
+from autopeft.locate import kind_of, locate, portable
 from autopeft.memory import supports_bfloat16
 from autopeft.positions import positions
 from autopeft.quantization import NONE
@@ -61,6 +61,10 @@ class Problem:
     methods left out with the reason. `packed` holds the methods whose folds train in one pass, each with whether it is
     mapped by place (`packing.pack`). `origins` tells which plugin a method is from; `seal` tells whether one wrote into
     the base model.
+
+    `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
+    more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
+    was read (`locate.kind_of`), by the name of its setting.
     """
 
     spec: StudySpec
@@ -78,6 +82,9 @@ class Problem:
     truncation: str
     origins: dict[str, Origin]
     seal: Seal
+    base_model: str
+    base_digest: str
+    kinds: dict[str, str]
     workers: int = 1
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
@@ -128,10 +135,14 @@ class Problem:
         origins = {name: registry.origins[name] for name in wanted}
         device = _device(spec) if card is None else _card(spec)
         rows = data.load(spec, task.inputs)
+        kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
+        location = locate(spec.model.name_or_path, spec.folder)
+        commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
+        base_digest = digest.of(location, commit)
 
         def load() -> BaseModel:
             base = model.load(
-                locate(spec.model.name_or_path, spec.folder),
+                location,
                 auto_class=task.auto_class,
                 task=task.kind,
                 peft_task_type=task.peft_task_type,
@@ -140,6 +151,7 @@ class Problem:
                 config_overrides=task.config_overrides(rows.labels),
                 quantized=spec.model.quantization if card is None else NONE,
                 compute=device.autocast or torch.float32,
+                revision=commit or spec.model.revision,
             )
             if device.autocast:
                 base.lower(device.autocast)
@@ -191,6 +203,9 @@ class Problem:
             blocked=registry.blocked,
             origins=origins,
             seal=Seal(base, load),
+            base_model=portable(spec.model.name_or_path, spec.folder),
+            base_digest=base_digest,
+            kinds=kinds,
         )
 
     @contextmanager
@@ -215,6 +230,12 @@ class Problem:
     def all_rows(self) -> np.ndarray:
         """Positions of every training row."""
         return np.arange(len(self.train))
+
+
+def references(spec: StudySpec) -> dict[str, str]:
+    """What the study file refers to, by the name of the setting."""
+    given = {"model.name_or_path": spec.model.name_or_path, "data.train": spec.data.train, "data.test": spec.data.test}
+    return {name: reference for name, reference in given.items() if reference is not None}
 
 
 def _wanted(spec: StudySpec, registry: Registry) -> list[str]:

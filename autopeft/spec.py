@@ -63,6 +63,8 @@ class ModelSection(Section):
 
     name_or_path: Reference
     """`package:…` for a folder inside an installed package, a local folder, or a hub id."""
+    revision: str | None = Field(None, min_length=1)
+    """Commit, branch or tag of a model on the hub. Default: the newest commit; a study keeps to that it began with."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products: "auto" takes bfloat16 where the device computes it natively, float32 elsewhere."""
     quantization: Literal["none", "8bit", "4bit"] = "none"

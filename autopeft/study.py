@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, held_out, mlflow_model, preflight, rows
+from autopeft import artifact, environment, held_out, mlflow_model, preflight, resumption, rows
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.card import CARD, Card, Evidence
 from autopeft.containment import uncontained
 from autopeft.endings import without_winner
 from autopeft.enforcement import capped
-from autopeft.exceptions import SpecError, StoreError, StudyError, brief, in_a_line, nearest
+from autopeft.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.files import whole
 from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
-from autopeft.locate import PACKAGE, locate
+from autopeft.locate import LOCAL, locate
 from autopeft.outcome import COUNTED
 from autopeft.output import taken
 from autopeft.problem import Problem, precision_note
@@ -33,7 +33,6 @@ from autopeft.pruning import make_pruner
 from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
 from autopeft.search import Search
-from autopeft.spec import changes
 from autopeft.storage import JOURNAL, StudyStorage, writing
 from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
@@ -46,12 +45,6 @@ if TYPE_CHECKING:
     from autopeft.progress import Progress
     from autopeft.registry import Registry
     from autopeft.spec import StudySpec
-
-MAY_CHANGE = (
-    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "tracking.uri",
-    "tracking.system_metrics", "output",
-)  # fmt: skip
-"""Settings that a study may be resumed with changed; any other change would mix two searches in one."""
 
 SCORES = "test_scores"
 """The user attribute of the study that holds the winner's number and its scores on the held-out rows."""
@@ -91,8 +84,9 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
+    spec = resumption.as_begun(spec)
     problem = Problem.from_spec(spec, registry)
-    for note in filter(None, (*problem.rows.notes, precision_note(problem.device))):
+    for note in filter(None, (*problem.base.notes, *problem.rows.notes, precision_note(problem.device))):
         progress.say(note)
     if cut := problem.truncated.sentence(problem.max_length, problem.truncation):
         progress.say(f"{cut} `max_length` and `truncation` in [model] say how.")
@@ -177,21 +171,15 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         pruner=make_pruner(spec.search.pruner, len(problem.rung_ends(problem.space.max_epochs))),
         load_if_exists=True,
     )
-    now = {**spec.to_dict(), "methods_found": list(problem.space), "data_fingerprint": problem.rows.fingerprint}
-    if "given" not in study.user_attrs:
+    now, before = resumption.given(problem), study.user_attrs.get(resumption.GIVEN)
+    if before is None:
         study.set_user_attr("study_id", uuid.uuid4().hex)
         for candidate in first or _first(problem, say):
             study.enqueue_trial(candidate.flat, skip_if_exists=True)
     else:
-        changed = [line for key, line in changes(study.user_attrs["given"], now).items() if key not in MAY_CHANGE]
-        if changed:
-            raise SpecError(
-                f'the study "{spec.name}" was begun with other settings: {"; ".join(changed)}. '
-                "Put them back, give the study another `name`, and another `output` where it names one (with "
-                f'`warm_start = "{spec.output}"` it begins with the best that was found), or remove {spec.output} to '
-                "start over."
-            )
-    study.set_user_attr("given", now)
+        resumption.check(before, now, spec)
+        now[resumption.DIGEST] = now[resumption.DIGEST] or before.get(resumption.DIGEST, "")
+    study.set_user_attr(resumption.GIVEN, now)
     study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})
     study.set_user_attr("truncated", {**asdict(problem.truncated), **_truncation(problem)})
     return study, storage
@@ -227,7 +215,7 @@ def _crown(
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         try:
             scores = crown(problem, candidate, folder, str(origin), failed, progress.say)
-        except StoreError:
+        except (StoreError, ModelError):  # the disk and the base model are no fault of a method
             raise
         except Exception as error:  # a method may do anything
             failed[best.method] = in_a_line(error)
@@ -248,7 +236,7 @@ def _evidence(problem: Problem, study: optuna.Study, best: TrialRecord, test: Te
     own = problem.space.parse(best.params).params
     return Evidence(
         study=spec.name,
-        data=_source(source, spec),
+        data=_source(source, problem),
         train_rows=len(problem.train),
         test_rows=count,
         metric=metric,
@@ -274,12 +262,12 @@ def _interval(metric: str, path: Path) -> tuple[float, float] | None:
     return interval_of(metric, answers.labels, answers.predictions[held_out.WINNER])
 
 
-def _source(reference: str, spec: StudySpec) -> str:
+def _source(reference: str, problem: Problem) -> str:
     """A reference to rows as it may be shown to anyone."""
-    if reference.startswith(PACKAGE) or isinstance(locate(reference, spec.folder), str):
+    if problem.kinds["data.train"] != LOCAL:
         return reference
     path = Path(reference)
-    return "rows in memory" if path.parent == spec.output / rows.FOLDER else path.name
+    return "rows in memory" if path.parent == problem.spec.output / rows.FOLDER else path.name
 
 
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:
@@ -351,6 +339,7 @@ def _givens(problem: Problem) -> dict[str, object]:
     spec = problem.spec
     return {
         "model": spec.model.name_or_path,
+        "model_digest": problem.base_digest,
         "task": problem.task.kind,
         "methods": ", ".join(problem.space),
         "metric": spec.validation.metric,
@@ -385,7 +374,7 @@ def _data_card(problem: Problem) -> dict[str, object]:
         "train_rows": len(problem.train),
         "test_rows": len(problem.test),
         "labels": list(problem.rows.labels),
-        "notes": list(problem.rows.notes),
+        "notes": [*problem.base.notes, *problem.rows.notes],
         "truncated": {**asdict(problem.truncated), **_truncation(problem)},
     }
 

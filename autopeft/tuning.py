@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft import artifact, tasks
 from autopeft.console import make_console
 from autopeft.exceptions import quoted
+from autopeft.locate import as_reference
 from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.output import require
 from autopeft.progress import make_progress
@@ -198,7 +199,7 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     if test is not None:
         table["test"] = test
     given = {key: table[key] for key in ("train", "test") if table.get(key) is not None}
-    named = {key: str(rows) if isinstance(rows, str | Path) else IN_MEMORY for key, rows in given.items()}
+    named = {key: as_reference(rows) if isinstance(rows, str | Path) else IN_MEMORY for key, rows in given.items()}
     spec = StudySpec.from_mapping({**content, "data": {**table, **named}}, SOURCE)
     train, own_test = split_of(given["train"], spec.data)
     called = {"train": "`data`", "test": "`test`"}
@@ -215,9 +216,9 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     if IN_MEMORY in named.values():
         require(spec.output)  # before anything is written there
     found = {
-        key: str(
-            rows if isinstance(rows, str | Path) else keep(as_table(rows, cells, called[key]), columns, spec.output)
-        )
+        key: as_reference(rows)
+        if isinstance(rows, str | Path)
+        else str(keep(as_table(rows, cells, called[key]), columns, spec.output))
         for key, rows in given.items()
     }
     return spec.model_copy(update={"data": spec.data.model_copy(update=found)})
@@ -238,4 +239,4 @@ def _run(spec: StudySpec, block: Collection[str], progress: Progress) -> Result:
 
 def _table(given: Any, key: str) -> Any:
     """A table of the study file from the one setting of it that was given, or as it is."""
-    return {key: str(given)} if isinstance(given, str | Path) else given
+    return {key: as_reference(given)} if isinstance(given, str | Path) else given

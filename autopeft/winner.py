@@ -15,10 +15,9 @@ from autopeft.card import CARD, Card
 from autopeft.containment import by_host, contained
 from autopeft.cross_validation import derive_seed
 from autopeft.enforcement import ran_out, release_memory
-from autopeft.exceptions import StoreError, in_a_line
+from autopeft.exceptions import ModelError, StoreError, in_a_line
 from autopeft.files import draft_folder, put, whole
 from autopeft.held_out import HeldOut
-from autopeft.locate import portable
 from autopeft.model import attach, checkpoint_layers
 from autopeft.storage import writing
 from autopeft.training import Learner, train_epoch
@@ -102,6 +101,7 @@ def crown(
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
+        ModelError: the base model is not there any more, or is another; no fault of a method's either.
         Exception: whatever the best candidate's method raises.
     """
     started, silence, say = time.monotonic(), problem.spec.search.hang_timeout, by_host(say)
@@ -134,7 +134,7 @@ def crown(
                     say(f"Scoring the untuned default of {name} on the test rows")
                     scored, made = _score(problem, default, draft / name, origin)
                     defaults[name], predictions[held_out.DEFAULT + name] = scored, made
-            except StoreError:
+            except (StoreError, ModelError):  # the disk and the base model are no fault of a method
                 raise
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
@@ -147,7 +147,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
     """Refit, save to `folder`, load from there, and score on the test rows; also returns what it predicts of them."""
     spec = problem.spec
     card = Card(
-        base_model=portable(spec.model.name_or_path, spec.folder),
+        base_model=problem.base_model,
         task=problem.task.kind,
         labels=problem.rows.labels,
         max_length=problem.max_length,
@@ -158,6 +158,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         seed=spec.seed,
         trust_remote_code=spec.model.trust_remote_code,
         quantization=spec.model.quantization,
+        base_digest=problem.base_digest,
     )
     artifact.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
     release_memory()

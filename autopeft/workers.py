@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
-from autopeft import registry
+from autopeft import digest, registry
 from autopeft.containment import uncontained
 from autopeft.enforcement import cap
 from autopeft.exceptions import StoreError, StreamError, StudyError
@@ -133,8 +133,11 @@ class Crew:
     def _hear(self, worker: Worker, what: str, content: Any) -> None:
         """One message: the name of a method of the worker's job, or one of three words of its own and an error."""
         if what == "ready":
-            if content != self._problem.rows.fingerprint:
+            rows, base = content
+            if rows != self._problem.rows.fingerprint:
                 raise StudyError("the data changed while the study ran; put the rows back and run it again.")
+            if base != self._problem.base_digest:
+                raise StudyError("the base model changed while the study ran; put it back and run it again.")
             worker.ready = True
         elif what == "say":
             self._say(content)
@@ -182,7 +185,16 @@ class Crew:
         spec = self._problem.spec
         # "auto" is settled: every worker has to arrive at the same share of the memory.
         search = spec.search.model_copy(update={"workers": self._problem.workers})
-        given = (there, spec.model_copy(update={"search": search}), self._problem.blocked, self._known(), self._threads)
+        # A path stays a path, even where its folder is gone, and the hub's model stays at the study's commit.
+        revision = digest.revision_of(self._problem.base_digest) or spec.model.revision
+        base = spec.model.model_copy(update={"name_or_path": self._problem.base_model, "revision": revision})
+        given = (
+            there,
+            spec.model_copy(update={"search": search, "model": base}),
+            self._problem.blocked,
+            self._known(),
+            self._threads,
+        )
         process = context.Process(target=_work, args=given, daemon=True)
         with _threads_inherited(self._threads), _interrupts_held_back():
             process.start()
@@ -254,7 +266,7 @@ def _work(
         cap(problem.budget.max_gpu_memory)
         with Leftovers() as leftovers:
             runner = Runner(problem, lambda text: pipe.send(("say", text)), known, leftovers)
-            pipe.send(("ready", problem.rows.fingerprint))
+            pipe.send(("ready", (problem.rows.fingerprint, problem.base_digest)))
             while task := pipe.recv():
                 params: dict[str, ParamValue]
                 params, known = task

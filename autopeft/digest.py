@@ -1,0 +1,107 @@
+"""The identity of a base model: what a study and its winner were made with, so that another in its place is noticed.
+
+Of a folder it is a SHA-256 of the files that decide what the model predicts: the weights, `config.json`, which decides
+how they are put together (an activation, an epsilon, the number of heads), the tokenizer's files, since other tokens
+are another input, and code that the model brings. Notes, licences and the settings of text generation are not among
+them. The bytes are taken as they are: the same weights in other files, or a configuration in another order, are another
+model here, which is told once too often rather than once too seldom. Of a model on the hub it is the commit, which
+git makes a hash of all its files.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from autopeft.exceptions import ModelError, in_a_line
+from autopeft.locate import LOCAL, ON_HUB
+from autopeft.model_files import decisive, examine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+FILES, COMMIT = "sha256:", "commit:"
+"""What an identity begins with: of a folder, of a model on the hub."""
+
+PIECE = 2**23
+"""Bytes that are hashed at a time, each piece on its own, on as many cores as there are: one core does 0.2 to 2 GB a
+second, by its instructions, and a model may have 15 GB."""
+
+THREADS = 8
+
+SETTLED = 2.0
+"""Seconds since the last change after which a file's times tell it from a later one: clocks of file systems are coarse.
+The same rule keeps git's index right."""
+
+_known: dict[Path, tuple[tuple[tuple[Any, ...], ...], str]] = {}
+"""Of folders read before in this process: their files' names, numbers, sizes and times, and the identity. The time of
+the last change of an inode is among them, which no program can set back. It is not kept for other processes."""
+
+
+def of(location: Path | str, revision: str | None = None) -> str:
+    """The identity of a model: `sha256:…` of a folder; `commit:…` of a hub id at that commit, "" where none is known.
+
+    Raises:
+        ModelError: the folder holds no model that can be read (`model_files.examine`).
+    """
+    if isinstance(location, str):
+        return f"{COMMIT}{revision}" if revision else ""
+    examine(location)
+    try:
+        files = list(decisive(location))
+        seen, now = _seen(files), time.time()
+        if location in _known and _known[location][0] == seen:
+            return _known[location][1]
+        found = FILES + _hashed(files, location)
+        settled = all(now - max(times) > SETTLED for *_, times in seen)
+        if settled and _seen(files) == seen:
+            _known[location] = seen, found
+    except OSError as error:
+        raise ModelError(f"[model] name_or_path: {location} cannot be read: {in_a_line(error)}.") from None
+    return found
+
+
+def kind_of(identity: str) -> str | None:
+    """Which kind of reference a model of that identity had, `LOCAL` or `ON_HUB`; None where it is not known."""
+    return {FILES: LOCAL, COMMIT: ON_HUB}.get(identity.partition(":")[0] + ":")
+
+
+def revision_of(identity: str) -> str | None:
+    """The commit of a model on the hub."""
+    return identity.removeprefix(COMMIT) if identity.startswith(COMMIT) else None
+
+
+def _seen(files: Iterable[Path]) -> tuple[tuple[Any, ...], ...]:
+    """What tells files from later ones of the same names, without reading them; the times of change last."""
+    found = []
+    for path in files:
+        status = path.stat()
+        times = (status.st_mtime, status.st_ctime)
+        found.append(
+            (path.name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, times)
+        )
+    return tuple(found)
+
+
+def _hashed(files: Iterable[Path], folder: Path) -> str:
+    """A hash of the files' names, sizes and pieces."""
+    whole = hashlib.sha256()
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
+        for path in files:
+            size = path.stat().st_size
+            whole.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode("utf-8", "surrogateescape"))
+            for piece in threads.map(functools.partial(_piece, path), range(0, size, PIECE)):
+                whole.update(piece)
+    return whole.hexdigest()
+
+
+def _piece(path: Path, start: int) -> bytes:
+    """The SHA-256 of `PIECE` bytes of a file, or of what there is."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return hashlib.sha256(file.read(PIECE)).digest()

@@ -1,0 +1,93 @@
+"""A study that goes on: with what it was begun with, or not at all."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from autopeft import digest
+from autopeft.exceptions import ModelError, SpecError, UserInputError
+from autopeft.locate import NotFoundError, locate
+from autopeft.problem import references
+from autopeft.spec import changes
+from autopeft.storage import JOURNAL, open_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autopeft.problem import Problem
+    from autopeft.spec import StudySpec
+
+GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"
+"""User attribute of an Optuna study with what it was begun with; of that, the base model's identity and what kinds of
+references the study file has. Studies from before these were kept go on without."""
+
+MAY_CHANGE = (
+    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "tracking.uri",
+    "tracking.system_metrics", "output", "model.revision",
+)  # fmt: skip
+"""Settings that a study may be resumed with changed; any other change would mix two searches in one. Whether another
+revision is another model, its identity says."""
+
+
+def given(problem: Problem) -> dict[str, Any]:
+    """What decides a study's result, as JSON has it."""
+    return {
+        **problem.spec.to_dict(),
+        "methods_found": list(problem.space),
+        "data_fingerprint": problem.rows.fingerprint,
+        DIGEST: problem.base_digest,
+        KINDS: problem.kinds,
+    }
+
+
+def as_begun(spec: StudySpec) -> StudySpec:
+    """The study file as it is to be read where the study was begun before: a hub's model at the commit it had then.
+
+    Raises:
+        NotFoundError: what was a local path then is not there any more. It is not looked for on the hub.
+    """
+    if not (spec.output / JOURNAL).is_file():
+        return spec
+    before: dict[str, Any] = {}
+    with suppress(UserInputError):  # a damaged store is told where it is opened for good
+        for study in open_journal(spec.output).get_all_studies():
+            before = study.user_attrs.get(GIVEN, {})
+    for name, reference in references(spec).items():
+        table, _, key = name.partition(".")
+        if name in before.get(KINDS, {}) and before[table][key] == reference:
+            try:
+                locate(reference, spec.folder, before[KINDS][name])
+            except NotFoundError as error:
+                raise NotFoundError(f"`{key}` in [{table}]: {error}") from None
+    commit = digest.revision_of(before.get(DIGEST, ""))
+    if commit and spec.model.revision is None and before["model"]["name_or_path"] == spec.model.name_or_path:
+        return spec.model_copy(update={"model": spec.model.model_copy(update={"revision": commit})})
+    return spec
+
+
+def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) -> None:
+    """Make sure that nothing has changed which would mix two searches in one.
+
+    Raises:
+        SpecError: a setting, the rows or the methods found have.
+        ModelError: the base model has.
+    """
+    known = {key: value for key, value in now.items() if key in before or key not in (DIGEST, KINDS)}
+    there, here = before.get(DIGEST), known.pop(DIGEST, None)
+    rest = {key: value for key, value in before.items() if key != DIGEST}
+    changed = [line for key, line in changes(rest, known).items() if key not in MAY_CHANGE]
+    if changed:
+        raise SpecError(
+            f'the study "{spec.name}" was begun with other settings: {"; ".join(changed)}. '
+            "Put them back, give the study another `name`, and another `output` where it names one (with "
+            f'`warm_start = "{spec.output}"` it begins with the best that was found), or remove {spec.output} to '
+            "start over."
+        )
+    if there and here and there != here:
+        advice = f'set `revision = "{commit}"` in [model]' if (commit := digest.revision_of(there)) else "put it back"
+        raise ModelError(
+            f'the study "{spec.name}" was begun with another base model than {spec.model.name_or_path} is now '
+            f"({there[:19]}… then, {here[:19]}… now); {advice}, give the study another `name`, and another `output` "
+            f"where it names one, or remove {spec.output} to start over."
+        )
