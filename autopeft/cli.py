@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autopeft import machine
 from autopeft.console import make_console
 from autopeft.exceptions import AutopeftError, StreamError, UserInputError, in_a_line
 
@@ -353,6 +354,11 @@ def main() -> None:
     except AutopeftError as error:
         sys.stderr.write(f"autopeft: {error}\n")
         raise SystemExit(error.exit_code) from None
+    except (MemoryError, RuntimeError) as error:
+        if not (why := machine.fault(error)):
+            raise
+        sys.stderr.write(f"autopeft: {why}. Then run the same command again.\n")
+        raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that is not the user's: nothing that a traceback would explain
         sys.stderr.write(f"autopeft: {in_a_line(error)}. Mend that and run the same command again.\n")
         raise SystemExit(1) from None

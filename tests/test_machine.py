@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from autopeft import machine
+from autopeft.batch import Batch
 from autopeft.console import make_console
 from autopeft.containment import contained, uncontained
 from autopeft.exceptions import MachineError, OverBudgetError, PluginError, StreamError
@@ -139,8 +140,8 @@ def test_a_console_that_nobody_reads_says_so_and_ends_no_process(tmp_path):
 
 
 def test_whether_folds_can_be_packed_is_not_decided_by_a_fault_of_the_machine():
-    def gradients(model, fold):
+    def make():
         raise OSError(errno.EMFILE, "Too many open files")
 
     with pytest.raises(OSError, match="Too many open files"):
-        packable(lambda: torch.nn.Linear(2, 2), gradients, 2, torch.float32)
+        packable(make, lambda model, batch: {}, Batch({}, (2, 2)), torch.float32)

@@ -19,6 +19,7 @@ from autopeft.checkpoint import Checkpoint
 from autopeft.containment import contained, running_time
 from autopeft.exceptions import StreamError
 from autopeft.interrupt import Interrupt
+from autopeft.leaderboard import leaderboard
 from autopeft.leftovers import Leftovers
 from autopeft.outcome import FAIL, STOPPED, Outcome
 from autopeft.problem import Problem
@@ -302,12 +303,14 @@ def test_a_machine_short_of_memory_ends_the_study_and_the_next_start_goes_on_wit
 def test_a_machine_that_stays_short_of_memory_fails_the_trial_at_last_and_the_table_says_whose_fault(hungry):
     for _ in range(MOST_FAULTS):
         assert Child(lambda: without_memory(hungry), hungry.parent).wait()[0] == 1
-    child = Child(lambda: without_memory(hungry), hungry.parent)
-    assert "it was tried 3 times" in child.line("fail by the machine")
-    assert child.wait() == (0, "")
-    failed = [r for r in records(open_study(hungry)) if r.state == FAIL]
+    code, said = Child(lambda: without_memory(hungry), hungry.parent).wait()
+    assert code == 0, said
+    found = records(open_study(hungry))
+    shown = text(leaderboard(found, "accuracy"), width=600)
+    assert re.search(r"fail by the machine: the machine has no memory left .* \(it was tried 3 times\)", shown)
+    failed = [r for r in found if r.state == FAIL]
     assert {(r.method, r.machine) for r in failed} == {("hungry", True)}
-    assert "hungry" not in {r.method for r in records(open_study(hungry)) if r.state == "COMPLETE"}
+    assert "hungry" not in {r.method for r in found if r.state == "COMPLETE"}
 
 
 def disturbed(study: Path, disturb, *, code: int) -> str:
