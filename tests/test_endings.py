@@ -3,7 +3,7 @@
 import pytest
 
 from autopeft.endings import without_winner
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, Outcome
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, STOPPED, Outcome
 from autopeft.record import TrialRecord
 
 
@@ -18,7 +18,7 @@ def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
     ("found", "told"),
     [
         (
-            trials((FAIL, "loss 0.5 is bad."), (PRUNED, "the study's timeout was reached"), (FAIL, "loss 0.7 is bad.")),
+            trials((FAIL, "loss 0.5 is bad."), (STOPPED, "the study's timeout was reached"), (FAIL, "loss 0.7 is bad.")),
             "of 3 trials none completed, so there is no winner (2 failed: loss 0.5 is bad; 1 stopped: the study's "
             "timeout was reached); mend what failed and run the same command again.",
         ),
@@ -28,7 +28,7 @@ def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
             "change the space in [search].",
         ),
         (
-            trials((PRUNED, "the study's timeout was reached")),
+            trials((STOPPED, "the study's timeout was reached")),
             "of 1 trials none completed, so there is no winner (1 stopped: the study's timeout was reached); give "
             "[search] more trials or a longer timeout.",
         ),
