@@ -18,7 +18,9 @@ def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
     ("found", "told"),
     [
         (
-            trials((FAIL, "loss 0.5 is bad."), (STOPPED, "the study's timeout was reached"), (FAIL, "loss 0.7 is bad.")),
+            trials(
+                (FAIL, "loss 0.5 is bad."), (STOPPED, "the study's timeout was reached"), (FAIL, "loss 0.7 is bad.")
+            ),
             "of 3 trials none completed, so there is no winner (2 failed: loss 0.5 is bad; 1 stopped: the study's "
             "timeout was reached); mend what failed and run the same command again.",
         ),
