@@ -134,7 +134,7 @@ class RowTokenizer:
                 kept = list(_kept(texts, len(row), self.max_length, self.truncation))
                 for name in found.keys() & {*COLUMNS}:
                     whole = found[name][place]
-                    found[name][place] = [value for a, b in kept for value in whole[a:b]]
+                    found[name][place] = list(chain.from_iterable(whole[a:b] for a, b in kept))
 
 
 def own_truncation(tokenizer: Any) -> str:

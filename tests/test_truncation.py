@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
-import mlflow
 import pytest
+from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
 import autopeft
@@ -47,14 +49,13 @@ def test_a_study_says_what_is_lost_wherever_it_tells_of_itself(ran):
     assert SAID.search(told).groups() == (str(rows), f"{gone / tokens:.1%}")
     assert SAID.search(" ".join(autopeft_here("report", "study.toml", cwd=folder).stdout.split()))
     assert SAID.search((output / "report.html").read_text())
-    mlflow.set_tracking_uri(f"sqlite:///{output}/mlflow.db")
-    (run,) = mlflow.search_runs(
-        search_all_experiments=True, filter_string="tags.`autopeft.role` = 'search'", output_format="list"
-    )
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments, "tags.`autopeft.role` = 'search'")
     params = run.data.params
     assert (params["cut_rows"], params["lost_tokens"]) == (str(rows), str(gone))
     assert (params["max_length"], params["truncation"]) == ("7", "tail")
-    card = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/data.json"))
+    card = json.loads(Path(client.download_artifacts(run.info.run_id, "data.json")).read_text())
     assert card["truncated"] == {
         "rows": 60, "cut_rows": rows, "tokens": tokens, "lost_tokens": gone, "max_length": 7, "truncation": "tail",
     }  # fmt: skip
@@ -82,3 +83,12 @@ def test_an_exported_tokenizer_keeps_the_end_as_the_winner_does(ran, tmp_path):
     exported = AutoTokenizer.from_pretrained(tmp_path / "merged")(texts, truncation=True)["input_ids"]
     own = RowTokenizer(winner.tokenizer, 7, "tail")(texts)
     assert sum(exported, []) == own.columns["input_ids"].tolist()  # noqa: RUF017  # two rows
+
+
+def test_an_export_of_a_winner_that_keeps_both_ends_says_that_its_tokenizer_does_not(ran, tmp_path):
+    winner = autopeft.load(ran[0] / "outputs" / "tiny" / "winner")
+    winner.card = replace(winner.card, truncation="both")
+    autopeft.export(winner, tmp_path / "merged", "merged")
+    text = (tmp_path / "merged" / "README.md").read_text()
+    assert "# Of a text over 7 tokens this tokenizer keeps the beginning, the winner itself both ends.\n```" in text
+    assert "| longest input | 7 tokens; a longer one is cut down to both ends |" in text
