@@ -27,7 +27,7 @@ def read_as_text(tokenizer: Any) -> None:
     Args:
         tokenizer: of transformers. One of another kind than those of the module's description is left as it is.
     """
-    controls = _controls(tokenizer)
+    controls = controls_of(tokenizer)
     if not controls:
         return
     if hasattr(tokenizer, "backend_tokenizer"):
@@ -40,10 +40,10 @@ def read_as_text(tokenizer: Any) -> None:
 def cuts(tokenizer: Any) -> bool:
     """Whether the step that cuts control tokens is in its backend: it is saved in `tokenizer.json` and nowhere else."""
     step = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
-    return step is not None and json.dumps(_pattern(_controls(tokenizer))).encode() in step.__getstate__()
+    return step is not None and json.dumps(_pattern(controls_of(tokenizer))).encode() in step.__getstate__()
 
 
-def _controls(tokenizer: Any) -> list[str]:
+def controls_of(tokenizer: Any) -> list[str]:
     """What only the tokenizer may write; a single character cannot be cut, and is text in any vocabulary."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     found = {*map(str, tokenizer.all_special_tokens), *(token.content for token in added if token.special)}

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from autopeft.batch import Batch
+from autopeft.control_tokens import controls_of
 from autopeft.enforcement import release_memory
 from autopeft.exceptions import ModelError, in_a_line
 from autopeft.model import seeded
@@ -61,7 +62,7 @@ def _check_tokens(tokenizer: Any, model: Any, texts: int, where: str) -> None:
     if not isinstance(embedding, nn.Embedding):
         return
     marks = {tokenizer.pad_token_id, *tokenizer(*[[""]] * texts)["input_ids"][0]}
-    never = {*tokenizer.all_special_ids} - marks  # text cannot become these
+    never = {*tokenizer.convert_tokens_to_ids(controls_of(tokenizer))} - marks  # text cannot become these
     outside = {i: token for token, i in tokenizer.get_vocab().items() if i >= embedding.num_embeddings}
     outside = {i: token for i, token in sorted(outside.items()) if i not in never}
     if outside:

@@ -16,7 +16,7 @@ KEPT = {HEAD: "the beginning", TAIL: "the end", BOTH: "both ends"}
 """What is kept of a row that is too long, in words."""
 
 COLUMNS = ("input_ids", "token_type_ids")
-ROWS_AT_ONCE = 1000
+ROWS_AT_ONCE = 100
 """Whole rows are lists of Python numbers for a while, of which a long text has many."""
 
 
@@ -98,7 +98,7 @@ class RowTokenizer:
         while some := list(islice(rows, ROWS_AT_ONCE)):
             found = self._tokens(some)
             whole += [len(row) for row in found["input_ids"]]
-            self._cut(found)
+            self._cut(found, len(texts))
             lengths += [len(row) for row in found["input_ids"]]
             for name in found.keys() & {*COLUMNS}:
                 columns.setdefault(name, []).append(np.fromiter(chain.from_iterable(found[name]), np.int32))
@@ -119,16 +119,22 @@ class RowTokenizer:
             verbose=False,
         )
 
-    def _cut(self, found: Any) -> None:
+    def _cut(self, found: Any, columns: int) -> None:
         """Shorten the rows that are too long, in place."""
+        around: tuple[int, int] | None = None  # marks before and behind a text, alike in all rows of one text
         for place, row in enumerate(found["input_ids"]):
             if len(row) > self.max_length:
-                fast = self.tokenizer.is_fast
-                mask = found.encodings[place].special_tokens_mask if fast else found["special_tokens_mask"][place]
-                kept = list(_kept(mask, self.max_length, self.truncation))
+                if columns > 1 or around is None:
+                    fast = self.tokenizer.is_fast
+                    mask = found.encodings[place].special_tokens_mask if fast else found["special_tokens_mask"][place]
+                    texts = list(_texts(mask[: len(row)]))
+                    around = texts[0][0], len(row) - texts[-1][1]
+                else:
+                    texts = [(around[0], len(row) - around[1])]
+                kept = list(_kept(texts, len(row), self.max_length, self.truncation))
                 for name in found.keys() & {*COLUMNS}:
                     whole = found[name][place]
-                    found[name][place] = [value for a, b in kept for value in whole[a:b]]
+                    found[name][place] = list(chain.from_iterable(whole[a:b] for a, b in kept))
 
 
 def own_truncation(tokenizer: Any) -> str:
@@ -136,10 +142,9 @@ def own_truncation(tokenizer: Any) -> str:
     return TAIL if getattr(tokenizer, "truncation_side", "right") == "left" else HEAD
 
 
-def _kept(mask: list[int], most: int, truncation: str) -> Iterator[tuple[int, int]]:
-    """From where to where a row is kept; `mask` is one at the tokenizer's own marks."""
-    texts = list(_texts(mask))
-    room = max(0, most - len(mask) + sum(b - a for a, b in texts))
+def _kept(texts: list[tuple[int, int]], whole: int, most: int, truncation: str) -> Iterator[tuple[int, int]]:
+    """From where to where a row of `whole` tokens is kept, whose texts are there."""
+    room = max(0, most - whole + sum(b - a for a, b in texts))
     place = 0
     for (start, end), length in zip(texts, _shares([b - a for a, b in texts], room), strict=True):
         yield place, start
@@ -147,11 +152,11 @@ def _kept(mask: list[int], most: int, truncation: str) -> Iterator[tuple[int, in
         yield start, start + length - tail
         yield end - tail, end
         place = end
-    yield place, len(mask)
+    yield place, whole
 
 
 def _texts(mask: list[int]) -> Iterator[tuple[int, int]]:
-    """From where to where each text goes, between the marks."""
+    """From where to where each text goes; `mask` is one at the tokenizer's own marks."""
     end = 0
     while 0 in mask[end:]:
         start = mask.index(0, end)

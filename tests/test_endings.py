@@ -1,0 +1,53 @@
+"""A study without a winner says what its trials ended for."""
+
+import pytest
+
+from autopeft.endings import without_winner
+from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, STOPPED, Outcome
+from autopeft.record import TrialRecord
+
+
+def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
+    return [
+        TrialRecord.of(number, "lora", {"method": "lora"}, 2, None, Outcome(state, reason))
+        for number, (state, reason) in enumerate(outcomes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (
+            trials(
+                (FAIL, "loss 0.5 is bad."), (STOPPED, "the study's timeout was reached"), (FAIL, "loss 0.7 is bad.")
+            ),
+            "of 3 trials none completed, so there is no winner (2 failed: loss 0.5 is bad; 1 stopped: the study's "
+            "timeout was reached); mend what failed and run the same command again.",
+        ),
+        (
+            trials((INFEASIBLE, "needs 3 MB"), (INFEASIBLE, "needs 4 MB")),
+            "of 2 trials none completed, so there is no winner (2 refused: needs 3 MB); raise a limit in [budget] or "
+            "change the space in [search].",
+        ),
+        (
+            trials((STOPPED, "the study's timeout was reached")),
+            "of 1 trials none completed, so there is no winner (1 stopped: the study's timeout was reached); give "
+            "[search] more trials or a longer timeout.",
+        ),
+        (
+            [],
+            "no trial ended before the study's time was up, so there is no winner; give [search] more trials or a "
+            "longer timeout.",
+        ),
+    ],
+)
+def test_the_trials_own_reasons_are_told_with_how_often_each_occurred(found, told):
+    assert without_winner(found, {}) == told
+
+
+def test_the_rarest_reasons_are_counted_alone():
+    found = trials(*((FAIL, f"{letter} broke") for letter in "aabbcde"), (COMPLETE, ""))
+    told = without_winner(found, {"lora": "its refit failed."})
+    assert (
+        "(2 failed: a broke; 2 failed: b broke; 1 failed: c broke; and 2 more reasons; lora: its refit failed);" in told
+    )
