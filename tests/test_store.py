@@ -16,6 +16,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from autopeft.spec import StudySpec
 from autopeft.tracking import Tracker, TrackingError, public, serving, tracking_uri
 from autopeft.tracking.address import registry_uri, sqlite_path
 from autopeft.tracking.moved import follow
@@ -348,3 +349,24 @@ def test_a_database_that_is_not_there_is_named_at_once(tmp_path):
     with pytest.raises(TrackingError, match=r"file is not a database; check the path"):
         Tracker.connect(f"sqlite:///{tmp_path / 'notes.db'}", tmp_path, "study")
     assert time.monotonic() - began < 20  # MLflow's own attempts take 100 s
+
+
+def test_a_file_that_a_study_file_names_is_beside_it_whatever_its_folder_is_called(tmp_path):
+    folder = tmp_path / "a%20b?c"
+    folder.mkdir()
+    (folder / "study.toml").write_text(NAMES_A_FILE)
+    spec = StudySpec.from_file(folder / "study.toml")
+    assert sqlite_path(spec.tracking.uri) == folder / "trials.db"
+
+
+NAMES_A_FILE = """
+name = "study"
+[model]
+name_or_path = "model"
+[task]
+kind = "text-classification"
+[data]
+train = "rows.csv"
+[tracking]
+uri = "sqlite:///trials.db"
+"""
