@@ -217,9 +217,10 @@ class TrackingSection(Section):
         return self
 
     def starting_at(self, folder: Path) -> TrackingSection:
-        """The path of a SQLite file in the address starts at `folder`."""
+        """The path of a SQLite file in the address starts at `folder`, whose own % and ? are escaped."""
         path = re.fullmatch(r"sqlite:///(?![/:])(.+)", self.uri or "")
-        return self.model_copy(update={"uri": f"sqlite:///{folder / path[1]}"}) if path else self
+        escaped = Path(str(folder).replace("%", "%25").replace("?", "%3F"))
+        return self.model_copy(update={"uri": f"sqlite:///{escaped / path[1]}"}) if path else self
 
 
 class StudySpec(Section):

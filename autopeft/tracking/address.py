@@ -65,14 +65,16 @@ def is_server(uri: str) -> bool:
 
 
 def open_afresh(uri: str) -> None:
-    """Have MLflow open a database's file anew: a connection kept from before may lead to a file that was removed.
+    """Have MLflow open a database anew: what it keeps for a whole process may lead to files that were removed or moved.
 
     Where the address of a path has escapes, MLflow would make a folder of that name too, before it opens the right one.
     """
     from mlflow.store.db.utils import create_sqlalchemy_engine
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+    from mlflow.tracking._tracking_service import utils
 
+    getattr(utils, "_artifact_repos_cache", {}).clear()
     for store in (Tracking, Registry):
         known: dict[str, Engine] | None = getattr(store, "_engine_map", None)
         if known is not None and uri in known:

@@ -10,6 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from autopeft.files import whole
 from autopeft.storage import appending, writing
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def take_up(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
             calls.append(_call(line))
         except (ValueError, RecursionError):
             damaged.append((number, line.decode(errors="backslashreplace")))
-    for number, line in damaged:
-        set_aside(path, f"line {number} of {path.name} was damaged", {"line": line})
-        shown = line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}…"
+    for number, text in damaged:
+        set_aside(path, f"line {number} of {path.name} was damaged", {"line": text})
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
         say(
             f"Line {number} of {path} is damaged and cannot be sent to MLflow: {shown!r}. "
             f"It is kept in {path.with_name(REFUSED)}; the rest is sent."
@@ -139,7 +140,5 @@ def _line(content: dict[str, Any]) -> bytes:
 
 
 def _write(path: Path, lines: Iterable[bytes]) -> None:
-    draft = path.with_name(f"{path.name}.draft")
-    with writing(path):
+    with writing(path), whole(path) as draft:
         draft.write_bytes(b"".join(lines))
-        draft.replace(path)

@@ -18,7 +18,7 @@ from autopeft.exceptions import StoreError
 from autopeft.lock import NO_LOCKS
 from autopeft.tracking import backlog
 from autopeft.tracking.address import TrackingError, public
-from autopeft.tracking.quiet import THREAD
+from autopeft.tracking.quiet import THREAD, forget_active_model
 from autopeft.tracking.refusal import Verdict, verdict
 from autopeft.tracking.sender import Sender
 from autopeft.tracking.store import first_line
@@ -143,6 +143,7 @@ class Outbox:
             self._say(sentence)
 
     def _work(self) -> None:
+        forget_active_model()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: len(self._waiting) > self._held or self._closed.is_set())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ def hush() -> None:
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
     logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)
+
+
+def forget_active_model() -> None:
+    """Have MLflow tie no metric that this thread logs to the model that MLFLOW_ACTIVE_MODEL_ID names."""
+    with suppress(ImportError, AttributeError):  # in versions that have no such model
+        from mlflow.tracking import fluent
+
+        context = fluent.ActiveModelContext()
+        context._model_id = None
+        fluent._ACTIVE_MODEL_CONTEXT.set(context)
 
 
 def within(seconds: float, action: Callable[[], T]) -> T:

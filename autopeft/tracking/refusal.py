@@ -66,7 +66,7 @@ def _of_mlflow(error: MlflowException) -> Verdict:
     under = error.__context__  # what MLflow's client met, and put into words
     if isinstance(under, (requests.ConnectionError, requests.Timeout)):
         return Verdict.AWAY
-    if isinstance(under, requests.RetryError) and (found := TOO_MANY.search(str(under))):
+    if isinstance(under, requests.exceptions.RetryError) and (found := TOO_MANY.search(str(under))):
         return Verdict.AWAY if int(found[1]) in PASSING else Verdict.DOUBTFUL
     status = ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
     if error.error_code in CERTAIN:

@@ -103,6 +103,7 @@ class Sender:
             [Metric(*point) for point in metrics],
             [Param(*item) for item in (params or {}).items()],
             [RunTag(*item) for item in (tags or {}).items()],
+            synchronous=True,  # whatever MLFLOW_ENABLE_ASYNC_LOGGING says: what is sent must be there
         )
 
     def _send_status(self, run: str, status: str, end: int | None = None) -> None:
@@ -121,9 +122,10 @@ class Sender:
         run_id, known = self._id(run), f"{MLFLOW_IMAGES}/{key.replace('/', '~')}+step+{step}+"
         files = [file.path for file in self._client.list_artifacts(run_id, MLFLOW_IMAGES)]
         if any(file.startswith(known) and file.endswith(LAST_OF_IMAGE) for file in files):
-            self._client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, "True")  # MLflow sets it last, and may not have come to
+            self._client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, "True", synchronous=True)  # set last
         else:
-            self._client.log_image(run_id, Image.open(BytesIO(b64decode(png))), key=key, step=step)
+            image = Image.open(BytesIO(b64decode(png)))
+            self._client.log_image(run_id, image, key=key, step=step, synchronous=True)
 
     def _send_files(self, run: str, folder: str, path: str, weights: str | None = None) -> None:
         self._client.log_artifacts(self._id(run), self._there(folder, weights), path)
