@@ -14,6 +14,7 @@ import typer
 
 from autopeft.console import make_console
 from autopeft.exceptions import AutopeftError, StreamError, UserInputError, in_a_line
+from autopeft.streams import for_stdout, plain_streams, tell_error
 
 if TYPE_CHECKING:
     from autopeft.registry import Registry
@@ -238,7 +239,7 @@ def predict(
             )
         return
     out = pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).round(6)})
-    out.to_csv(sys.stdout, index=False)
+    sys.stdout.write(for_stdout(out.to_csv(index=False)))
 
 
 @app.command(epilog=f"Example: autopeft report studies/quickstart.toml. {EPILOG}")
@@ -344,6 +345,7 @@ def sync(study: StudyFile) -> None:
 def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    plain_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it
     try:
@@ -351,10 +353,10 @@ def main() -> None:
     except StreamError:  # as of `| head`: who closed it does not want to be told
         raise SystemExit(1) from None
     except AutopeftError as error:
-        sys.stderr.write(f"autopeft: {error}\n")
+        tell_error(str(error))
         raise SystemExit(error.exit_code) from None
     except OSError as error:  # a full disk, a folder that is not the user's: nothing that a traceback would explain
-        sys.stderr.write(f"autopeft: {in_a_line(error)}. Mend that and run the same command again.\n")
+        tell_error(f"{in_a_line(error)}. Mend that and run the same command again.")
         raise SystemExit(1) from None
 
 

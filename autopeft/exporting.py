@@ -14,6 +14,7 @@ from autopeft import artifact, mlflow_model, readme, registry
 from autopeft.card import CARD
 from autopeft.exceptions import UserInputError, nearest
 from autopeft.quantization import NONE
+from autopeft.rights import follow_umask
 from autopeft.row_tokenizer import BOTH, TAIL
 from autopeft.tokenizer import save as save_tokenizer
 
@@ -68,6 +69,7 @@ def export(
         made.mkdir()
         FORMATS[format].write(winner, made)
         readme.write(made, winner.card, winner.evidence, _loading(winner, format), format)
+        follow_umask(made)
         if folder.is_dir():
             folder.rmdir()
         made.rename(folder)
