@@ -100,7 +100,11 @@ def test_nothing_in_a_label_reaches_a_terminal_as_a_command(monkeypatch, termina
     table.add_row(COMMAND, COMMAND)
     console.print(table)
     console.print(COMMAND, style="bold red", soft_wrap=True)
-    found = status.Status(COMMAND, COMMAND, 1, 2, {}, COMMAND, 0.5, (0.5,), (status.Running(1, COMMAND, (0.5,)),), 1.0)
+    texts = dict.fromkeys(("name", "state", "stopped", "best"), COMMAND)
+    running = (status.Running(1, COMMAND, (0.5,)),)
+    found = status.Status(
+        trials=1, wanted=2, states={}, score=0.5, rise=(0.5,), running=running, seconds_left=1.0, **texts
+    )
     console.print(status.show(found))
     text = stream.text
     assert not [command for command in ("\x1b]", "\x07", "\x9b", "\u202e") if command in text]

@@ -177,6 +177,8 @@ def command(path, *arguments: str) -> tuple[int, str]:
 def check(number: int, path) -> str:
     """Try one file; returns how it ended."""
     path.write_bytes(mutated(number))
+    path.with_name("model").mkdir(exist_ok=True)
+    path.with_name("rows.csv").touch()
     ended = "can start"
     with limited(SECONDS):
         try:
@@ -226,9 +228,4 @@ def test_a_thousand_mutated_study_files(tmp_path, numbers):
 
 def test_some_mutations_leave_a_study_that_can_start(tmp_path):
     """Otherwise what comes behind the file's check would never be tried."""
-    ends = []
-    for number in range(CASES, CASES + 200):
-        ends.append(check(number, tmp_path / "study.toml"))
-        if ends.count("can start") == 3:
-            return
-    pytest.fail(f"{ends.count('can start')} of {len(ends)} can start")
+    assert any(check(number, tmp_path / "study.toml") == "can start" for number in range(CASES, CASES + 100))
