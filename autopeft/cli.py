@@ -307,12 +307,13 @@ def export(
 def ui(
     study: StudyFile,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback interface; 0 takes a free one.")] = 5000,
+    private: Annotated[bool, typer.Option("--private", help="On a socket that this account alone can open.")] = False,
 ) -> None:
     """Serve the MLflow UI on the study's store, on this machine alone. Ctrl-C ends it."""
     spec = _spec(study)
     from autopeft.tracking import serve
 
-    serve(spec.tracking.uri, spec.output, spec.name, port)
+    serve(spec.tracking.uri, spec.output, spec.name, port, private=private)
 
 
 @app.command(epilog=f"Example: autopeft schema > study.schema.json. {EPILOG}")
