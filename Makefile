@@ -7,7 +7,7 @@ STUDY ?= studies/quickstart.toml
 DTYPE ?= float32
 export AUTOPEFT_TEST_DTYPE := $(DTYPE)
 
-.PHONY: demo test gpu exhaustive fuzz soak coverage lint format clean
+.PHONY: demo test gpu exhaustive fuzz soak coverage audit lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/autopeft run $(STUDY)
@@ -35,6 +35,14 @@ soak: $(VENV)/.installed
 coverage: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
+# What is installed against the public advisories; needs a network, and an environment of its own for the tool.
+# audit.txt lists the advisories that concern nothing we use, each with its reason.
+audit: $(VENV)/.installed
+	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && \
+	  $(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10'; }
+	$(VENV)-audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  --skip-editable $$(sed -n 's/^\([A-Za-z0-9-]*\)  *#.*/--ignore-vuln \1/p' audit.txt)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,7 +54,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) outputs dist .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-audit outputs dist .mypy_cache .ruff_cache .pytest_cache .coverage*
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

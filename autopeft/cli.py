@@ -15,6 +15,7 @@ import typer
 from autopeft import machine
 from autopeft.console import make_console
 from autopeft.exceptions import AutopeftError, StreamError, UserInputError, in_a_line
+from autopeft.streams import for_stdout, plain_streams, tell_error
 
 if TYPE_CHECKING:
     from autopeft.registry import Registry
@@ -239,7 +240,7 @@ def predict(
             )
         return
     out = pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).round(6)})
-    out.to_csv(sys.stdout, index=False)
+    sys.stdout.write(for_stdout(out.to_csv(index=False)))
 
 
 @app.command(epilog=f"Example: autopeft report studies/quickstart.toml. {EPILOG}")
@@ -307,12 +308,13 @@ def export(
 def ui(
     study: StudyFile,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback interface; 0 takes a free one.")] = 5000,
+    private: Annotated[bool, typer.Option("--private", help="On a socket that this account alone can open.")] = False,
 ) -> None:
     """Serve the MLflow UI on the study's store, on this machine alone. Ctrl-C ends it."""
     spec = _spec(study)
     from autopeft.tracking import serve
 
-    serve(spec.tracking.uri, spec.output, spec.name, port)
+    serve(spec.tracking.uri, spec.output, spec.name, port, private=private)
 
 
 @app.command(epilog=f"Example: autopeft schema > study.schema.json. {EPILOG}")
@@ -345,6 +347,7 @@ def sync(study: StudyFile) -> None:
 def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    plain_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it
     try:
@@ -352,7 +355,7 @@ def main() -> None:
     except StreamError:  # as of `| head`: who closed it does not want to be told
         raise SystemExit(1) from None
     except AutopeftError as error:
-        sys.stderr.write(f"autopeft: {error}\n")
+        tell_error(str(error))
         raise SystemExit(error.exit_code) from None
     except (MemoryError, RuntimeError) as error:
         if not (why := machine.fault(error)):
@@ -360,7 +363,7 @@ def main() -> None:
         sys.stderr.write(f"autopeft: {why}. Then run the same command again.\n")
         raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that is not the user's: nothing that a traceback would explain
-        sys.stderr.write(f"autopeft: {in_a_line(error)}. Mend that and run the same command again.\n")
+        tell_error(f"{in_a_line(error)}. Mend that and run the same command again.")
         raise SystemExit(1) from None
 
 

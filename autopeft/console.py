@@ -1,27 +1,37 @@
-"""Where text for people goes: a terminal, a notebook, or a file."""
+"""Where text for people goes: a terminal, a notebook, or a file, whatever it can show and would obey."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from autopeft.exceptions import StreamError
+from autopeft.exceptions import StreamError, printable
+from autopeft.streams import PlainStream, takes_all
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
+    from rich.segment import Segment
 
 WIDTH = 160
 """Of what is no screen: Rich falls back to 80 columns, but a log file has no such edge."""
 
 
 def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console to which words of a plugin or of the user's are no markup."""
+    """A console to which words of a plugin or of the user's are no markup and no commands, and never too much."""
     from rich.console import Console as Richs
 
     class Console(Richs):
         """Ends no process where its reader left, as Rich's own does, but tells the main thread, which knows how."""
+
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            """Write out what the terminal would obey; Rich's own commands are no text yet."""
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else segment._replace(text=printable(segment.text))
 
         def _check_buffer(self) -> None:
             try:
@@ -45,7 +55,9 @@ def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
             raise StreamError
 
-    console = Console(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+    stream = sys.stderr if stderr else sys.stdout
+    file: Any = None if takes_all(stream) else PlainStream(stream)
+    console = Console(file=file, stderr=stderr, quiet=quiet, markup=False, emoji=False)
     if not (console.is_terminal or console.is_jupyter):
         console.width = WIDTH
     return console

@@ -13,6 +13,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from autopeft.rights import follow_umask
+
 LIMIT = 2**30
 """Bytes that all entries together may take."""
 
@@ -61,6 +63,7 @@ def keep(name: str, content: bytes) -> None:
             try:
                 draft.write(hashlib.sha256(content).digest() + content)
                 draft.close()
+                follow_umask(Path(draft.name))
                 Path(draft.name).replace(place / name)
             finally:
                 Path(draft.name).unlink(missing_ok=True)

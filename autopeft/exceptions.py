@@ -22,6 +22,9 @@ SHOWN = 80
 NAMES = 50
 """Known names that a hint lists."""
 
+ADDRESS = re.compile(r"://[^\s'\"]+")
+"""What follows the scheme of an address."""
+
 OBEYED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """Characters that are no text: C0 and C1 controls, line ends, overrides of the direction, halves of a pair."""
 
@@ -118,11 +121,11 @@ class HostError(BaseException):
 def shorten(value: object, width: int = SHOWN) -> str:
     """A value that a message repeats, as Python writes it: cut to some `width` characters, in one line, printable.
 
-    What a terminal would obey, such as an escape sequence, is written out. It works for any value, however deep its
-    lists and however many digits its numbers have.
+    What a terminal would obey, such as an escape sequence, is written out, and of an address its scheme alone, as it
+    may hold a password. It works for any value, however deep its lists and however many digits its numbers have.
     """
     if isinstance(value, str):
-        text = repr(value[:width])
+        text = repr(ADDRESS.sub("://…", value[: 4 * width])[:width])
         return text if len(value) <= width else f"{text[:-1]}…{text[-1]}"
     if isinstance(value, int) and abs(value).bit_length() > 4 * width:  # Python refuses to write 5,000 digits
         return f"a number of some {int(abs(value).bit_length() * 0.30103) + 1} digits"
@@ -132,14 +135,14 @@ def shorten(value: object, width: int = SHOWN) -> str:
         text = str(value) if isinstance(value, date | time) else form.repr(value)  # TOML has dates and times of day
     except Exception:  # a value's own repr may raise anything, and so may one inside of it
         text = f"a value of type {type(value).__name__}"
-    text = printable(" ".join(text.split()))
+    text = ADDRESS.sub("://…", printable(" ".join(text.split())))
     return text if len(text) <= width else f"{text[:width]}…"
 
 
 def brief(name: object, width: int = SHOWN) -> str:
     """A name that a message puts between quotes of its own: `shorten` without any."""
     text = str(name) if isinstance(name, str | os.PathLike) else shorten(name, width)
-    return printable(text if len(text) <= width else f"{text[:width]}…", keep="")
+    return ADDRESS.sub("://…", printable(text if len(text) <= width else f"{text[:width]}…", keep=""))
 
 
 def printable(text: str, keep: str = "\n") -> str:

@@ -333,8 +333,8 @@ def _narrow(dimension: Dimension, value: Any, where: str) -> Dimension:
 def _chosen(dimension: Categorical, values: list[Any], where: str) -> Categorical:
     for choice in values:
         if choice not in dimension:
-            hint = nearest(str(choice), map(str, dimension.choices)) if isinstance(choice, str) else ""
-            raise SpecError(f"{where} must be one of {dimension}, but got {shorten(choice)}; {hint}".rstrip("; "))
+            hint = f"; {nearest(choice, map(str, dimension.choices))}" if isinstance(choice, str) else "."
+            raise SpecError(f"{where} must be one of {dimension}, but got {shorten(choice)}{hint}")
     _once(values, where)
     default = dimension.default if dimension.default in values else values[0]
     return replace(dimension, choices=tuple(values), default=default)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from autopeft.exceptions import UserInputError
 from autopeft.model import attach, trainable
+from autopeft.rights import follow_umask
 from autopeft.storage import writing
 
 if TYPE_CHECKING:
@@ -68,10 +69,12 @@ def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> None:
     if isinstance(model, PeftModel) and method.save(model) is None:
         with writing(folder, SafetensorError):
             model.save_pretrained(str(folder), safe_serialization=True)
+            follow_umask(*folder.glob("*.safetensors"))
         return
     kept = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(model, method).items()}
     with writing(folder / WEIGHTS, SafetensorError):
         save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+        follow_umask(folder / WEIGHTS)
 
 
 def read_weights(

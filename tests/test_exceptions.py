@@ -23,6 +23,8 @@ def deep(levels):
         (-(10**400), "a number of some 401 digits"),
         ("\x1b[31mred\u202e", "'\\x1b[31mred\\u202e'"),
         ("\ud800", "'\\ud800'"),
+        ("http://me:secret@host/x y", "'http://… y'"),
+        (["sqlite:///x?password=secret"], "['sqlite://…']"),
     ],
 )
 def test_a_value_is_repeated_in_short(value, expected):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ from autopeft.tracking.view import VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+SOCKET = "ui.sock"
 
 REDIRECTING = (
     "MLFLOW_ARTIFACTS_ONLY",
@@ -38,8 +42,10 @@ REDIRECTING = (
 """Variables that would have the server show another store than the study's, or listen elsewhere."""
 
 
-def serve(uri: str | None, output: Path, name: str, port: int) -> None:
-    """Serve the MLflow UI on a study's store on 127.0.0.1 until Ctrl-C; a tracking server already is one.
+def serve(uri: str | None, output: Path, name: str, port: int, *, private: bool = False) -> None:
+    """Serve the MLflow UI on a study's store until Ctrl-C; a tracking server already is one.
+
+    That is on 127.0.0.1, where every account of the machine can reach it, or on a socket of this account's alone.
 
     Raises:
         TrackingError: the study has no store yet, or the server does not come up.
@@ -48,7 +54,14 @@ def serve(uri: str | None, output: Path, name: str, port: int) -> None:
         sys.stdout.write(f"The study logs to a tracking server; open {public(uri)}\n")
         return
     closed = Interrupt(signal.SIGHUP)  # a closed terminal must end the server too
-    with suppress(KeyboardInterrupt), closed as interrupt, serving(uri, output, name, port) as (address, process):
+    with suppress(KeyboardInterrupt), closed as interrupt, ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autopeft-ui-"))) / SOCKET
+        port = port or 5000 if private else port  # of the browser's machine, which no socket here can pick
+        served = serving(uri, output, name, port, place if private else None)
+        address, process = stack.enter_context(served)
+        if private:
+            there = f"{getpass.getuser()}@{socket.gethostname()}"
+            sys.stdout.write(f"For this account alone. From your own machine: ssh -L {port}:{place} {there}\n")
         sys.stdout.write(f"MLflow UI: {address}\nCtrl-C ends it.\n")
         sys.stdout.flush()
         while process.poll() is None:
@@ -59,15 +72,16 @@ def serve(uri: str | None, output: Path, name: str, port: int) -> None:
 
 @contextmanager
 def serving(
-    uri: str | None, output: Path, name: str, port: int = 5000
+    uri: str | None, output: Path, name: str, port: int = 5000, place: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run an MLflow server on a study's store, on 127.0.0.1, for the length of the block.
+    """Run an MLflow server on a study's store, on 127.0.0.1 or a socket, for the length of the block.
 
     Args:
         uri: the store, as in the study file.
         output: the study's folder.
         name: the study's name.
         port: where to listen; if it is taken, a free one is found.
+        place: of a Unix socket to listen on instead, in a folder that is the user's alone; it must not be there yet.
 
     Yields:
         The address of the study's runs page, best score first, and the server's process.
@@ -78,9 +92,10 @@ def serving(
     if not uri and not (output / "mlflow.db").is_file():
         raise TrackingError(f"{output} holds no MLflow store yet; run the study first.")
     _, target, experiment_id = connect(uri, output, name)
-    port = _free_port(port)
+    port = port if place else _free_port(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (output / "artifacts").absolute().as_uri()]
+    command += ["--uvicorn-opts", shlex.join(["--uds", str(place)])] if place else []
     # The store is no argument, which every user of the machine could read.
     settings = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # background jobs judge chat traces: nothing a study has
@@ -95,7 +110,7 @@ def serving(
             start_new_session=True,
         )
         try:
-            if not _comes_up(process, port):
+            if not _comes_up(process, place or port):
                 log.seek(0)
                 last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
                 raise TrackingError(f"the MLflow server did not come up; its last words: {last}")
@@ -130,11 +145,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(timeout=10)
 
 
-def _comes_up(process: subprocess.Popen[bytes], port: int, seconds: float = 120) -> bool:
+def _comes_up(process: subprocess.Popen[bytes], place: Path | int, seconds: float = 120) -> bool:
+    kind, address = (socket.AF_INET, ("127.0.0.1", place)) if isinstance(place, int) else (socket.AF_UNIX, str(place))
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket(kind) as probe:
+            if probe.connect_ex(address) == 0:
                 return True
         time.sleep(0.2)
     return False

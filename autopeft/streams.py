@@ -1,0 +1,74 @@
+"""Text on its way to stdout or stderr, whatever these can encode, and whatever a terminal would obey."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from typing import Any
+
+from autopeft.exceptions import printable
+
+LONGEST_ERROR, ITS_END = 3000, 500
+"""Characters of an error's message, and of its end where it is cut: what to do next stands there."""
+
+IN_ASCII = {
+    "█": "#", "░": ".", "▁": "_", "▂": "_", "▃": "-", "▄": "-", "▅": "=", "▆": "=", "▇": "#", "–": "-", "—": "-",
+    "…": "...", "•": "*", "·": "-", "±": "+-", "→": "->",
+}  # fmt: skip
+"""What stands for our own characters where a stream has none of them."""
+
+ERRORS = "autopeft.plain"
+"""Python's name of the rule for characters that a stream cannot encode."""
+
+
+def plain_streams() -> None:
+    """Let nothing that is written to stdout or stderr fail because their encoding lacks a character."""
+    for stream in (sys.stdout, sys.stderr):
+        if not takes_all(stream) and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=ERRORS)
+
+
+def tell_error(text: str) -> None:
+    """Write a message to stderr, short and with nothing that a terminal would obey."""
+    if len(text) > LONGEST_ERROR:
+        text = f"{text[: LONGEST_ERROR - ITS_END]} … {text[-ITS_END:]}"
+    sys.stderr.write(f"autopeft: {printable(text)}\n")
+
+
+def for_stdout(text: str) -> str:
+    """Rows to write to stdout: as they are for a program, with nothing to obey for a terminal."""
+    return printable(text, keep="\n\t") if sys.stdout.isatty() else text
+
+
+class PlainStream:
+    """A stream whose encoding lacks characters, which belongs to the program that calls us: changed in nothing."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, with other characters in the place of those that cannot be encoded."""
+        encoding = self._stream.encoding
+        return int(self._stream.write(text.encode(encoding, ERRORS).decode(encoding)))
+
+
+def takes_all(stream: Any) -> bool:
+    """Whether a stream can encode any text, or has no encoding to ask."""
+    encoding, rule = getattr(stream, "encoding", None), getattr(stream, "errors", None)
+    if not isinstance(encoding, str) or rule in (ERRORS, "replace", "backslashreplace", "ignore", "namereplace"):
+        return True
+    return codecs.lookup(encoding).name.startswith("utf")
+
+
+def _in_plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = "".join(IN_ASCII.get(one) or one.encode("ascii", "backslashreplace").decode() for one in text)
+    return plain, error.end
+
+
+codecs.register_error(ERRORS, _in_plain)
