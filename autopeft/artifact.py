@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 
-from autopeft import digest, hub, readme, registry, tasks
+from autopeft import digest, hub, readme, registry, tasks, weights_file
 from autopeft import model as models
 from autopeft.card import CARD, EVIDENCE, Card, Evidence
 from autopeft.cells import Texts
-from autopeft.exceptions import DataError, MethodError, ModelError, UserInputError
+from autopeft.exceptions import (
+    AutopeftError,
+    DataError,
+    MethodError,
+    ModelError,
+    UserInputError,
+    in_a_line,
+    nearest,
+)
 from autopeft.files import draft_folder, put
 from autopeft.locate import NotFoundError, locate
 from autopeft.quantization import NONE
@@ -22,7 +33,7 @@ from autopeft.row_tokenizer import RowTokenizer
 from autopeft.storage import writing
 from autopeft.tokenizer import save as save_tokenizer
 from autopeft.training import Device, evaluate
-from autopeft.weights_file import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS, read_weights, write_weights
+from autopeft.weights_file import OWN_FILES, PEFT_FILES, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +44,11 @@ if TYPE_CHECKING:
     from autopeft.method import ModelSpec, PeftMethod
 
 
-FILES = {CARD, EVIDENCE, README, WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS}
+FILES = {CARD, EVIDENCE, README, *OWN_FILES, *PEFT_FILES}
 """Names of the files of any winner, besides its tokenizer's, which are those of its base model."""
+
+FEW = 1_000
+"""Classes of which a head is built whatever the weights look like."""
 
 
 class Winner:
@@ -97,7 +111,11 @@ class Winner:
         told = encoded.truncated.sentence(tokenizer.max_length, tokenizer.truncation)
         if say and told:
             say(told)
-        return evaluate(self.module, encoded, [np.arange(len(texts))], self._task, self._device)[0]
+        found = evaluate(self.module, encoded, [np.arange(len(texts))], self._task, self._device)[0]
+        if not np.isfinite(found).all():
+            row = texts.index[int(np.isfinite(found).reshape(len(found), -1).all(axis=1).argmin())]
+            raise DataError(f"prediction needs finite outputs, but the model's for row {row} are not; train it again.")
+        return found
 
     def _texts(self, rows: Any) -> pd.DataFrame:
         """The input columns as texts, by the rule that held in training."""
@@ -190,10 +208,10 @@ def save(
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_weights(module, method, folder)
+    digests = write_weights(module, method, folder)
     with writing(folder):
         save_tokenizer(tokenizer, folder)
-        card.write(folder)
+        replace(card, digests=digests).write(folder)
         describe(folder, card, evidence)
 
 
@@ -207,6 +225,8 @@ def describe(folder: Path, card: Card, evidence: Evidence | None) -> None:
 def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = False) -> Winner:
     """Load a winner that a study saved.
 
+    Nothing of what the folder holds is believed: it may come from elsewhere, or be damaged.
+
     Args:
         folder: of the winner.
         device: where it is to predict.
@@ -214,17 +234,39 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
             any model.
 
     Raises:
-        UserInputError: the folder is no winner, its base model or its method is not installed here, or it needs code
-            that is not trusted. ModelError, which is one, where the base model is not the one it was trained on.
+        UserInputError: the folder is no winner or holds something else than was saved, its base model or its method is
+            not installed here, or it needs code that is not trusted. ModelError, which is one, where the base model is
+            not the one it was trained on.
     """
     folder = Path(folder)
-    card = Card.read(folder)
+    try:
+        card, evidence = Card.read(folder), Evidence.read(folder)
+        base, module = _model(folder, card, trust_remote_code)
+    except (AutopeftError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the libraries make of what they were given
+        raise UserInputError(f"{folder} cannot be loaded as a winner: {in_a_line(error)}; restore it.") from error
+    # A quantized base model lives on the GPU, wherever the rest was asked for.
+    at = device if card.quantization == NONE else "cuda"
+    return Winner(module, base.tokenizer, card, base.spec, evidence, at)
+
+
+def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.BaseModel, nn.Module]:
+    """A winner's base model, and with the add-on."""
     if card.trust_remote_code and not trust_remote_code:
         raise UserInputError(
             f"{folder} needs code that its base model {card.base_model} brings, which is not run unasked; if you trust "
             "that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
         )
+    if card.task not in tasks.kinds():
+        raise UserInputError(f'`task` in {folder / CARD} is "{card.task}"; {nearest(card.task, tasks.kinds())}')
     task = tasks.get(card.task)
+    widest = max((max(shape, default=1) for shape in weights_file.shapes(folder).values()), default=1)
+    if len(card.labels) > max(widest, FEW):  # each costs a row of the head that is built for them
+        raise UserInputError(
+            f"{folder / CARD} must name the classes of its weights, but has {len(card.labels):,} labels, and no "
+            f"tensor has more than {widest:,} rows; restore it."
+        )
     location = find_base(card)
     base = models.load(
         location,
@@ -237,10 +279,27 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
         quantized=card.quantization,
         revision=digest.revision_of(card.base_digest),
     )
-    module = read_weights(base, lambda: registry.discover()[card.method], card.params, folder, seed=card.seed)
-    # A quantized base model lives on the GPU, wherever the rest was asked for.
-    at = device if card.quantization == NONE else "cuda"
-    return Winner(module.eval(), base.tokenizer, card, base.spec, Evidence.read(folder), at)
+    _check_length(card, base, folder)
+    return base, weights_file.read_weights(
+        base,
+        lambda: registry.discover()[card.method],
+        card.params,
+        folder,
+        seed=card.seed,
+        name=card.method,
+        digests={name: digest for name, digest in card.digests.items() if name != CARD},
+    )
+
+
+def _check_length(card: Card, base: models.BaseModel, folder: Path) -> None:
+    """Longer inputs than the model has positions for would fail in the middle of predicting."""
+    config = cast("Any", base.module).config.get_text_config()
+    limit = min(base.tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or math.inf)
+    if card.max_length > limit:
+        raise UserInputError(
+            f"`max_length` in {folder / CARD} must be at most the model's own limit of {limit}, but is "
+            f"{card.max_length}; restore it."
+        )
 
 
 def find_base(card: Card) -> Path | str:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from autopeft import plain_file
 from autopeft.exceptions import UserInputError
 from autopeft.files import whole
 from autopeft.quantization import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from autopeft.search_space import ParamValue
-
 CARD, EVIDENCE = "autopeft.json", "evidence.json"
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""How a file is read back: nothing is turned into another type, and a key that is not known is refused."""
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=4096)]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Values = Annotated[Mapping[Name, bool | Annotated[int, Field(ge=-(2**63), le=2**63)] | float | Text], Field()]
 
 
 @dataclass(frozen=True)
@@ -39,42 +50,55 @@ class Card:
             choice, is as the tokenizer has it.
         base_digest: identity of the base model it was trained on (`digest.of`); "" in a card from before it was kept.
         autopeft: version that wrote this.
+        digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
+            all but `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
     """
 
-    base_model: str
-    task: str
-    labels: tuple[str, ...]
-    max_length: int
-    method: str
-    params: Mapping[str, ParamValue]
-    plugin: str
-    seed: int
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    base_model: Annotated[Text, Field(min_length=1)]
+    task: Name
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    max_length: Annotated[Count, Field(ge=1)]
+    method: Name
+    params: Values
+    plugin: Text
+    seed: Annotated[Count, Field(le=2**32 - 1)]
     trust_remote_code: bool = False
-    quantization: str = NONE
-    truncation: str | None = None
-    base_digest: str = ""
-    autopeft: str = ""
+    quantization: Annotated[str, Field(pattern="^(none|8bit|4bit)$")] = NONE
+    truncation: Annotated[str, Field(pattern="^(head|tail|both)$")] | None = None
+    base_digest: Text = ""
+    autopeft: Text = ""
+    digests: Mapping[Name, Name] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""
-        _write({**asdict(self), "autopeft": version("autopeft")}, folder / CARD)
+        content = {**asdict(self), "autopeft": version("autopeft")}
+        _write({**content, "digests": {**self.digests, CARD: _digest(content)}}, folder / CARD)
 
     @classmethod
     def read(cls, folder: Path) -> Card:
         """Read it from a winner's folder.
 
         Raises:
-            UserInputError: there is none, or something else in its place.
+            UserInputError: there is none, something else in its place, or not what was written.
         """
+        path = folder / CARD
         try:
-            content = json.loads((folder / CARD).read_text(encoding="utf-8"))
-            return cls(**{**content, "labels": tuple(content["labels"])})
+            raw = plain_file.read(path)
         except FileNotFoundError:
             raise UserInputError(
                 f"{folder} holds no {CARD}; give the `winner` folder that `autopeft run` wrote."
             ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserInputError(f"{folder / CARD} cannot be read: {error}. Save the winner again.") from error
+        card: Card = _parse(cls, raw, path, "Save the winner again.")
+        if len(set(card.labels)) < len(card.labels):
+            raise UserInputError(f"{path} cannot be read: a label is there twice. Save the winner again.")
+        if card.digests and card.digests.get(CARD) != _digest(from_json(raw)):
+            raise UserInputError(
+                f"{path} must say what it said when it was saved, but its SHA-256 is not the one it holds; restore it "
+                "(`base_model` alone may be changed)."
+            )
+        return card
 
 
 @dataclass(frozen=True)
@@ -98,21 +122,23 @@ class Evidence:
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials".
     """
 
-    study: str
-    data: str
-    train_rows: int
-    test_rows: int
-    metric: str
-    fold_scores: tuple[float, ...]
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    study: Text
+    data: Text
+    train_rows: Count
+    test_rows: Count
+    metric: Text
+    fold_scores: Annotated[tuple[float, ...], Field(min_length=1)]
     test_score: float
     test_interval: tuple[float, float] | None
     baseline: float
-    defaults: Mapping[str, float | None]
-    trials: int
-    budget: Mapping[str, float]
-    hyperparameters: Mapping[str, ParamValue]
-    trained_params: int
-    stopped: str = ""
+    defaults: Mapping[Name, float | None]
+    trials: Count
+    budget: Mapping[Name, int | float]
+    hyperparameters: Values
+    trained_params: Count
+    stopped: Text = ""
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""
@@ -125,15 +151,57 @@ class Evidence:
         Raises:
             UserInputError: the file holds something else.
         """
+        path = folder / EVIDENCE
         try:
-            content = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
-            interval = content["test_interval"]
-            content |= {"fold_scores": tuple(content["fold_scores"]), "test_interval": interval and tuple(interval)}
-            return cls(**content)
+            raw = plain_file.read(path)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserInputError(f"{folder / EVIDENCE} cannot be read: {error}. Remove it, or save anew.") from error
+        evidence: Evidence = _parse(cls, raw, path, "Remove it, or save anew.")
+        return evidence
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a card says, with the digests of the other files; independent of spaces and order."""
+    others = {name: digest for name, digest in content["digests"].items() if name != CARD}
+    said = {**content, "digests": others}
+    del said["base_model"]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _parse(kind: type[Any], raw: bytes, path: Path, advice: str) -> Any:
+    """What a JSON file says, each field of its own type.
+
+    Raises:
+        UserInputError: it does not; the first fault.
+    """
+    try:
+        return _adapter(kind).validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:80]
+        if first["type"] == "unexpected_keyword_argument":
+            raise UserInputError(
+                f'{path} cannot be read: it has the key "{where}", which autopeft {version("autopeft")} does not know; '
+                f"install the version that wrote it{_writer(raw)}."
+            ) from None
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise UserInputError(f"{path} cannot be read: {reason[:300]}. {advice}") from None
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Made once for each kind, which takes a millisecond."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _writer(raw: bytes) -> str:
+    """The version of autopeft that wrote a file, in brackets; "" where it does not say."""
+    named = from_json(raw).get("autopeft")
+    return f" (autopeft {named[:20]})" if isinstance(named, str) and named else ""
 
 
 def _write(content: Mapping[str, object], path: Path) -> None:

@@ -15,9 +15,9 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
 
-from autopeft import artifact, tasks
+from autopeft import artifact, plain_file, tasks
 from autopeft.cells import CellError, Texts, as_text, is_missing
-from autopeft.exceptions import UserInputError, nearest, shorten
+from autopeft.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.locate import as_reference
 from autopeft.record import TrialRecord
 from autopeft.spec import DataSection, SearchSection, StudySpec, ValidationSection
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 FILE = "estimator.json"
 """Beside a saved winner: what the classifier knows besides it."""
+
+LARGEST = 2**28
+"""Bytes of it: some thousand for each trial."""
 
 TRIALS = SearchSection.model_fields["trials"].default
 FOLDS = ValidationSection.model_fields["folds"].default
@@ -183,14 +186,25 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             UserInputError: the folder is none, or the base model or the method is not installed here.
         """
         path = Path(folder) / FILE
-        if not path.is_file():
+        try:
+            content = plain_file.read_json(path, LARGEST)
+        except FileNotFoundError:
             raise UserInputError(
                 f"{folder} holds no {FILE}, so no saved {cls.__name__}; for a study's winner call autopeft.load."
-            )
-        content = json.loads(path.read_text(encoding="utf-8"))
+            ) from None
+        winner = artifact.load(folder, trust_remote_code=trust_remote_code)
+        try:
+            return cls._restored(content, winner)
+        except Exception as error:  # whatever the libraries make of a damaged file
+            raise UserInputError(f"{path} cannot be read: {in_a_line(error)}; save the classifier again.") from error
+
+    @classmethod
+    def _restored(cls, content: Any, winner: artifact.Winner) -> Self:
         self = cls(**content["params"])
-        self.winner_ = artifact.load(folder, trust_remote_code=trust_remote_code)
+        self.winner_ = winner
         self.classes_ = np.array(content["classes"]["values"], dtype=content["classes"]["dtype"])
+        if sorted(map(str, self.classes_.tolist())) != sorted(winner.card.labels):
+            raise ValueError("its classes are not the winner's")
         self.n_features_in_ = content["features"]
         if content["columns"]:
             self.feature_names_in_ = np.array(content["columns"], dtype=object)

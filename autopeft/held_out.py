@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from autopeft import plain_file
+from autopeft.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -12,6 +16,9 @@ if TYPE_CHECKING:
 
 FILE = "test_predictions.csv"
 """In a study's output folder."""
+
+LIMIT = 2**30
+"""Bytes of such a file that are read: tens of millions of rows."""
 
 WINNER, MAJORITY, DEFAULT = "winner", "majority_class", "default_"
 """Columns: of the winner, of the most frequent training label, and before a method's name, of its untuned default."""
@@ -34,12 +41,18 @@ class HeldOut:
             ValueError: it holds something else.
         """
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                header, *lines = csv.reader(file, strict=True)
-        except csv.Error as error:
-            raise ValueError(f"{path} must be a CSV file, but is not: {error}.") from None
-        if header[:3] != ["row", "label", WINNER] or not lines:
-            raise ValueError(f"{path} must hold the columns row, label and {WINNER}, but holds {', '.join(header)}.")
+            text = plain_file.read(path, LIMIT).decode()
+            header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        except (csv.Error, UnicodeDecodeError, UserInputError) as error:
+            raise ValueError(f"{path} must be a CSV file, but is not: {error}") from None
+        except ValueError:
+            raise ValueError(f"{path} must hold the columns row, label and {WINNER}, but is empty.") from None
+        if header[:3] != ["row", "label", WINNER] or not lines or len(set(header)) < len(header):
+            held = ", ".join(header)[:200]
+            raise ValueError(f"{path} must hold the columns row, label and {WINNER}, each once, but holds {held}.")
+        odd = next((number for number, line in enumerate(lines, 1) if len(line) != len(header)), None)
+        if odd:
+            raise ValueError(f"{path} must hold {len(header)} cells in every row, but row {odd} has another number.")
         rows, labels, *columns = zip(*lines, strict=True)
         return cls(rows, labels, dict(zip(header[2:], columns, strict=True)))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from autopeft import plain_file
 from autopeft.card import CARD
-from autopeft.exceptions import SpecError, UserInputError, nearest
+from autopeft.exceptions import SpecError, in_a_line, nearest
 from autopeft.paths import as_path
 from autopeft.record import ranked, records
 from autopeft.storage import JOURNAL, open_journal
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 """What a finished study leaves in its output folder."""
+
+LARGEST = 2**28
+"""Bytes of it: some thousand for each trial."""
+
+LONGEST = 200
+"""Characters of a name or a value."""
 
 
 def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple[Candidate, str]:
@@ -54,18 +61,18 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
 def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
     """The winner's method, and every dimension's value by its name."""
     try:
-        if (source / RESULT).is_file():
-            return _split(_read(source / RESULT)["best"]["params"])
+        if os.path.lexists(source / RESULT):
+            return _split(plain_file.read_json(source / RESULT, LARGEST)["best"]["params"])
         if (source / JOURNAL).is_file():  # of a study that has not come to its end
             return _best_so_far(source)
-        if (source / CARD).is_file():
-            card = _read(source / CARD)
-            return card["method"], dict(card["params"])
+        if os.path.lexists(source / CARD):
+            card = plain_file.read_json(source / CARD)
+            return _known({"method": card["method"]})["method"], _known(card["params"])
     except SpecError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserInputError) as error:
+    except Exception as error:  # whatever the libraries make of a damaged file
         raise SpecError(
-            f"`warm_start` in [search] names {source}, whose result cannot be read ({type(error).__name__}: {error}); "
+            f"`warm_start` in [search] names {source}, whose result cannot be read ({in_a_line(error).rstrip('.')}); "
             "run that study again, or leave `warm_start` out."
         ) from None
     lack = f"holds neither {RESULT} nor {CARD}" if source.is_dir() else "is no folder"
@@ -85,13 +92,25 @@ def _best_so_far(source: Path) -> tuple[str, Mapping[str, Any]]:
     return _split(found[0].params)
 
 
-def _split(flat: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def _split(flat: Any) -> tuple[str, Mapping[str, Any]]:
     """A candidate's method, and its values without the method's prefix."""
-    return flat["method"], {key.partition(".")[2]: flat[key] for key in flat if key != "method"}
+    known = _known(flat)
+    return known["method"], {key.partition(".")[2]: known[key] for key in known if key != "method"}
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _known(found: Any) -> dict[str, Any]:
+    """Values by name, as a file gave them.
+
+    Raises:
+        ValueError: they are something else, or the method is no name.
+    """
+    if not isinstance(found, dict):
+        raise ValueError("its params are no table")
+    for name, value in found.items():
+        fine = isinstance(value, str) if name == "method" else isinstance(value, bool | int | float | str)
+        if not fine or len(str(value)) > LONGEST or len(name) > LONGEST:
+            raise ValueError(f"{name[:LONGEST]} is {str(value)[:LONGEST]}")
+    return found
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, cast
 
-from autopeft.exceptions import UserInputError
+from autopeft import peft_config, tensor_file
+from autopeft.exceptions import MethodError, UserInputError
 from autopeft.model import attach, trainable
 from autopeft.rights import follow_umask
+from autopeft.saved_params import check_params
 from autopeft.storage import writing
 
 if TYPE_CHECKING:
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
     from autopeft.search_space import Params
 
 WEIGHTS = "addon.safetensors"
-PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+OWN_FILES, PEFT_FILES = (WEIGHTS,), (PEFT_WEIGHTS, PEFT_CONFIG)
+"""What is written and read in autopeft's own format, and in peft's."""
 
 
 def saved_tensors(model: nn.Module, method: PeftMethod) -> dict[str, torch.Tensor]:
@@ -31,12 +36,19 @@ def saved_tensors(model: nn.Module, method: PeftMethod) -> dict[str, torch.Tenso
     Where the method does not say, peft decides for its own: of a reparameterized prefix it keeps the result alone, not
     the network.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
 
     if (own := method.save(model)) is not None:
         return {name: tensor.detach() for name, tensor in own.items()}
-    if not isinstance(model, PeftModel):
-        return {name: parameter.detach() for name, parameter in trainable(model).items()}
+    if isinstance(model, PeftModel):
+        return _of_peft(model)
+    return {name: parameter.detach() for name, parameter in trainable(model).items()}
+
+
+def _of_peft(model: Any) -> dict[str, torch.Tensor]:
+    """What peft keeps of a model of its own."""
+    from peft import get_peft_model_state_dict
+
     if model.active_peft_config.is_prompt_learning:
         return _with_prompt(model)
     kept: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -56,8 +68,11 @@ def _with_prompt(model: Any) -> dict[str, torch.Tensor]:
     return kept
 
 
-def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> None:
+def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> dict[str, str]:
     """Write a trained model's add-on and head: in peft's own format where peft keeps them, to `WEIGHTS` otherwise.
+
+    Returns:
+        The SHA-256 of each file that `read_weights` reads, by its name.
 
     Raises:
         StoreError: the files could not be written.
@@ -66,52 +81,137 @@ def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    if isinstance(model, PeftModel) and method.save(model) is None:
-        with writing(folder, SafetensorError):
-            model.save_pretrained(str(folder), safe_serialization=True)
-            follow_umask(*folder.glob("*.safetensors"))
-        return
-    kept = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(model, method).items()}
-    with writing(folder / WEIGHTS, SafetensorError):
-        save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
-        follow_umask(folder / WEIGHTS)
+    of_peft = isinstance(model, PeftModel) and method.save(model) is None
+    with writing(folder, SafetensorError):
+        if of_peft:  # embeddings that an add-on stands beside are the base model's, and not kept
+            cast("Any", model).save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        else:
+            kept = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(model, method).items()}
+            save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+        follow_umask(*folder.glob("*.safetensors"))
+        return {name: tensor_file.digest(folder / name) for name in (PEFT_FILES if of_peft else OWN_FILES)}
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that `write_weights` wrote to a folder, by their names.
+
+    Raises:
+        UserInputError: the file is not there, or damaged.
+    """
+    return tensor_file.shapes(folder / (PEFT_WEIGHTS if _of_peft_format(folder) else WEIGHTS))
 
 
 def read_weights(
-    base: BaseModel, find: Callable[[], PeftMethod], params: Params, folder: Path, *, seed: int = 0
+    base: BaseModel,
+    find: Callable[[], PeftMethod],
+    params: Params,
+    folder: Path,
+    *,
+    seed: int = 0,
+    name: str = "",
+    digests: Mapping[str, str] | None = None,
 ) -> nn.Module:
     """The model whose add-on and head `write_weights` wrote, in evaluation mode.
 
+    Nothing is loaded but what the method makes of `params`: the names, shapes and types of the tensors, and peft's
+    configuration, are compared with it on the meta device first, and numbers must be finite.
+
     Args:
         base: the model they were trained on.
-        find: gives the method; not asked where peft can load its own, so that the plugin need not be installed.
+        find: gives the method. What peft can load needs no plugin, and is then compared with its own configuration.
         params: of the add-on.
         folder: what was written to.
         seed: the add-on and the head were drawn from, in case not all of it is kept.
+        name: of the method; "" where it is not known.
+        digests: what `write_weights` returned; None or empty where that is not known.
 
     Raises:
-        UserInputError: the file holds other tensors than the method makes.
+        MethodError: the method is needed, and its plugin is not installed.
+        UserInputError: the files hold something else than the method makes, or than was written.
     """
-    from peft import PeftModel
-    from safetensors.torch import load_file
-
-    if (folder / PEFT_CONFIG).is_file():
-        return cast("nn.Module", PeftModel.from_pretrained(base.copy(), str(folder)).eval())
-    method = find()
-    model = attach(base, method, params, seed=seed)
-    own, kept, wanted = method.save(model), load_file(folder / WEIGHTS), saved_tensors(model, method)
-    if kept.keys() != wanted.keys():
-        odd = sorted(kept.keys() ^ wanted.keys())[0]
+    if digests and set(digests) != set(PEFT_FILES if _of_peft_format(folder) else OWN_FILES):
         raise UserInputError(
-            f"{folder / WEIGHTS} does not match what its method builds (first difference: {odd}); "
-            "install the version of the plugin that wrote it."
+            f"{folder} must hold the files it was saved with ({', '.join(sorted(digests))}), and no others of their "
+            "kind; give the whole folder that `autopeft run` wrote."
         )
+    if _of_peft_format(folder):
+        return _read_peft(base, find, params, folder, seed, name, digests or {})
+    method = find()
+    path, found = folder / WEIGHTS, tensor_file.shapes(folder / WEIGHTS)
+    check_params(method, params, base.spec)
+    drawn = attach(base, method, params, seed=seed, meta=True)
+    if isinstance(drawn, _peft_model()) and method.save(drawn) is None:
+        raise UserInputError(f"{folder} must hold {PEFT_CONFIG}, but does not; give the whole folder that was saved.")
+    wanted = saved_tensors(drawn, method)
+    tensor_file.check(found, wanted, path)
+    _check_digests(folder, digests or {})
+    kept = tensor_file.load(path, wanted)
+    model = attach(base, method, params, seed=seed)
+    own, places = method.save(model), saved_tensors(model, method)
+    tensor_file.check(found, places, path)
     if own is not None:
         method.load(model, kept)
     else:
-        for name, tensor in kept.items():
-            wanted[name].copy_(tensor)  # a view of the parameter itself
+        for place, tensor in kept.items():
+            places[place].copy_(tensor)  # a view of the parameter itself
     return model.eval()
+
+
+def _read_peft(
+    base: BaseModel,
+    find: Callable[[], PeftMethod],
+    params: Params,
+    folder: Path,
+    seed: int,
+    name: str,
+    digests: Mapping[str, str],
+) -> nn.Module:
+    """As `read_weights`, of what peft can load."""
+    from peft import PeftModel, get_peft_model
+
+    path, found = folder / PEFT_WEIGHTS, tensor_file.shapes(folder / PEFT_WEIGHTS)
+    content = peft_config.read(folder / PEFT_CONFIG)
+    try:
+        method = find()
+    except MethodError:
+        peft_config.screen(content, folder / PEFT_CONFIG, name, params, base.module)
+        trained = {**content, "inference_mode": False, "base_model_name_or_path": None}
+        drawn: Any = get_peft_model(cast("Any", base.copy(meta=True)), peft_config.build(trained))
+    else:
+        check_params(method, params, base.spec)
+        drawn = attach(base, method, params, seed=seed, meta=True)
+        if not isinstance(drawn, PeftModel) or method.save(drawn) is not None:
+            raise UserInputError(
+                f'{folder} holds {PEFT_CONFIG}, but the method "{method.name}" on its card keeps add-ons in another '
+                "format; give the whole folder that was saved."
+            )
+        peft_config.compare(content, drawn.active_peft_config, folder / PEFT_CONFIG)
+    wanted = _of_peft(drawn)
+    tensor_file.check(found, wanted, path)
+    _check_digests(folder, digests)
+    tensor_file.load(path, wanted)  # peft reads them itself, but neither their types nor whether they are numbers
+    config = peft_config.build(content)
+    return cast("nn.Module", PeftModel.from_pretrained(cast("Any", base.copy()), str(folder), config=config).eval())
+
+
+def _peft_model() -> type:
+    from peft import PeftModel
+
+    return cast("type", PeftModel)
+
+
+def _of_peft_format(folder: Path) -> bool:
+    """Whether peft's configuration is there, in whatever state."""
+    return os.path.lexists(folder / PEFT_CONFIG)
+
+
+def _check_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    for name, wanted in digests.items():
+        if tensor_file.digest(folder / name) != wanted:
+            raise UserInputError(
+                f"{folder / name} must be the file that was saved, but its SHA-256 is not the one on the card; restore "
+                "the folder from where it came from."
+            )
 
 
 def file_size(tensors: Mapping[str, torch.Tensor]) -> int:

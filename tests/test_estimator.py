@@ -1,5 +1,6 @@
 """The scikit-learn classifier: scikit-learn's own checks, and its tools, on real tiny studies."""
 
+import json
 import pickle
 import shutil
 
@@ -123,6 +124,13 @@ def test_what_was_found_and_where_it_goes(fitted, tmp_path):
     assert autopeft.load(tmp_path / "kept").predict(texts) == fitted.predict(texts).tolist()
     with pytest.raises(UserInputError, match=r"holds no estimator\.json"):
         autopeft.AutoPeftClassifier.load(tmp_path)
+    kept = tmp_path / "kept" / "estimator.json"
+    content = json.loads(kept.read_text())
+    classes = {**content["classes"], "values": content["classes"]["values"][:2]}
+    for odd in ([], {**content, "classes": classes}, {**content, "best": 1}, {**content, "params": {"x": 1}}):
+        kept.write_text(json.dumps(odd))
+        with pytest.raises(UserInputError, match=r"estimator\.json cannot be read"):
+            autopeft.AutoPeftClassifier.load(tmp_path / "kept")
 
 
 def test_scikit_learns_tools_take_it(headless):

@@ -1,6 +1,7 @@
 """A study that starts from what won an earlier one."""
 
 import json
+import os
 import shutil
 
 import optuna
@@ -120,6 +121,16 @@ class Stranger(PeftMethod):
         ("{", ["result cannot be read", "run that study again"]),
         ('{"best": {"params": null}}', ["result cannot be read"]),
         ('{"best": {"params": {"lora.r": 8}}}', ["result cannot be read", "method"]),
+        ('{"best": {"params": {"method": ["lora"]}}}', ["result cannot be read", "method is ['lora']"]),
+        ('{"best": {"params": {"method": "lora", "lora.r": [8]}}}', ["result cannot be read", "lora.r is [8]"]),
+        (
+            '{"best": {"params": {"method": "lora", "lora.r": ' + "9" * 400 + "}}}",
+            ["result cannot be read", "lora.r is 9"],
+        ),
+        ('{"best": {"params": {"method": "' + "x" * 10_000 + '"}}}', ["result cannot be read", "method is xxx"]),
+        ('{"best": ' * 100_000, ["result cannot be read", "recursion"]),
+        ("9" * 5_000, ["result cannot be read"]),
+        ("\0", ["result cannot be read"]),
     ],
 )
 def test_a_folder_without_a_readable_result_is_refused(tmp_path, content, words):
@@ -128,6 +139,13 @@ def test_a_folder_without_a_readable_result_is_refused(tmp_path, content, words)
     with pytest.raises(SpecError) as error:
         earlier_winner(".", tmp_path, space())
     assert all(word in str(error.value) for word in ("`warm_start` in [search]", str(tmp_path), *words))
+
+
+@pytest.mark.parametrize("name", ["result.json", "autopeft.json"])
+def test_a_pipe_in_place_of_a_result_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(SpecError, match=r"result cannot be read .*must be a plain file"):
+        earlier_winner(".", tmp_path, space())
 
 
 def test_a_method_that_this_study_lacks_is_refused(tmp_path):

@@ -1,0 +1,71 @@
+"""Read a small file that anybody may have written: never more of it than a limit, and nothing that blocks."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from autopeft.exceptions import UserInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT = 2**23
+"""Bytes of a file that describes a model or a study: thousands of labels with long names are a tenth of it."""
+
+
+def require(path: Path) -> None:
+    """Make sure that a path leads to a plain file: no folder, no pipe, no device; a link to one will do.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        UserInputError: something else is there, or it may not be read.
+    """
+    os.close(_open(path))
+
+
+def read(path: Path, limit: int = LIMIT) -> bytes:
+    """What a plain file holds, without a byte-order mark.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        UserInputError: something else is there, it may not be read, or it is larger than `limit`.
+    """
+    with os.fdopen(_open(path), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UserInputError(f"{path} must hold at most {limit:,} bytes, but holds more; restore it.")
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def read_json(path: Path, limit: int = LIMIT) -> Any:
+    """What a JSON file means; its nesting and the length of its numbers are bounded by the parser.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        UserInputError: it cannot be read, or is no JSON.
+    """
+    from pydantic_core import from_json
+
+    content = read(path, limit)
+    try:
+        return from_json(content)
+    except ValueError as error:
+        raise UserInputError(f"{path} must hold JSON, but cannot be read: {error}; restore it.") from None
+
+
+def _open(path: Path) -> int:
+    try:
+        # Without O_NONBLOCK the opening itself would wait for somebody who writes to a pipe.
+        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path} is not there") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserInputError(f"{path} must be a file that can be read, but: {reason}.") from None
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        return opened
+    os.close(opened)
+    raise UserInputError(f"{path} must be a plain file, but is a folder, a pipe or a device; restore it.")

@@ -1,0 +1,46 @@
+"""The params on a winner's card, which anybody may have written: only what a study can have drawn reaches a method."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from autopeft.exceptions import UserInputError
+from autopeft.search_space import Categorical, Integer
+
+if TYPE_CHECKING:
+    from autopeft.method import ModelSpec, PeftMethod
+    from autopeft.search_space import Dimension, Params, ParamValue
+
+MOST = 65_536
+"""The largest whole number that is taken for a size where the method itself offers smaller ones."""
+
+
+def check_params(method: PeftMethod, params: Params, spec: ModelSpec) -> None:
+    """Make sure that a study can have drawn `params` of the method, also one that widened its ranges.
+
+    A dimension that is not among them is none of this function's business: it may be younger than the winner.
+
+    Raises:
+        UserInputError: one is no dimension of the method's on this model, or has an impossible value.
+    """
+    space = method.search_space(spec)
+    for name, value in params.items():
+        if name not in space or not _possible(space[name], value):
+            what = f"but `{name[:80]}` is {str(value)[:80]!r}" if name in space else f"but `{name[:80]}` is none"
+            raise UserInputError(
+                f'the `params` on a winner\'s card must be those of its method "{method.name}", {what}; restore the '
+                "card, or install the version of the plugin that wrote it."
+            )
+
+
+def _possible(dimension: Dimension, value: ParamValue) -> bool:
+    if isinstance(dimension, Categorical):
+        return value in dimension
+    kinds = (int,) if isinstance(dimension, Integer) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return False
+    most = max(dimension.high, MOST) if isinstance(dimension, Integer) else math.inf
+    if dimension.log:
+        return 0 < value <= most
+    return (0 if dimension.low >= 0 else -most) <= value <= most
