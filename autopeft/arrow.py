@@ -14,11 +14,14 @@ import pandas as pd
 from autopeft.cells import CellError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 BATCH = 512
-"""Rows that are unpacked at a time."""
+"""Rows that are unpacked at a time: few, since a small file may hold a long text in each."""
+
+BLOCK_ROWS, BLOCK_BYTES = 65_536, 2**24
+"""What a block has, about: more would take memory, less the time of making many."""
 
 CALLED = b"autopeft.called"
 """In a parquet file's metadata: how errors name its rows, where a person never saw the file."""
@@ -37,11 +40,11 @@ class ParquetFile:
         self.called = (schema.metadata or {}).get(CALLED, b"").decode("utf-8", "replace")
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """The cells of those columns, `BATCH` rows at a time; the index counts rows from 1."""
+        """The cells of those columns, some rows at a time; the index counts rows from 1."""
         first = 1
-        for batch in self._file.iter_batches(BATCH, columns=list(columns), use_threads=False):
-            yield _frame(batch, columns, first)
-            first += batch.num_rows
+        for table in _gathered(self._file.iter_batches(BATCH, columns=list(columns), use_threads=False)):
+            yield _frame(table, columns, first)
+            first += table.num_rows
 
 
 def blocks_of_dataset(rows: Any, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -53,7 +56,7 @@ def blocks_of_dataset(rows: Any, columns: Sequence[str]) -> Iterator[pd.DataFram
     names = {
         column: feature.names for column, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)
     }
-    for table in chosen.iter(BATCH):
+    for table in _gathered(batch for few in chosen.iter(BATCH) for batch in few.to_batches()):
         frame = _frame(table, columns, first)
         for column in names.keys() & set(columns):
             frame[column] = pd.Series(
@@ -61,6 +64,20 @@ def blocks_of_dataset(rows: Any, columns: Sequence[str]) -> Iterator[pd.DataFram
             )
         yield frame
         first += len(frame)
+
+
+def _gathered(batches: Iterable[Any]) -> Iterator[Any]:
+    """Arrow tables of several batches each."""
+    import pyarrow as pa
+
+    held: list[Any] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(few.num_rows for few in held) >= BLOCK_ROWS or sum(few.nbytes for few in held) >= BLOCK_BYTES:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _frame(batch: Any, columns: Sequence[str], first: int) -> pd.DataFrame:

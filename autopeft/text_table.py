@@ -34,7 +34,7 @@ BYTE_ORDER_MARKS = (
 """UTF-32's first: the shorter of its marks begins like UTF-16's."""
 MARK = "\ufeff"
 """The mark as a character, where the encoding was named and keeps it."""
-MEMORY = {"csv": 7, "tsv": 7, "json": 10, "jsonl": 10}
+MEMORY = {"csv": 7, "tsv": 7, "json": 4, "jsonl": 4}
 """Bytes that are needed to read a byte of each format, at the least."""
 
 

@@ -1,10 +1,16 @@
+import os
 import re
+import subprocess
+import sys
+from decimal import Decimal
 
 import datasets
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from autopeft.data import load
+from autopeft.data import _fingerprint, load
 from autopeft.exceptions import DataError
 from autopeft.spec import StudySpec
 from autopeft.table import read_table
@@ -234,3 +240,199 @@ def test_a_folder_that_is_no_data_set(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match="save_to_disk"):
         study(tmp_path, train="data")
+
+
+def ordinary(**columns):
+    content = {
+        "text": [f'text {i}, "q" é\n{"x" * (i % 7)}' for i in range(60)],
+        "label": ["a", "b", "c"] * 20,
+        "author": [f"p{i // 4}" for i in range(60)],
+    }
+    return pd.DataFrame({**content, **columns})
+
+
+@pytest.mark.parametrize(
+    ("columns", "suffix", "settings", "fingerprint"),
+    [
+        ({}, "csv", {}, "d5dd02f5faad2135"),
+        ({}, "csv", {"max_rows": 30}, "3f73c59a771a89c4"),
+        ({}, "parquet", {"group": "author"}, "cbe4eac60e62e682"),
+        ({}, "parquet", {"group": "author", "max_rows": 40}, "8343c27673acdeb3"),
+        ({"label": [True, False] * 30}, "jsonl", {}, "e1029ffc66279f82"),
+        ({"label": [1.0, 2.5, 3.0] * 20}, "parquet", {}, "d060cbde68b40a59"),
+        ({"text": pd.date_range("2020-01-01", periods=60, freq="7h")}, "parquet", {}, "283440bc45dd1d52"),
+        ({"text": [Decimal(i) / 8 for i in range(60)]}, "parquet", {}, "44db714cb37b8460"),
+        ({"label": pd.array([1, 2, 3] * 20, dtype="Int64")}, "folder", {}, "1fcbad89f1cee746"),
+    ],
+)
+def test_ordinary_rows_are_what_they_were_in_studies_begun_with_earlier_versions(
+    tmp_path, columns, suffix, settings, fingerprint
+):
+    path = tmp_path / f"rows.{suffix}"
+    frame = ordinary(**columns)
+    if suffix == "folder":
+        datasets.Dataset.from_pandas(frame).save_to_disk(str(path))
+    elif suffix == "parquet":
+        frame.to_parquet(path)
+    elif suffix == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False)
+    assert study(tmp_path, train=path.name, **settings).fingerprint.startswith(fingerprint)
+
+
+def parquet(path, **columns):
+    pq.write_table(pa.table({"text": [f"t{i}" for i in range(20)], "label": ["a", "b"] * 10, **columns}), path)
+
+
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), 20, pa.array([b"a"] * 19 + [b"\xff"]).buffers())
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"label": [["no", "yes"]] * 20}, ["row 1", '"label"', "is a list (such cells: 20)"]),
+        ({"text": [{"deep": i} for i in range(20)]}, ["row 1", '"text"', "is a mapping"]),
+        ({"text": [b"a"] * 19 + [b"\xff"]}, ["row 20", '"text"', "bytes that are not UTF-8 (such cells: 1)"]),
+        ({"text": NOT_UTF8}, ["row 20", '"text"', "bytes that are not UTF-8 (such cells: 1)"]),
+        ({"text": NOT_UTF8.dictionary_encode()}, ["row 20", '"text"', "bytes that are not UTF-8"]),
+        ({"label": [1.0] * 19 + [float("inf")]}, ["row 20", '"label"', "the number inf"]),
+        ({"label": [None] * 20}, ["row 1", '"label"', "must not be empty", "20 rows"]),
+    ],
+)
+def test_a_cell_of_parquet_that_is_no_text_is_refused_with_its_row(tmp_path, columns, words):
+    parquet(tmp_path / "rows.parquet", **columns)
+    with pytest.raises(DataError) as error:
+        study(tmp_path, train="rows.parquet")
+    assert all(word in str(error.value) for word in ["rows.parquet", *words]), str(error.value)
+
+
+def test_bytes_of_parquet_that_are_text_are_that_text(tmp_path):
+    parquet(tmp_path / "rows.parquet", text=[f"é{i}".encode() for i in range(20)])
+    parquet(tmp_path / "texts.parquet", text=[f"é{i}" for i in range(20)])
+    one, other = (study(tmp_path, train=name) for name in ("rows.parquet", "texts.parquet"))
+    assert one.fingerprint == other.fingerprint
+
+
+def test_only_the_named_columns_of_a_file_matter(tmp_path):
+    more = {"deep": [[i] for i in range(20)], "text.more": ["x"] * 20, "raw": NOT_UTF8}
+    parquet(tmp_path / "rows.parquet", **more)
+    parquet(tmp_path / "texts.parquet")
+    one, other = (study(tmp_path, train=name) for name in ("rows.parquet", "texts.parquet"))
+    assert one.fingerprint == other.fingerprint
+
+
+GOOD = '{"text": "a b", "label": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"text": ["a"], "label": 1}', ["row 2", '"text"', "is a list"]),
+        ('{"text": "a", "label": {"a": 1}}', ["row 2", '"label"', "is a mapping"]),
+        (r'{"text": "\ud800", "label": 1}', ["row 2", '"text"', r"holds \ud800, which is half of a character"]),
+        (f'{{"text": "a", "label": {"9" * 5000}}}', ["row 2", '"label"', "a whole number of 5000 digits"]),
+        ('{"text": "a", "label": 1e400}', ["row 2", '"label"', "the number inf"]),
+        (f'{{"text": {"[" * 100_000}{"]" * 100_000}, "label": 1}}', ["nested too deep"]),
+        (f'["{"x" * 100_000}"]', ["2, must be a JSON object"]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_row_of_json_that_is_no_text_is_refused(tmp_path, suffix, line, words):
+    content = GOOD + line if suffix == "jsonl" else f"[{GOOD}, {line}]"
+    (tmp_path / f"rows.{suffix}").write_text(content)
+    with pytest.raises(DataError) as error:
+        study(tmp_path, train=f"rows.{suffix}")
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
+def test_huge_numbers_that_python_can_write_are_texts(tmp_path):
+    lines = [f'{{"text": "t{i}", "label": {("1" + "0" * 400) if i % 2 else 1.5}}}' for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    assert study(tmp_path, train="rows.jsonl").labels == ("1.5", "1" + "0" * 400)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl"])
+@pytest.mark.parametrize("named", [False, True])
+def test_byte_order_marks_are_honoured_in_every_text_format(tmp_path, suffix, encoding, named):
+    content = {
+        "csv": "text,label\né,b\n",
+        "tsv": "text\tlabel\né\tb\n",
+        "json": '[{"text": "é", "label": "b"}]',
+        "jsonl": '{"text": "é", "label": "b"}\n',
+    }
+    (tmp_path / f"rows.{suffix}").write_text(content[suffix], encoding=encoding)
+    given = encoding.removesuffix("-sig") if named else None
+    found = read_table(tmp_path / f"rows.{suffix}", encoding=given)
+    assert found.to_dict(orient="list") == {"text": ["é"], "label": ["b"]}
+
+
+def test_messages_repeat_no_more_than_some_of_a_long_name(tmp_path):
+    (tmp_path / "rows.csv").write_text(f"{'x' * 100_000},{'y' * 100_000}\n1,2\n")
+    with pytest.raises(DataError, match="no column") as error:
+        study(tmp_path, label="z" * 100_000)
+    assert len(str(error.value)) < 500 + len(str(tmp_path))
+    rows().assign(label=["b" * 100_000, *["a"] * 39]).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(DataError, match="at least twice") as error:
+        study(tmp_path)
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "rows.csv")
+    with pytest.raises(DataError, match="must be a file, but is a pipe or a device"):
+        study(tmp_path)
+
+
+def test_an_unlabelled_split_is_named_with_its_row(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    train = datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(20)], "label": [0, 1] * 10}, features)
+    test = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features)
+    datasets.DatasetDict(train=train, test=test).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r'saved, split "test", row 2: .*"label".* is -1, which stands for no label'):
+        study(tmp_path, train="saved", test="saved")
+
+
+def test_rows_that_read_like_the_header_still_count_on_their_side():
+    parts = [pd.DataFrame({"text": ["A"], "label": ["a"]}), pd.DataFrame({"text": ["B"], "label": ["a"]})]
+    header = pd.DataFrame({"text": ["text"], "label": ["label"]})
+    one = _fingerprint(pd.concat([parts[0], header]), parts[1])
+    assert one != _fingerprint(parts[0], pd.concat([header, parts[1]]))
+
+
+UNPACKED = """
+import resource, sys
+from pathlib import Path
+import pandas, sklearn.model_selection
+from autopeft.data import load
+from autopeft.exceptions import DataError
+from autopeft.spec import StudySpec
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
+for limit in ({}, {"max_rows": 60}):
+    data = {"train": "rows.parquet", **limit}
+    content = {"name": "s", "model": {"name_or_path": "m"}, "task": {"kind": "t"}, "data": data}
+    try:
+        found = load(StudySpec.from_mapping(content, folder=Path(sys.argv[1])), ("text",))
+        print(len(found.train) + len(found.test))
+    except DataError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of address space is Linux's")
+def test_a_small_file_that_unpacks_to_more_than_memory_is_refused_and_read_with_max_rows(tmp_path):
+    part = pa.table({"text": [f"{i} {'word ' * 10_000}" for i in range(64)], "label": ["a", "b"] * 32})
+    with pq.ParquetWriter(tmp_path / "rows.parquet", part.schema, compression="zstd") as file:
+        for _ in range(100):
+            file.write_table(part)
+    assert (tmp_path / "rows.parquet").stat().st_size < 10**6
+    done = subprocess.run([sys.executable, "-c", UNPACKED, str(tmp_path)], capture_output=True, text=True, check=False)
+    first, second = done.stdout.splitlines()
+    assert "must fit into memory 4 times" in first, done.stderr
+    assert "set `max_rows`" in first
+    assert 20 < int(second) <= 60  # rows drawn twice are left out

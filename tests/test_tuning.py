@@ -155,7 +155,7 @@ def test_cells_of_several_types_and_odd_columns_can_be_kept(tmp_path):
         ({"budget": {"max_params": 3}}, '"max_params" in the call of tune.*did you mean'),
         ({"data": {"label": "sentiment"}}, "the setting `train` is needed"),
         ({"data": 3}, "rows must be a pandas frame.*int"),
-        ({"data": [("only text",)]}, r"row 0 of a list must be a dict or a tuple \(text, label\)"),
+        ({"data": [("only text",)]}, r"`data`, row 1, must be a dict or a tuple \(text, label\)"),
         ({"data": {"train": "rows.csv", "test_fraction": 0.3}, "test": "rows.csv"}, "exclude each other"),
     ],
 )
