@@ -78,13 +78,17 @@ def limit(seconds: int) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise HangError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signals = (signal.SIGPROF, signal.SIGALRM)
+    before = [signal.signal(number, stop) for number in signals]
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor, which other tests may hold for long
+    signal.alarm(12 * seconds)  # and of the clock, as what waits takes none
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def make_rows(draw: random.Random, suffix: str) -> list[dict[str, Any]]:
