@@ -88,7 +88,7 @@ def load(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
     counts = train["label"].value_counts()
     if len(counts) < 2:
         left = ", ".join(map(quoted, counts.index)) or "none"
-        raise DataError(f"{source}: two labels or more must be left to train on, but there is only {left}.")
+        raise DataError(f"{source}: two labels or more must be left to train on, but what is left is {left}.")
     _check_folds(train, spec.validation.folds, source)
     rare = counts[counts < spec.validation.folds]
     if len(rare):

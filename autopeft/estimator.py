@@ -281,13 +281,14 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _texts(cells: pd.DataFrame) -> pd.DataFrame:
         """Each cell as text, by the rule for a study's rows."""
         texts = Texts(blank=True)
+        cells = cells.set_axis(range(1, len(cells) + 1), axis="index")
         found = pd.DataFrame({place: texts.of(str(place), cells.iloc[:, place]) for place in range(cells.shape[1])})
         if texts.empty:
             raise ValueError("Input X contains NaN or None; every row needs its text.")
         for fault in texts.odd.values():
-            row = cells.index.get_loc(fault.row) + 1
+            what = fault.error.found if fault.error else "is none"
             raise ValueError(
-                f"X must hold one text or one value in each cell, but row {row} has one that {fault.error.found}."
+                f"X must hold one text or one value in each cell, but row {fault.row} has one that {what}."
             )
         return found
 

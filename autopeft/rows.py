@@ -65,7 +65,7 @@ def _check_rows(rows: Sequence[Any], called: str, rule: str, holds: Callable[[An
             raise DataError(f"{called}, row {number}, must be {rule}, but is {shorten(row)}.")
 
 
-def _block(columns: Mapping[str, Sequence[Any]]) -> Iterator[pd.DataFrame]:
+def _block(columns: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
     yield pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in columns.items()}).rename(
         index=lambda place: place + 1
     )

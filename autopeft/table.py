@@ -53,8 +53,10 @@ class Table:
             advice: what to do where there is none.
 
         Raises:
-            DataError: one is not.
+            DataError: one is not, or there is none at all.
         """
+        if not self.names:
+            raise nothing_in(self.called)
         for key, column in columns.items():
             count = list(self.names).count(column)
             if count == 0:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft import artifact, registry
+from autopeft import artifact, mlflow_model, registry
 from autopeft.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.exceptions import DataError, MethodError, UserInputError
 from autopeft.tensor_file import digest
@@ -31,6 +31,14 @@ def lora_winner(tmp_path_factory, tiny_model):
     evidence = Evidence("s", "d", 1, 1, "accuracy", (0.5,), 0.5, None, 0.4, {}, 1, {}, {}, 1)
     evidence.write(study.parent / "lora")
     return study.parent / "lora"
+
+
+@pytest.fixture(scope="module")
+def tiny_winner(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("winner")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield trained_winner(write_tiny_study(folder, tiny_model), "lora")
 
 
 def test_a_merged_winner_is_the_plain_model_and_predicts_alike(tiny_study, monkeypatch):
@@ -380,3 +388,44 @@ def test_outputs_that_are_no_numbers_are_no_prediction(tiny_study, monkeypatch):
     forged(folder)
     with pytest.raises(DataError, match="finite outputs, but the model's for row 0 are not"):
         artifact.load(folder).predict(["w1"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([["w1"], ["w2"]], 'row 0: every cell of the column "text" .* is a list'),
+        (["w1", {"text": "w2"}], 'row 1: .*"text".* is a mapping'),
+        (pd.DataFrame({"text": [b"w1", b"\xff"]}), "row 1: .* holds bytes that are not UTF-8"),
+        (["w1", "\ud800"], r"row 1: .* holds \\ud800, which is half of a character"),
+        (["w1", 10**5000], "row 1: .* a whole number of thousands of digits"),
+        (np.array([["w1"]]), "row 0: .* is an array"),
+        (["w1", None], 'row 1 has none in "text"'),
+        (None, "put a single one into a list"),
+        (b"w1", "put a single one into a list"),
+        (pd.DataFrame([["w1", "w2"]], columns=["text", "text"]), "several columns 'text'"),
+    ],
+)
+def test_a_cell_that_was_no_text_in_training_is_none_in_prediction(tiny_winner, rows, words):
+    for predict in (tiny_winner.predict, mlflow_model.Model(tiny_winner).predict):
+        with pytest.raises(DataError, match=words):
+            predict(rows)
+
+
+def test_bytes_are_the_text_that_they_hold(tiny_winner):
+    np.testing.assert_array_equal(tiny_winner.predict_proba([b"w1 w2"]), tiny_winner.predict_proba(["w1 w2"]))
+
+
+def test_the_command_line_names_the_row_of_the_file_that_is_no_text(tiny_study, monkeypatch):
+    monkeypatch.chdir(tiny_study.parent)
+    trained_winner(tiny_study, "lora")
+    rows = tiny_study.parent / "new.jsonl"
+    rows.write_text('\ufeff{"text": "w1", "other": [1]}\n\n{"text": ["w2"]}\n')
+    done = autopeft_here("predict", "lora", "--input", rows, cwd=tiny_study.parent)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'row 3: every cell of the column "text" must be one text or one value, but this one is a list' in done.stderr
+    rows.write_text('\ufeff{"text": "w1", "other": [1]}\n\n{"text": "w2"}\n')
+    assert len(autopeft_here("predict", "lora", "--input", rows, cwd=tiny_study.parent).stdout.splitlines()) == 3
+    rows.write_text('{"words": "w1"}\n')
+    done = autopeft_here("predict", "lora", "--input", rows, cwd=tiny_study.parent)
+    assert done.returncode == 2
+    assert 'has no column "text"; known: words. Rename the right one.' in done.stderr

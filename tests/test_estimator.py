@@ -75,6 +75,9 @@ def test_texts_come_in_many_forms(fitted):
         ([["w1"], [None]], "NaN or None"),
         ([["w1", "w2"]], "2 features, but AutoPeftClassifier is expecting 1"),
         ([], "minimum of 1 is required"),
+        ([["w1"], [{"a": 1}]], "row 2 has one that is a mapping"),
+        (["w1", "\ud800"], r"row 2 has one that holds .ud800, which is half of a character"),
+        (pd.DataFrame({"anything": ["w1", b"\xff"]}), "row 2 has one that holds bytes that are not UTF-8"),
     ],
 )
 def test_what_is_no_text_is_refused(fitted, rows, words):
@@ -104,6 +107,26 @@ def test_labels_of_any_kind_come_back_as_they_were(headless, labels):
     assert found.predict(texts).dtype == y.dtype
     names = found.winner_.predict(texts)
     assert [str(label) for label in found.predict(texts).tolist()] == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["a", None, "b"], r"y contains NaN or None \(in 1 rows, the first is row 2\)"),
+        ([None, "a", "b"], "y contains NaN or None"),
+        (pd.Series(["a", pd.NA, "b"], dtype="string"), "NaN|NA"),
+        (pd.array([1, pd.NA, 2], dtype="Int64"), "NaN|NA"),
+        ([1.0, np.nan, 2.0], "NaN"),
+        (np.array([1, "a", 2], dtype=object), "Unknown label type|one kind"),
+        (np.array(["a", 1, "b"], dtype=object), "Unknown label type|one kind"),
+        (np.array([b"a", b"b", b"a"]), "bytes"),
+        (["a", "", "b"], "row 2 is blank"),
+        (["a", "\ud800", "b"], "row 2 holds .ud800"),
+    ],
+)
+def test_labels_that_are_none_are_a_value_error(headless, labels, words):
+    with pytest.raises(ValueError, match=words):
+        quick(headless).fit(["w1", "w2", "w3"], labels)
 
 
 def test_what_was_found_and_where_it_goes(fitted, tmp_path):
