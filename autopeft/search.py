@@ -316,15 +316,16 @@ class Trial:
             self._fail(f"{why}, for the second time", machine)
 
     def _machine_failed(self, why: str) -> None:
-        """It runs again, in a later start, from where it was; where that happened often enough, it failed.
+        """It runs again, in a later start, from where it was; where a trial was given up for that before, it failed.
 
         Raises:
             MachineError: that has to be seen to before the study goes on.
         """
-        if self._faults < retrying.MOST_FAULTS:
+        given_up = any(record.machine for record in records(self._search.study))
+        if self._faults < retrying.MOST_FAULTS and not given_up:
             self._put_back(why, retrying.MACHINE, self._faults + 1)
             raise MachineError(f"trial {self.number} ({self.candidate}) could not go on: {why}")
-        self._fail(f"{why} (it was tried {self._faults + 1} times)", machine=True)
+        self._fail(why + f" (it was tried {self._faults + 1} times)" * bool(self._faults), machine=True)
 
     @property
     def _faults(self) -> int:
