@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Mapping
@@ -85,7 +86,7 @@ class Card:
         """
         path = folder / CARD
         try:
-            raw = plain_file.read(path)
+            raw = plain_file.read(path).removeprefix(codecs.BOM_UTF8)
         except FileNotFoundError:
             raise UserInputError(
                 f"{folder} holds no {CARD}; give the `winner` folder that `autopeft run` wrote."
@@ -153,7 +154,7 @@ class Evidence:
         """
         path = folder / EVIDENCE
         try:
-            raw = plain_file.read(path)
+            raw = plain_file.read(path).removeprefix(codecs.BOM_UTF8)
         except FileNotFoundError:
             return None
         evidence: Evidence = _parse(cls, raw, path, "Remove it, or save anew.")

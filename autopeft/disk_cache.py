@@ -13,6 +13,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from autopeft import plain_file
+from autopeft.exceptions import UserInputError
 from autopeft.rights import follow_umask
 
 LIMIT = 2**30
@@ -45,9 +47,9 @@ def key(*parts: str) -> str:
 
 def read(name: str) -> bytes | None:
     """What was kept under that key; None where there is nothing, or not all that was written."""
-    with suppress(OSError, RuntimeError):
+    with suppress(OSError, RuntimeError, UserInputError):
         path = folder() / name
-        raw = path.read_bytes()
+        raw = plain_file.read(path, LIMIT)
         if hashlib.sha256(raw[DIGEST:]).digest() == raw[:DIGEST]:
             os.utime(path)  # marks it as used now
             return raw[DIGEST:]

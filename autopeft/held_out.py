@@ -41,7 +41,7 @@ class HeldOut:
             ValueError: it holds something else.
         """
         try:
-            text = plain_file.read(path, LIMIT).decode()
+            text = plain_file.read(path, LIMIT).decode("utf-8-sig")
             header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         except (csv.Error, UnicodeDecodeError, UserInputError) as error:
             raise ValueError(f"{path} must be a CSV file, but is not: {error}") from None

@@ -27,21 +27,23 @@ def require(path: Path) -> None:
 
 
 def read(path: Path, limit: int = LIMIT) -> bytes:
-    """What a plain file holds, without a byte-order mark.
+    """What a plain file holds.
 
     Raises:
         FileNotFoundError: nothing is there.
         UserInputError: something else is there, it may not be read, or it is larger than `limit`.
     """
     with os.fdopen(_open(path), "rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise UserInputError(f"{path} must hold at most {limit:,} bytes, but holds more; restore it.")
-    return content.removeprefix(codecs.BOM_UTF8)
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise UserInputError(f"{path} must hold at most {limit:,} bytes, but holds {size:,}; restore it.")
+        return file.read()
 
 
 def read_json(path: Path, limit: int = LIMIT) -> Any:
-    """What a JSON file means; its nesting and the length of its numbers are bounded by the parser.
+    """What a JSON file means, with or without a byte-order mark.
+
+    The parser bounds the nesting and the length of numbers.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -49,7 +51,7 @@ def read_json(path: Path, limit: int = LIMIT) -> Any:
     """
     from pydantic_core import from_json
 
-    content = read(path, limit)
+    content = read(path, limit).removeprefix(codecs.BOM_UTF8)
     try:
         return from_json(content)
     except ValueError as error:

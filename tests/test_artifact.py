@@ -380,10 +380,9 @@ def test_evidence_that_is_none_is_refused_in_a_sentence(lora_winner, tmp_path, t
     assert "\n" not in str(error.value)
 
 
-def test_outputs_that_are_no_numbers_are_no_prediction(tiny_study, monkeypatch):
-    monkeypatch.chdir(tiny_study.parent)
-    trained_winner(tiny_study, "lora")
-    folder = tiny_study.parent / "lora"
+def test_outputs_that_are_no_numbers_are_no_prediction(lora_winner, tmp_path):
+    folder = tmp_path / "winner"
+    shutil.copytree(lora_winner, folder)
     rewrite(folder / PEFT_WEIGHTS, lambda kept: {name: tensor * 1e30 for name, tensor in kept.items()})
     forged(folder)
     with pytest.raises(DataError, match="finite outputs, but the model's for row 0 are not"):

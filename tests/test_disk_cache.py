@@ -36,6 +36,12 @@ def test_a_damaged_entry_is_not_there_and_is_written_anew(place, damage):
     assert disk_cache.read(NAMES[0]) == b"content"
 
 
+def test_a_pipe_in_place_of_an_entry_is_not_waited_for(place):
+    place.mkdir()
+    os.mkfifo(place / NAMES[0])
+    assert disk_cache.read(NAMES[0]) is None
+
+
 def test_a_folder_that_cannot_be_is_no_error(place):
     place.write_text("a file where the folder should be")
     disk_cache.keep(NAMES[0], b"content")
