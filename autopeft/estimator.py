@@ -269,7 +269,7 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if named:
             X = X[list(inputs)]  # noqa: N806
         cells = validate_data(self, self._one_column(X) if line else X, dtype=None, reset=reset)
-        texts = X if named else pd.DataFrame(cells)
+        texts = X if named else pd.DataFrame(cells, dtype=object)
         texts = self._texts(texts)
         if not named and len(inputs) == 1:
             texts = texts.agg(" ".join, axis="columns").to_frame()
