@@ -8,11 +8,11 @@ import secrets
 import shutil
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
 DRAFT = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.draft")
 """Names of drafts, with the process that writes them. One that a killed process left belongs to nobody."""
@@ -67,7 +67,8 @@ def put(draft: Path, folder: Path, own: Collection[str], last: str) -> None:
     Args:
         draft: a folder on the same file system.
         folder: where its files go.
-        own: names of files that count as written before, beside those in `draft`.
+        own: files that count as written before, beside those in `draft`: paths in `folder`, and no others of their
+            names in folders of somebody's within it.
         last: name of the file without which the folder counts as unfinished: the first to go and the last to come.
     """
     new = sorted((path.relative_to(draft) for path in _files(draft)), key=lambda path: path.name == last)
@@ -78,9 +79,9 @@ def put(draft: Path, folder: Path, own: Collection[str], last: str) -> None:
         draft.rename(folder)
         return
     (folder / last).unlink(missing_ok=True)
-    for path in _files(folder):
-        if path.relative_to(folder) in new or path.name in own:
-            path.unlink()
+    for path in sorted({*new, *map(Path, own)}):
+        if os.path.lexists(folder / path):
+            (folder / path).unlink()
     for path in new:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (draft / path).replace(folder / path)

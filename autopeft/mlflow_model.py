@@ -68,7 +68,7 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
             input_example=example,
             pip_requirements=_requirements(winner, model.winner.card.plugin),
         )
-        put(draft / "model", folder, artifact.FILES, last=MLMODEL)
+        put(draft / "model", folder, {f"data/{winner.name}/{name}" for name in artifact.FILES}, last=MLMODEL)
 
 
 def _requirements(winner: Path, plugin: str) -> list[str]:

@@ -56,11 +56,12 @@ def read(folder):
 
 
 def test_what_was_written_before_goes_and_what_is_somebody_elses_stays(tmp_path):
-    filled(tmp_path / "winner", card="old", weights="old", other="old", notes="mine", data__notes="mine")
+    mine = {"notes": "mine", "data__notes": "mine", "data__other": "mine", "data__card": "mine"}  # a copy of another one
+    filled(tmp_path / "winner", card="old", weights="old", other="old", **mine)
     new = filled(tmp_path / "new", card="new", weights="new", data__more="new")
     put(new, tmp_path / "winner", {"other"}, last="card")
     ours = {"card": "new", "weights": "new", "data/more": "new"}
-    assert read(tmp_path / "winner") == {**ours, "notes": "mine", "data/notes": "mine"}
+    assert read(tmp_path / "winner") == {**ours, **{name.replace("__", "/"): text for name, text in mine.items()}}
 
 
 def test_the_file_that_makes_a_folder_whole_goes_first_and_comes_last(tmp_path):

@@ -80,7 +80,8 @@ def test_a_persons_files_among_a_studys_own_survive_another_winner(tiny_study):
     mine = [
         output / name
         for name in ("notes.md", "winner/notes.md", "mlflow_model/notes.md", "mlflow_model/data/winner/notes.md",
-                     "checkpoint/notes.md", "checkpoint/0123456789abcdef/notes.md", "artifacts/notes.md")
+                     "checkpoint/notes.md", "checkpoint/0123456789abcdef/notes.md", "artifacts/notes.md",
+                     "winner/earlier/autopeft.json", "winner/earlier/README.md", "mlflow_model/old/addon.safetensors")
     ]  # fmt: skip
     for path in mine:
         path.parent.mkdir(parents=True, exist_ok=True)
