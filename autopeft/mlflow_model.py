@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact
+from autopeft.card import Evidence
+from autopeft.exceptions import UserInputError
 from autopeft.files import draft_folder, put
 from autopeft.weights_file import PEFT_CONFIG
 
@@ -69,6 +71,15 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
             pip_requirements=_requirements(winner, model.winner.card.plugin),
         )
         put(draft / "model", folder, {f"data/{winner.name}/{name}" for name in artifact.FILES}, last=MLMODEL)
+
+
+def holds(folder: Path, winner: Path) -> bool:
+    """Whether a folder holds a winner as `save` wrote it, with all that is known of it by now."""
+    kept = folder / "data" / winner.name
+    try:
+        return (folder / MLMODEL).is_file() and Evidence.read(kept) == Evidence.read(winner)
+    except UserInputError:  # another version wrote it, or it is damaged: it is written anew
+        return False
 
 
 def _requirements(winner: Path, plugin: str) -> list[str]:

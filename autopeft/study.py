@@ -271,10 +271,12 @@ def _source(reference: str, problem: Problem) -> str:
 
 
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:
-    """Give MLflow the winner as a model, once for each store and winner."""
+    """Give MLflow the winner as a model, once for each store, winner and what is known of it (the trials it beat)."""
     there = [public(tracker.uri), best.number]
     spec = problem.spec
-    if study.user_attrs.get("registered") == there and (spec.output / "mlflow_model").is_dir():
+    if study.user_attrs.get("registered") == there and mlflow_model.holds(
+        spec.output / "mlflow_model", spec.output / "winner"
+    ):
         return
     mlflow_model.save(spec.output / "winner", spec.output / "mlflow_model", problem.rows.test)
     tracker.log_model(spec.output / "mlflow_model", spec.name, best.number, best.params)

@@ -56,7 +56,12 @@ def read(folder):
 
 
 def test_what_was_written_before_goes_and_what_is_somebody_elses_stays(tmp_path):
-    mine = {"notes": "mine", "data__notes": "mine", "data__other": "mine", "data__card": "mine"}  # a copy of another one
+    mine = {
+        "notes": "mine",
+        "data__notes": "mine",
+        "data__other": "mine",
+        "data__card": "mine",
+    }  # a copy of another one
     filled(tmp_path / "winner", card="old", weights="old", other="old", **mine)
     new = filled(tmp_path / "new", card="new", weights="new", data__more="new")
     put(new, tmp_path / "winner", {"other"}, last="card")

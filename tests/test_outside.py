@@ -10,10 +10,11 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 
 from autopeft.checkpoint import Checkpoint
 from autopeft.containment import contained, running_time
@@ -38,9 +39,6 @@ from tests.test_leaderboard import text
 from tests.test_machine import limited, taken
 from tests.test_study import edit, run_study, store
 from tests.test_workers import LONGER, begin, check_books, children, wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CUT = "stopped by the timeout after 2 of 4 trials"
 
@@ -102,7 +100,9 @@ def test_a_search_cut_by_its_timeout_says_so_everywhere_and_goes_on(tiny_study, 
     assert json.loads(autopeft_here("status", tiny_study, "--json", **here).stdout)["state"] == "finished"
     assert all(trial.state.is_finished() for trial in open_study(tiny_study).trials)
     assert not (output / "checkpoint").exists()
-    assert "The search was" not in (output / "winner" / "README.md").read_text()
+    (version,) = MlflowClient(result["tracking_uri"]).search_model_versions("name='tiny'")
+    for folder in (output / "winner", output / "mlflow_model/data/winner", Path(version.source[7:]) / "data/winner"):
+        assert "The search was" not in (folder / "README.md").read_text()  # it won both times
 
 
 def record(number: int, state: str, params: dict, *, machine: bool = False) -> TrialRecord:

@@ -133,11 +133,19 @@ class Sender:
     def _send_model(
         self, run: str, folder: str, name: str, alias: str, params: dict[str, str], weights: str | None = None
     ) -> None:
-        """Log a saved model as what a run made, and make it the newest version of a registered one."""
-        client, key = self._client, f"{run}/{alias}"
+        """Log a saved model as what a run made, and make it the newest version of a registered one.
+
+        Of one that is there already the files are written anew: more may be known of it now.
+        """
+        client, key, place = self._client, f"{run}/{alias}", self._there(folder, weights)
         version = {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}.get(key)
-        if version is None:
-            place, run_id = self._there(folder, weights), self._id(run)
+        run_id = self._id(run)
+        if version is not None:
+            made_by = f"source_run_id = '{run_id}'"  # a version does not say in every store which model it is
+            for model in client.search_logged_models([self._experiment_id], made_by):
+                if model.artifact_location == version.source:
+                    client.log_model_artifacts(model.model_id, place)
+        else:
             model = client.create_logged_model(self._experiment_id, alias, run_id, {KEY: key}, params, "autopeft")
             client.log_model_artifacts(model.model_id, place)
             client.finalize_logged_model(model.model_id, "READY")
