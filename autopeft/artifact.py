@@ -14,7 +14,7 @@ import torch
 
 from autopeft import digest, hub, readme, registry, tasks, weights_file
 from autopeft import model as models
-from autopeft.card import CARD, EVIDENCE, Card, Evidence
+from autopeft.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.cells import Texts
 from autopeft.exceptions import (
     AutopeftError,
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from autopeft.method import ModelSpec, PeftMethod
 
 
-FILES = {CARD, EVIDENCE, README, *OWN_FILES, *PEFT_FILES}
-"""Names of the files of any winner, besides its tokenizer's, which are those of its base model."""
+FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES}
+"""Names of the files of any winner, besides its tokenizer's, which are those of its base model. What a classifier knows
+goes with its winner."""
 
 FEW = 1_000
 """Classes of which a head is built whatever the weights look like."""

@@ -21,7 +21,8 @@ from autopeft.quantization import NONE
 if TYPE_CHECKING:
     from pathlib import Path
 
-CARD, EVIDENCE = "autopeft.json", "evidence.json"
+CARD, EVIDENCE, CLASSIFIER = "autopeft.json", "evidence.json", "estimator.json"
+"""Files beside the weights: a winner's card, how it came about, and what a classifier with that winner knows."""
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """How a file is read back: nothing is turned into another type, and a key that is not known is refused."""

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
 
 from autopeft import artifact, plain_file, tasks
+from autopeft.card import CLASSIFIER
 from autopeft.cells import CellError, Texts, as_text, is_missing
 from autopeft.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.locate import as_reference
@@ -25,9 +26,6 @@ from autopeft.tuning import tune
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
-
-FILE = "estimator.json"
-"""Beside a saved winner: what the classifier knows besides it."""
 
 LARGEST = 2**28
 """Bytes of it: some thousand for each trial."""
@@ -176,7 +174,7 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             "test_scores": self.test_scores_,
         }
         text = json.dumps(content, indent=2, ensure_ascii=False, default=str)  # a Path among the params
-        (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
+        (Path(folder) / CLASSIFIER).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, *, trust_remote_code: bool = False) -> Self:
@@ -185,12 +183,12 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             UserInputError: the folder is none, or the base model or the method is not installed here.
         """
-        path = Path(folder) / FILE
+        path = Path(folder) / CLASSIFIER
         try:
             content = plain_file.read_json(path, LARGEST)
         except FileNotFoundError:
             raise UserInputError(
-                f"{folder} holds no {FILE}, so no saved {cls.__name__}; for a study's winner call autopeft.load."
+                f"{folder} holds no {CLASSIFIER}, so no saved {cls.__name__}; for a study's winner call autopeft.load."
             ) from None
         winner = artifact.load(folder, trust_remote_code=trust_remote_code)
         try:

@@ -154,6 +154,8 @@ def test_what_was_found_and_where_it_goes(fitted, tmp_path):
         kept.write_text(json.dumps(odd))
         with pytest.raises(UserInputError, match=r"estimator\.json cannot be read"):
             autopeft.AutoPeftClassifier.load(tmp_path / "kept")
+    fitted.winner_.save(tmp_path / "kept")  # and no classifier any more
+    assert not kept.exists()
 
 
 def test_scikit_learns_tools_take_it(headless):
