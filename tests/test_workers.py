@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from autopeft.storage import open_journal
+from autopeft.tracking.sender import KEY
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import beside, install, write_plugin
 from tests.test_study import FAILING, edit, run_study, store
@@ -64,7 +65,8 @@ def alive(pid: int) -> bool:
 def check_books(study: Path, trials: int) -> list[dict]:
     """Every trial that counts is in both stores once, and none is left open."""
     output = study.parent / "outputs" / "tiny"
-    found = optuna.load_study(study_name="tiny", storage=open_journal(output)).trials
+    study_there = optuna.load_study(study_name="tiny", storage=open_journal(output))
+    found = study_there.trials
     assert not [t.number for t in found if not t.state.is_finished()]
     records = [t.user_attrs["record"] for t in found if "record" in t.user_attrs]
     assert sum(r["state"] in COUNTED for r in records) == trials
@@ -74,6 +76,9 @@ def check_books(study: Path, trials: int) -> list[dict]:
     assert len(parents) == 1
     assert {run.info.status for run in parents} == {"FINISHED"}
     assert "RUNNING" not in {run.info.status for run in runs}
+    keys = Counter(run.data.tags[KEY] for run in runs)
+    own = [f"{study_there.user_attrs['study_id']}/trial/{run.data.tags['trial']}" for run in runs]
+    assert keys == dict.fromkeys(own, 1)  # each of this study, and once
     ended = [int(run.data.tags["trial"]) for run in runs if run.data.tags["state"] != "INTERRUPTED"]
     assert sorted(ended) == sorted(r["number"] for r in records)
     assert not (output / "checkpoint").exists()

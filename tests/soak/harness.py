@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
 from autopeft import cli, storage, study, workers  # noqa: F401  # once, for all children
 from autopeft.tracking import outbox
@@ -44,6 +46,7 @@ class Child:
         self.changes = multiprocessing.get_context("fork").Value("L", 0)
         self._said = cwd / f"said.{time.monotonic_ns()}"
         self._modules = self._said.with_name(f"{self._said.name}.modules")
+        _close_databases()
         sys.stdout.flush()
         self._pid = os.fork()
         if not self._pid:
@@ -113,6 +116,12 @@ class Child:
 
         outbox.appending = counted
         sys.addaudithook(hook)
+
+
+def _close_databases() -> None:
+    """Close what MLflow keeps open here: SQLite allows no connection to go through a fork."""
+    for engine in (*Tracking._engine_map.values(), *Registry._engine_map.values()):
+        engine.dispose()
 
 
 def _die_after(seconds: float) -> None:
