@@ -18,6 +18,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
+import pytest
 import torch
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.truncate", "os.mkdir"}
 TO_WRITE = os.O_WRONLY | os.O_RDWR
+LONGEST = 300.0
+"""Seconds for a command of some ten, so that one that hangs ends the test."""
 
 
 class Child:
@@ -54,7 +57,14 @@ class Child:
 
     def wait(self) -> int:
         """Its exit code; -9 where it was killed. What it had to import, later children find imported."""
-        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        deadline = time.monotonic() + LONGEST
+        while not (ended := os.waitpid(self._pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.killpg(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+                pytest.fail(f"a command did not end within {LONGEST:g} s, and said: {self.said}")
+            time.sleep(0.02)
+        code = os.waitstatus_to_exitcode(ended[1])
         for name in self._modules.read_text(encoding="utf-8").split() if self._modules.exists() else ():
             with suppress(Exception):  # some can be imported in some order alone
                 importlib.import_module(name)
