@@ -1,6 +1,7 @@
 """Studies whose trials run side by side, in real processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import optuna
 import pytest
 
 from autopeft.storage import open_journal
+from autopeft.tracking import Tracker
 from autopeft.tracking.sender import KEY
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import beside, install, write_plugin
@@ -83,6 +85,17 @@ def check_books(study: Path, trials: int) -> list[dict]:
     assert sorted(ended) == sorted(r["number"] for r in records)
     assert not (output / "checkpoint").exists()
     return records
+
+
+def test_stores_are_read_as_they_are_and_not_as_a_folder_had_them_that_is_gone(tmp_path):
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        with Tracker.connect(None, tmp_path / name, "tiny") as tracker:
+            tracker.start(name, "a search", {})
+    assert [run.data.tags[KEY] for run in store(tmp_path / "before")[0]] == ["before/search"]
+    shutil.rmtree(tmp_path / "before")
+    (tmp_path / "after").rename(tmp_path / "before")
+    assert [run.data.tags[KEY] for run in store(tmp_path / "before")[0]] == ["after/search"]
 
 
 def test_two_workers_run_every_trial_once_share_the_budget_and_the_winner_is_scored(tiny_study):
