@@ -23,14 +23,20 @@ from autopeft.registry import discover
 from autopeft.search import Trial
 from autopeft.spec import StudySpec
 from autopeft.storage import JOURNAL, StudyStorage, open_journal
+from autopeft.tracking.address import open_afresh, sqlite_uri
 from autopeft.tracking.outbox import Outbox
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, beside, install, write_plugin
 
 
 def store(folder: Path) -> tuple[list, list]:
-    """The parent runs and the trial runs in a study's MLflow store."""
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    """The parent runs and the trial runs in a study's MLflow store, as it is on disk now.
+
+    A connection that this process had kept would still read the store of an output folder that was removed since.
+    """
+    uri = sqlite_uri(folder / "mlflow.db")
+    open_afresh(uri)
+    client = MlflowClient(uri)
     experiments = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
     runs = client.search_runs(experiments, max_results=1000)
     return (

@@ -1,6 +1,7 @@
 """Studies whose trials run side by side, in real processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import optuna
 import pytest
 
 from autopeft.storage import open_journal
+from autopeft.tracking import Tracker
+from autopeft.tracking.sender import KEY
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import beside, install, write_plugin
 from tests.test_study import FAILING, edit, run_study, store
@@ -64,7 +67,8 @@ def alive(pid: int) -> bool:
 def check_books(study: Path, trials: int) -> list[dict]:
     """Every trial that counts is in both stores once, and none is left open."""
     output = study.parent / "outputs" / "tiny"
-    found = optuna.load_study(study_name="tiny", storage=open_journal(output)).trials
+    study_there = optuna.load_study(study_name="tiny", storage=open_journal(output))
+    found = study_there.trials
     assert not [t.number for t in found if not t.state.is_finished()]
     records = [t.user_attrs["record"] for t in found if "record" in t.user_attrs]
     assert sum(r["state"] in COUNTED for r in records) == trials
@@ -74,10 +78,24 @@ def check_books(study: Path, trials: int) -> list[dict]:
     assert len(parents) == 1
     assert {run.info.status for run in parents} == {"FINISHED"}
     assert "RUNNING" not in {run.info.status for run in runs}
+    keys = Counter(run.data.tags[KEY] for run in runs)
+    own = [f"{study_there.user_attrs['study_id']}/trial/{run.data.tags['trial']}" for run in runs]
+    assert keys == dict.fromkeys(own, 1)  # each of this study, and once
     ended = [int(run.data.tags["trial"]) for run in runs if run.data.tags["state"] != "INTERRUPTED"]
     assert sorted(ended) == sorted(r["number"] for r in records)
     assert not (output / "checkpoint").exists()
     return records
+
+
+def test_stores_are_read_as_they_are_and_not_as_a_folder_had_them_that_is_gone(tmp_path):
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        with Tracker.connect(None, tmp_path / name, "tiny") as tracker:
+            tracker.start(name, "a search", {})
+    assert [run.data.tags[KEY] for run in store(tmp_path / "before")[0]] == ["before/search"]
+    shutil.rmtree(tmp_path / "before")
+    (tmp_path / "after").rename(tmp_path / "before")
+    assert [run.data.tags[KEY] for run in store(tmp_path / "before")[0]] == ["after/search"]
 
 
 def test_two_workers_run_every_trial_once_share_the_budget_and_the_winner_is_scored(tiny_study):

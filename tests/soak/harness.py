@@ -18,7 +18,10 @@ import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
+import pytest
 import torch
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
 from autopeft import cli, storage, study, workers  # noqa: F401  # once, for all children
 from autopeft.tracking import outbox
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.truncate", "os.mkdir"}
 TO_WRITE = os.O_WRONLY | os.O_RDWR
+LONGEST = 300.0
+"""Seconds for a command of some ten, so that one that hangs ends the test."""
 
 
 class Child:
@@ -44,6 +49,7 @@ class Child:
         self.changes = multiprocessing.get_context("fork").Value("L", 0)
         self._said = cwd / f"said.{time.monotonic_ns()}"
         self._modules = self._said.with_name(f"{self._said.name}.modules")
+        _close_databases()
         sys.stdout.flush()
         self._pid = os.fork()
         if not self._pid:
@@ -51,7 +57,14 @@ class Child:
 
     def wait(self) -> int:
         """Its exit code; -9 where it was killed. What it had to import, later children find imported."""
-        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        deadline = time.monotonic() + LONGEST
+        while not (ended := os.waitpid(self._pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.killpg(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+                pytest.fail(f"a command did not end within {LONGEST:g} s, and said: {self.said}")
+            time.sleep(0.02)
+        code = os.waitstatus_to_exitcode(ended[1])
         for name in self._modules.read_text(encoding="utf-8").split() if self._modules.exists() else ():
             with suppress(Exception):  # some can be imported in some order alone
                 importlib.import_module(name)
@@ -113,6 +126,12 @@ class Child:
 
         outbox.appending = counted
         sys.addaudithook(hook)
+
+
+def _close_databases() -> None:
+    """Close what MLflow keeps open here: SQLite allows no connection to go through a fork."""
+    for engine in (*Tracking._engine_map.values(), *Registry._engine_map.values()):
+        engine.dispose()
 
 
 def _die_after(seconds: float) -> None:
