@@ -27,7 +27,8 @@ exhaustive: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m fuzz
 
-# Studies that are killed, stopped and started twice on purpose: no trial lost or doubled.
+# Studies that are killed, stopped and started twice on purpose: no trial lost or doubled. 60 kills and 80 double starts;
+# each command has a bound.
 soak: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m soak
 
