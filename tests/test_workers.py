@@ -191,4 +191,4 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(tiny_study, workers)
     edit(tiny_study, ("trials = 4", f"workers = {workers}"))
     done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
-    assert 'must be a whole number, at least 1, or "auto"' in done.stderr
+    assert 'must be a whole number, from 1 to 1000, or "auto"' in done.stderr
