@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 LONGEST_LINE = 400
 """Characters of an error that `in_a_line` keeps."""
 
-SHOWN = 80
-"""Characters of a person's value that a message repeats."""
+SHOWN, SHOWN_PATH = 80, 300
+"""Characters of a person's value, and of a path, that a message repeats."""
 
 NAMES = 50
 """Known names that a hint lists."""
@@ -140,7 +140,8 @@ def shorten(value: object, width: int = SHOWN) -> str:
 
 
 def brief(name: object, width: int = SHOWN) -> str:
-    """A name that a message puts between quotes of its own: `shorten` without any."""
+    """A name that a message puts between quotes of its own: `shorten` without any. Of a path its end matters too."""
+    width = max(width, SHOWN_PATH) if isinstance(name, os.PathLike) else width
     text = str(name) if isinstance(name, str | os.PathLike) else shorten(name, width)
     return ADDRESS.sub("://…", printable(text if len(text) <= width else f"{text[:width]}…", keep=""))
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from autopeft.address import holds_no_secret, is_address
 from autopeft.comments import without_comments
-from autopeft.exceptions import SpecError, brief, nearest, shorten
+from autopeft.exceptions import SHOWN_PATH, SpecError, brief, nearest, shorten
 from autopeft.locate import PACKAGE
 from autopeft.paths import as_path
 from autopeft.units import parse_bytes, parse_count, parse_seconds, parse_workers
@@ -258,7 +258,7 @@ class StudySpec(Section):
         except RecursionError:
             raise SpecError(f"{brief(path)} must nest its lists and tables less deeply.") from None
         except ValueError as error:  # TOML's own, or a number of more digits than Python reads
-            raise SpecError(f"{brief(path)} is not valid TOML: {brief(error)}.") from None
+            raise SpecError(f"{brief(path)} is not valid TOML: {brief(str(error), SHOWN_PATH)}.") from None
         spec = cls.from_mapping({"name": path.stem, **content}, source=brief(path), folder=path.parent)
         return spec.model_copy(update={"text": without_comments(text)})
 

@@ -8,7 +8,7 @@ from autopeft.plan_view import needs, picture
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from tests.conftest import THREE, autopeft_here
+from tests.conftest import DTYPE, THREE, autopeft_here
 
 METHODS = {"adapter", "lora"}
 TWO = 'methods = ["adapter", "lora"]'
@@ -86,8 +86,8 @@ def test_a_card_that_is_not_here_is_planned_for(tiny_study):
 def test_on_a_card_that_is_not_here_bfloat16_takes_less_than_float32(tiny_study):
     text, found = tiny_study.read_text(), {}
     for dtype in ("float32", "auto"):
-        tiny_study.write_text(text)
-        card = problem(tiny_study, card=2**30, model=f'dtype = "{dtype}"')
+        tiny_study.write_text(text.replace(f'dtype = "{DTYPE}"', f'dtype = "{dtype}"'))
+        card = problem(tiny_study, card=2**30)
         found[dtype] = card.appraiser(card.space["lora"].default()).memory
     assert found["auto"].weights < found["float32"].weights
     assert found["auto"].activations < 0.9 * found["float32"].activations

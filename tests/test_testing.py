@@ -254,7 +254,7 @@ MUTANTS: dict[type[PeftMethod], tuple[str, ...]] = {
     NeedsFloat32: ("runs_in_bfloat16",),
     CountsOnTheModel: ("folds_take_turns",),
     RemembersOutsideItsParameters: ("loads_what_it_saved",),
-    SavesMoreOnMeta: ("weighs_what_is_foretold",),
+    SavesMoreOnMeta: ("loads_what_it_saved", "weighs_what_is_foretold"),
     ForgetsWhenMerging: ("merges_without_a_trace",),
     MixesRows: ("packs_alike_everywhere",),
     AllocatesByValue: ("memory_is_foretold",),
