@@ -22,7 +22,7 @@ from autopeft.spec import FIXED_SEARCH_KEYS, StudySpec
 from autopeft.tasks import kinds
 from autopeft.tasks.metrics import scorer
 
-CASES, SLICE, PART = 1000, 60, 20
+CASES, SLICE, PART = 1000, 40, 20
 """Mutated files in all; how many `make test` runs; how many a test has, as what a test costs by itself is more."""
 
 SECONDS = 10
