@@ -108,13 +108,20 @@ def _draft(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.draft")
 
 
-def _in_work(path: Path, pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine, anybody's."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # it is another user's
         pass
+    return True
+
+
+def _in_work(path: Path, pid: int) -> bool:
+    if not is_alive(pid):
+        return False
     try:
         return time.time() - path.stat().st_mtime < IN_WORK
     except OSError:  # it is gone by now

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from autopeft.exceptions import StoreError, StudyError, in_a_line
-from autopeft.files import whole
+from autopeft.files import is_alive, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,12 +252,8 @@ def _is_locked(path: Path) -> bool:
 
 def _began(pid: int) -> str | None:
     """When a process was started, "" where that is not told; None where there is no such process."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    if not is_alive(pid):
         return None
-    except OSError:  # it is another user's
-        pass
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
