@@ -363,7 +363,7 @@ def main() -> None:
         sys.stderr.write(f"autopeft: {why}. Then run the same command again.\n")
         raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that is not the user's: nothing that a traceback would explain
-        tell_error(f"{in_a_line(error)}. Mend that and run the same command again.")
+        tell_error(f"{in_a_line(error)}. Fix that and run the same command again.")
         raise SystemExit(1) from None
 
 

@@ -28,7 +28,7 @@ def without_winner(found: Sequence[TrialRecord], failed: Mapping[str, str]) -> s
     told = [*_reasons(found), *(f"{method}: {reason.rstrip('.')}" for method, reason in failed.items())]
     states = {record.state for record in found}
     if failed or FAIL in states:
-        advice = "mend what failed and run the same command again"
+        advice = "fix what failed and run the same command again"
     elif INFEASIBLE in states and not states & {PRUNED, STOPPED}:
         advice = "raise a limit in [budget] or change the space in [search]"
     else:

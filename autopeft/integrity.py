@@ -50,7 +50,7 @@ class Seal:
         """
         if self._lost:
             raise StudyError(
-                f"a method wrote into the base model's weights, and {self._lost}. Mend its plugin and run the same "
+                f"a method wrote into the base model's weights, and {self._lost}. Fix its plugin and run the same "
                 "command again: the trials that finished are kept. To go on without it, see `--block`."
             )
 

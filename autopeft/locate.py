@@ -99,7 +99,7 @@ def _in_package(reference: str) -> Path:
             f"install it (pip install {brief(name.replace('_', '-'))}), or give a path."
         )
     if PurePosixPath(inner).is_absolute() or ".." in re.split(r"[/\\]", inner):
-        raise NotFoundError(f"{shown} must stay inside the package {name!r}, without `..` and `//`; mend it.")
+        raise NotFoundError(f"{shown} must stay inside the package {name!r}, without `..` and `//`; fix it.")
     roots = [Path(root) for root in spec.submodule_search_locations]
     for root in roots:
         path = root / inner

@@ -38,7 +38,7 @@ MAX_FAILURES = 6
 """Of the first trials of a method, in as many ways."""
 
 MAX_LEAKS = 2
-MEND = "Mend it and run the same command again: the trials that finished are kept."
+FIX = "Fix it and run the same command again: the trials that finished are kept."
 MAX_REFUSED_IN_A_ROW = 200
 PACKING = "packing"
 """The user attribute of a study that holds what `Packer` settled."""
@@ -171,7 +171,7 @@ class Search:
         if len(plugins) == MAX_SAME_FAILURES and _failed_alike(recent):  # so it is no plugin's fault
             raise StudyError(
                 f"the last {MAX_SAME_FAILURES} trials all failed for the same reason: {recent[-1].reason} "
-                f"(the last one was {recent[-1].name}). {MEND}"
+                f"(the last one was {recent[-1].name}). {FIX}"
             )
         self._judge(record)
 
@@ -198,7 +198,7 @@ class Search:
         if set(self.left_out) == set(self.problem.space):
             reasons = "; ".join(f"{method}: {reason}" for method, reason in self.left_out.items())
             if not any(other.complete for other in records(self.study)):
-                raise StudyError(f"no method is left to search. {reasons}. {MEND}")
+                raise StudyError(f"no method is left to search. {reasons}. {FIX}")
             self._stop(f"no method is left ({reasons})")
 
     def _note_end(self) -> None:
@@ -216,7 +216,7 @@ class Search:
         self._why = why
         self.progress.say(
             f"Stopped after {self.done()} of {self.wanted} trials: {why}. Raise a limit in [budget], change the space "
-            "in [search], or mend what failed."
+            "in [search], or fix what failed."
         )
 
 

@@ -40,7 +40,7 @@ def writing(path: Path | str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except expected as error:
         raise StoreError(
-            f"{path} could not be written: {in_a_line(error)}. Mend that, by making room on a full disk, and run the "
+            f"{path} could not be written: {in_a_line(error)}. Fix that, by making room on a full disk, and run the "
             "same command again: the trials that finished are kept."
         ) from error
 

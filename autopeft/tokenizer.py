@@ -15,7 +15,7 @@ ANY_CLASS = "PreTrainedTokenizerFast"
 
 
 def prepare(tokenizer: Any, *models: Any) -> None:
-    """Mend a tokenizer as it was loaded, and tell the models which token pads.
+    """Complete a tokenizer as it was loaded, and tell the models which token pads.
 
     A causal model's classifier finds the last token of a row as the last that is not padding by its configuration,
     which in many checkpoints names another token than the tokenizer, or one that is in no vocabulary.

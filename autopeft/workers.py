@@ -144,7 +144,7 @@ class Crew:
         elif what == "raise":
             raise content
         elif what == "broken":
-            raise StudyError(f"a worker process cannot go on: {content} Mend it, or lower `workers` in [search].")
+            raise StudyError(f"a worker process cannot go on: {content} Fix it, or lower `workers` in [search].")
         elif worker.job:
             job = worker.job
             if what == "end":

@@ -22,7 +22,7 @@ def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
                 (FAIL, "loss 0.5 is bad."), (STOPPED, "the study's timeout was reached"), (FAIL, "loss 0.7 is bad.")
             ),
             "of 3 trials none completed, so there is no winner (2 failed: loss 0.5 is bad; 1 stopped: the study's "
-            "timeout was reached); mend what failed and run the same command again.",
+            "timeout was reached); fix what failed and run the same command again.",
         ),
         (
             trials((INFEASIBLE, "needs 3 MB"), (INFEASIBLE, "needs 4 MB")),
