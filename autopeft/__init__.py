@@ -14,7 +14,8 @@ from autopeft.callback import TrainingCallback
 from autopeft.exceptions import AutopeftError
 from autopeft.hookspecs import hookimpl
 from autopeft.method import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
-from autopeft.search_space import Categorical, Float, Integer, Params, ParamValue, SearchSpace
+from autopeft.params import Params, ParamValue
+from autopeft.search_space import Categorical, Float, Integer, SearchSpace
 from autopeft.targets import TargetGroups
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.exceptions import SpecError, brief, nearest, shorten
 from autopeft.search_space import Categorical, SearchSpace, readable
-from autopeft.training import TRAINING_SPACE, Hyperparameters
+from autopeft.training_space import TRAINING_SPACE, Hyperparameters
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
     from autopeft.method import ModelSpec, PeftMethod
-    from autopeft.search_space import Params, ParamValue
+    from autopeft.params import Params, ParamValue
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from pydantic_core import from_json
 from autopeft import plain_file
 from autopeft.exceptions import UserInputError
 from autopeft.files import whole
-from autopeft.quantization import NONE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +66,7 @@ class Card:
     plugin: Text
     seed: Annotated[Count, Field(le=2**32 - 1)]
     trust_remote_code: bool = False
-    quantization: Annotated[str, Field(pattern="^(none|8bit|4bit)$")] = NONE
+    quantization: Annotated[str, Field(pattern="^(none|8bit|4bit)$")] = "none"
     truncation: Annotated[str, Field(pattern="^(head|tail|both)$")] | None = None
     base_digest: Text = ""
     autopeft: Text = ""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from autopeft.search_space import ParamValue
+    from autopeft.params import ParamValue
     from autopeft.training import Learner
 
 

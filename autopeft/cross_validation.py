@@ -6,7 +6,6 @@ pruners apply unchanged.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.rungs import Rung, epochs_between, rung_ends
-from autopeft.training import EVALUATION_BATCH_SIZE, Device, Hyperparameters, Learner, evaluate, train_epoch
+from autopeft.seeds import derive_seed
+from autopeft.training import EVALUATION_BATCH_SIZE, Device, Learner, evaluate, train_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from autopeft.execution import Execution
     from autopeft.tasks import Encoded, TaskKind
     from autopeft.training import Watch
+    from autopeft.training_space import Hyperparameters
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,3 @@ def cross_validate(
             learner.end_turn()
         reached = [history[number - 1] for history in histories]
         yield Rung(number, end, tuple(score for score, _ in reached), float(np.mean([loss for _, loss in reached])))
-
-
-def derive_seed(*parts: int) -> int:
-    """A seed for one use, from the study's seed and where the use stands; unrelated for any two uses."""
-    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "big")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, STOPPED, Outcome
+from autopeft.outcome import Outcome
+from autopeft.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

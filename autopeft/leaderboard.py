@@ -8,14 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.record import TrialRecord, ranked
+from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from autopeft.winner import TestScores
+    from autopeft.record import TestScores
 
 SHOWN_REFUSED = 3
 ORDER = (PRUNED, STOPPED, FAIL)

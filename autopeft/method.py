@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from autopeft.callback import TrainingCallback
-    from autopeft.search_space import Params
+    from autopeft.params import Params
 
 CONTRACT = 1
 """Version of what this file asks of a method. It rises when a method that met the last one may fail."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,14 +21,15 @@ from autopeft.dropout import Dropout
 from autopeft.exceptions import PluginError
 from autopeft.method import told_params
 from autopeft.mould import Mould
+from autopeft.seeds import seeded
 from autopeft.size_limit import size_limit
 from autopeft.tokenizer import prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from autopeft.method import ModelSpec, PeftMethod
-    from autopeft.search_space import Params
+    from autopeft.params import Params
 
 
 FROZEN = "_autopeft_frozen"
@@ -324,15 +324,6 @@ def checkpoint_layers(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, LAYER):
             module.forward = recomputing(module.forward)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers drawn from `seed` inside, and as they were afterwards."""
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if started else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _own_trained_base_parameters(modules: Iterable[nn.Module], shared: set[int]) -> None:

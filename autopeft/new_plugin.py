@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from autopeft.exceptions import UserInputError
 from autopeft.method import CONTRACT
 from autopeft.spec import FIXED_SEARCH_KEYS
-from autopeft.training import TRAINING_SPACE
+from autopeft.training_space import TRAINING_SPACE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,9 +15,10 @@ from autopeft.enforcement import MemoryWatch, ran_out, release_memory, together
 from autopeft.exceptions import MachineError, StoreError, in_a_line
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT, Outcome
+from autopeft.outcome import Outcome
 from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.packing import pack
+from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training import Learner
 
 if TYPE_CHECKING:

@@ -10,17 +10,6 @@ if TYPE_CHECKING:
     from autopeft.execution import Execution
     from autopeft.rungs import Rung
 
-COMPLETE, PRUNED, STOPPED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "STOPPED", "INFEASIBLE", "FAIL"
-
-INTERRUPTED = "INTERRUPTED"
-"""Not how a trial ends: it runs again, and goes on from where it was."""
-
-COUNTED = (COMPLETE, PRUNED, FAIL)
-"""States of the trials that count towards `trials`: one that the timeout stopped goes on at the next start."""
-
-TIMED_OUT = "the study's timeout was reached"
-"""The reason that stops a trial at a rung without pruning it."""
-
 
 @dataclass(frozen=True)
 class Outcome:

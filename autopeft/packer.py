@@ -10,12 +10,12 @@ import torch
 
 from autopeft import machine
 from autopeft.batch import Batch, bucketed
-from autopeft.cross_validation import derive_seed
 from autopeft.exceptions import in_a_line
 from autopeft.execution import Execution
 from autopeft.method import PeftMethod
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
+from autopeft.seeds import derive_seed
 from autopeft.training import backward
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
 
-    from autopeft.search_space import Params
+    from autopeft.params import Params
 
 NAME = re.compile(r"[\w.-]{1,200}")
 """A text that means itself where peft takes it for a regular expression, too, and that is no path."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from autopeft.admission import cheapest, closest, smallest_batch
 from autopeft.containment import contained, uncontained
@@ -11,9 +11,12 @@ from autopeft.exceptions import MethodError, in_a_line
 from autopeft.search_space import Integer, enabling
 
 if TYPE_CHECKING:
-    from autopeft.candidate import Candidate, MethodSpace
-    from autopeft.problem import Problem
+    from autopeft.admission import Appraiser
+    from autopeft.budget import Budget
+    from autopeft.candidate import Candidate, CandidateSpace, MethodSpace
+    from autopeft.registry import Origin
     from autopeft.search_space import SearchSpace
+    from autopeft.spec import StudySpec
 
 SAMPLES = 24
 GROWN = 3
@@ -71,6 +74,34 @@ class MethodPlan:
     share: float
     largest: Planned | None
     closest: Planned | None
+
+
+class Problem(Protocol):
+    """What a plan asks of the study's problem."""
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study file."""
+
+    @property
+    def space(self) -> CandidateSpace:
+        """Every method's part of the search space."""
+
+    @property
+    def appraiser(self) -> Appraiser:
+        """Tells what a candidate needs."""
+
+    @property
+    def budget(self) -> Budget:
+        """The limits."""
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Method → the plugin it comes from."""
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Method → why it is not searched."""
 
 
 @uncontained()

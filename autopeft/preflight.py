@@ -15,8 +15,8 @@ from autopeft.batch import Batch
 from autopeft.control_tokens import controls_of
 from autopeft.enforcement import release_memory
 from autopeft.exceptions import ModelError, in_a_line
-from autopeft.model import seeded
 from autopeft.quantization import NONE
+from autopeft.seeds import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.exceptions import StreamError
-from autopeft.outcome import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
+from autopeft.states import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
 from autopeft.units import format_bytes
 
 if TYPE_CHECKING:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.outcome import COMPLETE, Outcome
+from autopeft.states import COMPLETE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import optuna
 
-    from autopeft.budget import Usage
-    from autopeft.search_space import ParamValue
+    from autopeft.params import ParamValue
 
 RECORD = "record"
 """The user attribute of an Optuna trial that holds its record."""
@@ -52,38 +51,6 @@ class TrialRecord:
     unseen_memory: int = 0
     leaked: int = 0
     machine: bool = False
-
-    @classmethod
-    def of(
-        cls, number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage | None, outcome: Outcome
-    ) -> TrialRecord:
-        """The record of a trial that has just ended; one whose method could not say what it needs has no usage."""
-        fit = usage if usage and usage.memory_known else None
-        kept = usage.weights if usage and usage.weights_known else None
-        return cls(
-            number=number,
-            name=name,
-            method=str(params["method"]),
-            state=outcome.state,
-            reason=outcome.reason,
-            score=outcome.score,
-            fold_scores=outcome.rungs[-1].scores if outcome.rungs else (),
-            curve=tuple(rung.mean for rung in outcome.rungs),
-            epochs=epochs,
-            rung_epochs=tuple(rung.epoch for rung in outcome.rungs),
-            epochs_trained=outcome.rungs[-1].epoch if outcome.rungs else 0.0,
-            trainable_params=usage.trainable_params if usage else None,
-            saved_params=kept.saved_params if kept else None,
-            predicted_memory=fit.memory.peak if fit else None,
-            execution=str(outcome.execution or fit.execution) if fit else "",
-            measured_memory=outcome.measured_memory,
-            seconds=round(outcome.seconds, 3),
-            params=params,
-            saved_bytes=kept.saved_bytes if kept else None,
-            unseen_memory=outcome.unseen,
-            leaked=outcome.leaked,
-            machine=outcome.machine,
-        )
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
@@ -127,3 +94,18 @@ def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
     """Complete trials, the best first; of equal scores the one that trains fewer parameters."""
     complete = [record for record in found if record.complete and record.score is not None]
     return sorted(complete, key=lambda record: (-(record.score or 0.0), record.trainable_params or 0, record.number))
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """Scores on the held-out rows: the winner, the majority class, and each method's untuned default.
+
+    A default is None where it was not trained, over the budget for one; `notes` says why. `seconds` is the wall time
+    of the refits and their scoring; None in a study that was finished before it was kept.
+    """
+
+    winner: float
+    baseline: float
+    defaults: dict[str, float | None]
+    notes: dict[str, str]
+    seconds: float | None = None

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autopeft.outcome import FAIL, STOPPED
 from autopeft.record import RETRY_OF, TrialRecord, records
+from autopeft.states import FAIL, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import optuna
 
-    from autopeft.search_space import Params
+    from autopeft.params import Params
 
 WHY, FAULTS = "why", "machine_faults"
 """User attributes of a trial that is queued to run again: why, and how often the machine was at fault before."""

@@ -13,8 +13,9 @@ from autopeft.checkpoint import Checkpoint
 from autopeft.containment import by_host, contained, uncontained
 from autopeft.exceptions import MachineError, in_a_line
 from autopeft.objective import run_trial
-from autopeft.outcome import FAIL, INFEASIBLE, INTERRUPTED, Outcome
+from autopeft.outcome import Outcome
 from autopeft.packer import Packer
+from autopeft.states import FAIL, INFEASIBLE, INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
     from autopeft.leftovers import Leftovers
+    from autopeft.params import Params
     from autopeft.problem import Problem
     from autopeft.rungs import Rung
-    from autopeft.search_space import Params
 
 
 @dataclass(frozen=True)

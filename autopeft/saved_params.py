@@ -10,7 +10,8 @@ from autopeft.search_space import Categorical, Integer
 
 if TYPE_CHECKING:
     from autopeft.method import ModelSpec, PeftMethod
-    from autopeft.search_space import Dimension, Params, ParamValue
+    from autopeft.params import Params, ParamValue
+    from autopeft.search_space import Dimension
 
 MOST = 65_536
 """The largest whole number that is taken for a size where the method itself offers smaller ones."""

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
-
-from optuna.trial import TrialState
 
 from autopeft import retrying
 from autopeft.checkpoint import Checkpoint
-from autopeft.exceptions import MachineError, StudyError
+from autopeft.exceptions import StudyError
 from autopeft.leftovers import Leftovers
-from autopeft.outcome import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT, Outcome
-from autopeft.record import RECORD, RETRY_OF, STOPPED_EARLY, TrialRecord, records
+from autopeft.outcome import Outcome
+from autopeft.record import STOPPED_EARLY, TrialRecord, records
 from autopeft.runner import Known, Runner
 from autopeft.sampling import make_sampler
+from autopeft.search_recovery import recover
+from autopeft.search_trial import PACKING, Trial
+from autopeft.states import COUNTED, FAIL, INFEASIBLE
 from autopeft.units import format_bytes
 from autopeft.workers import Crew
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import optuna
 
-    from autopeft.budget import Usage
-    from autopeft.candidate import Candidate
     from autopeft.interrupt import Interrupt
     from autopeft.problem import Problem
     from autopeft.progress import Progress
-    from autopeft.rungs import Rung
     from autopeft.storage import StudyStorage
-    from autopeft.tracking import Tracker, TrialRun
+    from autopeft.tracking import Tracker
 
 MAX_SAME_FAILURES = 3
 MAX_FAILURES = 6
@@ -40,8 +37,6 @@ MAX_FAILURES = 6
 MAX_LEAKS = 2
 FIX = "Fix it and run the same command again: the trials that finished are kept."
 MAX_REFUSED_IN_A_ROW = 200
-PACKING = "packing"
-"""The user attribute of a study that holds what `Packer` settled."""
 
 
 class Search:
@@ -76,7 +71,7 @@ class Search:
     def run(self) -> None:
         """Draw and train candidates until as many trials ended as were asked for, or time is up."""
         output = self.problem.spec.output
-        _recover(self.study)
+        recover(self.study)
         retrying.retry(self.study)
         if self.done() < self.wanted:
             retrying.go_on(self.study)
@@ -224,175 +219,3 @@ def _failed_alike(found: Sequence[TrialRecord]) -> bool:
     """Whether these are enough trials that failed for the same reason to expect it of the next one."""
     kinds = {Outcome(record.state, record.reason).kind_of_failure for record in found}
     return len(found) >= MAX_SAME_FAILURES and len(kinds) == 1 and found[0].state == FAIL
-
-
-class Trial:
-    """One trial in the books: in Optuna, in MLflow and on the screen. A `Job` of whoever runs it.
-
-    Attributes:
-        candidate: what is run.
-        number: Optuna's.
-        trains: whether it was admitted and has started.
-    """
-
-    def __init__(self, search: Search, drawn: optuna.Trial, candidate: Candidate, asked: float) -> None:
-        self._search, self._drawn, self._asked = search, drawn, asked
-        self.candidate, self.number = candidate, drawn.number
-        self._usage: Usage | None = None
-        self._run: TrialRun | None = None
-        self.trains = False
-
-    def appraised(self, usage: Usage) -> None:
-        """Tell the sampler how far inside or outside the budget the candidate is."""
-        self._usage = usage
-        for name, violation in self._search.problem.budget.violations(usage).items():
-            self._drawn.set_constraint(name, violation)
-
-    def settled(self, packing: Mapping[str, str]) -> None:
-        """Keep what was settled for the next start; of two workers that settled a method, the first one counts."""
-        study = self._search.study
-        study.set_user_attr(PACKING, {**packing, **study.user_attrs.get(PACKING, {})})
-
-    def started(self, usage: Usage) -> None:
-        """Enter it in every book."""
-        self._usage, search = usage, self._search
-        search.tracker.outbox.release()
-        search.storage.keep(search.study.study_name, self.number)
-        self._open_run()
-        before = search.done() + sum(trial.trains for trial in search.running.values())
-        self.trains = True
-        search.progress.started(self.number, self.candidate, usage, search.problem.budget, before, search.wanted)
-
-    def rung(self, rung: Rung) -> str | None:
-        """Log the rung and ask the pruner; a method's own default runs to its end, as what all others have to beat."""
-        search, trial = self._search, self._drawn
-        search.interrupt.check()
-        trial.report(rung.mean, rung.number)
-        self._open_run().log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
-        search.progress.rung(self.number, rung)
-        if search.late():
-            return TIMED_OUT
-        default = self.candidate.flat == search.problem.space[self.candidate.method.name].default().flat
-        beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
-        return _prune_reason(trial, rung, self.candidate.hyper.epochs) if beaten and not default else None
-
-    def end(self, outcome: Outcome) -> None:
-        """Close it in every book, with its outcome.
-
-        Raises:
-            StudyError: the search cannot go on after it.
-        """
-        if outcome.state == INTERRUPTED:
-            self._machine_failed(outcome.reason)
-            return
-        del self._search.running[self.number]
-        if not outcome.seconds:  # it was refused: what it took is the asking
-            outcome = replace(outcome, seconds=time.monotonic() - self._asked)
-        else:
-            self._constrain_time(outcome)
-        record = self._record(outcome)
-        self._drawn.set_user_attr(RECORD, asdict(record))
-        _tell(self._search.study, self.number, record)
-        if record.state != STOPPED:  # which may go on; and not before it is in the record
-            Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()
-        self._close_run(record)
-        self._search.ended(record)
-
-    def lost(self, why: str, *, machine: bool = False, asked: bool = False) -> None:
-        """The process that ran it died. It runs again from where it was; where that happened before, it failed.
-
-        Args:
-            why: in words.
-            machine: whether the machine may be at fault: then a later start tries again.
-            asked: whether somebody told it to end, which counts for nothing.
-
-        Raises:
-            StudyError: it failed, and the search cannot go on after it.
-        """
-        earlier = self._drawn.user_attrs.get(retrying.WHY, INTERRUPTED)
-        if asked or earlier != retrying.WORKER_DIED:
-            self._put_back(why, earlier if asked else retrying.WORKER_DIED, self._faults)
-        else:
-            self._fail(f"{why}, for the second time", machine)
-
-    def _machine_failed(self, why: str) -> None:
-        """It runs again, in a later start, from where it was; where a trial was given up for that before, it failed.
-
-        Raises:
-            MachineError: that has to be seen to before the study goes on.
-        """
-        given_up = any(record.machine for record in records(self._search.study))
-        if self._faults < retrying.MOST_FAULTS and not given_up:
-            self._put_back(why, retrying.MACHINE, self._faults + 1)
-            raise MachineError(f"trial {self.number} ({self.candidate}) could not go on: {why}")
-        self._fail(why + f" (it was tried {self._faults + 1} times)" * bool(self._faults), machine=True)
-
-    @property
-    def _faults(self) -> int:
-        return retrying.faults(self._search.study, self.number)
-
-    def _fail(self, why: str, machine: bool) -> None:
-        self.end(Outcome(FAIL, why, seconds=time.monotonic() - self._asked, machine=machine))
-
-    def _put_back(self, why: str, kind: str, faults: int) -> None:
-        """Queue it again instead of ending it."""
-        del self._search.running[self.number]
-        retrying.run_again(self._search.study, self.number, self._drawn.params, kind, faults)
-        self._search.study.tell(self._drawn, state=TrialState.FAIL)
-        if self._usage:
-            self._close_run(self._record(Outcome(INTERRUPTED, why, seconds=time.monotonic() - self._asked)))
-
-    def _record(self, outcome: Outcome) -> TrialRecord:
-        candidate = self.candidate
-        return TrialRecord.of(self.number, str(candidate), candidate.flat, candidate.hyper.epochs, self._usage, outcome)
-
-    def _open_run(self) -> TrialRun:
-        if self._run is None:
-            self._run = self._search.tracker.trial(self.number, str(self.candidate), self.candidate.flat)
-        return self._run
-
-    def _close_run(self, record: TrialRecord) -> None:
-        self._open_run().finish(record.state, record.reason, record.metrics)
-        self._search.progress.finished(record)
-
-    def _constrain_time(self, outcome: Outcome) -> None:
-        """Tell the sampler by how much the trial's time is over or under its limit, where that is known."""
-        needed = max(outcome.needed_seconds or 0.0, outcome.seconds if outcome.state == INFEASIBLE else 0.0)
-        violation = self._search.problem.budget.seconds_violation(needed) if needed else None
-        if violation is not None:  # what completed was in time, by however little
-            violation = min(violation, 0.0) if outcome.state == COMPLETE else violation
-            self._drawn.set_constraint("max_trial_seconds", violation)
-
-
-def _tell(study: optuna.Study, number: int, record: TrialRecord) -> None:
-    """End a trial in Optuna's books as its record has it."""
-    if record.state == COMPLETE:
-        study.tell(number, record.score)
-    else:
-        # One that the timeout stopped runs again: the sampler and the pruner are not to see it twice.
-        study.tell(number, state=TrialState.FAIL if record.state in (FAIL, STOPPED) else TrialState.PRUNED)
-
-
-def _recover(study: optuna.Study) -> None:
-    """Close the trials that an earlier process left running; those that had not ended are queued again, once each.
-
-    That process may have been killed between any two lines: a queued trial's params are written one by one, and what
-    is to be the next trial is queued before this one is closed.
-    """
-    queued = {trial.user_attrs.get(RETRY_OF) for trial in study.get_trials(deepcopy=False)}
-    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if RECORD in frozen.user_attrs:
-            _tell(study, frozen.number, TrialRecord.read(frozen.user_attrs[RECORD]))
-            continue
-        params = frozen.system_attrs.get("fixed_params") or frozen.params
-        if params and frozen.number not in queued:
-            retrying.run_again(study, frozen.number, params, INTERRUPTED, retrying.faults(study, frozen.number))
-        study.tell(frozen.number, state=TrialState.FAIL)
-
-
-def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
-    best = max(
-        (t.intermediate_values[rung.number] for t in trial.study.trials if rung.number in t.intermediate_values),
-        default=rung.mean,
-    )
-    return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.bounds import Bounds, default_bounds, is_number
 from autopeft.exceptions import SpecError, brief, nearest, shorten
+from autopeft.params import Params, ParamValue
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-
-ParamValue = bool | int | float | str
-Params = Mapping[str, ParamValue]
-"""One point of a space: dimension name (no prefix) → value; inactive dimensions are absent."""
 
 When = tuple[str, ParamValue | tuple[ParamValue, ...]]
 """`("prefix_projection", True)`: the dimension exists only where that sibling has that value, or one of a tuple's."""

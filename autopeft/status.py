@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.outcome import INFEASIBLE
 from autopeft.progress import sparkline
 from autopeft.reporting.archive import RUNNING, Archive, open_archive
 from autopeft.search_space import readable
+from autopeft.states import INFEASIBLE
 
 if TYPE_CHECKING:
     from pathlib import Path

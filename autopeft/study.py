@@ -26,17 +26,17 @@ from autopeft.files import whole
 from autopeft.held_out import HeldOut
 from autopeft.interrupt import Interrupt
 from autopeft.locate import LOCAL, locate
-from autopeft.outcome import COUNTED
 from autopeft.output import taken
 from autopeft.problem import Problem, precision_note
 from autopeft.pruning import make_pruner
-from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
+from autopeft.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
 from autopeft.search import Search
+from autopeft.states import COUNTED
 from autopeft.storage import JOURNAL, StudyStorage, writing
 from autopeft.tracking import Tracker, dataset, public
 from autopeft.warm_start import RESULT, earlier_winner
-from autopeft.winner import TestScores, crown
+from autopeft.winner import crown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

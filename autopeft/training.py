@@ -11,13 +11,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.batch import Batch, bucketed
-from autopeft.bounds import Bounds
 from autopeft.callback import TrainingCallback
 from autopeft.containment import heard
 from autopeft.exceptions import AutopeftError
 from autopeft.execution import Execution
 from autopeft.model import train_mode, trainable
-from autopeft.search_space import Float, Integer, SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,17 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.tasks import Encoded, TaskKind
+    from autopeft.training_space import Hyperparameters
 
-TRAINING_SPACE = SearchSpace(
-    {
-        "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3, bounds=Bounds(above=0, most=1000)),
-        "epochs": Integer(low=2, high=4, default=4, bounds=Bounds(least=1, most=10_000)),
-        "batch_size": Integer(low=16, high=32, step=16, default=16, bounds=Bounds(least=1, most=2**20)),
-        "warmup_ratio": Float(low=0.0, high=0.2, default=0.06, bounds=Bounds(least=0, most=1)),
-        "weight_decay": Float(low=0.0, high=0.1, default=0.01, bounds=Bounds(least=0, most=1000)),
-    }
-)
-"""The training dimensions every method is searched over; a method may override their ranges, but not their bounds."""
 
 MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH_SIZE = 32
@@ -64,17 +53,6 @@ class Device:
     def precision(self) -> AbstractContextManager[None]:
         """The context a forward pass alone runs in."""
         return torch.autocast(self.type, dtype=self.autocast, enabled=self.autocast is not None)
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """One point of the training dimensions. Learning rate: peak of a linear warm-up and linear decay to zero."""
-
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    warmup_ratio: float
-    weight_decay: float
 
 
 class Watch(Protocol):

@@ -16,13 +16,13 @@ from autopeft import artifact, tasks
 from autopeft.console import make_console
 from autopeft.exceptions import quoted
 from autopeft.locate import as_reference
-from autopeft.outcome import FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.output import require
 from autopeft.progress import make_progress
 from autopeft.record import ranked
 from autopeft.registry import discover
 from autopeft.rows import as_table, keep, split_of
 from autopeft.spec import StudySpec
+from autopeft.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.study import run
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from autopeft.progress import Progress
-    from autopeft.record import TrialRecord
+    from autopeft.record import TestScores, TrialRecord
     from autopeft.study import Result
-    from autopeft.winner import TestScores
 
 SOURCE = "the call of tune()"
 """How errors name the place of a setting."""

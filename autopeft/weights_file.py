@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from autopeft.method import PeftMethod
     from autopeft.model import BaseModel
-    from autopeft.search_space import Params
+    from autopeft.params import Params
 
 WEIGHTS = "addon.safetensors"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +13,13 @@ import torch
 from autopeft import artifact, held_out
 from autopeft.card import CARD, Card
 from autopeft.containment import by_host, contained
-from autopeft.cross_validation import derive_seed
 from autopeft.enforcement import ran_out, release_memory
 from autopeft.exceptions import ModelError, StoreError, in_a_line
 from autopeft.files import draft_folder, put, whole
 from autopeft.held_out import HeldOut
 from autopeft.model import attach, checkpoint_layers
+from autopeft.record import TestScores
+from autopeft.seeds import derive_seed
 from autopeft.storage import writing
 from autopeft.training import Learner, train_epoch
 
@@ -34,21 +35,6 @@ if TYPE_CHECKING:
 
 REFIT_SEED_STREAM = 1_000_000
 """Keeps the refit's random numbers apart from every fold's."""
-
-
-@dataclass(frozen=True)
-class TestScores:
-    """Scores on the held-out rows: the winner, the majority class, and each method's untuned default.
-
-    A default is None where it was not trained, over the budget for one; `notes` says why. `seconds` is the wall time
-    of the refits and their scoring; None in a study that was finished before it was kept.
-    """
-
-    winner: float
-    baseline: float
-    defaults: dict[str, float | None]
-    notes: dict[str, str]
-    seconds: float | None = None
 
 
 def refit(problem: Problem, candidate: Candidate) -> nn.Module:

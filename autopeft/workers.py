@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
     from autopeft.outcome import Outcome
+    from autopeft.params import ParamValue
     from autopeft.rungs import Rung
     from autopeft.runner import Known
-    from autopeft.search_space import ParamValue
     from autopeft.spec import StudySpec
 
 LIVES = 2

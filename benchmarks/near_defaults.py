@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 
-from autopeft.cross_validation import derive_seed
 from autopeft.objective import run_trial
-from autopeft.outcome import COMPLETE
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.sampling import NearDefaultsSampler
+from autopeft.seeds import derive_seed
 from autopeft.spec import StudySpec
+from autopeft.states import COMPLETE
 
 if TYPE_CHECKING:
     from autopeft.candidate import Candidate, MethodSpace

@@ -23,11 +23,11 @@ import optuna
 
 from autopeft import rungs
 from autopeft.objective import run_trial
-from autopeft.outcome import COMPLETE
 from autopeft.problem import Problem
 from autopeft.pruning import make_pruner
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
+from autopeft.states import COMPLETE
 
 KINDS = {
     "none": lambda rungs: make_pruner("none", rungs),

@@ -17,9 +17,9 @@ import time
 import optuna
 
 from autopeft.candidate import CandidateSpace
-from autopeft.cross_validation import derive_seed
 from autopeft.registry import discover
 from autopeft.sampling import make_sampler
+from autopeft.seeds import derive_seed
 
 STARTUP = 10
 

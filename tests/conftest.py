@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
     from autopeft.artifact import Winner
-    from autopeft.search_space import ParamValue
+    from autopeft.params import ParamValue
 
 # Tests run side by side, and the studies they start inherit this: threads that fight over the cores cost each of them
 # several times what a second thread could gain on tiny models.

@@ -3,13 +3,15 @@
 import pytest
 
 from autopeft.endings import without_winner
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, STOPPED, Outcome
+from autopeft.outcome import Outcome
 from autopeft.record import TrialRecord
+from autopeft.search_trial import record_of
+from autopeft.states import COMPLETE, FAIL, INFEASIBLE, STOPPED
 
 
 def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
     return [
-        TrialRecord.of(number, "lora", {"method": "lora"}, 2, None, Outcome(state, reason))
+        record_of(number, "lora", {"method": "lora"}, 2, None, Outcome(state, reason))
         for number, (state, reason) in enumerate(outcomes)
     ]
 

@@ -20,10 +20,10 @@ from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak
 from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.objective import run_trial
-from autopeft.outcome import COMPLETE
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
+from autopeft.states import COMPLETE
 from autopeft.training import Learner, train_epoch
 from tests.conftest import few
 from tests.test_model import METHODS, base_of

@@ -21,13 +21,14 @@ from autopeft.enforcement import capped, release_memory
 from autopeft.execution import Execution, ways
 from autopeft.model import BaseModel, attach, load, train_mode
 from autopeft.objective import run_trial
-from autopeft.outcome import COMPLETE, FAIL
 from autopeft.packer import gradients
 from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
-from autopeft.training import Device, Hyperparameters, make_optimizer, training_step
+from autopeft.states import COMPLETE, FAIL
+from autopeft.training import Device, make_optimizer, training_step
+from autopeft.training_space import Hyperparameters
 from tests.conftest import THREE, autopeft_here
 from tests.test_model import METHODS
 from tests.test_study import edit, run_study

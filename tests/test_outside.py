@@ -22,7 +22,7 @@ from autopeft.exceptions import StreamError
 from autopeft.interrupt import Interrupt
 from autopeft.leaderboard import leaderboard
 from autopeft.leftovers import Leftovers
-from autopeft.outcome import FAIL, STOPPED, Outcome
+from autopeft.outcome import Outcome
 from autopeft.problem import Problem
 from autopeft.record import RECORD, TrialRecord, records
 from autopeft.registry import discover
@@ -30,8 +30,9 @@ from autopeft.reporting import gather
 from autopeft.reporting.terminal import show
 from autopeft.retrying import FAULTS, MOST_FAULTS, go_on, retry
 from autopeft.runner import Known, Runner
-from autopeft.search import Trial
+from autopeft.search_trial import Trial, record_of
 from autopeft.spec import StudySpec
+from autopeft.states import FAIL, STOPPED
 from autopeft.storage import StudyStorage, open_journal
 from tests.conftest import THREE, autopeft_here, write_tiny_study
 from tests.forking import Child, command
@@ -106,7 +107,7 @@ def test_a_search_cut_by_its_timeout_says_so_everywhere_and_goes_on(tiny_study, 
 
 
 def record(number: int, state: str, params: dict, *, machine: bool = False) -> TrialRecord:
-    return TrialRecord.of(number, "lora", params, 1, None, Outcome(state, "why", machine=machine))
+    return record_of(number, "lora", params, 1, None, Outcome(state, "why", machine=machine))
 
 
 def fixed(study: optuna.Study, drawn: optuna.Trial) -> dict:

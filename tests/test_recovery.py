@@ -10,11 +10,13 @@ import pytest
 from optuna.trial import TrialState
 
 from autopeft.exceptions import StoreError, UserInputError
-from autopeft.outcome import COMPLETE, FAIL, INTERRUPTED, PRUNED, Outcome
-from autopeft.record import RECORD, TrialRecord
+from autopeft.outcome import Outcome
+from autopeft.record import RECORD
 from autopeft.retrying import run_again
 from autopeft.rungs import Rung
-from autopeft.search import _recover
+from autopeft.search_recovery import recover
+from autopeft.search_trial import record_of
+from autopeft.states import COMPLETE, FAIL, INTERRUPTED, PRUNED
 from autopeft.storage import JOURNAL, StudyStorage, open_journal
 
 QUEUED = {"method": "lora", "lora.r": 8}
@@ -42,7 +44,7 @@ def waiting(study):
 
 def record(number, state):
     rungs = (Rung(1, 1.0, (0.5,), 0.7),) if state == COMPLETE else ()
-    return TrialRecord.of(number, "lora", QUEUED, 1, None, Outcome(state, rungs=rungs))
+    return record_of(number, "lora", QUEUED, 1, None, Outcome(state, rungs=rungs))
 
 
 @pytest.mark.parametrize("drawn", [0, 1, 2])
@@ -55,7 +57,7 @@ def test_a_queued_trial_is_queued_again_whatever_was_written_of_it(reopened, dra
     if drawn > 1:
         trial.suggest_int("lora.r", 1, 64)
     study = reopened()
-    _recover(study)
+    recover(study)
     assert waiting(study) == [(QUEUED, 0)]
     assert study.trials[0].state == TrialState.FAIL
 
@@ -67,7 +69,7 @@ def test_a_trial_that_is_queued_again_already_is_queued_once(reopened):
     run_again(study, 0, QUEUED, INTERRUPTED)
     study = reopened()
     for _ in range(2):
-        _recover(study)
+        recover(study)
     assert waiting(study) == [(QUEUED, 0)]
 
 
@@ -77,7 +79,7 @@ def test_a_trial_that_had_ended_is_closed_and_does_not_run_again(reopened, state
     study.enqueue_trial(QUEUED)
     study.ask().set_user_attr(RECORD, asdict(record(0, state)))
     study = reopened()
-    _recover(study)
+    recover(study)
     assert waiting(study) == []
     assert study.trials[0].state.name == state
     assert study.trials[0].value == (0.5 if state == COMPLETE else None)

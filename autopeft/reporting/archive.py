@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.exceptions import UserInputError
-from autopeft.outcome import COUNTED, INFEASIBLE
 from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
+from autopeft.states import COUNTED, INFEASIBLE
 
 if TYPE_CHECKING:
     from pathlib import Path

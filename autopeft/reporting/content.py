@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.reporting.archive import FINISHED, RUNNING, open_archive
 from autopeft.reporting.archive import STOPPED as STOPPED_EARLY
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
@@ -13,6 +12,7 @@ from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
 from autopeft.row_tokenizer import Truncation
+from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.outcome import COMPLETE, PRUNED, STOPPED
+from autopeft.states import COMPLETE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from autopeft.budget import LIMITS
-from autopeft.outcome import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.units import format_seconds
 
 if TYPE_CHECKING:

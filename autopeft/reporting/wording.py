@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.outcome import COMPLETE
+from autopeft.states import COMPLETE
 from autopeft.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from autopeft.testing.rule import BrokenRuleError, rule
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.search_space import Params
+    from autopeft.params import Params
     from autopeft.testing.case import Case
 
 

@@ -14,9 +14,11 @@ import torch
 from autopeft import tasks
 from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
-from autopeft.model import BaseModel, attach, seeded, train_mode, trainable
+from autopeft.model import BaseModel, attach, train_mode, trainable
+from autopeft.seeds import seeded
 from autopeft.testing.tiny import learnable_rows, tiny_base
-from autopeft.training import Device, Hyperparameters, Learner
+from autopeft.training import Device, Learner
+from autopeft.training_space import Hyperparameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
     from autopeft.candidate import MethodSpace
     from autopeft.method import PeftMethod
-    from autopeft.search_space import Params, SearchSpace
+    from autopeft.params import Params
+    from autopeft.search_space import SearchSpace
 
 TASK = tasks.get("text-classification")
 CPU = Device("cpu", None)

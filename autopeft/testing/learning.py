@@ -8,7 +8,8 @@ import torch
 
 from autopeft.batch import Batch
 from autopeft.method import PeftMethod
-from autopeft.model import seeded, train_mode, trainable
+from autopeft.model import train_mode, trainable
+from autopeft.seeds import seeded
 from autopeft.testing.case import CPU, STEPS, TASK, logits, of_head, same
 from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.testing.tiny import tiny_base

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autopeft.search_space import Params
+    from autopeft.params import Params
     from autopeft.testing.case import Case
 
 Test = Callable[["Case"], str | None]

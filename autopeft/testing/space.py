@@ -14,7 +14,7 @@ from autopeft.exceptions import nearest
 from autopeft.method import Support
 from autopeft.search_space import SearchSpace
 from autopeft.testing.rule import BrokenRuleError, rule
-from autopeft.training import TRAINING_SPACE
+from autopeft.training_space import TRAINING_SPACE
 
 if TYPE_CHECKING:
     from autopeft.testing.case import Case

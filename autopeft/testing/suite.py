@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from autopeft.method import PeftMethod
-    from autopeft.search_space import ParamValue
+    from autopeft.params import ParamValue
 
 OK, FAILED, SKIPPED, UNSUPPORTED = "ok", "failed", "skipped", "not supported"
 

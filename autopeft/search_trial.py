@@ -1,0 +1,235 @@
+"""One trial of a search, in Optuna, in MLflow and on the screen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from optuna.trial import TrialState
+
+from autopeft import retrying
+from autopeft.checkpoint import Checkpoint
+from autopeft.exceptions import MachineError
+from autopeft.outcome import Outcome
+from autopeft.record import RECORD, TrialRecord, records
+from autopeft.search_recovery import tell
+from autopeft.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import optuna
+
+    from autopeft.budget import Usage
+    from autopeft.candidate import Candidate
+    from autopeft.interrupt import Interrupt
+    from autopeft.problem import Problem
+    from autopeft.progress import Progress
+    from autopeft.rungs import Rung
+    from autopeft.storage import StudyStorage
+    from autopeft.tracking import Tracker, TrialRun
+
+
+PACKING = "packing"
+"""The user attribute of a study that holds what `Packer` settled."""
+
+
+class Loop(Protocol):
+    """What a trial asks of the search it is one of."""
+
+    problem: Problem
+    study: optuna.Study
+    storage: StudyStorage
+    tracker: Tracker
+    progress: Progress
+    interrupt: Interrupt
+    wanted: int
+    running: dict[int, Trial]
+
+    def done(self) -> int:
+        """Trials that count."""
+
+    def late(self) -> bool:
+        """Whether the study's time is up."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has ended: decide whether more make sense."""
+
+
+class Trial:
+    """One trial in the books: in Optuna, in MLflow and on the screen. A `Job` of whoever runs it.
+
+    Attributes:
+        candidate: what is run.
+        number: Optuna's.
+        trains: whether it was admitted and has started.
+    """
+
+    def __init__(self, search: Loop, drawn: optuna.Trial, candidate: Candidate, asked: float) -> None:
+        self._search, self._drawn, self._asked = search, drawn, asked
+        self.candidate, self.number = candidate, drawn.number
+        self._usage: Usage | None = None
+        self._run: TrialRun | None = None
+        self.trains = False
+
+    def appraised(self, usage: Usage) -> None:
+        """Tell the sampler how far inside or outside the budget the candidate is."""
+        self._usage = usage
+        for name, violation in self._search.problem.budget.violations(usage).items():
+            self._drawn.set_constraint(name, violation)
+
+    def settled(self, packing: Mapping[str, str]) -> None:
+        """Keep what was settled for the next start; of two workers that settled a method, the first one counts."""
+        study = self._search.study
+        study.set_user_attr(PACKING, {**packing, **study.user_attrs.get(PACKING, {})})
+
+    def started(self, usage: Usage) -> None:
+        """Enter it in every book."""
+        self._usage, search = usage, self._search
+        search.tracker.outbox.release()
+        search.storage.keep(search.study.study_name, self.number)
+        self._open_run()
+        before = search.done() + sum(trial.trains for trial in search.running.values())
+        self.trains = True
+        search.progress.started(self.number, self.candidate, usage, search.problem.budget, before, search.wanted)
+
+    def rung(self, rung: Rung) -> str | None:
+        """Log the rung and ask the pruner; a method's own default runs to its end, as what all others have to beat."""
+        search, trial = self._search, self._drawn
+        search.interrupt.check()
+        trial.report(rung.mean, rung.number)
+        self._open_run().log_rung(rung.number, rung.scores, rung.mean, loss=rung.loss, epoch=rung.epoch)
+        search.progress.rung(self.number, rung)
+        if search.late():
+            return TIMED_OUT
+        default = self.candidate.flat == search.problem.space[self.candidate.method.name].default().flat
+        beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
+        return _prune_reason(trial, rung, self.candidate.hyper.epochs) if beaten and not default else None
+
+    def end(self, outcome: Outcome) -> None:
+        """Close it in every book, with its outcome.
+
+        Raises:
+            StudyError: the search cannot go on after it.
+        """
+        if outcome.state == INTERRUPTED:
+            self._machine_failed(outcome.reason)
+            return
+        del self._search.running[self.number]
+        if not outcome.seconds:  # it was refused: what it took is the asking
+            outcome = replace(outcome, seconds=time.monotonic() - self._asked)
+        else:
+            self._constrain_time(outcome)
+        record = self._record(outcome)
+        self._drawn.set_user_attr(RECORD, asdict(record))
+        tell(self._search.study, self.number, record)
+        if record.state != STOPPED:  # which may go on; and not before it is in the record
+            Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()
+        self._close_run(record)
+        self._search.ended(record)
+
+    def lost(self, why: str, *, machine: bool = False, asked: bool = False) -> None:
+        """The process that ran it died. It runs again from where it was; where that happened before, it failed.
+
+        Args:
+            why: in words.
+            machine: whether the machine may be at fault: then a later start tries again.
+            asked: whether somebody told it to end, which counts for nothing.
+
+        Raises:
+            StudyError: it failed, and the search cannot go on after it.
+        """
+        earlier = self._drawn.user_attrs.get(retrying.WHY, INTERRUPTED)
+        if asked or earlier != retrying.WORKER_DIED:
+            self._put_back(why, earlier if asked else retrying.WORKER_DIED, self._faults)
+        else:
+            self._fail(f"{why}, for the second time", machine)
+
+    def _machine_failed(self, why: str) -> None:
+        """It runs again, in a later start, from where it was; where a trial was given up for that before, it failed.
+
+        Raises:
+            MachineError: that has to be seen to before the study goes on.
+        """
+        given_up = any(record.machine for record in records(self._search.study))
+        if self._faults < retrying.MOST_FAULTS and not given_up:
+            self._put_back(why, retrying.MACHINE, self._faults + 1)
+            raise MachineError(f"trial {self.number} ({self.candidate}) could not go on: {why}")
+        self._fail(why + f" (it was tried {self._faults + 1} times)" * bool(self._faults), machine=True)
+
+    @property
+    def _faults(self) -> int:
+        return retrying.faults(self._search.study, self.number)
+
+    def _fail(self, why: str, machine: bool) -> None:
+        self.end(Outcome(FAIL, why, seconds=time.monotonic() - self._asked, machine=machine))
+
+    def _put_back(self, why: str, kind: str, faults: int) -> None:
+        """Queue it again instead of ending it."""
+        del self._search.running[self.number]
+        retrying.run_again(self._search.study, self.number, self._drawn.params, kind, faults)
+        self._search.study.tell(self._drawn, state=TrialState.FAIL)
+        if self._usage:
+            self._close_run(self._record(Outcome(INTERRUPTED, why, seconds=time.monotonic() - self._asked)))
+
+    def _record(self, outcome: Outcome) -> TrialRecord:
+        candidate = self.candidate
+        return record_of(self.number, str(candidate), candidate.flat, candidate.hyper.epochs, self._usage, outcome)
+
+    def _open_run(self) -> TrialRun:
+        if self._run is None:
+            self._run = self._search.tracker.trial(self.number, str(self.candidate), self.candidate.flat)
+        return self._run
+
+    def _close_run(self, record: TrialRecord) -> None:
+        self._open_run().finish(record.state, record.reason, record.metrics)
+        self._search.progress.finished(record)
+
+    def _constrain_time(self, outcome: Outcome) -> None:
+        """Tell the sampler by how much the trial's time is over or under its limit, where that is known."""
+        needed = max(outcome.needed_seconds or 0.0, outcome.seconds if outcome.state == INFEASIBLE else 0.0)
+        violation = self._search.problem.budget.seconds_violation(needed) if needed else None
+        if violation is not None:  # what completed was in time, by however little
+            violation = min(violation, 0.0) if outcome.state == COMPLETE else violation
+            self._drawn.set_constraint("max_trial_seconds", violation)
+
+
+def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
+    best = max(
+        (t.intermediate_values[rung.number] for t in trial.study.trials if rung.number in t.intermediate_values),
+        default=rung.mean,
+    )
+    return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
+
+
+def record_of(
+    number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage | None, outcome: Outcome
+) -> TrialRecord:
+    """The record of a trial that has just ended; one whose method could not say what it needs has no usage."""
+    fit = usage if usage and usage.memory_known else None
+    kept = usage.weights if usage and usage.weights_known else None
+    return TrialRecord(
+        number=number,
+        name=name,
+        method=str(params["method"]),
+        state=outcome.state,
+        reason=outcome.reason,
+        score=outcome.score,
+        fold_scores=outcome.rungs[-1].scores if outcome.rungs else (),
+        curve=tuple(rung.mean for rung in outcome.rungs),
+        epochs=epochs,
+        rung_epochs=tuple(rung.epoch for rung in outcome.rungs),
+        epochs_trained=outcome.rungs[-1].epoch if outcome.rungs else 0.0,
+        trainable_params=usage.trainable_params if usage else None,
+        saved_params=kept.saved_params if kept else None,
+        predicted_memory=fit.memory.peak if fit else None,
+        execution=str(outcome.execution or fit.execution) if fit else "",
+        measured_memory=outcome.measured_memory,
+        seconds=round(outcome.seconds, 3),
+        params=params,
+        saved_bytes=kept.saved_bytes if kept else None,
+        unseen_memory=outcome.unseen,
+        leaked=outcome.leaked,
+        machine=outcome.machine,
+    )
