@@ -47,7 +47,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     registry = _registry(block, spec)
     from autopeft.leaderboard import summary
     from autopeft.progress import make_progress
-    from autopeft.study import run as run_study
+    from autopeft.search.run import run as run_study
 
     try:
         result = run_study(spec, registry, make_progress(console))

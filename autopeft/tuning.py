@@ -21,9 +21,9 @@ from autopeft.progress import make_progress
 from autopeft.record import ranked
 from autopeft.registry import discover
 from autopeft.rows import as_table, keep, split_of
+from autopeft.search.run import run
 from autopeft.spec import StudySpec
 from autopeft.states import FAIL, INFEASIBLE, PRUNED, STOPPED
-from autopeft.study import run
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from autopeft.progress import Progress
     from autopeft.record import TestScores, TrialRecord
-    from autopeft.study import Result
+    from autopeft.search.run import Result
 
 SOURCE = "the call of tune()"
 """How errors name the place of a setting."""

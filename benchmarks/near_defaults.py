@@ -22,7 +22,7 @@ import optuna
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.sampling import NearDefaultsSampler
+from autopeft.search.sampler import NearDefaultsSampler
 from autopeft.seeds import derive_seed
 from autopeft.spec import StudySpec
 from autopeft.states import COMPLETE

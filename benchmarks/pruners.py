@@ -24,8 +24,8 @@ import optuna
 from autopeft import rungs
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
-from autopeft.pruning import make_pruner
 from autopeft.registry import discover
+from autopeft.search.pruner import make_pruner
 from autopeft.spec import StudySpec
 from autopeft.states import COMPLETE
 

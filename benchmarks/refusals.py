@@ -37,7 +37,7 @@ from autopeft.leftovers import Leftovers
 from autopeft.locate import locate
 from autopeft.model import BaseModel
 from autopeft.registry import discover
-from autopeft.sampling import make_sampler
+from autopeft.search.sampler import make_sampler
 from autopeft.seeds import derive_seed
 from autopeft.storage import StudyStorage
 from autopeft.tracking import Tracker

@@ -18,7 +18,7 @@ import optuna
 
 from autopeft.candidate import CandidateSpace
 from autopeft.registry import discover
-from autopeft.sampling import make_sampler
+from autopeft.search.sampler import make_sampler
 from autopeft.seeds import derive_seed
 
 STARTUP = 10

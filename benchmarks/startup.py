@@ -29,11 +29,11 @@ PARTS = {
     "read and split the rows": ("autopeft.data", "load"),
     "load the model": ("autopeft.model", "load"),
     "tokenise the rows": ("autopeft.tasks.text_classification", "TextClassification.encode"),
-    "check for room": ("autopeft.study", "require_room"),
-    "open the Optuna store": ("autopeft.study", "_open"),
+    "check for room": ("autopeft.search.run", "require_room"),
+    "open the Optuna store": ("autopeft.search.run", "_open"),
     "describe the environment": ("autopeft.environment", "describe"),
-    "open the MLflow store": ("autopeft.study", "Tracker.connect"),
-    "start the MLflow run": ("autopeft.study", "Tracker.start"),
+    "open the MLflow store": ("autopeft.search.run", "Tracker.connect"),
+    "start the MLflow run": ("autopeft.search.run", "Tracker.start"),
     "count parameters": ("autopeft.admission", "Appraiser.__call__"),
     "predict memory": ("autopeft.memory", "predict"),
     "settle how folds run": ("autopeft.packer", "Packer.settle"),
@@ -103,7 +103,7 @@ def start(study: str, began: float, now) -> None:
     builtins.__import__ = clock.wrap(builtins.__import__)
     importlib.import_module = clock.wrap(importlib.import_module)
     cli = importlib.import_module("autopeft.cli")
-    importlib.import_module("autopeft.study")
+    importlib.import_module("autopeft.search.run")
     for part, (module, path) in PARTS.items():
         *outer, attribute = path.split(".")
         owner = importlib.import_module(module)

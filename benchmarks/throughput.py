@@ -19,13 +19,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from autopeft import runner, search, study
+from autopeft import runner
 from autopeft.admission import Appraiser
 from autopeft.batch import bucketed
 from autopeft.model import attach, train_mode, trainable
 from autopeft.problem import Problem
 from autopeft.progress import PlainProgress
 from autopeft.registry import discover
+from autopeft.search import loop
+from autopeft.search import run as study
 from autopeft.spec import StudySpec
 from autopeft.training import Learner, train_epoch
 
@@ -108,7 +110,7 @@ def bookkeeping(spec: StudySpec, trials: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         smaller = spec.search.model_copy(update={"trials": trials})
         spec = spec.model_copy(update={"output": Path(folder), "search": smaller})
-        runner.run_trial, search.Search.run = timed("trials", trial), timed("search", search.Search.run)
+        runner.run_trial, loop.Search.run = timed("trials", trial), timed("search", loop.Search.run)
         for owner, name in ((Appraiser, "__call__"), (Appraiser, "_fit_once"), (runner.Packer, "settle")):
             setattr(owner, name, timed("admission", getattr(owner, name)))
         study.run(spec, discover(), PlainProgress(Console(quiet=True)))

@@ -11,7 +11,7 @@ a. transformers' `Trainer.hyperparameter_search(backend="optuna")` around peft a
 b. The same at its best: bfloat16 where the device computes it natively, rows grouped by length, a median pruner that
    sees every epoch of every fold, evaluation in batches as large as ours, no checkpoints. Its rows are tokens in memory
    already, so worker processes would only cost their start.
-c. `autopeft.study.run`, with all it does beside training: admission, the MLflow and Optuna stores, rungs, pruning.
+c. `autopeft.search.run.run`, with all it does beside training: admission, the MLflow and Optuna stores, rungs, pruning.
 d. The same with twice the trials, which in the time of the peer's can be had.
 
 `hyperparameter_search` knows one split, so its `train` is extended to train one fold after the other, each by Trainer's
@@ -47,8 +47,8 @@ import torch
 from autopeft.locate import locate
 from autopeft.memory import supports_bfloat16
 from autopeft.problem import Problem
-from autopeft.pruning import make_pruner
 from autopeft.registry import discover
+from autopeft.search.pruner import make_pruner
 from autopeft.spec import StudySpec
 from autopeft.training import EVALUATION_BATCH_SIZE
 
@@ -104,8 +104,8 @@ def ours(setup: Setup, repeat: int, timeline: Timeline) -> tuple[str, float]:
     """Our search; returns its winner and the winner's score on the test rows."""
     from rich.console import Console
 
-    from autopeft import study
     from autopeft.progress import PlainProgress
+    from autopeft.search import run as study
 
     class Noted(PlainProgress):
         def finished(self, record):

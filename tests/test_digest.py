@@ -19,10 +19,10 @@ from autopeft.exceptions import ModelError
 from autopeft.model import load
 from autopeft.progress import make_progress
 from autopeft.registry import discover
-from autopeft.resumption import GIVEN
+from autopeft.search.resume import GIVEN
+from autopeft.search.run import run
 from autopeft.spec import StudySpec
 from autopeft.storage import StudyStorage, open_journal
-from autopeft.study import run
 from tests.conftest import autopeft_here, few, tiny_rows, trained_winner
 from tests.tiny_models import tiny
 

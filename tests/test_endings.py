@@ -2,10 +2,10 @@
 
 import pytest
 
-from autopeft.endings import without_winner
 from autopeft.outcome import Outcome
 from autopeft.record import TrialRecord
-from autopeft.search_trial import record_of
+from autopeft.search.endings import without_winner
+from autopeft.search.trial import record_of
 from autopeft.states import COMPLETE, FAIL, INFEASIBLE, STOPPED
 
 

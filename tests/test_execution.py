@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from autopeft import winner
 from autopeft.admission import Appraiser
 from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
@@ -22,6 +21,7 @@ from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
+from autopeft.search import select_winner
 from autopeft.spec import StudySpec
 from autopeft.states import COMPLETE
 from autopeft.training import Learner, train_epoch
@@ -183,8 +183,8 @@ def test_evaluation_takes_no_more_rows_at_a_time_than_a_tight_budget_lets_traini
 def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, monkeypatch):
     problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
     candidate = problem.space["lora"].default()
-    expected = winner._score(problem, candidate, tiny_study.parent / "one", "x")
-    load, asked = winner.artifact.load, []
+    expected = select_winner._score(problem, candidate, tiny_study.parent / "one", "x")
+    load, asked = select_winner.artifact.load, []
 
     def scarce(*given, **options):
         asked.append(given)
@@ -192,8 +192,8 @@ def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, 
             raise torch.OutOfMemoryError("planted")
         return load(*given, **options)
 
-    monkeypatch.setattr(winner.artifact, "load", scarce)
-    score, predictions = winner._score(problem, candidate, tiny_study.parent / "two", "x")
+    monkeypatch.setattr(select_winner.artifact, "load", scarce)
+    score, predictions = select_winner._score(problem, candidate, tiny_study.parent / "two", "x")
     assert [len(given) for given in asked] == [2, 1]
     assert score == expected[0]
     assert np.array_equal(predictions, expected[1])
@@ -291,13 +291,13 @@ def test_a_refit_that_runs_out_of_memory_runs_once_more_in_smaller_parts(tiny_st
             raise MemoryError("planted")
         return train_epoch(learner, *rest)
 
-    monkeypatch.setattr(winner, "train_epoch", scarce)
-    model = winner.refit(problem, candidate)
+    monkeypatch.setattr(select_winner, "train_epoch", scarce)
+    model = select_winner.refit(problem, candidate)
     assert [execution.micro_batch for execution in tried[:2]] == [8, 4]
     assert any(parameter.requires_grad for parameter in model.parameters())
-    monkeypatch.setattr(winner, "train_epoch", lambda *_: (_ for _ in ()).throw(MemoryError("planted")))
+    monkeypatch.setattr(select_winner, "train_epoch", lambda *_: (_ for _ in ()).throw(MemoryError("planted")))
     with pytest.raises(MemoryError, match="planted"):
-        winner.refit(problem, candidate)
+        select_winner.refit(problem, candidate)
 
 
 def test_where_a_gpus_memory_ran_out_the_step_needed_more_than_the_limit():

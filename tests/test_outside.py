@@ -28,9 +28,9 @@ from autopeft.record import RECORD, TrialRecord, records
 from autopeft.registry import discover
 from autopeft.reporting import gather
 from autopeft.reporting.terminal import show
-from autopeft.retrying import FAULTS, MOST_FAULTS, go_on, retry
 from autopeft.runner import Known, Runner
-from autopeft.search_trial import Trial, record_of
+from autopeft.search.retrying import FAULTS, MOST_FAULTS, go_on, retry
+from autopeft.search.trial import Trial, record_of
 from autopeft.spec import StudySpec
 from autopeft.states import FAIL, STOPPED
 from autopeft.storage import StudyStorage, open_journal

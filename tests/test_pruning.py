@@ -8,7 +8,7 @@ import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from autopeft.pruning import make_pruner
+from autopeft.search.pruner import make_pruner
 
 RUNGS = 5
 

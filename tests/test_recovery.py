@@ -12,10 +12,10 @@ from optuna.trial import TrialState
 from autopeft.exceptions import StoreError, UserInputError
 from autopeft.outcome import Outcome
 from autopeft.record import RECORD
-from autopeft.retrying import run_again
 from autopeft.rungs import Rung
-from autopeft.search_recovery import recover
-from autopeft.search_trial import record_of
+from autopeft.search.recovery import recover
+from autopeft.search.retrying import run_again
+from autopeft.search.trial import record_of
 from autopeft.states import COMPLETE, FAIL, INTERRUPTED, PRUNED
 from autopeft.storage import JOURNAL, StudyStorage, open_journal
 

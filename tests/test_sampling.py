@@ -5,10 +5,10 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autopeft import sampling
 from autopeft.candidate import CandidateSpace
 from autopeft.registry import discover
-from autopeft.sampling import NearDefaultsSampler, make_sampler
+from autopeft.search import sampler as sampling
+from autopeft.search.sampler import NearDefaultsSampler, make_sampler
 from tests.tiny_models import tiny_base
 
 SPACE = CandidateSpace.build(discover().methods.values(), tiny_base("bert").spec, {}, ())

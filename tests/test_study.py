@@ -20,7 +20,7 @@ from autopeft import cross_validation
 from autopeft.checkpoint import Checkpoint
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.search_trial import Trial
+from autopeft.search.trial import Trial
 from autopeft.spec import StudySpec
 from autopeft.storage import JOURNAL, StudyStorage, open_journal
 from autopeft.tracking.address import open_afresh, sqlite_uri

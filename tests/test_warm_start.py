@@ -11,9 +11,9 @@ from autopeft import PeftMethod, SearchSpace
 from autopeft.candidate import CandidateSpace
 from autopeft.exceptions import SpecError
 from autopeft.registry import discover
+from autopeft.search.warm_start import earlier_winner
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.storage import StudyStorage, open_journal
-from autopeft.warm_start import earlier_winner
 from tests.conftest import autopeft_here
 from tests.test_study import edit, run_study
 

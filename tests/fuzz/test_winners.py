@@ -26,10 +26,10 @@ from autopeft.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.locate import portable
 from autopeft.problem import Problem
 from autopeft.registry import discover
+from autopeft.search.select_winner import refit
 from autopeft.spec import StudySpec
 from autopeft.tensor_file import digest
 from autopeft.weights_file import OWN_FILES, PEFT_FILES, PEFT_WEIGHTS
-from autopeft.winner import refit
 from tests.conftest import autopeft_here, write_tiny_study
 
 if TYPE_CHECKING:

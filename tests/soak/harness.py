@@ -23,7 +23,8 @@ import torch
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
-from autopeft import cli, storage, study, workers  # noqa: F401  # once, for all children
+from autopeft import cli, storage, workers
+from autopeft.search import run  # noqa: F401  # once, for all children
 from autopeft.tracking import outbox
 
 if TYPE_CHECKING:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, held_out, mlflow_model, preflight, resumption, rows
+from autopeft import artifact, environment, held_out, mlflow_model, preflight, rows
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.card import CARD, Card, Evidence
 from autopeft.containment import uncontained
-from autopeft.endings import without_winner
 from autopeft.enforcement import capped
 from autopeft.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.files import whole
@@ -28,15 +27,17 @@ from autopeft.interrupt import Interrupt
 from autopeft.locate import LOCAL, locate
 from autopeft.output import taken
 from autopeft.problem import Problem, precision_note
-from autopeft.pruning import make_pruner
 from autopeft.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
-from autopeft.search import Search
+from autopeft.search import resume
+from autopeft.search.endings import without_winner
+from autopeft.search.loop import Search
+from autopeft.search.pruner import make_pruner
+from autopeft.search.select_winner import crown
+from autopeft.search.warm_start import RESULT, earlier_winner
 from autopeft.states import COUNTED
 from autopeft.storage import JOURNAL, StudyStorage, writing
 from autopeft.tracking import Tracker, dataset, public
-from autopeft.warm_start import RESULT, earlier_winner
-from autopeft.winner import crown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,7 +85,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
-    spec = resumption.as_begun(spec)
+    spec = resume.as_begun(spec)
     problem = Problem.from_spec(spec, registry)
     for note in filter(None, (*problem.base.notes, *problem.rows.notes, precision_note(problem.device))):
         progress.say(note)
@@ -171,15 +172,15 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         pruner=make_pruner(spec.search.pruner, len(problem.rung_ends(problem.space.max_epochs))),
         load_if_exists=True,
     )
-    now, before = resumption.given(problem), study.user_attrs.get(resumption.GIVEN)
+    now, before = resume.given(problem), study.user_attrs.get(resume.GIVEN)
     if before is None:
         study.set_user_attr("study_id", uuid.uuid4().hex)
         for candidate in first or _first(problem, say):
             study.enqueue_trial(candidate.flat, skip_if_exists=True)
     else:
-        resumption.check(before, now, spec)
-        now[resumption.DIGEST] = now[resumption.DIGEST] or before.get(resumption.DIGEST, "")
-    study.set_user_attr(resumption.GIVEN, now)
+        resume.check(before, now, spec)
+        now[resume.DIGEST] = now[resume.DIGEST] or before.get(resume.DIGEST, "")
+    study.set_user_attr(resume.GIVEN, now)
     study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})
     study.set_user_attr("truncated", {**asdict(problem.truncated), **_truncation(problem)})
     return study, storage

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import TrialState
 
-from autopeft import retrying
 from autopeft.checkpoint import Checkpoint
 from autopeft.exceptions import MachineError
 from autopeft.outcome import Outcome
 from autopeft.record import RECORD, TrialRecord, records
-from autopeft.search_recovery import tell
+from autopeft.search import retrying
+from autopeft.search.recovery import tell
 from autopeft.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
 
 if TYPE_CHECKING:

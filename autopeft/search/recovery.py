@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autopeft import retrying
 from autopeft.record import RECORD, RETRY_OF, TrialRecord
+from autopeft.search import retrying
 from autopeft.states import COMPLETE, FAIL, INTERRUPTED, STOPPED
 
 if TYPE_CHECKING:

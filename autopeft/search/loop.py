@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from autopeft import retrying
 from autopeft.checkpoint import Checkpoint
 from autopeft.exceptions import StudyError
 from autopeft.leftovers import Leftovers
 from autopeft.outcome import Outcome
 from autopeft.record import STOPPED_EARLY, TrialRecord, records
 from autopeft.runner import Known, Runner
-from autopeft.sampling import make_sampler
-from autopeft.search_recovery import recover
-from autopeft.search_trial import PACKING, Trial
+from autopeft.search import retrying
+from autopeft.search.recovery import recover
+from autopeft.search.sampler import make_sampler
+from autopeft.search.trial import PACKING, Trial
 from autopeft.states import COUNTED, FAIL, INFEASIBLE
 from autopeft.units import format_bytes
 from autopeft.workers import Crew

@@ -1,0 +1,1 @@
+"""A study is run: candidates drawn, trained and pruned, and a winner selected."""
