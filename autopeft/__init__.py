@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from autopeft.bounds import Bounds
 from autopeft.callback import TrainingCallback
-from autopeft.exceptions import AutopeftError
+from autopeft.common.bounds import Bounds
+from autopeft.common.exceptions import AutopeftError
+from autopeft.common.params import Params, ParamValue
 from autopeft.hookspecs import hookimpl
 from autopeft.method import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
-from autopeft.params import Params, ParamValue
 from autopeft.search_space import Categorical, Float, Integer, SearchSpace
 from autopeft.targets import TargetGroups
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autopeft import gpu, machine, memory, quantization
+from autopeft import gpu, memory, quantization
 from autopeft.architecture import linear_shape
 from autopeft.batch import Batch
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.callback import TrainingCallback
-from autopeft.containment import contained, heard, uncontained
-from autopeft.exceptions import BudgetError
+from autopeft.common import machine
+from autopeft.common.containment import contained, heard, uncontained
+from autopeft.common.exceptions import BudgetError
 from autopeft.execution import Execution, guess, ways
 from autopeft.method import PeftMethod, told_params
 from autopeft.model import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params

@@ -16,7 +16,7 @@ from autopeft import digest, hub, readme, registry, tasks, weights_file
 from autopeft import model as models
 from autopeft.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.cells import Texts
-from autopeft.exceptions import (
+from autopeft.common.exceptions import (
     AutopeftError,
     DataError,
     MethodError,
@@ -25,8 +25,8 @@ from autopeft.exceptions import (
     in_a_line,
     nearest,
 )
-from autopeft.files import draft_folder, put
-from autopeft.locate import NotFoundError, locate
+from autopeft.common.files import draft_folder, put
+from autopeft.common.locate import NotFoundError, locate
 from autopeft.quantization import NONE
 from autopeft.readme import README
 from autopeft.row_tokenizer import RowTokenizer

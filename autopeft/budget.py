@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.units import format_bytes, format_seconds
+from autopeft.common.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

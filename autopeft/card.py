@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from autopeft import plain_file
-from autopeft.exceptions import UserInputError
-from autopeft.files import whole
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.files import whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 
-from autopeft.exceptions import DataError, quoted
+from autopeft.common.exceptions import DataError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

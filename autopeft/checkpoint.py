@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.containment import paused
-from autopeft.files import DRAFT, whole
+from autopeft.common.containment import paused
+from autopeft.common.files import DRAFT, whole
 from autopeft.storage import writing
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from autopeft.params import ParamValue
+    from autopeft.common.params import ParamValue
     from autopeft.training import Learner
 
 

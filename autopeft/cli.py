@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autopeft import machine
-from autopeft.console import make_console
-from autopeft.exceptions import AutopeftError, StreamError, UserInputError, in_a_line
-from autopeft.streams import for_stdout, plain_streams, tell_error
+from autopeft.common import machine
+from autopeft.common.console import make_console
+from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError, in_a_line
+from autopeft.common.streams import for_stdout, plain_streams, tell_error
 
 if TYPE_CHECKING:
     from autopeft.registry import Registry
@@ -183,9 +183,9 @@ def plan(
     registry = _registry(block, spec)
     from autopeft import plan as planning
     from autopeft import plan_view
+    from autopeft.common.units import parse_bytes
     from autopeft.output import PLAN, require
     from autopeft.problem import Problem
-    from autopeft.units import parse_bytes
 
     try:
         card = parse_bytes(device) if device else None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autopeft.common.seeds import derive_seed
 from autopeft.rungs import Rung, epochs_between, rung_ends
-from autopeft.seeds import derive_seed
 from autopeft.training import EVALUATION_BATCH_SIZE, Device, Learner, evaluate, train_epoch
 
 if TYPE_CHECKING:

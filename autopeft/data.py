@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from autopeft.cells import Texts
-from autopeft.exceptions import DataError, nearest, quoted
-from autopeft.free_memory import free_memory
-from autopeft.locate import locate
+from autopeft.common.exceptions import DataError, nearest, quoted
+from autopeft.common.free_memory import free_memory
+from autopeft.common.locate import locate
+from autopeft.common.units import format_bytes
 from autopeft.table import nothing_in, open_table
-from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

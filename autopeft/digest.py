@@ -17,8 +17,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from autopeft.exceptions import ModelError, in_a_line
-from autopeft.locate import LOCAL, ON_HUB
+from autopeft.common.exceptions import ModelError, in_a_line
+from autopeft.common.locate import LOCAL, ON_HUB
 from autopeft.model_files import decisive, examine
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft import gpu, machine
-from autopeft.exceptions import OverBudgetError
+from autopeft import gpu
+from autopeft.common import machine
+from autopeft.common.exceptions import OverBudgetError
+from autopeft.common.units import format_bytes
 from autopeft.live_bytes import LiveBytes
-from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from torch import nn
 
 from autopeft import artifact, mlflow_model, readme, registry
 from autopeft.card import CARD
-from autopeft.exceptions import UserInputError, nearest
-from autopeft.files import draft_folder, put, remove_drafts
+from autopeft.common.exceptions import UserInputError, nearest
+from autopeft.common.files import draft_folder, put, remove_drafts
 from autopeft.quantization import NONE
 from autopeft.row_tokenizer import BOTH, TAIL
 from autopeft.tokenizer import save as save_tokenizer

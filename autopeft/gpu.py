@@ -14,7 +14,7 @@ from threading import Timer
 
 import torch
 
-from autopeft import disk_cache
+from autopeft.common import cache
 
 MIB = 2**20
 
@@ -88,14 +88,14 @@ def context() -> int:
     """
     if not torch.cuda.is_available():
         return CONTEXT
-    name = disk_cache.key("context", torch.cuda.get_device_name(), torch.__version__, str(torch.version.cuda))
-    kept = disk_cache.read(name)
+    name = cache.key("context", torch.cuda.get_device_name(), torch.__version__, str(torch.version.cuda))
+    kept = cache.read(name)
     if kept is not None:
         return int(kept)
     with suppress(OSError, ValueError, subprocess.SubprocessError):
         found = _taken_by_another()
         if found is not None and found in BELIEVED:
-            disk_cache.keep(name, str(found).encode())
+            cache.keep(name, str(found).encode())
             return found
     return CONTEXT
 

@@ -7,8 +7,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft import plain_file
-from autopeft.exceptions import UserInputError
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

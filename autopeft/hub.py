@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import AutopeftError, in_a_line
+from autopeft.common.exceptions import AutopeftError, in_a_line
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from autopeft.exceptions import ModelError
+from autopeft.common.exceptions import ModelError
 from autopeft.model_files import ADAPTER, CONFIG, INDEX, WEIGHTS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft import quantization
-from autopeft.exceptions import StudyError, in_a_line
+from autopeft.common.exceptions import StudyError, in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

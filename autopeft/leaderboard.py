@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.common.units import format_bytes
 from autopeft.record import TrialRecord, ranked
 from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
-from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

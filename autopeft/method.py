@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from autopeft.exceptions import PluginError
+from autopeft.common.exceptions import PluginError
 from autopeft.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from autopeft.callback import TrainingCallback
-    from autopeft.params import Params
+    from autopeft.common.params import Params
 
 CONTRACT = 1
 """Version of what this file asks of a method. It rises when a method that met the last one may fail."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from autopeft.architecture import layer_names, linear_shape
-from autopeft.exceptions import ModelError
+from autopeft.common.exceptions import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact
 from autopeft.card import Evidence
-from autopeft.exceptions import UserInputError
-from autopeft.files import draft_folder, put
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.files import draft_folder, put
 from autopeft.weights_file import PEFT_CONFIG
 
 if TYPE_CHECKING:

@@ -17,19 +17,19 @@ from torch import nn
 
 from autopeft import hub_files, missing_weights, model_files, quantization
 from autopeft.architecture import describe
+from autopeft.common.exceptions import PluginError
+from autopeft.common.seeds import seeded
 from autopeft.dropout import Dropout
-from autopeft.exceptions import PluginError
 from autopeft.method import told_params
 from autopeft.mould import Mould
-from autopeft.seeds import seeded
 from autopeft.size_limit import size_limit
 from autopeft.tokenizer import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from autopeft.common.params import Params
     from autopeft.method import ModelSpec, PeftMethod
-    from autopeft.params import Params
 
 
 FROZEN = "_autopeft_frozen"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from autopeft.exceptions import AutopeftError, ModelError, in_a_line
+from autopeft.common.exceptions import AutopeftError, ModelError, in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 from autopeft.method import CONTRACT
 from autopeft.spec import FIXED_SEARCH_KEYS
 from autopeft.training_space import TRAINING_SPACE

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft import machine, memory
+from autopeft import memory
 from autopeft.batch import Batch
-from autopeft.containment import by_host, contained, running_time, uncontained
+from autopeft.common import machine
+from autopeft.common.containment import by_host, contained, running_time, uncontained
+from autopeft.common.exceptions import MachineError, StoreError, in_a_line
 from autopeft.cross_validation import cross_validate
 from autopeft.enforcement import MemoryWatch, ran_out, release_memory, together
-from autopeft.exceptions import MachineError, StoreError, in_a_line
 from autopeft.execution import Execution
 from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.outcome import Outcome

@@ -6,9 +6,9 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import SpecError
-from autopeft.files import remove, remove_drafts
-from autopeft.lock import HOLDER, JOURNAL, LOCK, MARKER, held
+from autopeft.common.exceptions import SpecError
+from autopeft.common.files import remove, remove_drafts
+from autopeft.common.lock import HOLDER, JOURNAL, LOCK, MARKER, held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

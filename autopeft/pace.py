@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft.budget import predict_seconds
-from autopeft.containment import running_time
+from autopeft.common.containment import running_time
+from autopeft.common.exceptions import AutopeftError
 from autopeft.enforcement import ALWAYS_METERED
-from autopeft.exceptions import AutopeftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

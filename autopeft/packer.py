@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft import machine
 from autopeft.batch import Batch, bucketed
-from autopeft.exceptions import in_a_line
+from autopeft.common import machine
+from autopeft.common.exceptions import in_a_line
+from autopeft.common.seeds import derive_seed
 from autopeft.execution import Execution
 from autopeft.method import PeftMethod
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
-from autopeft.seeds import derive_seed
 from autopeft.training import backward
 
 if TYPE_CHECKING:

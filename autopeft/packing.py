@@ -17,7 +17,7 @@ from torch import nn
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from autopeft import machine
+from autopeft.common import machine
 from autopeft.model import FROZEN, trainable
 
 if TYPE_CHECKING:

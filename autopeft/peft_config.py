@@ -10,8 +10,8 @@ from dataclasses import MISSING, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from autopeft import plain_file
-from autopeft.exceptions import UserInputError
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
 
-    from autopeft.params import Params
+    from autopeft.common.params import Params
 
 NAME = re.compile(r"[\w.-]{1,200}")
 """A text that means itself where peft takes it for a regular expression, too, and that is no path."""

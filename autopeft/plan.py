@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from autopeft.admission import cheapest, closest, smallest_batch
-from autopeft.containment import contained, uncontained
-from autopeft.exceptions import MethodError, in_a_line
+from autopeft.common.containment import contained, uncontained
+from autopeft.common.exceptions import MethodError, in_a_line
 from autopeft.search_space import Integer, enabling
 
 if TYPE_CHECKING:

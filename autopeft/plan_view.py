@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.budget import LIMITS
-from autopeft.files import whole
-from autopeft.units import format_bytes
+from autopeft.common.files import whole
+from autopeft.common.units import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from autopeft.batch import Batch
+from autopeft.common.exceptions import ModelError, in_a_line
+from autopeft.common.seeds import seeded
 from autopeft.control_tokens import controls_of
 from autopeft.enforcement import release_memory
-from autopeft.exceptions import ModelError, in_a_line
 from autopeft.quantization import NONE
-from autopeft.seeds import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,11 +15,11 @@ from autopeft import data, digest, gpu, hub_files, model, tasks
 from autopeft.admission import Appraiser
 from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
+from autopeft.common.exceptions import MethodError, ModelError, SpecError
+from autopeft.common.locate import kind_of, locate, portable
 from autopeft.cross_validation import Fold, split
 from autopeft.enforcement import release_memory
-from autopeft.exceptions import MethodError, ModelError, SpecError
 from autopeft.integrity import Seal
-from autopeft.locate import kind_of, locate, portable
 from autopeft.memory import supports_bfloat16
 from autopeft.positions import positions
 from autopeft.quantization import NONE

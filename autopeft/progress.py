@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.exceptions import StreamError
+from autopeft.common.exceptions import StreamError
+from autopeft.common.units import format_bytes
 from autopeft.states import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
-from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

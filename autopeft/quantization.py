@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from autopeft.exceptions import ModelError
+from autopeft.common.exceptions import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft import tasks
-from autopeft.files import whole
-from autopeft.locate import HUB_ID, PACKAGE
+from autopeft.common.files import whole
+from autopeft.common.locate import HUB_ID, PACKAGE
+from autopeft.common.units import format_bytes
 from autopeft.row_tokenizer import KEPT
-from autopeft.units import format_bytes
 
 if TYPE_CHECKING:
     from autopeft.card import Card, Evidence

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from autopeft.params import ParamValue
+    from autopeft.common.params import ParamValue
 
 RECORD = "record"
 """The user attribute of an Optuna trial that holds its record."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from autopeft import hookspecs
-from autopeft.containment import contained, uncontained
-from autopeft.exceptions import HangError, MethodError, PluginError, brief, in_a_line, nearest
+from autopeft.common.containment import contained, uncontained
+from autopeft.common.exceptions import HangError, MethodError, PluginError, brief, in_a_line, nearest
 from autopeft.method import CONTRACT, PeftMethod
 from autopeft.search_space import SearchSpace
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from autopeft.arrow import CALLED
 from autopeft.cells import Texts
-from autopeft.exceptions import DataError, quoted, shorten
-from autopeft.files import whole
+from autopeft.common.exceptions import DataError, quoted, shorten
+from autopeft.common.files import whole
 from autopeft.table import Table, of_dataset
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from autopeft.checkpoint import Checkpoint
-from autopeft.containment import by_host, contained, uncontained
-from autopeft.exceptions import MachineError, in_a_line
+from autopeft.common.containment import by_host, contained, uncontained
+from autopeft.common.exceptions import MachineError, in_a_line
 from autopeft.objective import run_trial
 from autopeft.outcome import Outcome
 from autopeft.packer import Packer
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
+    from autopeft.common.params import Params
     from autopeft.leftovers import Leftovers
-    from autopeft.params import Params
     from autopeft.problem import Problem
     from autopeft.rungs import Rung
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 from autopeft.search_space import Categorical, Integer
 
 if TYPE_CHECKING:
+    from autopeft.common.params import Params, ParamValue
     from autopeft.method import ModelSpec, PeftMethod
-    from autopeft.params import Params, ParamValue
     from autopeft.search_space import Dimension
 
 MOST = 65_536

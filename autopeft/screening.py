@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import peft  # noqa: F401  # here, so that the seconds this takes are not counted as a method's silence
 
 from autopeft.candidate import CandidateSpace
-from autopeft.containment import contained, uncontained
-from autopeft.exceptions import PluginError, in_a_line
+from autopeft.common.containment import contained, uncontained
+from autopeft.common.exceptions import PluginError, in_a_line
 from autopeft.method import Support
 from autopeft.model import attach, trained_params
 from autopeft.search_space import SearchSpace

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from autopeft.bounds import Bounds, default_bounds, is_number
-from autopeft.exceptions import SpecError, brief, nearest, shorten
-from autopeft.params import Params, ParamValue
+from autopeft.common.bounds import Bounds, default_bounds, is_number
+from autopeft.common.exceptions import SpecError, brief, nearest, shorten
+from autopeft.common.params import Params, ParamValue
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch.nn.modules.module import register_module_buffer_registration_hook as on_buffer
 from torch.nn.modules.module import register_module_parameter_registration_hook as on_parameter
 
-from autopeft.exceptions import ModelError
+from autopeft.common.exceptions import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from autopeft.exceptions import StoreError, UserInputError, in_a_line
-from autopeft.files import remove
-from autopeft.lock import JOURNAL
+from autopeft.common.exceptions import StoreError, UserInputError, in_a_line
+from autopeft.common.files import remove
+from autopeft.common.lock import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

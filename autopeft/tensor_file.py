@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from autopeft import plain_file
-from autopeft.exceptions import UserInputError
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

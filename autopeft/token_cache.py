@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft import disk_cache
+from autopeft.common import cache
 from autopeft.row_tokenizer import RowTokenizer, TokenRows
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class CachedRowTokenizer(RowTokenizer):
         own = [kind.__qualname__, tokenizer.model_input_names, tokenizer.split_special_tokens]
         versions = [tokenizers.__version__, transformers.__version__]
         call = json.dumps([own, versions, self.max_length, self.truncation, [list(column) for column in texts]])
-        return disk_cache.key("rows", backend.to_str(), call)
+        return cache.key("rows", backend.to_str(), call)
 
 
 def _smallest(values: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def _load(name: str) -> TokenRows | None:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    content = disk_cache.read(name)
+    content = cache.read(name)
     try:
         arrays = None if content is None else load(content)
     except SafetensorError:
@@ -83,4 +83,4 @@ def _keep(name: str, rows: TokenRows) -> None:
     from safetensors.numpy import save
 
     arrays = {**rows.columns, LENGTHS: np.diff(rows.offsets), WHOLE: rows.whole}
-    disk_cache.keep(name, save({column: _smallest(values) for column, values in arrays.items()}))
+    cache.keep(name, save({column: _smallest(values) for column, values in arrays.items()}))

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.batch import Batch, bucketed
 from autopeft.callback import TrainingCallback
-from autopeft.containment import heard
-from autopeft.exceptions import AutopeftError
+from autopeft.common.containment import heard
+from autopeft.common.exceptions import AutopeftError
 from autopeft.execution import Execution
 from autopeft.model import train_mode, trainable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autopeft.bounds import Bounds
+from autopeft.common.bounds import Bounds
 from autopeft.search_space import Float, Integer, SearchSpace
 
 TRAINING_SPACE = SearchSpace(

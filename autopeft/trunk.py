@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft.containment import heard
+from autopeft.common.containment import heard
 from autopeft.model import FROZEN, LAYER
 from autopeft.storage import writing
 from autopeft.training import EVALUATION_BATCH_SIZE

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact, tasks
-from autopeft.console import make_console
-from autopeft.exceptions import quoted
-from autopeft.locate import as_reference
+from autopeft.common.console import make_console
+from autopeft.common.exceptions import quoted
+from autopeft.common.locate import as_reference
 from autopeft.output import require
 from autopeft.progress import make_progress
 from autopeft.record import ranked

@@ -7,9 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any, cast
 
 from autopeft import peft_config, tensor_file
-from autopeft.exceptions import MethodError, UserInputError
+from autopeft.common.exceptions import MethodError, UserInputError
+from autopeft.common.rights import follow_umask
 from autopeft.model import attach, trainable
-from autopeft.rights import follow_umask
 from autopeft.saved_params import check_params
 from autopeft.storage import writing
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from autopeft.common.params import Params
     from autopeft.method import PeftMethod
     from autopeft.model import BaseModel
-    from autopeft.params import Params
 
 WEIGHTS = "addon.safetensors"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"

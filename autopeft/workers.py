@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 
 from autopeft import digest, registry
-from autopeft.containment import uncontained
+from autopeft.common.containment import uncontained
+from autopeft.common.exceptions import StoreError, StreamError, StudyError
 from autopeft.enforcement import cap
-from autopeft.exceptions import StoreError, StreamError, StudyError
 from autopeft.leftovers import Leftovers
 from autopeft.problem import Problem
 from autopeft.runner import Job, Runner
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
+    from autopeft.common.params import ParamValue
     from autopeft.outcome import Outcome
-    from autopeft.params import ParamValue
     from autopeft.rungs import Rung
     from autopeft.runner import Known
     from autopeft.spec import StudySpec

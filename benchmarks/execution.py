@@ -14,13 +14,13 @@ import time
 
 import torch
 
+from autopeft.common.units import format_bytes
 from autopeft.execution import ways
 from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.spec import StudySpec
 from autopeft.training import Learner
-from autopeft.units import format_bytes
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ from autopeft import memory, tasks
 from autopeft.architecture import describe
 from autopeft.batch import Batch
 from autopeft.candidate import Candidate, CandidateSpace
+from autopeft.common.locate import locate
 from autopeft.enforcement import capped, release_memory
-from autopeft.locate import locate
 from autopeft.model import BaseModel, attach, train_mode
 from autopeft.problem import AbsentCard
 from autopeft.registry import discover

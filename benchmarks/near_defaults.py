@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 
+from autopeft.common.seeds import derive_seed
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.sampler import NearDefaultsSampler
-from autopeft.seeds import derive_seed
 from autopeft.spec import StudySpec
 from autopeft.states import COMPLETE
 

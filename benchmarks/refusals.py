@@ -33,12 +33,12 @@ from autopeft.admission import Appraiser
 from autopeft.architecture import describe
 from autopeft.budget import Budget
 from autopeft.candidate import CandidateSpace
+from autopeft.common.locate import locate
+from autopeft.common.seeds import derive_seed
 from autopeft.leftovers import Leftovers
-from autopeft.locate import locate
 from autopeft.model import BaseModel
 from autopeft.registry import discover
 from autopeft.search.sampler import make_sampler
-from autopeft.seeds import derive_seed
 from autopeft.storage import StudyStorage
 from autopeft.tracking import Tracker
 from autopeft.training import Device

@@ -17,9 +17,9 @@ import time
 import optuna
 
 from autopeft.candidate import CandidateSpace
+from autopeft.common.seeds import derive_seed
 from autopeft.registry import discover
 from autopeft.search.sampler import make_sampler
-from autopeft.seeds import derive_seed
 
 STARTUP = 10
 

@@ -15,8 +15,9 @@ import statistics
 import tempfile
 import time
 
-from autopeft import data, disk_cache, tasks
-from autopeft.locate import locate
+from autopeft import data, tasks
+from autopeft.common import cache
+from autopeft.common.locate import locate
 from autopeft.row_tokenizer import RowTokenizer
 from autopeft.spec import StudySpec
 from autopeft.token_cache import CachedRowTokenizer
@@ -48,13 +49,13 @@ def main() -> None:
             rows = data.load(spec.model_copy(update={"data": section}), task.inputs)
             times: dict[str, list[float]] = {"tokenise": [], "first": [], "found": []}
             for _ in range(arguments.rounds):
-                shutil.rmtree(disk_cache.folder(), ignore_errors=True)
+                shutil.rmtree(cache.folder(), ignore_errors=True)
                 for name, reader in readers.items():
                     started = time.perf_counter()
                     for frame in (rows.train, rows.test):
                         task.encode(frame, reader, rows.labels)
                     times[name].append(time.perf_counter() - started)
-            size = sum(path.stat().st_size for path in disk_cache.folder().iterdir())
+            size = sum(path.stat().st_size for path in cache.folder().iterdir())
             median = {name: statistics.median(taken) for name, taken in times.items()}
             count = len(rows.train) + len(rows.test)
             shown = " ".join(f"{seconds * 1e3:7.0f} ms" for seconds in median.values())

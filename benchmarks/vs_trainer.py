@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import torch
 
-from autopeft.locate import locate
+from autopeft.common.locate import locate
 from autopeft.memory import supports_bfloat16
 from autopeft.problem import Problem
 from autopeft.registry import discover

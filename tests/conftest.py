@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
     from autopeft.artifact import Winner
-    from autopeft.params import ParamValue
+    from autopeft.common.params import ParamValue
 
 # Tests run side by side, and the studies they start inherit this: threads that fight over the cores cost each of them
 # several times what a second thread could gain on tiny models.
@@ -159,7 +159,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
 
     from autopeft import artifact
     from autopeft.card import Card
-    from autopeft.locate import portable
+    from autopeft.common.locate import portable
     from autopeft.model import attach, trainable
     from autopeft.problem import Problem
     from autopeft.registry import discover

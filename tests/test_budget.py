@@ -11,7 +11,7 @@ from autopeft.admission import Appraiser
 from autopeft.artifact import Card, save
 from autopeft.budget import Budget, Usage, Weights, predict_seconds
 from autopeft.candidate import CandidateSpace
-from autopeft.exceptions import PluginError
+from autopeft.common.exceptions import PluginError
 from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.model import attach

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from autopeft.common.exceptions import DataError
 from autopeft.data import _fingerprint, load
-from autopeft.exceptions import DataError
 from autopeft.spec import StudySpec
 from autopeft.table import read_table
 
@@ -409,7 +409,7 @@ import resource, sys
 from pathlib import Path
 import pandas, sklearn.model_selection
 from autopeft.data import load
-from autopeft.exceptions import DataError
+from autopeft.common.exceptions import DataError
 from autopeft.spec import StudySpec
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))

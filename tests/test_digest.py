@@ -14,8 +14,8 @@ from huggingface_hub import constants
 import autopeft
 from autopeft import artifact, digest
 from autopeft.card import CARD, Card
-from autopeft.console import make_console
-from autopeft.exceptions import ModelError
+from autopeft.common.console import make_console
+from autopeft.common.exceptions import ModelError
 from autopeft.model import load
 from autopeft.progress import make_progress
 from autopeft.registry import discover

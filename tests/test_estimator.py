@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import autopeft
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 from tests.conftest import DTYPE, tiny_rows
 from tests.tiny_models import tiny
 

@@ -1,6 +1,6 @@
 import pytest
 
-from autopeft.exceptions import SHOWN, printable, shorten
+from autopeft.common.exceptions import SHOWN, printable, shorten
 
 
 def deep(levels):

@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard, constants
 from safetensors.torch import load_file
 
 import autopeft
-from autopeft.exceptions import MethodError, UserInputError
+from autopeft.common.exceptions import MethodError, UserInputError
 from autopeft.exporting import ExportError
 from autopeft.hub import HubError
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, trained_winner

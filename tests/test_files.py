@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import save_file
 from torch import zeros
 
-from autopeft.files import DRAFT, IN_WORK, draft_folder, put, remove_drafts, whole
+from autopeft.common.files import DRAFT, IN_WORK, draft_folder, put, remove_drafts, whole
 
 
 @pytest.fixture

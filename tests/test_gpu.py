@@ -12,11 +12,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 import autopeft
-from autopeft import artifact, disk_cache, gpu, memory, tasks
+from autopeft import artifact, gpu, memory, tasks
 from autopeft.admission import Appraiser
 from autopeft.architecture import describe
 from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
+from autopeft.common import cache
 from autopeft.enforcement import capped, release_memory
 from autopeft.execution import Execution, ways
 from autopeft.model import BaseModel, attach, load, train_mode
@@ -96,8 +97,8 @@ def nothing_left():
 
 def test_the_context_is_measured_once_and_kept():
     assert gpu.context() in gpu.BELIEVED
-    kept = disk_cache.key("context", torch.cuda.get_device_name(), torch.__version__, str(torch.version.cuda))
-    assert int(disk_cache.read(kept)) == gpu.context()
+    kept = cache.key("context", torch.cuda.get_device_name(), torch.__version__, str(torch.version.cuda))
+    assert int(cache.read(kept)) == gpu.context()
 
 
 def ran(name, device, limit_of=None):

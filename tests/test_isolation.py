@@ -16,8 +16,8 @@ from torch import nn
 
 from autopeft import PeftMethod, SearchSpace
 from autopeft.checkpoint import Checkpoint
-from autopeft.containment import contained, heard, paused
-from autopeft.exceptions import HangError, PluginError, StoreError, StudyError
+from autopeft.common.containment import contained, heard, paused
+from autopeft.common.exceptions import HangError, PluginError, StoreError, StudyError
 from autopeft.integrity import Seal
 from autopeft.leftovers import Leftovers
 from autopeft.model import BaseModel, attach

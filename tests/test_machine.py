@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from autopeft import machine
 from autopeft.batch import Batch
-from autopeft.console import make_console
-from autopeft.containment import contained, uncontained
-from autopeft.exceptions import MachineError, OverBudgetError, PluginError, StreamError
+from autopeft.common import machine
+from autopeft.common.console import make_console
+from autopeft.common.containment import contained, uncontained
+from autopeft.common.exceptions import MachineError, OverBudgetError, PluginError, StreamError
 from autopeft.packing import packable
 from tests.forking import Child
 

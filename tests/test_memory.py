@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Con
 from autopeft import allocator, gpu, live_bytes, tasks
 from autopeft.architecture import describe
 from autopeft.batch import Batch
+from autopeft.common.locate import locate
 from autopeft.dropout import fused_dropout
 from autopeft.live_bytes import LiveBytes
-from autopeft.locate import locate
 from autopeft.memory import at_peak, measure, predict, tensor_bytes
 from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.training import Device, make_optimizer, training_step

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from autopeft.exceptions import ModelError
+from autopeft.common.exceptions import ModelError
 from autopeft.model import load
 from tests.test_model_files import configure
 from tests.tiny_models import FAMILIES, tiny

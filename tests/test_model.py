@@ -6,10 +6,10 @@ import torch
 
 from autopeft import PeftMethod, SearchSpace
 from autopeft.architecture import describe
-from autopeft.exceptions import ModelError, PluginError
+from autopeft.common.exceptions import ModelError, PluginError
+from autopeft.common.seeds import seeded
 from autopeft.model import BaseModel, attach, load, trainable
 from autopeft.registry import discover
-from autopeft.seeds import seeded
 from tests.tiny_models import batch, tiny
 
 METHODS = discover().methods

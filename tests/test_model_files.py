@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft.exceptions import ModelError
+from autopeft.common.exceptions import ModelError
 from autopeft.model import load
 from autopeft.model_files import decisive, examine
 from tests.tiny_models import tiny

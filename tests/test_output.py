@@ -5,8 +5,8 @@ import pytest
 
 import autopeft as api
 from autopeft.checkpoint import FOLDER, Checkpoint
-from autopeft.exceptions import SpecError, StudyError, UserInputError
-from autopeft.lock import JOURNAL
+from autopeft.common.exceptions import SpecError, StudyError, UserInputError
+from autopeft.common.lock import JOURNAL
 from autopeft.output import require, taken
 from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, tiny_rows, trained_winner

@@ -17,9 +17,9 @@ import pytest
 from mlflow import MlflowClient
 
 from autopeft.checkpoint import Checkpoint
-from autopeft.containment import contained, running_time
-from autopeft.exceptions import StreamError
-from autopeft.interrupt import Interrupt
+from autopeft.common.containment import contained, running_time
+from autopeft.common.exceptions import StreamError
+from autopeft.common.interrupt import Interrupt
 from autopeft.leaderboard import leaderboard
 from autopeft.leftovers import Leftovers
 from autopeft.outcome import Outcome

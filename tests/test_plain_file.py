@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from autopeft import plain_file
-from autopeft.exceptions import UserInputError
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError
 
 
 @pytest.mark.parametrize(

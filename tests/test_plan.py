@@ -3,7 +3,7 @@ import json
 import pytest
 
 from autopeft import plan as planning
-from autopeft.exceptions import MethodError
+from autopeft.common.exceptions import MethodError
 from autopeft.plan_view import needs, picture
 from autopeft.problem import Problem
 from autopeft.registry import discover

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from autopeft import preflight
-from autopeft.exceptions import ModelError, SpecError
+from autopeft.common.exceptions import ModelError, SpecError
 from autopeft.positions import positions
 from autopeft.problem import Problem
 from autopeft.registry import discover

@@ -13,7 +13,7 @@ from autopeft import quantization, tasks
 from autopeft.admission import Appraiser
 from autopeft.architecture import describe, linear_shape
 from autopeft.candidate import CandidateSpace
-from autopeft.exceptions import ModelError
+from autopeft.common.exceptions import ModelError
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak
 from autopeft.model import BaseModel, attach, load

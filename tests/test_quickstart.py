@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 import autopeft as api
-from autopeft.locate import locate
+from autopeft.common.locate import locate
 from tests.conftest import DTYPE, autopeft
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from autopeft.exceptions import StoreError, UserInputError
+from autopeft.common.exceptions import StoreError, UserInputError
 from autopeft.outcome import Outcome
 from autopeft.record import RECORD
 from autopeft.rungs import Rung

@@ -17,9 +17,9 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from sklearn.metrics import precision_recall_fscore_support
 
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.lock import EARLIER_LOCK
 from autopeft.held_out import FILE, HeldOut
-from autopeft.lock import EARLIER_LOCK
 from autopeft.record import TrialRecord
 from autopeft.reporting import archive, draw, gather, page, terminal
 from autopeft.storage import JOURNAL, open_journal
@@ -86,7 +86,7 @@ def store(output, found, *, defaults=(), constraints=None, params=None, given=GI
 def running(output):
     """Another process runs the study, as far as anybody can tell."""
     code = (
-        "import sys, pathlib; from autopeft.lock import held\n"
+        "import sys, pathlib; from autopeft.common.lock import held\n"
         "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(output)]

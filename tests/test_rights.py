@@ -3,10 +3,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from autopeft import artifact, disk_cache, mlflow_model
+from autopeft import artifact, mlflow_model
 from autopeft.checkpoint import Checkpoint
+from autopeft.common import cache
+from autopeft.common.rights import follow_umask
 from autopeft.exporting import export
-from autopeft.rights import follow_umask
 from autopeft.training import Learner
 from tests.conftest import tiny_rows, trained_winner
 from tests.test_training import HYPER, lora
@@ -50,7 +51,7 @@ def test_caches_and_checkpoints_follow_it_too(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path / "cache"))
 
     with umask(0o022):
-        disk_cache.keep(disk_cache.key("x"), b"content")
+        cache.keep(cache.key("x"), b"content")
         Checkpoint.of(tmp_path, {"r": 1}).keep([0], Learner(lora(), HYPER, 8), [[(0.5, 1.0)]])
     assert rights(tmp_path)[0] == {"0o644"}
     assert rights(tmp_path)[1] == {"0o755", "0o700"}  # the cache's folder is the user's alone

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopeft import data
-from autopeft.exceptions import DataError
+from autopeft.common.exceptions import DataError
 from autopeft.tuning import specify
 
 LABELS = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})

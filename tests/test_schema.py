@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from autopeft.exceptions import SpecError
+from autopeft.common.exceptions import SpecError
 from autopeft.schema import json_schema, reference
 from autopeft.spec import NO_SETTINGS, StudySpec
 from tests.conftest import TINY_STUDY, autopeft_here

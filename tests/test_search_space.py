@@ -3,7 +3,7 @@ import pytest
 
 from autopeft import Bounds, Categorical, Float, Integer, SearchSpace
 from autopeft.candidate import CandidateSpace, within_bounds
-from autopeft.exceptions import SpecError
+from autopeft.common.exceptions import SpecError
 from autopeft.registry import discover
 
 SPACE = SearchSpace(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.exceptions import SpecError
-from autopeft.locate import NotFoundError, locate
+from autopeft.common.exceptions import SpecError
+from autopeft.common.locate import NotFoundError, locate
+from autopeft.common.units import format_bytes, format_seconds, parse_bytes, parse_count, parse_seconds
 from autopeft.spec import StudySpec, changes
 from autopeft.tracking import public
-from autopeft.units import format_bytes, format_seconds, parse_bytes, parse_count, parse_seconds
 
 MINIMAL = '[model]\nname_or_path = "m"\n[task]\nkind = "text-classification"\n[data]\ntrain = "rows.csv"\n'
 

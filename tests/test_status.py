@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from autopeft import status
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 from autopeft.storage import open_journal
 from tests.conftest import autopeft_here
 from tests.test_leaderboard import text

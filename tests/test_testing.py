@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from autopeft import Categorical, Float, Integer, Params, PeftMethod, SearchSpace, Support, TrainingCallback
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 from autopeft.testing import FAILED, OK, RULES, UNSUPPORTED, MethodTests, check
 from autopeft.testing.case import covering
 from tests.conftest import autopeft_here

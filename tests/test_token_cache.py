@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from autopeft import disk_cache, token_cache
+from autopeft import token_cache
+from autopeft.common import cache
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.row_tokenizer import RowTokenizer, TokenRows
@@ -63,10 +64,10 @@ def test_later_calls_come_from_the_disk(place, tokenizer):
 def test_an_entry_of_another_form_is_ignored_and_rewritten(place, tokenizer, content):
     expected = CachedRowTokenizer(tokenizer, MOST)(TEXTS)
     (name,) = entries(place)
-    good = disk_cache.read(name)
-    disk_cache.keep(name, content)
+    good = cache.read(name)
+    cache.keep(name, content)
     assert equal(CachedRowTokenizer(tokenizer, MOST)(TEXTS), expected)
-    assert disk_cache.read(name) == good
+    assert cache.read(name) == good
 
 
 def test_whatever_the_tokens_depend_on_makes_an_entry_of_its_own(place, tokenizer):

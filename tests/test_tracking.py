@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from autopeft.exceptions import StoreError, UserInputError
+from autopeft.common.exceptions import StoreError, UserInputError
 from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
 from autopeft.tracking.backlog import REFUSED
 from autopeft.tracking.outbox import Outbox

@@ -6,10 +6,10 @@ import torch
 
 from autopeft import tasks
 from autopeft.batch import bucketed
+from autopeft.common.seeds import derive_seed
 from autopeft.cross_validation import cross_validate, split
 from autopeft.model import trainable
 from autopeft.rungs import epochs_between, rung_ends
-from autopeft.seeds import derive_seed
 from autopeft.tasks import Encoded
 from autopeft.training import Device, DivergedError, Learner, evaluate, train_epoch
 from autopeft.training_space import Hyperparameters

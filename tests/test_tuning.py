@@ -20,7 +20,7 @@ from rich.console import Console
 
 import autopeft
 from autopeft import data
-from autopeft.exceptions import DataError, SpecError
+from autopeft.common.exceptions import DataError, SpecError
 from autopeft.progress import LiveProgress, PlainProgress, make_progress
 from autopeft.storage import JOURNAL
 from autopeft.tuning import specify

@@ -9,7 +9,7 @@ import pytest
 
 from autopeft import PeftMethod, SearchSpace
 from autopeft.candidate import CandidateSpace
-from autopeft.exceptions import SpecError
+from autopeft.common.exceptions import SpecError
 from autopeft.registry import discover
 from autopeft.search.warm_start import earlier_winner
 from autopeft.spec import FIXED_SEARCH_KEYS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
 from autopeft.states import COUNTED, INFEASIBLE
 
@@ -94,7 +94,7 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     """
     import optuna
 
-    from autopeft.lock import holder
+    from autopeft.common.lock import holder
     from autopeft.storage import open_journal
 
     storage = open_journal(output)

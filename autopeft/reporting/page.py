@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import UserInputError
-from autopeft.files import whole
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.files import whole
 from autopeft.reporting import wording
 from autopeft.reporting.plots import draw
 

@@ -7,8 +7,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from autopeft.budget import LIMITS
+from autopeft.common.units import format_seconds
 from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
-from autopeft.units import format_seconds
 
 if TYPE_CHECKING:
     from autopeft.reporting.archive import Archive

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autopeft.common.units import format_bytes, format_seconds
 from autopeft.states import COMPLETE
-from autopeft.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

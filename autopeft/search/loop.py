@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from autopeft.checkpoint import Checkpoint
-from autopeft.exceptions import StudyError
+from autopeft.common.exceptions import StudyError
+from autopeft.common.units import format_bytes
 from autopeft.leftovers import Leftovers
 from autopeft.outcome import Outcome
 from autopeft.record import STOPPED_EARLY, TrialRecord, records
@@ -16,7 +17,6 @@ from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
 from autopeft.search.trial import PACKING, Trial
 from autopeft.states import COUNTED, FAIL, INFEASIBLE
-from autopeft.units import format_bytes
 from autopeft.workers import Crew
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from autopeft.interrupt import Interrupt
+    from autopeft.common.interrupt import Interrupt
     from autopeft.problem import Problem
     from autopeft.progress import Progress
     from autopeft.storage import StudyStorage

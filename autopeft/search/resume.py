@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from autopeft import digest
-from autopeft.exceptions import ModelError, SpecError, UserInputError
-from autopeft.locate import NotFoundError, locate
+from autopeft.common.exceptions import ModelError, SpecError, UserInputError
+from autopeft.common.locate import NotFoundError, locate
 from autopeft.problem import references
 from autopeft.spec import changes
 from autopeft.storage import JOURNAL, open_journal

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from autopeft.params import Params
+    from autopeft.common.params import Params
 
 WHY, FAULTS = "why", "machine_faults"
 """User attributes of a trial that is queued to run again: why, and how often the machine was at fault before."""

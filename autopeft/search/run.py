@@ -18,13 +18,13 @@ from autopeft import artifact, environment, held_out, mlflow_model, preflight, r
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.card import CARD, Card, Evidence
-from autopeft.containment import uncontained
+from autopeft.common.containment import uncontained
+from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
+from autopeft.common.files import whole
+from autopeft.common.interrupt import Interrupt
+from autopeft.common.locate import LOCAL, locate
 from autopeft.enforcement import capped
-from autopeft.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
-from autopeft.files import whole
 from autopeft.held_out import HeldOut
-from autopeft.interrupt import Interrupt
-from autopeft.locate import LOCAL, locate
 from autopeft.output import taken
 from autopeft.problem import Problem, precision_note
 from autopeft.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autopeft.seeds import derive_seed
+from autopeft.common.seeds import derive_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from autopeft.params import ParamValue
+    from autopeft.common.params import ParamValue
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line per trial would say less than ours
 

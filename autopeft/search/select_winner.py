@@ -12,14 +12,14 @@ import torch
 
 from autopeft import artifact, held_out
 from autopeft.card import CARD, Card
-from autopeft.containment import by_host, contained
+from autopeft.common.containment import by_host, contained
+from autopeft.common.exceptions import ModelError, StoreError, in_a_line
+from autopeft.common.files import draft_folder, put, whole
+from autopeft.common.seeds import derive_seed
 from autopeft.enforcement import ran_out, release_memory
-from autopeft.exceptions import ModelError, StoreError, in_a_line
-from autopeft.files import draft_folder, put, whole
 from autopeft.held_out import HeldOut
 from autopeft.model import attach, checkpoint_layers
 from autopeft.record import TestScores
-from autopeft.seeds import derive_seed
 from autopeft.storage import writing
 from autopeft.training import Learner, train_epoch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from optuna.trial import TrialState
 
 from autopeft.checkpoint import Checkpoint
-from autopeft.exceptions import MachineError
+from autopeft.common.exceptions import MachineError
 from autopeft.outcome import Outcome
 from autopeft.record import RECORD, TrialRecord, records
 from autopeft.search import retrying
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Usage
     from autopeft.candidate import Candidate
-    from autopeft.interrupt import Interrupt
+    from autopeft.common.interrupt import Interrupt
     from autopeft.problem import Problem
     from autopeft.progress import Progress
     from autopeft.rungs import Rung

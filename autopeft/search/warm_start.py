@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from autopeft import plain_file
 from autopeft.card import CARD
-from autopeft.exceptions import SpecError, in_a_line, nearest
-from autopeft.paths import as_path
+from autopeft.common import plain_file
+from autopeft.common.exceptions import SpecError, in_a_line, nearest
+from autopeft.common.paths import as_path
 from autopeft.record import ranked, records
 from autopeft.storage import JOURNAL, open_journal
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from autopeft.exceptions import SpecError, brief, nearest
+from autopeft.common.exceptions import SpecError, brief, nearest
 from autopeft.tasks.base import Encoded, TaskKind
 
 __all__ = ["Encoded", "TaskKind", "get", "kinds"]

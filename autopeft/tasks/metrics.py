@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import SpecError, brief, nearest
+from autopeft.common.exceptions import SpecError, brief, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

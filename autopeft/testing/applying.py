@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft.exceptions import PluginError
+from autopeft.common.exceptions import PluginError
 from autopeft.model import trainable, trained_params
 from autopeft.testing.case import logits, of_head, same, values
 from autopeft.testing.process import guarded
@@ -17,7 +17,7 @@ from autopeft.testing.rule import BrokenRuleError, rule
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.params import Params
+    from autopeft.common.params import Params
     from autopeft.testing.case import Case
 
 

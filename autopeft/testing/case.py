@@ -14,8 +14,8 @@ import torch
 from autopeft import tasks
 from autopeft.batch import Batch
 from autopeft.candidate import CandidateSpace
+from autopeft.common.seeds import seeded
 from autopeft.model import BaseModel, attach, train_mode, trainable
-from autopeft.seeds import seeded
 from autopeft.testing.tiny import learnable_rows, tiny_base
 from autopeft.training import Device, Learner
 from autopeft.training_space import Hyperparameters
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.candidate import MethodSpace
+    from autopeft.common.params import Params
     from autopeft.method import PeftMethod
-    from autopeft.params import Params
     from autopeft.search_space import SearchSpace
 
 TASK = tasks.get("text-classification")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.admission import Appraiser
+from autopeft.common.seeds import seeded
 from autopeft.model import merged, trainable
-from autopeft.seeds import seeded
 from autopeft.testing.case import CPU, TASK, logits, same, values
 from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.weights_file import read_weights, write_weights

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autopeft.params import Params
+    from autopeft.common.params import Params
     from autopeft.testing.case import Case
 
 Test = Callable[["Case"], str | None]

@@ -9,12 +9,12 @@ import torch
 
 from autopeft.admission import Appraiser
 from autopeft.batch import Batch
+from autopeft.common.seeds import seeded
 from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.method import PeftMethod
 from autopeft.model import merged, train_mode, trainable
 from autopeft.packing import agrees, packable
-from autopeft.seeds import seeded
 from autopeft.testing import process, tiny
 from autopeft.testing.case import CPU, TASK
 from autopeft.testing.rule import BrokenRuleError, rule

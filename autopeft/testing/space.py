@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autopeft.candidate import within_bounds
-from autopeft.exceptions import nearest
+from autopeft.common.exceptions import nearest
 from autopeft.method import Support
 from autopeft.search_space import SearchSpace
 from autopeft.testing.rule import BrokenRuleError, rule

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import UserInputError, nearest
+from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.testing import applying, keeping, learning, process, running, space  # noqa: F401  # they declare rules
 from autopeft.testing.case import Case
 from autopeft.testing.rule import RULES, BrokenRuleError, Rule
@@ -15,8 +15,8 @@ from autopeft.testing.tiny import FAMILIES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from autopeft.common.params import ParamValue
     from autopeft.method import PeftMethod
-    from autopeft.params import ParamValue
 
 OK, FAILED, SKIPPED, UNSUPPORTED = "ok", "failed", "skipped", "not supported"
 

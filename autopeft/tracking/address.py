@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

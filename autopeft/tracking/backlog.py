@@ -10,7 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from autopeft.files import whole
+from autopeft.common.files import whole
 from autopeft.storage import appending, writing
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 
-from autopeft.exceptions import StoreError
+from autopeft.common.exceptions import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from base64 import b64encode
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
-from autopeft.lock import held
+from autopeft.common.lock import held
 from autopeft.tracking.address import TrackingError, public
 from autopeft.tracking.backlog import REFUSED, kept_aside
 from autopeft.tracking.load import sampling

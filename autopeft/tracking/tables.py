@@ -11,20 +11,20 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from autopeft import disk_cache
+from autopeft.common import cache
 
 
 def lay(path: Path) -> None:
     """Put a SQLite database with MLflow's empty tables at `path`, unless there is a file; MLflow fills what is not."""
     if path.exists():
         return
-    name = disk_cache.key("mlflow tables", *(version(package) for package in ("mlflow", "alembic", "sqlalchemy")))
+    name = cache.key("mlflow tables", *(version(package) for package in ("mlflow", "alembic", "sqlalchemy")))
     # A shortcut alone: without it MLflow makes the tables in the store itself, and says what is wrong if it cannot.
     with suppress(Exception):
-        content = disk_cache.read(name)
+        content = cache.read(name)
         if content is None:
             content = _make()
-            disk_cache.keep(name, content)
+            cache.keep(name, content)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
             draft = Path(folder) / path.name
             draft.write_bytes(content)

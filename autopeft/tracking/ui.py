@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopeft.interrupt import Interrupt
+from autopeft.common.interrupt import Interrupt
 from autopeft.tracking.address import TrackingError, is_server, public, sqlite_path, sqlite_uri
 from autopeft.tracking.store import connect
 from autopeft.tracking.view import VIEW

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopeft.cells import Texts
+from autopeft.common.exceptions import UserInputError
 from autopeft.data import load
-from autopeft.exceptions import UserInputError
 from autopeft.spec import StudySpec
 from autopeft.table import read_table
 

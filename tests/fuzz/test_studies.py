@@ -14,8 +14,8 @@ import pytest
 
 from autopeft import cli
 from autopeft.candidate import CandidateSpace
-from autopeft.exceptions import UserInputError
-from autopeft.locate import locate
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.locate import locate
 from autopeft.registry import discover
 from autopeft.search_space import SearchSpace
 from autopeft.spec import FIXED_SEARCH_KEYS, StudySpec

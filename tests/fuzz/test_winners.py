@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from autopeft import artifact
 from autopeft.card import CARD, EVIDENCE, Card, Evidence, _digest
-from autopeft.locate import portable
+from autopeft.common.locate import portable
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.select_winner import refit

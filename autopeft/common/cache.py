@@ -13,9 +13,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from autopeft import plain_file
-from autopeft.exceptions import UserInputError
-from autopeft.rights import follow_umask
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.rights import follow_umask
 
 LIMIT = 2**30
 """Bytes that all entries together may take."""

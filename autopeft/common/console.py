@@ -8,8 +8,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from autopeft.exceptions import StreamError, printable
-from autopeft.streams import PlainStream, takes_all
+from autopeft.common.exceptions import StreamError, printable
+from autopeft.common.streams import PlainStream, takes_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

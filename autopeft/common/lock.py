@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from autopeft.exceptions import StoreError, StudyError, in_a_line
-from autopeft.files import is_alive, whole
+from autopeft.common.exceptions import StoreError, StudyError, in_a_line
+from autopeft.common.files import is_alive, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import importlib.util
 import re
 from pathlib import Path, PurePosixPath
 
-from autopeft.exceptions import UserInputError, brief, shorten
-from autopeft.paths import as_path
+from autopeft.common.exceptions import UserInputError, brief, shorten
+from autopeft.common.paths import as_path
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"^[\w-][\w.-]*(/[\w-][\w.-]*)?\Z")

@@ -9,7 +9,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from autopeft.exceptions import HostError
+from autopeft.common.exceptions import HostError
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType

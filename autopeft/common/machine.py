@@ -9,7 +9,7 @@ import select
 import sys
 from typing import TYPE_CHECKING
 
-from autopeft.exceptions import OverBudgetError, in_a_line
+from autopeft.common.exceptions import OverBudgetError, in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from autopeft.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import codecs
 import sys
 from typing import Any
 
-from autopeft.exceptions import printable
+from autopeft.common.exceptions import printable
 
 LONGEST_ERROR, ITS_END = 3000, 500
 """Characters of an error's message, and of its end where it is cut: what to do next stands there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from autopeft.exceptions import shorten
+from autopeft.common.exceptions import shorten
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes of a file's name and of a path: what file systems and Linux take."""

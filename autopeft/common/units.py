@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from autopeft.bounds import is_number
-from autopeft.exceptions import shorten
+from autopeft.common.bounds import is_number
+from autopeft.common.exceptions import shorten
 
 BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from autopeft import machine
-from autopeft.exceptions import HangError, HostError, MachineError, PluginError, StreamError
-from autopeft.units import format_seconds
+from autopeft.common import machine
+from autopeft.common.exceptions import HangError, HostError, MachineError, PluginError, StreamError
+from autopeft.common.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

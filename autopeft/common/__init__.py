@@ -1,0 +1,1 @@
+"""What all packages share: errors, units, files, locks, seeds, and a plugin's code contained."""
