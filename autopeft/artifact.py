@@ -14,7 +14,6 @@ import torch
 
 from autopeft import digest, hub, readme, registry, tasks, weights_file
 from autopeft import model as models
-from autopeft.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.cells import Texts
 from autopeft.common.exceptions import (
     AutopeftError,
@@ -30,7 +29,8 @@ from autopeft.common.locate import NotFoundError, locate
 from autopeft.quantization import NONE
 from autopeft.readme import README
 from autopeft.row_tokenizer import RowTokenizer
-from autopeft.storage import writing
+from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
+from autopeft.study.journal import writing
 from autopeft.tokenizer import save as save_tokenizer
 from autopeft.training import Device, evaluate
 from autopeft.weights_file import OWN_FILES, PEFT_FILES, write_weights

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.containment import paused
 from autopeft.common.files import DRAFT, whole
-from autopeft.storage import writing
+from autopeft.study.journal import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

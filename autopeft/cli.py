@@ -19,7 +19,7 @@ from autopeft.common.streams import for_stdout, plain_streams, tell_error
 
 if TYPE_CHECKING:
     from autopeft.registry import Registry
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
 EPILOG = "Exit codes: 0 done, 2 the input is wrong, 1 anything else."
 app = typer.Typer(
@@ -184,8 +184,8 @@ def plan(
     from autopeft import plan as planning
     from autopeft import plan_view
     from autopeft.common.units import parse_bytes
-    from autopeft.output import PLAN, require
     from autopeft.problem import Problem
+    from autopeft.study.output import PLAN, require
 
     try:
         card = parse_bytes(device) if device else None
@@ -322,7 +322,7 @@ def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/study-file.md instead.")] = False,
 ) -> None:
     """Print what a study file may say, as JSON Schema for editors to complete and check it."""
-    from autopeft.schema import json_schema, reference
+    from autopeft.study.schema import json_schema, reference
 
     if markdown:
         sys.stdout.write(reference())
@@ -368,7 +368,7 @@ def main() -> None:
 
 
 def _spec(study: Path) -> StudySpec:
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
     return StudySpec.from_file(study)
 

@@ -19,7 +19,7 @@ from autopeft.table import nothing_in, open_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
     from autopeft.table import Table
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from autopeft import artifact, mlflow_model, readme, registry
-from autopeft.card import CARD
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
 from autopeft.quantization import NONE
 from autopeft.row_tokenizer import BOTH, TAIL
+from autopeft.study.card import CARD
 from autopeft.tokenizer import save as save_tokenizer
 
 if TYPE_CHECKING:

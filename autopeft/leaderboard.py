@@ -9,13 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.common.units import format_bytes
-from autopeft.record import TrialRecord, ranked
-from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.study.record import TrialRecord, ranked
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from autopeft.record import TestScores
+    from autopeft.study.record import TestScores
 
 SHOWN_REFUSED = 3
 ORDER = (PRUNED, STOPPED, FAIL)

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from autopeft import artifact
-from autopeft.card import Evidence
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import draft_folder, put
+from autopeft.study.card import Evidence
 from autopeft.weights_file import PEFT_CONFIG
 
 if TYPE_CHECKING:

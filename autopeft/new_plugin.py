@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import UserInputError
 from autopeft.method import CONTRACT
-from autopeft.spec import FIXED_SEARCH_KEYS
+from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.training_space import TRAINING_SPACE
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.outcome import Outcome
 from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.packing import pack
-from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training import Learner
 
 if TYPE_CHECKING:

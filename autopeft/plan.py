@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autopeft.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.registry import Origin
     from autopeft.search_space import SearchSpace
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
 SAMPLES = 24
 GROWN = 3

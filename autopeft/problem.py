@@ -25,7 +25,7 @@ from autopeft.positions import positions
 from autopeft.quantization import NONE
 from autopeft.rungs import rung_ends
 from autopeft.screening import refusal
-from autopeft.spec import FIXED_SEARCH_KEYS
+from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
 from autopeft.token_cache import CachedRowTokenizer
 from autopeft.training import Device
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from autopeft.model import BaseModel
     from autopeft.registry import Origin, Registry
     from autopeft.row_tokenizer import Truncation
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
     from autopeft.tasks import Encoded, TaskKind
 
 LONGEST_INPUT = 448

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from autopeft.common.exceptions import StreamError
 from autopeft.common.units import format_bytes
-from autopeft.states import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
+from autopeft.study.states import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Budget, Usage
     from autopeft.candidate import Candidate
-    from autopeft.record import TrialRecord
     from autopeft.rungs import Rung
+    from autopeft.study.record import TrialRecord
 
 SHOWN_TRIALS = 12
 SHOWN_BARS = 40

@@ -15,7 +15,7 @@ from autopeft.common.units import format_bytes
 from autopeft.row_tokenizer import KEPT
 
 if TYPE_CHECKING:
-    from autopeft.card import Card, Evidence
+    from autopeft.study.card import Card, Evidence
 
 README = "README.md"
 

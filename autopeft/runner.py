@@ -15,7 +15,7 @@ from autopeft.common.exceptions import MachineError, in_a_line
 from autopeft.objective import run_trial
 from autopeft.outcome import Outcome
 from autopeft.packer import Packer
-from autopeft.states import FAIL, INFEASIBLE, INTERRUPTED
+from autopeft.study.states import FAIL, INFEASIBLE, INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.progress import sparkline
-from autopeft.reporting.archive import RUNNING, Archive, open_archive
 from autopeft.search_space import readable
-from autopeft.states import INFEASIBLE
+from autopeft.study.archive import RUNNING, Archive, open_archive
+from autopeft.study.states import INFEASIBLE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ import torch
 
 from autopeft.common.containment import heard
 from autopeft.model import FROZEN, LAYER
-from autopeft.storage import writing
+from autopeft.study.journal import writing
 from autopeft.training import EVALUATION_BATCH_SIZE
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from autopeft import artifact, tasks
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
-from autopeft.output import require
 from autopeft.progress import make_progress
-from autopeft.record import ranked
 from autopeft.registry import discover
 from autopeft.rows import as_table, keep, split_of
 from autopeft.search.run import run
-from autopeft.spec import StudySpec
-from autopeft.states import FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.study.file import StudySpec
+from autopeft.study.output import require
+from autopeft.study.record import ranked
+from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from autopeft.progress import Progress
-    from autopeft.record import TestScores, TrialRecord
     from autopeft.search.run import Result
+    from autopeft.study.record import TestScores, TrialRecord
 
 SOURCE = "the call of tune()"
 """How errors name the place of a setting."""
@@ -88,7 +88,7 @@ class Tuned:
         """The Optuna study, read from its store in the output folder."""
         import optuna
 
-        from autopeft.storage import open_journal
+        from autopeft.study.journal import open_journal
 
         return optuna.load_study(study_name=self.name, storage=open_journal(self.folder))
 

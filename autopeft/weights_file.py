@@ -11,7 +11,7 @@ from autopeft.common.exceptions import MethodError, UserInputError
 from autopeft.common.rights import follow_umask
 from autopeft.model import attach, trainable
 from autopeft.saved_params import check_params
-from autopeft.storage import writing
+from autopeft.study.journal import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from autopeft.outcome import Outcome
     from autopeft.rungs import Rung
     from autopeft.runner import Known
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
 LIVES = 2
 """Times that a worker is started: one that died is replaced once."""

@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from autopeft.batch import Batch, bucketed
 from autopeft.model import attach, train_mode
 from autopeft.problem import Problem
-from autopeft.record import records
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
-from autopeft.storage import JOURNAL, open_journal
+from autopeft.study.file import StudySpec
+from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.record import records
 from autopeft.training import Learner, training_step
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from autopeft.dropout import Dropout
 from autopeft.model import attach, train_mode
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.training import Device, Learner, training_step
 
 WARM_UP = 2

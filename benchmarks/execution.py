@@ -19,7 +19,7 @@ from autopeft.execution import ways
 from autopeft.model import attach, checkpoint_layers, train_mode
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.training import Learner
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 
 
 def scores(path: str, kept: Path) -> dict[str, dict[str, float]]:

@@ -24,8 +24,8 @@ from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.sampler import NearDefaultsSampler
-from autopeft.spec import StudySpec
-from autopeft.states import COMPLETE
+from autopeft.study.file import StudySpec
+from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
     from autopeft.candidate import Candidate, MethodSpace

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import optuna
 
-from autopeft.storage import JOURNAL, open_journal
+from autopeft.study.journal import JOURNAL, open_journal
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.tracking import Tracker, serving
 
 

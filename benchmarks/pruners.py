@@ -26,8 +26,8 @@ from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.pruner import make_pruner
-from autopeft.spec import StudySpec
-from autopeft.states import COMPLETE
+from autopeft.study.file import StudySpec
+from autopeft.study.states import COMPLETE
 
 KINDS = {
     "none": lambda rungs: make_pruner("none", rungs),

@@ -39,7 +39,7 @@ from autopeft.leftovers import Leftovers
 from autopeft.model import BaseModel
 from autopeft.registry import discover
 from autopeft.search.sampler import make_sampler
-from autopeft.storage import StudyStorage
+from autopeft.study.journal import StudyStorage
 from autopeft.tracking import Tracker
 from autopeft.training import Device
 

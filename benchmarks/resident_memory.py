@@ -57,7 +57,7 @@ def resident(model: str, dtype: str, trials: int) -> tuple[list[float], float]:
     from autopeft.progress import PlainProgress
     from autopeft.registry import discover
     from autopeft.search.run import run
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
     page, found = os.sysconf("SC_PAGE_SIZE"), list[float]()
 

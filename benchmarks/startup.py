@@ -38,7 +38,7 @@ PARTS = {
     "predict memory": ("autopeft.memory", "predict"),
     "settle how folds run": ("autopeft.packer", "Packer.settle"),
     "put the add-on on": ("autopeft.model", "attach"),
-    "read the study file": ("autopeft.spec", "StudySpec.from_file"),
+    "read the study file": ("autopeft.study.file", "StudySpec.from_file"),
     "cut the folds": ("autopeft.cross_validation", "split"),
 }
 """What is timed apart from imports; the rest of our code is "everything else of ours"."""

@@ -28,7 +28,7 @@ from autopeft.progress import PlainProgress
 from autopeft.registry import discover
 from autopeft.search import loop
 from autopeft.search import run as study
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.training import Learner, train_epoch
 
 

@@ -19,7 +19,7 @@ from autopeft import data, tasks
 from autopeft.common import cache
 from autopeft.common.locate import locate
 from autopeft.row_tokenizer import RowTokenizer
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.token_cache import CachedRowTokenizer
 from autopeft.tokenizer import prepare
 

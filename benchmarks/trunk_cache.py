@@ -24,7 +24,7 @@ from autopeft.cross_validation import split
 from autopeft.model import BaseModel, attach
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.training import Learner, evaluate, train_epoch
 from autopeft.trunk import Trunk
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.tracking import PARENT, serving, tracking_uri
 from tests.browser import Pages, await_equal, await_texts, chromium, complaints
 

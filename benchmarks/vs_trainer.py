@@ -49,7 +49,7 @@ from autopeft.memory import supports_bfloat16
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.pruner import make_pruner
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.training import EVALUATION_BATCH_SIZE
 
 if TYPE_CHECKING:

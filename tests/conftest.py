@@ -158,12 +158,12 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
     import torch
 
     from autopeft import artifact
-    from autopeft.card import Card
     from autopeft.common.locate import portable
     from autopeft.model import attach, trainable
     from autopeft.problem import Problem
     from autopeft.registry import discover
-    from autopeft.spec import StudySpec
+    from autopeft.study.card import Card
+    from autopeft.study.file import StudySpec
 
     problem = Problem.from_spec(StudySpec.from_file(study), discover())
     method = discover()[name]

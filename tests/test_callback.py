@@ -23,7 +23,7 @@ from autopeft.packer import ALONE, Packer
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.select_winner import refit
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.training import Learner
 from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import tiny_base

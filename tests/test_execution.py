@@ -22,8 +22,8 @@ from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search import select_winner
-from autopeft.spec import StudySpec
-from autopeft.states import COMPLETE
+from autopeft.study.file import StudySpec
+from autopeft.study.states import COMPLETE
 from autopeft.training import Learner, train_epoch
 from tests.conftest import few
 from tests.test_model import METHODS, base_of

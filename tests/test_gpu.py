@@ -26,8 +26,8 @@ from autopeft.packer import gradients
 from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
-from autopeft.states import COMPLETE, FAIL
+from autopeft.study.file import StudySpec
+from autopeft.study.states import COMPLETE, FAIL
 from autopeft.training import Device, make_optimizer, training_step
 from autopeft.training_space import Hyperparameters
 from tests.conftest import THREE, autopeft_here

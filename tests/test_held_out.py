@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from autopeft.held_out import HeldOut
+from autopeft.study.predictions import HeldOut
 
 ANSWERS = HeldOut(("7", "8"), ("yes", "no"), {"winner": ("yes", "a\r\nb, c"), "majority_class": ("no", "")})
 

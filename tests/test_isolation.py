@@ -24,8 +24,8 @@ from autopeft.model import BaseModel, attach
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
-from autopeft.states import COMPLETE
+from autopeft.study.file import StudySpec
+from autopeft.study.states import COMPLETE
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import install, write_plugin
 from tests.tiny_models import tiny, tiny_base

@@ -11,9 +11,9 @@ from autopeft.execution import Execution
 from autopeft.leaderboard import by_method, leaderboard, summary
 from autopeft.memory import MemoryEstimate
 from autopeft.progress import LiveProgress, PlainProgress, make_progress, sparkline
-from autopeft.record import TestScores as Scores
-from autopeft.record import TrialRecord
 from autopeft.rungs import Rung
+from autopeft.study.record import TestScores as Scores
+from autopeft.study.record import TrialRecord
 from tests.test_model import METHODS
 
 

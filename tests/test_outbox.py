@@ -15,7 +15,7 @@ from mlflow.protos import databricks_pb2 as codes
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from autopeft.comments import without_comments
+from autopeft.study.comments import without_comments
 from autopeft.tracking import Tracker, TrackingError, public, sync
 from autopeft.tracking.backlog import REFUSED
 from autopeft.tracking.refusal import Verdict, verdict

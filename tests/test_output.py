@@ -7,7 +7,7 @@ import autopeft as api
 from autopeft.checkpoint import FOLDER, Checkpoint
 from autopeft.common.exceptions import SpecError, StudyError, UserInputError
 from autopeft.common.lock import JOURNAL
-from autopeft.output import require, taken
+from autopeft.study.output import require, taken
 from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, tiny_rows, trained_winner
 from tests.test_reporting import record, running, store

@@ -24,16 +24,16 @@ from autopeft.leaderboard import leaderboard
 from autopeft.leftovers import Leftovers
 from autopeft.outcome import Outcome
 from autopeft.problem import Problem
-from autopeft.record import RECORD, TrialRecord, records
 from autopeft.registry import discover
 from autopeft.reporting import gather
 from autopeft.reporting.terminal import show
 from autopeft.runner import Known, Runner
 from autopeft.search.retrying import FAULTS, MOST_FAULTS, go_on, retry
 from autopeft.search.trial import Trial, record_of
-from autopeft.spec import StudySpec
-from autopeft.states import FAIL, STOPPED
-from autopeft.storage import StudyStorage, open_journal
+from autopeft.study.file import StudySpec
+from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.record import RECORD, TrialRecord, records
+from autopeft.study.states import FAIL, STOPPED
 from tests.conftest import THREE, autopeft_here, write_tiny_study
 from tests.forking import Child, command
 from tests.test_leaderboard import text

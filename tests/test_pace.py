@@ -11,8 +11,8 @@ from autopeft.objective import run_trial
 from autopeft.pace import SKIPPED_STEPS, TIMED_STEPS, OverTimeError, TimeWatch
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
-from autopeft.states import COMPLETE, INFEASIBLE
+from autopeft.study.file import StudySpec
+from autopeft.study.states import COMPLETE, INFEASIBLE
 
 
 class Clock:

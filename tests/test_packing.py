@@ -22,7 +22,7 @@ from autopeft.packer import ALONE, MODULES, Packer
 from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.training import Device, Learner, clip_gradients
 from tests.conftest import autopeft_here
 from tests.test_model import METHODS, base_of

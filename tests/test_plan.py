@@ -7,7 +7,7 @@ from autopeft.common.exceptions import MethodError
 from autopeft.plan_view import needs, picture
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, THREE, autopeft_here
 
 METHODS = {"adapter", "lora"}

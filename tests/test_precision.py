@@ -7,7 +7,7 @@ import torch
 
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, autopeft_here, few
 
 CPUINFO = Path("/proc/cpuinfo")

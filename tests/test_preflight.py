@@ -14,7 +14,7 @@ from autopeft.common.exceptions import ModelError, SpecError
 from autopeft.positions import positions
 from autopeft.problem import Problem
 from autopeft.registry import discover
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, tiny_rows
 from tests.test_study import edit
 from tests.tiny_models import tiny

@@ -19,10 +19,11 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.lock import EARLIER_LOCK
-from autopeft.held_out import FILE, HeldOut
-from autopeft.record import TrialRecord
-from autopeft.reporting import archive, draw, gather, page, terminal
-from autopeft.storage import JOURNAL, open_journal
+from autopeft.reporting import draw, gather, page, terminal
+from autopeft.study import archive
+from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.predictions import FILE, HeldOut
+from autopeft.study.record import TrialRecord
 from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, write_tiny_study
 

@@ -8,7 +8,7 @@ import pytest
 from autopeft.common.exceptions import SpecError
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.common.units import format_bytes, format_seconds, parse_bytes, parse_count, parse_seconds
-from autopeft.spec import StudySpec, changes
+from autopeft.study.file import StudySpec, changes
 from autopeft.tracking import public
 
 MINIMAL = '[model]\nname_or_path = "m"\n[task]\nkind = "text-classification"\n[data]\ntrain = "rows.csv"\n'

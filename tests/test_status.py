@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from autopeft import status
 from autopeft.common.exceptions import UserInputError
-from autopeft.storage import open_journal
+from autopeft.study.journal import open_journal
 from tests.conftest import autopeft_here
 from tests.test_leaderboard import text
 from tests.test_reporting import GIVEN, record, store

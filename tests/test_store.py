@@ -16,7 +16,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.tracking import Tracker, TrackingError, public, serving, tracking_uri
 from autopeft.tracking.address import registry_uri, sqlite_path
 from autopeft.tracking.moved import follow

@@ -21,8 +21,8 @@ from autopeft.checkpoint import Checkpoint
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.trial import Trial
-from autopeft.spec import StudySpec
-from autopeft.storage import JOURNAL, StudyStorage, open_journal
+from autopeft.study.file import StudySpec
+from autopeft.study.journal import JOURNAL, StudyStorage, open_journal
 from autopeft.tracking.address import open_afresh, sqlite_uri
 from autopeft.tracking.outbox import Outbox
 from tests.conftest import THREE, autopeft, autopeft_here

@@ -7,7 +7,7 @@ from autopeft.common import cache
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.row_tokenizer import RowTokenizer, TokenRows
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.token_cache import CachedRowTokenizer
 from autopeft.tokenizer import prepare
 from tests.conftest import THREE, autopeft_here

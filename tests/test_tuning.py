@@ -22,7 +22,7 @@ import autopeft
 from autopeft import data
 from autopeft.common.exceptions import DataError, SpecError
 from autopeft.progress import LiveProgress, PlainProgress, make_progress
-from autopeft.storage import JOURNAL
+from autopeft.study.journal import JOURNAL
 from autopeft.tuning import specify
 from tests.conftest import DTYPE, tiny_rows
 

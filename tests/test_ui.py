@@ -3,7 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.tracking import PARENT, serving
 from tests.browser import Pages, await_equal, await_texts, chromium, complaints, missing
 from tests.conftest import autopeft_here, write_tiny_study

@@ -12,8 +12,8 @@ from autopeft.candidate import CandidateSpace
 from autopeft.common.exceptions import SpecError
 from autopeft.registry import discover
 from autopeft.search.warm_start import earlier_winner
-from autopeft.spec import FIXED_SEARCH_KEYS
-from autopeft.storage import StudyStorage, open_journal
+from autopeft.study.file import FIXED_SEARCH_KEYS
+from autopeft.study.journal import StudyStorage, open_journal
 from tests.conftest import autopeft_here
 from tests.test_study import edit, run_study
 

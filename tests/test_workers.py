@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from autopeft.storage import open_journal
+from autopeft.study.journal import open_journal
 from autopeft.tracking import Tracker
 from autopeft.tracking.sender import KEY
 from tests.conftest import THREE, autopeft_here

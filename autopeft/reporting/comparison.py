@@ -19,8 +19,8 @@ from autopeft.statistics import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.record import TrialRecord
-    from autopeft.reporting.archive import Archive
+    from autopeft.study.archive import Archive
+    from autopeft.study.record import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autopeft.bootstrap import Bootstrap, interval_of
-from autopeft.held_out import DEFAULT, FILE, MAJORITY, WINNER, HeldOut
 from autopeft.statistics import CONFIDENCE, Difference, holm, mcnemar
+from autopeft.study.predictions import DEFAULT, FILE, MAJORITY, WINNER, HeldOut
 
 if TYPE_CHECKING:
-    from autopeft.reporting.archive import Archive
+    from autopeft.study.archive import Archive
 
 
 @dataclass(frozen=True)

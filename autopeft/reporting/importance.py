@@ -6,12 +6,12 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.states import COMPLETE, PRUNED, STOPPED
+from autopeft.study.states import COMPLETE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from autopeft.reporting.archive import Archive
+    from autopeft.study.archive import Archive
 
 FEWEST, TOP = 20, 5
 """Trials below which nothing is said; and how many at the top PED-ANOVA compares with all, its authors' least."""

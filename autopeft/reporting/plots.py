@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.states import PRUNED, STOPPED
+from autopeft.study.states import PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

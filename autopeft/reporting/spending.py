@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from autopeft.budget import LIMITS
 from autopeft.common.units import format_seconds
-from autopeft.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
-    from autopeft.reporting.archive import Archive
+    from autopeft.study.archive import Archive
 
 
 @dataclass(frozen=True)

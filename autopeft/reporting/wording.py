@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autopeft.common.units import format_bytes, format_seconds
-from autopeft.states import COMPLETE
+from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from autopeft.record import TrialRecord
     from autopeft.reporting.content import Report
+    from autopeft.study.record import TrialRecord
 
 SHOWN_TRIALS = 100
 

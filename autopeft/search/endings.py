@@ -6,12 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from autopeft.outcome import Outcome
-from autopeft.states import FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from autopeft.record import TrialRecord
+    from autopeft.study.record import TrialRecord
 
 SHOWN = 3
 """Reasons that are told, the most frequent first."""

@@ -10,13 +10,13 @@ from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes
 from autopeft.leftovers import Leftovers
 from autopeft.outcome import Outcome
-from autopeft.record import STOPPED_EARLY, TrialRecord, records
 from autopeft.runner import Known, Runner
 from autopeft.search import retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
 from autopeft.search.trial import PACKING, Trial
-from autopeft.states import COUNTED, FAIL, INFEASIBLE
+from autopeft.study.record import STOPPED_EARLY, TrialRecord, records
+from autopeft.study.states import COUNTED, FAIL, INFEASIBLE
 from autopeft.workers import Crew
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from autopeft.common.interrupt import Interrupt
     from autopeft.problem import Problem
     from autopeft.progress import Progress
-    from autopeft.storage import StudyStorage
+    from autopeft.study.journal import StudyStorage
     from autopeft.tracking import Tracker
 
 MAX_SAME_FAILURES = 3

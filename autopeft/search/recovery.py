@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autopeft.record import RECORD, RETRY_OF, TrialRecord
 from autopeft.search import retrying
-from autopeft.states import COMPLETE, FAIL, INTERRUPTED, STOPPED
+from autopeft.study.record import RECORD, RETRY_OF, TrialRecord
+from autopeft.study.states import COMPLETE, FAIL, INTERRUPTED, STOPPED
 
 if TYPE_CHECKING:
     import optuna

@@ -9,14 +9,14 @@ from autopeft import digest
 from autopeft.common.exceptions import ModelError, SpecError, UserInputError
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.problem import references
-from autopeft.spec import changes
-from autopeft.storage import JOURNAL, open_journal
+from autopeft.study.file import changes
+from autopeft.study.journal import JOURNAL, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from autopeft.problem import Problem
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
 GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"
 """User attribute of an Optuna study with what it was begun with; of that, the base model's identity and what kinds of

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autopeft.record import RETRY_OF, TrialRecord, records
-from autopeft.states import FAIL, STOPPED
+from autopeft.study.record import RETRY_OF, TrialRecord, records
+from autopeft.study.states import FAIL, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

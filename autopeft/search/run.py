@@ -14,20 +14,16 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, held_out, mlflow_model, preflight, rows
+from autopeft import artifact, environment, mlflow_model, preflight, rows
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
-from autopeft.card import CARD, Card, Evidence
 from autopeft.common.containment import uncontained
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.common.locate import LOCAL, locate
 from autopeft.enforcement import capped
-from autopeft.held_out import HeldOut
-from autopeft.output import taken
 from autopeft.problem import Problem, precision_note
-from autopeft.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records
 from autopeft.reporting import draw, gather, page
 from autopeft.search import resume
 from autopeft.search.endings import without_winner
@@ -35,8 +31,13 @@ from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
 from autopeft.search.select_winner import crown
 from autopeft.search.warm_start import RESULT, earlier_winner
-from autopeft.states import COUNTED
-from autopeft.storage import JOURNAL, StudyStorage, writing
+from autopeft.study import predictions
+from autopeft.study.card import CARD, Card, Evidence
+from autopeft.study.journal import JOURNAL, StudyStorage, writing
+from autopeft.study.output import taken
+from autopeft.study.predictions import HeldOut
+from autopeft.study.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records
+from autopeft.study.states import COUNTED
 from autopeft.tracking import Tracker, dataset, public
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from autopeft.candidate import Candidate
     from autopeft.progress import Progress
     from autopeft.registry import Registry
-    from autopeft.spec import StudySpec
+    from autopeft.study.file import StudySpec
 
 SCORES = "test_scores"
 """The user attribute of the study that holds the winner's number and its scores on the held-out rows."""
@@ -243,7 +244,7 @@ def _evidence(problem: Problem, study: optuna.Study, best: TrialRecord, test: Te
         metric=metric,
         fold_scores=best.fold_scores,
         test_score=test.winner,
-        test_interval=_interval(metric, spec.output / held_out.FILE),
+        test_interval=_interval(metric, spec.output / predictions.FILE),
         baseline=test.baseline,
         defaults=test.defaults,
         trials=sum(record.state in COUNTED for record in records(study)),
@@ -260,7 +261,7 @@ def _interval(metric: str, path: Path) -> tuple[float, float] | None:
         answers = HeldOut.read(path)
     except (FileNotFoundError, ValueError):
         return None
-    return interval_of(metric, answers.labels, answers.predictions[held_out.WINNER])
+    return interval_of(metric, answers.labels, answers.predictions[predictions.WINNER])
 
 
 def _source(reference: str, problem: Problem) -> str:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft import artifact, held_out
-from autopeft.card import CARD, Card
+from autopeft import artifact
 from autopeft.common.containment import by_host, contained
 from autopeft.common.exceptions import ModelError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.seeds import derive_seed
 from autopeft.enforcement import ran_out, release_memory
-from autopeft.held_out import HeldOut
 from autopeft.model import attach, checkpoint_layers
-from autopeft.record import TestScores
-from autopeft.storage import writing
+from autopeft.study import predictions as held_out
+from autopeft.study.card import CARD, Card
+from autopeft.study.journal import writing
+from autopeft.study.predictions import HeldOut
+from autopeft.study.record import TestScores
 from autopeft.training import Learner, train_epoch
 
 if TYPE_CHECKING:

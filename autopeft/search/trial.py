@@ -11,10 +11,10 @@ from optuna.trial import TrialState
 from autopeft.checkpoint import Checkpoint
 from autopeft.common.exceptions import MachineError
 from autopeft.outcome import Outcome
-from autopeft.record import RECORD, TrialRecord, records
 from autopeft.search import retrying
 from autopeft.search.recovery import tell
-from autopeft.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
+from autopeft.study.record import RECORD, TrialRecord, records
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from autopeft.problem import Problem
     from autopeft.progress import Progress
     from autopeft.rungs import Rung
-    from autopeft.storage import StudyStorage
+    from autopeft.study.journal import StudyStorage
     from autopeft.tracking import Tracker, TrialRun
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from autopeft.card import CARD
 from autopeft.common import plain_file
 from autopeft.common.exceptions import SpecError, in_a_line, nearest
 from autopeft.common.paths import as_path
-from autopeft.record import ranked, records
-from autopeft.storage import JOURNAL, open_journal
+from autopeft.study.card import CARD
+from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.record import ranked, records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.files import whole
-from autopeft.storage import appending, writing
+from autopeft.study.journal import appending, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -20,7 +20,7 @@ import pytest
 from autopeft.cells import Texts
 from autopeft.common.exceptions import UserInputError
 from autopeft.data import load
-from autopeft.spec import StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.table import read_table
 
 if TYPE_CHECKING:

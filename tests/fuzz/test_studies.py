@@ -18,7 +18,7 @@ from autopeft.common.exceptions import UserInputError
 from autopeft.common.locate import locate
 from autopeft.registry import discover
 from autopeft.search_space import SearchSpace
-from autopeft.spec import FIXED_SEARCH_KEYS, StudySpec
+from autopeft.study.file import FIXED_SEARCH_KEYS, StudySpec
 from autopeft.tasks import kinds
 from autopeft.tasks.metrics import scorer
 

@@ -22,12 +22,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autopeft import artifact
-from autopeft.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.common.locate import portable
 from autopeft.problem import Problem
 from autopeft.registry import discover
 from autopeft.search.select_winner import refit
-from autopeft.spec import StudySpec
+from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
+from autopeft.study.file import StudySpec
 from autopeft.tensor_file import digest
 from autopeft.weights_file import OWN_FILES, PEFT_FILES, PEFT_WEIGHTS
 from tests.conftest import autopeft_here, write_tiny_study

@@ -23,8 +23,9 @@ import torch
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
-from autopeft import cli, storage, workers
+from autopeft import cli, workers
 from autopeft.search import run  # noqa: F401  # once, for all children
+from autopeft.study import journal
 from autopeft.tracking import outbox
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Child:
                 if isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(below):
                     change()
 
-        appending = storage.appending
+        appending = journal.appending
 
         @contextmanager
         def counted(path: Path | str):  # the outbox keeps its file open, and Python tells of no write

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import UserInputError
-from autopeft.record import STOPPED_EARLY, TrialRecord, ranked, records
-from autopeft.states import COUNTED, INFEASIBLE
+from autopeft.study.record import STOPPED_EARLY, TrialRecord, ranked, records
+from autopeft.study.states import COUNTED, INFEASIBLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     import optuna
 
     from autopeft.common.lock import holder
-    from autopeft.storage import open_journal
+    from autopeft.study.journal import open_journal
 
     storage = open_journal(output)
     names = optuna.get_all_study_names(storage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.states import COMPLETE
+from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

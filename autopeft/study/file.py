@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from autopeft.comments import without_comments
 from autopeft.common.address import holds_no_secret, is_address
 from autopeft.common.exceptions import SHOWN_PATH, SpecError, brief, nearest, shorten
 from autopeft.common.locate import PACKAGE
 from autopeft.common.paths import as_path
 from autopeft.common.units import parse_bytes, parse_count, parse_seconds, parse_workers
+from autopeft.study.comments import without_comments
 
 Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from autopeft.spec import NO_SETTINGS, StudySpec
+from autopeft.study.file import NO_SETTINGS, StudySpec
 
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
 

@@ -1,0 +1,1 @@
+"""A study as it is kept: its file, its records, its folder."""
