@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from autopeft.callback import TrainingCallback
 from autopeft.common.bounds import Bounds
 from autopeft.common.exceptions import AutopeftError
 from autopeft.common.params import Params, ParamValue
-from autopeft.hookspecs import hookimpl
-from autopeft.method import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
-from autopeft.search_space import Categorical, Float, Integer, SearchSpace
-from autopeft.targets import TargetGroups
+from autopeft.methods.callback import TrainingCallback
+from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
+from autopeft.methods.hooks import hookimpl
+from autopeft.methods.search_space import Categorical, Float, Integer, SearchSpace
+from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
     from autopeft.artifact import load

@@ -15,12 +15,12 @@ from autopeft import gpu, memory, quantization
 from autopeft.architecture import linear_shape
 from autopeft.batch import Batch
 from autopeft.budget import Budget, Usage, Weights
-from autopeft.callback import TrainingCallback
 from autopeft.common import machine
 from autopeft.common.containment import contained, heard, uncontained
 from autopeft.common.exceptions import BudgetError
 from autopeft.execution import Execution, guess, ways
-from autopeft.method import PeftMethod, told_params
+from autopeft.methods.callback import TrainingCallback
+from autopeft.methods.contract import PeftMethod, told_params
 from autopeft.model import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
 from autopeft.packing import pack
 from autopeft.structure import Structure
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from autopeft.candidate import Candidate, CandidateSpace, MethodSpace
+    from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.model import BaseModel
     from autopeft.tasks import TaskKind
     from autopeft.trunk import Trunk

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from autopeft.method import LinearModule, ModelSpec
+from autopeft.methods.contract import LinearModule, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from autopeft import digest, hub, readme, registry, tasks, weights_file
+from autopeft import digest, hub, readme, tasks, weights_file
 from autopeft import model as models
 from autopeft.cells import Texts
 from autopeft.common.exceptions import (
@@ -26,6 +26,7 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import draft_folder, put
 from autopeft.common.locate import NotFoundError, locate
+from autopeft.methods import registry
 from autopeft.quantization import NONE
 from autopeft.readme import README
 from autopeft.row_tokenizer import RowTokenizer
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from autopeft.method import ModelSpec, PeftMethod
+    from autopeft.methods.contract import ModelSpec, PeftMethod
 
 
 FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES}

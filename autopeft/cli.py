@@ -18,7 +18,7 @@ from autopeft.common.exceptions import AutopeftError, StreamError, UserInputErro
 from autopeft.common.streams import for_stdout, plain_streams, tell_error
 
 if TYPE_CHECKING:
-    from autopeft.registry import Registry
+    from autopeft.methods.registry import Registry
     from autopeft.study.file import StudySpec
 
 EPILOG = "Exit codes: 0 done, 2 the input is wrong, 1 anything else."
@@ -375,7 +375,7 @@ def _spec(study: Path) -> StudySpec:
 
 def _registry(block: list[str] | None, spec: StudySpec | None = None, *, silent: bool = False) -> Registry:
     """The methods found; those that cannot be used are told, unless nobody asks for them anyway."""
-    from autopeft.registry import LOADING_SECONDS, discover
+    from autopeft.methods.registry import LOADING_SECONDS, discover
 
     seconds = min(LOADING_SECONDS, spec.search.hang_timeout) if spec else LOADING_SECONDS
     unwanted = spec.search.exclude if spec else ()

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from autopeft.callback import TrainingCallback
     from autopeft.checkpoint import Checkpoint
     from autopeft.execution import Execution
+    from autopeft.methods.callback import TrainingCallback
+    from autopeft.methods.training_space import Hyperparameters
     from autopeft.tasks import Encoded, TaskKind
     from autopeft.training import Watch
-    from autopeft.training_space import Hyperparameters
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from autopeft import artifact, mlflow_model, readme, registry
+from autopeft import artifact, mlflow_model, readme
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
+from autopeft.methods import registry
 from autopeft.quantization import NONE
 from autopeft.row_tokenizer import BOTH, TAIL
 from autopeft.study.card import CARD

@@ -20,7 +20,7 @@ from autopeft.architecture import describe
 from autopeft.common.exceptions import PluginError
 from autopeft.common.seeds import seeded
 from autopeft.dropout import Dropout
-from autopeft.method import told_params
+from autopeft.methods.contract import told_params
 from autopeft.mould import Mould
 from autopeft.size_limit import size_limit
 from autopeft.tokenizer import prepare
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from autopeft.common.params import Params
-    from autopeft.method import ModelSpec, PeftMethod
+    from autopeft.methods.contract import ModelSpec, PeftMethod
 
 
 FROZEN = "_autopeft_frozen"

@@ -10,14 +10,14 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import UserInputError
-from autopeft.method import CONTRACT
+from autopeft.methods.contract import CONTRACT
+from autopeft.methods.training_space import TRAINING_SPACE
 from autopeft.study.file import FIXED_SEARCH_KEYS
-from autopeft.training_space import TRAINING_SPACE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from autopeft.registry import Registry
+    from autopeft.methods.registry import Registry
 
 FILES = {
     "pyproject.toml": "pyproject.toml",

@@ -25,8 +25,8 @@ from autopeft.training import Learner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.candidate import Candidate
     from autopeft.checkpoint import Checkpoint
+    from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
     from autopeft.rungs import Rung
     from autopeft.tasks import Encoded

@@ -13,7 +13,7 @@ from autopeft.common import machine
 from autopeft.common.exceptions import in_a_line
 from autopeft.common.seeds import derive_seed
 from autopeft.execution import Execution
-from autopeft.method import PeftMethod
+from autopeft.methods.contract import PeftMethod
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
 from autopeft.training import backward
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from autopeft.candidate import Candidate
+    from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
     from autopeft.tasks import TaskKind
     from autopeft.training import Device

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 from autopeft.admission import cheapest, closest, smallest_batch
 from autopeft.common.containment import contained, uncontained
 from autopeft.common.exceptions import MethodError, in_a_line
-from autopeft.search_space import Integer, enabling
+from autopeft.methods.search_space import Integer, enabling
 
 if TYPE_CHECKING:
     from autopeft.admission import Appraiser
     from autopeft.budget import Budget
-    from autopeft.candidate import Candidate, CandidateSpace, MethodSpace
-    from autopeft.registry import Origin
-    from autopeft.search_space import SearchSpace
+    from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
+    from autopeft.methods.registry import Origin
+    from autopeft.methods.search_space import SearchSpace
     from autopeft.study.file import StudySpec
 
 SAMPLES = 24

@@ -14,13 +14,13 @@ import torch
 from autopeft import data, digest, gpu, hub_files, model, tasks
 from autopeft.admission import Appraiser
 from autopeft.budget import Budget
-from autopeft.candidate import CandidateSpace
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.cross_validation import Fold, split
 from autopeft.enforcement import release_memory
 from autopeft.integrity import Seal
 from autopeft.memory import supports_bfloat16
+from autopeft.methods.candidate import CandidateSpace
 from autopeft.positions import positions
 from autopeft.quantization import NONE
 from autopeft.rungs import rung_ends
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from autopeft.data import StudyData
+    from autopeft.methods.registry import Origin, Registry
     from autopeft.model import BaseModel
-    from autopeft.registry import Origin, Registry
     from autopeft.row_tokenizer import Truncation
     from autopeft.study.file import StudySpec
     from autopeft.tasks import Encoded, TaskKind

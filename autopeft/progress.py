@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from autopeft.budget import Budget, Usage
-    from autopeft.candidate import Candidate
+    from autopeft.methods.candidate import Candidate
     from autopeft.rungs import Rung
     from autopeft.study.record import TrialRecord
 

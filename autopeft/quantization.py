@@ -18,7 +18,7 @@ from autopeft.common.exceptions import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from autopeft.method import ModelSpec
+    from autopeft.methods.contract import ModelSpec
 
 NONE = "none"
 BLOCK = 64

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from autopeft.budget import Usage
-    from autopeft.candidate import Candidate
     from autopeft.common.params import Params
     from autopeft.leftovers import Leftovers
+    from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
     from autopeft.rungs import Rung
 

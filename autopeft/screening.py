@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import peft  # noqa: F401  # here, so that the seconds this takes are not counted as a method's silence
 
-from autopeft.candidate import CandidateSpace
 from autopeft.common.containment import contained, uncontained
 from autopeft.common.exceptions import PluginError, in_a_line
-from autopeft.method import Support
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.contract import Support
+from autopeft.methods.search_space import SearchSpace
 from autopeft.model import attach, trained_params
-from autopeft.search_space import SearchSpace
 from autopeft.weights_file import saved_tensors
 
 if TYPE_CHECKING:
-    from autopeft.method import PeftMethod
+    from autopeft.methods.contract import PeftMethod
+    from autopeft.methods.registry import Origin
     from autopeft.model import BaseModel
-    from autopeft.registry import Origin
 
 
 @uncontained()

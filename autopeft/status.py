@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.methods.search_space import readable
 from autopeft.progress import sparkline
-from autopeft.search_space import readable
 from autopeft.study.archive import RUNNING, Archive, open_archive
 from autopeft.study.states import INFEASIBLE
 

@@ -11,10 +11,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.batch import Batch, bucketed
-from autopeft.callback import TrainingCallback
 from autopeft.common.containment import heard
 from autopeft.common.exceptions import AutopeftError
 from autopeft.execution import Execution
+from autopeft.methods.callback import TrainingCallback
 from autopeft.model import train_mode, trainable
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.methods.training_space import Hyperparameters
     from autopeft.tasks import Encoded, TaskKind
-    from autopeft.training_space import Hyperparameters
 
 
 MAX_GRADIENT_NORM = 1.0

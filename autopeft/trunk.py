@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from autopeft.method import ModelSpec
+    from autopeft.methods.contract import ModelSpec
     from autopeft.model import BaseModel
     from autopeft.tasks import Encoded
     from autopeft.training import Device

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.common.params import Params
-    from autopeft.method import PeftMethod
+    from autopeft.methods.contract import PeftMethod
     from autopeft.model import BaseModel
 
 WEIGHTS = "addon.safetensors"

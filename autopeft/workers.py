@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
-from autopeft import digest, registry
+from autopeft import digest
 from autopeft.common.containment import uncontained
 from autopeft.common.exceptions import StoreError, StreamError, StudyError
 from autopeft.enforcement import cap
 from autopeft.leftovers import Leftovers
+from autopeft.methods import registry
 from autopeft.problem import Problem
 from autopeft.runner import Job, Runner
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from autopeft.budget import Usage
-    from autopeft.candidate import Candidate
     from autopeft.common.params import ParamValue
+    from autopeft.methods.candidate import Candidate
     from autopeft.outcome import Outcome
     from autopeft.rungs import Rung
     from autopeft.runner import Known

@@ -21,9 +21,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from autopeft.batch import Batch, bucketed
+from autopeft.methods.registry import discover
 from autopeft.model import attach, train_mode
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, open_journal
 from autopeft.study.record import records

@@ -19,9 +19,9 @@ from torch import nn
 
 from autopeft.batch import Batch, bucketed
 from autopeft.dropout import Dropout
+from autopeft.methods.registry import discover
 from autopeft.model import attach, train_mode
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.study.file import StudySpec
 from autopeft.training import Device, Learner, training_step
 

@@ -29,12 +29,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertCon
 from autopeft import memory, tasks
 from autopeft.architecture import describe
 from autopeft.batch import Batch
-from autopeft.candidate import Candidate, CandidateSpace
 from autopeft.common.locate import locate
 from autopeft.enforcement import capped, release_memory
+from autopeft.methods.candidate import Candidate, CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.model import BaseModel, attach, train_mode
 from autopeft.problem import AbsentCard
-from autopeft.registry import discover
 from autopeft.training import Device, make_optimizer, training_step
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
+from autopeft.methods.registry import discover
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.study.file import StudySpec
 
 

@@ -20,15 +20,15 @@ import numpy as np
 import optuna
 
 from autopeft.common.seeds import derive_seed
+from autopeft.methods.registry import discover
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.search.sampler import NearDefaultsSampler
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
-    from autopeft.candidate import Candidate, MethodSpace
+    from autopeft.methods.candidate import Candidate, MethodSpace
 
 WAYS = ("evenly", "near the default")
 BEST_OF = 5

@@ -20,14 +20,14 @@ from transformers import AutoModelForSequenceClassification, BertConfig, logging
 from autopeft import tasks
 from autopeft.architecture import describe
 from autopeft.batch import Batch
-from autopeft.candidate import CandidateSpace
 from autopeft.execution import Execution
 from autopeft.memory import supports_bfloat16
-from autopeft.method import PeftMethod
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.contract import PeftMethod
+from autopeft.methods.registry import discover
 from autopeft.model import BaseModel, attach, train_mode
 from autopeft.packer import gradients
 from autopeft.packing import pack, packable
-from autopeft.registry import discover
 from autopeft.tasks import Encoded
 from autopeft.training import Device, Learner
 

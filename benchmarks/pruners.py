@@ -22,9 +22,9 @@ import numpy as np
 import optuna
 
 from autopeft import rungs
+from autopeft.methods.registry import discover
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.search.pruner import make_pruner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE

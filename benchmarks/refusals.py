@@ -32,12 +32,12 @@ from autopeft import tasks
 from autopeft.admission import Appraiser
 from autopeft.architecture import describe
 from autopeft.budget import Budget
-from autopeft.candidate import CandidateSpace
 from autopeft.common.locate import locate
 from autopeft.common.seeds import derive_seed
 from autopeft.leftovers import Leftovers
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.model import BaseModel
-from autopeft.registry import discover
 from autopeft.search.sampler import make_sampler
 from autopeft.study.journal import StudyStorage
 from autopeft.tracking import Tracker
@@ -46,7 +46,7 @@ from autopeft.training import Device
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from autopeft.candidate import Candidate
+    from autopeft.methods.candidate import Candidate
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BIN = 10

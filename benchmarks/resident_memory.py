@@ -54,8 +54,8 @@ def resident(model: str, dtype: str, trials: int) -> tuple[list[float], float]:
     import numpy as np
     import pandas as pd
 
+    from autopeft.methods.registry import discover
     from autopeft.progress import PlainProgress
-    from autopeft.registry import discover
     from autopeft.search.run import run
     from autopeft.study.file import StudySpec
 

@@ -16,9 +16,9 @@ import time
 
 import optuna
 
-from autopeft.candidate import CandidateSpace
 from autopeft.common.seeds import derive_seed
-from autopeft.registry import discover
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.search.sampler import make_sampler
 
 STARTUP = 10

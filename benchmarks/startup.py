@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTS = {
-    "find the plugins": ("autopeft.registry", "discover"),
+    "find the plugins": ("autopeft.methods.registry", "discover"),
     "read and split the rows": ("autopeft.data", "load"),
     "load the model": ("autopeft.model", "load"),
     "tokenise the rows": ("autopeft.tasks.text_classification", "TextClassification.encode"),

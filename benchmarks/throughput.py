@@ -22,10 +22,10 @@ from rich.console import Console
 from autopeft import runner
 from autopeft.admission import Appraiser
 from autopeft.batch import bucketed
+from autopeft.methods.registry import discover
 from autopeft.model import attach, train_mode, trainable
 from autopeft.problem import Problem
 from autopeft.progress import PlainProgress
-from autopeft.registry import discover
 from autopeft.search import loop
 from autopeft.search import run as study
 from autopeft.study.file import StudySpec

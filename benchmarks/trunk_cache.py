@@ -21,9 +21,9 @@ from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
 from autopeft.architecture import describe
 from autopeft.cross_validation import split
+from autopeft.methods.registry import discover
 from autopeft.model import BaseModel, attach
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.study.file import StudySpec
 from autopeft.training import Learner, evaluate, train_epoch
 from autopeft.trunk import Trunk

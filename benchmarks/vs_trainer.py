@@ -46,8 +46,8 @@ import torch
 
 from autopeft.common.locate import locate
 from autopeft.memory import supports_bfloat16
+from autopeft.methods.registry import discover
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.search.pruner import make_pruner
 from autopeft.study.file import StudySpec
 from autopeft.training import EVALUATION_BATCH_SIZE
@@ -55,7 +55,7 @@ from autopeft.training import EVALUATION_BATCH_SIZE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from autopeft.candidate import Candidate
+    from autopeft.methods.candidate import Candidate
     from autopeft.tasks import Encoded
 
 ROOT = Path(__file__).resolve().parent.parent

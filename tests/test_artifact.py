@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft import artifact, mlflow_model, registry
+from autopeft import artifact, mlflow_model
 from autopeft.common.exceptions import DataError, MethodError, UserInputError
+from autopeft.methods import registry
 from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.tensor_file import digest
 from autopeft.weights_file import OWN_FILES, PEFT_CONFIG, PEFT_FILES, PEFT_WEIGHTS

@@ -10,12 +10,12 @@ from autopeft import tasks
 from autopeft.admission import Appraiser
 from autopeft.artifact import Card, save
 from autopeft.budget import Budget, Usage, Weights, predict_seconds
-from autopeft.candidate import CandidateSpace
 from autopeft.common.exceptions import PluginError
 from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import Origin
 from autopeft.model import attach
-from autopeft.registry import Origin
 from autopeft.screening import refusal
 from autopeft.training import Device
 from autopeft.weights_file import file_size

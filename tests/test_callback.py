@@ -13,15 +13,15 @@ from torch import nn
 from autopeft import PeftMethod, SearchSpace, TrainingCallback
 from autopeft.admission import Appraiser
 from autopeft.batch import Batch
-from autopeft.candidate import CandidateSpace
 from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import cross_validate, split
 from autopeft.execution import Execution
 from autopeft.memory import measure
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packer import ALONE, Packer
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.search.select_winner import refit
 from autopeft.study.file import StudySpec
 from autopeft.training import Learner

@@ -15,9 +15,9 @@ import autopeft
 from autopeft import artifact, digest
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import ModelError
+from autopeft.methods.registry import discover
 from autopeft.model import load
 from autopeft.progress import make_progress
-from autopeft.registry import discover
 from autopeft.search.resume import GIVEN
 from autopeft.search.run import run
 from autopeft.study.card import CARD, Card

@@ -11,16 +11,16 @@ import torch
 
 from autopeft.admission import Appraiser
 from autopeft.batch import Batch
-from autopeft.candidate import CandidateSpace
 from autopeft.cross_validation import cross_validate, split
 from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
 from autopeft.execution import Execution, guess, ways
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.model import attach, checkpoint_layers, train_mode, trainable
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.search import select_winner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE

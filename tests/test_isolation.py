@@ -20,10 +20,10 @@ from autopeft.common.containment import contained, heard, paused
 from autopeft.common.exceptions import HangError, PluginError, StoreError, StudyError
 from autopeft.integrity import Seal
 from autopeft.leftovers import Leftovers
+from autopeft.methods.registry import discover
 from autopeft.model import BaseModel, attach
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 from tests.conftest import THREE, autopeft_here

@@ -17,9 +17,9 @@ from autopeft.common.locate import locate
 from autopeft.dropout import fused_dropout
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak, measure, predict, tensor_bytes
+from autopeft.methods.training_space import Hyperparameters
 from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.training import Device, make_optimizer, training_step
-from autopeft.training_space import Hyperparameters
 from tests.test_model import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
 

@@ -22,9 +22,9 @@ from autopeft.common.exceptions import StreamError
 from autopeft.common.interrupt import Interrupt
 from autopeft.leaderboard import leaderboard
 from autopeft.leftovers import Leftovers
+from autopeft.methods.registry import discover
 from autopeft.outcome import Outcome
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.reporting import gather
 from autopeft.reporting.terminal import show
 from autopeft.runner import Known, Runner

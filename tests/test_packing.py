@@ -12,16 +12,16 @@ from torch import nn
 from autopeft import PeftMethod, packing
 from autopeft.admission import Appraiser
 from autopeft.batch import Batch
-from autopeft.candidate import CandidateSpace
 from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import cross_validate, split
 from autopeft.execution import Execution
 from autopeft.memory import measure
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.model import attach, train_mode, trainable
 from autopeft.packer import ALONE, MODULES, Packer
 from autopeft.packing import pack, packable
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.study.file import StudySpec
 from autopeft.training import Device, Learner, clip_gradients
 from tests.conftest import autopeft_here

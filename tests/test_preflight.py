@@ -11,9 +11,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from autopeft import preflight
 from autopeft.common.exceptions import ModelError, SpecError
+from autopeft.methods.registry import discover
 from autopeft.positions import positions
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, tiny_rows
 from tests.test_study import edit

@@ -12,10 +12,10 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from autopeft import quantization, tasks
 from autopeft.admission import Appraiser
 from autopeft.architecture import describe, linear_shape
-from autopeft.candidate import CandidateSpace
 from autopeft.common.exceptions import ModelError
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak
+from autopeft.methods.candidate import CandidateSpace
 from autopeft.model import BaseModel, attach, load
 from autopeft.training import Device
 from tests.conftest import autopeft_here

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.registry import discover
+from autopeft.methods.registry import discover
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -14,11 +14,11 @@ from autopeft import memory, repetition
 from autopeft.admission import Appraiser
 from autopeft.allocator import SMALL_SEGMENT
 from autopeft.architecture import describe
-from autopeft.candidate import CandidateSpace
 from autopeft.execution import Execution
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.model import BaseModel, attach
 from autopeft.problem import AbsentCard
-from autopeft.registry import discover
 from autopeft.training import Device
 from tests.conftest import few
 from tests.test_memory import TASK

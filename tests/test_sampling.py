@@ -5,8 +5,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from autopeft.candidate import CandidateSpace
-from autopeft.registry import discover
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.search import sampler as sampling
 from autopeft.search.sampler import NearDefaultsSampler, make_sampler
 from tests.tiny_models import tiny_base

@@ -2,9 +2,9 @@ import optuna
 import pytest
 
 from autopeft import Bounds, Categorical, Float, Integer, SearchSpace
-from autopeft.candidate import CandidateSpace, within_bounds
 from autopeft.common.exceptions import SpecError
-from autopeft.registry import discover
+from autopeft.methods.candidate import CandidateSpace, within_bounds
+from autopeft.methods.registry import discover
 
 SPACE = SearchSpace(
     {

@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 import autopeft as api
 from autopeft import cross_validation
 from autopeft.checkpoint import Checkpoint
+from autopeft.methods.registry import discover
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.search.trial import Trial
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, StudyStorage, open_journal

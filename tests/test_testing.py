@@ -364,7 +364,7 @@ def test_the_command_line_checks_an_installed_method(tmp_path):
 
 
 def test_the_support_page_is_current():
-    from autopeft.registry import discover
+    from autopeft.methods.registry import discover
     from autopeft.testing.matrix import matrix
 
     page = (Path(__file__).parents[1] / "docs" / "support.md").read_text(encoding="utf-8")

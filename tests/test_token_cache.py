@@ -4,8 +4,8 @@ from transformers import AutoTokenizer
 
 from autopeft import token_cache
 from autopeft.common import cache
+from autopeft.methods.registry import discover
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.row_tokenizer import RowTokenizer, TokenRows
 from autopeft.study.file import StudySpec
 from autopeft.token_cache import CachedRowTokenizer

@@ -8,11 +8,11 @@ from autopeft import tasks
 from autopeft.batch import bucketed
 from autopeft.common.seeds import derive_seed
 from autopeft.cross_validation import cross_validate, split
+from autopeft.methods.training_space import Hyperparameters
 from autopeft.model import trainable
 from autopeft.rungs import epochs_between, rung_ends
 from autopeft.tasks import Encoded
 from autopeft.training import Device, DivergedError, Learner, evaluate, train_epoch
-from autopeft.training_space import Hyperparameters
 from tests.test_model import METHODS, attach, base_of
 from tests.tiny_models import learnable_rows
 

@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 from autopeft import PeftMethod, SearchSpace
-from autopeft.candidate import CandidateSpace
 from autopeft.common.exceptions import SpecError
-from autopeft.registry import discover
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
 from autopeft.search.warm_start import earlier_winner
 from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.study.journal import StudyStorage, open_journal

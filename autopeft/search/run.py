@@ -43,9 +43,9 @@ from autopeft.tracking import Tracker, dataset, public
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from autopeft.candidate import Candidate
+    from autopeft.methods.candidate import Candidate
+    from autopeft.methods.registry import Registry
     from autopeft.progress import Progress
-    from autopeft.registry import Registry
     from autopeft.study.file import StudySpec
 
 SCORES = "test_scores"

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from autopeft.candidate import Candidate
     from autopeft.execution import Execution
+    from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
 
 REFIT_SEED_STREAM = 1_000_000

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import optuna
 
     from autopeft.budget import Usage
-    from autopeft.candidate import Candidate
     from autopeft.common.interrupt import Interrupt
+    from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
     from autopeft.progress import Progress
     from autopeft.rungs import Rung

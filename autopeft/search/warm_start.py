@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from autopeft.candidate import Candidate, CandidateSpace
+    from autopeft.methods.candidate import Candidate, CandidateSpace
 
 RESULT = "result.json"
 """What a finished study leaves in its output folder."""

@@ -13,22 +13,22 @@ import torch
 
 from autopeft import tasks
 from autopeft.batch import Batch
-from autopeft.candidate import CandidateSpace
 from autopeft.common.seeds import seeded
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.training_space import Hyperparameters
 from autopeft.model import BaseModel, attach, train_mode, trainable
 from autopeft.testing.tiny import learnable_rows, tiny_base
 from autopeft.training import Device, Learner
-from autopeft.training_space import Hyperparameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import nn
 
-    from autopeft.candidate import MethodSpace
     from autopeft.common.params import Params
-    from autopeft.method import PeftMethod
-    from autopeft.search_space import SearchSpace
+    from autopeft.methods.candidate import MethodSpace
+    from autopeft.methods.contract import PeftMethod
+    from autopeft.methods.search_space import SearchSpace
 
 TASK = tasks.get("text-classification")
 CPU = Device("cpu", None)

@@ -8,7 +8,7 @@ import torch
 
 from autopeft.batch import Batch
 from autopeft.common.seeds import seeded
-from autopeft.method import PeftMethod
+from autopeft.methods.contract import PeftMethod
 from autopeft.model import train_mode, trainable
 from autopeft.testing.case import CPU, STEPS, TASK, logits, of_head, same
 from autopeft.testing.rule import BrokenRuleError, rule

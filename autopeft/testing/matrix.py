@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autopeft.method import PeftMethod
+from autopeft.methods.contract import PeftMethod
 from autopeft.testing.tiny import FAMILIES, tiny_base
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from autopeft.testing.suite import FAILED, OK, judge, plan
 from autopeft.testing.tiny import FAMILIES
 
 if TYPE_CHECKING:
-    from autopeft.method import PeftMethod
+    from autopeft.methods.contract import PeftMethod
     from autopeft.testing.rule import Rule
 
 

@@ -12,7 +12,7 @@ from autopeft.batch import Batch
 from autopeft.common.seeds import seeded
 from autopeft.execution import Execution
 from autopeft.memory import measure
-from autopeft.method import PeftMethod
+from autopeft.methods.contract import PeftMethod
 from autopeft.model import merged, train_mode, trainable
 from autopeft.packing import agrees, packable
 from autopeft.testing import process, tiny

@@ -9,12 +9,12 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from autopeft.candidate import within_bounds
 from autopeft.common.exceptions import nearest
-from autopeft.method import Support
-from autopeft.search_space import SearchSpace
+from autopeft.methods.candidate import within_bounds
+from autopeft.methods.contract import Support
+from autopeft.methods.search_space import SearchSpace
+from autopeft.methods.training_space import TRAINING_SPACE
 from autopeft.testing.rule import BrokenRuleError, rule
-from autopeft.training_space import TRAINING_SPACE
 
 if TYPE_CHECKING:
     from autopeft.testing.case import Case

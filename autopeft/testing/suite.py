@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from autopeft.common.params import ParamValue
-    from autopeft.method import PeftMethod
+    from autopeft.methods.contract import PeftMethod
 
 OK, FAILED, SKIPPED, UNSUPPORTED = "ok", "failed", "skipped", "not supported"
 

@@ -13,11 +13,11 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from autopeft import cli
-from autopeft.candidate import CandidateSpace
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.locate import locate
-from autopeft.registry import discover
-from autopeft.search_space import SearchSpace
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import discover
+from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import FIXED_SEARCH_KEYS, StudySpec
 from autopeft.tasks import kinds
 from autopeft.tasks.metrics import scorer

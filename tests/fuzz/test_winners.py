@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from autopeft import artifact
 from autopeft.common.locate import portable
+from autopeft.methods.registry import discover
 from autopeft.problem import Problem
-from autopeft.registry import discover
 from autopeft.search.select_winner import refit
 from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.study.file import StudySpec

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.method import Support
-from autopeft.search_space import Categorical
+from autopeft.methods.contract import Support
+from autopeft.methods.search_space import Categorical
 
 if TYPE_CHECKING:
-    from autopeft.method import LinearModule, ModelSpec
+    from autopeft.methods.contract import LinearModule, ModelSpec
 
 ATTENTION = ("query", "key", "value", "qkv", "attention_output")
 FEED_FORWARD = ("feed_forward_up", "feed_forward_down")

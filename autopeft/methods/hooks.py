@@ -17,7 +17,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from autopeft.method import PeftMethod
+    from autopeft.methods.contract import PeftMethod
 
 PROJECT = "autopeft"
 """The pluggy project name, and the entry-point group."""

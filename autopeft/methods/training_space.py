@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autopeft.common.bounds import Bounds
-from autopeft.search_space import Float, Integer, SearchSpace
+from autopeft.methods.search_space import Float, Integer, SearchSpace
 
 TRAINING_SPACE = SearchSpace(
     {

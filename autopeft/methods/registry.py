@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from autopeft import hookspecs
 from autopeft.common.containment import contained, uncontained
 from autopeft.common.exceptions import HangError, MethodError, PluginError, brief, in_a_line, nearest
-from autopeft.method import CONTRACT, PeftMethod
-from autopeft.search_space import SearchSpace
+from autopeft.methods import hooks
+from autopeft.methods.contract import CONTRACT, PeftMethod
+from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -82,9 +82,9 @@ def discover(block: Collection[str] = (), seconds: float = LOADING_SECONDS) -> R
     reported in `Registry.faults`, and the others go on. So is one that brings a name which is another's too: autopeft's
     own keep theirs, and of strangers that clash none is taken. `block` names entry points to leave out.
     """
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    points = {_origin(p): p for p in importlib.metadata.entry_points(group=hookspecs.PROJECT) if p.name not in block}
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    points = {_origin(p): p for p in importlib.metadata.entry_points(group=hooks.PROJECT) if p.name not in block}
     found: dict[Origin, dict[str, PeftMethod]] = {}
     clashes = _clashes({origin: (origin.entry_point,) for origin in points})
     faults = [Fault(origin, f"two plugins bring the entry point {reason}") for origin, reason in clashes.items()]
@@ -116,7 +116,7 @@ def _origin(point: importlib.metadata.EntryPoint) -> Origin:
 
 def _clashes(names: Mapping[Origin, Collection[str]]) -> dict[Origin, str]:
     """The plugins to leave out because a name of theirs is another's, with that name and the other; never our own."""
-    ours = {origin for origin in names if origin.distribution == hookspecs.PROJECT}
+    ours = {origin for origin in names if origin.distribution == hooks.PROJECT}
     strangers = names.keys() - ours
     reasons: dict[Origin, str] = {}
     for rivals in (ours, strangers):  # what clashes with ours is out, and so in nobody's way

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from autopeft.common.exceptions import PluginError
-from autopeft.search_space import SearchSpace
+from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from autopeft.callback import TrainingCallback
     from autopeft.common.params import Params
+    from autopeft.methods.callback import TrainingCallback
 
 CONTRACT = 1
 """Version of what this file asks of a method. It rises when a method that met the last one may fail."""

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest, shorten
-from autopeft.search_space import Categorical, SearchSpace, readable
-from autopeft.training_space import TRAINING_SPACE, Hyperparameters
+from autopeft.methods.search_space import Categorical, SearchSpace, readable
+from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
     from autopeft.common.params import Params, ParamValue
-    from autopeft.method import ModelSpec, PeftMethod
+    from autopeft.methods.contract import ModelSpec, PeftMethod
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How a model is fine-tuned: the contract of a method, its search space, candidates, discovery."""
