@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autopeft import gpu, memory, quantization
-from autopeft.architecture import linear_shape
+from autopeft import gpu, memory
 from autopeft.batch import Batch
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.common import machine
@@ -21,12 +20,14 @@ from autopeft.common.exceptions import BudgetError
 from autopeft.execution import Execution, guess, ways
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import PeftMethod, told_params
-from autopeft.model import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
+from autopeft.models import quantization
+from autopeft.models.architecture import linear_shape
+from autopeft.models.base import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
+from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.packing import pack
 from autopeft.structure import Structure
 from autopeft.training import Device, make_optimizer, training_step
 from autopeft.trunk import cut
-from autopeft.weights_file import file_size, saved_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
-    from autopeft.model import BaseModel
+    from autopeft.models.base import BaseModel
     from autopeft.tasks import TaskKind
     from autopeft.trunk import Trunk
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from autopeft import digest, hub, readme, tasks, weights_file
-from autopeft import model as models
+from autopeft import hub, readme, tasks
 from autopeft.cells import Texts
 from autopeft.common.exceptions import (
     AutopeftError,
@@ -27,14 +26,16 @@ from autopeft.common.exceptions import (
 from autopeft.common.files import draft_folder, put
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.methods import registry
-from autopeft.quantization import NONE
+from autopeft.models import base as models
+from autopeft.models import digest, weights_file
+from autopeft.models.quantization import NONE
+from autopeft.models.row_tokenizer import RowTokenizer
+from autopeft.models.tokenizer import save as save_tokenizer
+from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.readme import README
-from autopeft.row_tokenizer import RowTokenizer
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
-from autopeft.tokenizer import save as save_tokenizer
 from autopeft.training import Device, evaluate
-from autopeft.weights_file import OWN_FILES, PEFT_FILES, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

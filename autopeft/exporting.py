@@ -14,10 +14,10 @@ from autopeft import artifact, mlflow_model, readme
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
 from autopeft.methods import registry
-from autopeft.quantization import NONE
-from autopeft.row_tokenizer import BOTH, TAIL
+from autopeft.models.quantization import NONE
+from autopeft.models.row_tokenizer import BOTH, TAIL
+from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.study.card import CARD
-from autopeft.tokenizer import save as save_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

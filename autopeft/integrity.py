@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft import quantization
 from autopeft.common.exceptions import StudyError, in_a_line
+from autopeft.models import quantization
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.model import BaseModel
+    from autopeft.models.base import BaseModel
 
 WORD = 8
 """Bytes that are added at a time."""

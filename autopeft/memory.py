@@ -15,8 +15,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autopeft import allocator, gpu
-from autopeft.dropout import fused_dropout
 from autopeft.live_bytes import LiveBytes
+from autopeft.models.dropout import fused_dropout
 from autopeft.repetition import ACTIVATIONS, Event, Irregular, Shortcut
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from autopeft import artifact
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import draft_folder, put
+from autopeft.models.weights_file import PEFT_CONFIG
 from autopeft.study.card import Evidence
-from autopeft.weights_file import PEFT_CONFIG
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from autopeft.common.exceptions import MachineError, StoreError, in_a_line
 from autopeft.cross_validation import cross_validate
 from autopeft.enforcement import MemoryWatch, ran_out, release_memory, together
 from autopeft.execution import Execution
-from autopeft.model import attach, checkpoint_layers, train_mode
+from autopeft.models.base import attach, checkpoint_layers, train_mode
 from autopeft.outcome import Outcome
 from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.packing import pack

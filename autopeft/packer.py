@@ -14,7 +14,7 @@ from autopeft.common.exceptions import in_a_line
 from autopeft.common.seeds import derive_seed
 from autopeft.execution import Execution
 from autopeft.methods.contract import PeftMethod
-from autopeft.model import attach, train_mode, trainable
+from autopeft.models.base import attach, train_mode, trainable
 from autopeft.packing import pack, packable, seconds_of
 from autopeft.training import backward
 

@@ -18,7 +18,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from autopeft.common import machine
-from autopeft.model import FROZEN, trainable
+from autopeft.models.base import FROZEN, trainable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

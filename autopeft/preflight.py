@@ -14,9 +14,9 @@ from torch import nn
 from autopeft.batch import Batch
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
-from autopeft.control_tokens import controls_of
 from autopeft.enforcement import release_memory
-from autopeft.quantization import NONE
+from autopeft.models.control_tokens import controls_of
+from autopeft.models.quantization import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

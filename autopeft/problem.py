@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft import data, digest, gpu, hub_files, model, tasks
+from autopeft import data, gpu, tasks
 from autopeft.admission import Appraiser
 from autopeft.budget import Budget
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
@@ -21,13 +21,15 @@ from autopeft.enforcement import release_memory
 from autopeft.integrity import Seal
 from autopeft.memory import supports_bfloat16
 from autopeft.methods.candidate import CandidateSpace
-from autopeft.positions import positions
-from autopeft.quantization import NONE
+from autopeft.models import base as model
+from autopeft.models import digest, hub_files
+from autopeft.models.positions import positions
+from autopeft.models.quantization import NONE
+from autopeft.models.token_cache import CachedRowTokenizer
 from autopeft.rungs import rung_ends
 from autopeft.screening import refusal
 from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
-from autopeft.token_cache import CachedRowTokenizer
 from autopeft.training import Device
 from autopeft.trunk import Trunk
 
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
     from autopeft.data import StudyData
     from autopeft.methods.registry import Origin, Registry
-    from autopeft.model import BaseModel
-    from autopeft.row_tokenizer import Truncation
+    from autopeft.models.base import BaseModel
+    from autopeft.models.row_tokenizer import Truncation
     from autopeft.study.file import StudySpec
     from autopeft.tasks import Encoded, TaskKind
 

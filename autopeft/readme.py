@@ -12,7 +12,7 @@ from autopeft import tasks
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.units import format_bytes
-from autopeft.row_tokenizer import KEPT
+from autopeft.models.row_tokenizer import KEPT
 
 if TYPE_CHECKING:
     from autopeft.study.card import Card, Evidence

@@ -11,13 +11,13 @@ from autopeft.common.exceptions import PluginError, in_a_line
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import Support
 from autopeft.methods.search_space import SearchSpace
-from autopeft.model import attach, trained_params
-from autopeft.weights_file import saved_tensors
+from autopeft.models.base import attach, trained_params
+from autopeft.models.weights_file import saved_tensors
 
 if TYPE_CHECKING:
     from autopeft.methods.contract import PeftMethod
     from autopeft.methods.registry import Origin
-    from autopeft.model import BaseModel
+    from autopeft.models.base import BaseModel
 
 
 @uncontained()

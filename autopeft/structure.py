@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from autopeft.model import FROZEN, trainable
+from autopeft.models.base import FROZEN, trainable
 from autopeft.repetition import settings
 
 if TYPE_CHECKING:

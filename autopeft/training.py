@@ -15,7 +15,7 @@ from autopeft.common.containment import heard
 from autopeft.common.exceptions import AutopeftError
 from autopeft.execution import Execution
 from autopeft.methods.callback import TrainingCallback
-from autopeft.model import train_mode, trainable
+from autopeft.models.base import train_mode, trainable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from autopeft.common.containment import heard
-from autopeft.model import FROZEN, LAYER
+from autopeft.models.base import FROZEN, LAYER
 from autopeft.study.journal import writing
 from autopeft.training import EVALUATION_BATCH_SIZE
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.methods.contract import ModelSpec
-    from autopeft.model import BaseModel
+    from autopeft.models.base import BaseModel
     from autopeft.tasks import Encoded
     from autopeft.training import Device
 

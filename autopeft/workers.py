@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
-from autopeft import digest
 from autopeft.common.containment import uncontained
 from autopeft.common.exceptions import StoreError, StreamError, StudyError
 from autopeft.enforcement import cap
 from autopeft.leftovers import Leftovers
 from autopeft.methods import registry
+from autopeft.models import digest
 from autopeft.problem import Problem
 from autopeft.runner import Job, Runner
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autopeft.batch import Batch, bucketed
 from autopeft.methods.registry import discover
-from autopeft.model import attach, train_mode
+from autopeft.models.base import attach, train_mode
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, open_journal

@@ -18,9 +18,9 @@ from contextlib import nullcontext
 from torch import nn
 
 from autopeft.batch import Batch, bucketed
-from autopeft.dropout import Dropout
 from autopeft.methods.registry import discover
-from autopeft.model import attach, train_mode
+from autopeft.models.base import attach, train_mode
+from autopeft.models.dropout import Dropout
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.training import Device, Learner, training_step

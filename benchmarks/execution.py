@@ -17,7 +17,7 @@ import torch
 from autopeft.common.units import format_bytes
 from autopeft.execution import ways
 from autopeft.methods.registry import discover
-from autopeft.model import attach, checkpoint_layers, train_mode
+from autopeft.models.base import attach, checkpoint_layers, train_mode
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.training import Learner

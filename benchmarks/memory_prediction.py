@@ -27,13 +27,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, LlamaConfig, logging
 
 from autopeft import memory, tasks
-from autopeft.architecture import describe
 from autopeft.batch import Batch
 from autopeft.common.locate import locate
 from autopeft.enforcement import capped, release_memory
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.model import BaseModel, attach, train_mode
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach, train_mode
 from autopeft.problem import AbsentCard
 from autopeft.training import Device, make_optimizer, training_step
 

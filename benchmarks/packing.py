@@ -18,14 +18,14 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
 from autopeft import tasks
-from autopeft.architecture import describe
 from autopeft.batch import Batch
 from autopeft.execution import Execution
 from autopeft.memory import supports_bfloat16
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import PeftMethod
 from autopeft.methods.registry import discover
-from autopeft.model import BaseModel, attach, train_mode
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach, train_mode
 from autopeft.packer import gradients
 from autopeft.packing import pack, packable
 from autopeft.tasks import Encoded

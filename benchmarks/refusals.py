@@ -30,14 +30,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, logging
 
 from autopeft import tasks
 from autopeft.admission import Appraiser
-from autopeft.architecture import describe
 from autopeft.budget import Budget
 from autopeft.common.locate import locate
 from autopeft.common.seeds import derive_seed
 from autopeft.leftovers import Leftovers
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.model import BaseModel
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel
 from autopeft.search.sampler import make_sampler
 from autopeft.study.journal import StudyStorage
 from autopeft.tracking import Tracker

@@ -27,7 +27,7 @@ from pathlib import Path
 PARTS = {
     "find the plugins": ("autopeft.methods.registry", "discover"),
     "read and split the rows": ("autopeft.data", "load"),
-    "load the model": ("autopeft.model", "load"),
+    "load the model": ("autopeft.models.base", "load"),
     "tokenise the rows": ("autopeft.tasks.text_classification", "TextClassification.encode"),
     "check for room": ("autopeft.search.run", "require_room"),
     "open the Optuna store": ("autopeft.search.run", "_open"),
@@ -37,7 +37,7 @@ PARTS = {
     "count parameters": ("autopeft.admission", "Appraiser.__call__"),
     "predict memory": ("autopeft.memory", "predict"),
     "settle how folds run": ("autopeft.packer", "Packer.settle"),
-    "put the add-on on": ("autopeft.model", "attach"),
+    "put the add-on on": ("autopeft.models.base", "attach"),
     "read the study file": ("autopeft.study.file", "StudySpec.from_file"),
     "cut the folds": ("autopeft.cross_validation", "split"),
 }

@@ -23,7 +23,7 @@ from autopeft import runner
 from autopeft.admission import Appraiser
 from autopeft.batch import bucketed
 from autopeft.methods.registry import discover
-from autopeft.model import attach, train_mode, trainable
+from autopeft.models.base import attach, train_mode, trainable
 from autopeft.problem import Problem
 from autopeft.progress import PlainProgress
 from autopeft.search import loop

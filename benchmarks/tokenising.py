@@ -18,10 +18,10 @@ import time
 from autopeft import data, tasks
 from autopeft.common import cache
 from autopeft.common.locate import locate
-from autopeft.row_tokenizer import RowTokenizer
+from autopeft.models.row_tokenizer import RowTokenizer
+from autopeft.models.token_cache import CachedRowTokenizer
+from autopeft.models.tokenizer import prepare
 from autopeft.study.file import StudySpec
-from autopeft.token_cache import CachedRowTokenizer
-from autopeft.tokenizer import prepare
 
 MAX_LENGTH = 256
 

@@ -160,7 +160,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
     from autopeft import artifact
     from autopeft.common.locate import portable
     from autopeft.methods.registry import discover
-    from autopeft.model import attach, trainable
+    from autopeft.models.base import attach, trainable
     from autopeft.problem import Problem
     from autopeft.study.card import Card
     from autopeft.study.file import StudySpec

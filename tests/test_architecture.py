@@ -8,7 +8,7 @@ from transformers import (
     XLMForSequenceClassification,
 )
 
-from autopeft.architecture import describe, linear_shape
+from autopeft.models.architecture import describe, linear_shape
 from tests.tiny_models import FAMILIES, tiny
 
 

@@ -15,10 +15,10 @@ from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import Origin
-from autopeft.model import attach
+from autopeft.models.base import attach
+from autopeft.models.weights_file import file_size
 from autopeft.screening import refusal
 from autopeft.training import Device
-from autopeft.weights_file import file_size
 from tests.conftest import few
 from tests.test_model import METHODS
 from tests.test_registry import FIXTURES

@@ -19,7 +19,7 @@ from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.model import attach, train_mode, trainable
+from autopeft.models.base import attach, train_mode, trainable
 from autopeft.packer import ALONE, Packer
 from autopeft.problem import Problem
 from autopeft.search.select_winner import refit

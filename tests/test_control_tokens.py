@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from autopeft import artifact
-from autopeft.control_tokens import read_as_text
-from autopeft.tokenizer import prepare, save
+from autopeft.models.control_tokens import read_as_text
+from autopeft.models.tokenizer import prepare, save
 from tests.conftest import trained_winner
 from tests.tiny_tokenizers import BACKENDS, IN_PYTHON
 

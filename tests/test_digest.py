@@ -12,11 +12,12 @@ import pytest
 from huggingface_hub import constants
 
 import autopeft
-from autopeft import artifact, digest
+from autopeft import artifact
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import ModelError
 from autopeft.methods.registry import discover
-from autopeft.model import load
+from autopeft.models import digest
+from autopeft.models.base import load
 from autopeft.progress import make_progress
 from autopeft.search.resume import GIVEN
 from autopeft.search.run import run

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from autopeft.dropout import Dropout
-from autopeft.model import train_mode
+from autopeft.models.base import train_mode
+from autopeft.models.dropout import Dropout
 from tests.test_model import METHODS, attach, base_of
 
 

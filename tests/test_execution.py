@@ -18,7 +18,7 @@ from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.model import attach, checkpoint_layers, train_mode, trainable
+from autopeft.models.base import attach, checkpoint_layers, train_mode, trainable
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.search import select_winner

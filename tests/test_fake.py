@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autopeft import fake, live_bytes, memory
-from autopeft.model import attach, train_mode
+from autopeft.models.base import attach, train_mode
 from tests.conftest import few
 from tests.test_memory import METHODS, PRECISIONS, shapes, stepper
 from tests.tiny_models import tiny_base

@@ -14,7 +14,6 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 import autopeft
 from autopeft import artifact, gpu, memory, tasks
 from autopeft.admission import Appraiser
-from autopeft.architecture import describe
 from autopeft.batch import Batch
 from autopeft.common import cache
 from autopeft.enforcement import capped, release_memory
@@ -22,7 +21,8 @@ from autopeft.execution import Execution, ways
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.methods.training_space import Hyperparameters
-from autopeft.model import BaseModel, attach, load, train_mode
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach, load, train_mode
 from autopeft.objective import run_trial
 from autopeft.packer import gradients
 from autopeft.packing import pack, packable

@@ -21,7 +21,7 @@ from autopeft.common.exceptions import HangError, PluginError, StoreError, Study
 from autopeft.integrity import Seal
 from autopeft.leftovers import Leftovers
 from autopeft.methods.registry import discover
-from autopeft.model import BaseModel, attach
+from autopeft.models.base import BaseModel, attach
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec

@@ -11,14 +11,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from autopeft import allocator, gpu, live_bytes, tasks
-from autopeft.architecture import describe
 from autopeft.batch import Batch
 from autopeft.common.locate import locate
-from autopeft.dropout import fused_dropout
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak, measure, predict, tensor_bytes
 from autopeft.methods.training_space import Hyperparameters
-from autopeft.model import BaseModel, attach, train_mode, trainable
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach, train_mode, trainable
+from autopeft.models.dropout import fused_dropout
 from autopeft.training import Device, make_optimizer, training_step
 from tests.test_model import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from autopeft.common.exceptions import ModelError
-from autopeft.model import load
+from autopeft.models.base import load
 from tests.test_model_files import configure
 from tests.tiny_models import FAMILIES, tiny
 

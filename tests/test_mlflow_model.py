@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from autopeft_lora import Lora
 
-from autopeft import artifact, mlflow_model, model, tasks
+from autopeft import artifact, mlflow_model, tasks
+from autopeft.models import base as model
 
 LABELS = ("maybe", "no", "yes")
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from autopeft import PeftMethod, SearchSpace
-from autopeft.architecture import describe
 from autopeft.common.exceptions import ModelError, PluginError
 from autopeft.common.seeds import seeded
 from autopeft.methods.registry import discover
-from autopeft.model import BaseModel, attach, load, trainable
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach, load, trainable
 from tests.tiny_models import batch, tiny
 
 METHODS = discover().methods

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autopeft.common.exceptions import ModelError
-from autopeft.model import load
-from autopeft.model_files import decisive, examine
+from autopeft.models.base import load
+from autopeft.models.files import decisive, examine
 from tests.tiny_models import tiny
 
 OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "peft_task_type": "SEQ_CLS", "seed": 0}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autopeft.mould import Mould
+from autopeft.models.copying import Mould
 from tests.tiny_models import FAMILIES, batch, tiny
 
 

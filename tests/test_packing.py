@@ -18,7 +18,7 @@ from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.model import attach, train_mode, trainable
+from autopeft.models.base import attach, train_mode, trainable
 from autopeft.packer import ALONE, MODULES, Packer
 from autopeft.packing import pack, packable
 from autopeft.problem import Problem

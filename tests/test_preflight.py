@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from autopeft import preflight
 from autopeft.common.exceptions import ModelError, SpecError
 from autopeft.methods.registry import discover
-from autopeft.positions import positions
+from autopeft.models.positions import positions
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, tiny_rows

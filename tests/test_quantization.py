@@ -9,14 +9,15 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from autopeft import quantization, tasks
+from autopeft import tasks
 from autopeft.admission import Appraiser
-from autopeft.architecture import describe, linear_shape
 from autopeft.common.exceptions import ModelError
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak
 from autopeft.methods.candidate import CandidateSpace
-from autopeft.model import BaseModel, attach, load
+from autopeft.models import quantization
+from autopeft.models.architecture import describe, linear_shape
+from autopeft.models.base import BaseModel, attach, load
 from autopeft.training import Device
 from tests.conftest import autopeft_here
 from tests.test_model import METHODS

@@ -13,11 +13,11 @@ from transformers import AutoModelForSequenceClassification
 from autopeft import memory, repetition
 from autopeft.admission import Appraiser
 from autopeft.allocator import SMALL_SEGMENT
-from autopeft.architecture import describe
 from autopeft.execution import Execution
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.model import BaseModel, attach
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach
 from autopeft.problem import AbsentCard
 from autopeft.training import Device
 from tests.conftest import few

@@ -5,8 +5,8 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from autopeft.row_tokenizer import BOTH, HEAD, TAIL, RowTokenizer, Truncation
-from autopeft.tokenizer import prepare
+from autopeft.models.row_tokenizer import BOTH, HEAD, TAIL, RowTokenizer, Truncation
+from autopeft.models.tokenizer import prepare
 from tests.tiny_tokenizers import BACKENDS, IN_PYTHON
 
 SOME = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autopeft.model import attach
+from autopeft.models.base import attach
 from autopeft.structure import Structure
 from tests.test_model import METHODS
 from tests.tiny_models import tiny_base

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from autopeft import token_cache
 from autopeft.common import cache
 from autopeft.methods.registry import discover
+from autopeft.models import token_cache
+from autopeft.models.row_tokenizer import RowTokenizer, TokenRows
+from autopeft.models.token_cache import CachedRowTokenizer
+from autopeft.models.tokenizer import prepare
 from autopeft.problem import Problem
-from autopeft.row_tokenizer import RowTokenizer, TokenRows
 from autopeft.study.file import StudySpec
-from autopeft.token_cache import CachedRowTokenizer
-from autopeft.tokenizer import prepare
 from tests.conftest import THREE, autopeft_here
 from tests.test_study import edit
 

@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from autopeft.tokenizer import prepare
+from autopeft.models.tokenizer import prepare
 
 WORDS = {"<end>": 0, "It": 1, "rain": 2, "s": 3, "<pad>": 4}
 ALONE = [1, 2]

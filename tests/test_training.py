@@ -9,7 +9,7 @@ from autopeft.batch import bucketed
 from autopeft.common.seeds import derive_seed
 from autopeft.cross_validation import cross_validate, split
 from autopeft.methods.training_space import Hyperparameters
-from autopeft.model import trainable
+from autopeft.models.base import trainable
 from autopeft.rungs import epochs_between, rung_ends
 from autopeft.tasks import Encoded
 from autopeft.training import Device, DivergedError, Learner, evaluate, train_epoch

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from transformers import AutoTokenizer
 
 import autopeft
-from autopeft.row_tokenizer import RowTokenizer
+from autopeft.models.row_tokenizer import RowTokenizer
 from tests.conftest import THREE, autopeft_here, tiny_rows
 from tests.test_study import edit
 

@@ -9,7 +9,7 @@ import torch
 
 from autopeft import trunk as trunks
 from autopeft.batch import Batch
-from autopeft.model import attach, trainable
+from autopeft.models.base import attach, trainable
 from autopeft.training import Device
 from autopeft.trunk import Trunk, lowest_trained
 from tests.conftest import THREE, autopeft_here

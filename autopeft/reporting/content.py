@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from autopeft.models.row_tokenizer import Truncation
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
-from autopeft.row_tokenizer import Truncation
 from autopeft.study.archive import FINISHED, RUNNING, open_archive
 from autopeft.study.archive import STOPPED as STOPPED_EARLY
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from autopeft import digest
 from autopeft.common.exceptions import ModelError, SpecError, UserInputError
 from autopeft.common.locate import NotFoundError, locate
+from autopeft.models import digest
 from autopeft.problem import references
 from autopeft.study.file import changes
 from autopeft.study.journal import JOURNAL, open_journal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from autopeft.row_tokenizer import Truncation
+from autopeft.models.row_tokenizer import Truncation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft.row_tokenizer import RowTokenizer
+    from autopeft.models.row_tokenizer import RowTokenizer
 
 
 @dataclass(frozen=True)

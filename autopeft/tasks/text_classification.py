@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft.row_tokenizer import RowTokenizer
+    from autopeft.models.row_tokenizer import RowTokenizer
 
 
 class TextClassification(TaskKind):

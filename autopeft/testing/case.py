@@ -16,7 +16,7 @@ from autopeft.batch import Batch
 from autopeft.common.seeds import seeded
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.training_space import Hyperparameters
-from autopeft.model import BaseModel, attach, train_mode, trainable
+from autopeft.models.base import BaseModel, attach, train_mode, trainable
 from autopeft.testing.tiny import learnable_rows, tiny_base
 from autopeft.training import Device, Learner
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from autopeft.admission import Appraiser
 from autopeft.common.seeds import seeded
-from autopeft.model import merged, trainable
+from autopeft.models.base import merged, trainable
+from autopeft.models.weights_file import read_weights, write_weights
 from autopeft.testing.case import CPU, TASK, logits, same, values
 from autopeft.testing.rule import BrokenRuleError, rule
-from autopeft.weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
     from autopeft.testing.case import Case

@@ -9,7 +9,7 @@ import torch
 from autopeft.batch import Batch
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import PeftMethod
-from autopeft.model import train_mode, trainable
+from autopeft.models.base import train_mode, trainable
 from autopeft.testing.case import CPU, STEPS, TASK, logits, of_head, same
 from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.testing.tiny import tiny_base

@@ -13,7 +13,7 @@ from autopeft.common.seeds import seeded
 from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.methods.contract import PeftMethod
-from autopeft.model import merged, train_mode, trainable
+from autopeft.models.base import merged, train_mode, trainable
 from autopeft.packing import agrees, packable
 from autopeft.testing import process, tiny
 from autopeft.testing.case import CPU, TASK

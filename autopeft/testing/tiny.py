@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from autopeft.architecture import describe
-from autopeft.model import BaseModel
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel
 from autopeft.tasks import Encoded
 
 VOCABULARY = 64

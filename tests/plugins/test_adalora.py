@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from autopeft.checkpoint import Checkpoint
 from autopeft.cross_validation import cross_validate, split
-from autopeft.model import attach, merged, trainable
+from autopeft.models.base import attach, merged, trainable
 from autopeft.training import Learner, train_epoch
 from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import batch, tiny_base

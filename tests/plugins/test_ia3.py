@@ -7,8 +7,8 @@ from autopeft_ia3.method import GROUPS
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from autopeft.architecture import describe
-from autopeft.model import BaseModel, attach, trainable
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach, trainable
 from tests.tiny_models import VOCABULARY, batch, tiny_base
 
 

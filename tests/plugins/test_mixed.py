@@ -8,7 +8,7 @@ from autopeft_adapter import Adapter
 from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 
-from autopeft.model import attach, trainable
+from autopeft.models.base import attach, trainable
 from autopeft.packing import packable
 from autopeft.trunk import lowest_trained
 from tests.plugins.test_prefix_tuning import logits

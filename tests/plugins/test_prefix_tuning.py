@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from autopeft.architecture import describe
-from autopeft.model import BaseModel, attach, trainable
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel, attach, trainable
 from autopeft.trunk import lowest_trained
 from tests.tiny_models import FAMILIES, PAD, SIZES, VOCABULARY, batch, tiny_base
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from autopeft import hub_files, missing_weights, model_files, quantization
-from autopeft.architecture import describe
 from autopeft.common.exceptions import PluginError
 from autopeft.common.seeds import seeded
-from autopeft.dropout import Dropout
 from autopeft.methods.contract import told_params
-from autopeft.mould import Mould
-from autopeft.size_limit import size_limit
-from autopeft.tokenizer import prepare
+from autopeft.models import files, hub_files, missing_weights, quantization
+from autopeft.models.architecture import describe
+from autopeft.models.copying import Mould
+from autopeft.models.dropout import Dropout
+from autopeft.models.size_limit import size_limit
+from autopeft.models.tokenizer import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,8 +165,8 @@ def load(
     origin: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
     origin |= {} if revision is None else {"revision": revision}
     options: dict[str, Any] = {**origin, **(config_overrides or {})}
-    with model_files.reading(f"[model] name_or_path: {location} cannot be loaded as {auto_class}"):
-        extent = model_files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
+    with files.reading(f"[model] name_or_path: {location} cannot be loaded as {auto_class}"):
+        extent = files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **origin)
         special: dict[str, Any] = {"dtype": torch.float32}
         dense = None

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from autopeft.common.exceptions import ModelError
-from autopeft.model_files import ADAPTER, CONFIG, INDEX, WEIGHTS
+from autopeft.models.files import ADAPTER, CONFIG, INDEX, WEIGHTS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

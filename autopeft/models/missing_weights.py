@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from autopeft.architecture import layer_names, linear_shape
 from autopeft.common.exceptions import ModelError
+from autopeft.models.architecture import layer_names, linear_shape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.common import cache
-from autopeft.row_tokenizer import RowTokenizer, TokenRows
+from autopeft.models.row_tokenizer import RowTokenizer, TokenRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from autopeft.control_tokens import cuts, read_as_text
+from autopeft.models.control_tokens import cuts, read_as_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.locate import LOCAL, ON_HUB
-from autopeft.model_files import decisive, examine
+from autopeft.models.files import decisive, examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,11 +6,11 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-from autopeft import peft_config, tensor_file
 from autopeft.common.exceptions import MethodError, UserInputError
 from autopeft.common.rights import follow_umask
-from autopeft.model import attach, trainable
-from autopeft.saved_params import check_params
+from autopeft.models import peft_config, tensor_file
+from autopeft.models.base import attach, trainable
+from autopeft.models.saved_params import check_params
 from autopeft.study.journal import writing
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from autopeft.common.params import Params
     from autopeft.methods.contract import PeftMethod
-    from autopeft.model import BaseModel
+    from autopeft.models.base import BaseModel
 
 WEIGHTS = "addon.safetensors"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
