@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from autopeft import hub, readme, tasks
-from autopeft.cells import Texts
 from autopeft.common.exceptions import (
     AutopeftError,
     DataError,
@@ -25,6 +24,7 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import draft_folder, put
 from autopeft.common.locate import NotFoundError, locate
+from autopeft.data.cells import Texts
 from autopeft.methods import registry
 from autopeft.models import base as models
 from autopeft.models import digest, weights_file

@@ -221,7 +221,7 @@ def predict(
     import pandas as pd
 
     from autopeft import artifact
-    from autopeft.table import read_table
+    from autopeft.data.table import read_table
 
     loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
     if input_file is not None:

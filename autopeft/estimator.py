@@ -16,10 +16,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
 
 from autopeft import artifact, tasks
-from autopeft.cells import CellError, Texts, as_text, is_missing
 from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.common.locate import as_reference
+from autopeft.data.cells import CellError, Texts, as_text, is_missing
 from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import DataSection, SearchSection, StudySpec, ValidationSection
 from autopeft.study.record import TrialRecord

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft import data, gpu, tasks
+from autopeft import gpu, tasks
 from autopeft.admission import Appraiser
 from autopeft.budget import Budget
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.cross_validation import Fold, split
+from autopeft.data import load as data
 from autopeft.enforcement import release_memory
 from autopeft.integrity import Seal
 from autopeft.memory import supports_bfloat16
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from autopeft.data import StudyData
+    from autopeft.data.load import StudyData
     from autopeft.methods.registry import Origin, Registry
     from autopeft.models.base import BaseModel
     from autopeft.models.row_tokenizer import Truncation

@@ -16,9 +16,9 @@ from autopeft import artifact, tasks
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
+from autopeft.data.in_memory import as_table, keep, split_of
 from autopeft.methods.registry import discover
 from autopeft.progress import make_progress
-from autopeft.rows import as_table, keep, split_of
 from autopeft.search.run import run
 from autopeft.study.file import StudySpec
 from autopeft.study.output import require

@@ -26,7 +26,7 @@ from pathlib import Path
 
 PARTS = {
     "find the plugins": ("autopeft.methods.registry", "discover"),
-    "read and split the rows": ("autopeft.data", "load"),
+    "read and split the rows": ("autopeft.data.load", "load"),
     "load the model": ("autopeft.models.base", "load"),
     "tokenise the rows": ("autopeft.tasks.text_classification", "TextClassification.encode"),
     "check for room": ("autopeft.search.run", "require_room"),

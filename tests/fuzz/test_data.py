@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from autopeft.cells import Texts
 from autopeft.common.exceptions import UserInputError
-from autopeft.data import load
+from autopeft.data.cells import Texts
+from autopeft.data.load import load
+from autopeft.data.table import read_table
 from autopeft.study.file import StudySpec
-from autopeft.table import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

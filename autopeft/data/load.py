@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from autopeft.cells import Texts
 from autopeft.common.exceptions import DataError, nearest, quoted
 from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import locate
 from autopeft.common.units import format_bytes
-from autopeft.table import nothing_in, open_table
+from autopeft.data.cells import Texts
+from autopeft.data.table import nothing_in, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from autopeft.data.table import Table
     from autopeft.study.file import StudySpec
-    from autopeft.table import Table
 
 
 CELL = 64

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from autopeft.cells import CellError
 from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.free_memory import free_memory
 from autopeft.common.units import format_bytes
+from autopeft.data.cells import CellError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

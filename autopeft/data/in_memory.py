@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from autopeft.arrow import CALLED
-from autopeft.cells import Texts
 from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.files import whole
-from autopeft.table import Table, of_dataset
+from autopeft.data.arrow import CALLED
+from autopeft.data.cells import Texts
+from autopeft.data.table import Table, of_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

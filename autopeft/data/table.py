@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from autopeft import arrow, text_table
 from autopeft.common.exceptions import DataError, in_a_line, nearest, quoted
+from autopeft.data import arrow, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from autopeft.cells import CellError
+from autopeft.data.cells import CellError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

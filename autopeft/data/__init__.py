@@ -1,0 +1,1 @@
+"""Rows: found, read, checked and split."""
