@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from autopeft import gpu, memory
-from autopeft.batch import Batch
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.common import machine
 from autopeft.common.containment import contained, heard, uncontained
 from autopeft.common.exceptions import BudgetError
-from autopeft.execution import Execution, guess, ways
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import PeftMethod, told_params
 from autopeft.models import quantization
 from autopeft.models.architecture import linear_shape
 from autopeft.models.base import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
 from autopeft.models.weights_file import file_size, saved_tensors
-from autopeft.packing import pack
 from autopeft.structure import Structure
-from autopeft.training import Device, make_optimizer, training_step
-from autopeft.trunk import cut
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution, guess, ways
+from autopeft.training.learner import Device, make_optimizer, training_step
+from autopeft.training.packing import pack
+from autopeft.training.trunk_cache import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.models.base import BaseModel
     from autopeft.tasks import TaskKind
-    from autopeft.trunk import Trunk
+    from autopeft.training.trunk_cache import Trunk
 
 
 CORNERS_TRIED = 6

@@ -35,7 +35,7 @@ from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.readme import README
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
-from autopeft.training import Device, evaluate
+from autopeft.training.learner import Device, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,8 +12,8 @@ from autopeft.common.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.execution import Execution
     from autopeft.memory import MemoryEstimate
+    from autopeft.training.batch_plan import Execution
 
 
 @dataclass(frozen=True)

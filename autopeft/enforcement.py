@@ -22,7 +22,7 @@ from autopeft.live_bytes import LiveBytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from autopeft.training import Learner, Watch
+    from autopeft.training.learner import Learner, Watch
 
 ALWAYS_METERED = 3
 """First steps of a trial that are metered whatever their size: the optimiser's state comes to be in them."""

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft import memory
-from autopeft.batch import Batch
 from autopeft.common import machine
 from autopeft.common.containment import by_host, contained, running_time, uncontained
 from autopeft.common.exceptions import MachineError, StoreError, in_a_line
-from autopeft.cross_validation import cross_validate
 from autopeft.enforcement import MemoryWatch, ran_out, release_memory, together
-from autopeft.execution import Execution
 from autopeft.models.base import attach, checkpoint_layers, train_mode
 from autopeft.outcome import Outcome
 from autopeft.pace import OverTimeError, TimeWatch
-from autopeft.packing import pack
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
-from autopeft.training import Learner
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution
+from autopeft.training.cross_validation import cross_validate
+from autopeft.training.learner import Learner
+from autopeft.training.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.checkpoint import Checkpoint
     from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
-    from autopeft.rungs import Rung
     from autopeft.tasks import Encoded
+    from autopeft.training.checkpoint import Checkpoint
+    from autopeft.training.rungs import Rung
 
 
 @uncontained()

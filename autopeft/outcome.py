@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autopeft.execution import Execution
-    from autopeft.rungs import Rung
+    from autopeft.training.batch_plan import Execution
+    from autopeft.training.rungs import Rung
 
 
 @dataclass(frozen=True)

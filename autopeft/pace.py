@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from autopeft.budget import Budget
-    from autopeft.training import Learner
+    from autopeft.training.learner import Learner
 
 SKIPPED_STEPS = ALWAYS_METERED
 """First steps of a trial that are not timed: they are metered, and the device warms up in them."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft.batch import Batch, bucketed
 from autopeft.common import machine
 from autopeft.common.exceptions import in_a_line
 from autopeft.common.seeds import derive_seed
-from autopeft.execution import Execution
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.base import attach, train_mode, trainable
-from autopeft.packing import pack, packable, seconds_of
-from autopeft.training import backward
+from autopeft.training.batch import Batch, bucketed
+from autopeft.training.batch_plan import Execution
+from autopeft.training.learner import backward
+from autopeft.training.packing import pack, packable, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
     from autopeft.tasks import TaskKind
-    from autopeft.training import Device
+    from autopeft.training.learner import Device
 
 WORTH_TRYING = 0.2
 """Share of a pass that must be its start-up cost for packing, which saves that cost alone, to be tried at all."""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from autopeft.batch import Batch
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
 from autopeft.enforcement import release_memory
 from autopeft.models.control_tokens import controls_of
 from autopeft.models.quantization import NONE
+from autopeft.training.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,6 @@ from autopeft.admission import Appraiser
 from autopeft.budget import Budget
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
-from autopeft.cross_validation import Fold, split
 from autopeft.data import load as data
 from autopeft.enforcement import release_memory
 from autopeft.integrity import Seal
@@ -27,12 +26,13 @@ from autopeft.models import digest, hub_files
 from autopeft.models.positions import positions
 from autopeft.models.quantization import NONE
 from autopeft.models.token_cache import CachedRowTokenizer
-from autopeft.rungs import rung_ends
 from autopeft.screening import refusal
 from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
-from autopeft.training import Device
-from autopeft.trunk import Trunk
+from autopeft.training.cross_validation import Fold, split
+from autopeft.training.learner import Device
+from autopeft.training.rungs import rung_ends
+from autopeft.training.trunk_cache import Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

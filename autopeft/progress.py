@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget import Budget, Usage
     from autopeft.methods.candidate import Candidate
-    from autopeft.rungs import Rung
     from autopeft.study.record import TrialRecord
+    from autopeft.training.rungs import Rung
 
 SHOWN_TRIALS = 12
 SHOWN_BARS = 40

@@ -9,13 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from autopeft.checkpoint import Checkpoint
 from autopeft.common.containment import by_host, contained, uncontained
 from autopeft.common.exceptions import MachineError, in_a_line
 from autopeft.objective import run_trial
 from autopeft.outcome import Outcome
 from autopeft.packer import Packer
 from autopeft.study.states import FAIL, INFEASIBLE, INTERRUPTED
+from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autopeft.leftovers import Leftovers
     from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
-    from autopeft.rungs import Rung
+    from autopeft.training.rungs import Rung
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
     from autopeft.methods.candidate import Candidate
     from autopeft.outcome import Outcome
-    from autopeft.rungs import Rung
     from autopeft.runner import Known
     from autopeft.study.file import StudySpec
+    from autopeft.training.rungs import Rung
 
 LIVES = 2
 """Times that a worker is started: one that died is replaced once."""

@@ -20,14 +20,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from autopeft.batch import Batch, bucketed
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, open_journal
 from autopeft.study.record import records
-from autopeft.training import Learner, training_step
+from autopeft.training.batch import Batch, bucketed
+from autopeft.training.learner import Learner, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,7 @@
 """What smaller passes and checkpointed layers cost in time and spare in memory, beside what the planner assumes.
 
 Every way to run one batch of the study's longest rows is timed in turn over a few rounds; printed are medians relative
-to the whole batch, the relative cost that `autopeft.execution` chooses by, and the predicted peak memory.
+to the whole batch, the relative cost that `autopeft.training.batch_plan` chooses by, and the predicted peak memory.
 
     python benchmarks/execution.py studies/quickstart.toml
 """
@@ -15,12 +15,12 @@ import time
 import torch
 
 from autopeft.common.units import format_bytes
-from autopeft.execution import ways
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, checkpoint_layers, train_mode
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
-from autopeft.training import Learner
+from autopeft.training.batch_plan import ways
+from autopeft.training.learner import Learner
 
 
 def main() -> None:

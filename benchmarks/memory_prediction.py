@@ -27,7 +27,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, LlamaConfig, logging
 
 from autopeft import memory, tasks
-from autopeft.batch import Batch
 from autopeft.common.locate import locate
 from autopeft.enforcement import capped, release_memory
 from autopeft.methods.candidate import Candidate, CandidateSpace
@@ -35,7 +34,8 @@ from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, train_mode
 from autopeft.problem import AbsentCard
-from autopeft.training import Device, make_optimizer, training_step
+from autopeft.training.batch import Batch
+from autopeft.training.learner import Device, make_optimizer, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -18,8 +18,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
 from autopeft import tasks
-from autopeft.batch import Batch
-from autopeft.execution import Execution
 from autopeft.memory import supports_bfloat16
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import PeftMethod
@@ -27,9 +25,11 @@ from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, train_mode
 from autopeft.packer import gradients
-from autopeft.packing import pack, packable
 from autopeft.tasks import Encoded
-from autopeft.training import Device, Learner
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution
+from autopeft.training.learner import Device, Learner
+from autopeft.training.packing import pack, packable
 
 TASK = tasks.get("text-classification")
 SHAPES = {

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from autopeft import rungs
 from autopeft.methods.registry import discover
 from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.search.pruner import make_pruner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
+from autopeft.training import rungs
 
 KINDS = {
     "none": lambda rungs: make_pruner("none", rungs),

@@ -41,7 +41,7 @@ from autopeft.models.base import BaseModel
 from autopeft.search.sampler import make_sampler
 from autopeft.study.journal import StudyStorage
 from autopeft.tracking import Tracker
-from autopeft.training import Device
+from autopeft.training.learner import Device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -39,11 +39,11 @@ PARTS = {
     "settle how folds run": ("autopeft.packer", "Packer.settle"),
     "put the add-on on": ("autopeft.models.base", "attach"),
     "read the study file": ("autopeft.study.file", "StudySpec.from_file"),
-    "cut the folds": ("autopeft.cross_validation", "split"),
+    "cut the folds": ("autopeft.training.cross_validation", "split"),
 }
 """What is timed apart from imports; the rest of our code is "everything else of ours"."""
 
-FIRST_STEP = ("autopeft.training", "training_step")
+FIRST_STEP = ("autopeft.training.learner", "training_step")
 """Where a start ends. The predictor of memory holds the function itself, so its steps on fake tensors do not count."""
 
 LIBRARY, OURS = "import ", "everything else of ours"

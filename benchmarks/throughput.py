@@ -21,7 +21,6 @@ from rich.console import Console
 
 from autopeft import runner
 from autopeft.admission import Appraiser
-from autopeft.batch import bucketed
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable
 from autopeft.problem import Problem
@@ -29,7 +28,8 @@ from autopeft.progress import PlainProgress
 from autopeft.search import loop
 from autopeft.search import run as study
 from autopeft.study.file import StudySpec
-from autopeft.training import Learner, train_epoch
+from autopeft.training.batch import bucketed
+from autopeft.training.learner import Learner, train_epoch
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ from autopeft.methods.registry import discover
 from autopeft.problem import Problem
 from autopeft.search.pruner import make_pruner
 from autopeft.study.file import StudySpec
-from autopeft.training import EVALUATION_BATCH_SIZE
+from autopeft.training.learner import EVALUATION_BATCH_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

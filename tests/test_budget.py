@@ -11,14 +11,14 @@ from autopeft.admission import Appraiser
 from autopeft.artifact import Card, save
 from autopeft.budget import Budget, Usage, Weights, predict_seconds
 from autopeft.common.exceptions import PluginError
-from autopeft.execution import Execution
 from autopeft.memory import MemoryEstimate
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import Origin
 from autopeft.models.base import attach
 from autopeft.models.weights_file import file_size
 from autopeft.screening import refusal
-from autopeft.training import Device
+from autopeft.training.batch_plan import Execution
+from autopeft.training.learner import Device
 from tests.conftest import few
 from tests.test_model import METHODS
 from tests.test_registry import FIXTURES

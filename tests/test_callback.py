@@ -12,10 +12,6 @@ from torch import nn
 
 from autopeft import PeftMethod, SearchSpace, TrainingCallback
 from autopeft.admission import Appraiser
-from autopeft.batch import Batch
-from autopeft.checkpoint import Checkpoint
-from autopeft.cross_validation import cross_validate, split
-from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
@@ -24,7 +20,11 @@ from autopeft.packer import ALONE, Packer
 from autopeft.problem import Problem
 from autopeft.search.select_winner import refit
 from autopeft.study.file import StudySpec
-from autopeft.training import Learner
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution
+from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.learner import Learner
 from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import tiny_base
 

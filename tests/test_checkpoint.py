@@ -2,9 +2,9 @@ from typing import ClassVar
 
 import pytest
 
-from autopeft.checkpoint import Checkpoint
-from autopeft.cross_validation import cross_validate, split
-from autopeft.rungs import rung_ends
+from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.rungs import rung_ends
 from tests.test_training import CPU, HYPER, TASK, lora, rows
 
 DATA = rows()
@@ -36,7 +36,7 @@ def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_sto
     with pytest.raises(PowerCutError):
         list(cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=dying))
 
-    from autopeft import cross_validation
+    from autopeft.training import cross_validation
 
     trained = []
     train = cross_validation.train_epoch

@@ -10,10 +10,7 @@ import pytest
 import torch
 
 from autopeft.admission import Appraiser
-from autopeft.batch import Batch
-from autopeft.cross_validation import cross_validate, split
 from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
-from autopeft.execution import Execution, guess, ways
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak
 from autopeft.methods.candidate import CandidateSpace
@@ -24,7 +21,10 @@ from autopeft.problem import Problem
 from autopeft.search import select_winner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
-from autopeft.training import Learner, train_epoch
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution, guess, ways
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.learner import Learner, train_epoch
 from tests.conftest import few
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, HYPER, TASK, rows

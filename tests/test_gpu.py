@@ -14,10 +14,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 import autopeft
 from autopeft import artifact, gpu, memory, tasks
 from autopeft.admission import Appraiser
-from autopeft.batch import Batch
 from autopeft.common import cache
 from autopeft.enforcement import capped, release_memory
-from autopeft.execution import Execution, ways
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.methods.training_space import Hyperparameters
@@ -25,11 +23,13 @@ from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, load, train_mode
 from autopeft.objective import run_trial
 from autopeft.packer import gradients
-from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE, FAIL
-from autopeft.training import Device, make_optimizer, training_step
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution, ways
+from autopeft.training.learner import Device, make_optimizer, training_step
+from autopeft.training.packing import pack, packable
 from tests.conftest import THREE, autopeft_here
 from tests.test_model import METHODS
 from tests.test_study import edit, run_study

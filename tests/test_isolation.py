@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from autopeft import PeftMethod, SearchSpace
-from autopeft.checkpoint import Checkpoint
 from autopeft.common.containment import contained, heard, paused
 from autopeft.common.exceptions import HangError, PluginError, StoreError, StudyError
 from autopeft.integrity import Seal
@@ -26,6 +25,7 @@ from autopeft.objective import run_trial
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
+from autopeft.training.checkpoint import Checkpoint
 from tests.conftest import THREE, autopeft_here
 from tests.test_registry import install, write_plugin
 from tests.tiny_models import tiny, tiny_base

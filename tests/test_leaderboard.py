@@ -6,14 +6,14 @@ from rich.console import Console
 
 from autopeft.budget import Budget, Usage, Weights
 from autopeft.common.console import make_console
-from autopeft.execution import Execution
 from autopeft.leaderboard import by_method, leaderboard, summary
 from autopeft.memory import MemoryEstimate
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.progress import LiveProgress, PlainProgress, make_progress, sparkline
-from autopeft.rungs import Rung
 from autopeft.study.record import TestScores as Scores
 from autopeft.study.record import TrialRecord
+from autopeft.training.batch_plan import Execution
+from autopeft.training.rungs import Rung
 from tests.test_model import METHODS
 
 

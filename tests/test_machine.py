@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from autopeft.batch import Batch
 from autopeft.common import machine
 from autopeft.common.console import make_console
 from autopeft.common.containment import contained, uncontained
 from autopeft.common.exceptions import MachineError, OverBudgetError, PluginError, StreamError
-from autopeft.packing import packable
+from autopeft.training.batch import Batch
+from autopeft.training.packing import packable
 from tests.forking import Child
 
 

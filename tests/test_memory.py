@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from autopeft import allocator, gpu, live_bytes, tasks
-from autopeft.batch import Batch
 from autopeft.common.locate import locate
 from autopeft.live_bytes import LiveBytes
 from autopeft.memory import at_peak, measure, predict, tensor_bytes
@@ -19,7 +18,8 @@ from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, train_mode, trainable
 from autopeft.models.dropout import fused_dropout
-from autopeft.training import Device, make_optimizer, training_step
+from autopeft.training.batch import Batch
+from autopeft.training.learner import Device, make_optimizer, training_step
 from tests.test_model import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
 

@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 
 import autopeft as api
-from autopeft.checkpoint import FOLDER, Checkpoint
 from autopeft.common.exceptions import SpecError, StudyError, UserInputError
 from autopeft.common.lock import JOURNAL
 from autopeft.study.output import require, taken
 from autopeft.tracking.runs import OUTBOX
+from autopeft.training.checkpoint import FOLDER, Checkpoint
 from tests.conftest import autopeft_here, tiny_rows, trained_winner
 from tests.test_reporting import record, running, store
 from tests.test_study import edit, run_study

@@ -16,7 +16,6 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from autopeft.checkpoint import Checkpoint
 from autopeft.common.containment import contained, running_time
 from autopeft.common.exceptions import StreamError
 from autopeft.common.interrupt import Interrupt
@@ -34,6 +33,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.journal import StudyStorage, open_journal
 from autopeft.study.record import RECORD, TrialRecord, records
 from autopeft.study.states import FAIL, STOPPED
+from autopeft.training.checkpoint import Checkpoint
 from tests.conftest import THREE, autopeft_here, write_tiny_study
 from tests.forking import Child, command
 from tests.test_leaderboard import text

@@ -9,21 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from autopeft import PeftMethod, packing
+from autopeft import PeftMethod
 from autopeft.admission import Appraiser
-from autopeft.batch import Batch
-from autopeft.checkpoint import Checkpoint
-from autopeft.cross_validation import cross_validate, split
-from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable
 from autopeft.packer import ALONE, MODULES, Packer
-from autopeft.packing import pack, packable
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
-from autopeft.training import Device, Learner, clip_gradients
+from autopeft.training import packing
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution
+from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.learner import Device, Learner, clip_gradients
+from autopeft.training.packing import pack, packable
 from tests.conftest import autopeft_here
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, HYPER, TASK, rows

@@ -18,7 +18,7 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import quantization
 from autopeft.models.architecture import describe, linear_shape
 from autopeft.models.base import BaseModel, attach, load
-from autopeft.training import Device
+from autopeft.training.learner import Device
 from tests.conftest import autopeft_here
 from tests.test_model import METHODS
 from tests.tiny_models import FAMILIES, batch, tiny, tiny_base

@@ -11,13 +11,13 @@ from optuna.trial import TrialState
 
 from autopeft.common.exceptions import StoreError, UserInputError
 from autopeft.outcome import Outcome
-from autopeft.rungs import Rung
 from autopeft.search.recovery import recover
 from autopeft.search.retrying import run_again
 from autopeft.search.trial import record_of
 from autopeft.study.journal import JOURNAL, StudyStorage, open_journal
 from autopeft.study.record import RECORD
 from autopeft.study.states import COMPLETE, FAIL, INTERRUPTED, PRUNED
+from autopeft.training.rungs import Rung
 
 QUEUED = {"method": "lora", "lora.r": 8}
 

@@ -13,13 +13,13 @@ from transformers import AutoModelForSequenceClassification
 from autopeft import memory, repetition
 from autopeft.admission import Appraiser
 from autopeft.allocator import SMALL_SEGMENT
-from autopeft.execution import Execution
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach
 from autopeft.problem import AbsentCard
-from autopeft.training import Device
+from autopeft.training.batch_plan import Execution
+from autopeft.training.learner import Device
 from tests.conftest import few
 from tests.test_memory import TASK
 from tests.tiny_models import tiny, tiny_base

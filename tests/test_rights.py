@@ -4,11 +4,11 @@ from contextlib import contextmanager
 import pytest
 
 from autopeft import artifact, mlflow_model
-from autopeft.checkpoint import Checkpoint
 from autopeft.common import cache
 from autopeft.common.rights import follow_umask
 from autopeft.exporting import export
-from autopeft.training import Learner
+from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.learner import Learner
 from tests.conftest import tiny_rows, trained_winner
 from tests.test_training import HYPER, lora
 

@@ -16,8 +16,6 @@ import pytest
 from mlflow import MlflowClient
 
 import autopeft as api
-from autopeft import cross_validation
-from autopeft.checkpoint import Checkpoint
 from autopeft.methods.registry import discover
 from autopeft.problem import Problem
 from autopeft.search.trial import Trial
@@ -25,6 +23,8 @@ from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, StudyStorage, open_journal
 from autopeft.tracking.address import open_afresh, sqlite_uri
 from autopeft.tracking.outbox import Outbox
+from autopeft.training import cross_validation
+from autopeft.training.checkpoint import Checkpoint
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.test_registry import FIXTURES, beside, install, write_plugin
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from autopeft import tasks
-from autopeft.batch import bucketed
 from autopeft.common.seeds import derive_seed
-from autopeft.cross_validation import cross_validate, split
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.base import trainable
-from autopeft.rungs import epochs_between, rung_ends
 from autopeft.tasks import Encoded
-from autopeft.training import Device, DivergedError, Learner, evaluate, train_epoch
+from autopeft.training.batch import bucketed
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.learner import Device, DivergedError, Learner, evaluate, train_epoch
+from autopeft.training.rungs import epochs_between, rung_ends
 from tests.test_model import METHODS, attach, base_of
 from tests.tiny_models import learnable_rows
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from autopeft import trunk as trunks
-from autopeft.batch import Batch
 from autopeft.models.base import attach, trainable
-from autopeft.training import Device
-from autopeft.trunk import Trunk, lowest_trained
+from autopeft.training import trunk_cache as trunks
+from autopeft.training.batch import Batch
+from autopeft.training.learner import Device
+from autopeft.training.trunk_cache import Trunk, lowest_trained
 from tests.conftest import THREE, autopeft_here
 from tests.test_model import METHODS, base_of
 from tests.test_training import CPU, TASK, rows

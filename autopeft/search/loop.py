@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from autopeft.checkpoint import Checkpoint
 from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes
 from autopeft.leftovers import Leftovers
@@ -17,6 +16,7 @@ from autopeft.search.sampler import make_sampler
 from autopeft.search.trial import PACKING, Trial
 from autopeft.study.record import STOPPED_EARLY, TrialRecord, records
 from autopeft.study.states import COUNTED, FAIL, INFEASIBLE
+from autopeft.training.checkpoint import Checkpoint
 from autopeft.workers import Crew
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from autopeft.study.card import CARD, Card
 from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
-from autopeft.training import Learner, train_epoch
+from autopeft.training.learner import Learner, train_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from autopeft.execution import Execution
     from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
+    from autopeft.training.batch_plan import Execution
 
 REFIT_SEED_STREAM = 1_000_000
 """Keeps the refit's random numbers apart from every fold's."""

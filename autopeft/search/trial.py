@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import TrialState
 
-from autopeft.checkpoint import Checkpoint
 from autopeft.common.exceptions import MachineError
 from autopeft.outcome import Outcome
 from autopeft.search import retrying
 from autopeft.search.recovery import tell
 from autopeft.study.record import RECORD, TrialRecord, records
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
+from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem
     from autopeft.progress import Progress
-    from autopeft.rungs import Rung
     from autopeft.study.journal import StudyStorage
     from autopeft.tracking import Tracker, TrialRun
+    from autopeft.training.rungs import Rung
 
 
 PACKING = "packing"

@@ -29,7 +29,7 @@ class Encoded:
         labels: what the rows teach, int64 `[rows]`.
         padding: the value that fills each column up to a batch's longest row.
         states: float32 `[tokens, width]`, one for each token of `input_ids`, where a model starts from them
-            (`autopeft.trunk`); a batch then holds `trunk_states` `[rows, length, width]`.
+            (`autopeft.training.trunk_cache`); a batch then holds `trunk_states` `[rows, length, width]`.
         whole: tokens of each row before it was cut, int64 `[rows]`; None where none was.
     """
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from autopeft import tasks
-from autopeft.batch import Batch
 from autopeft.common.seeds import seeded
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.base import BaseModel, attach, train_mode, trainable
 from autopeft.testing.tiny import learnable_rows, tiny_base
-from autopeft.training import Device, Learner
+from autopeft.training.batch import Batch
+from autopeft.training.learner import Device, Learner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft.batch import Batch
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.base import train_mode, trainable
 from autopeft.testing.case import CPU, STEPS, TASK, logits, of_head, same
 from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.testing.tiny import tiny_base
+from autopeft.training.batch import Batch
 
 if TYPE_CHECKING:
     from autopeft.testing.case import Case
-    from autopeft.training import Learner
+    from autopeft.training.learner import Learner
 
 LEARNING_STEPS = 8
 LEAST_GAIN = 0.01

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from autopeft.admission import Appraiser
-from autopeft.batch import Batch
 from autopeft.common.seeds import seeded
-from autopeft.execution import Execution
 from autopeft.memory import measure
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.base import merged, train_mode, trainable
-from autopeft.packing import agrees, packable
 from autopeft.testing import process, tiny
 from autopeft.testing.case import CPU, TASK
 from autopeft.testing.rule import BrokenRuleError, rule
-from autopeft.training import Learner, backward
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution
+from autopeft.training.learner import Learner, backward
+from autopeft.training.packing import agrees, packable
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,10 +9,10 @@ from autopeft_adalora import AdaLora
 from autopeft_adalora.method import TARGETS
 from peft import PeftModel
 
-from autopeft.checkpoint import Checkpoint
-from autopeft.cross_validation import cross_validate, split
 from autopeft.models.base import attach, merged, trainable
-from autopeft.training import Learner, train_epoch
+from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.learner import Learner, train_epoch
 from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import batch, tiny_base
 

@@ -9,8 +9,8 @@ from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 
 from autopeft.models.base import attach, trainable
-from autopeft.packing import packable
-from autopeft.trunk import lowest_trained
+from autopeft.training.packing import packable
+from autopeft.training.trunk_cache import lowest_trained
 from tests.plugins.test_prefix_tuning import logits
 from tests.test_packing import TOGETHER, gradients
 from tests.tiny_models import FAMILIES, batch, tiny_base

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, AutoModelF
 
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, trainable
-from autopeft.trunk import lowest_trained
+from autopeft.training.trunk_cache import lowest_trained
 from tests.tiny_models import FAMILIES, PAD, SIZES, VOCABULARY, batch, tiny_base
 
 PEFT = ("bert", "roberta", "electra", "gpt2", "opt", "llama", "qwen2")

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.common.seeds import derive_seed
-from autopeft.rungs import Rung, epochs_between, rung_ends
-from autopeft.training import EVALUATION_BATCH_SIZE, Device, Learner, evaluate, train_epoch
+from autopeft.training.learner import EVALUATION_BATCH_SIZE, Device, Learner, evaluate, train_epoch
+from autopeft.training.rungs import Rung, epochs_between, rung_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
-    from autopeft.checkpoint import Checkpoint
-    from autopeft.execution import Execution
     from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.training_space import Hyperparameters
     from autopeft.tasks import Encoded, TaskKind
-    from autopeft.training import Watch
+    from autopeft.training.batch_plan import Execution
+    from autopeft.training.checkpoint import Checkpoint
+    from autopeft.training.learner import Watch
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from autopeft.common.containment import heard
 from autopeft.models.base import FROZEN, LAYER
 from autopeft.study.journal import writing
-from autopeft.training import EVALUATION_BATCH_SIZE
+from autopeft.training.learner import EVALUATION_BATCH_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from autopeft.methods.contract import ModelSpec
     from autopeft.models.base import BaseModel
     from autopeft.tasks import Encoded
-    from autopeft.training import Device
+    from autopeft.training.learner import Device
 
 MEMORY_SHARE = 0.1
 """Of the machine's memory that one level's output may take; a larger one goes to a memory-mapped file."""

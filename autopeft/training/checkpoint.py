@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from autopeft.common.params import ParamValue
-    from autopeft.training import Learner
+    from autopeft.training.learner import Learner
 
 
 History = list[tuple[float, float]]

@@ -23,7 +23,7 @@ from autopeft.models.base import FROZEN, trainable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from autopeft.batch import Batch
+    from autopeft.training.batch import Batch
 
 CONTAINERS = (nn.ParameterDict, nn.ParameterList, nn.ModuleDict, nn.ModuleList)
 """Modules that never run themselves."""

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from autopeft.batch import Batch, bucketed
 from autopeft.common.containment import heard
 from autopeft.common.exceptions import AutopeftError
-from autopeft.execution import Execution
 from autopeft.methods.callback import TrainingCallback
 from autopeft.models.base import train_mode, trainable
+from autopeft.training.batch import Batch, bucketed
+from autopeft.training.batch_plan import Execution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

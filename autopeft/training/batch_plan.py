@@ -1,6 +1,6 @@
 """How a batch goes through the model: all rows at once, or a few at a time, and with what kept for the backward pass.
 
-Batches of all folds may also go side by side (`autopeft.packing`). The rows of a batch, and so its gradient,
+Batches of all folds may also go side by side (`autopeft.training.packing`). The rows of a batch, and so its gradient,
 are the same in every way. What changes is the peak memory and the time.
 """
 

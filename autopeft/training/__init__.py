@@ -1,0 +1,1 @@
+"""Folds are trained: batches, steps, packing, the trunk cache, checkpoints."""
