@@ -181,8 +181,8 @@ def plan(
     spec = _spec(study)
     console = make_console()
     registry = _registry(block, spec)
-    from autopeft import plan as planning
     from autopeft import plan_view
+    from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
     from autopeft.problem import Problem
     from autopeft.study.output import PLAN, require

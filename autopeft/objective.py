@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft import memory
+from autopeft.budget.memory import peak as memory
+from autopeft.budget.memory_watch import MemoryWatch, ran_out, release_memory, together
+from autopeft.budget.time_watch import OverTimeError, TimeWatch
 from autopeft.common import machine
 from autopeft.common.containment import by_host, contained, running_time, uncontained
 from autopeft.common.exceptions import MachineError, StoreError, in_a_line
-from autopeft.enforcement import MemoryWatch, ran_out, release_memory, together
 from autopeft.models.base import attach, checkpoint_layers, train_mode
 from autopeft.outcome import Outcome
-from autopeft.pace import OverTimeError, TimeWatch
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution

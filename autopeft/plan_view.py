@@ -8,15 +8,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.budget import LIMITS
+from autopeft.budget.limits import LIMITS
 from autopeft.common.files import whole
 from autopeft.common.units import format_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from autopeft.budget import Budget
-    from autopeft.plan import MethodPlan, Planned
+    from autopeft.budget.limits import Budget
+    from autopeft.budget.plan import MethodPlan, Planned
 
 PARTS = {
     "weights": ("#4c72b0", "blue"),

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
-from autopeft.enforcement import release_memory
 from autopeft.models.control_tokens import controls_of
 from autopeft.models.quantization import NONE
 from autopeft.training.batch import Batch

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft import gpu, tasks
-from autopeft.admission import Appraiser
-from autopeft.budget import Budget
+from autopeft import tasks
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.limits import Budget
+from autopeft.budget.memory import gpu
+from autopeft.budget.memory.peak import supports_bfloat16
+from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.data import load as data
-from autopeft.enforcement import release_memory
 from autopeft.integrity import Seal
-from autopeft.memory import supports_bfloat16
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import base as model
 from autopeft.models import digest, hub_files

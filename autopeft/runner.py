@@ -20,7 +20,7 @@ from autopeft.training.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from autopeft.budget import Usage
+    from autopeft.budget.limits import Usage
     from autopeft.common.params import Params
     from autopeft.leftovers import Leftovers
     from autopeft.methods.candidate import Candidate

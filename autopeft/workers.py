@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
+from autopeft.budget.memory_watch import cap
 from autopeft.common.containment import uncontained
 from autopeft.common.exceptions import StoreError, StreamError, StudyError
-from autopeft.enforcement import cap
 from autopeft.leftovers import Leftovers
 from autopeft.methods import registry
 from autopeft.models import digest
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
     from types import TracebackType
 
-    from autopeft.budget import Usage
+    from autopeft.budget.limits import Usage
     from autopeft.common.params import ParamValue
     from autopeft.methods.candidate import Candidate
     from autopeft.outcome import Outcome

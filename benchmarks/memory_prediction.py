@@ -26,9 +26,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, LlamaConfig, logging
 
-from autopeft import memory, tasks
+from autopeft import tasks
+from autopeft.budget.memory import peak as memory
+from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common.locate import locate
-from autopeft.enforcement import capped, release_memory
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
 from autopeft import tasks
-from autopeft.memory import supports_bfloat16
+from autopeft.budget.memory.peak import supports_bfloat16
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import PeftMethod
 from autopeft.methods.registry import discover

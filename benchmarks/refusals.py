@@ -29,8 +29,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, logging
 
 from autopeft import tasks
-from autopeft.admission import Appraiser
-from autopeft.budget import Budget
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.limits import Budget
 from autopeft.common.locate import locate
 from autopeft.common.seeds import derive_seed
 from autopeft.leftovers import Leftovers

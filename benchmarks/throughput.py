@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from autopeft import runner
-from autopeft.admission import Appraiser
+from autopeft.budget.appraiser import Appraiser
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable
 from autopeft.problem import Problem

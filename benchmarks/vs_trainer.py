@@ -44,8 +44,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import torch
 
+from autopeft.budget.memory.peak import supports_bfloat16
 from autopeft.common.locate import locate
-from autopeft.memory import supports_bfloat16
 from autopeft.methods.registry import discover
 from autopeft.problem import Problem
 from autopeft.search.pruner import make_pruner

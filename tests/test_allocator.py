@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from autopeft import gpu
-from autopeft.allocator import LARGE_SEGMENT, SMALL_SEGMENT, Allocator, needed
-from autopeft.gpu import MIB
-from autopeft.repetition import ACTIVATIONS, COPIES, COPY, Event
+from autopeft.budget.memory import gpu
+from autopeft.budget.memory.allocator import LARGE_SEGMENT, SMALL_SEGMENT, Allocator, needed
+from autopeft.budget.memory.gpu import MIB
+from autopeft.budget.memory.repeated_layers import ACTIVATIONS, COPIES, COPY, Event
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 

@@ -7,11 +7,11 @@ import torch
 from transformers import AutoTokenizer
 
 from autopeft import tasks
-from autopeft.admission import Appraiser
 from autopeft.artifact import Card, save
-from autopeft.budget import Budget, Usage, Weights, predict_seconds
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.limits import Budget, Usage, Weights, predict_seconds
+from autopeft.budget.memory.peak import MemoryEstimate
 from autopeft.common.exceptions import PluginError
-from autopeft.memory import MemoryEstimate
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import Origin
 from autopeft.models.base import attach
@@ -73,7 +73,7 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
     method = METHODS["lora"]
     candidate = CandidateSpace.build([method], base.spec, {}, ())["lora"].default()
     made = []
-    monkeypatch.setattr("autopeft.admission.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
+    monkeypatch.setattr("autopeft.budget.appraiser.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
 
     def appraise(candidate=candidate):
         return Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))(candidate)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from autopeft import PeftMethod, SearchSpace, TrainingCallback
-from autopeft.admission import Appraiser
-from autopeft.memory import measure
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.memory.peak import measure
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from autopeft.admission import Appraiser
-from autopeft.enforcement import MemoryWatch, Meter, OverBudgetError
-from autopeft.live_bytes import LiveBytes
-from autopeft.memory import at_peak
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.memory.live_bytes import LiveBytes
+from autopeft.budget.memory.peak import at_peak
+from autopeft.budget.memory_watch import MemoryWatch, Meter, OverBudgetError
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, checkpoint_layers, train_mode, trainable
@@ -214,7 +214,7 @@ def test_ways_are_ordered_by_what_they_cost():
 
 
 def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
-    from autopeft import memory
+    from autopeft.budget.memory import peak
 
     base, candidate, length = base_of(), space("lora").default(), 40
     appraise = Appraiser(base, TASK, CPU, np.full(64, length), ("input_ids",))
@@ -229,7 +229,7 @@ def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
         shape = appraise.batch_shapes(way.micro_batch)
         batch = {name: torch.ones(size, dtype=torch.int64) for name, size in shape.items()}
         parts = [Batch(batch, (way.micro_batch,))] * (16 // way.micro_batch)
-        real = memory.measure(
+        real = peak.measure(
             lambda parts=parts, learner=learner: learner.step(parts, TASK, CPU), model, others=batch.values()
         )
         assert predicted == pytest.approx(real, rel=0.03, abs=2**15), way

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from autopeft import fake, live_bytes, memory
+from autopeft.budget.memory import fake_ops, live_bytes, peak
 from autopeft.models.base import attach, train_mode
 from tests.conftest import few
 from tests.test_memory import METHODS, PRECISIONS, shapes, stepper
 from tests.tiny_models import tiny_base
 
-RUN = fake.run
+RUN = fake_ops.run
 aten = torch.ops.aten
 
 
@@ -26,9 +26,9 @@ def seen(monkeypatch):
     found = set()
 
     def run(func, args, kwargs):
-        expected = func(*args, **kwargs) if func in fake.SHAPES else None
+        expected = func(*args, **kwargs) if func in fake_ops.SHAPES else None
         result = RUN(func, args, kwargs)
-        if func in fake.SHAPES:
+        if func in fake_ops.SHAPES:
             assert told(result) == told(expected), func
             found.add(func)
         return result
@@ -46,7 +46,7 @@ def test_every_operation_of_a_step(seen, family, name, autocast):
         pytest.skip("the method does not support it")
     model = attach(base, METHODS[name], METHODS[name].search_space(base.spec).defaults(), meta=True)
     train_mode(model)
-    memory.predict(model, stepper(autocast), shapes(4, 12), whole=True)
+    peak.predict(model, stepper(autocast), shapes(4, 12), whole=True)
     assert len(seen) > 8
 
 

@@ -12,10 +12,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 import autopeft
-from autopeft import artifact, gpu, memory, tasks
-from autopeft.admission import Appraiser
+from autopeft import artifact, tasks
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.memory import gpu
+from autopeft.budget.memory import peak as memory
+from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common import cache
-from autopeft.enforcement import capped, release_memory
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.methods.training_space import Hyperparameters

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from autopeft.budget import Budget, Usage, Weights
+from autopeft.budget.limits import Budget, Usage, Weights
+from autopeft.budget.memory.peak import MemoryEstimate
 from autopeft.common.console import make_console
 from autopeft.leaderboard import by_method, leaderboard, summary
-from autopeft.memory import MemoryEstimate
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.progress import LiveProgress, PlainProgress, make_progress, sparkline
 from autopeft.study.record import TestScores as Scores

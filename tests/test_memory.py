@@ -10,10 +10,11 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as mod
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from autopeft import allocator, gpu, live_bytes, tasks
+from autopeft import tasks
+from autopeft.budget.memory import allocator, gpu, live_bytes
+from autopeft.budget.memory.live_bytes import LiveBytes
+from autopeft.budget.memory.peak import at_peak, measure, predict, tensor_bytes
 from autopeft.common.locate import locate
-from autopeft.live_bytes import LiveBytes
-from autopeft.memory import at_peak, measure, predict, tensor_bytes
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, train_mode, trainable

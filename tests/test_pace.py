@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from autopeft.budget import Budget
+from autopeft.budget.limits import Budget
+from autopeft.budget.time_watch import SKIPPED_STEPS, TIMED_STEPS, OverTimeError, TimeWatch
 from autopeft.methods.registry import discover
 from autopeft.objective import run_trial
-from autopeft.pace import SKIPPED_STEPS, TIMED_STEPS, OverTimeError, TimeWatch
 from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE, INFEASIBLE

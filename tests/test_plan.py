@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from autopeft import plan as planning
+from autopeft.budget import plan as planning
 from autopeft.common.exceptions import MethodError
 from autopeft.methods.registry import discover
 from autopeft.plan_view import needs, picture

@@ -10,10 +10,10 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from autopeft import tasks
-from autopeft.admission import Appraiser
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.memory.live_bytes import LiveBytes
+from autopeft.budget.memory.peak import at_peak
 from autopeft.common.exceptions import ModelError
-from autopeft.live_bytes import LiveBytes
-from autopeft.memory import at_peak
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import quantization
 from autopeft.models.architecture import describe, linear_shape

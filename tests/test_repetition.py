@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from autopeft import memory, repetition
-from autopeft.admission import Appraiser
-from autopeft.allocator import SMALL_SEGMENT
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.memory import peak, repeated_layers
+from autopeft.budget.memory.allocator import SMALL_SEGMENT
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
@@ -26,7 +26,7 @@ from tests.tiny_models import tiny, tiny_base
 
 METHODS = discover().methods
 CPU, LAYERS = Device("cpu", None), 7
-PREDICT, RUN = memory.predict, repetition.Run
+PREDICT, RUN = peak.predict, repeated_layers.Run
 FAMILIES = ("bert", "llama", "gpt2", "opt", "deberta-v2", "distilbert", "t5")
 WAYS = {
     "whole": Execution(16),
@@ -52,12 +52,12 @@ def deep(family):
 @pytest.fixture
 def predictions(monkeypatch):
     """Predicts the same thing twice, with layers spared and with none, and says how often sparing was given up."""
-    trace, given_up = memory._trace, []
+    trace, given_up = peak._trace, []
 
     def watched(*args, spare, **kwargs):
         try:
             return trace(*args, spare=spare, **kwargs)
-        except repetition.Irregular:
+        except repeated_layers.Irregular:
             given_up.append(spare)
             raise
 
@@ -68,11 +68,11 @@ def predictions(monkeypatch):
         appraise = Appraiser(base, TASK, device, np.full(100, 20), ("input_ids",), packed=packed, folds=3)
         found = []
         for whole in (False, True):
-            monkeypatch.setattr(memory, "predict", functools.partial(PREDICT, whole=whole))
+            monkeypatch.setattr(peak, "predict", functools.partial(PREDICT, whole=whole))
             found.append(appraise.predict(candidate, execution))
         return (*found, len(given_up))
 
-    monkeypatch.setattr(memory, "_trace", watched)
+    monkeypatch.setattr(peak, "_trace", watched)
     return both
 
 
@@ -121,7 +121,7 @@ def test_layers_are_spared_with_every_method(predictions, family, name):
 
 def test_an_add_on_in_the_upper_layers_leaves_two_runs(predictions, monkeypatch):
     made = []
-    monkeypatch.setattr(repetition, "Run", lambda *args: made.append(RUN(*args)) or made[-1])
+    monkeypatch.setattr(repeated_layers, "Run", lambda *args: made.append(RUN(*args)) or made[-1])
     base = deep("bert")
     spared, whole, given_up = predictions(base, "adapter", Execution(16), params={"layers": "top_half"})
     assert spared == whole
@@ -132,11 +132,11 @@ def test_an_add_on_in_the_upper_layers_leaves_two_runs(predictions, monkeypatch)
 def test_a_layer_with_anything_of_its_own_is_unlike_the_others():
     base = deep("bert")
     model = attach(base, METHODS["lora"], METHODS["lora"].search_space(base.spec).defaults(), meta=True)
-    layers = [module for module in model.modules() if hasattr(module, repetition.LAYER)]
-    assert len({repr(repetition.likeness(layer)) for layer in layers}) == 1
+    layers = [module for module in model.modules() if hasattr(module, repeated_layers.LAYER)]
+    assert len({repr(repeated_layers.likeness(layer)) for layer in layers}) == 1
     layers[3].attention.self.scale_twice = True
     layers[4].output.dense.more = nn.Linear(32, 2, device="meta")
-    assert len({repr(repetition.likeness(layer)) for layer in layers}) == 3
+    assert len({repr(repeated_layers.likeness(layer)) for layer in layers}) == 3
 
 
 def test_what_only_the_trace_shows_is_noticed(predictions, monkeypatch):
@@ -146,14 +146,14 @@ def test_what_only_the_trace_shows_is_noticed(predictions, monkeypatch):
 
     def hooked(*args, **kwargs):
         model = plain(*args, **kwargs)
-        last = [module for module in model.modules() if hasattr(module, repetition.LAYER)][-1]
+        last = [module for module in model.modules() if hasattr(module, repeated_layers.LAYER)][-1]
         whole = last.attention.forward
-        for layer in (module for module in model.modules() if hasattr(module, repetition.LAYER)):
+        for layer in (module for module in model.modules() if hasattr(module, repeated_layers.LAYER)):
             layer.attention.forward = layer.attention.forward  # of all, so that they look alike
         last.attention.forward = lambda *a, **k: (torch.zeros(2**20).add(1), whole(*a, **k))[1]
         return model
 
-    monkeypatch.setattr("autopeft.admission.attach", hooked)
+    monkeypatch.setattr("autopeft.budget.appraiser.attach", hooked)
     spared, whole, given_up = predictions(base, "lora", Execution(16))
     assert given_up == 1
     assert spared == whole
@@ -162,7 +162,7 @@ def test_what_only_the_trace_shows_is_noticed(predictions, monkeypatch):
 def test_the_layers_are_as_they_were_when_a_step_fails():
     base = tiny_base("bert")
     model = attach(base, METHODS["lora"], METHODS["lora"].search_space(base.spec).defaults(), meta=True)
-    layers = [module for module in model.modules() if hasattr(module, repetition.LAYER)]
+    layers = [module for module in model.modules() if hasattr(module, repeated_layers.LAYER)]
 
     def make_step(_):
         def step(_):
@@ -172,5 +172,5 @@ def test_the_layers_are_as_they_were_when_a_step_fails():
         return step
 
     with pytest.raises(RuntimeError, match="planted"):
-        memory.predict(model, make_step, {"input_ids": (2, 4)})
+        peak.predict(model, make_step, {"input_ids": (2, 4)})
     assert not any("forward" in vars(layer) for layer in layers)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from autopeft.budget.structure import Structure
 from autopeft.models.base import attach
-from autopeft.structure import Structure
 from tests.test_model import METHODS
 from tests.tiny_models import tiny_base
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from autopeft.budget import LIMITS
+from autopeft.budget.limits import LIMITS
 from autopeft.common.units import format_seconds
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import optuna
 
 from autopeft import artifact, environment, mlflow_model, preflight
-from autopeft.admission import require_room
 from autopeft.bootstrap import interval_of
+from autopeft.budget.appraiser import require_room
+from autopeft.budget.memory_watch import capped
 from autopeft.common.containment import uncontained
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.common.locate import LOCAL, locate
 from autopeft.data import in_memory
-from autopeft.enforcement import capped
 from autopeft.problem import Problem, precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import resume

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from autopeft import artifact
+from autopeft.budget.memory_watch import ran_out, release_memory
 from autopeft.common.containment import by_host, contained
 from autopeft.common.exceptions import ModelError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.seeds import derive_seed
-from autopeft.enforcement import ran_out, release_memory
 from autopeft.models.base import attach, checkpoint_layers
 from autopeft.study import predictions as held_out
 from autopeft.study.card import CARD, Card

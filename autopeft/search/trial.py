@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from autopeft.budget import Usage
+    from autopeft.budget.limits import Usage
     from autopeft.common.interrupt import Interrupt
     from autopeft.methods.candidate import Candidate
     from autopeft.problem import Problem

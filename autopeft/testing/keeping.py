@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft.admission import Appraiser
+from autopeft.budget.appraiser import Appraiser
 from autopeft.common.seeds import seeded
 from autopeft.models.base import merged, trainable
 from autopeft.models.weights_file import read_weights, write_weights

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft.admission import Appraiser
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.memory.peak import measure
 from autopeft.common.seeds import seeded
-from autopeft.memory import measure
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.base import merged, train_mode, trainable
 from autopeft.testing import process, tiny

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft.budget import predict_seconds
+from autopeft.budget.limits import predict_seconds
+from autopeft.budget.memory_watch import ALWAYS_METERED
 from autopeft.common.containment import running_time
 from autopeft.common.exceptions import AutopeftError
-from autopeft.enforcement import ALWAYS_METERED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from autopeft.budget import Budget
+    from autopeft.budget.limits import Budget
     from autopeft.training.learner import Learner
 
 SKIPPED_STEPS = ALWAYS_METERED

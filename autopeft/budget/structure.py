@@ -7,8 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from autopeft.budget.memory.repeated_layers import settings
 from autopeft.models.base import FROZEN, trainable
-from autopeft.repetition import settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

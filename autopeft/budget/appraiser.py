@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autopeft import gpu, memory
-from autopeft.budget import Budget, Usage, Weights
+from autopeft.budget.limits import Budget, Usage, Weights
+from autopeft.budget.memory import gpu, peak
+from autopeft.budget.structure import Structure
 from autopeft.common import machine
 from autopeft.common.containment import contained, heard, uncontained
 from autopeft.common.exceptions import BudgetError
@@ -22,7 +23,6 @@ from autopeft.models import quantization
 from autopeft.models.architecture import linear_shape
 from autopeft.models.base import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
 from autopeft.models.weights_file import file_size, saved_tensors
-from autopeft.structure import Structure
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
 from autopeft.training.learner import Device, make_optimizer, training_step
@@ -92,7 +92,7 @@ class Appraiser:
         self._trunk = trunk
         self._packed_methods, self._folds = {} if packed is None else packed, folds
         self._known: dict[tuple[object, ...], Usage] = {}
-        self._fits: dict[tuple[object, ...], tuple[Execution, memory.MemoryEstimate]] = {}
+        self._fits: dict[tuple[object, ...], tuple[Execution, peak.MemoryEstimate]] = {}
         self._floors: dict[str, list[tuple[Structure, int]]] = {}  # of refused ones: what they need beyond `_least`
         self._refused: dict[str, list[Candidate]] = {}
         self._unseen: dict[str, int] = {}
@@ -181,7 +181,7 @@ class Appraiser:
         # One walk, in every appraisal, where `parameters` and `buffers` take one each; `tensor_bytes` counts each once.
         held = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
         constant = gpu.workspace() + gpu.context() if self._device.type == "cuda" else 0
-        return constant + memory.tensor_bytes(held) - self._saved_by_quantization + 3 * memory.tensor_bytes(trained)
+        return constant + peak.tensor_bytes(held) - self._saved_by_quantization + 3 * peak.tensor_bytes(trained)
 
     def expect(self, refused: Candidate) -> None:
         """Know the floor again that was found when it was refused, if and when its method is asked about."""
@@ -203,7 +203,7 @@ class Appraiser:
         beyond = self._beyond(name, Structure.of(model)) if name in self._floors else 0
         if not beyond:
             return 0
-        spared = memory.tensor_bytes(trainable(model).values())
+        spared = peak.tensor_bytes(trainable(model).values())
         if self._device.type == "cuda":
             spared += int((BY_FAR - 1) * (self._limit or 0))
         return max(0, beyond + self.unseen(name) - spared)
@@ -211,7 +211,7 @@ class Appraiser:
     def _beyond(self, name: str, structure: Structure) -> int:
         return max((beyond for smaller, beyond in self._floors.get(name, ()) if smaller.within(structure)), default=0)
 
-    def _fit_once(self, candidate: Candidate) -> tuple[Execution, memory.MemoryEstimate]:
+    def _fit_once(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
         """What `_fit` says, worked out once for all candidates of one structure and batch size."""
         own = Structure.of(self._model(candidate))
         key = (candidate.method.name, own.digest, candidate.hyper.batch_size)
@@ -219,11 +219,11 @@ class Appraiser:
             self._fits[key] = self._fit(candidate, own)
         return self._fits[key]
 
-    def _fit(self, candidate: Candidate, own: Structure) -> tuple[Execution, memory.MemoryEstimate]:
+    def _fit(self, candidate: Candidate, own: Structure) -> tuple[Execution, peak.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
         least = self._least(self._model(candidate))
-        found: dict[Execution, memory.MemoryEstimate] = {}
+        found: dict[Execution, peak.MemoryEstimate] = {}
         limit = math.inf if self._limit is None else self._limit
 
         def fits(way: Execution) -> bool:
@@ -262,7 +262,7 @@ class Appraiser:
                 return way, found[way]
         return smallest, found[smallest]
 
-    def predict(self, candidate: Candidate, execution: Execution) -> memory.MemoryEstimate:
+    def predict(self, candidate: Candidate, execution: Execution) -> peak.MemoryEstimate:
         """Predicted peak of one step at the longest batch, run that way."""
         heard()
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
@@ -293,7 +293,7 @@ class Appraiser:
                 if hasattr(module, LINEAR) and "forward" not in vars(module) and (shape := linear_shape(module)):
                     quantization.stand_in(module, shape, self._quantized, compute)
         train_mode(model)
-        estimate = memory.predict(model, make_step, shapes, self._device.type)
+        estimate = peak.predict(model, make_step, shapes, self._device.type)
         return replace(
             estimate,
             weights=estimate.weights - self._saved_by_quantization,
@@ -301,7 +301,7 @@ class Appraiser:
         )
 
 
-def _one_row(fits: Callable[[Execution], bool], found: Mapping[Execution, memory.MemoryEstimate], limit: float) -> bool:
+def _one_row(fits: Callable[[Execution], bool], found: Mapping[Execution, peak.MemoryEstimate], limit: float) -> bool:
     """Whether one row at a time `fits`, plain or, where the method can do with them, with checkpointed layers.
 
     Without them a step takes more, or as good as nothing less, so it is not asked where they do not help by far.

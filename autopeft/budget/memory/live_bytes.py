@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autopeft import allocator, gpu
-from autopeft.fake import VIEWS, run, view
-from autopeft.repetition import ACTIVATIONS, Event
+from autopeft.budget.memory import allocator, gpu
+from autopeft.budget.memory.fake_ops import VIEWS, run, view
+from autopeft.budget.memory.repeated_layers import ACTIVATIONS, Event
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

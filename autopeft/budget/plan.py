@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from autopeft.admission import cheapest, closest, smallest_batch
+from autopeft.budget.appraiser import cheapest, closest, smallest_batch
 from autopeft.common.containment import contained, uncontained
 from autopeft.common.exceptions import MethodError, in_a_line
 from autopeft.methods.search_space import Integer, enabling
 
 if TYPE_CHECKING:
-    from autopeft.admission import Appraiser
-    from autopeft.budget import Budget
+    from autopeft.budget.appraiser import Appraiser
+    from autopeft.budget.limits import Budget
     from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.methods.registry import Origin
     from autopeft.methods.search_space import SearchSpace

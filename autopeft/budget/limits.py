@@ -12,7 +12,7 @@ from autopeft.common.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.memory import MemoryEstimate
+    from autopeft.budget.memory.peak import MemoryEstimate
     from autopeft.training.batch_plan import Execution
 
 

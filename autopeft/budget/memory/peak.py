@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from autopeft import allocator, gpu
-from autopeft.live_bytes import LiveBytes
+from autopeft.budget.memory import allocator, gpu
+from autopeft.budget.memory.live_bytes import LiveBytes
+from autopeft.budget.memory.repeated_layers import ACTIVATIONS, Event, Irregular, Shortcut
 from autopeft.models.dropout import fused_dropout
-from autopeft.repetition import ACTIVATIONS, Event, Irregular, Shortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

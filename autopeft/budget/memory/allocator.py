@@ -12,14 +12,14 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from autopeft.gpu import MIB
-from autopeft.repetition import COPIES, COPY
+from autopeft.budget.memory.gpu import MIB
+from autopeft.budget.memory.repeated_layers import COPIES, COPY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from autopeft.repetition import Event
+    from autopeft.budget.memory.repeated_layers import Event
 
 BLOCK = 512
 """Blocks are rounded up to this many bytes (kMinBlockSize)."""

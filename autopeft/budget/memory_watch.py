@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft import gpu
+from autopeft.budget.memory import gpu
+from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.common import machine
 from autopeft.common.exceptions import OverBudgetError
 from autopeft.common.units import format_bytes
-from autopeft.live_bytes import LiveBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

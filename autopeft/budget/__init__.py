@@ -1,0 +1,1 @@
+"""Limits, what a candidate needs of them, and the watches that hold a trial to them."""
