@@ -184,7 +184,7 @@ def plan(
     from autopeft import plan_view
     from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
-    from autopeft.problem import Problem
+    from autopeft.execution.problem import Problem
     from autopeft.study.output import PLAN, require
 
     try:

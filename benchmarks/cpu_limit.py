@@ -20,9 +20,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, open_journal
 from autopeft.study.record import records

@@ -17,10 +17,10 @@ from contextlib import nullcontext
 
 from torch import nn
 
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode
 from autopeft.models.dropout import Dropout
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.learner import Device, Learner, training_step

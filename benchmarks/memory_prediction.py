@@ -30,11 +30,11 @@ from autopeft import tasks
 from autopeft.budget.memory import peak as memory
 from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common.locate import locate
+from autopeft.execution.problem import AbsentCard
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, train_mode
-from autopeft.problem import AbsentCard
 from autopeft.training.batch import Batch
 from autopeft.training.learner import Device, make_optimizer, training_step
 

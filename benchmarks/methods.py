@@ -12,9 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
+from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.registry import discover
-from autopeft.objective import run_trial
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 
 

@@ -20,9 +20,9 @@ import numpy as np
 import optuna
 
 from autopeft.common.seeds import derive_seed
+from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.registry import discover
-from autopeft.objective import run_trial
-from autopeft.problem import Problem
 from autopeft.search.sampler import NearDefaultsSampler
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE

@@ -19,12 +19,12 @@ from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
 from autopeft import tasks
 from autopeft.budget.memory.peak import supports_bfloat16
+from autopeft.execution.packing_choice import gradients
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import PeftMethod
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, train_mode
-from autopeft.packer import gradients
 from autopeft.tasks import Encoded
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.registry import discover
-from autopeft.objective import run_trial
-from autopeft.problem import Problem
 from autopeft.search.pruner import make_pruner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE

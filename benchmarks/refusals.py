@@ -33,7 +33,7 @@ from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.limits import Budget
 from autopeft.common.locate import locate
 from autopeft.common.seeds import derive_seed
-from autopeft.leftovers import Leftovers
+from autopeft.execution.leaks import Leftovers
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe

@@ -36,7 +36,7 @@ PARTS = {
     "start the MLflow run": ("autopeft.search.run", "Tracker.start"),
     "count parameters": ("autopeft.budget.appraiser", "Appraiser.__call__"),
     "predict memory": ("autopeft.budget.memory.peak", "predict"),
-    "settle how folds run": ("autopeft.packer", "Packer.settle"),
+    "settle how folds run": ("autopeft.execution.packing_choice", "Packer.settle"),
     "put the add-on on": ("autopeft.models.base", "attach"),
     "read the study file": ("autopeft.study.file", "StudySpec.from_file"),
     "cut the folds": ("autopeft.training.cross_validation", "split"),

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from autopeft import runner
 from autopeft.budget.appraiser import Appraiser
+from autopeft.execution import runner
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable
-from autopeft.problem import Problem
 from autopeft.progress import PlainProgress
 from autopeft.search import loop
 from autopeft.search import run as study

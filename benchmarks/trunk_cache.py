@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.training.cross_validation import split
 from autopeft.training.learner import Learner, evaluate, train_epoch

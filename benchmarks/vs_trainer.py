@@ -46,8 +46,8 @@ import torch
 
 from autopeft.budget.memory.peak import supports_bfloat16
 from autopeft.common.locate import locate
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.problem import Problem
 from autopeft.search.pruner import make_pruner
 from autopeft.study.file import StudySpec
 from autopeft.training.learner import EVALUATION_BATCH_SIZE

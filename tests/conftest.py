@@ -159,9 +159,9 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
 
     from autopeft import artifact
     from autopeft.common.locate import portable
+    from autopeft.execution.problem import Problem
     from autopeft.methods.registry import discover
     from autopeft.models.base import attach, trainable
-    from autopeft.problem import Problem
     from autopeft.study.card import Card
     from autopeft.study.file import StudySpec
 

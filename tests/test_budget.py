@@ -12,11 +12,11 @@ from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.limits import Budget, Usage, Weights, predict_seconds
 from autopeft.budget.memory.peak import MemoryEstimate
 from autopeft.common.exceptions import PluginError
+from autopeft.execution.screening import refusal
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import Origin
 from autopeft.models.base import attach
 from autopeft.models.weights_file import file_size
-from autopeft.screening import refusal
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Device
 from tests.conftest import few

@@ -13,11 +13,11 @@ from torch import nn
 from autopeft import PeftMethod, SearchSpace, TrainingCallback
 from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.memory.peak import measure
+from autopeft.execution.packing_choice import ALONE, Packer
+from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable
-from autopeft.packer import ALONE, Packer
-from autopeft.problem import Problem
 from autopeft.search.select_winner import refit
 from autopeft.study.file import StudySpec
 from autopeft.training.batch import Batch

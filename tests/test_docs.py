@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autopeft.outcome import Outcome
+from autopeft.execution.outcome import Outcome
 from autopeft.search.endings import without_winner
 from autopeft.search.trial import record_of
 from autopeft.study.record import TrialRecord

@@ -13,11 +13,11 @@ from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.budget.memory.peak import at_peak
 from autopeft.budget.memory_watch import MemoryWatch, Meter, OverBudgetError
+from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, checkpoint_layers, train_mode, trainable
-from autopeft.objective import run_trial
-from autopeft.problem import Problem
 from autopeft.search import select_winner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE

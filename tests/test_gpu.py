@@ -18,14 +18,14 @@ from autopeft.budget.memory import gpu
 from autopeft.budget.memory import peak as memory
 from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common import cache
+from autopeft.execution.packing_choice import gradients
+from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach, load, train_mode
-from autopeft.objective import run_trial
-from autopeft.packer import gradients
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE, FAIL
 from autopeft.training.batch import Batch

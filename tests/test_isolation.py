@@ -17,12 +17,12 @@ from torch import nn
 from autopeft import PeftMethod, SearchSpace
 from autopeft.common.containment import contained, heard, paused
 from autopeft.common.exceptions import HangError, PluginError, StoreError, StudyError
-from autopeft.integrity import Seal
-from autopeft.leftovers import Leftovers
+from autopeft.execution.integrity import Seal
+from autopeft.execution.leaks import Leftovers
+from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.registry import discover
 from autopeft.models.base import BaseModel, attach
-from autopeft.objective import run_trial
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 from autopeft.training.checkpoint import Checkpoint

@@ -19,14 +19,14 @@ from mlflow import MlflowClient
 from autopeft.common.containment import contained, running_time
 from autopeft.common.exceptions import StreamError
 from autopeft.common.interrupt import Interrupt
+from autopeft.execution.leaks import Leftovers
+from autopeft.execution.outcome import Outcome
+from autopeft.execution.problem import Problem
+from autopeft.execution.runner import Known, Runner
 from autopeft.leaderboard import leaderboard
-from autopeft.leftovers import Leftovers
 from autopeft.methods.registry import discover
-from autopeft.outcome import Outcome
-from autopeft.problem import Problem
 from autopeft.reporting import gather
 from autopeft.reporting.terminal import show
-from autopeft.runner import Known, Runner
 from autopeft.search.retrying import FAULTS, MOST_FAULTS, go_on, retry
 from autopeft.search.trial import Trial, record_of
 from autopeft.study.file import StudySpec

@@ -8,9 +8,9 @@ import pytest
 
 from autopeft.budget.limits import Budget
 from autopeft.budget.time_watch import SKIPPED_STEPS, TIMED_STEPS, OverTimeError, TimeWatch
+from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.registry import discover
-from autopeft.objective import run_trial
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE, INFEASIBLE
 

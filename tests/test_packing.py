@@ -12,11 +12,11 @@ from torch import nn
 from autopeft import PeftMethod
 from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.memory.peak import measure
+from autopeft.execution.packing_choice import ALONE, MODULES, Packer
+from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable
-from autopeft.packer import ALONE, MODULES, Packer
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from autopeft.training import packing
 from autopeft.training.batch import Batch
@@ -341,7 +341,7 @@ class Noisy(nn.Module):
 
 @pytest.mark.parametrize("packing", ["on", "auto"])
 def test_a_method_whose_training_cannot_be_packed_trains_fold_by_fold(tiny_study, packing, monkeypatch):
-    monkeypatch.setattr("autopeft.packer.WORTH_TRYING", 0.0)
+    monkeypatch.setattr("autopeft.execution.packing_choice.WORTH_TRYING", 0.0)
     asked, told = problem(tiny_study, packing), []
 
     class Noise(type(METHODS["lora"])):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, autopeft_here, few
 

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from autopeft import preflight
 from autopeft.common.exceptions import ModelError, SpecError
+from autopeft.execution import preflight
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.positions import positions
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, tiny_rows
 from tests.test_study import edit

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from autopeft.common.exceptions import StoreError, UserInputError
-from autopeft.outcome import Outcome
+from autopeft.execution.outcome import Outcome
 from autopeft.search.recovery import recover
 from autopeft.search.retrying import run_again
 from autopeft.search.trial import record_of

@@ -13,11 +13,11 @@ from transformers import AutoModelForSequenceClassification
 from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.memory import peak, repeated_layers
 from autopeft.budget.memory.allocator import SMALL_SEGMENT
+from autopeft.execution.problem import AbsentCard
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel, attach
-from autopeft.problem import AbsentCard
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Device
 from tests.conftest import few

@@ -16,8 +16,8 @@ import pytest
 from mlflow import MlflowClient
 
 import autopeft as api
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.problem import Problem
 from autopeft.search.trial import Trial
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, StudyStorage, open_journal

@@ -3,12 +3,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from autopeft.common import cache
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models import token_cache
 from autopeft.models.row_tokenizer import RowTokenizer, TokenRows
 from autopeft.models.token_cache import CachedRowTokenizer
 from autopeft.models.tokenizer import prepare
-from autopeft.problem import Problem
 from autopeft.study.file import StudySpec
 from tests.conftest import THREE, autopeft_here
 from tests.test_study import edit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from autopeft.outcome import Outcome
+from autopeft.execution.outcome import Outcome
 from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes
-from autopeft.leftovers import Leftovers
-from autopeft.outcome import Outcome
-from autopeft.runner import Known, Runner
+from autopeft.execution.leaks import Leftovers
+from autopeft.execution.outcome import Outcome
+from autopeft.execution.runner import Known, Runner
+from autopeft.execution.workers import Crew
 from autopeft.search import retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
@@ -17,7 +18,6 @@ from autopeft.search.trial import PACKING, Trial
 from autopeft.study.record import STOPPED_EARLY, TrialRecord, records
 from autopeft.study.states import COUNTED, FAIL, INFEASIBLE
 from autopeft.training.checkpoint import Checkpoint
-from autopeft.workers import Crew
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import optuna
 
     from autopeft.common.interrupt import Interrupt
-    from autopeft.problem import Problem
+    from autopeft.execution.problem import Problem
     from autopeft.progress import Progress
     from autopeft.study.journal import StudyStorage
     from autopeft.tracking import Tracker

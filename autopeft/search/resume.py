@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import ModelError, SpecError, UserInputError
 from autopeft.common.locate import NotFoundError, locate
+from autopeft.execution.problem import references
 from autopeft.models import digest
-from autopeft.problem import references
 from autopeft.study.file import changes
 from autopeft.study.journal import JOURNAL, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from autopeft.problem import Problem
+    from autopeft.execution.problem import Problem
     from autopeft.study.file import StudySpec
 
 GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"

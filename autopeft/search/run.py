@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, mlflow_model, preflight
+from autopeft import artifact, environment, mlflow_model
 from autopeft.bootstrap import interval_of
 from autopeft.budget.appraiser import require_room
 from autopeft.budget.memory_watch import capped
@@ -24,7 +24,8 @@ from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.common.locate import LOCAL, locate
 from autopeft.data import in_memory
-from autopeft.problem import Problem, precision_note
+from autopeft.execution import preflight
+from autopeft.execution.problem import Problem, precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import resume
 from autopeft.search.endings import without_winner

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.problem import Problem
     from autopeft.training.batch_plan import Execution
 
 REFIT_SEED_STREAM = 1_000_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from optuna.trial import TrialState
 
 from autopeft.common.exceptions import MachineError
-from autopeft.outcome import Outcome
+from autopeft.execution.outcome import Outcome
 from autopeft.search import retrying
 from autopeft.search.recovery import tell
 from autopeft.study.record import RECORD, TrialRecord, records
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from autopeft.budget.limits import Usage
     from autopeft.common.interrupt import Interrupt
+    from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.problem import Problem
     from autopeft.progress import Progress
     from autopeft.study.journal import StudyStorage
     from autopeft.tracking import Tracker, TrialRun

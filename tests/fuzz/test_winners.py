@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 
 from autopeft import artifact
 from autopeft.common.locate import portable
+from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.tensor_file import digest
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, PEFT_WEIGHTS
-from autopeft.problem import Problem
 from autopeft.search.select_winner import refit
 from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.study.file import StudySpec

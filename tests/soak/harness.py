@@ -23,7 +23,8 @@ import torch
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
-from autopeft import cli, workers
+from autopeft import cli
+from autopeft.execution import workers
 from autopeft.search import run  # noqa: F401  # once, for all children
 from autopeft.study import journal
 from autopeft.tracking import outbox

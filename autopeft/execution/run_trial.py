@@ -13,8 +13,8 @@ from autopeft.budget.time_watch import OverTimeError, TimeWatch
 from autopeft.common import machine
 from autopeft.common.containment import by_host, contained, running_time, uncontained
 from autopeft.common.exceptions import MachineError, StoreError, in_a_line
+from autopeft.execution.outcome import Outcome
 from autopeft.models.base import attach, checkpoint_layers, train_mode
-from autopeft.outcome import Outcome
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
@@ -25,8 +25,8 @@ from autopeft.training.packing import pack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.problem import Problem
     from autopeft.tasks import Encoded
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.rungs import Rung

@@ -22,11 +22,11 @@ import torch
 from autopeft.budget.memory_watch import cap
 from autopeft.common.containment import uncontained
 from autopeft.common.exceptions import StoreError, StreamError, StudyError
-from autopeft.leftovers import Leftovers
+from autopeft.execution.leaks import Leftovers
+from autopeft.execution.problem import Problem
+from autopeft.execution.runner import Job, Runner
 from autopeft.methods import registry
 from autopeft.models import digest
-from autopeft.problem import Problem
-from autopeft.runner import Job, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from autopeft.budget.limits import Usage
     from autopeft.common.params import ParamValue
+    from autopeft.execution.outcome import Outcome
+    from autopeft.execution.runner import Known
     from autopeft.methods.candidate import Candidate
-    from autopeft.outcome import Outcome
-    from autopeft.runner import Known
     from autopeft.study.file import StudySpec
     from autopeft.training.rungs import Rung
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from autopeft.common.containment import by_host, contained, uncontained
 from autopeft.common.exceptions import MachineError, in_a_line
-from autopeft.objective import run_trial
-from autopeft.outcome import Outcome
-from autopeft.packer import Packer
+from autopeft.execution.outcome import Outcome
+from autopeft.execution.packing_choice import Packer
+from autopeft.execution.run_trial import run_trial
 from autopeft.study.states import FAIL, INFEASIBLE, INTERRUPTED
 from autopeft.training.checkpoint import Checkpoint
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from autopeft.budget.limits import Usage
     from autopeft.common.params import Params
-    from autopeft.leftovers import Leftovers
+    from autopeft.execution.leaks import Leftovers
+    from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.problem import Problem
     from autopeft.training.rungs import Rung
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.problem import Problem
     from autopeft.tasks import TaskKind
     from autopeft.training.learner import Device
 

@@ -20,14 +20,14 @@ from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.data import load as data
-from autopeft.integrity import Seal
+from autopeft.execution.integrity import Seal
+from autopeft.execution.screening import refusal
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import base as model
 from autopeft.models import digest, hub_files
 from autopeft.models.positions import positions
 from autopeft.models.quantization import NONE
 from autopeft.models.token_cache import CachedRowTokenizer
-from autopeft.screening import refusal
 from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
 from autopeft.training.cross_validation import Fold, split

@@ -21,7 +21,7 @@ from autopeft.training.batch import Batch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from autopeft.problem import Problem
+    from autopeft.execution.problem import Problem
 
 ROWS = 4
 """Rows that are run: the longest of all, and the first ones."""

@@ -1,0 +1,1 @@
+"""A trial is run: here or in a worker, contained, and with its outcome told."""
