@@ -19,10 +19,10 @@ from autopeft.methods.search_space import Categorical, Float, Integer, SearchSpa
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
-    from autopeft.artifact import load
     from autopeft.estimator import AutoPeftClassifier
-    from autopeft.exporting import export
     from autopeft.tuning import tune
+    from autopeft.winner.export import export
+    from autopeft.winner.winner import load
 
 __all__ = [
     "CONTRACT",
@@ -50,8 +50,8 @@ __all__ = [
 
 LAZY = {
     "AutoPeftClassifier": "autopeft.estimator",
-    "export": "autopeft.exporting",
-    "load": "autopeft.artifact",
+    "export": "autopeft.winner.export",
+    "load": "autopeft.winner.winner",
     "tune": "autopeft.tuning",
 }
 """Names that need torch, with the module each comes from."""

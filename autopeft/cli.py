@@ -220,8 +220,8 @@ def predict(
     """Label rows with a saved winner: a table with columns named as its inputs, or one text a line on stdin."""
     import pandas as pd
 
-    from autopeft import artifact
     from autopeft.data.table import read_table
+    from autopeft.winner import winner as artifact
 
     loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
     if input_file is not None:
@@ -293,8 +293,8 @@ def export(
     trust_remote_code: Trust = False,
 ) -> None:
     """Write a winner for peft, transformers, the adapters library, MLflow or ONNX, with a README on how to load it."""
-    from autopeft import hub
-    from autopeft.exporting import export as write
+    from autopeft.winner import hub
+    from autopeft.winner.export import export as write
 
     console = make_console()
     write(winner, to, form, trust_remote_code=trust_remote_code)

@@ -15,7 +15,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
 
-from autopeft import artifact, tasks
+from autopeft import tasks
 from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.common.locate import as_reference
@@ -24,6 +24,7 @@ from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import DataSection, SearchSection, StudySpec, ValidationSection
 from autopeft.study.record import TrialRecord
 from autopeft.tuning import tune
+from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags

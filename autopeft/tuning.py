@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autopeft import artifact, tasks
+from autopeft import tasks
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
@@ -24,6 +24,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.output import require
 from autopeft.study.record import ranked
 from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from _pytest.mark import ParameterSet
 
-    from autopeft.artifact import Winner
     from autopeft.common.params import ParamValue
+    from autopeft.winner.winner import Winner
 
 # Tests run side by side, and the studies they start inherit this: threads that fight over the cores cost each of them
 # several times what a second thread could gain on tiny models.
@@ -157,13 +157,13 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
     """A winner of that method as `load` gives it, whose weights are drawn and not trained; in the folder `name`."""
     import torch
 
-    from autopeft import artifact
     from autopeft.common.locate import portable
     from autopeft.execution.problem import Problem
     from autopeft.methods.registry import discover
     from autopeft.models.base import attach, trainable
     from autopeft.study.card import Card
     from autopeft.study.file import StudySpec
+    from autopeft.winner import winner
 
     problem = Problem.from_spec(StudySpec.from_file(study), discover())
     method = discover()[name]
@@ -183,5 +183,5 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
         plugin="",
         seed=problem.spec.seed,
     )
-    artifact.save(model, method, problem.base.tokenizer, card, study.parent / name)
-    return artifact.load(study.parent / name)
+    winner.save(model, method, problem.base.tokenizer, card, study.parent / name)
+    return winner.load(study.parent / name)

@@ -13,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft import artifact, mlflow_model
 from autopeft.common.exceptions import DataError, MethodError, UserInputError
 from autopeft.methods import registry
 from autopeft.models.tensor_file import digest
 from autopeft.models.weights_file import OWN_FILES, PEFT_CONFIG, PEFT_FILES, PEFT_WEIGHTS
 from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
+from autopeft.winner import mlflow_model
+from autopeft.winner import winner as artifact
 from tests.conftest import autopeft_here, few, trained_winner, write_tiny_study
 
 METHODS = sorted(registry.discover().methods)

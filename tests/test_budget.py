@@ -7,7 +7,6 @@ import torch
 from transformers import AutoTokenizer
 
 from autopeft import tasks
-from autopeft.artifact import Card, save
 from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.limits import Budget, Usage, Weights, predict_seconds
 from autopeft.budget.memory.peak import MemoryEstimate
@@ -19,6 +18,7 @@ from autopeft.models.base import attach
 from autopeft.models.weights_file import file_size
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Device
+from autopeft.winner.winner import Card, save
 from tests.conftest import few
 from tests.test_model import METHODS
 from tests.test_registry import FIXTURES

@@ -5,9 +5,9 @@ import copy
 import pytest
 from transformers import AutoTokenizer
 
-from autopeft import artifact
 from autopeft.models.control_tokens import read_as_text
 from autopeft.models.tokenizer import prepare, save
+from autopeft.winner import winner as artifact
 from tests.conftest import trained_winner
 from tests.tiny_tokenizers import BACKENDS, IN_PYTHON
 

@@ -12,7 +12,6 @@ import pytest
 from huggingface_hub import constants
 
 import autopeft
-from autopeft import artifact
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import ModelError
 from autopeft.methods.registry import discover
@@ -24,6 +23,7 @@ from autopeft.search.run import run
 from autopeft.study.card import CARD, Card
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.winner import winner as artifact
 from tests.conftest import autopeft_here, few, tiny_rows, trained_winner
 from tests.tiny_models import tiny
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 import autopeft
 from autopeft.common.exceptions import MethodError, UserInputError
-from autopeft.exporting import ExportError
-from autopeft.hub import HubError
+from autopeft.winner.export import ExportError
+from autopeft.winner.hub import HubError
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, trained_winner
 from tests.fixtures.hub import Hub
 

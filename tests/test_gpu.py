@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 import autopeft
-from autopeft import artifact, tasks
+from autopeft import tasks
 from autopeft.budget.appraiser import Appraiser
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory import peak as memory
@@ -32,6 +32,7 @@ from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, ways
 from autopeft.training.learner import Device, make_optimizer, training_step
 from autopeft.training.packing import pack, packable
+from autopeft.winner import winner as artifact
 from tests.conftest import THREE, autopeft_here
 from tests.test_model import METHODS
 from tests.test_study import edit, run_study

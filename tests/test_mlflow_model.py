@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 from autopeft_lora import Lora
 
-from autopeft import artifact, mlflow_model, tasks
+from autopeft import tasks
 from autopeft.models import base as model
+from autopeft.winner import mlflow_model
+from autopeft.winner import winner as artifact
 
 LABELS = ("maybe", "no", "yes")
 

@@ -3,12 +3,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from autopeft import artifact, mlflow_model
 from autopeft.common import cache
 from autopeft.common.rights import follow_umask
-from autopeft.exporting import export
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.learner import Learner
+from autopeft.winner import mlflow_model
+from autopeft.winner import winner as artifact
+from autopeft.winner.export import export
 from tests.conftest import tiny_rows, trained_winner
 from tests.test_training import HYPER, lora
 

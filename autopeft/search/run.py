@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import artifact, environment, mlflow_model
+from autopeft import environment
 from autopeft.bootstrap import interval_of
 from autopeft.budget.appraiser import require_room
 from autopeft.budget.memory_watch import capped
@@ -41,6 +41,7 @@ from autopeft.study.predictions import HeldOut
 from autopeft.study.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
 from autopeft.tracking import Tracker, dataset, public
+from autopeft.winner import mlflow_model, winner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,7 +118,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
             best, test = _crown(problem, study, search.left_out, progress)
-            artifact.describe(
+            winner.describe(
                 spec.output / "winner",
                 Card.read(spec.output / "winner"),
                 _evidence(problem, study, best, test),

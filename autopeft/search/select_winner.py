@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft import artifact
 from autopeft.budget.memory_watch import ran_out, release_memory
 from autopeft.common.containment import by_host, contained
 from autopeft.common.exceptions import ModelError, StoreError, in_a_line
@@ -23,6 +22,7 @@ from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
 from autopeft.training.learner import Learner, train_epoch
+from autopeft.winner import winner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +101,7 @@ def crown(
         predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
         with writing(folder):
             (folder.parent / held_out.FILE).unlink(missing_ok=True)  # an earlier winner's
-            put(draft / "winner", folder, artifact.FILES, last=CARD)
+            put(draft / "winner", folder, winner.FILES, last=CARD)
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
         for name, part in problem.space.items():
@@ -147,7 +147,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         quantization=spec.model.quantization,
         base_digest=problem.base_digest,
     )
-    artifact.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
+    winner.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
     release_memory()
     predictions = _predict(problem, folder)
     return problem.task.score(spec.validation.metric, problem.test.labels, predictions), predictions
@@ -158,11 +158,9 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
     trusted = problem.spec.model.trust_remote_code
     with problem.off_the_card():
         with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did
-            return artifact.load(folder, problem.device.type, trust_remote_code=trusted).predict_proba(
-                problem.rows.test
-            )
+            return winner.load(folder, problem.device.type, trust_remote_code=trusted).predict_proba(problem.rows.test)
         release_memory()
-        return artifact.load(folder, trust_remote_code=trusted).predict_proba(problem.rows.test)
+        return winner.load(folder, trust_remote_code=trusted).predict_proba(problem.rows.test)
 
 
 def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], path: Path) -> None:

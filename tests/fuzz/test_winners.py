@@ -21,7 +21,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft import artifact
 from autopeft.common.locate import portable
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
@@ -30,6 +29,7 @@ from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, PEFT_WEIGHTS
 from autopeft.search.select_winner import refit
 from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.study.file import StudySpec
+from autopeft.winner import winner
 from tests.conftest import autopeft_here, write_tiny_study
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def saved(tmp_path_factory, tiny_model) -> Saved:
             "tiny", "rows.csv", 48, 12, "accuracy", (0.5, 0.6), 0.5, (0.3, 0.7), 0.4, {name: None}, 4, {}, {}, 9
         )
         folders[name] = place / f"{name}-winner"
-        artifact.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folders[name], told)
+        winner.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folders[name], told)
         answers[name] = predict(folders[name], rows).stdout
         assert answers[name].count("label") == 3
     return Saved(folders, answers, rows)

@@ -8,11 +8,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from autopeft import artifact
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import draft_folder, put
 from autopeft.models.weights_file import PEFT_CONFIG
 from autopeft.study.card import Evidence
+from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
     from pathlib import Path

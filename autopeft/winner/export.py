@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from autopeft import artifact, mlflow_model, readme
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
 from autopeft.methods import registry
@@ -18,11 +17,13 @@ from autopeft.models.quantization import NONE
 from autopeft.models.row_tokenizer import BOTH, TAIL
 from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.study.card import CARD
+from autopeft.winner import mlflow_model, readme
+from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.artifact import Winner
+    from autopeft.winner.winner import Winner
 
 
 class ExportError(UserInputError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from autopeft import hub, readme, tasks
+from autopeft import tasks
 from autopeft.common.exceptions import (
     AutopeftError,
     DataError,
@@ -32,10 +32,11 @@ from autopeft.models.quantization import NONE
 from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
-from autopeft.readme import README
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
 from autopeft.training.learner import Device, evaluate
+from autopeft.winner import hub, readme
+from autopeft.winner.readme import README
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,1 @@
+"""A winner: saved, loaded, asked for predictions, exported."""
