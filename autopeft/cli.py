@@ -45,8 +45,8 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     spec = _spec(study)
     console = make_console(stderr=as_json)
     registry = _registry(block, spec)
-    from autopeft.leaderboard import summary
-    from autopeft.progress import make_progress
+    from autopeft.reporting.leaderboard import summary
+    from autopeft.reporting.progress import make_progress
     from autopeft.search.run import run as run_study
 
     try:
@@ -181,10 +181,10 @@ def plan(
     spec = _spec(study)
     console = make_console()
     registry = _registry(block, spec)
-    from autopeft import plan_view
     from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
     from autopeft.execution.problem import Problem
+    from autopeft.reporting import plan_view
     from autopeft.study.output import PLAN, require
 
     try:
@@ -274,7 +274,7 @@ def report(
 def status(study: StudyFile, as_json: AsJson = False) -> None:
     """Say where a study stands, from a second terminal while it runs, or afterwards."""
     output = _spec(study).output
-    from autopeft import status as standing
+    from autopeft.reporting import status as standing
 
     found = standing.status(output)
     if as_json:

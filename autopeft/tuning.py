@@ -18,7 +18,7 @@ from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
 from autopeft.data.in_memory import as_table, keep, split_of
 from autopeft.methods.registry import discover
-from autopeft.progress import make_progress
+from autopeft.reporting.progress import make_progress
 from autopeft.search.run import run
 from autopeft.study.file import StudySpec
 from autopeft.study.output import require
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
-    from autopeft.progress import Progress
+    from autopeft.reporting.progress import Progress
     from autopeft.search.run import Result
     from autopeft.study.record import TestScores, TrialRecord
 

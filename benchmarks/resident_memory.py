@@ -55,7 +55,7 @@ def resident(model: str, dtype: str, trials: int) -> tuple[list[float], float]:
     import pandas as pd
 
     from autopeft.methods.registry import discover
-    from autopeft.progress import PlainProgress
+    from autopeft.reporting.progress import PlainProgress
     from autopeft.search.run import run
     from autopeft.study.file import StudySpec
 

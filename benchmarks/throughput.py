@@ -24,7 +24,7 @@ from autopeft.execution import runner
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.base import attach, train_mode, trainable
-from autopeft.progress import PlainProgress
+from autopeft.reporting.progress import PlainProgress
 from autopeft.search import loop
 from autopeft.search import run as study
 from autopeft.study.file import StudySpec

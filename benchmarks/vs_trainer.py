@@ -104,7 +104,7 @@ def ours(setup: Setup, repeat: int, timeline: Timeline) -> tuple[str, float]:
     """Our search; returns its winner and the winner's score on the test rows."""
     from rich.console import Console
 
-    from autopeft.progress import PlainProgress
+    from autopeft.reporting.progress import PlainProgress
     from autopeft.search import run as study
 
     class Noted(PlainProgress):

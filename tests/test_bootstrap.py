@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from autopeft import bootstrap as module
-from autopeft.bootstrap import Bootstrap, from_counts
-from autopeft.statistics import wilson
+from autopeft.reporting import bootstrap as module
+from autopeft.reporting.bootstrap import Bootstrap, from_counts
+from autopeft.reporting.statistics import wilson
 from autopeft.tasks.metrics import names, scorer
 
 TRUE = np.random.default_rng(0).choice(list("abcd"), 200, p=[0.5, 0.3, 0.15, 0.05])

@@ -4,9 +4,10 @@ import sys
 import pytest
 from rich.table import Table
 
-from autopeft import cli, status
+from autopeft import cli
 from autopeft.common.console import make_console
 from autopeft.common.streams import LONGEST_ERROR, for_stdout, plain_streams, tell_error
+from autopeft.reporting import status
 from tests.conftest import tiny_rows, trained_winner
 
 COMMAND = "\x1b]0;owned\x07\x9b31m\u202e"

@@ -17,7 +17,7 @@ from autopeft.common.exceptions import ModelError
 from autopeft.methods.registry import discover
 from autopeft.models import digest
 from autopeft.models.base import load
-from autopeft.progress import make_progress
+from autopeft.reporting.progress import make_progress
 from autopeft.search.resume import GIVEN
 from autopeft.search.run import run
 from autopeft.study.card import CARD, Card

@@ -7,9 +7,9 @@ from rich.console import Console
 from autopeft.budget.limits import Budget, Usage, Weights
 from autopeft.budget.memory.peak import MemoryEstimate
 from autopeft.common.console import make_console
-from autopeft.leaderboard import by_method, leaderboard, summary
 from autopeft.methods.candidate import Candidate, CandidateSpace
-from autopeft.progress import LiveProgress, PlainProgress, make_progress, sparkline
+from autopeft.reporting.leaderboard import by_method, leaderboard, summary
+from autopeft.reporting.progress import LiveProgress, PlainProgress, make_progress, sparkline
 from autopeft.study.record import TestScores as Scores
 from autopeft.study.record import TrialRecord
 from autopeft.training.batch_plan import Execution

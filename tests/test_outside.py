@@ -23,9 +23,9 @@ from autopeft.execution.leaks import Leftovers
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.problem import Problem
 from autopeft.execution.runner import Known, Runner
-from autopeft.leaderboard import leaderboard
 from autopeft.methods.registry import discover
 from autopeft.reporting import gather
+from autopeft.reporting.leaderboard import leaderboard
 from autopeft.reporting.terminal import show
 from autopeft.search.retrying import FAULTS, MOST_FAULTS, go_on, retry
 from autopeft.search.trial import Trial, record_of

@@ -6,7 +6,7 @@ from autopeft.budget import plan as planning
 from autopeft.common.exceptions import MethodError
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.plan_view import needs, picture
+from autopeft.reporting.plan_view import needs, picture
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, THREE, autopeft_here
 

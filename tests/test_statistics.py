@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autopeft.statistics import (
+from autopeft.reporting.statistics import (
     corrected_t_test,
     holm,
     mcnemar,

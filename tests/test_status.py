@@ -8,8 +8,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from autopeft import status
 from autopeft.common.exceptions import UserInputError
+from autopeft.reporting import status
 from autopeft.study.journal import open_journal
 from tests.conftest import autopeft_here
 from tests.test_leaderboard import text

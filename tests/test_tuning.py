@@ -21,7 +21,7 @@ from rich.console import Console
 import autopeft
 from autopeft.common.exceptions import DataError, SpecError
 from autopeft.data import load
-from autopeft.progress import LiveProgress, PlainProgress, make_progress
+from autopeft.reporting.progress import LiveProgress, PlainProgress, make_progress
 from autopeft.study.journal import JOURNAL
 from autopeft.tuning import specify
 from tests.conftest import DTYPE, tiny_rows

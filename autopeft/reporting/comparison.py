@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autopeft.statistics import (
+from autopeft.reporting.statistics import (
     CONFIDENCE,
     Difference,
     corrected_t_test,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autopeft.bootstrap import Bootstrap, interval_of
-from autopeft.statistics import CONFIDENCE, Difference, holm, mcnemar
+from autopeft.reporting.bootstrap import Bootstrap, interval_of
+from autopeft.reporting.statistics import CONFIDENCE, Difference, holm, mcnemar
 from autopeft.study.predictions import DEFAULT, FILE, MAJORITY, WINNER, HeldOut
 
 if TYPE_CHECKING:

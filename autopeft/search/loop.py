@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from autopeft.common.interrupt import Interrupt
     from autopeft.execution.problem import Problem
-    from autopeft.progress import Progress
+    from autopeft.reporting.progress import Progress
     from autopeft.study.journal import StudyStorage
     from autopeft.tracking import Tracker
 

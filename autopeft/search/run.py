@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import optuna
 
 from autopeft import environment
-from autopeft.bootstrap import interval_of
 from autopeft.budget.appraiser import require_room
 from autopeft.budget.memory_watch import capped
 from autopeft.common.containment import uncontained
@@ -27,6 +26,7 @@ from autopeft.data import in_memory
 from autopeft.execution import preflight
 from autopeft.execution.problem import Problem, precision_note
 from autopeft.reporting import draw, gather, page
+from autopeft.reporting.bootstrap import interval_of
 from autopeft.search import resume
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from autopeft.methods.candidate import Candidate
     from autopeft.methods.registry import Registry
-    from autopeft.progress import Progress
+    from autopeft.reporting.progress import Progress
     from autopeft.study.file import StudySpec
 
 SCORES = "test_scores"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft.statistics import CONFIDENCE, Difference, wilson
+from autopeft.reporting.statistics import CONFIDENCE, Difference, wilson
 from autopeft.tasks.metrics import ALIASES, AVERAGES
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.methods.search_space import readable
-from autopeft.progress import sparkline
+from autopeft.reporting.progress import sparkline
 from autopeft.study.archive import RUNNING, Archive, open_archive
 from autopeft.study.states import INFEASIBLE
 
