@@ -31,7 +31,7 @@ PARTS = {
     "tokenise the rows": ("autopeft.tasks.text_classification", "TextClassification.encode"),
     "check for room": ("autopeft.search.run", "require_room"),
     "open the Optuna store": ("autopeft.search.run", "_open"),
-    "describe the environment": ("autopeft.environment", "describe"),
+    "describe the environment": ("autopeft.tracking.environment", "describe"),
     "open the MLflow store": ("autopeft.search.run", "Tracker.connect"),
     "start the MLflow run": ("autopeft.search.run", "Tracker.start"),
     "count parameters": ("autopeft.budget.appraiser", "Appraiser.__call__"),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft import environment
 from autopeft.budget.appraiser import require_room
 from autopeft.budget.memory_watch import capped
 from autopeft.common.containment import uncontained
@@ -40,7 +39,7 @@ from autopeft.study.output import taken
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
-from autopeft.tracking import Tracker, dataset, public
+from autopeft.tracking import Tracker, dataset, environment, public
 from autopeft.winner import mlflow_model, winner
 
 if TYPE_CHECKING:
