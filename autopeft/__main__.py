@@ -1,5 +1,5 @@
 """`python -m autopeft` is the command `autopeft`."""
 
-from autopeft.cli import main
+from autopeft.cli.app import main
 
 main()

@@ -102,7 +102,7 @@ def start(study: str, began: float, now) -> None:
     clock.seconds["start Python"] = now() if now is time.process_time else time.time() - began
     builtins.__import__ = clock.wrap(builtins.__import__)
     importlib.import_module = clock.wrap(importlib.import_module)
-    cli = importlib.import_module("autopeft.cli")
+    cli = importlib.import_module("autopeft.cli.app")
     importlib.import_module("autopeft.search.run")
     for part, (module, path) in PARTS.items():
         *outer, attribute = path.split(".")

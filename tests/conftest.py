@@ -102,14 +102,14 @@ def autopeft(*arguments: object, cwd: Path, **options) -> subprocess.CompletedPr
 
 def autopeft_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process: the same, without some seconds of imports."""
-    from autopeft import cli
+    from autopeft.cli import app
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["autopeft", *map(str, arguments)])
         try:
-            cli.main()
+            app.main()
         except SystemExit as done:
             code = int(done.code or 0)
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

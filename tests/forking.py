@@ -73,11 +73,11 @@ class Child:
 
 def command(*arguments: object) -> int:
     """The command line, as a child runs it."""
-    from autopeft import cli
+    from autopeft.cli import app
 
     sys.argv = ["autopeft", *map(str, arguments)]
     try:
-        cli.main()
+        app.main()
     except SystemExit as done:
         return int(done.code or 0)
     return 0

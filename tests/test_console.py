@@ -4,7 +4,7 @@ import sys
 import pytest
 from rich.table import Table
 
-from autopeft import cli
+from autopeft.cli import app
 from autopeft.common.console import make_console
 from autopeft.common.streams import LONGEST_ERROR, for_stdout, plain_streams, tell_error
 from autopeft.reporting import status
@@ -61,7 +61,7 @@ def test_the_command_line_writes_to_it_too(tmp_path, monkeypatch, encoding):
     stdout, stderr = narrow(monkeypatch, encoding)
     monkeypatch.setattr(sys, "argv", ["autopeft", "run", str(tmp_path / "日本.toml")])
     with pytest.raises(SystemExit):
-        cli.main()
+        app.main()
     assert "\\u65e5\\u672c.toml does not exist" in stderr.text
     sys.stdout.write("日 → x\n")
     assert stdout.text == "\\u65e5 -> x\n"
@@ -83,7 +83,7 @@ def test_predictions_go_to_a_stream_that_lacks_their_characters(tiny_study, monk
         monkeypatch.setattr(sys, "stdout", stream)
         monkeypatch.setattr(sys, "argv", ["autopeft", "predict", "lora", "--input", "rows.csv"])
         with pytest.raises(SystemExit) as done:
-            cli.main()
+            app.main()
         monkeypatch.undo()
         assert not done.value.code
         monkeypatch.chdir(tiny_study.parent)

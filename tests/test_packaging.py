@@ -41,9 +41,9 @@ def test_the_installed_wheel_loads_its_plugins_through_the_entry_points(wheel, t
     # Without `site`, the development install's import hook stays out; dependencies come by path.
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.path.append({sysconfig.get_path('purelib')!r})\n"
-        "import autopeft.cli; sys.argv = ['autopeft', 'methods', '--json']\n"
+        "import autopeft.cli.app; sys.argv = ['autopeft', 'methods', '--json']\n"
         f"assert autopeft.__file__.startswith({str(tmp_path)!r}), autopeft.__file__\n"
-        "autopeft.cli.main()"
+        "autopeft.cli.app.main()"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert {row["name"] for row in json.loads(done.stdout)["methods"]} == {*METHODS}

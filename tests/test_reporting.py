@@ -460,7 +460,7 @@ def test_the_command_reports_without_the_model_or_torch(finished):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.suffix in (".db", ".csv", ".json")}
     (output / "report.html").unlink()
     code = (
-        "import sys; from autopeft.cli import main; sys.argv = ['autopeft', *sys.argv[1:]]\n"
+        "import sys; from autopeft.cli.app import main; sys.argv = ['autopeft', *sys.argv[1:]]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'transformers', 'peft', 'mlflow'} & set(sys.modules)\n"

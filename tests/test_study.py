@@ -395,7 +395,7 @@ def test_a_text_pair_study(tiny_study):
 @pytest.mark.parametrize("arguments", [["--help"], ["methods"]])
 def test_the_light_commands_import_no_torch(arguments, tmp_path):
     code = (
-        f"import sys; from autopeft.cli import main; sys.argv = ['autopeft', *{arguments!r}]\n"
+        f"import sys; from autopeft.cli.app import main; sys.argv = ['autopeft', *{arguments!r}]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'transformers', 'peft', 'mlflow', 'optuna'} & set(sys.modules)\n"

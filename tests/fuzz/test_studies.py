@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from autopeft import cli
+from autopeft.cli import app
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.locate import locate
 from autopeft.methods.candidate import CandidateSpace
@@ -168,7 +168,7 @@ def command(path, *arguments: str) -> tuple[int, str]:
         patch.chdir(path.parent)
         patch.setattr(sys, "argv", ["autopeft", *arguments, str(path)])
         try:
-            cli.main()
+            app.main()
         except SystemExit as done:
             return int(done.code or 0), err.getvalue()
     return 0, err.getvalue()

@@ -23,7 +23,7 @@ import torch
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
-from autopeft import cli
+from autopeft.cli import app
 from autopeft.execution import workers
 from autopeft.search import run  # noqa: F401  # once, for all children
 from autopeft.study import journal
@@ -92,7 +92,7 @@ class Child:
                 threading.Thread(target=_die_after, args=(seconds,), daemon=True).start()
             sys.argv = ["autopeft", *arguments]
             try:
-                cli.main()
+                app.main()
                 code = 0
             except SystemExit as done:
                 code = int(done.code or 0)

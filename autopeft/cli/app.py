@@ -154,7 +154,7 @@ def new_plugin(
     ] = None,
 ) -> None:
     """Write a plugin to start from: a small method that works, its tests, and all that makes it a distribution."""
-    from autopeft import new_plugin as plugin
+    from autopeft.cli import new_plugin as plugin
 
     folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
     console = make_console()
