@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("make ", "pip ", "autopeft check low_rank")
-"""What sets the machine up, and what needs a plugin installed, which `tests/test_new_plugin.py` does."""
+"""What sets the machine up, and what needs a plugin installed, which `tests/cli/test_new_plugin.py` does."""
 
 
 def commands(page: Path) -> list[str]:

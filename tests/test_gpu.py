@@ -34,8 +34,8 @@ from autopeft.training.learner import Device, make_optimizer, training_step
 from autopeft.training.packing import pack, packable
 from autopeft.winner import winner as artifact
 from tests.conftest import THREE, autopeft_here
-from tests.test_model import METHODS
-from tests.test_study import edit, run_study
+from tests.models.test_base import METHODS
+from tests.search.test_run import edit, run_study
 from tests.tiny_models import batch, tiny_base
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

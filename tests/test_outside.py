@@ -34,12 +34,12 @@ from autopeft.study.journal import StudyStorage, open_journal
 from autopeft.study.record import RECORD, TrialRecord, records
 from autopeft.study.states import FAIL, STOPPED
 from autopeft.training.checkpoint import Checkpoint
+from tests.common.test_machine import limited, taken
 from tests.conftest import THREE, autopeft_here, write_tiny_study
+from tests.execution.test_workers import LONGER, begin, check_books, children, wait_for
 from tests.forking import Child, command
-from tests.test_leaderboard import text
-from tests.test_machine import limited, taken
-from tests.test_study import edit, run_study, store
-from tests.test_workers import LONGER, begin, check_books, children, wait_for
+from tests.reporting.test_leaderboard import text
+from tests.search.test_run import edit, run_study, store
 
 CUT = "stopped by the timeout after 2 of 4 trials"
 

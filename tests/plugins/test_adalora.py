@@ -13,8 +13,8 @@ from autopeft.models.base import attach, merged, trainable
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cross_validation import cross_validate, split
 from autopeft.training.learner import Learner, train_epoch
-from tests.test_training import CPU, HYPER, TASK, rows
 from tests.tiny_models import batch, tiny_base
+from tests.training.test_learner import CPU, HYPER, TASK, rows
 
 DATA = rows()
 FOLDS = split(DATA.labels, None, 3, seed=0)

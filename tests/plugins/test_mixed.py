@@ -12,8 +12,8 @@ from autopeft.models.base import attach, trainable
 from autopeft.training.packing import packable
 from autopeft.training.trunk_cache import lowest_trained
 from tests.plugins.test_prefix_tuning import logits
-from tests.test_packing import TOGETHER, gradients
 from tests.tiny_models import FAMILIES, batch, tiny_base
+from tests.training.test_packing import TOGETHER, gradients
 
 ALL = "prefix+parallel+sequential"
 SIZES = {

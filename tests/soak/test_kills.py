@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import THREE
+from tests.execution.test_workers import check_books
+from tests.search.test_run import edit, store
 from tests.soak.harness import Child
-from tests.test_study import edit, store
-from tests.test_workers import check_books
 
 KILLS = 15
 """Of each kind: at a change and at a time, with one worker and with two; 60 together."""

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from tests.conftest import THREE
+from tests.execution.test_workers import check_books
+from tests.search.test_run import edit
 from tests.soak.harness import Child
-from tests.test_study import edit
-from tests.test_workers import check_books
 
 TIMES = 20
 

@@ -1,0 +1,270 @@
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from autopeft import tasks
+from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.limits import Budget, Usage, Weights, predict_seconds
+from autopeft.budget.memory.peak import MemoryEstimate
+from autopeft.common.exceptions import PluginError
+from autopeft.execution.screening import refusal
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.registry import Origin
+from autopeft.models.base import attach
+from autopeft.models.weights_file import file_size
+from autopeft.training.batch_plan import Execution
+from autopeft.training.learner import Device
+from autopeft.winner.winner import Card, save
+from tests.conftest import few
+from tests.methods.test_registry import FIXTURES
+from tests.models.test_base import METHODS
+from tests.tiny_models import tiny_base
+
+TASK = tasks.get("text-classification")
+
+
+def usage(params=100, size=400, peak=2**20, least=0):
+    return Usage(params, lambda: Weights(params, size, least), lambda: (Execution(16), MemoryEstimate(peak, 0, 0, 0)))
+
+
+def oft():
+    path = next(FIXTURES.rglob("autopeft_oft.py"))
+    module = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location(path.stem, path))
+    spec.loader.exec_module(module)
+    return module.Oft()
+
+
+def test_a_violation_is_a_share_of_its_limit():
+    budget = Budget(max_trainable_params=200, max_gpu_memory=2**19, max_saved_size=400)
+    assert budget.violations(usage()) == {
+        "max_trainable_params": -0.5,
+        "max_saved_size": 0.0,
+        "max_gpu_memory": 1.0,
+    }
+    assert not budget.admits(usage())
+    assert budget.admits(usage(peak=2**19))
+    assert Budget().violations(usage()) == {}
+    assert Budget().admits(usage())
+
+
+def test_memory_is_predicted_only_where_the_cheaper_limits_hold():
+    budget = Budget(max_gpu_memory=2**19, max_saved_size=300)
+    refused = usage()
+    assert budget.violations(refused) == {"max_saved_size": pytest.approx(1 / 3)}
+    assert not refused.memory_known
+    assert budget.violations(refused, every=True)["max_gpu_memory"] == 1.0
+
+
+def test_memory_is_not_predicted_where_the_least_of_it_is_too_much():
+    budget, refused = Budget(max_gpu_memory=1000), usage(peak=5000, least=2000)
+    assert budget.violations(refused) == {"max_gpu_memory": 1.0}
+    assert "needs at least 2.0 KiB at its peak" in budget.reason(refused)
+    assert not refused.memory_known
+    assert budget.violations(refused, every=True) == {"max_gpu_memory": 4.0}
+    assert "needs 4.9 KiB at its peak" in budget.reason(refused)
+
+
+def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_admitted(monkeypatch):
+    base = tiny_base("bert")
+    method = METHODS["lora"]
+    candidate = CandidateSpace.build([method], base.spec, {}, ())["lora"].default()
+    made = []
+    monkeypatch.setattr("autopeft.budget.appraiser.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
+
+    def appraise(candidate=candidate):
+        return Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))(candidate)
+
+    told = appraise()
+    tight = Budget(max_trainable_params=told.trainable_params - 1, max_saved_size=1, max_gpu_memory=1)
+    assert tight.violations(told).keys() == {"max_trainable_params"}
+    assert "over max_trainable_params" in tight.reason(told)
+    assert (made, told.weights_known) == ([], False)
+    assert told.weights.saved_params == told.trainable_params
+    assert len(made) == 1
+
+    class Other(type(method)):
+        def apply(self, model, params, spec):
+            return super().apply(model, {**params, "r": 1}, spec)
+
+    assert appraise(replace(candidate, method=Other())).trainable_params < told.trainable_params
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: None)
+    assert appraise().trainable_params == told.trainable_params
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: np.int64(4096))
+    assert type(appraise().trainable_params) is int
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: 4096.0)
+    with pytest.raises(PluginError, match=r"a whole number or None, but returned 4096\.0"):
+        appraise()
+    monkeypatch.setattr(type(method), "trained_params", lambda *_: 1)
+    with pytest.raises(PluginError, match=r"trained_params\(\) says 1, but apply\(\) leaves"):
+        _ = appraise().weights
+    origin = Origin("a", "1", "b")
+    why = refusal(method, origin, base, TASK.kind, 60.0)
+    assert "at fault" in why
+    assert "trained_params() says 1" in why
+
+
+@pytest.mark.parametrize("name", few(METHODS, "lora", "mixed"))
+def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
+    base = tiny_base("bert")
+    space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))
+    for candidate in (space.default(), *space.sample(4, seed=0)):
+        least = appraise(candidate).weights.least_memory
+        found = appraise.predict(candidate, Execution(1))
+        assert found.weights < least <= found.peak
+
+
+@pytest.mark.parametrize("name", few(METHODS, "adapter", "lora"))
+def test_nor_than_what_a_smaller_candidate_of_its_method_needs_beside_that(name):
+    base = tiny_base("bert")
+    space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
+    drawn = [replace(c, hyper=replace(c.hyper, batch_size=4)) for c in (space.default(), *space.sample(12, seed=0))]
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=1)  # all are refused
+    bare, raised = Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",)), 0
+    for candidate in sorted(drawn, key=lambda candidate: bare(candidate).trainable_params):
+        least = appraise(candidate).weights.least_memory
+        raised += least > bare(candidate).weights.least_memory
+        assert least <= appraise(candidate).memory.peak
+    assert raised or name in {"adalora", "bitfit", "ia3", "mixed"}  # of some, few or none contain one another
+
+
+def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monkeypatch):
+    base, asked = tiny_base("bert"), []
+    space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
+
+    def appraiser(limit):
+        return Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=limit)
+
+    def candidate(batch_size=4, **params):
+        default = space.default()
+        hyper = replace(default.hyper, batch_size=batch_size)
+        return replace(default, params={**default.params, "r": 2, "lora_dropout": 0.0, **params}, hyper=hyper)
+
+    budget = Budget(max_gpu_memory=int(0.95 * appraiser(1)(candidate()).memory.peak))
+    appraise = appraiser(budget.max_gpu_memory)
+    predict = appraise.predict
+    monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
+
+    def refused(**params):
+        """Whether it is, and whether that took a prediction."""
+        before = len(asked)
+        reason = budget.reason(appraise(candidate(**params)))
+        assert not reason or ("at least" in reason) == (len(asked) == before)
+        return bool(reason), len(asked) > before
+
+    assert refused() == (True, True)
+    assert refused(r=4) == refused(r=3, batch_size=8) == refused(target_modules="all_linear") == (True, False)
+    assert refused(r=1)[1]
+    assert refused(lora_dropout=0.1)[1]  # another module stands there
+    wide = candidate(r=1, target_modules="all_linear")
+    larger = candidate(r=4, target_modules="all_linear")
+    first = appraise(larger).weights.least_memory
+    assert appraise(wide).memory.peak > budget.max_gpu_memory
+    closer = appraise(larger).weights.least_memory  # weighed anew, by that one
+    assert closer > first
+    again = appraiser(budget.max_gpu_memory)  # in another start of the study
+    bare = again(candidate(r=3)).weights.least_memory
+    later = appraiser(budget.max_gpu_memory)
+    for one in (candidate(), candidate(r=1), candidate(lora_dropout=0.1), wide):
+        later.expect(one)
+    assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory > bare
+    assert later(larger).weights.least_memory == closer
+    later.learn("lora", 1000)  # what its kernels take besides is on top, whenever it is found out
+    assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory + 1000
+
+
+def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_told():
+    base = tiny_base("bert")
+    space = CandidateSpace.build([METHODS["lora"], METHODS["adapter"]], base.spec, {}, ())
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    before = {name: appraise(part.default()).memory.peak for name, part in space.items()}
+    for unseen in (600, 1000, 1000, 400):
+        appraise.learn("lora", unseen)
+    assert appraise.unseen("lora") == 1000
+    after = {name: appraise(part.default()).memory.peak for name, part in space.items()}
+    assert after == {"lora": before["lora"] + 1000, "adapter": before["adapter"]}
+
+
+def test_candidates_of_one_structure_are_predicted_once(monkeypatch):
+    base, asked = tiny_base("bert"), []
+    space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
+    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    predict = appraise.predict
+    monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
+
+    def peak(batch_size=16, **params):
+        default = space.default()
+        hyper = replace(default.hyper, batch_size=batch_size, learning_rate=params.pop("learning_rate", 1e-3))
+        return appraise(replace(default, params={**default.params, **params}, hyper=hyper)).memory.peak
+
+    same = {peak(), peak(lora_alpha=32), peak(use_rslora=True), peak(learning_rate=1e-2)}
+    assert (len(same), len(asked)) == (1, 1)
+    others = [peak(r=9), peak(lora_dropout=0.1), peak(target_modules="all_linear")]
+    assert len(asked) == 4
+    assert min(others) > min(same)
+    assert peak(lora_dropout=0.2) == others[1]
+    peak(batch_size=4)
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (Budget(max_trainable_params=99), ["trains 100 parameters", "max_trainable_params = 99"]),
+        (Budget(max_saved_size=300), ["weighs 400 B when saved", "max_saved_size = 300 B"]),
+        (Budget(max_gpu_memory=2**19), ["needs 1.0 MiB at its peak", "max_gpu_memory = 512.0 KiB"]),
+        (Budget(max_saved_size=400, max_gpu_memory=2**20, max_trainable_params=100), []),
+    ],
+)
+def test_the_reason_names_the_need_and_the_limit(budget, words):
+    assert all(word in budget.reason(usage()) for word in words)
+    assert bool(budget.reason(usage())) == bool(words)
+
+
+def test_a_trial_is_timed_from_its_first_steps():
+    predicted = predict_seconds(per_step=0.5, steps_to_come=200, spent=20)
+    assert predicted == 120
+    budget = Budget(max_trial_seconds=60)
+    assert budget.seconds_violation(predicted) == 1.0
+    assert budget.seconds_reason(predicted) == "would take 2 min, over max_trial_seconds = 1 min"
+    assert budget.seconds_violation(30) == -0.5
+    assert budget.seconds_reason(30) == ""
+    assert Budget().seconds_violation(predicted) is None
+    assert Budget().seconds_reason(predicted) == ""
+
+
+@pytest.mark.parametrize("method", [*METHODS.values(), oft()], ids=lambda method: method.name)
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_the_saved_file_has_the_size_that_was_predicted(family, method, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if not method.supports(tiny_base(family).spec):
+        pytest.skip("not supported")
+    base, tokenizer = tiny_base(family), AutoTokenizer.from_pretrained(tiny_model)
+    task = tasks.get("text-classification")
+    appraise = Appraiser(base, task, Device("cpu", None), torch.tensor([8]).numpy(), ("input_ids",))
+    part = CandidateSpace.build([method], base.spec, {}, ())[method.name]
+    for number, candidate in enumerate([part.default(), *part.sample(4, seed=1)]):
+        predicted = appraise(candidate).weights
+        folder = tmp_path / str(number)
+        card = Card("m", task.kind, ("a", "b"), 8, method.name, candidate.params, "", 0)
+        save(attach(base, method, candidate.params), method, tokenizer, card, folder)
+        (weights,) = folder.glob("*.safetensors")
+        assert predicted.saved_bytes == pytest.approx(weights.stat().st_size, rel=0.01)
+        assert predicted.saved_bytes > 4 * predicted.saved_params
+
+
+def test_the_size_of_a_file_is_exact(tmp_path):
+    from safetensors.torch import save_file
+
+    tensors = {
+        "b": torch.zeros(3, 5),
+        "a.long.name": torch.zeros(7, dtype=torch.bfloat16),
+        "c": torch.zeros((), dtype=torch.int64),
+        "d": torch.zeros(0, 4, dtype=torch.bool),
+    }
+    save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    assert file_size({k: t.to("meta") for k, t in tensors.items()}) == (tmp_path / "x.safetensors").stat().st_size

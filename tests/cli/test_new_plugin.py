@@ -1,0 +1,72 @@
+"""A generated plugin, installed by pip, is found, passes its own tests and holds the contract."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from tests.conftest import autopeft_here
+from tests.methods.test_registry import FIXTURES, beside, install, methods
+
+
+def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
+    done = autopeft_here("new-plugin", "low_rank", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    source, site = tmp_path / "autopeft-low-rank", tmp_path / "site"
+    written = {str(path.relative_to(tmp_path)) for path in source.rglob("*") if path.is_file()}
+    assert written == {line for line in done.stdout.splitlines() if not line.startswith("Next: ")}
+    assert not [path for path in source.rglob("*") if path.is_file() and "$" in path.read_text().replace("$ ", "")]
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["autopeft"] == {"low_rank": "autopeft_low_rank"}
+    for command in (["format", "--check"], ["check"]):
+        subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=source, check=True, capture_output=True)
+
+    install(source, site)
+    listed = methods(site).stdout
+    assert "autopeft-low-rank 0.1.0 (entry point 'low_rank')" in listed
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "gpt2 and merges or scaled"]
+    ran = subprocess.run(tests, cwd=source, env=beside(site), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert "2 passed" in ran.stdout
+
+    monkeypatch.syspath_prepend(site)
+    checked = autopeft_here("check", "low_rank", "--family", "bert", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    taken = autopeft_here("new-plugin", "low_rank", "elsewhere", cwd=tmp_path)
+    assert taken.returncode == 2
+    assert "taken by autopeft-low-rank 0.1.0" in taken.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("LowRank", "lower-case words"),
+        ("low-rank", 'got "low-rank"'),
+        ("class", "no word of Python"),
+        ("lora", "taken by autopeft "),
+        ("trials", "something else in a study file"),
+        ("learning_rate", "something else in a study file"),
+        ("peft", "something else"),
+    ],
+)
+def test_a_name_that_no_method_can_have_is_refused(tmp_path, name, words):
+    done = autopeft_here("new-plugin", name, "there", cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_over(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine.txt").touch()
+    done = autopeft_here("new-plugin", "low_rank", "there", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "empty or not there yet, but there is neither" in done.stderr
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["mine.txt"]
+
+
+def test_the_page_about_plugins_shows_the_fixture_as_it_is():
+    page = (FIXTURES.parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    source = (FIXTURES / "autopeft-oft" / "autopeft_oft.py").read_text(encoding="utf-8")
+    assert source.partition("\n\n")[2] in page

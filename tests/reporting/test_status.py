@@ -1,0 +1,73 @@
+"""Where a study stands, as a second process reads it."""
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from autopeft.common.exceptions import UserInputError
+from autopeft.reporting import status
+from autopeft.study.journal import open_journal
+from tests.conftest import autopeft_here
+from tests.reporting.test_leaderboard import text
+from tests.reporting.test_report import GIVEN, record, store
+from tests.reporting.test_report import running as being_run
+
+FOUND = [record(0, folds=(0.6,) * 3), record(1, state="PRUNED", folds=(0.4,) * 3), record(2, folds=(0.7,) * 3)]
+REFUSED = record(3, state="INFEASIBLE", folds=())
+
+
+@pytest.fixture
+def running(tmp_path) -> Path:
+    """The folder of a study with a trial that has reached its second rung."""
+    given = {**GIVEN, "search": {**GIVEN["search"], "trials": 5}}
+    store(tmp_path, [*FOUND, REFUSED], given=given)
+    study = optuna.load_study(study_name="made", storage=open_journal(tmp_path))
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params={"method": "lora", "lora.r": 8},
+            distributions={"method": CategoricalDistribution(("lora",)), "lora.r": IntDistribution(1, 64)},
+            intermediate_values={1: 0.5, 2: 0.55},
+        )
+    )
+    return tmp_path
+
+
+def test_a_running_study_shows_what_trains_the_best_so_far_and_the_time_left(running):
+    with being_run(running):
+        found = status.status(running)
+    assert (found.state, found.trials, found.wanted) == ("running", 3, 5)
+    assert found.states == {"COMPLETE": 2, "PRUNED": 1, "INFEASIBLE": 1}
+    assert (found.best, found.score) == ("lora r=2", pytest.approx(0.7))
+    assert found.running == (status.Running(4, "lora r=8", (0.5, 0.55)),)
+    assert found.seconds_left == pytest.approx(2 * 10)
+    shown = text(status.show(found))
+    assert "made is running: 3 of 5 trials, 1 proposals refused, about 0 min 20 s left" in shown
+    assert "best so far: 0.7000 lora r=2  ▁▁█" in shown
+    assert "0.5000 0.5500" in shown
+
+
+def test_one_that_nobody_runs_was_interrupted(running):
+    found = status.status(running)
+    assert (found.state, found.running, found.seconds_left) == ("interrupted", (), None)
+
+
+def test_one_that_crowned_its_best_is_finished_though_a_default_was_never_asked_for(tmp_path):
+    store(tmp_path, FOUND, waiting=1, test_scores={"number": 2})
+    assert status.status(tmp_path).state == "finished"
+
+
+def test_one_that_was_never_started_is_a_sentence(tmp_path):
+    with pytest.raises(UserInputError, match="start it with `autopeft run`"):
+        status.status(tmp_path)
+
+
+def test_the_command(tiny_study, tmp_path):
+    store(tmp_path / "outputs" / "tiny", FOUND, test_scores={"number": 2})
+    printed = autopeft_here("status", tiny_study.name, "--json", cwd=tiny_study.parent)
+    assert json.loads(printed.stdout)["state"] == "finished"
+    assert "made is finished: 3 of 6 trials" in autopeft_here("status", tiny_study.name, cwd=tiny_study.parent).stdout

@@ -1,0 +1,64 @@
+"""The schema of a study file: it takes what the program takes, and the page that is made of it is current."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from autopeft.common.exceptions import SpecError
+from autopeft.study.file import NO_SETTINGS, StudySpec
+from autopeft.study.schema import json_schema, reference
+from tests.conftest import TINY_STUDY, autopeft_here
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+
+
+def validator() -> Draft202012Validator:
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("text", [TINY_STUDY, *(path.read_text() for path in STUDIES)])
+def test_it_takes_real_study_files(text):
+    validator().validate(tomllib.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("table", "setting", "value", "fits"),
+    [
+        ("budget", "max_trainable_params", "0.5%", True),
+        ("budget", "max_gpu_memory", 2**30, True),
+        ("search", "timeout", "10m", True),
+        ("search", "lora", {"r": [4, 8]}, True),
+        ("search", "trials", 0, False),
+        ("search", "pruner", "guess", False),
+        ("validation", "folds", "three", False),
+        ("validation", "fold", 3, False),
+        ("model", "trust_remote_code", "yes", False),
+    ],
+)
+def test_it_says_of_a_setting_what_the_program_says(table, setting, value, fits):
+    content = tomllib.loads(TINY_STUDY)
+    content[table] = {**content.get(table, {}), setting: value}
+    assert validator().is_valid(content) == fits
+    if fits:
+        StudySpec.from_mapping(content)
+    else:
+        with pytest.raises(SpecError, match=setting):
+            StudySpec.from_mapping(content)
+
+
+def test_the_page_is_current_and_describes_every_setting():
+    assert (ROOT / "docs" / "study-file.md").read_text() == reference()
+    assert " |  |\n" not in reference()
+    for section in StudySpec.model_fields.values():
+        for name in getattr(section.annotation, "model_fields", {}):
+            assert name in NO_SETTINGS or f"| `{name}` |" in reference()
+
+
+def test_the_command_prints_it(tmp_path):
+    assert json.loads(autopeft_here("schema", cwd=tmp_path).stdout) == json_schema()

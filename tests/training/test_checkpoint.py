@@ -1,0 +1,73 @@
+from typing import ClassVar
+
+import pytest
+
+from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.rungs import rung_ends
+from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
+
+DATA = rows()
+FOLDS = split(DATA.labels, None, 3, seed=0)
+OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
+
+
+class PowerCutError(Exception):
+    pass
+
+
+class Dying(Checkpoint):
+    """Writes so many fold states, and then the process is gone."""
+
+    left: ClassVar = [4]
+
+    def keep(self, *state):
+        super().keep(*state)
+        self.left[0] -= 1
+        if not self.left[0]:
+            raise PowerCutError
+
+
+@pytest.mark.parametrize("finished", [1, 4, 8])
+def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_stopped(tmp_path, finished, monkeypatch):
+    whole = [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS)]
+    dying = Dying(tmp_path / "trial")
+    dying.left[0] = finished
+    with pytest.raises(PowerCutError):
+        list(cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=dying))
+
+    from autopeft.training import cross_validation
+
+    trained = []
+    train = cross_validation.train_epoch
+    monkeypatch.setattr(cross_validation, "train_epoch", lambda *a: trained.append(1) or train(*a))
+    checkpoint = Checkpoint(tmp_path / "trial")
+    again = [(r.scores, r.loss) for r in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=checkpoint)]
+    assert again == whole
+    assert len(trained) == 3 * len(rung_ends(HYPER.epochs, rows=32)) - finished
+
+
+def test_another_trial_does_not_take_it_up_and_a_start_clears_all_but_those_that_wait(tmp_path):
+    first = Checkpoint.of(tmp_path, {"method": "lora", "lora.r": 8})
+    for _ in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=first):
+        break
+    assert sorted(path.name for path in first.folder.iterdir()) == [f"{i}.safetensors" for i in range(3)]
+    assert Checkpoint.of(tmp_path, {"lora.r": 8, "method": "lora"}) == first
+    second = Checkpoint.of(tmp_path, {"method": "lora", "lora.r": 9})
+    second.folder.mkdir()
+    Checkpoint.clear(tmp_path, [{"lora.r": 8, "method": "lora"}])
+    assert first.folder.is_dir()
+    assert not second.folder.exists()
+    first.remove()
+    Checkpoint.clear(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no safetensors"])
+def test_a_fold_whose_file_is_damaged_starts_over(tmp_path, content):
+    options = {**OPTIONS, "checkpoint": Checkpoint(tmp_path / "trial")}
+    whole = [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **options)]
+    assert options["checkpoint"].even(len(FOLDS))
+    (tmp_path / "trial" / "1.safetensors").write_bytes(content)
+    assert not options["checkpoint"].even(len(FOLDS))
+    assert [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **options)] == whole

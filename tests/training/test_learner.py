@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autopeft import tasks
+from autopeft.common.seeds import derive_seed
+from autopeft.methods.training_space import Hyperparameters
+from autopeft.models.base import trainable
+from autopeft.tasks import Encoded
+from autopeft.training.batch import bucketed
+from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.learner import Device, DivergedError, Learner, evaluate, train_epoch
+from autopeft.training.rungs import epochs_between, rung_ends
+from tests.models.test_base import METHODS, attach, base_of
+from tests.tiny_models import learnable_rows
+
+TASK = tasks.get("text-classification")
+CPU = Device("cpu", None)
+HYPER = Hyperparameters(learning_rate=5e-3, epochs=3, batch_size=8, warmup_ratio=0.1, weight_decay=0.01)
+
+
+rows = learnable_rows
+
+
+def lora(base=None):
+    base = base or base_of()
+    return attach(base, METHODS["lora"], METHODS["lora"].search_space(base.spec).defaults())
+
+
+def test_bucketed_batches_hold_every_row_once_and_pad_less():
+    lengths = np.random.default_rng(0).integers(3, 100, 203)
+    batches = bucketed(lengths, 13, seed=1, order=5)
+    assert sorted(np.concatenate(batches)) == list(range(203))
+    assert {len(batch) for batch in batches} == {15, 16}
+    padded = sum(lengths[batch].max() * len(batch) for batch in batches)
+    plain = sum(chunk.max() * len(chunk) for chunk in np.array_split(lengths, 13))
+    assert padded < 0.7 * plain
+    other = bucketed(lengths, 13, seed=2, order=5)
+    assert any(set(one) != set(two) for one, two in zip(batches, other, strict=True))
+    longest = [[lengths[batch].max() for batch in found] for found in (batches, other)]
+    assert np.corrcoef(longest)[0, 1] > 0.95, "schedules of one order have long batches at the same places"
+
+
+def test_a_batch_is_padded_masked_and_labelled():
+    data = rows()
+    batch = data.batch([0, 5])
+    width = int(data.lengths[[0, 5]].max())
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, width)
+    assert batch["attention_mask"].sum(1).tolist() == data.lengths[[0, 5]].tolist()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == 1).all()
+    assert batch["labels"].tolist() == [0, 2]
+
+
+def test_training_learns_and_evaluation_keeps_the_order_of_rows():
+    data, model = rows(), lora()
+    learner = Learner(model, HYPER, len(data))
+    losses = [train_epoch(learner, data, [np.arange(len(data))], TASK, CPU, [seed], seed)[0] for seed in range(3)]
+    assert losses[-1] < losses[0]
+    everything = evaluate(model, data, [np.arange(len(data))], TASK, CPU)[0]
+    some = evaluate(model, data, [np.array([7, 3, 20])], TASK, CPU)[0]
+    assert np.allclose(some, everything[[7, 3, 20]], atol=1e-5)
+    assert np.allclose(everything.sum(1), 1, atol=1e-5)
+
+
+def test_folds_in_lockstep_are_each_what_they_would_be_alone():
+    data = rows()
+    folds = split(data.labels, None, 3, seed=0)
+    options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
+    together = {rung.epoch: rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)}
+    assert list(together) == [1, 2, 3] == rung_ends(3, 48)
+    for index, fold in enumerate(folds):
+        model = lora()
+        learner = Learner(model, HYPER, max(len(one.train) for one in folds))
+        for epoch in range(1, HYPER.epochs + 1):
+            seeds, order = [derive_seed(5, index, epoch)], derive_seed(5, epoch)
+            train_epoch(learner, data, [fold.train], TASK, CPU, seeds, order)
+            predictions = evaluate(model, data, [fold.validation], TASK, CPU)[0]
+            assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+
+
+def test_rungs_double_and_the_epochs_between_them_leave_nothing_out():
+    assert rung_ends(1, rows=10) == [1]
+    assert rung_ends(10, rows=799) == [1, 2, 4, 8, 10]
+    assert rung_ends(4, rows=800) == [0.5, 1, 2, 4]
+    assert rung_ends(1, rows=10**6) == [0.125, 0.25, 0.5, 1]
+    assert epochs_between(0, 0.5) == [(1, (0, 0.5))]
+    assert epochs_between(0.5, 1) == [(1, (0.5, 1))]
+    assert epochs_between(2, 4) == [(3, (0, 1)), (4, (0, 1))]
+
+
+def test_the_parts_of_an_epoch_make_up_the_whole_one():
+    data, everything = rows(), np.arange(48)
+    seen = []
+
+    class Recording(Encoded):
+        def batch(self, rows, device="cpu"):
+            seen.append(rows.tolist())
+            return super().batch(rows, device)
+
+    recording = Recording(**vars(data))
+    for parts in ([(0.0, 1.0)], [(0.0, 0.5), (0.5, 1.0)]):
+        learner = Learner(lora(), replace(HYPER, batch_size=10), 48)
+        for part in parts:
+            train_epoch(learner, recording, [everything], TASK, CPU, [3], 3, part)
+    assert seen[:5] == seen[5:]
+    assert sorted(row for batch in seen[:5] for row in batch) == list(range(48))
+
+
+def test_a_diverging_loss_is_an_error():
+    data, model = rows(), lora()
+    for parameter in trainable(model).values():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(DivergedError):
+        train_epoch(Learner(model, HYPER, len(data)), data, [np.arange(len(data))], TASK, CPU, [0], 0)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    learner = Learner(lora(), HYPER, rows=80)
+    rates = []
+    for _ in range(30):
+        rates.append(learner.learning_rate)
+        learner.done += 1
+    assert np.argmax(rates) == 3
+    assert rates[3] == pytest.approx(5e-3)
+    assert rates[0] < rates[3] > rates[-1] > 0
+    assert learner.learning_rate == pytest.approx(0)
+
+
+def test_bfloat16_stays_close_to_float32():
+    data = rows()
+    model = lora()
+    plain, mixed = (evaluate(model, data, [np.arange(48)], TASK, Device("cpu", d))[0] for d in (None, torch.bfloat16))
+    assert not np.array_equal(plain, mixed)
+    assert np.allclose(plain, mixed, atol=0.05)
+
+
+def test_stratified_folds_hold_every_row_once_and_grouped_ones_keep_groups_whole():
+    labels = np.repeat([0, 1, 2], 20)
+    groups = [str(i // 4) for i in range(60)]
+    for given in (None, groups):
+        folds = split(labels, given, 4, seed=0)
+        assert sorted(np.concatenate([fold.validation for fold in folds])) == list(range(60))
+        for fold in folds:
+            assert not set(fold.train) & set(fold.validation)
+            if given:
+                assert not {groups[i] for i in fold.train} & {groups[i] for i in fold.validation}
+            else:
+                assert np.bincount(labels[fold.validation]).tolist() == [5, 5, 5]
