@@ -60,7 +60,7 @@ def main() -> None:
     print(f"{size} rows of up to {length} tokens on {device}")
     print(f"{'way':<40} {'time':>7} {'assumed':>8} {'predicted peak':>15}")
     for way, taken in zip(found, times, strict=True):
-        peak = format_bytes(problem.appraiser.predict(candidate, way).peak)
+        peak = format_bytes(problem.cost_estimator.predict(candidate, way).peak)
         cost = way.cost(size, length, device) / base_cost
         print(f"{way!s:<40} {statistics.median(taken) / base_time:>6.2f}x {cost:>7.2f}x {peak:>15}")
 

@@ -34,7 +34,7 @@ def scores(path: str, kept: Path) -> dict[str, dict[str, float]]:
         found[name] = {
             "score": outcome.score,
             "spread": max(outcome.rungs[-1].scores) - min(outcome.rungs[-1].scores) if outcome.rungs else None,
-            "params": problem.appraiser(candidate).trainable_params,
+            "params": problem.cost_estimator(candidate).trainable_params,
             "seconds": outcome.seconds / len(problem.folds),
         }
         print(spec.name, name, found[name], flush=True)

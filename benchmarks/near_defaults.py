@@ -75,7 +75,7 @@ def draw(problem: Problem, part: MethodSpace, way: str, seed: int) -> Candidate:
     study, seed = optuna.create_study(), derive_seed(1, seed)
     even = optuna.samplers.RandomSampler(seed)
     study.sampler = even if way == WAYS[0] else NearDefaultsSampler(problem.space.defaults, seed)
-    while not problem.budget.admits(problem.appraiser(candidate := part.suggest(study.ask()))):
+    while not problem.budget.admits(problem.cost_estimator(candidate := part.suggest(study.ask()))):
         pass
     return candidate
 

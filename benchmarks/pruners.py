@@ -108,7 +108,7 @@ def record(study: str, candidates: int, path: Path) -> None:
     rungs.FEWEST_ROWS = min(len(fold.train) for fold in problem.folds) // 2  # from half an epoch on, as all curves are
     for candidate in drawn:
         known = str(candidate) in {entry["candidate"] for entry in done}
-        if known or not problem.budget.admits(problem.appraiser(candidate)):
+        if known or not problem.budget.admits(problem.cost_estimator(candidate)):
             continue
         outcome = run_trial(problem, candidate, lambda rung: None)
         if outcome.state != COMPLETE:

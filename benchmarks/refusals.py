@@ -29,11 +29,11 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, logging
 
 from autopeft import tasks
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget
 from autopeft.common.locate import locate
 from autopeft.common.seeds import derive_seed
-from autopeft.execution.leaks import Leftovers
+from autopeft.execution.leak_check import LeakCheck
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
@@ -65,14 +65,14 @@ class World:
         found = discover().methods
         self.space = CandidateSpace.build([found[name] for name in methods or found], base.spec, {}, ())
         rows = (base, task, Device("cpu", None), np.full(1000, 48), ("input_ids",))
-        self.appraise = Appraiser(*rows)
+        self.appraise = CostEstimator(*rows)
         drawn = [candidate for part in self.space.values() for candidate in part.sample(60, seed=7)]
         if limit == "max_trainable_params":
             half = statistics.median(self.appraise(candidate).trainable_params for candidate in drawn)
         else:  # what fits in any way is admitted, so half of the space is out only where the smallest way is too much
-            smallest = Appraiser(*rows, limit=1)
+            smallest = CostEstimator(*rows, limit=1)
             half = statistics.median(smallest(candidate).memory.peak for candidate in drawn[::6])
-            self.appraise = Appraiser(*rows, limit=int(half))
+            self.appraise = CostEstimator(*rows, limit=int(half))
         self.budget = Budget(**{limit: int(half)})
 
     def score(self, candidate: Candidate) -> float:
@@ -170,7 +170,7 @@ def main() -> None:
         ("max_gpu_memory", None, arguments.memory_proposals),
     ):
         world = World(limit, methods)
-        with Leftovers():
+        with LeakCheck():
             seconds, admitted = cost(world, 0, proposals)
         enough = sum(seconds) / 0.05 / admitted
         lines.append(

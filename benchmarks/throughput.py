@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.execution import runner
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
@@ -111,7 +111,11 @@ def bookkeeping(spec: StudySpec, trials: int) -> None:
         smaller = spec.search.model_copy(update={"trials": trials})
         spec = spec.model_copy(update={"output": Path(folder), "search": smaller})
         runner.run_trial, loop.Search.run = timed("trials", trial), timed("search", loop.Search.run)
-        for owner, name in ((Appraiser, "__call__"), (Appraiser, "_fit_once"), (runner.Packer, "settle")):
+        for owner, name in (
+            (CostEstimator, "__call__"),
+            (CostEstimator, "_fit_once"),
+            (runner.PackingChoice, "settle"),
+        ):
             setattr(owner, name, timed("admission", getattr(owner, name)))
         study.run(spec, discover(), PlainProgress(Console(quiet=True)))
     other = spent["search"] - spent["trials"] + spent["rungs"] - spent["admission"]

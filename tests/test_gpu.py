@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 import autopeft
 from autopeft import tasks
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory import peak as memory
 from autopeft.budget.memory_watch import capped, release_memory
@@ -159,9 +159,9 @@ def test_packed_gradients_are_those_of_each_fold_alone(name):
 def test_memory_of_packed_folds_is_predicted(name):
     base, folds = base_model(), 3
     lengths = np.full(ROWS * folds, LENGTH)
-    appraiser = Appraiser(base, TASK, BFLOAT16, lengths, ("input_ids",), packed={name: False}, folds=folds)
+    cost_estimator = CostEstimator(base, TASK, BFLOAT16, lengths, ("input_ids",), packed={name: False}, folds=folds)
     candidate = replace(CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default(), hyper=HYPER)
-    estimate = appraiser.predict(candidate, Execution(ROWS, folds=folds))
+    estimate = cost_estimator.predict(candidate, Execution(ROWS, folds=folds))
     model = pack(attach(base, METHODS[name], candidate.params), folds).to("cuda")
     train_mode(model)
     optimizer = make_optimizer(model, HYPER, folds)
@@ -230,7 +230,7 @@ def test_a_tight_limit_is_kept_by_smaller_passes(tiny_study):
     edits = (('name_or_path = "model"', model), ("batch_size = 8", "batch_size = 32"), ("epochs = 4", "epochs = 1"))
     free = problem_of(tiny_study, *edits)
     lora = free.space["lora"].default()
-    whole, one = (free.appraiser.predict(lora, Execution(rows)).peak for rows in (32, 1))
+    whole, one = (free.cost_estimator.predict(lora, Execution(rows)).peak for rows in (32, 1))
     limit = (whole + one) // 2
     assert whole - one > 100 * 2**20
     del free
@@ -255,9 +255,9 @@ def test_a_quantized_model_takes_what_was_predicted(kind, tmp_path, tiny_model):
         config_overrides=TASK.config_overrides(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
     )  # fmt: skip
     base.lower(torch.bfloat16)
-    appraiser = Appraiser(base, TASK, BFLOAT16, np.full(ROWS, LENGTH), ("input_ids",), quantized=kind)
+    cost_estimator = CostEstimator(base, TASK, BFLOAT16, np.full(ROWS, LENGTH), ("input_ids",), quantized=kind)
     lora = replace(CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"].default(), hyper=HYPER)
-    estimate = appraiser.predict(lora, Execution(ROWS))
+    estimate = cost_estimator.predict(lora, Execution(ROWS))
     model = ready(base, "lora", lora.params)
     measured = allocated(step_on(model, real_batch(), BFLOAT16), model)
     assert -0.05 <= estimate.allocated / measured - 1 <= 0.08, (estimate, measured)

@@ -16,13 +16,13 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from autopeft.common.containment import contained, running_time
+from autopeft.common.containment import guarded, running_time
 from autopeft.common.exceptions import StreamError
 from autopeft.common.interrupt import Interrupt
-from autopeft.execution.leaks import Leftovers
+from autopeft.execution.leak_check import LeakCheck
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.problem import Problem
-from autopeft.execution.runner import Known, Runner
+from autopeft.execution.runner import Findings, Runner
 from autopeft.methods.registry import discover
 from autopeft.reporting import gather
 from autopeft.reporting.leaderboard import leaderboard
@@ -145,7 +145,7 @@ def stopped_while_silent(folder: Path, limit: float, stop: float) -> tuple[int, 
 
     def work():
         wall, clock = time.monotonic(), running_time()
-        with contained(limit):
+        with guarded(limit):
             os.write(ready[1], b"x")
             os.read(go[0], 1)
         assert time.monotonic() - wall >= stop
@@ -171,7 +171,7 @@ def test_what_a_callers_own_handler_raises_is_no_fault_of_what_ran_then():
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        with pytest.raises(SystemExit) as raised, Interrupt(), contained(60):
+        with pytest.raises(SystemExit) as raised, Interrupt(), guarded(60):
             os.kill(os.getpid(), signal.SIGTERM)
         assert raised.value.code == 3
         assert signal.getsignal(signal.SIGTERM) is end
@@ -190,7 +190,7 @@ def test_a_closed_terminal_interrupts_unless_that_is_ignored(tmp_path, ignored):
         if ignored:  # as nohup does
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
-            with Interrupt(), contained(60):
+            with Interrupt(), guarded(60):
                 os.kill(os.getpid(), signal.SIGHUP)
         except KeyboardInterrupt:
             return 1
@@ -220,8 +220,8 @@ def test_what_the_host_says_to_nobody_while_a_method_is_looked_at_is_no_fault_of
         assert "one after the other" in sentence
         raise StreamError
 
-    with Leftovers() as leftovers:
-        runner = Runner(problem, say, Known({}, {}), leftovers)
+    with LeakCheck() as leak_check:
+        runner = Runner(problem, say, Findings({}, {}), leak_check)
         with pytest.raises(StreamError):
             runner(problem.space["adalora"].default(), Quiet())
 

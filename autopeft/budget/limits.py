@@ -42,7 +42,7 @@ class Usage:
     """
 
     trainable_params: int
-    weigh: Callable[[], Weights]
+    measure_saved: Callable[[], Weights]
     fit_memory: Callable[[], tuple[Execution, MemoryEstimate]]
 
     def __getstate__(self) -> dict[str, object]:
@@ -52,7 +52,7 @@ class Usage:
     @functools.cached_property
     def weights(self) -> Weights:
         """What it holds and saves."""
-        return self.weigh()
+        return self.measure_saved()
 
     @property
     def weights_known(self) -> bool:
@@ -94,12 +94,12 @@ class Budget:
     workers: int = 1
     shared_gpu_memory: int | None = None
 
-    def violations(self, usage: Usage, *, weighed: bool = False, every: bool = False) -> dict[str, float]:
+    def violations(self, usage: Usage, *, measured_saved: bool = False, every: bool = False) -> dict[str, float]:
         """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 where it holds.
 
         This is the form Optuna's constraints take, and normalised so that no unit outweighs another. Each limit takes
         more to tell than the one before, so it is left out where an earlier one is broken already, unless the saved
-        size is asked for (`weighed`) or `every` limit is. Time cannot be told before the first steps: see
+        size is asked for (`measured_saved`) or `every` limit is. Time cannot be told before the first steps: see
         `seconds_violation`.
         """
         found: dict[str, float] = {}
@@ -109,7 +109,7 @@ class Budget:
 
         if self.max_trainable_params is not None:
             found["max_trainable_params"] = usage.trainable_params / self.max_trainable_params - 1
-        if self.max_saved_size is not None and (weighed or asked()):
+        if self.max_saved_size is not None and (measured_saved or asked()):
             found["max_saved_size"] = usage.weights.saved_bytes / self.max_saved_size - 1
         if self.max_gpu_memory is not None and asked():
             need = usage.memory.peak if every else self._memory(usage)

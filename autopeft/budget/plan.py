@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from autopeft.budget.appraiser import cheapest, closest, smallest_batch
-from autopeft.common.containment import contained, uncontained
+from autopeft.budget.cost_estimator import cheapest, closest, smallest_batch
+from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import MethodError, in_a_line
 from autopeft.methods.search_space import Integer, enabling
 
 if TYPE_CHECKING:
-    from autopeft.budget.appraiser import Appraiser
+    from autopeft.budget.cost_estimator import CostEstimator
     from autopeft.budget.limits import Budget
     from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.methods.registry import Origin
@@ -88,7 +88,7 @@ class Problem(Protocol):
         """Every method's part of the search space."""
 
     @property
-    def appraiser(self) -> Appraiser:
+    def cost_estimator(self) -> CostEstimator:
         """Tells what a candidate needs."""
 
     @property
@@ -104,7 +104,7 @@ class Problem(Protocol):
         """Method → why it is not searched."""
 
 
-@uncontained()
+@unguarded()
 def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
     """Appraise the default and `samples` random candidates of every method, and look for the largest that fits.
 
@@ -116,7 +116,7 @@ def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
     found = []
     for name, part in problem.space.items():
         try:
-            with contained(problem.spec.search.hang_timeout):
+            with guarded(problem.spec.search.hang_timeout):
                 found.append(_plan(problem, name, part, samples))
         except Exception as error:  # a method may do anything
             problem.refused[name] = f"its plugin is at fault, {problem.origins[name]}: {in_a_line(error)}"
@@ -132,7 +132,9 @@ def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> Metho
     largest = _largest(problem, part, candidates)
     near = None
     if largest is None:
-        near = _planned(problem, closest(cheapest(part, problem.appraiser), problem.appraiser, problem.budget))
+        near = _planned(
+            problem, closest(cheapest(part, problem.cost_estimator), problem.cost_estimator, problem.budget)
+        )
     return MethodPlan(
         name=name,
         dimensions={**_shown(part.own), **_shown(part.training)},
@@ -150,7 +152,7 @@ def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> Metho
 
 
 def _planned(problem: Problem, candidate: Candidate) -> Planned:
-    usage = problem.appraiser(candidate)
+    usage = problem.cost_estimator(candidate)
     violations = problem.budget.violations(usage, every=True)
     return Planned(
         candidate=str(candidate),
@@ -215,11 +217,11 @@ def _grow(problem: Problem, part: MethodSpace, candidate: Candidate) -> Candidat
 
 
 def _fits(problem: Problem, candidate: Candidate) -> bool:
-    return problem.budget.admits(problem.appraiser(candidate))
+    return problem.budget.admits(problem.cost_estimator(candidate))
 
 
 def _size(problem: Problem, candidate: Candidate) -> int:
-    return problem.appraiser(candidate).trainable_params
+    return problem.cost_estimator(candidate).trainable_params
 
 
 def _shown(space: SearchSpace) -> dict[str, str]:

@@ -53,8 +53,8 @@ class _AlarmError(BaseException):
 
 
 @contextmanager
-def contained(seconds: float, *, memory: bool = True) -> Iterator[None]:
-    """Run a plugin's code inside, which may be silent for so long: `heard` is a sign of life.
+def guarded(seconds: float, *, memory: bool = True) -> Iterator[None]:
+    """Run a plugin's code inside, which may be silent for so long: `heartbeat` is a sign of life.
 
     The main thread is interrupted between two of its Python instructions, and in waits that a signal ends, such as a
     sleep. What cannot be interrupted: compiled code that does not return, other threads than the main one, and
@@ -99,7 +99,7 @@ def contained(seconds: float, *, memory: bool = True) -> Iterator[None]:
         raise
 
 
-def heard() -> None:
+def heartbeat() -> None:
     """A sign of life: what runs contained made progress."""
     if _silence is not None:
         _start(_silence)
@@ -134,7 +134,7 @@ def by_host(work: Callable[P, T]) -> Callable[P, T]:
 
 
 @contextmanager
-def uncontained() -> Iterator[None]:
+def unguarded() -> Iterator[None]:
     """Around all that runs contained, in a block or of a whole function: what is not a plugin's doing comes out as is.
 
     Raises:

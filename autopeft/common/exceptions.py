@@ -110,7 +110,7 @@ class HostError(BaseException):
     """An error that no method is to blame for, on its way past all that takes a method's errors: no `Exception`.
 
     Attributes:
-        error: what was raised; `containment.uncontained` raises it again.
+        error: what was raised; `containment.unguarded` raises it again.
     """
 
     def __init__(self, error: BaseException) -> None:

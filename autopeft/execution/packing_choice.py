@@ -45,10 +45,10 @@ CHECKED_ROWS = (2, 3)
 """Of the folds by turns, in the comparison of gradients: folds of unequal size must not tell on each other."""
 
 ALONE = "one after the other"
-MODULES, PLACES = "packed", "packed by place"
+MODULES, BY_MODULE_GROUP = "packed", "packed by place"
 
 
-class Packer:
+class PackingChoice:
     """Settles how the folds of each method run, and tells the problem's appraiser.
 
     Args:
@@ -66,7 +66,7 @@ class Packer:
             if name not in self.settled:
                 self._settle(name, way)
 
-    def settle(self, candidate: Candidate) -> bool:
+    def decide(self, candidate: Candidate) -> bool:
         """Settle the candidate's method if that is still to do; returns whether something new was settled."""
         name = candidate.method.name
         if name in self.settled:
@@ -83,8 +83,8 @@ class Packer:
     def _settle(self, name: str, way: str) -> None:
         self.settled[name] = way
         if way != ALONE:
-            self._problem.packed[name] = way == PLACES
-            self._problem.appraiser.forget(name)
+            self._problem.packed[name] = way == BY_MODULE_GROUP
+            self._problem.cost_estimator.forget(name)
 
     def _find(self, candidate: Candidate, *, measured: bool) -> str:
         """The way for a method; empty where this candidate is too large for a budget to tell by."""
@@ -110,7 +110,7 @@ class Packer:
                 f"The folds of {name} train one after the other: packed, their gradients differ, or a step fails."
             )
             return ALONE
-        way = PLACES if sites else MODULES
+        way = BY_MODULE_GROUP if sites else MODULES
         try:
             fits = self._fits(candidate, sites)
             if not measured:
@@ -132,7 +132,7 @@ class Packer:
         problem.packed[name] = sites
         try:
             packed = Execution(candidate.hyper.batch_size, folds=len(problem.folds))
-            peak = problem.appraiser.predict(candidate, packed).peak
+            peak = problem.cost_estimator.predict(candidate, packed).peak
         finally:
             del problem.packed[name]
         return limit is None or peak <= limit

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from autopeft import tasks
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory.peak import supports_bfloat16
@@ -20,8 +20,8 @@ from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.data import load as data
-from autopeft.execution.integrity import Seal
 from autopeft.execution.screening import refusal
+from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import base as model
 from autopeft.models import digest, hub_files
@@ -63,8 +63,8 @@ class Problem:
 
     `train` and `test` are encoded once, rows over `max_length` tokens cut as `truncation` says; `refused` holds the
     methods left out with the reason. `packed` holds the methods whose folds train in one pass, each with whether it is
-    mapped by place (`packing.pack`). `origins` tells which plugin a method is from; `seal` tells whether one wrote into
-    the base model.
+    mapped by place (`packing.pack`). `origins` tells which plugin a method is from; `weight_check` whether one wrote
+    into the base model.
 
     `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
     more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
@@ -85,7 +85,7 @@ class Problem:
     max_length: int
     truncation: str
     origins: dict[str, Origin]
-    seal: Seal
+    weight_check: WeightCheck
     base_model: str
     base_digest: str
     kinds: dict[str, str]
@@ -94,9 +94,9 @@ class Problem:
     packed: dict[str, bool] = field(default_factory=dict)
 
     @functools.cached_property
-    def appraiser(self) -> Appraiser:
+    def cost_estimator(self) -> CostEstimator:
         """Says what a candidate would need, at the longest batch the rows give."""
-        return Appraiser(
+        return CostEstimator(
             self.base,
             self.task,
             self.device,
@@ -206,7 +206,7 @@ class Problem:
             workers=workers,
             blocked=registry.blocked,
             origins=origins,
-            seal=Seal(base, load),
+            weight_check=WeightCheck(base, load),
             base_model=portable(spec.model.name_or_path, spec.folder),
             base_digest=base_digest,
             kinds=kinds,

@@ -11,7 +11,7 @@ from autopeft.budget.memory import peak as memory
 from autopeft.budget.memory_watch import MemoryWatch, ran_out, release_memory, together
 from autopeft.budget.time_watch import OverTimeError, TimeWatch
 from autopeft.common import machine
-from autopeft.common.containment import by_host, contained, running_time, uncontained
+from autopeft.common.containment import by_host, guarded, running_time, unguarded
 from autopeft.common.exceptions import MachineError, StoreError, in_a_line
 from autopeft.execution.outcome import Outcome
 from autopeft.models.base import attach, checkpoint_layers, train_mode
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from autopeft.training.rungs import Rung
 
 
-@uncontained()
+@unguarded()
 def run_trial(
     problem: Problem,
     candidate: Candidate,
@@ -57,7 +57,7 @@ def run_trial(
     rungs: list[Rung] = []
     watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
     name, whole = candidate.method.name, problem.trunk.whole
-    usage = problem.appraiser(candidate)
+    usage = problem.cost_estimator(candidate)
     planned = usage.execution
     if planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds)):
         planned = Execution(planned.micro_batch)
@@ -67,7 +67,7 @@ def run_trial(
     for execution in filter(None, (planned, planned.smaller)):
         pace.expect(len(problem.folds) // execution.folds, evaluations / execution.folds)
         try:
-            with contained(problem.spec.search.hang_timeout, memory=False):
+            with guarded(problem.spec.search.hang_timeout, memory=False):
                 state, reason = _train(problem, candidate, execution, by_host(stop), rungs, watch, pace, checkpoint)
         except OverTimeError as error:
             state, reason = INFEASIBLE, str(error)
@@ -90,10 +90,10 @@ def run_trial(
         raise MachineError(machine.no_memory(refused))
     unseen = 0
     if name in problem.trunk.whole - whole:  # the prediction was for a model that is cut, and this one was not
-        problem.appraiser.forget(name)
+        problem.cost_estimator.forget(name)
     elif watch.peak > usage.memory.peak:
-        unseen = problem.appraiser.unseen(name) + watch.peak - usage.memory.peak
-        problem.appraiser.learn(name, unseen)
+        unseen = problem.cost_estimator.unseen(name) + watch.peak - usage.memory.peak
+        problem.cost_estimator.learn(name, unseen)
     seconds = running_time() - started
     return Outcome(
         state,

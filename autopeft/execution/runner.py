@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from autopeft.common.containment import by_host, contained, uncontained
+from autopeft.common.containment import by_host, guarded, unguarded
 from autopeft.common.exceptions import MachineError, in_a_line
 from autopeft.execution.outcome import Outcome
-from autopeft.execution.packing_choice import Packer
+from autopeft.execution.packing_choice import PackingChoice
 from autopeft.execution.run_trial import run_trial
 from autopeft.study.states import FAIL, INFEASIBLE, INTERRUPTED
 from autopeft.training.checkpoint import Checkpoint
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from autopeft.budget.limits import Usage
     from autopeft.common.params import Params
-    from autopeft.execution.leaks import Leftovers
+    from autopeft.execution.leak_check import LeakCheck
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.training.rungs import Rung
 
 
 @dataclass(frozen=True)
-class Known:
+class Findings:
     """What earlier trials of the study found out.
 
     Attributes:
-        packing: how the folds of each method run, as `Packer` settled it.
+        packing: how the folds of each method run, as `PackingChoice` settled it.
         unseen: bytes that steps of a method take on top of what is predicted, as its trials found out.
         refused: params of the candidates that were predicted to need too much memory.
     """
@@ -69,19 +69,19 @@ class Runner:
         leftovers: finds what a method holds on to.
     """
 
-    def __init__(self, problem: Problem, say: Callable[[str], None], known: Known, leftovers: Leftovers) -> None:
-        self._problem, self._leftovers = problem, leftovers
-        self._packer = Packer(problem, by_host(say))
+    def __init__(self, problem: Problem, say: Callable[[str], None], known: Findings, leak_check: LeakCheck) -> None:
+        self._problem, self._leftovers = problem, leak_check
+        self._packer = PackingChoice(problem, by_host(say))
         self.learn(known)
         for params in known.refused:
             with suppress(Exception):  # its plugin may have another space by now
-                problem.appraiser.expect(problem.space.parse(params))
+                problem.cost_estimator.expect(problem.space.parse(params))
 
-    def learn(self, known: Known) -> None:
+    def learn(self, known: Findings) -> None:
         """Take over what others found out since."""
         self._packer.adopt(known.packing)
         for method, unseen in known.unseen.items():
-            self._problem.appraiser.learn(method, unseen)
+            self._problem.cost_estimator.learn(method, unseen)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
         """Run one trial to its outcome, which is INTERRUPTED where the machine failed.
@@ -90,7 +90,7 @@ class Runner:
             StudyError: an earlier trial damaged the base model for good.
             StreamError: nobody reads the output any more.
         """
-        self._problem.seal.check()
+        self._problem.weight_check.check()
         try:
             admitted = self._admit(candidate, job)
         except MachineError as error:
@@ -101,31 +101,31 @@ class Runner:
             outcome = self._train(candidate, admitted, job)
         except MachineError as error:
             outcome = Outcome(INTERRUPTED, error.fault)
-        if changed := self._problem.seal.mend():
+        if changed := self._problem.weight_check.restore():
             outcome = replace(outcome, state=FAIL, reason=_wrote(changed))
         return replace(outcome, leaked=self._leftovers.since())
 
-    @uncontained()
+    @unguarded()
     def _admit(self, candidate: Candidate, job: Job) -> Usage | Outcome:
         """What the candidate needs, or why it is not to train."""
         problem = self._problem
         try:
-            with contained(problem.spec.search.hang_timeout):
-                usage = problem.appraiser(candidate)
+            with guarded(problem.spec.search.hang_timeout):
+                usage = problem.cost_estimator(candidate)
                 refusal = problem.budget.reason(usage)
         except Exception as error:  # a method may do anything
             return Outcome(FAIL, in_a_line(error))
         job.appraised(usage)
         return Outcome(INFEASIBLE, refusal) if refusal else usage
 
-    @uncontained()
+    @unguarded()
     def _train(self, candidate: Candidate, usage: Usage, job: Job) -> Outcome:
         problem = self._problem
         try:
-            with contained(problem.spec.search.hang_timeout):
-                settled = self._packer.settle(candidate)
+            with guarded(problem.spec.search.hang_timeout):
+                settled = self._packer.decide(candidate)
                 if settled:
-                    usage = problem.appraiser(candidate)
+                    usage = problem.cost_estimator(candidate)
                 _ = usage.weights, usage.memory  # worked out here, where they can be: a job may be told elsewhere
         except Exception as error:
             return Outcome(FAIL, in_a_line(error))

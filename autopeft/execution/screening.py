@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import peft  # noqa: F401  # here, so that the seconds this takes are not counted as a method's silence
 
-from autopeft.common.containment import contained, uncontained
+from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import PluginError, in_a_line
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import Support
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autopeft.models.base import BaseModel
 
 
-@uncontained()
+@unguarded()
 def refusal(method: PeftMethod, origin: Origin, base: BaseModel, task: str, seconds: float) -> str:
     """Why a method cannot be in a study of that task on that model; empty where it can.
 
@@ -28,7 +28,7 @@ def refusal(method: PeftMethod, origin: Origin, base: BaseModel, task: str, seco
     be put on the model without weights, or it hangs for `seconds`.
     """
     try:
-        with contained(seconds):
+        with guarded(seconds):
             return _refusal(method, base, task)
     except Exception as error:
         return f"its plugin is at fault, {origin}: {in_a_line(error)}"

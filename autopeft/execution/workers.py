@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 
 from autopeft.budget.memory_watch import cap
-from autopeft.common.containment import uncontained
+from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import StoreError, StreamError, StudyError
-from autopeft.execution.leaks import Leftovers
+from autopeft.execution.leak_check import LeakCheck
 from autopeft.execution.problem import Problem
 from autopeft.execution.runner import Job, Runner
 from autopeft.methods import registry
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from autopeft.budget.limits import Usage
     from autopeft.common.params import ParamValue
     from autopeft.execution.outcome import Outcome
-    from autopeft.execution.runner import Known
+    from autopeft.execution.runner import Findings
     from autopeft.methods.candidate import Candidate
     from autopeft.study.file import StudySpec
     from autopeft.training.rungs import Rung
@@ -57,7 +57,7 @@ FAREWELL_SECONDS = 10.0
 """For a worker to leave by itself before it is killed."""
 
 
-class Entrusted(Job, Protocol):
+class TrialHandle(Job, Protocol):
     """A trial that a worker runs."""
 
     @property
@@ -79,10 +79,10 @@ class Worker:
     pipe: connection.Connection[Any, Any]
     lives: int
     ready: bool = False
-    job: Entrusted | None = None
+    job: TrialHandle | None = None
 
 
-class Crew:
+class WorkerPool:
     """The workers of a study. Use as a context manager: none outlives the block, nor the process itself.
 
     Args:
@@ -92,7 +92,7 @@ class Crew:
         say: told what is worth a sentence.
     """
 
-    def __init__(self, problem: Problem, count: int, known: Callable[[], Known], say: Callable[[str], None]) -> None:
+    def __init__(self, problem: Problem, count: int, known: Callable[[], Findings], say: Callable[[str], None]) -> None:
         self._problem, self._count, self._known, self._say = problem, count, known, say
         self._threads = max(1, torch.get_num_threads() // count)
         self._workers: list[Worker] = []
@@ -108,14 +108,14 @@ class Crew:
         """Whether any runs a trial."""
         return any(worker.job for worker in self._workers)
 
-    def give(self, job: Entrusted) -> None:
+    def give(self, job: TrialHandle) -> None:
         """Have a free worker run a trial."""
         worker = self.free[0]
         worker.job = job
-        with suppress(OSError):  # it has just died, and `attend` will hear of it
+        with suppress(OSError):  # it has just died, and `poll` will hear of it
             worker.pipe.send((job.candidate.flat, self._known()))
 
-    def attend(self) -> None:
+    def poll(self) -> None:
         """Wait for what the workers have to tell, for a moment at most, and pass it on.
 
         Raises:
@@ -127,7 +127,7 @@ class Crew:
             try:
                 what, content = worker.pipe.recv()
             except (EOFError, OSError):
-                self._bury(worker)
+                self._on_exit(worker)
             else:
                 self._hear(worker, what, content)
 
@@ -152,10 +152,10 @@ class Crew:
                 worker.job = None
             answer = getattr(job, what)(content)
             if what == "rung":
-                with suppress(OSError):  # it has just died, and `attend` will hear of it
+                with suppress(OSError):  # it has just died, and `poll` will hear of it
                     worker.pipe.send(answer)
 
-    def _bury(self, worker: Worker) -> None:
+    def _on_exit(self, worker: Worker) -> None:
         """Replace a worker that died, if it may be, and give its trial back."""
         worker.process.join(FAREWELL_SECONDS)
         code, job = worker.process.exitcode, worker.job
@@ -254,7 +254,7 @@ class Reporter:
 
 
 def _work(
-    pipe: connection.Connection[Any, Any], spec: StudySpec, blocked: tuple[str, ...], known: Known, threads: int
+    pipe: connection.Connection[Any, Any], spec: StudySpec, blocked: tuple[str, ...], known: Findings, threads: int
 ) -> None:
     """What a worker process does, from its start to its end."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -262,11 +262,11 @@ def _work(
         warnings.simplefilter("ignore")  # as in the study's process, which has shown what a user should see
     torch.set_num_threads(threads)
     try:
-        with uncontained():
+        with unguarded():
             problem = Problem.from_spec(spec, registry.discover(blocked))
         cap(problem.budget.max_gpu_memory)
-        with Leftovers() as leftovers:
-            runner = Runner(problem, lambda text: pipe.send(("say", text)), known, leftovers)
+        with LeakCheck() as leak_check:
+            runner = Runner(problem, lambda text: pipe.send(("say", text)), known, leak_check)
             pipe.send(("ready", (problem.rows.fingerprint, problem.base_digest)))
             while task := pipe.recv():
                 params: dict[str, ParamValue]

@@ -204,7 +204,7 @@ class PeftMethod(ABC):
         return Support(f'the method "{self.name}" has no counterpart there.')
 
 
-def told_params(method: PeftMethod, params: Params, spec: ModelSpec) -> int | None:
+def declared_params(method: PeftMethod, params: Params, spec: ModelSpec) -> int | None:
     """What `trained_params` says; None where it says nothing, or was written for the `apply` of another class.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from autopeft.common.containment import contained, uncontained
+from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import HangError, MethodError, PluginError, brief, in_a_line, nearest
 from autopeft.methods import hooks
 from autopeft.methods.contract import CONTRACT, PeftMethod
@@ -74,7 +74,7 @@ class Registry:
         return self.methods[name]
 
 
-@uncontained()
+@unguarded()
 def discover(block: Collection[str] = (), seconds: float = LOADING_SECONDS) -> Registry:
     """Load every plugin in the entry-point group ``autopeft``, one at a time.
 
@@ -92,7 +92,7 @@ def discover(block: Collection[str] = (), seconds: float = LOADING_SECONDS) -> R
         try:
             if origin in _hung:
                 raise _hung[origin]
-            with contained(seconds):
+            with guarded(seconds):
                 found[origin] = _methods(manager, points[origin], origin)
         except Exception as error:
             if isinstance(error, HangError):

@@ -17,10 +17,10 @@ from torch import nn
 
 from autopeft.common.exceptions import PluginError
 from autopeft.common.seeds import seeded
-from autopeft.methods.contract import told_params
+from autopeft.methods.contract import declared_params
 from autopeft.models import files, hub_files, missing_weights, quantization
 from autopeft.models.architecture import describe
-from autopeft.models.copying import Mould
+from autopeft.models.copying import ModuleCopier
 from autopeft.models.dropout import Dropout
 from autopeft.models.size_limit import size_limit
 from autopeft.models.tokenizer import prepare
@@ -82,10 +82,10 @@ class BaseModel:
         return self._mould.cast() if meta else self._twin(self.module)
 
     @functools.cached_property
-    def _mould(self) -> Mould:
+    def _mould(self) -> ModuleCopier:
         """Of the skeleton: in a search every proposal takes a copy."""
         twin = self._twin(self.skeleton)
-        return Mould(twin, self._head(twin))
+        return ModuleCopier(twin, self._head(twin))
 
     def _head(self, module: nn.Module) -> set[int]:
         """Ids of the head's parameters, which each copy has to itself."""
@@ -282,7 +282,7 @@ def trained_params(base: BaseModel, method: PeftMethod, params: Params, model: n
         PluginError: the method told another number.
     """
     counted = sum(parameter.numel() for parameter in trainable(model).values())
-    told = told_params(method, params, base.spec)
+    told = declared_params(method, params, base.spec)
     if told is not None and told + base.head_params != counted:
         raise PluginError(
             f"trained_params() says {told}, but apply() leaves {counted - base.head_params} parameters besides the "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 
-class Mould:
+class ModuleCopier:
     """A module to cast copies from, which share its tensors.
 
     The structure is pickled once, in memory, without the tensors. What cannot be pickled is copied the slow way.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes
-from autopeft.execution.leaks import Leftovers
+from autopeft.execution.leak_check import LeakCheck
 from autopeft.execution.outcome import Outcome
-from autopeft.execution.runner import Known, Runner
-from autopeft.execution.workers import Crew
+from autopeft.execution.runner import Findings, Runner
+from autopeft.execution.workers import WorkerPool
 from autopeft.search import retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
@@ -80,13 +80,13 @@ class Search:
         if self.problem.workers > 1:
             self._run_side_by_side()
         else:
-            with Leftovers() as leftovers:
-                runner = Runner(self.problem, self.progress.say, self.known(), leftovers)
+            with LeakCheck() as leak_check:
+                runner = Runner(self.problem, self.progress.say, self.known(), leak_check)
                 while trial := self.ask():
                     trial.end(runner(trial.candidate, trial))
             self.tracker.outbox.release()
         for method, unseen in self.known().unseen.items():  # what workers found out, the winner's refit has to know
-            self.problem.appraiser.learn(method, unseen)
+            self.problem.cost_estimator.learn(method, unseen)
         self._note_end()
         Checkpoint.clear(output, retrying.to_come(self.study))
 
@@ -94,16 +94,16 @@ class Search:
         wanted = self.wanted - self.done()
         if wanted <= 0:
             return
-        with Crew(self.problem, min(self.problem.workers, wanted), self.known, self.progress.say) as crew:
+        with WorkerPool(self.problem, min(self.problem.workers, wanted), self.known, self.progress.say) as crew:
             while True:
                 while crew.free and (trial := self.ask()):
                     crew.give(trial)
                 if crew.free and not crew.busy:
                     return
-                crew.attend()
+                crew.poll()
                 self.interrupt.check()
 
-    def known(self) -> Known:
+    def known(self) -> Findings:
         """What the trials found out so far, in this start and earlier ones."""
         unseen: dict[str, int] = {}
         found = records(self.study)
@@ -112,7 +112,7 @@ class Search:
         limit = self.problem.budget.max_gpu_memory
         over = [record for record in found if limit and (record.predicted_memory or 0) > limit]
         refused = [record.params for record in over if record.state == INFEASIBLE]
-        return Known(self.study.user_attrs.get(PACKING, {}), unseen, refused)
+        return Findings(self.study.user_attrs.get(PACKING, {}), unseen, refused)
 
     def ask(self) -> Trial | None:
         """The next trial; None where no more are to start, or none before one that runs has ended.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft.budget.appraiser import require_room
+from autopeft.budget.cost_estimator import require_room
 from autopeft.budget.memory_watch import capped
-from autopeft.common.containment import uncontained
+from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
@@ -30,7 +30,7 @@ from autopeft.search import resume
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
-from autopeft.search.select_winner import crown
+from autopeft.search.select_winner import select_winner
 from autopeft.search.warm_start import RESULT, earlier_winner
 from autopeft.study import predictions
 from autopeft.study.card import CARD, Card, Evidence
@@ -72,7 +72,7 @@ class Result:
     stopped: str = ""
 
 
-@uncontained()
+@unguarded()
 def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     """Run a study to its end, or go on with one that was interrupted or stopped.
 
@@ -101,7 +101,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             )
     for name, reason in problem.refused.items():
         progress.say(f"{name} is left out: {reason}")
-    require_room(problem.space, problem.appraiser, problem.budget, spec.search.hang_timeout)
+    require_room(problem.space, problem.cost_estimator, problem.budget, spec.search.hang_timeout)
     preflight.check(problem)
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
@@ -116,7 +116,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load:
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
-            best, test = _crown(problem, study, search.left_out, progress)
+            best, test = _select_winner(problem, study, search.left_out, progress)
             winner.describe(
                 spec.output / "winner",
                 Card.read(spec.output / "winner"),
@@ -199,7 +199,7 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
     return [start, *defaults]
 
 
-def _crown(
+def _select_winner(
     problem: Problem, study: optuna.Study, left_out: Mapping[str, str], progress: Progress
 ) -> tuple[TrialRecord, TestScores]:
     """Pick the winner and score it; a study that is finished already gives what it found then.
@@ -218,7 +218,7 @@ def _crown(
             study.set_user_attr(SCORES, {})
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         try:
-            scores = crown(problem, candidate, folder, str(origin), failed, progress.say)
+            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say)
         except (StoreError, ModelError):  # the disk and the base model are no fault of a method
             raise
         except Exception as error:  # a method may do anything

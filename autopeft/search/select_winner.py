@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from autopeft.budget.memory_watch import ran_out, release_memory
-from autopeft.common.containment import by_host, contained
+from autopeft.common.containment import by_host, guarded
 from autopeft.common.exceptions import ModelError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.seeds import derive_seed
@@ -44,7 +44,7 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
     Raises:
         MemoryError: it ran out again; on a GPU `torch.OutOfMemoryError`.
     """
-    planned = replace(problem.appraiser(candidate).execution, folds=1)
+    planned = replace(problem.cost_estimator(candidate).execution, folds=1)
     failed: Exception | None = None
     for execution in filter(None, (planned, planned.smaller)):
         try:
@@ -72,7 +72,7 @@ def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -
     return model.eval()
 
 
-def crown(
+def select_winner(
     problem: Problem,
     best: Candidate,
     folder: Path,
@@ -96,7 +96,7 @@ def crown(
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
-        with contained(silence):
+        with guarded(silence):
             score, answers = _score(problem, best, draft / "winner", origin)
         predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
         with writing(folder):
@@ -114,8 +114,8 @@ def crown(
                 notes[name] = "left out of the search"
                 continue
             try:
-                with contained(silence):
-                    if reason := problem.budget.reason(problem.appraiser(default)):
+                with guarded(silence):
+                    if reason := problem.budget.reason(problem.cost_estimator(default)):
                         notes[name] = f"its default {reason}"
                         continue
                     say(f"Scoring the untuned default of {name} on the test rows")

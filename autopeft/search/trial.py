@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 PACKING = "packing"
-"""The user attribute of a study that holds what `Packer` settled."""
+"""The user attribute of a study that holds what `PackingChoice` settled."""
 
 
 class Loop(Protocol):

@@ -61,7 +61,7 @@ class Case:
         shared = tiny_base(self.family)
         return BaseModel(copy.deepcopy(shared.module), None, shared.spec)
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Take a new copy of the model where something has written into the last one."""
         pristine = tiny_base(self.family).module.state_dict()
         if not same(self.base.module.state_dict(), pristine):

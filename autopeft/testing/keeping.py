@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.common.seeds import seeded
 from autopeft.models.base import merged, trainable
 from autopeft.models.weights_file import read_weights, write_weights
@@ -45,7 +45,7 @@ def weighs_what_is_foretold(case: Case) -> str | None:
 
     Budgets are decided on the meta device: save() must give there the names, shapes and types it gives for real.
     """
-    appraise = Appraiser(case.base, TASK, CPU, np.array([8]), ("input_ids",))
+    appraise = CostEstimator(case.base, TASK, CPU, np.array([8]), ("input_ids",))
     usage = appraise(case.candidates.default())
     count = sum(parameter.numel() for parameter in trainable(case.trained).values())
     if count != usage.trainable_params:

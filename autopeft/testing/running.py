@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.peak import measure
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import PeftMethod
@@ -73,8 +73,8 @@ def memory_is_foretold(case: Case) -> str | None:
     what it keeps in start().
     """
     candidate, rows, length = case.candidates.default(), 16, 24
-    appraiser = Appraiser(case.base, TASK, CPU, np.full(rows, length), ("input_ids",))
-    foretold = appraiser.predict(candidate, Execution(rows)).peak
+    cost_estimator = CostEstimator(case.base, TASK, CPU, np.full(rows, length), ("input_ids",))
+    foretold = cost_estimator.predict(candidate, Execution(rows)).peak
     tensors = tiny.batch(rows, length)
     tensors["input_ids"] = torch.full((rows, length), tiny.FIRST_WORD).index_fill_(
         1, torch.tensor([length - 1]), tiny.END

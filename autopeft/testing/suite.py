@@ -108,4 +108,4 @@ def judge(rule: Rule, case: Case) -> Finding:
         except Exception as error:  # a method may raise anything
             return finding(FAILED, f"{type(error).__name__}: {error}", dict(case.at or {}))
         finally:
-            case.mend()
+            case.restore()

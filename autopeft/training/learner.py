@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from autopeft.common.containment import heard
+from autopeft.common.containment import heartbeat
 from autopeft.common.exceptions import AutopeftError
 from autopeft.methods.callback import TrainingCallback
 from autopeft.models.base import train_mode, trainable
@@ -117,7 +117,7 @@ class Learner:
 
     def step(self, micro_batches: Sequence[Batch], task: TaskKind, device: Device) -> torch.Tensor:
         """Train on a batch at the schedule's rate; returns its mean loss, `[folds]`."""
-        heard()
+        heartbeat()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.done += 1
@@ -314,7 +314,7 @@ def evaluate(
     passes = -(-max(map(len, rows)) // size)
     parts: list[list[torch.Tensor]] = [[] for _ in rows]
     for places in zip(*(np.array_split(order, passes) for order in orders), strict=True):
-        heard()
+        heartbeat()
         batch = Batch.of(data, [few[some] for few, some in zip(rows, places, strict=True)], device.type)
         with device.kernels(), device.precision():
             outputs = model(**batch.inputs)

@@ -39,7 +39,7 @@ NOISE = 10.0
 rows. That is nothing on a CPU.
 """
 
-FAR, SLIGHT = 0.5, 1e-3
+TENSOR_TOLERANCE, NOISE_FLOOR = 0.5, 1e-3
 """How far a tensor's own gradient may be off, as a share of its norm; unless that is so slight beside the largest norm
 that rounding is all there is to it. One of another fold's rows would be off by more than 1.
 """
@@ -134,12 +134,15 @@ def _alike(
 ) -> bool:
     """Whether a fold's gradients are, as far as the precision of the products allows, those of its slices."""
     largest = max(float(gradient.abs().max()) for gradient in alone.values())
-    slight = SLIGHT * max(float(gradient.norm()) for gradient in alone.values())
+    slight = NOISE_FLOOR * max(float(gradient.norm()) for gradient in alone.values())
     if not 0 < largest < float("inf"):
         return False
     for name, gradient in alone.items():
         off, norm = together[name][fold] - gradient, float(gradient.norm())
-        if float(off.abs().max()) > TOLERANCE[precision] * largest or float(off.norm()) > FAR * norm > FAR * slight:
+        if (
+            float(off.abs().max()) > TOLERANCE[precision] * largest
+            or float(off.norm()) > TENSOR_TOLERANCE * norm > TENSOR_TOLERANCE * slight
+        ):
             return False
     return True
 

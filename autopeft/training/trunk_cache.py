@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft.common.containment import heard
+from autopeft.common.containment import heartbeat
 from autopeft.models.base import FROZEN, LAYER
 from autopeft.study.journal import writing
 from autopeft.training.learner import EVALUATION_BATCH_SIZE
@@ -230,7 +230,7 @@ class Trunk:
     @torch.inference_mode()
     def _run(self, model: nn.Module, rows: np.ndarray, data: Encoded | None = None) -> torch.Tensor:
         """The first output of the model for those rows, in float32."""
-        heard()
+        heartbeat()
         place = next(model.parameters()).device  # not the device's own where one plans for a card that is not here
         batch = (data or self._data).batch(rows, place)
         batch.pop("labels")

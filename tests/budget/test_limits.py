@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from autopeft import tasks
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget, Usage, Weights, predict_seconds
 from autopeft.budget.memory.peak import MemoryEstimate
 from autopeft.common.exceptions import PluginError
@@ -73,10 +73,10 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
     method = METHODS["lora"]
     candidate = CandidateSpace.build([method], base.spec, {}, ())["lora"].default()
     made = []
-    monkeypatch.setattr("autopeft.budget.appraiser.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
+    monkeypatch.setattr("autopeft.budget.cost_estimator.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
 
     def appraise(candidate=candidate):
-        return Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))(candidate)
+        return CostEstimator(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))(candidate)
 
     told = appraise()
     tight = Budget(max_trainable_params=told.trainable_params - 1, max_saved_size=1, max_gpu_memory=1)
@@ -111,7 +111,7 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
 def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
-    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))
+    appraise = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))
     for candidate in (space.default(), *space.sample(4, seed=0)):
         least = appraise(candidate).weights.least_memory
         found = appraise.predict(candidate, Execution(1))
@@ -123,8 +123,10 @@ def test_nor_than_what_a_smaller_candidate_of_its_method_needs_beside_that(name)
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
     drawn = [replace(c, hyper=replace(c.hyper, batch_size=4)) for c in (space.default(), *space.sample(12, seed=0))]
-    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=1)  # all are refused
-    bare, raised = Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",)), 0
+    appraise = CostEstimator(
+        base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=1
+    )  # all are refused
+    bare, raised = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",)), 0
     for candidate in sorted(drawn, key=lambda candidate: bare(candidate).trainable_params):
         least = appraise(candidate).weights.least_memory
         raised += least > bare(candidate).weights.least_memory
@@ -136,16 +138,16 @@ def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monke
     base, asked = tiny_base("bert"), []
     space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
 
-    def appraiser(limit):
-        return Appraiser(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=limit)
+    def cost_estimator(limit):
+        return CostEstimator(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=limit)
 
     def candidate(batch_size=4, **params):
         default = space.default()
         hyper = replace(default.hyper, batch_size=batch_size)
         return replace(default, params={**default.params, "r": 2, "lora_dropout": 0.0, **params}, hyper=hyper)
 
-    budget = Budget(max_gpu_memory=int(0.95 * appraiser(1)(candidate()).memory.peak))
-    appraise = appraiser(budget.max_gpu_memory)
+    budget = Budget(max_gpu_memory=int(0.95 * cost_estimator(1)(candidate()).memory.peak))
+    appraise = cost_estimator(budget.max_gpu_memory)
     predict = appraise.predict
     monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
 
@@ -166,9 +168,9 @@ def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monke
     assert appraise(wide).memory.peak > budget.max_gpu_memory
     closer = appraise(larger).weights.least_memory  # weighed anew, by that one
     assert closer > first
-    again = appraiser(budget.max_gpu_memory)  # in another start of the study
+    again = cost_estimator(budget.max_gpu_memory)  # in another start of the study
     bare = again(candidate(r=3)).weights.least_memory
-    later = appraiser(budget.max_gpu_memory)
+    later = cost_estimator(budget.max_gpu_memory)
     for one in (candidate(), candidate(r=1), candidate(lora_dropout=0.1), wide):
         later.expect(one)
     assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory > bare
@@ -180,7 +182,7 @@ def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monke
 def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_told():
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS["lora"], METHODS["adapter"]], base.spec, {}, ())
-    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    appraise = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
     before = {name: appraise(part.default()).memory.peak for name, part in space.items()}
     for unseen in (600, 1000, 1000, 400):
         appraise.learn("lora", unseen)
@@ -192,7 +194,7 @@ def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_
 def test_candidates_of_one_structure_are_predicted_once(monkeypatch):
     base, asked = tiny_base("bert"), []
     space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
-    appraise = Appraiser(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    appraise = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
     predict = appraise.predict
     monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
 
@@ -245,7 +247,7 @@ def test_the_saved_file_has_the_size_that_was_predicted(family, method, tmp_path
         pytest.skip("not supported")
     base, tokenizer = tiny_base(family), AutoTokenizer.from_pretrained(tiny_model)
     task = tasks.get("text-classification")
-    appraise = Appraiser(base, task, Device("cpu", None), torch.tensor([8]).numpy(), ("input_ids",))
+    appraise = CostEstimator(base, task, Device("cpu", None), torch.tensor([8]).numpy(), ("input_ids",))
     part = CandidateSpace.build([method], base.spec, {}, ())[method.name]
     for number, candidate in enumerate([part.default(), *part.sample(4, seed=1)]):
         predicted = appraise(candidate).weights

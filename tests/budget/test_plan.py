@@ -59,7 +59,7 @@ def test_where_no_method_can_tell_what_it_takes_the_reasons_are_told(tiny_study,
     def fails(*_):
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(asked.appraiser, "predict", fails)
+    monkeypatch.setattr(asked.cost_estimator, "predict", fails)
     with pytest.raises(MethodError, match=r"adapter: its plugin is at fault.*planted.*lora: its plugin is at fault"):
         planning.plan(asked, samples=1)
 
@@ -88,7 +88,7 @@ def test_on_a_card_that_is_not_here_bfloat16_takes_less_than_float32(tiny_study)
     for dtype in ("float32", "auto"):
         tiny_study.write_text(text.replace(f'dtype = "{DTYPE}"', f'dtype = "{dtype}"'))
         card = problem(tiny_study, card=2**30)
-        found[dtype] = card.appraiser(card.space["lora"].default()).memory
+        found[dtype] = card.cost_estimator(card.space["lora"].default()).memory
     assert found["auto"].weights < found["float32"].weights
     assert found["auto"].activations < 0.9 * found["float32"].activations
 

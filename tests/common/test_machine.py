@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from autopeft.common import machine
 from autopeft.common.console import make_console
-from autopeft.common.containment import contained, uncontained
+from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import MachineError, OverBudgetError, PluginError, StreamError
 from autopeft.training.batch import Batch
 from autopeft.training.packing import packable
@@ -36,7 +36,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 )
 def test_what_no_method_can_help_is_the_machines(error, words):
     assert words in machine.fault(error)
-    with pytest.raises(MachineError, match="run the same command again"), uncontained(), contained(60):
+    with pytest.raises(MachineError, match="run the same command again"), unguarded(), guarded(60):
         raise error
 
 
@@ -53,7 +53,7 @@ def test_what_no_method_can_help_is_the_machines(error, words):
 )
 def test_what_a_method_does_is_its_own(error):
     assert machine.fault(error) == ""
-    with pytest.raises(type(error)) as raised, uncontained(), contained(60):
+    with pytest.raises(type(error)) as raised, unguarded(), guarded(60):
         raise error
     assert raised.value is error
 
@@ -70,7 +70,7 @@ def limited(kind: int, limit: int) -> None:
 def asks(what) -> int:
     """The exit status of a child: 1 where its fault is the machine's, 0 where it is its own."""
     try:
-        with uncontained(), contained(60):
+        with unguarded(), guarded(60):
             what()
     except MachineError as error:
         sys.stdout.write(f"{error}\n")
@@ -107,7 +107,7 @@ def test_a_method_that_prints_to_nobody_is_not_at_fault(tmp_path):
     def work():
         while True:
             try:
-                with uncontained(), contained(60):
+                with unguarded(), guarded(60):
                     print("what a method has to say", flush=True)  # noqa: T201  # as methods do
             except StreamError:
                 return 1
@@ -125,7 +125,7 @@ def test_a_console_that_nobody_reads_says_so_and_ends_no_process(tmp_path):
         console = make_console()
         try:
             while True:
-                with uncontained(), contained(60):
+                with unguarded(), guarded(60):
                     console.print("a line")
         except StreamError:
             console.print("nothing more")

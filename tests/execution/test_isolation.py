@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from autopeft import PeftMethod, SearchSpace
-from autopeft.common.containment import contained, heard, paused
+from autopeft.common.containment import guarded, heartbeat, paused
 from autopeft.common.exceptions import HangError, PluginError, StoreError, StudyError
-from autopeft.execution.integrity import Seal
-from autopeft.execution.leaks import Leftovers
+from autopeft.execution.leak_check import LeakCheck
 from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
+from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.registry import discover
 from autopeft.models.base import BaseModel, attach
 from autopeft.study.file import StudySpec
@@ -203,12 +203,12 @@ def test_a_model_may_not_train_what_another_one_trains():
 )
 def test_whatever_was_done_to_the_base_model_is_seen_and_undone(harm):
     base, kept = (BaseModel(tiny("bert"), None, tiny_base("bert").spec) for _ in range(2))
-    seal = Seal(base, lambda: BaseModel(tiny("bert"), None, kept.spec))
-    assert seal.mend() == []
+    weight_check = WeightCheck(base, lambda: BaseModel(tiny("bert"), None, kept.spec))
+    assert weight_check.restore() == []
     name = "bert.encoder.layer.1.output.dense.bias"
     harm(base.module.get_parameter(name))
-    assert seal.mend() == [name]
-    seal.check()
+    assert weight_check.restore() == [name]
+    weight_check.check()
     mended = dict(base.module.named_parameters())
     assert all(
         torch.equal(p, mended[name]) and not mended[name].requires_grad for name, p in kept.module.named_parameters()
@@ -217,29 +217,29 @@ def test_whatever_was_done_to_the_base_model_is_seen_and_undone(harm):
 
 def test_a_base_model_that_cannot_be_put_back_ends_the_study():
     base = BaseModel(tiny("bert"), None, tiny_base("bert").spec)
-    seal = Seal(base, lambda: BaseModel(tiny("bert", seed=1), None, base.spec))
+    weight_check = WeightCheck(base, lambda: BaseModel(tiny("bert", seed=1), None, base.spec))
     base.module.get_parameter("classifier.weight").data += 1
-    assert seal.mend() == ["classifier.weight"]
+    assert weight_check.restore() == ["classifier.weight"]
     with pytest.raises(
         StudyError, match=r"classifier.weight could not be put back \(ValueError: the model's files hold"
     ):
-        seal.check()
+        weight_check.check()
 
 
 def test_what_outlives_a_trial_is_found():
     kept = []
-    with Leftovers() as leftovers:
+    with LeakCheck() as leak_check:
         attach(tiny_base("bert"), Resting(), {})
         attach(tiny_base("bert"), Resting(), {}, meta=True)
         kept.append(torch.zeros(1000))
-        assert leftovers.since() == 0, "small things are nobody's concern"
+        assert leak_check.since() == 0, "small things are nobody's concern"
         kept.append(torch.zeros(2**20)[1:])
-        assert leftovers.since() == 4 * 2**20
-        assert leftovers.since() == 0, "it is counted once"
+        assert leak_check.since() == 4 * 2**20
+        assert leak_check.since() == 0, "it is counted once"
         kept.append(attach(tiny_base("bert"), Resting(), {}))
-        assert 0 < leftovers.since() < 2**20, "a model is never to be kept"
+        assert 0 < leak_check.since() < 2**20, "a model is never to be kept"
         kept.append(torch.zeros(2**22, device="meta"))
-        assert leftovers.since() == 0
+        assert leak_check.since() == 0
     assert gc.get_freeze_count() == 0
 
 
@@ -250,7 +250,7 @@ def test_code_that_hangs_is_interrupted_though_it_catches_every_exception():
                 time.sleep(5)
 
     started = time.monotonic()
-    with pytest.raises(HangError, match=r"no progress for 0\.2 s"), contained(0.2):
+    with pytest.raises(HangError, match=r"no progress for 0\.2 s"), guarded(0.2):
         hang()
     assert time.monotonic() - started < 3
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
@@ -258,15 +258,15 @@ def test_code_that_hangs_is_interrupted_though_it_catches_every_exception():
 
 
 def test_signs_of_life_and_the_hosts_own_work_put_the_alarm_off():
-    with contained(0.4):
+    with guarded(0.4):
         for _ in range(4):
             time.sleep(0.2)
-            heard()
+            heartbeat()
         with paused():
             time.sleep(0.6)
-        with contained(0.01):  # the outer one counts
+        with guarded(0.01):  # the outer one counts
             time.sleep(0.1)
-    with pytest.raises(PluginError, match="tried to end the process"), contained(1):
+    with pytest.raises(PluginError, match="tried to end the process"), guarded(1):
         sys.exit(3)
 
 

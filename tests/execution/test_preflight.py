@@ -45,7 +45,7 @@ def test_a_model_that_can_learn_passes_and_stays_as_it_was(study):
     after = given.base.module.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert not any(parameter.requires_grad for parameter in given.base.module.parameters())
-    assert given.seal.mend() == []
+    assert given.weight_check.restore() == []
 
 
 def test_a_token_without_an_embedding_is_named(study):

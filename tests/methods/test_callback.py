@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from autopeft import PeftMethod, SearchSpace, TrainingCallback
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.peak import measure
-from autopeft.execution.packing_choice import ALONE, Packer
+from autopeft.execution.packing_choice import ALONE, PackingChoice
 from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
@@ -177,16 +177,16 @@ def test_memory_is_predicted_with_the_added_loss_and_what_the_callback_keeps():
             return Keeping(model)
 
     candidate = CandidateSpace.build([Remembering()], base.spec, {}, ())["ranked"].default()
-    appraiser = Appraiser(base, TASK, CPU, np.full(64, 24), ("input_ids",))
+    cost_estimator = CostEstimator(base, TASK, CPU, np.full(64, 24), ("input_ids",))
     model = attach(base, candidate.method, candidate.params)
     train_mode(model)
     learner = Learner(model, candidate.hyper, 64, callback=Keeping(model))
     learner.take_turn()
-    shapes = appraiser.batch_shapes(16)
+    shapes = cost_estimator.batch_shapes(16)
     batch = Batch({key: torch.ones(shape, dtype=torch.int64) for key, shape in shapes.items()}, (16,))
     others = (*batch.tensors.values(), *learner.kept_tensors())
     real = measure(lambda: learner.step([batch], TASK, CPU), model, others=others)
-    assert appraiser(candidate).memory.peak == pytest.approx(real, rel=0.03)
+    assert cost_estimator(candidate).memory.peak == pytest.approx(real, rel=0.03)
     assert real > 4 * 2**20
 
 
@@ -194,12 +194,12 @@ def test_folds_with_callbacks_are_not_packed_and_the_refit_has_one_too(tiny_stud
     tiny_study.write_text(tiny_study.read_text().replace('packing = "off"', 'packing = "on"'))
     problem, told = Problem.from_spec(StudySpec.from_file(tiny_study), discover()), []
     candidate = replace(problem.space["lora"].default(), method=Ranked(), params={})
-    packer = Packer(problem, told.append)
+    packer = PackingChoice(problem, told.append)
     for _ in range(2):
         packer.settle(candidate)
     assert packer.settled == {"ranked": ALONE}
     assert len(told) == 1
     assert "callback" in told[0]
-    assert problem.appraiser(candidate).execution.folds == 1
+    assert problem.cost_estimator(candidate).execution.folds == 1
     model = refit(problem, candidate)
     assert [int(module.mask.sum()) for module in model.modules() if isinstance(module, Factors)] == [1] * 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autopeft.models.copying import Mould
+from autopeft.models.copying import ModuleCopier
 from tests.tiny_models import FAMILIES, batch, tiny
 
 
@@ -18,7 +18,7 @@ def parts(module):
 def test_a_cast_computes_what_the_module_does_over_the_same_tensors(family):
     module = tiny(family)
     head = {id(parameter) for name, parameter in module.named_parameters() if "classif" in name or "score" in name}
-    mould = Mould(module, head)
+    mould = ModuleCopier(module, head)
     first, second = mould.cast(), mould.cast()
     assert mould._pickled is not None
     assert parts(first) == parts(module)
@@ -41,7 +41,7 @@ def test_a_tensor_used_twice_is_one_in_a_cast_too():
     module = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     module.b.weight = module.a.weight
     for own in (set(), {id(module.a.weight)}):
-        cast = Mould(module, own).cast()
+        cast = ModuleCopier(module, own).cast()
         assert cast.a.weight is cast.b.weight
         assert (cast.a.weight is module.a.weight) == (not own)
 
@@ -49,7 +49,7 @@ def test_a_tensor_used_twice_is_one_in_a_cast_too():
 def test_what_cannot_be_pickled_is_copied_the_slow_way():
     module = nn.Linear(2, 2)
     module.activation = lambda x: x  # a function without a name
-    mould = Mould(module, {id(module.bias)})
+    mould = ModuleCopier(module, {id(module.bias)})
     assert mould._pickled is None
     cast = mould.cast()
     assert cast is not module
@@ -61,4 +61,4 @@ def test_a_lock_inside_is_no_mistake_of_the_mould():
     module = nn.Linear(2, 2)
     module.lock = threading.Lock()
     with pytest.raises(TypeError, match="pickle"):  # as of a deep copy
-        Mould(module, set()).cast()
+        ModuleCopier(module, set()).cast()

@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from autopeft import tasks
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.budget.memory.peak import at_peak
 from autopeft.common.exceptions import ModelError
@@ -135,7 +135,7 @@ def test_the_prediction_counts_quantized_weights(kind, autocast):
     base = tiny_base("bert")
     candidate = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"].default()
     dense, packed = (
-        Appraiser(base, TASK, Device("cpu", autocast), np.array([8]), ("input_ids",), quantized=quantized)(
+        CostEstimator(base, TASK, Device("cpu", autocast), np.array([8]), ("input_ids",), quantized=quantized)(
             candidate
         ).memory
         for quantized in ("none", kind)
@@ -179,7 +179,9 @@ def test_what_is_kept_for_the_biases_below_is_predicted(kind):
     base = tiny_base("bert")
     candidate = CandidateSpace.build([METHODS["bitfit"]], base.spec, {}, ())["bitfit"].default()
     dense, packed = (
-        Appraiser(base, TASK, Device("cpu", None), np.array([8]), ("input_ids",), quantized=quantized)(candidate).memory
+        CostEstimator(base, TASK, Device("cpu", None), np.array([8]), ("input_ids",), quantized=quantized)(
+            candidate
+        ).memory
         for quantized in ("none", kind)
     )
     assert packed.activations > 0.9 * dense.activations

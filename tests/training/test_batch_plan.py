@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.budget.memory.peak import at_peak
 from autopeft.budget.memory_watch import MemoryWatch, Meter, OverBudgetError
@@ -88,27 +88,27 @@ def space(name):
     return CandidateSpace.build([METHODS[name]], base_of().spec, {}, ())[name]
 
 
-def appraiser(limit, length=60):
-    return Appraiser(base_of(), TASK, CPU, np.full(64, length), ("input_ids",), limit)
+def cost_estimator(limit, length=60):
+    return CostEstimator(base_of(), TASK, CPU, np.full(64, length), ("input_ids",), limit)
 
 
 @pytest.mark.parametrize("name", few(METHODS, "lora", "prefix_tuning"))
 def test_a_tight_budget_is_kept_with_smaller_passes_and_the_fastest_that_fit_are_taken(name):
     candidate = space(name).default()
-    free = appraiser(None)(candidate)
+    free = cost_estimator(None)(candidate)
     assert free.execution == Execution(candidate.hyper.batch_size)
-    exact = appraiser(free.memory.peak)(candidate)
+    exact = cost_estimator(free.memory.peak)(candidate)
     assert exact.execution == free.execution
     peaks, costs = [], []
     for share in (0.9, 0.4):
         limit = int(free.memory.peak * share)
-        usage = appraiser(limit)(candidate)
+        usage = cost_estimator(limit)(candidate)
         assert usage.memory.peak <= limit
         assert usage.execution.micro_batch < candidate.hyper.batch_size or usage.execution.checkpointing
         peaks.append(usage.memory.peak)
         costs.append(usage.execution.cost(16, 60, "cpu"))
     assert costs == sorted(costs), "a tighter budget is never faster"
-    hopeless = appraiser(1000)(candidate)
+    hopeless = cost_estimator(1000)(candidate)
     assert hopeless.execution.micro_batch == 1
     assert hopeless.memory.peak > 1000
 
@@ -125,20 +125,20 @@ def test_checkpointing_is_chosen_where_it_costs_least_and_left_out_where_a_metho
                     module.register_forward_hook(lambda module, args, states: states.repeat(1, 1, 1, next(runs), 1))
             return model
 
-    one_row = appraiser(None)(replace(space("lora").default(), hyper=replace(HYPER, batch_size=1)))
-    found = appraiser(int(one_row.memory.peak * 0.97))(space("lora").default()).execution
+    one_row = cost_estimator(None)(replace(space("lora").default(), hyper=replace(HYPER, batch_size=1)))
+    found = cost_estimator(int(one_row.memory.peak * 0.97))(space("lora").default()).execution
     assert found == Execution(2, checkpointing=True)  # faster than single rows, which fit as well
     prefix = space("prefix_tuning").default()
-    least = int(appraiser(None)(prefix).memory.peak * 0.05)
-    assert appraiser(least)(prefix).execution.checkpointing
-    assert not appraiser(least)(replace(prefix, method=Growing())).execution.checkpointing
+    least = int(cost_estimator(None)(prefix).memory.peak * 0.05)
+    assert cost_estimator(least)(prefix).execution.checkpointing
+    assert not cost_estimator(least)(replace(prefix, method=Growing())).execution.checkpointing
 
 
 def test_after_a_refusal_one_row_at_a_time_is_asked_first_and_what_fits_is_found_all_the_same(monkeypatch):
     candidates = space("lora").sample(6, seed=2)
-    limit = min(appraiser(1)(candidate).memory.peak for candidate in candidates)
-    alone = [appraiser(limit)(candidate) for candidate in candidates]
-    together, asked = appraiser(limit), []
+    limit = min(cost_estimator(1)(candidate).memory.peak for candidate in candidates)
+    alone = [cost_estimator(limit)(candidate) for candidate in candidates]
+    together, asked = cost_estimator(limit), []
     predict = together.predict
     monkeypatch.setattr(together, "predict", lambda candidate, way: asked.append(way) or predict(candidate, way))
     whole = []
@@ -217,7 +217,7 @@ def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
     from autopeft.budget.memory import peak
 
     base, candidate, length = base_of(), space("lora").default(), 40
-    appraise = Appraiser(base, TASK, CPU, np.full(64, length), ("input_ids",))
+    appraise = CostEstimator(base, TASK, CPU, np.full(64, length), ("input_ids",))
     for way in (Execution(16), Execution(4), Execution(4, checkpointing=True), Execution(16, checkpointing=True)):
         predicted = appraise.predict(candidate, way).peak
         model = attach(base, candidate.method, candidate.params)

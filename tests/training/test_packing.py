@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from autopeft import PeftMethod
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.peak import measure
-from autopeft.execution.packing_choice import ALONE, MODULES, Packer
+from autopeft.execution.packing_choice import ALONE, MODULES, PackingChoice
 from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
@@ -222,21 +222,21 @@ def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_
     candidate = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default()
     lengths = np.full(64, 24)
 
-    def appraiser(limit=None):
-        return Appraiser(base, TASK, CPU, lengths, ("input_ids",), limit, packed={name: name in SITES}, folds=3)
+    def cost_estimator(limit=None):
+        return CostEstimator(base, TASK, CPU, lengths, ("input_ids",), limit, packed={name: name in SITES}, folds=3)
 
-    usage = appraiser()(candidate)
+    usage = cost_estimator()(candidate)
     assert usage.execution == Execution(16, folds=3)
     model = pack(attach(base, candidate.method, candidate.params), 3, sites=name in SITES)
     train_mode(model)
     learner = Learner(model, candidate.hyper, 64, usage.execution)
     learner.take_turn()
-    shapes = appraiser().batch_shapes(16, 3)
+    shapes = cost_estimator().batch_shapes(16, 3)
     batch = Batch({key: torch.ones(shape, dtype=torch.int64) for key, shape in shapes.items()}, (16,) * 3)
     real = measure(lambda: learner.step([batch], TASK, CPU), model, others=batch.tensors.values())
     assert usage.memory.peak == pytest.approx(real, rel=0.03, abs=2**15)
-    assert appraiser(usage.memory.peak)(candidate).execution.folds == 3
-    smaller = appraiser(usage.memory.peak - 1)(candidate)
+    assert cost_estimator(usage.memory.peak)(candidate).execution.folds == 3
+    smaller = cost_estimator(usage.memory.peak - 1)(candidate)
     assert smaller.execution == Execution(16)
     assert smaller.memory.peak < usage.memory.peak
 
@@ -272,39 +272,39 @@ def problem(study, packing):
 @pytest.mark.parametrize(("packing", "way"), [("on", MODULES), ("off", ALONE)])
 def test_a_study_file_can_settle_it(tiny_study, packing, way):
     asked = problem(tiny_study, packing)
-    packer = Packer(asked, print)
+    packer = PackingChoice(asked, print)
     candidate = asked.space["lora"].default()
-    assert packer.settle(candidate)
-    assert not packer.settle(candidate)
+    assert packer.decide(candidate)
+    assert not packer.decide(candidate)
     assert packer.settled == {"lora": way}
-    assert asked.appraiser(candidate).execution.folds == (2 if packing == "on" else 1)
+    assert asked.cost_estimator(candidate).execution.folds == (2 if packing == "on" else 1)
 
 
 def test_a_candidate_that_cannot_run_as_its_method_was_settled_trains_fold_by_fold(tiny_study, monkeypatch):
     asked = problem(tiny_study, "on")
     candidate = asked.space["lora"].default()
-    assert Packer(asked, print).settle(candidate)
-    predict = asked.appraiser.predict
+    assert PackingChoice(asked, print).decide(candidate)
+    predict = asked.cost_estimator.predict
 
     def failing(candidate, way):
         if way.folds > 1 and candidate.params["target_modules"] == "all_linear":
             raise RuntimeError("shapes do not match")
         return predict(candidate, way)
 
-    monkeypatch.setattr(asked.appraiser, "predict", failing)
+    monkeypatch.setattr(asked.cost_estimator, "predict", failing)
     other = replace(candidate, params={**candidate.params, "target_modules": "all_linear"})
-    assert asked.appraiser(candidate).execution.folds == 2
-    assert asked.appraiser(other).execution.folds == 1
+    assert asked.cost_estimator(candidate).execution.folds == 2
+    assert asked.cost_estimator(other).execution.folds == 1
 
 
 def test_by_itself_it_is_settled_by_measuring_and_kept(tiny_study):
     asked = problem(tiny_study, "auto")
-    packer = Packer(asked, print)
+    packer = PackingChoice(asked, print)
     candidate = asked.space["adapter"].default()
-    assert packer.settle(candidate)
-    again = Packer(asked, print)
+    assert packer.decide(candidate)
+    again = PackingChoice(asked, print)
     again.adopt(packer.settled)
-    assert not again.settle(candidate)
+    assert not again.decide(candidate)
     assert again.settled == packer.settled
 
 
@@ -319,9 +319,9 @@ def test_a_method_that_cannot_be_packed_is_told_once(tiny_study):
             model.set_submodule(spec.linears[3].name, Mixing(model.get_submodule(spec.linears[3].name)))
             return model
 
-    packer = Packer(asked, told.append)
+    packer = PackingChoice(asked, told.append)
     for _ in range(2):
-        packer.settle(replace(base, method=Mixer(), params={}))
+        packer.decide(replace(base, method=Mixer(), params={}))
     assert packer.settled == {"mixer": ALONE}
     assert len(told) == 1
     assert "mixer" in told[0]
@@ -352,13 +352,13 @@ def test_a_method_whose_training_cannot_be_packed_trains_fold_by_fold(tiny_study
             return model
 
     candidate = replace(asked.space["lora"].default(), method=Noise(), params={})
-    packer = Packer(asked, told.append)
-    assert packer.settle(candidate)
+    packer = PackingChoice(asked, told.append)
+    assert packer.decide(candidate)
     assert packer.settled == {"noise": ALONE}
     assert asked.packed == {}
     assert "noise" in told[0]
     assert "a step fails" in told[0]
-    assert asked.appraiser(candidate).execution.folds == 1
+    assert asked.cost_estimator(candidate).execution.folds == 1
 
 
 def test_a_study_with_packed_folds(tiny_study):

@@ -119,17 +119,17 @@ def needed(steps: Sequence[Sequence[Event]]) -> Need:
             there from the start are empty.
     """
     layout = Layout()
-    lasting = {event.born for event in steps[-1] if not event.size}
+    lasting = {event.allocated_at for event in steps[-1] if not event.size}
     for number, step in enumerate(steps):
         if number:
             layout.keep(lasting)
         for event in step:
             if event.size > 0:
-                layout.take(event.size, event.born)
-            elif event.born == COPIES:
+                layout.take(event.size, event.allocated_at)
+            elif event.allocated_at == COPIES:
                 layout.drop_copies()
             elif event.size < 0:
-                layout.release(-event.size, event.born)
+                layout.release(-event.size, event.allocated_at)
     return Need(layout.peak, layout.allocator.held)
 
 
@@ -146,33 +146,33 @@ class Layout:
         self._blocks: dict[int, Block] = {}
         self._copies: dict[int, list[int]] = {}  # taken for spared layers, by size
 
-    def take(self, size: int, born: int) -> None:
+    def take(self, size: int, allocated_at: int) -> None:
         """Take a block for it."""
-        block = self._blocks[born] = self.allocator.take(size)
+        block = self._blocks[allocated_at] = self.allocator.take(size)
         self._used += block.size
         self.peak = max(self.peak, self._used)
-        if born >= COPY:
-            self._copies.setdefault(size, []).append(born)
+        if allocated_at >= COPY:
+            self._copies.setdefault(size, []).append(allocated_at)
 
-    def release(self, size: int, born: int) -> None:
+    def release(self, size: int, allocated_at: int) -> None:
         """Release what was taken then; or, where that is gone, what was for another layer and has the same size."""
-        if born not in self._blocks:
+        if allocated_at not in self._blocks:
             left = [other for other in self._copies.get(size, ()) if other in self._blocks]
-            born = left[-1] if left else born
-        self._release(born)
+            allocated_at = left[-1] if left else allocated_at
+        self._release(allocated_at)
 
     def drop_copies(self) -> None:
         """Release all that was taken for spared layers."""
-        for born in [born for born in self._blocks if born >= COPY]:
-            self._release(born)
+        for allocated_at in [allocated_at for allocated_at in self._blocks if allocated_at >= COPY]:
+            self._release(allocated_at)
 
     def keep(self, lasting: AbstractSet[int]) -> None:
         """Release everything else."""
-        for born in [born for born in self._blocks if born not in lasting]:
-            self._release(born)
+        for allocated_at in [allocated_at for allocated_at in self._blocks if allocated_at not in lasting]:
+            self._release(allocated_at)
 
-    def _release(self, born: int) -> None:
-        block = self._blocks.pop(born, None)
+    def _release(self, allocated_at: int) -> None:
+        block = self._blocks.pop(allocated_at, None)
         if block:
             self._used -= block.size
             self.allocator.release(block)

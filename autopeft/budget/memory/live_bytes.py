@@ -155,8 +155,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             return next((name for name, numbers in named.items() if number in numbers), ACTIVATIONS)
 
         events = [Event(kind(number), size, number) for number, size in self._history]
-        always = [event for event in events if event.size >= 0 and event.born in resident]
-        return [*always, *(event._replace(size=0) if event.born in resident else event for event in events)]
+        always = [event for event in events if event.size >= 0 and event.allocated_at in resident]
+        return [*always, *(event._replace(size=0) if event.allocated_at in resident else event for event in events)]
 
     def _release(self, address: int, size: int) -> None:
         number, _ = self._alive.pop(address)

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autopeft.budget.memory import allocator, gpu
 from autopeft.budget.memory.live_bytes import LiveBytes
-from autopeft.budget.memory.repeated_layers import ACTIVATIONS, Event, Irregular, Shortcut
+from autopeft.budget.memory.repeated_layers import ACTIVATIONS, Event, LayersDiffer, Shortcut
 from autopeft.models.dropout import fused_dropout
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def predict(
         whole: run every layer.
     """
     if not whole:
-        with suppress(Irregular):
+        with suppress(LayersDiffer):
             return _trace(module, make_step, shapes, device, spare=True)
     return _trace(module, make_step, shapes, device, spare=False)
 

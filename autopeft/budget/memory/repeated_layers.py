@@ -42,19 +42,19 @@ INDICES = (LAYER, "layer_idx", "layer_id", "layer_index", "layer_number")
 """Attributes in which equal layers differ."""
 
 
-class Irregular(Exception):  # noqa: N818  # no error: it says that the whole model must be traced
+class LayersDiffer(Exception):  # noqa: N818  # no error: it says that the whole model must be traced
     """The trace shows that the layers of a run are not alike."""
 
 
 class Event(NamedTuple):
-    """Of a trace: bytes of a kind that are taken or, negative, released; `born` is when they were taken."""
+    """Of a trace: bytes of a kind that are taken or, negative, released; `allocated_at` is when they were taken."""
 
     kind: str
     size: int
-    born: int
+    allocated_at: int
 
 
-class Pass(NamedTuple):
+class LayerPass(NamedTuple):
     """When, in a pass through a run, its first, second and last layer began; and when again on the way back."""
 
     first: int
@@ -105,9 +105,11 @@ class Shortcut:
             added += run.copies(events, updated, moved)
         # From the update on the trace has every layer's gradients, and no others: what was added goes.
         total = sum(event.size for _, copies in added for event in copies)
-        early = [event for event in events[:updated] if event.born in self._early]
+        early = [event for event in events[:updated] if event.allocated_at in self._early]
         added.insert(0, (updated, [Event(ACTIVATIONS, -total, COPIES), *early]))
-        found = [e._replace(size=0) if e.born in self._early and i < updated else e for i, e in enumerate(moved)]
+        found = [
+            e._replace(size=0) if e.allocated_at in self._early and i < updated else e for i, e in enumerate(moved)
+        ]
         for position, copies in sorted(added, key=lambda pair: pair[0], reverse=True):
             found[position:position] = copies
         return [*before, *found]
@@ -169,7 +171,7 @@ class Run:
         for number, way in enumerate(passes):
             first, second, last, back = way
             done = passes[number + 1].first if number + 1 < len(passes) else updated
-            around = Around(events, way, len(self.skipped))
+            around = LayerTimes(events, way, len(self.skipped))
             own = self._own(events, slice(second, last), slice(last, 2 * last - second), first)
             yield last, [around.upward(event, layer) for layer in range(len(self.skipped)) for event in own]
             self._move(moved, range(last, 2 * last - second), around.by_the_last)
@@ -184,12 +186,12 @@ class Run:
                 self._move(moved, range(top, middle), around.by_the_last)
                 self._move(moved, range(middle, bottom), lambda e: around.downward(e, len(self.skipped) - 1))  # noqa: B023
                 # What a layer above hands down it releases itself; the second's does the first, once.
-                passed_on.update(event.size for event in events[middle:bottom] if top <= event.born < middle)
+                passed_on.update(event.size for event in events[middle:bottom] if top <= event.allocated_at < middle)
                 behind = events[bottom:done]
                 yield from self._late(behind, bottom, slice(second, last), Counter())
                 yield from self._late(behind, bottom, slice(middle, bottom), passed_on)
             if max((last, *(back or ()))) > updated:
-                raise Irregular
+                raise LayersDiffer
 
     def _move(self, moved: list[Event], places: range, change: Callable[[Event], Event]) -> None:
         for place in places:
@@ -201,11 +203,11 @@ class Run:
     ) -> Iterator[tuple[int, list[Event]]]:
         """Releases behind the layers of what was taken in a part: they come once for every layer."""
         for place, event in enumerate(events, begin):
-            if event.size < 0 and part.start <= event.born < part.stop:
+            if event.size < 0 and part.start <= event.allocated_at < part.stop:
                 if passed_on[event.size]:
                     passed_on[event.size] -= 1
                 else:
-                    yield place + 1, [of_layer(event, event.born, layer) for layer in range(len(self.skipped))]
+                    yield place + 1, [of_layer(event, event.allocated_at, layer) for layer in range(len(self.skipped))]
 
     def _own(self, events: Sequence[Event], part: slice, like: slice, since: int) -> list[Event]:
         """The part's events, as every skipped layer has them.
@@ -216,19 +218,19 @@ class Run:
             Irregular: the like part is different, or something made here stays.
         """
         own, model = (
-            [event for event in events[some] if event.born >= since or event.kind != ACTIVATIONS]
+            [event for event in events[some] if event.allocated_at >= since or event.kind != ACTIVATIONS]
             for some in (part, like)
         )
         if [e[:2] for e in own] != [e[:2] for e in model] or any(event.kind == LASTING for event in own):
-            raise Irregular
+            raise LayersDiffer
         return own
 
-    def _passes(self) -> list[Pass]:
-        """Raises `Irregular` where the layers did not run one after the other."""
+    def _passes(self) -> list[LayerPass]:
+        """Raises `LayersDiffer` where the layers did not run one after the other."""
         forth, back = (_threes(marks, order) for marks, order in ((self._entered, KEPT), (self._returned, KEPT[::-1])))
         if back and len(back) != len(forth):
-            raise Irregular
-        return [Pass(*entered, back[i] if back else None) for i, entered in enumerate(forth)]
+            raise LayersDiffer
+        return [LayerPass(*entered, back[i] if back else None) for i, entered in enumerate(forth)]
 
     def give_gradients(self, count: Callable[[Any], int]) -> set[int]:
         """Give what is trained in skipped layers the gradients that the second layer has; returns those there were."""
@@ -264,13 +266,13 @@ class Run:
         return given
 
 
-class Around:
+class LayerTimes:
     """Whose tensors a layer takes and releases in a pass: its own, those of the layer below and of the one above.
 
     Layers are `TRACED` for the second one, which ran, then 0, 1, … for those skipped above it.
     """
 
-    def __init__(self, events: Sequence[Event], way: Pass, skipped: int) -> None:
+    def __init__(self, events: Sequence[Event], way: LayerPass, skipped: int) -> None:
         self._first, self._second, self._last, self._skipped = way.first, way.second, way.last, skipped
         self._top, self._middle, self._bottom = way.back or (0, 0, 0)
         self._below = counterparts(events[way.first : way.second], events[way.second : way.last])
@@ -278,32 +280,44 @@ class Around:
 
     def upward(self, event: Event, layer: int) -> Event:
         """An event of the second layer's way up, as that layer has it."""
-        if self._second <= event.born < self._last:
-            return of_layer(event, event.born, layer)
-        if self._first <= event.born < self._second and event.born in self._below:
-            return of_layer(event, self._below[event.born], layer - 1)
+        if self._second <= event.allocated_at < self._last:
+            return of_layer(event, event.allocated_at, layer)
+        if self._first <= event.allocated_at < self._second and event.allocated_at in self._below:
+            return of_layer(event, self._below[event.allocated_at], layer - 1)
         return event
 
     def downward(self, event: Event, layer: int) -> Event:
         """An event of the second layer's way back, as that layer has it."""
         if event.kind != ACTIVATIONS:  # the traced layer's gradients stay its own
-            return of_layer(event, event.born, layer + 1) if self._middle <= event.born < self._bottom else event
-        if self._second <= event.born < self._last or self._middle <= event.born < self._bottom:
-            return of_layer(event, event.born, layer)
-        if self._top <= event.born < self._middle and event.born in self._above and layer < self._skipped - 1:
-            return of_layer(event, self._above[event.born], layer + 1)
-        if self._first <= event.born < self._second and event.born in self._below and layer != TRACED:
-            return of_layer(event, self._below[event.born], layer - 1)
+            return (
+                of_layer(event, event.allocated_at, layer + 1)
+                if self._middle <= event.allocated_at < self._bottom
+                else event
+            )
+        if self._second <= event.allocated_at < self._last or self._middle <= event.allocated_at < self._bottom:
+            return of_layer(event, event.allocated_at, layer)
+        if (
+            self._top <= event.allocated_at < self._middle
+            and event.allocated_at in self._above
+            and layer < self._skipped - 1
+        ):
+            return of_layer(event, self._above[event.allocated_at], layer + 1)
+        if self._first <= event.allocated_at < self._second and event.allocated_at in self._below and layer != TRACED:
+            return of_layer(event, self._below[event.allocated_at], layer - 1)
         return event
 
     def by_the_last(self, event: Event) -> Event:
         """An event of the last layer, below which the uppermost of the skipped ones lies."""
-        return of_layer(event, event.born, self._skipped - 1) if self._second <= event.born < self._last else event
+        return (
+            of_layer(event, event.allocated_at, self._skipped - 1)
+            if self._second <= event.allocated_at < self._last
+            else event
+        )
 
 
-def of_layer(event: Event, born: int, layer: int) -> Event:
+def of_layer(event: Event, allocated_at: int, layer: int) -> Event:
     """The event, of what that layer took then."""
-    return event._replace(born=born + (layer - TRACED) * COPY)
+    return event._replace(allocated_at=allocated_at + (layer - TRACED) * COPY)
 
 
 def counterparts(part: Sequence[Event], like: Sequence[Event]) -> dict[int, int]:
@@ -311,11 +325,11 @@ def counterparts(part: Sequence[Event], like: Sequence[Event]) -> dict[int, int]
     places = defaultdict[int, list[int]](list)
     for event in like:
         if event.size > 0 and event.kind == ACTIVATIONS:
-            places[event.size].append(event.born)
+            places[event.size].append(event.allocated_at)
     found: dict[int, int] = {}
     for event in part:
         if event.size > 0 and event.kind == ACTIVATIONS and places[event.size]:
-            found[event.born] = places[event.size].pop(0)
+            found[event.allocated_at] = places[event.size].pop(0)
     return found
 
 
@@ -324,7 +338,7 @@ def _threes(marks: Sequence[tuple[str, int]], order: Sequence[str]) -> list[tupl
     for i in range(0, len(marks), len(KEPT)):
         some = marks[i : i + len(KEPT)]
         if [place for place, _ in some] != [*order]:
-            raise Irregular
+            raise LayersDiffer
         found.append((some[0][1], some[1][1], some[2][1]))
     return found
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from autopeft.budget.appraiser import Appraiser
+from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory import peak, repeated_layers
 from autopeft.budget.memory.allocator import SMALL_SEGMENT
 from autopeft.execution.problem import AbsentCard
@@ -57,7 +57,7 @@ def predictions(monkeypatch):
     def watched(*args, spare, **kwargs):
         try:
             return trace(*args, spare=spare, **kwargs)
-        except repeated_layers.Irregular:
+        except repeated_layers.LayersDiffer:
             given_up.append(spare)
             raise
 
@@ -65,7 +65,7 @@ def predictions(monkeypatch):
         part = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
         candidate = part.candidate({**part.own.defaults(), **(params or {})}, part.training.defaults())
         device, packed = replace(on, autocast=autocast), {name: name == "dora"} if execution.folds > 1 else {}
-        appraise = Appraiser(base, TASK, device, np.full(100, 20), ("input_ids",), packed=packed, folds=3)
+        appraise = CostEstimator(base, TASK, device, np.full(100, 20), ("input_ids",), packed=packed, folds=3)
         found = []
         for whole in (False, True):
             monkeypatch.setattr(peak, "predict", functools.partial(PREDICT, whole=whole))
@@ -84,7 +84,7 @@ def test_three_layers_tell_what_all_of_them_tell(predictions, family, name, way)
     if not METHODS[name].supports(base.spec):
         pytest.skip("the method does not support it")
     if way == "packed" and {(None, name), (family, name)} & NOT_PACKED:
-        pytest.skip("trained fold by fold, as `Packer` finds out")
+        pytest.skip("trained fold by fold, as `PackingChoice` finds out")
     spared, whole, _ = predictions(base, name, WAYS[way])
     assert spared == whole
 
@@ -93,7 +93,7 @@ def test_three_layers_tell_what_all_of_them_tell(predictions, family, name, way)
 @pytest.mark.parametrize("way", WAYS)
 def test_so_they_do_where_autocast_keeps_rounded_copies(predictions, name, way):
     if way == "packed" and (None, name) in NOT_PACKED:
-        pytest.skip("trained fold by fold, as `Packer` finds out")
+        pytest.skip("trained fold by fold, as `PackingChoice` finds out")
     spared, whole, _ = predictions(deep("bert"), name, WAYS[way], torch.bfloat16)
     assert spared == whole
 
@@ -104,7 +104,7 @@ def test_so_they_do_where_autocast_keeps_rounded_copies(predictions, name, way):
 @pytest.mark.parametrize("way", WAYS)
 def test_their_blocks_lie_where_those_of_all_of_them_do(predictions, name, way, autocast):
     if way == "packed" and (None, name) in NOT_PACKED:
-        pytest.skip("trained fold by fold, as `Packer` finds out")
+        pytest.skip("trained fold by fold, as `PackingChoice` finds out")
     spared, whole, _ = predictions(deep("bert"), name, WAYS[way], autocast, on=AbsentCard("cuda", None))
     assert spared.allocated == whole.allocated
     assert abs(spared.segments - whole.segments) <= SMALL_SEGMENT  # small blocks of several folds may lie otherwise
@@ -153,7 +153,7 @@ def test_what_only_the_trace_shows_is_noticed(predictions, monkeypatch):
         last.attention.forward = lambda *a, **k: (torch.zeros(2**20).add(1), whole(*a, **k))[1]
         return model
 
-    monkeypatch.setattr("autopeft.budget.appraiser.attach", hooked)
+    monkeypatch.setattr("autopeft.budget.cost_estimator.attach", hooked)
     spared, whole, given_up = predictions(base, "lora", Execution(16))
     assert given_up == 1
     assert spared == whole

@@ -15,7 +15,7 @@ LEAST = 2**20
 """Bytes from which tensors that outlive a trial count as held back; of trained parameters any do."""
 
 
-class Leftovers:
+class LeakCheck:
     """Finds the tensors that are still there when a trial has ended. Use as a context manager, around all trials.
 
     What was there before is left alone by Python's garbage collector inside: the collection after each trial, and the

@@ -18,7 +18,7 @@ WORD = 8
 """Bytes that are added at a time."""
 
 
-class Seal:
+class WeightCheck:
     """Knows the bits of a base model's weights by a sum of each tensor, and puts back what was changed.
 
     Args:
@@ -31,7 +31,7 @@ class Seal:
         self._prints = _prints(base)
         self._lost = ""
 
-    def mend(self) -> list[str]:
+    def restore(self) -> list[str]:
         """Put back the tensors that are not as they were, and return their names. Where that fails `check` says so."""
         now = _prints(self._base)
         broken = [name for name, kept in self._prints.items() if now.get(name) != kept]

@@ -15,10 +15,10 @@ from autopeft.budget.limits import Budget, Usage, Weights
 from autopeft.budget.memory import gpu, peak
 from autopeft.budget.structure import Structure
 from autopeft.common import machine
-from autopeft.common.containment import contained, heard, uncontained
+from autopeft.common.containment import guarded, heartbeat, unguarded
 from autopeft.common.exceptions import BudgetError
 from autopeft.methods.callback import TrainingCallback
-from autopeft.methods.contract import PeftMethod, told_params
+from autopeft.methods.contract import PeftMethod, declared_params
 from autopeft.models import quantization
 from autopeft.models.architecture import linear_shape
 from autopeft.models.base import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
@@ -45,19 +45,19 @@ CORNERS_TRIED = 6
 """Of each method, before a search says that nothing fits: counting is cheap, predicting memory is not."""
 
 
-NEARLY = 1.02
+GUESS_MARGIN = 1.02
 """By what factor of the limit a peak may be guessed for the prediction to be made."""
 
 
-BY_FAR = 1.02
+CHECKPOINT_MARGIN = 1.02
 """By what factor over the limit a step with checkpointed layers must be for one without to be out of the question."""
 
 
-TIGHT = 0.9
+NEAR_LIMIT_SHARE = 0.9
 """What share of the limit must be taken by weights, gradients and optimiser state for a refusal to be expected."""
 
 
-class Appraiser:
+class CostEstimator:
     """Says what a candidate needs; remembers what it has worked out.
 
     Args:
@@ -104,13 +104,13 @@ class Appraiser:
 
         Memory is predicted for one step at the longest batch.
         """
-        heard()
+        heartbeat()
         key = _key(candidate)
         if key not in self._known:
-            told = told_params(candidate.method, candidate.params, self._base.spec)
+            told = declared_params(candidate.method, candidate.params, self._base.spec)
             self._known[key] = Usage(
                 trainable_params=self._count(candidate) if told is None else told + self._base.head_params,
-                weigh=functools.partial(self._weigh, candidate),
+                measure_saved=functools.partial(self._weigh, candidate),
                 fit_memory=functools.partial(self._fit_once, candidate),
             )
         return self._known[key]
@@ -205,7 +205,7 @@ class Appraiser:
             return 0
         spared = peak.tensor_bytes(trainable(model).values())
         if self._device.type == "cuda":
-            spared += int((BY_FAR - 1) * (self._limit or 0))
+            spared += int((CHECKPOINT_MARGIN - 1) * (self._limit or 0))
         return max(0, beyond + self.unseen(name) - spared)
 
     def _beyond(self, name: str, structure: Structure) -> int:
@@ -234,7 +234,7 @@ class Appraiser:
         # Where the last candidate was refused, or little is left, this one may be refused too, and one row at a time
         # can settle that by itself: of what it takes a whole batch spares no more than the gradients of the first
         # pass, beside the second's.
-        by_row = _one_row(fits, found, limit) if name in self._scarce or least > TIGHT * limit else None
+        by_row = _one_row(fits, found, limit) if name in self._scarce or least > NEAR_LIMIT_SHARE * limit else None
         if by_row is not False or min(e.peak - e.gradients for e in found.values()) <= limit:
             side_by_side = [Execution(size, folds=self._folds)] * (name in self._packed_methods)
             for way in (*side_by_side, Execution(size)):
@@ -258,13 +258,13 @@ class Appraiser:
         for way in ways(size, self._longest, self._device.type):
             known = {other: estimate.peak for other, estimate in found.items() if other.folds == 1}
             possible = smallest.checkpointing or not way.checkpointing
-            if possible and guess(way, known) <= NEARLY * limit and fits(way):
+            if possible and guess(way, known) <= GUESS_MARGIN * limit and fits(way):
                 return way, found[way]
         return smallest, found[smallest]
 
     def predict(self, candidate: Candidate, execution: Execution) -> peak.MemoryEstimate:
         """Predicted peak of one step at the longest batch, run that way."""
-        heard()
+        heartbeat()
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
         sizes = (min(execution.micro_batch, self._rows),) * execution.folds
 
@@ -317,7 +317,7 @@ def _one_row(fits: Callable[[Execution], bool], found: Mapping[Execution, peak.M
         fitting = False
     finally:
         log.disabled = False
-    if checkpointed in found and found[checkpointed].peak > BY_FAR * limit:
+    if checkpointed in found and found[checkpointed].peak > CHECKPOINT_MARGIN * limit:
         return False
     return fits(Execution(1)) or fitting
 
@@ -338,8 +338,8 @@ def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
     return silent
 
 
-@uncontained()
-def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, seconds: float) -> None:
+@unguarded()
+def require_room(space: CandidateSpace, appraise: CostEstimator, budget: Budget, seconds: float) -> None:
     """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
 
     Where a method cannot tell what it needs, or is silent for `seconds`, nothing is sure, and its trials will tell.
@@ -350,7 +350,7 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, sec
     found = []
     for part in space.values():
         try:
-            with contained(seconds):
+            with guarded(seconds):
                 found.append(closest(cheapest(part, appraise), appraise, budget))
                 if budget.admits(appraise(found[-1])):
                     return
@@ -359,7 +359,7 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, sec
     candidate = closest(found, appraise, budget)
     usage = appraise(candidate)
     try:
-        with contained(seconds):
+        with guarded(seconds):
             if budget.max_gpu_memory:
                 usage.memory  # noqa: B018  # worked out, so that the sentence tells the need and not the least of it
     except Exception:
@@ -371,11 +371,11 @@ def require_room(space: CandidateSpace, appraise: Appraiser, budget: Budget, sec
     )
 
 
-def closest(candidates: Iterable[Candidate], appraise: Appraiser, budget: Budget) -> Candidate:
+def closest(candidates: Iterable[Candidate], appraise: CostEstimator, budget: Budget) -> Candidate:
     """The first candidate that fits, or the one whose worst violation is the least."""
     best: tuple[float, Candidate] | None = None
     for candidate in candidates:
-        worst = max(budget.violations(appraise(candidate), weighed=True).values(), default=0.0)
+        worst = max(budget.violations(appraise(candidate), measured_saved=True).values(), default=0.0)
         if worst <= 0:
             return candidate
         if best is None or worst < best[0]:
@@ -384,7 +384,7 @@ def closest(candidates: Iterable[Candidate], appraise: Appraiser, budget: Budget
     return best[1]
 
 
-def cheapest(part: MethodSpace, appraise: Appraiser) -> Iterator[Candidate]:
+def cheapest(part: MethodSpace, appraise: CostEstimator) -> Iterator[Candidate]:
     """A method's default and the few corners that train least, all at the smallest batch the space allows.
 
     One after the other: the corners are counted only where the default does not settle the question.
