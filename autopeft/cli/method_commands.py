@@ -1,0 +1,107 @@
+"""Commands on methods: list them, check one, write a new one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli.options import EPILOG, AsJson, Block, app, find_plugins, print_json
+from autopeft.common.console import make_console
+
+
+@app.command(epilog=f"Example: autopeft methods --json. {EPILOG}")
+def methods(
+    as_json: AsJson = False,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Print which works on which model type, in Markdown.")
+    ] = False,
+    block: Block = None,
+) -> None:
+    """List the methods that were found: where each comes from, its tasks and its search space."""
+    console = make_console()
+    registry = find_plugins(block, silent=True)
+    if matrix:
+        from autopeft.testing.matrix import matrix as support
+
+        sys.stdout.write(support(registry.methods))
+        return
+    rows = [
+        {
+            "name": name,
+            "plugin": str(registry.origins[name]),
+            "tasks": list(method.tasks) or "every task",
+            "paper": method.paper,
+            "search_space": {key: str(dimension) for key, dimension in method.search_space().items()},
+            "training_space": {key: str(dimension) for key, dimension in method.training_space().items()},
+        }
+        for name, method in registry.methods.items()
+    ]
+    if as_json:
+        print_json({"methods": rows, "broken": [str(fault) for fault in registry.faults]})
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("method", "plugin", "tasks", "search space", show_lines=True)
+    for row in rows:
+        space = "\n".join(f"{key}: {text}" for key, text in {**row["search_space"], **row["training_space"]}.items())  # type: ignore[dict-item]
+        tasks = row["tasks"] if isinstance(row["tasks"], str) else ", ".join(row["tasks"])
+        table.add_row(f"{row['name']}\n{row['paper']}", str(row["plugin"]), tasks, space)
+    console.print(table)
+    if registry.faults:
+        broken = Table("plugin", "why it is left out", title="Broken plugins", title_justify="left", show_lines=True)
+        for fault in registry.faults:
+            broken.add_row(Text(str(fault.origin)), Text(fault.reason))
+        console.print(broken)
+
+
+@app.command(epilog=f"Example: autopeft check lora --family bert. {EPILOG}")
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The method.", show_default=False)],
+    family: Annotated[list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all.")] = None,
+    as_json: AsJson = False,
+    block: Block = None,
+) -> None:
+    """Test a method against every rule of the contract, on tiny models of many families. Exit code 2: a rule broke."""
+    method = find_plugins(block)[name]
+    from rich.progress import Progress
+
+    from autopeft import testing
+    from autopeft.testing.view import show
+
+    steps = testing.plan(family)
+    with Progress(console=make_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=len(steps))
+        findings = testing.check(
+            method, family, lambda rule, at: bar.update(task, advance=1, description=f"{rule} {at}".strip())
+        )
+    broken = [finding for finding in findings if finding.state == testing.FAILED]
+    if as_json:
+        print_json({"method": name, "findings": [asdict(finding) for finding in findings]})
+    else:
+        make_console().print(show(name, findings))
+        for finding in broken:
+            make_console().print(f"\n{finding}", highlight=False)
+    if broken:
+        raise typer.Exit(2)
+
+
+@app.command(epilog=f"Example: autopeft new-plugin low_rank plugins/low-rank. {EPILOG}")
+def new_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method, such as low_rank.", show_default=False)],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where it goes; default: autopeft-NAME.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a plugin to start from: a small method that works, its tests, and all that makes it a distribution."""
+    from autopeft.cli import new_plugin as plugin
+
+    folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
+    console = make_console()
+    for path in plugin.write(name, folder, find_plugins(None)):
+        console.print(str(path), highlight=False, soft_wrap=True)
+    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {name}', soft_wrap=True)

@@ -1,0 +1,169 @@
+"""Commands on a study: run, plan, report, status, ui, schema, sync."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli.options import EPILOG, AsJson, Block, StudyFile, app, find_plugins, print_json, read_spec
+from autopeft.common.console import make_console
+from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError
+
+
+@app.command(epilog=f"Example: autopeft run studies/quickstart.toml. {EPILOG}")
+def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
+    """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption."""
+    spec = read_spec(study)
+    console = make_console(stderr=as_json)
+    registry = find_plugins(block, spec)
+    from autopeft.reporting.leaderboard import summary
+    from autopeft.reporting.progress import make_progress
+    from autopeft.search.run import run as run_study
+
+    try:
+        result = run_study(spec, registry, make_progress(console))
+    except KeyboardInterrupt:
+        raise AutopeftError(
+            f"interrupted. Every finished trial is kept; `autopeft run {study}` goes on from here."
+        ) from None
+    except StreamError:
+        raise AutopeftError(
+            f"nobody reads the output any more. Every finished trial is kept; `autopeft run {study}` goes on from here."
+        ) from None
+    if as_json:
+        print_json(asdict(result))
+        return
+    console.print(
+        summary(result.records, result.best, result.test, result.metric, result.winner_folder, result.stopped)
+    )
+    console.print(f"Is it real, and what did it cost? autopeft report {study}")
+    console.print(f"Browse the trials: autopeft ui {study}")
+
+
+@app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
+def plan(
+    study: StudyFile,
+    as_json: AsJson = False,
+    samples: Annotated[int, typer.Option(min=1, help="Random candidates drawn of each method.")] = 24,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help='Plan for a GPU of that size, such as "24 GiB"; none need be here.'),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the PNG goes; default: plan.png in the output folder.")
+    ] = None,
+    block: Block = None,
+) -> None:
+    """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory."""
+    spec = read_spec(study)
+    console = make_console()
+    registry = find_plugins(block, spec)
+    from autopeft.budget import plan as planning
+    from autopeft.common.units import parse_bytes
+    from autopeft.execution.problem import Problem
+    from autopeft.reporting import plan_view
+    from autopeft.study.output import PLAN, require
+
+    try:
+        card = parse_bytes(device) if device else None
+    except ValueError as error:
+        raise UserInputError(f"`--device` {error}.") from None
+    drawn = picture or (None if as_json else spec.output / PLAN)
+    if drawn and not picture:
+        require(spec.output)
+    problem = Problem.from_spec(spec, registry, card)
+    plans = planning.plan(problem, samples)
+    if drawn:
+        plan_view.picture(plans, problem.budget, drawn)
+    if as_json:
+        methods = [asdict(entry) for entry in plans]
+        print_json({"budget": asdict(problem.budget), "methods": methods, "refused": problem.refused})
+        return
+    console.print(plan_view.show(plans, problem.budget))
+    for name, reason in problem.refused.items():
+        console.print(f"{name} is left out: {reason}")
+    console.print(f"Picture: {drawn}", soft_wrap=True)
+
+
+@app.command(epilog=f"Example: autopeft report studies/quickstart.toml. {EPILOG}")
+def report(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="The study file (TOML), or its output folder.", show_default=False)
+    ],
+    as_json: AsJson = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the page goes; default: report.html in the output folder."),
+    ] = None,
+) -> None:
+    """Say which method won, whether that is real and what it cost, from the output folder alone; at any time."""
+    output = study if study.is_dir() else read_spec(study).output
+    from autopeft.reporting import gather, page, terminal
+
+    gathered = gather(output)
+    path = html or (None if as_json else output / page.FILE)
+    if path:
+        page.write(page.render(gathered), path)
+    if as_json:
+        print_json(gathered.as_json())
+        return
+    console = make_console()
+    console.print(terminal.show(gathered))
+    console.print(f"\nWith pictures: {path}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog=f"Example: autopeft status studies/quickstart.toml. {EPILOG}")
+def status(study: StudyFile, as_json: AsJson = False) -> None:
+    """Say where a study stands, from a second terminal while it runs, or afterwards."""
+    output = read_spec(study).output
+    from autopeft.reporting import status as standing
+
+    found = standing.status(output)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        make_console().print(standing.show(found))
+
+
+@app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")
+def ui(
+    study: StudyFile,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback interface; 0 takes a free one.")] = 5000,
+    private: Annotated[bool, typer.Option("--private", help="On a socket that this account alone can open.")] = False,
+) -> None:
+    """Serve the MLflow UI on the study's store, on this machine alone. Ctrl-C ends it."""
+    spec = read_spec(study)
+    from autopeft.tracking import serve
+
+    serve(spec.tracking.uri, spec.output, spec.name, port, private=private)
+
+
+@app.command(epilog=f"Example: autopeft schema > study.schema.json. {EPILOG}")
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/study-file.md instead.")] = False,
+) -> None:
+    """Print what a study file may say, as JSON Schema for editors to complete and check it."""
+    from autopeft.study.schema import json_schema, reference
+
+    if markdown:
+        sys.stdout.write(reference())
+    else:
+        print_json(json_schema())
+
+
+@app.command(epilog=f"Example: autopeft sync studies/quickstart.toml. {EPILOG}")
+def sync(study: StudyFile) -> None:
+    """Send MLflow what a study could not tell it while its server was away. A study that runs does so by itself."""
+    spec = read_spec(study)
+    from autopeft.tracking import TrackingError
+    from autopeft.tracking import sync as send
+
+    console = make_console()
+    left = send(spec.tracking.uri, spec.output, spec.name, lambda text: console.print(text))
+    if left:
+        raise TrackingError(f"MLflow has not taken everything yet: {left} calls are left; run the same command again.")
+    console.print("MLflow has everything this study logged.")

@@ -1,0 +1,81 @@
+"""Commands on a winner: predict, export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli.options import EPILOG, AsJson, Trust, app
+from autopeft.common.console import make_console
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.streams import for_stdout
+
+
+@app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
+def predict(
+    winner: Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")],
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="Rows to label (csv, tsv, jsonl, parquet); default: texts on stdin.")
+    ] = None,
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Label rows with a saved winner: a table with columns named as its inputs, or one text a line on stdin."""
+    import pandas as pd
+
+    from autopeft.data.table import read_table
+    from autopeft.winner import winner as artifact
+
+    loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
+    if input_file is not None:
+        frame = read_table(input_file, loaded.inputs)
+    elif len(loaded.inputs) > 1:
+        raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
+    else:
+        lines = _lines_of_stdin()
+        frame = pd.DataFrame({loaded.inputs[0]: lines}, index=range(1, len(lines) + 1))
+    probabilities = loaded.predict_proba(frame, lambda told: typer.echo(f"autopeft: {told}", err=True))
+    labels = [loaded.card.labels[index] for index in probabilities.argmax(axis=-1)]
+    if as_json:
+        for label, row in zip(labels, probabilities.tolist(), strict=True):
+            sys.stdout.write(
+                json.dumps({"label": label, "scores": dict(zip(loaded.card.labels, row, strict=True))}) + "\n"
+            )
+        return
+    out = pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).round(6)})
+    sys.stdout.write(for_stdout(out.to_csv(index=False)))
+
+
+@app.command(epilog=f"Example: autopeft export outputs/quickstart --to tickets --format merged. {EPILOG}")
+def export(
+    winner: Annotated[Path, typer.Argument(metavar="DIR", help="A winner, or the output folder of its study.")],
+    form: Annotated[str, typer.Option("--format", help="peft, merged, adapterhub, mlflow or onnx.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write, empty or not there.")],
+    repo: Annotated[str | None, typer.Option("--push-to-hub", metavar="REPO", help="Put it on the hub too.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Write a winner for peft, transformers, the adapters library, MLflow or ONNX, with a README on how to load it."""
+    from autopeft.winner import hub
+    from autopeft.winner.export import export as write
+
+    console = make_console()
+    write(winner, to, form, trust_remote_code=trust_remote_code)
+    console.print(f"Written to {to}; {to / 'README.md'} says how to load it.", soft_wrap=True)
+    if repo:
+        address = hub.push(to, repo, private=private or None)
+        console.print(f"On the hub: {address}", soft_wrap=True)
+
+
+def _lines_of_stdin() -> list[str]:
+    """A text a line; an empty one is a text too, so that labels stay beside their lines."""
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
+    text = text.removeprefix("\ufeff")  # a byte-order mark, which PowerShell puts there
+    return text.removesuffix("\n").split("\n") if text else []
