@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from autopeft.reporting.progress import Progress
-    from autopeft.search.run import Result
-    from autopeft.study.record import TestScores, TrialRecord
+    from autopeft.study.record import Result, TestScores, TrialRecord
 
 SOURCE = "the call of tune()"
 """How errors name the place of a setting."""

@@ -77,7 +77,7 @@ def export(folder: Path) -> dict[str, list[list[float]]]:
     import torch
     from autopeft_adapter import Adapter
 
-    from autopeft.models.base import attach, trainable
+    from autopeft.models.attach import attach, trainable
     from autopeft.testing.tiny import batch, tiny_base
 
     cases, expected = [], {}

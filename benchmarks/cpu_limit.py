@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.models.base import attach, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import JOURNAL, open_journal
 from autopeft.study.record import records

@@ -19,11 +19,13 @@ from torch import nn
 
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.models.base import attach, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.device import Device
 from autopeft.models.dropout import Dropout
+from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
 from autopeft.training.batch import Batch, bucketed
-from autopeft.training.learner import Device, Learner, training_step
+from autopeft.training.learner import Learner, training_step
 
 WARM_UP = 2
 

@@ -17,7 +17,8 @@ import torch
 from autopeft.common.units import format_bytes
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.models.base import attach, checkpoint_layers, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.study.file import StudySpec
 from autopeft.training.batch_plan import ways
 from autopeft.training.learner import Learner

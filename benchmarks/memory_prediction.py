@@ -30,13 +30,15 @@ from autopeft import tasks
 from autopeft.budget.memory import peak as memory
 from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common.locate import locate
-from autopeft.execution.problem import AbsentCard
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.base import BaseModel
+from autopeft.models.device import AbsentCard, Device, supports_bfloat16
+from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch
-from autopeft.training.learner import Device, make_optimizer, training_step
+from autopeft.training.learner import make_optimizer, training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -200,7 +202,7 @@ def compare(family: Family, device: str, record: Any = None) -> Iterator[Row]:
         rows, length = family.batches[generator.integers(len(family.batches))]
         candidate = replace(candidate, hyper=replace(candidate.hyper, batch_size=rows))
         where = (AbsentCard if record else Device)(device, (None, torch.bfloat16)[number // methods % 2])
-        if where.autocast and not record and not memory.supports_bfloat16(device):
+        if where.autocast and not record and not supports_bfloat16(device):
             length //= 8  # emulated products would take minutes
         make_step = step_maker(candidate, where)
         batch = padded_batch(rows, length, here)

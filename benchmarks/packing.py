@@ -18,17 +18,19 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
 from autopeft import tasks
-from autopeft.budget.memory.peak import supports_bfloat16
 from autopeft.execution.packing_choice import gradients
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import PeftMethod
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.base import BaseModel
+from autopeft.models.device import Device, supports_bfloat16
+from autopeft.models.modes import train_mode
 from autopeft.tasks import Encoded
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
-from autopeft.training.learner import Device, Learner
+from autopeft.training.learner import Learner
 from autopeft.training.packing import pack, packable
 
 TASK = tasks.get("text-classification")

@@ -38,10 +38,10 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel
+from autopeft.models.device import Device
 from autopeft.search.sampler import make_sampler
 from autopeft.study.journal import StudyStorage
 from autopeft.tracking import Tracker
-from autopeft.training.learner import Device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

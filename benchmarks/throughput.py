@@ -23,7 +23,8 @@ from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.execution import runner
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.models.base import attach, train_mode, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.modes import train_mode
 from autopeft.reporting.progress import PlainProgress
 from autopeft.search import loop
 from autopeft.search import run as study

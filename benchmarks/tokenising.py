@@ -18,7 +18,7 @@ import time
 from autopeft import tasks
 from autopeft.common import cache
 from autopeft.common.locate import locate
-from autopeft.data import load
+from autopeft.data.load import load_rows
 from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.token_cache import CachedRowTokenizer
 from autopeft.models.tokenizer import prepare
@@ -47,7 +47,7 @@ def main() -> None:
         os.environ["AUTOPEFT_CACHE"] = folder
         for limit in arguments.rows:
             section = spec.data.model_copy(update={"max_rows": limit})
-            rows = load.load(spec.model_copy(update={"data": section}), task.inputs)
+            rows = load_rows(spec.model_copy(update={"data": section}), task.inputs)
             times: dict[str, list[float]] = {"tokenise": [], "first": [], "found": []}
             for _ in range(arguments.rounds):
                 shutil.rmtree(cache.folder(), ignore_errors=True)

@@ -44,10 +44,10 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import torch
 
-from autopeft.budget.memory.peak import supports_bfloat16
 from autopeft.common.locate import locate
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
+from autopeft.models.device import supports_bfloat16
 from autopeft.search.pruner import make_pruner
 from autopeft.study.file import StudySpec
 from autopeft.training.learner import EVALUATION_BATCH_SIZE

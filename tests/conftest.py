@@ -160,7 +160,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
     from autopeft.common.locate import portable
     from autopeft.execution.problem import Problem
     from autopeft.methods.registry import discover
-    from autopeft.models.base import attach, trainable
+    from autopeft.models.attach import attach, trainable
     from autopeft.study.card import Card
     from autopeft.study.file import StudySpec
     from autopeft.winner import winner

@@ -25,12 +25,16 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, load, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.base import BaseModel
+from autopeft.models.device import Device
+from autopeft.models.load import load_base
+from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE, FAIL
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, ways
-from autopeft.training.learner import Device, make_optimizer, training_step
+from autopeft.training.learner import make_optimizer, training_step
 from autopeft.training.packing import pack, packable
 from autopeft.winner import winner as artifact
 from tests.conftest import THREE, autopeft_here
@@ -250,7 +254,7 @@ def test_a_quantized_model_takes_what_was_predicted(kind, tmp_path, tiny_model):
     pytest.importorskip("bitsandbytes")
     folder = shutil.copytree(tiny_model, tmp_path / "model")  # for its tokenizer
     AutoModelForSequenceClassification.from_config(SHAPE).save_pretrained(folder)
-    base = load(
+    base = load_base(
         folder, auto_class=TASK.auto_class, task=TASK.kind, peft_task_type=TASK.peft_task_type, seed=0,
         config_overrides=TASK.config_overrides(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
     )  # fmt: skip

@@ -7,42 +7,40 @@ import logging
 import math
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft.budget.limits import Budget, Usage, Weights
+from autopeft.budget.limits import Usage, Weights
 from autopeft.budget.memory import gpu, peak
 from autopeft.budget.structure import Structure
 from autopeft.common import machine
-from autopeft.common.containment import guarded, heartbeat, unguarded
-from autopeft.common.exceptions import BudgetError
+from autopeft.common.containment import heartbeat
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import PeftMethod, declared_params
 from autopeft.models import quantization
 from autopeft.models.architecture import linear_shape
-from autopeft.models.base import LINEAR, attach, checkpoint_layers, train_mode, trainable, trained_params
+from autopeft.models.attach import attach, trainable, trained_params
+from autopeft.models.marks import LINEAR
+from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
-from autopeft.training.learner import Device, make_optimizer, training_step
+from autopeft.training.learner import make_optimizer, training_step
 from autopeft.training.packing import pack
 from autopeft.training.trunk_cache import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from torch import nn
 
-    from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
+    from autopeft.methods.candidate import Candidate
     from autopeft.models.base import BaseModel
+    from autopeft.models.device import Device
     from autopeft.tasks import TaskKind
     from autopeft.training.trunk_cache import Trunk
-
-
-CORNERS_TRIED = 6
-"""Of each method, before a search says that nothing fits: counting is cheap, predicting memory is not."""
 
 
 GUESS_MARGIN = 1.02
@@ -336,66 +334,3 @@ def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
         callback.start(total_steps=1)
         silent.loss = callback.loss  # type: ignore[method-assign]  # bound to the callback, which so stays alive
     return silent
-
-
-@unguarded()
-def require_room(space: CandidateSpace, appraise: CostEstimator, budget: Budget, seconds: float) -> None:
-    """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
-
-    Where a method cannot tell what it needs, or is silent for `seconds`, nothing is sure, and its trials will tell.
-
-    Raises:
-        BudgetError: no default and no corner of the space fits; the message names the closest one and what it needs.
-    """
-    found = []
-    for part in space.values():
-        try:
-            with guarded(seconds):
-                found.append(closest(cheapest(part, appraise), appraise, budget))
-                if budget.admits(appraise(found[-1])):
-                    return
-        except Exception:  # a method may do anything; what it does here its trials tell
-            return
-    candidate = closest(found, appraise, budget)
-    usage = appraise(candidate)
-    try:
-        with guarded(seconds):
-            if budget.max_gpu_memory:
-                usage.memory  # noqa: B018  # worked out, so that the sentence tells the need and not the least of it
-    except Exception:
-        return
-    raise BudgetError(
-        f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
-        f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "
-        "shows what each method needs."
-    )
-
-
-def closest(candidates: Iterable[Candidate], appraise: CostEstimator, budget: Budget) -> Candidate:
-    """The first candidate that fits, or the one whose worst violation is the least."""
-    best: tuple[float, Candidate] | None = None
-    for candidate in candidates:
-        worst = max(budget.violations(appraise(candidate), measured_saved=True).values(), default=0.0)
-        if worst <= 0:
-            return candidate
-        if best is None or worst < best[0]:
-            best = worst, candidate
-    assert best is not None  # every method has a default
-    return best[1]
-
-
-def cheapest(part: MethodSpace, appraise: CostEstimator) -> Iterator[Candidate]:
-    """A method's default and the few corners that train least, all at the smallest batch the space allows.
-
-    One after the other: the corners are counted only where the default does not settle the question.
-    """
-    training = smallest_batch(part)
-    yield part.candidate(part.own.defaults(), training)
-    corners = [part.candidate(params, training) for params in part.own.corners()]
-    corners.sort(key=lambda candidate: appraise(candidate).trainable_params)
-    yield from corners[:CORNERS_TRIED]
-
-
-def smallest_batch(part: MethodSpace) -> dict[str, Any]:
-    """The default training dimensions, but the smallest batch."""
-    return {**part.training.defaults(), "batch_size": min(part.training["batch_size"].extremes())}

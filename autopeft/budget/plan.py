@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from autopeft.budget.cost_estimator import cheapest, closest, smallest_batch
+from autopeft.budget.feasibility import cheapest, closest, smallest_batch
 from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import MethodError, in_a_line
 from autopeft.methods.search_space import Integer, enabling

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.budget.memory.repeated_layers import settings
-from autopeft.models.base import FROZEN, trainable
+from autopeft.models.attach import trainable
+from autopeft.models.marks import FROZEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -52,7 +52,7 @@ class StudyData:
     fingerprint: str
 
 
-def load(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
+def load_rows(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
     """Read and split the rows that a study file names.
 
     The held-out rows are chosen first of all. Training rows whose inputs repeat a held-out row's, or an earlier

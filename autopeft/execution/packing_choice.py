@@ -12,7 +12,8 @@ from autopeft.common import machine
 from autopeft.common.exceptions import in_a_line
 from autopeft.common.seeds import derive_seed
 from autopeft.methods.contract import PeftMethod
-from autopeft.models.base import attach, train_mode, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import backward
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.models.device import Device
     from autopeft.tasks import TaskKind
-    from autopeft.training.learner import Device
 
 WORTH_TRYING = 0.2
 """Share of a pass that must be its start-up cost for packing, which saves that cost alone, to be tried at all."""

@@ -15,33 +15,32 @@ from autopeft import tasks
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget
 from autopeft.budget.memory import gpu
-from autopeft.budget.memory.peak import supports_bfloat16
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
-from autopeft.data import load as data
+from autopeft.data.load import load_rows
 from autopeft.execution.screening import refusal
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
-from autopeft.models import base as model
 from autopeft.models import digest, hub_files
+from autopeft.models.device import described_card, study_device
+from autopeft.models.load import load_base
 from autopeft.models.positions import positions
 from autopeft.models.quantization import NONE
 from autopeft.models.token_cache import CachedRowTokenizer
 from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
 from autopeft.training.cross_validation import Fold, split
-from autopeft.training.learner import Device
 from autopeft.training.rungs import rung_ends
 from autopeft.training.trunk_cache import Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from autopeft.data.load import StudyData
     from autopeft.methods.registry import Origin, Registry
     from autopeft.models.base import BaseModel
+    from autopeft.models.device import Device
     from autopeft.models.row_tokenizer import Truncation
     from autopeft.study.file import StudySpec
     from autopeft.tasks import Encoded, TaskKind
@@ -137,15 +136,15 @@ class Problem:
         scorer(spec.validation.metric)  # an unknown metric must not wait for the first rung to be refused
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
-        device = _device(spec) if card is None else _card(spec)
-        rows = data.load(spec, task.inputs)
+        device = study_device(spec) if card is None else described_card(spec)
+        rows = load_rows(spec, task.inputs)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         location = locate(spec.model.name_or_path, spec.folder)
         commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
         base_digest = digest.of(location, commit)
 
         def load() -> BaseModel:
-            base = model.load(
+            base = load_base(
                 location,
                 auto_class=task.auto_class,
                 task=task.kind,
@@ -278,34 +277,3 @@ def _max_length(spec: StudySpec, base: BaseModel, texts: int) -> int:
             f"own to {'a text' if texts == 1 else 'each pair of texts'}, but got {wanted}; raise it."
         )
     return int(wanted)
-
-
-def _device(spec: StudySpec) -> Device:
-    """The GPU where there is one; bfloat16 products where they are asked for, or "auto" and computed natively."""
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    lower = spec.model.dtype == "bfloat16" or (spec.model.dtype == "auto" and supports_bfloat16(kind))
-    return Device(kind, torch.bfloat16 if lower else None)
-
-
-def precision_note(device: Device) -> str:
-    """What to know of the precision; empty where there is nothing."""
-    if device.autocast is not torch.bfloat16 or supports_bfloat16(device.type):
-        return ""
-    return (
-        f'`dtype` in [model] is "bfloat16", which this {device.type} does not compute natively: scores are those of '
-        'bfloat16, but every step is slower than with "auto", which takes float32 here.'
-    )
-
-
-class AbsentCard(Device):
-    """A GPU that is not here: kernels of the CPU stand in for its own, the fused attention for its fused attention."""
-
-    def precision(self) -> AbstractContextManager[None]:
-        """The context a forward pass runs in; autocast for "cuda" would do nothing on a machine without it."""
-        return torch.autocast("cpu", dtype=self.autocast, enabled=self.autocast is not None)
-
-
-def _card(spec: StudySpec) -> Device:
-    """The GPU to plan for. Every card since 2020 computes bfloat16."""
-    kind = Device if torch.cuda.is_available() else AbsentCard
-    return kind("cuda", None if spec.model.dtype == "float32" else torch.bfloat16)

@@ -14,7 +14,8 @@ from autopeft.common import machine
 from autopeft.common.containment import by_host, guarded, running_time, unguarded
 from autopeft.common.exceptions import MachineError, StoreError, in_a_line
 from autopeft.execution.outcome import Outcome
-from autopeft.models.base import attach, checkpoint_layers, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution

@@ -11,7 +11,7 @@ from autopeft.common.exceptions import PluginError, in_a_line
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import Support
 from autopeft.methods.search_space import SearchSpace
-from autopeft.models.base import attach, trained_params
+from autopeft.models.attach import attach, trained_params
 from autopeft.models.weights_file import saved_tensors
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from autopeft.common.exceptions import MethodError, UserInputError
 from autopeft.common.rights import follow_umask
 from autopeft.models import peft_config, tensor_file
-from autopeft.models.base import attach, trainable
+from autopeft.models.attach import attach, trainable
 from autopeft.models.saved_params import check_params
 from autopeft.study.journal import writing
 

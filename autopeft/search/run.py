@@ -8,38 +8,43 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft.budget.cost_estimator import require_room
+from autopeft.budget.feasibility import require_room
 from autopeft.budget.memory_watch import capped
 from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
-from autopeft.common.locate import LOCAL, locate
-from autopeft.data import in_memory
 from autopeft.execution import preflight
-from autopeft.execution.problem import Problem, precision_note
+from autopeft.execution.problem import Problem
+from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
-from autopeft.reporting.bootstrap import interval_of
 from autopeft.search import resume
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
 from autopeft.search.select_winner import select_winner
+from autopeft.search.story import (
+    data_card,
+    data_sets,
+    description_of,
+    evidence_of,
+    given_settings,
+    log_missing,
+    note_on,
+    test_metrics,
+    truncation_facts,
+)
 from autopeft.search.warm_start import RESULT, earlier_winner
-from autopeft.study import predictions
-from autopeft.study.card import CARD, Card, Evidence
+from autopeft.study.card import CARD, Card
 from autopeft.study.journal import JOURNAL, StudyStorage, writing
 from autopeft.study.output import taken
-from autopeft.study.predictions import HeldOut
-from autopeft.study.record import STOPPED_EARLY, TestScores, TrialRecord, ranked, records
-from autopeft.study.states import COUNTED
-from autopeft.tracking import Tracker, dataset, environment, public
+from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
+from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, winner
 
 if TYPE_CHECKING:
@@ -52,24 +57,6 @@ if TYPE_CHECKING:
 
 SCORES = "test_scores"
 """The user attribute of the study that holds the winner's number and its scores on the held-out rows."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A study with a winner: its trials, the best of them, and the scores on the held-out rows.
-
-    `stopped` says how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
-    it is empty where it did not.
-    """
-
-    name: str
-    metric: str
-    records: list[TrialRecord]
-    best: TrialRecord
-    test: TestScores
-    winner_folder: str
-    tracking_uri: str
-    stopped: str = ""
 
 
 @unguarded()
@@ -105,13 +92,15 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     preflight.check(problem)
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
-        tracker.start(study_id=study.user_attrs["study_id"], description=_description(problem), params=_givens(problem))
+        tracker.start(
+            study_id=study.user_attrs["study_id"], description=description_of(problem), params=given_settings(problem)
+        )
         text = public(spec.text)
         tracker.log_text(text or json.dumps(spec.to_dict(), indent=2), "study.toml" if text else "study.json")
         tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
-        tracker.log_text(json.dumps(_data_card(problem), indent=2), "data.json")
-        tracker.log_data(_datasets(problem))
-        _log_missing(tracker, records(study))
+        tracker.log_text(json.dumps(data_card(problem), indent=2), "data.json")
+        tracker.log_data(data_sets(problem))
+        log_missing(tracker, records(study))
         load = tracker.system_metrics(on=spec.tracking.system_metrics)
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load:
             search = Search(problem, study, storage, tracker, progress, interrupt)
@@ -120,7 +109,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             winner.describe(
                 spec.output / "winner",
                 Card.read(spec.output / "winner"),
-                _evidence(problem, study, best, test),
+                evidence_of(problem, study, best, test),
             )
         result = Result(
             name=spec.name,
@@ -134,7 +123,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         )
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
         tracker.log_result(
-            _note(result), _test_metrics(result), scores, best.number, spec.output / "winner", result.stopped
+            note_on(result), test_metrics(result), scores, best.number, spec.output / "winner", result.stopped
         )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(asdict(result), indent=2), spec.output / RESULT
@@ -185,7 +174,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         now[resume.DIGEST] = now[resume.DIGEST] or before.get(resume.DIGEST, "")
     study.set_user_attr(resume.GIVEN, now)
     study.set_user_attr("rows", {"train": len(problem.train), "test": len(problem.test)})
-    study.set_user_attr("truncated", {**asdict(problem.truncated), **_truncation(problem)})
+    study.set_user_attr("truncated", {**asdict(problem.truncated), **truncation_facts(problem)})
     return study, storage
 
 
@@ -231,49 +220,6 @@ def _select_winner(
     raise StudyError(without_winner(records(study), failed))
 
 
-def _evidence(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
-    """What a reader of the winner's README should know."""
-    spec = problem.spec
-    count, metric, source = len(problem.test), spec.validation.metric, spec.data.train
-    budget = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
-    hyper = {key.partition(".")[2]: value for key, value in best.params.items() if key != "method"}
-    own = problem.space.parse(best.params).params
-    return Evidence(
-        study=spec.name,
-        data=_source(source, problem),
-        train_rows=len(problem.train),
-        test_rows=count,
-        metric=metric,
-        fold_scores=best.fold_scores,
-        test_score=test.winner,
-        test_interval=_interval(metric, spec.output / predictions.FILE),
-        baseline=test.baseline,
-        defaults=test.defaults,
-        trials=sum(record.state in COUNTED for record in records(study)),
-        budget=budget,
-        hyperparameters={name: value for name, value in hyper.items() if name not in own},
-        trained_params=best.trainable_params or 0,
-        stopped=study.user_attrs[STOPPED_EARLY],
-    )
-
-
-def _interval(metric: str, path: Path) -> tuple[float, float] | None:
-    """Of the winner's test score, as the report has it; None where its predictions were not kept, or cannot be read."""
-    try:
-        answers = HeldOut.read(path)
-    except (FileNotFoundError, ValueError):
-        return None
-    return interval_of(metric, answers.labels, answers.predictions[predictions.WINNER])
-
-
-def _source(reference: str, problem: Problem) -> str:
-    """A reference to rows as it may be shown to anyone."""
-    if problem.kinds["data.train"] != LOCAL:
-        return reference
-    path = Path(reference)
-    return "rows in memory" if path.parent == problem.spec.output / in_memory.FOLDER else path.name
-
-
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:
     """Give MLflow the winner as a model, once for each store, winner and what is known of it (the trials it beat)."""
     there = [public(tracker.uri), best.number]
@@ -303,88 +249,3 @@ def _report(problem: Problem, tracker: Tracker, say: Callable[[str], None]) -> N
     for plot in plots:
         tracker.log_text(plot.svg, f"plots/{plot.name}.svg")
         tracker.log_image(pictures[plot.name], f"plots/{plot.name}", step=len(report.trials))
-
-
-def _log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:
-    """Log trials that ended without MLflow learning of it: killed in between, or logged to another store before."""
-    for record in found:
-        if record.number not in tracker.ended:
-            run = tracker.trial(record.number, record.name, record.params)
-            run.finish(record.state, record.reason, record.metrics)
-
-
-def _test_metrics(result: Result) -> dict[str, float | None]:
-    return {
-        "best_score": result.best.score,
-        "test_score": result.test.winner,
-        "test_majority_class": result.test.baseline,
-        **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
-    }
-
-
-def _note(result: Result) -> str:
-    """What a reader of the parent run should see first: who won, and a short table."""
-    lines = [
-        f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
-        f"**{result.test.winner:.4f}** on the held-out rows (majority class {result.test.baseline:.4f}).",
-        *([f"The search was {result.stopped}."] if result.stopped else []),
-        "",
-        f"| candidate | mean {result.metric} | trained params |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {r.name} | {r.score:.4f} | {r.trainable_params:,} |" for r in ranked(result.records)[:10]]
-    return "\n".join(lines)
-
-
-def _description(problem: Problem) -> str:
-    methods = ", ".join(problem.space)
-    return f"Search over {methods} for {problem.task.kind} on {problem.spec.model.name_or_path}."
-
-
-def _givens(problem: Problem) -> dict[str, object]:
-    spec = problem.spec
-    return {
-        "model": spec.model.name_or_path,
-        "model_digest": problem.base_digest,
-        "task": problem.task.kind,
-        "methods": ", ".join(problem.space),
-        "metric": spec.validation.metric,
-        "folds": len(problem.folds),
-        "seed": spec.seed,
-        "train_rows": len(problem.train),
-        "test_rows": len(problem.test),
-        **_truncation(problem),
-        "cut_rows": problem.truncated.cut_rows,
-        "lost_tokens": problem.truncated.lost_tokens,
-        **{limit: getattr(problem.budget, limit) for limit in problem.budget.limits},
-        "device": problem.device.type,
-        "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
-    }
-
-
-def _datasets(problem: Problem) -> list[dict[str, str]]:
-    """The training and the held-out rows, for MLflow."""
-    data, folder = problem.spec.data, problem.spec.folder
-    return [
-        dataset(frame, problem.spec.name, context, locate(source, folder))
-        for frame, context, source in (
-            (problem.rows.train, "train", data.train),
-            (problem.rows.test, "test", data.test or data.train),
-        )
-    ]
-
-
-def _data_card(problem: Problem) -> dict[str, object]:
-    return {
-        "fingerprint": problem.rows.fingerprint,
-        "train_rows": len(problem.train),
-        "test_rows": len(problem.test),
-        "labels": list(problem.rows.labels),
-        "notes": [*problem.base.notes, *problem.rows.notes],
-        "truncated": {**asdict(problem.truncated), **_truncation(problem)},
-    }
-
-
-def _truncation(problem: Problem) -> dict[str, object]:
-    """From how many tokens on a row is cut, and what is kept of it."""
-    return {"max_length": problem.max_length, "truncation": problem.truncation}

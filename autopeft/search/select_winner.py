@@ -15,7 +15,8 @@ from autopeft.common.containment import by_host, guarded
 from autopeft.common.exceptions import ModelError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.seeds import derive_seed
-from autopeft.models.base import attach, checkpoint_layers
+from autopeft.models.attach import attach
+from autopeft.models.modes import checkpoint_layers
 from autopeft.study import predictions as held_out
 from autopeft.study.card import CARD, Card
 from autopeft.study.journal import writing

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import optuna
+
 from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
@@ -109,3 +111,21 @@ class TestScores:
     defaults: dict[str, float | None]
     notes: dict[str, str]
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A study with a winner: its trials, the best of them, and the scores on the held-out rows.
+
+    `stopped` says how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
+    it is empty where it did not.
+    """
+
+    name: str
+    metric: str
+    records: list[TrialRecord]
+    best: TrialRecord
+    test: TestScores
+    winner_folder: str
+    tracking_uri: str
+    stopped: str = ""

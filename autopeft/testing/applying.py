@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from autopeft.common.exceptions import PluginError
-from autopeft.models.base import trainable, trained_params
+from autopeft.models.attach import trainable, trained_params
 from autopeft.testing.case import logits, of_head, same, values
 from autopeft.testing.process import guarded
 from autopeft.testing.rule import BrokenRuleError, rule

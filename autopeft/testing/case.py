@@ -15,10 +15,13 @@ from autopeft import tasks
 from autopeft.common.seeds import seeded
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.training_space import Hyperparameters
-from autopeft.models.base import BaseModel, attach, train_mode, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.base import BaseModel
+from autopeft.models.device import Device
+from autopeft.models.modes import train_mode
 from autopeft.testing.tiny import learnable_rows, tiny_base
 from autopeft.training.batch import Batch
-from autopeft.training.learner import Device, Learner
+from autopeft.training.learner import Learner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

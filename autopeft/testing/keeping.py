@@ -10,7 +10,7 @@ import numpy as np
 
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.common.seeds import seeded
-from autopeft.models.base import merged, trainable
+from autopeft.models.attach import merged, trainable
 from autopeft.models.weights_file import read_weights, write_weights
 from autopeft.testing.case import CPU, TASK, logits, same, values
 from autopeft.testing.rule import BrokenRuleError, rule

@@ -8,7 +8,8 @@ import torch
 
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import PeftMethod
-from autopeft.models.base import train_mode, trainable
+from autopeft.models.attach import trainable
+from autopeft.models.modes import train_mode
 from autopeft.testing.case import CPU, STEPS, TASK, logits, of_head, same
 from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.testing.tiny import tiny_base

@@ -11,7 +11,8 @@ from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.peak import measure
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import PeftMethod
-from autopeft.models.base import merged, train_mode, trainable
+from autopeft.models.attach import merged, trainable
+from autopeft.models.modes import train_mode
 from autopeft.testing import process, tiny
 from autopeft.testing.case import CPU, TASK
 from autopeft.testing.rule import BrokenRuleError, rule

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.common.seeds import derive_seed
-from autopeft.training.learner import EVALUATION_BATCH_SIZE, Device, Learner, evaluate, train_epoch
+from autopeft.training.learner import EVALUATION_BATCH_SIZE, Learner, evaluate, train_epoch
 from autopeft.training.rungs import Rung, epochs_between, rung_ends
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.training_space import Hyperparameters
+    from autopeft.models.device import Device
     from autopeft.tasks import Encoded, TaskKind
     from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint

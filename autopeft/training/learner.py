@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.common.containment import heartbeat
 from autopeft.common.exceptions import AutopeftError
 from autopeft.methods.callback import TrainingCallback
-from autopeft.models.base import train_mode, trainable
+from autopeft.models.attach import trainable
+from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.methods.training_space import Hyperparameters
+    from autopeft.models.device import Device
     from autopeft.tasks import Encoded, TaskKind
 
 
@@ -33,26 +33,6 @@ EVALUATION_BATCH_SIZE = 32
 
 class DivergedError(AutopeftError):
     """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where to train, and in what precision the matrix products run (`autocast`; None is float32 throughout)."""
-
-    type: str
-    autocast: torch.dtype | None
-
-    def kernels(self) -> AbstractContextManager[None]:
-        """The context forward and backward passes run in.
-
-        On a CPU attention is computed from plain matrix products: for inputs of a sentence or two that takes a
-        fraction of the time of PyTorch's fused kernel there (`benchmarks/cpu_step.py`).
-        """
-        return sdpa_kernel(SDPBackend.MATH) if self.type == "cpu" else nullcontext()
-
-    def precision(self) -> AbstractContextManager[None]:
-        """The context a forward pass alone runs in."""
-        return torch.autocast(self.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
 class Watch(Protocol):

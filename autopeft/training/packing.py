@@ -18,7 +18,8 @@ from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from autopeft.common import machine
-from autopeft.models.base import FROZEN, trainable
+from autopeft.models.attach import trainable
+from autopeft.models.marks import FROZEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

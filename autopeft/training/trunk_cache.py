@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from autopeft.common.containment import heartbeat
-from autopeft.models.base import FROZEN, LAYER
+from autopeft.models.marks import FROZEN, LAYER
 from autopeft.study.journal import writing
 from autopeft.training.learner import EVALUATION_BATCH_SIZE
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from autopeft.methods.contract import ModelSpec
     from autopeft.models.base import BaseModel
+    from autopeft.models.device import Device
     from autopeft.tasks import Encoded
-    from autopeft.training.learner import Device
 
 MEMORY_SHARE = 0.1
 """Of the machine's memory that one level's output may take; a larger one goes to a memory-mapped file."""

@@ -28,13 +28,16 @@ from autopeft.data.cells import Texts
 from autopeft.methods import registry
 from autopeft.models import base as models
 from autopeft.models import digest, weights_file
+from autopeft.models.attach import merged
+from autopeft.models.device import Device
+from autopeft.models.load import load_base
 from autopeft.models.quantization import NONE
 from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
-from autopeft.training.learner import Device, evaluate
+from autopeft.training.learner import evaluate
 from autopeft.winner import hub, readme
 from autopeft.winner.readme import README
 
@@ -193,7 +196,7 @@ class Winner:
                 f"a winner can be merged where its base model is whole, but this one's is in {self.card.quantization}; "
                 'train it with `quantization = "none"`.'
             )
-        plain = models.merged(self.module, registry.discover()[self.card.method])
+        plain = merged(self.module, registry.discover()[self.card.method])
         if plain is None:
             raise MethodError(
                 f'a winner can be merged where its method can, but "{self.card.method}" cannot; '
@@ -272,7 +275,7 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
             f"tensor has more than {widest:,} rows; restore it."
         )
     location = find_base(card)
-    base = models.load(
+    base = load_base(
         location,
         auto_class=task.auto_class,
         task=task.kind,

@@ -14,10 +14,10 @@ from autopeft.common.exceptions import PluginError
 from autopeft.execution.screening import refusal
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import Origin
-from autopeft.models.base import attach
+from autopeft.models.attach import attach
+from autopeft.models.device import Device
 from autopeft.models.weights_file import file_size
 from autopeft.training.batch_plan import Execution
-from autopeft.training.learner import Device
 from autopeft.winner.winner import Card, save
 from tests.conftest import few
 from tests.methods.test_registry import FIXTURES

@@ -3,7 +3,7 @@
 import pytest
 
 from autopeft.budget.structure import Structure
-from autopeft.models.base import attach
+from autopeft.models.attach import attach
 from tests.models.test_base import METHODS
 from tests.tiny_models import tiny_base
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopeft.common.exceptions import DataError
-from autopeft.data.load import _fingerprint, load
+from autopeft.data.load import _fingerprint, load_rows
 from autopeft.data.table import read_table
 from autopeft.study.file import StudySpec
 
@@ -25,7 +25,7 @@ def study(folder, inputs=("text",), **data):
         "task": {"kind": "t"},
         "data": {"train": "rows.csv", **data},
     }
-    return load(StudySpec.from_mapping(content, folder=folder), inputs)
+    return load_rows(StudySpec.from_mapping(content, folder=folder), inputs)
 
 
 def rows(count=40, labels=("a", "b")):
@@ -408,7 +408,7 @@ UNPACKED = """
 import resource, sys
 from pathlib import Path
 import pandas, sklearn.model_selection
-from autopeft.data.load import load
+from autopeft.data.load import load_rows
 from autopeft.common.exceptions import DataError
 from autopeft.study.file import StudySpec
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -417,7 +417,7 @@ for limit in ({}, {"max_rows": 60}):
     data = {"train": "rows.parquet", **limit}
     content = {"name": "s", "model": {"name_or_path": "m"}, "task": {"kind": "t"}, "data": data}
     try:
-        found = load(StudySpec.from_mapping(content, folder=Path(sys.argv[1])), ("text",))
+        found = load_rows(StudySpec.from_mapping(content, folder=Path(sys.argv[1])), ("text",))
         print(len(found.train) + len(found.test))
     except DataError as error:
         print(error)

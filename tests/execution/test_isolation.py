@@ -22,7 +22,8 @@ from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.registry import discover
-from autopeft.models.base import BaseModel, attach
+from autopeft.models.attach import attach
+from autopeft.models.base import BaseModel
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 from autopeft.training.checkpoint import Checkpoint

@@ -19,7 +19,7 @@ import pytest
 
 from autopeft.common.exceptions import UserInputError
 from autopeft.data.cells import Texts
-from autopeft.data.load import load
+from autopeft.data.load import load_rows
 from autopeft.data.table import read_table
 from autopeft.study.file import StudySpec
 
@@ -193,7 +193,7 @@ def check(case: int, folder: Path) -> bool:
     told: list[str] = []
     with limit(SECONDS):
         try:
-            found = load(StudySpec.from_mapping(content, folder=folder), ("text",))
+            found = load_rows(StudySpec.from_mapping(content, folder=folder), ("text",))
             texts += [str(cell) for part in (found.train, found.test) for cell in part.to_numpy().ravel()]
         except UserInputError as error:
             told.append(str(error))

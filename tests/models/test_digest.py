@@ -16,7 +16,7 @@ from autopeft.common.console import make_console
 from autopeft.common.exceptions import ModelError
 from autopeft.methods.registry import discover
 from autopeft.models import digest
-from autopeft.models.base import load
+from autopeft.models.load import load_base
 from autopeft.reporting.progress import make_progress
 from autopeft.search.resume import GIVEN
 from autopeft.search.run import run
@@ -248,20 +248,20 @@ def test_a_model_of_the_hub_is_its_commit_and_a_study_and_its_winner_keep_to_it(
 
 def test_what_is_on_the_hub_is_examined_as_a_folder_is(cached):
     snapshot = cached / "snapshots" / ("a" * 40)
-    load("org/name", **OPTIONS)
+    load_base("org/name", **OPTIONS)
     (snapshot / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="holds an adapter beside the model"):
-        load("org/name", **OPTIONS)
+        load_base("org/name", **OPTIONS)
     (snapshot / "adapter_config.json").unlink()
     (snapshot / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ModelError, match=r"model\.safetensors is a pointer of git-lfs"):
-        load("org/name", **OPTIONS)
+        load_base("org/name", **OPTIONS)
     with pytest.raises(ModelError, match="org/none cannot be loaded"):
-        load("org/none", **OPTIONS)
+        load_base("org/none", **OPTIONS)
 
 
 def test_a_folder_that_has_the_name_of_a_model_on_the_hub_is_not_read_for_it(cached, tiny_model, tmp_path, monkeypatch):
     shutil.copytree(tiny_model, tmp_path / "org" / "name")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="transformers would take the folder of that name"):
-        load("org/name", **OPTIONS)
+        load_base("org/name", **OPTIONS)

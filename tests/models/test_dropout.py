@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from autopeft.models.base import train_mode
 from autopeft.models.dropout import Dropout
+from autopeft.models.modes import train_mode
 from tests.models.test_base import METHODS, attach, base_of
 
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autopeft.common.exceptions import ModelError
-from autopeft.models.base import load
 from autopeft.models.files import decisive, examine
+from autopeft.models.load import load_base
 from tests.tiny_models import tiny
 
 OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "peft_task_type": "SEQ_CLS", "seed": 0}
@@ -29,7 +29,7 @@ def refused(folder: Path) -> str:
     """Why it is not loaded; a sentence or two, said within seconds."""
     started = time.monotonic()
     with pytest.raises(ModelError) as caught:
-        load(folder, **OPTIONS)
+        load_base(folder, **OPTIONS)
     told = str(caught.value)
     assert time.monotonic() - started < 10
     assert "\n" not in told
@@ -204,7 +204,7 @@ def test_a_model_in_shards_is_read(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     assert examine(folder) == whole
     assert {"a.safetensors", "b.safetensors"} < {path.name for path in decisive(folder)}
-    base = load(folder, **OPTIONS)
+    base = load_base(folder, **OPTIONS)
     assert all(torch.equal(base.module.state_dict()[name], tensor) for name, tensor in tensors)
 
 

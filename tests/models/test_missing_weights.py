@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from autopeft.common.exceptions import ModelError
-from autopeft.models.base import load
+from autopeft.models.load import load_base
 from tests.models.test_files import configure
 from tests.tiny_models import FAMILIES, tiny
 
@@ -35,7 +35,7 @@ def rewrite(folder: Path, change) -> dict[str, torch.Tensor]:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        load(folder, **OPTIONS)
+        load_base(folder, **OPTIONS)
     return str(caught.value)
 
 
@@ -92,14 +92,14 @@ def test_a_base_alone_with_a_wrappers_prefix_is_named_too(folder):
 
 
 def test_a_head_of_another_size_is_drawn_anew_and_told(folder):
-    found = load(folder, **OPTIONS, config_overrides=labelled(5))
+    found = load_base(folder, **OPTIONS, config_overrides=labelled(5))
     assert found.spec.head == ("classifier",)
     assert found.module.classifier.weight.shape == (5, 32)
     assert found.notes == (
         "The checkpoint brings a head of another size (classifier.weight: 3 by 32, needed is 5 by 32); what does not "
         "fit of it is drawn anew.",
     )
-    again, other = (load(folder, **{**OPTIONS, "seed": seed}, config_overrides=labelled(5)) for seed in (0, 1))
+    again, other = (load_base(folder, **{**OPTIONS, "seed": seed}, config_overrides=labelled(5)) for seed in (0, 1))
     assert torch.equal(again.module.classifier.weight, found.module.classifier.weight)
     assert not torch.equal(other.module.classifier.weight, found.module.classifier.weight)
 
@@ -108,7 +108,7 @@ def test_a_head_that_fits_in_part_is_trained_whole(tmp_path, tiny_model):
     shutil.copytree(tiny_model, tmp_path / "base")
     tiny("distilbert").save_pretrained(tmp_path / "base")
     rewrite(tmp_path / "base", lambda name: None if name.startswith("pre_classifier") else name)
-    found = load(tmp_path / "base", **OPTIONS, config_overrides=labelled(5))
+    found = load_base(tmp_path / "base", **OPTIONS, config_overrides=labelled(5))
     assert sorted(found.spec.head) == ["classifier", "pre_classifier"]
 
 
@@ -128,7 +128,7 @@ def test_a_pooler_that_pretraining_had_no_use_for_is_trained_with_the_head_and_t
         else tiny(family).config
     )
     AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
-    found = load(folder, **OPTIONS)
+    found = load_base(folder, **OPTIONS)
     assert any(name.startswith(pooler) for name in found.spec.head)
     assert found.notes == (
         f"The checkpoint lacks {pooler}, which starts from random values and is trained with the head.",
@@ -137,7 +137,7 @@ def test_a_pooler_that_pretraining_had_no_use_for_is_trained_with_the_head_and_t
 
 def test_layers_that_are_left_out_are_told(folder):
     configure(folder, num_hidden_layers=3)
-    found = load(folder, **OPTIONS)
+    found = load_base(folder, **OPTIONS)
     assert len(found.spec.layers) == 3
     assert found.notes == (
         "The checkpoint holds 1 layers more than config.json describes (bert.encoder.layer.3), which are left out.",
@@ -147,9 +147,9 @@ def test_layers_that_are_left_out_are_told(folder):
 def test_so_are_those_of_a_base_saved_alone_and_tensors_that_have_no_place(folder):
     configure(folder, num_hidden_layers=2)
     rewrite(folder, lambda name: name.removeprefix("bert.") if name.startswith("bert.") else None)
-    assert "holds 2 layers more than config.json describes" in load(folder, **OPTIONS).notes[0]
+    assert "holds 2 layers more than config.json describes" in load_base(folder, **OPTIONS).notes[0]
     rewrite(folder, lambda name: name.replace("2.output.dense", "1.output.gate").replace("layer.3", "layer.9"))
-    told = load(folder, **OPTIONS).notes
+    told = load_base(folder, **OPTIONS).notes
     assert "holds 2 tensors in its layers that the model by config.json has no place for" in told[1]
 
 
@@ -157,9 +157,9 @@ def test_so_are_those_of_a_base_saved_alone_and_tensors_that_have_no_place(folde
 def test_a_whole_checkpoint_of_any_family_is_taken_without_a_word(tmp_path, tiny_model, family):
     folder = Path(shutil.copytree(tiny_model, tmp_path / "base"))
     tiny(family).save_pretrained(folder)
-    found = load(folder, **OPTIONS, config_overrides=labelled(3))
+    found = load_base(folder, **OPTIONS, config_overrides=labelled(3))
     assert found.notes == ()
     tiny(family).base_model.save_pretrained(folder)
-    alone = load(folder, **OPTIONS, config_overrides=labelled(3))
+    alone = load_base(folder, **OPTIONS, config_overrides=labelled(3))
     assert alone.notes == ()
     assert sorted(alone.spec.head) == sorted(found.spec.head)

@@ -17,8 +17,10 @@ from autopeft.common.exceptions import ModelError
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import quantization
 from autopeft.models.architecture import describe, linear_shape
-from autopeft.models.base import BaseModel, attach, load
-from autopeft.training.learner import Device
+from autopeft.models.attach import attach
+from autopeft.models.base import BaseModel
+from autopeft.models.device import Device
+from autopeft.models.load import load_base
 from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS
 from tests.tiny_models import FAMILIES, batch, tiny, tiny_base
@@ -194,7 +196,7 @@ def test_what_is_kept_for_the_biases_below_is_predicted(kind):
 @pytest.mark.parametrize("kind", ["8bit", "4bit"])
 def test_a_quantized_model_is_loaded_and_trains(kind, name, tiny_model):
     pytest.importorskip("bitsandbytes")
-    base = load(
+    base = load_base(
         tiny_model, auto_class=TASK.auto_class, task=TASK.kind, peft_task_type=TASK.peft_task_type, seed=0,
         config_overrides=TASK.config_overrides(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from autopeft_adalora import AdaLora
 from autopeft_adalora.method import TARGETS
 from peft import PeftModel
 
-from autopeft.models.base import attach, merged, trainable
+from autopeft.models.attach import attach, merged, trainable
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cross_validation import cross_validate, split
 from autopeft.training.learner import Learner, train_epoch

@@ -9,7 +9,7 @@ from autopeft_adapter.adapter import Bottleneck, ParallelAdapter, SequentialAdap
 from torch.func import functional_call, grad, vmap
 
 from autopeft import layer_groups
-from autopeft.models.base import attach, trainable
+from autopeft.models.attach import attach, trainable
 from tests.tiny_models import batch, tiny_base
 
 PLACEMENTS = ("houlsby", "pfeiffer", "parallel")

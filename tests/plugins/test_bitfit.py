@@ -5,7 +5,7 @@ from autopeft_bitfit import BitFit
 from autopeft_bitfit.method import ROLES
 from torch import nn
 
-from autopeft.models.base import attach, trainable
+from autopeft.models.attach import attach, trainable
 from tests.tiny_models import tiny_base
 
 

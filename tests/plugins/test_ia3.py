@@ -8,7 +8,8 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.base import BaseModel
 from tests.tiny_models import VOCABULARY, batch, tiny_base
 
 

@@ -7,7 +7,7 @@ import torch
 from autopeft_lora import Dora, Lora
 from autopeft_lora.method import TARGETS
 
-from autopeft.models.base import attach, trainable
+from autopeft.models.attach import attach, trainable
 from tests.tiny_models import tiny_base
 
 

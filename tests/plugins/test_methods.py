@@ -17,7 +17,7 @@ from autopeft_prompt_tuning import PromptTuning
 from autopeft_vera import Vera
 from peft import PeftModel
 
-from autopeft.models.base import attach, merged, trainable
+from autopeft.models.attach import attach, merged, trainable
 from tests.tiny_models import FAMILIES, batch, tiny_base
 
 ALL = (AdaLora(), Adapter(), BitFit(), Dora(), Ia3(), Lora(), Mixed(), PrefixTuning(), PromptTuning(), Vera())

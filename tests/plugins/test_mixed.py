@@ -8,7 +8,7 @@ from autopeft_adapter import Adapter
 from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 
-from autopeft.models.base import attach, trainable
+from autopeft.models.attach import attach, trainable
 from autopeft.training.packing import packable
 from autopeft.training.trunk_cache import lowest_trained
 from tests.plugins.test_prefix_tuning import logits

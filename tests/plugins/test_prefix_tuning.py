@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.base import BaseModel
 from autopeft.training.trunk_cache import lowest_trained
 from tests.tiny_models import FAMILIES, PAD, SIZES, VOCABULARY, batch, tiny_base
 

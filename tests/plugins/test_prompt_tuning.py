@@ -7,7 +7,8 @@ from autopeft_prompt_tuning.prompt import insertion
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.base import BaseModel
 from tests.tiny_models import FAMILIES, PAD, VOCABULARY, batch, tiny_base
 
 WIDTH = {"electra": 16, "albert": 16}

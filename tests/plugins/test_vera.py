@@ -7,7 +7,7 @@ import torch
 from autopeft_vera import Vera
 from autopeft_vera.method import TARGETS
 
-from autopeft.models.base import attach, trainable
+from autopeft.models.attach import attach, trainable
 from tests.tiny_models import batch, tiny_base
 
 PARAMS = {"r": 16, "d_initial": 0.1, "target_modules": "query_value", "vera_dropout": 0.0}

@@ -17,7 +17,8 @@ from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.models.base import attach, checkpoint_layers, train_mode, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.search import select_winner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE

@@ -16,14 +16,16 @@ from autopeft.execution.packing_choice import ALONE, MODULES, PackingChoice
 from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.models.base import attach, train_mode, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.device import Device
+from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
 from autopeft.training import packing
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cross_validation import cross_validate, split
-from autopeft.training.learner import Device, Learner, clip_gradients
+from autopeft.training.learner import Learner, clip_gradients
 from autopeft.training.packing import pack, packable
 from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS, base_of

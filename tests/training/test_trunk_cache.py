@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from autopeft.models.base import attach, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.device import Device
 from autopeft.training import trunk_cache as trunks
 from autopeft.training.batch import Batch
-from autopeft.training.learner import Device
 from autopeft.training.trunk_cache import Trunk, lowest_trained
 from tests.conftest import THREE, autopeft_here
 from tests.models.test_base import METHODS, base_of

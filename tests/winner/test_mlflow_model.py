@@ -14,7 +14,8 @@ import pytest
 from autopeft_lora import Lora
 
 from autopeft import tasks
-from autopeft.models import base as model
+from autopeft.models.attach import attach
+from autopeft.models.load import load_base
 from autopeft.winner import mlflow_model
 from autopeft.winner import winner as artifact
 
@@ -24,7 +25,7 @@ LABELS = ("maybe", "no", "yes")
 @pytest.fixture
 def winner(tiny_model, tmp_path):
     task = tasks.get("text-classification")
-    base = model.load(
+    base = load_base(
         tiny_model,
         auto_class=task.auto_class,
         task=task.kind,
@@ -34,7 +35,7 @@ def winner(tiny_model, tmp_path):
     )
     params = Lora().search_space(base.spec).defaults()
     card = artifact.Card(str(tiny_model), task.kind, LABELS, 64, "lora", params, "autopeft", 0)
-    artifact.save(model.attach(base, Lora(), params), Lora(), base.tokenizer, card, tmp_path / "winner")
+    artifact.save(attach(base, Lora(), params), Lora(), base.tokenizer, card, tmp_path / "winner")
     return tmp_path / "winner"
 
 

@@ -208,13 +208,6 @@ def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
 
 
-def supports_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively; emulated it would be slower than float32."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def _materialise(module: nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Put new tensors in the place of a module's own, tied ones still tied."""
     made: dict[int, Any] = {}

@@ -15,7 +15,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import tree_leaves
 
-from autopeft.models.base import LAYER
+from autopeft.models.marks import LAYER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

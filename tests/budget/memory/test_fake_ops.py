@@ -5,7 +5,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autopeft.budget.memory import fake_ops, live_bytes, peak
-from autopeft.models.base import attach, train_mode
+from autopeft.models.attach import attach
+from autopeft.models.modes import train_mode
 from tests.budget.memory.test_peak import METHODS, PRECISIONS, shapes, stepper
 from tests.conftest import few
 from tests.tiny_models import tiny_base

@@ -17,10 +17,13 @@ from autopeft.budget.memory.peak import at_peak, measure, predict, tensor_bytes
 from autopeft.common.locate import locate
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach, train_mode, trainable
+from autopeft.models.attach import attach, trainable
+from autopeft.models.base import BaseModel
+from autopeft.models.device import Device
 from autopeft.models.dropout import fused_dropout
+from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch
-from autopeft.training.learner import Device, make_optimizer, training_step
+from autopeft.training.learner import make_optimizer, training_step
 from tests.models.test_base import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
 

@@ -13,13 +13,13 @@ from transformers import AutoModelForSequenceClassification
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory import peak, repeated_layers
 from autopeft.budget.memory.allocator import SMALL_SEGMENT
-from autopeft.execution.problem import AbsentCard
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
-from autopeft.models.base import BaseModel, attach
+from autopeft.models.attach import attach
+from autopeft.models.base import BaseModel
+from autopeft.models.device import AbsentCard, Device
 from autopeft.training.batch_plan import Execution
-from autopeft.training.learner import Device
 from tests.budget.memory.test_peak import TASK
 from tests.conftest import few
 from tests.tiny_models import tiny, tiny_base

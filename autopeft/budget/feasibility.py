@@ -1,0 +1,82 @@
+"""Whether anything in a search space fits the budget, and what comes closest to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autopeft.common.containment import guarded, unguarded
+from autopeft.common.exceptions import BudgetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from autopeft.budget.cost_estimator import CostEstimator
+    from autopeft.budget.limits import Budget
+    from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
+
+
+CORNERS_TRIED = 6
+"""Of each method, before a search says that nothing fits: counting is cheap, predicting memory is not."""
+
+
+@unguarded()
+def require_room(space: CandidateSpace, appraise: CostEstimator, budget: Budget, seconds: float) -> None:
+    """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
+
+    Where a method cannot tell what it needs, or is silent for `seconds`, nothing is sure, and its trials will tell.
+
+    Raises:
+        BudgetError: no default and no corner of the space fits; the message names the closest one and what it needs.
+    """
+    found = []
+    for part in space.values():
+        try:
+            with guarded(seconds):
+                found.append(closest(cheapest(part, appraise), appraise, budget))
+                if budget.admits(appraise(found[-1])):
+                    return
+        except Exception:  # a method may do anything; what it does here its trials tell
+            return
+    candidate = closest(found, appraise, budget)
+    usage = appraise(candidate)
+    try:
+        with guarded(seconds):
+            if budget.max_gpu_memory:
+                usage.memory  # noqa: B018  # worked out, so that the sentence tells the need and not the least of it
+    except Exception:
+        return
+    raise BudgetError(
+        f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
+        f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "
+        "shows what each method needs."
+    )
+
+
+def closest(candidates: Iterable[Candidate], appraise: CostEstimator, budget: Budget) -> Candidate:
+    """The first candidate that fits, or the one whose worst violation is the least."""
+    best: tuple[float, Candidate] | None = None
+    for candidate in candidates:
+        worst = max(budget.violations(appraise(candidate), measured_saved=True).values(), default=0.0)
+        if worst <= 0:
+            return candidate
+        if best is None or worst < best[0]:
+            best = worst, candidate
+    assert best is not None  # every method has a default
+    return best[1]
+
+
+def cheapest(part: MethodSpace, appraise: CostEstimator) -> Iterator[Candidate]:
+    """A method's default and the few corners that train least, all at the smallest batch the space allows.
+
+    One after the other: the corners are counted only where the default does not settle the question.
+    """
+    training = smallest_batch(part)
+    yield part.candidate(part.own.defaults(), training)
+    corners = [part.candidate(params, training) for params in part.own.corners()]
+    corners.sort(key=lambda candidate: appraise(candidate).trainable_params)
+    yield from corners[:CORNERS_TRIED]
+
+
+def smallest_batch(part: MethodSpace) -> dict[str, Any]:
+    """The default training dimensions, but the smallest batch."""
+    return {**part.training.defaults(), "batch_size": min(part.training["batch_size"].extremes())}

@@ -1,0 +1,137 @@
+"""Put a method on the base model: what it may train, and what it must give back."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from autopeft.common.exceptions import PluginError
+from autopeft.common.seeds import seeded
+from autopeft.methods.contract import declared_params
+from autopeft.models.marks import TRAINED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from autopeft.common.params import Params
+    from autopeft.methods.contract import PeftMethod
+    from autopeft.models.base import BaseModel
+
+
+def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0, meta: bool = False) -> nn.Module:
+    """Put a method's add-on on a private copy of the base model; exactly the add-on and the head require gradients.
+
+    Raises:
+        PluginError: the method returned no module, one with nothing of the model it was given inside, one with nothing
+            of its own to train, or parameters that another model trains already.
+    """
+    frozen = base.copy(meta=meta)
+    given = [module for module in frozen.modules() if module._parameters]
+    shared = {id(parameter): parameter for module in given for parameter in _direct(module).values()}
+    try:
+        with seeded(seed):
+            model = method.apply(frozen, params, base.spec)
+        modules = _check_returned(model, given, method.name)
+        _own_trained_base_parameters(modules, set(shared))
+    finally:
+        for parameter in shared.values():  # whatever the method asked of the shared ones, or before it failed
+            parameter.requires_grad_(False)
+    named = dict(model.named_parameters())  # once for all that follows: walking a model takes a millisecond
+    _check_trained(named, method.name)
+    _train_head(named, base.spec.head)
+    _train_in_float32(named.values())
+    return model
+
+
+def _direct(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a module itself, without those of the modules in it."""
+    return {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
+
+
+def _check_returned(model: object, given: Sequence[nn.Module], name: str) -> list[nn.Module]:
+    """The modules of what a method returned, which must be one that has something of the model it was given."""
+    if not isinstance(model, nn.Module):
+        raise PluginError(f'method "{name}": apply() must return a torch module, but returned {model!r}.')
+    modules = list(model.modules())
+    inside = set(map(id, modules))
+    if not any(id(module) in inside for module in given):
+        raise PluginError(
+            f'method "{name}": apply() must return the model it was given, or one around it, but the '
+            f"{type(model).__name__} it returned has nothing of that inside."
+        )
+    return modules
+
+
+def _check_trained(named: Mapping[str, nn.Parameter], method: str) -> None:
+    """There must be something to train that no other model trains: what one trial learnt would start the next."""
+    trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+    if not trained:
+        raise PluginError(f'method "{method}": apply() left nothing to train; add-on parameters need gradients.')
+    for name, parameter in trained.items():
+        if hasattr(parameter, TRAINED):
+            raise PluginError(
+                f'method "{method}": apply() must make its parameters anew each time, but {name} belongs to a model '
+                "that it returned before."
+            )
+        setattr(parameter, TRAINED, True)
+
+
+def merged(model: nn.Module, method: PeftMethod) -> nn.Module | None:
+    """The plain base model with a trained add-on folded in; None where the method cannot. `model` stays as it is."""
+    from peft.utils import ModulesToSaveWrapper
+
+    own: Any = copy.deepcopy(model)  # weights too: those of the base are every trial's
+    for name, module in list(own.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # of a head of several maps some of peft's methods ask one weight
+            own.set_submodule(name, module.modules_to_save["default"])
+    return method.merge(own)
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name, each once."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def trained_params(base: BaseModel, method: PeftMethod, params: Params, model: nn.Module) -> int:
+    """How many parameters of an attached model train, the head's among them.
+
+    Raises:
+        PluginError: the method told another number.
+    """
+    counted = sum(parameter.numel() for parameter in trainable(model).values())
+    told = declared_params(method, params, base.spec)
+    if told is not None and told + base.head_params != counted:
+        raise PluginError(
+            f"trained_params() says {told}, but apply() leaves {counted - base.head_params} parameters besides the "
+            "head's to train."
+        )
+    return counted
+
+
+def _own_trained_base_parameters(modules: Iterable[nn.Module], shared: set[int]) -> None:
+    """Give the model its own copy of every base parameter that the method trains (BitFit's biases, for one)."""
+    for module in modules:
+        for name, parameter in _direct(module).items():
+            if parameter.requires_grad and id(parameter) in shared:
+                parameter.requires_grad_(False)
+                setattr(module, name, nn.Parameter(parameter.detach().clone()))
+
+
+def _train_in_float32(parameters: Iterable[nn.Parameter]) -> None:
+    """Small updates vanish in half precision, so what is trained is float32 whatever the base model is kept in."""
+    for parameter in parameters:
+        if parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.float()
+
+
+def _train_head(named: Mapping[str, nn.Parameter], head: tuple[str, ...]) -> None:
+    """Train the head, unless the method put a trainable copy in its place (peft's `modules_to_save`)."""
+    trained = [f".{name}." for name, parameter in named.items() if parameter.requires_grad]
+    for module in head:
+        if any(f".{module}." in path for path in trained):
+            continue
+        for name, parameter in named.items():
+            if f".{module}." in f".{name}.":
+                parameter.requires_grad_(True)

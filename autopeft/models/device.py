@@ -1,0 +1,73 @@
+"""Where a study trains, and in what precision."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from autopeft.study.file import StudySpec
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where to train, and in what precision the matrix products run (`autocast`; None is float32 throughout)."""
+
+    type: str
+    autocast: torch.dtype | None
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """The context forward and backward passes run in.
+
+        On a CPU attention is computed from plain matrix products: for inputs of a sentence or two that takes a
+        fraction of the time of PyTorch's fused kernel there (`benchmarks/cpu_step.py`).
+        """
+        return sdpa_kernel(SDPBackend.MATH) if self.type == "cpu" else nullcontext()
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The context a forward pass alone runs in."""
+        return torch.autocast(self.type, dtype=self.autocast, enabled=self.autocast is not None)
+
+
+def supports_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 matrices natively; emulated it would be slower than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def study_device(spec: StudySpec) -> Device:
+    """The GPU where there is one; bfloat16 products where they are asked for, or "auto" and computed natively."""
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    lower = spec.model.dtype == "bfloat16" or (spec.model.dtype == "auto" and supports_bfloat16(kind))
+    return Device(kind, torch.bfloat16 if lower else None)
+
+
+def precision_note(device: Device) -> str:
+    """What to know of the precision; empty where there is nothing."""
+    if device.autocast is not torch.bfloat16 or supports_bfloat16(device.type):
+        return ""
+    return (
+        f'`dtype` in [model] is "bfloat16", which this {device.type} does not compute natively: scores are those of '
+        'bfloat16, but every step is slower than with "auto", which takes float32 here.'
+    )
+
+
+class AbsentCard(Device):
+    """A GPU that is not here: kernels of the CPU stand in for its own, the fused attention for its fused attention."""
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The context a forward pass runs in; autocast for "cuda" would do nothing on a machine without it."""
+        return torch.autocast("cpu", dtype=self.autocast, enabled=self.autocast is not None)
+
+
+def described_card(spec: StudySpec) -> Device:
+    """The GPU to plan for. Every card since 2020 computes bfloat16."""
+    kind = Device if torch.cuda.is_available() else AbsentCard
+    return kind("cuda", None if spec.model.dtype == "float32" else torch.bfloat16)

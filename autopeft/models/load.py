@@ -1,0 +1,96 @@
+"""Load a base model: once per process, frozen, and with what a study needs to know of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from autopeft.common.seeds import seeded
+from autopeft.models import files, hub_files, missing_weights, quantization
+from autopeft.models.architecture import describe
+from autopeft.models.base import BaseModel
+from autopeft.models.size_limit import size_limit
+from autopeft.models.tokenizer import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def load_base(
+    location: Path | str,
+    *,
+    auto_class: str,
+    task: str,
+    peft_task_type: str,
+    seed: int,
+    trust_remote_code: bool = False,
+    config_overrides: Mapping[str, Any] | None = None,
+    quantized: str = quantization.NONE,
+    compute: torch.dtype = torch.float32,
+    revision: str | None = None,
+) -> BaseModel:
+    """Load a pretrained model with a freshly drawn head, frozen, in float32 on the CPU; on the GPU if `quantized`.
+
+    Args:
+        location: a local folder (never leaves the machine) or a hub id.
+        auto_class: the transformers class that puts on the head, such as ``AutoModelForSequenceClassification``.
+        task: the task kind of the study file.
+        peft_task_type: peft's name for it.
+        seed: of the head's initial values.
+        trust_remote_code: run code that the model brings; off unless the study file says so.
+        config_overrides: such as ``id2label``.
+        quantized: "none", or "8bit" or "4bit" for the linear maps of the transformer layers.
+        compute: precision in which a quantized model's products are computed.
+        revision: commit of a model on the hub; default: the newest.
+
+    Raises:
+        ModelError: no model there, one that this class cannot load, weights that are not safetensors or that lack a
+            part of the base model, or quantization where this machine cannot do it.
+    """
+    import transformers
+
+    if quantized != quantization.NONE:
+        quantization.require(quantized)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    local, kind = isinstance(location, Path), getattr(transformers, auto_class)
+    origin: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+    origin |= {} if revision is None else {"revision": revision}
+    options: dict[str, Any] = {**origin, **(config_overrides or {})}
+    with files.reading(f"[model] name_or_path: {location} cannot be loaded as {auto_class}"):
+        extent = files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **origin)
+        special: dict[str, Any] = {"dtype": torch.float32}
+        dense = None
+        with seeded(seed), size_limit(extent.tensors, extent.size):
+            if quantized != quantization.NONE:
+                dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
+                skip = quantization.left_alone(dense, describe(dense, task, peft_task_type))
+                special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
+                torch.manual_seed(seed)  # what was built so far drew some
+            module, report = kind.from_pretrained(
+                location,
+                use_safetensors=True,  # no pickle from strangers
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head of another size is drawn anew; what else differs is refused
+                **special,
+                **options,
+            )
+        prepare(tokenizer, *filter(None, (module, dense)))
+        module.requires_grad_(False)
+        if dense is not None:
+            quantization.keep_rest_in_float32(module)
+        whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
+        drawn = missing_weights.judge(whole, report, location)
+        spec = describe(whole, task, peft_task_type, drawn.missing)
+    return BaseModel(module, tokenizer, spec, dense, drawn.notes)
+
+
+def _dense(config: Any, kind: Any, trust_remote_code: bool) -> nn.Module:
+    """The model of that configuration on the meta device, frozen."""
+    with torch.device("meta"):
+        module = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    return cast("nn.Module", module.requires_grad_(False))

@@ -1,0 +1,18 @@
+"""Marks that autopeft puts on modules and parameters, under names that nothing else has."""
+
+from __future__ import annotations
+
+FROZEN = "_autopeft_frozen"
+"""Marks the modules of the base model, which a method's own modules then stand beside."""
+
+
+TRAINED = "_autopeft_trained"
+"""Marks the parameters of an add-on, which belong to one model alone."""
+
+
+LAYER = "_autopeft_layer"
+"""Marks its transformer layers; the value is the layer's index, from the bottom."""
+
+
+LINEAR = "_autopeft_linear"
+"""Marks their linear maps, which are those that may be quantized."""

@@ -1,0 +1,154 @@
+"""What a study tells of itself beside its trials: to MLflow, to its report, and in its winner's README."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft.common.locate import LOCAL, locate
+from autopeft.data import in_memory
+from autopeft.reporting.bootstrap import interval_of
+from autopeft.study import predictions
+from autopeft.study.card import Evidence
+from autopeft.study.predictions import HeldOut
+from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
+from autopeft.study.states import COUNTED
+from autopeft.tracking import Tracker, dataset
+
+if TYPE_CHECKING:
+    import optuna
+
+    from autopeft.execution.problem import Problem
+
+
+def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
+    """What a reader of the winner's README should know."""
+    spec = problem.spec
+    count, metric, source = len(problem.test), spec.validation.metric, spec.data.train
+    budget = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
+    hyper = {key.partition(".")[2]: value for key, value in best.params.items() if key != "method"}
+    own = problem.space.parse(best.params).params
+    return Evidence(
+        study=spec.name,
+        data=source_of(source, problem),
+        train_rows=len(problem.train),
+        test_rows=count,
+        metric=metric,
+        fold_scores=best.fold_scores,
+        test_score=test.winner,
+        test_interval=test_interval(metric, spec.output / predictions.FILE),
+        baseline=test.baseline,
+        defaults=test.defaults,
+        trials=sum(record.state in COUNTED for record in records(study)),
+        budget=budget,
+        hyperparameters={name: value for name, value in hyper.items() if name not in own},
+        trained_params=best.trainable_params or 0,
+        stopped=study.user_attrs[STOPPED_EARLY],
+    )
+
+
+def test_interval(metric: str, path: Path) -> tuple[float, float] | None:
+    """Of the winner's test score, as the report has it; None where its predictions were not kept, or cannot be read."""
+    try:
+        answers = HeldOut.read(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return interval_of(metric, answers.labels, answers.predictions[predictions.WINNER])
+
+
+def source_of(reference: str, problem: Problem) -> str:
+    """A reference to rows as it may be shown to anyone."""
+    if problem.kinds["data.train"] != LOCAL:
+        return reference
+    path = Path(reference)
+    return "rows in memory" if path.parent == problem.spec.output / in_memory.FOLDER else path.name
+
+
+def log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:
+    """Log trials that ended without MLflow learning of it: killed in between, or logged to another store before."""
+    for record in found:
+        if record.number not in tracker.ended:
+            run = tracker.trial(record.number, record.name, record.params)
+            run.finish(record.state, record.reason, record.metrics)
+
+
+def test_metrics(result: Result) -> dict[str, float | None]:
+    """The parent run's metrics: the best score, and those on the held-out rows."""
+    return {
+        "best_score": result.best.score,
+        "test_score": result.test.winner,
+        "test_majority_class": result.test.baseline,
+        **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
+    }
+
+
+def note_on(result: Result) -> str:
+    """What a reader of the parent run should see first: who won, and a short table."""
+    lines = [
+        f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
+        f"**{result.test.winner:.4f}** on the held-out rows (majority class {result.test.baseline:.4f}).",
+        *([f"The search was {result.stopped}."] if result.stopped else []),
+        "",
+        f"| candidate | mean {result.metric} | trained params |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {r.name} | {r.score:.4f} | {r.trainable_params:,} |" for r in ranked(result.records)[:10]]
+    return "\n".join(lines)
+
+
+def description_of(problem: Problem) -> str:
+    """The experiment in one sentence."""
+    methods = ", ".join(problem.space)
+    return f"Search over {methods} for {problem.task.kind} on {problem.spec.model.name_or_path}."
+
+
+def given_settings(problem: Problem) -> dict[str, object]:
+    """The parent run's params: what the search was given."""
+    spec = problem.spec
+    return {
+        "model": spec.model.name_or_path,
+        "model_digest": problem.base_digest,
+        "task": problem.task.kind,
+        "methods": ", ".join(problem.space),
+        "metric": spec.validation.metric,
+        "folds": len(problem.folds),
+        "seed": spec.seed,
+        "train_rows": len(problem.train),
+        "test_rows": len(problem.test),
+        **truncation_facts(problem),
+        "cut_rows": problem.truncated.cut_rows,
+        "lost_tokens": problem.truncated.lost_tokens,
+        **{limit: getattr(problem.budget, limit) for limit in problem.budget.limits},
+        "device": problem.device.type,
+        "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
+    }
+
+
+def data_sets(problem: Problem) -> list[dict[str, str]]:
+    """The training and the held-out rows, for MLflow."""
+    data, folder = problem.spec.data, problem.spec.folder
+    return [
+        dataset(frame, problem.spec.name, context, locate(source, folder))
+        for frame, context, source in (
+            (problem.rows.train, "train", data.train),
+            (problem.rows.test, "test", data.test or data.train),
+        )
+    ]
+
+
+def data_card(problem: Problem) -> dict[str, object]:
+    """The rows in numbers, and what was noted about them."""
+    return {
+        "fingerprint": problem.rows.fingerprint,
+        "train_rows": len(problem.train),
+        "test_rows": len(problem.test),
+        "labels": list(problem.rows.labels),
+        "notes": [*problem.base.notes, *problem.rows.notes],
+        "truncated": {**asdict(problem.truncated), **truncation_facts(problem)},
+    }
+
+
+def truncation_facts(problem: Problem) -> dict[str, object]:
+    """From how many tokens on a row is cut, and what is kept of it."""
+    return {"max_length": problem.max_length, "truncation": problem.truncation}
