@@ -26,8 +26,8 @@ from pathlib import Path
 
 PARTS = {
     "find the plugins": ("autopeft.methods.registry", "discover"),
-    "read and split the rows": ("autopeft.data.load", "load"),
-    "load the model": ("autopeft.models.base", "load"),
+    "read and split the rows": ("autopeft.execution.problem", "load_rows"),
+    "load the model": ("autopeft.execution.problem", "load_base"),
     "tokenise the rows": ("autopeft.tasks.text_classification", "TextClassification.encode"),
     "check for room": ("autopeft.search.run", "require_room"),
     "open the Optuna store": ("autopeft.search.run", "_open"),
@@ -37,9 +37,9 @@ PARTS = {
     "count parameters": ("autopeft.budget.cost_estimator", "CostEstimator.__call__"),
     "predict memory": ("autopeft.budget.memory.peak", "predict"),
     "settle how folds run": ("autopeft.execution.packing_choice", "PackingChoice.decide"),
-    "put the add-on on": ("autopeft.models.base", "attach"),
+    "put the add-on on": ("autopeft.execution.run_trial", "attach"),
     "read the study file": ("autopeft.study.file", "StudySpec.from_file"),
-    "cut the folds": ("autopeft.training.cross_validation", "split"),
+    "cut the folds": ("autopeft.execution.problem", "split"),
 }
 """What is timed apart from imports; the rest of our code is "everything else of ours"."""
 

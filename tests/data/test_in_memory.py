@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopeft.common.exceptions import DataError
-from autopeft.data.load import load_rows
+from autopeft.data.load import StudyData, load_rows
 from autopeft.tuning import specify
 
 LABELS = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
@@ -32,7 +32,7 @@ def specified(folder, rows, test=None, **tables):
     return specify({**content, "task": {"kind": "text-classification"}, **tables}, rows, test)
 
 
-def read(folder, rows, test=None) -> load.StudyData:
+def read(folder, rows, test=None) -> StudyData:
     return load_rows(specified(folder, rows, test), ("text",))
 
 
