@@ -14,8 +14,9 @@ from autopeft.common.exceptions import AutopeftError
 from autopeft.common.params import Params, ParamValue
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
+from autopeft.methods.dimensions import Categorical, Float, Integer
 from autopeft.methods.hooks import hookimpl
-from autopeft.methods.search_space import Categorical, Float, Integer, SearchSpace
+from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from autopeft.common.exceptions import UserInputError, in_a_line, nearest, short
 from autopeft.common.locate import as_reference
 from autopeft.data.cells import CellError, Texts, as_text, is_missing
 from autopeft.study.card import CLASSIFIER
-from autopeft.study.file import DataSection, SearchSection, StudySpec, ValidationSection
+from autopeft.study.file import StudySpec
 from autopeft.study.record import TrialRecord
+from autopeft.study.sections import DataSection, SearchSection, ValidationSection
 from autopeft.tuning import tune
 from autopeft.winner import winner as artifact
 

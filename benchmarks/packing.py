@@ -31,7 +31,8 @@ from autopeft.tasks import Encoded
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Learner
-from autopeft.training.packing import pack, packable
+from autopeft.training.packing import pack
+from autopeft.training.packing_check import packable
 
 TASK = tasks.get("text-classification")
 SHAPES = {

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
+from autopeft.data.split import split
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.study.file import StudySpec
-from autopeft.training.cross_validation import split
 from autopeft.training.learner import Learner, evaluate, train_epoch
 from autopeft.training.trunk_cache import Trunk
 

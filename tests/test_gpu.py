@@ -35,7 +35,8 @@ from autopeft.study.states import COMPLETE, FAIL
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, ways
 from autopeft.training.learner import make_optimizer, training_step
-from autopeft.training.packing import pack, packable
+from autopeft.training.packing import pack
+from autopeft.training.packing_check import packable
 from autopeft.winner import winner as artifact
 from tests.conftest import THREE, autopeft_here
 from tests.models.test_base import METHODS

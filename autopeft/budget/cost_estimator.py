@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft.budget.limits import Usage, Weights
 from autopeft.budget.memory import gpu, peak
 from autopeft.budget.structure import Structure
+from autopeft.budget.usage import Usage, Weights
 from autopeft.common import machine
 from autopeft.common.containment import heartbeat
 from autopeft.methods.callback import TrainingCallback

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,71 +11,7 @@ from autopeft.common.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.budget.memory.peak import MemoryEstimate
-    from autopeft.training.batch_plan import Execution
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What a candidate's model tells as soon as it is there, without weights and without a step.
-
-    Attributes:
-        saved_params: parameters a saved add-on holds; a reparameterized prefix trains far more than it saves.
-        saved_bytes: size of the file that holds them.
-        least_memory: bytes that a step takes however its batch is run.
-    """
-
-    saved_params: int
-    saved_bytes: int
-    least_memory: int
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a candidate needs; worked out as far as somebody asks, since each thing costs more than the one before.
-
-    Attributes:
-        trainable_params: parameters that training changes, the head included.
-        weigh: works out `weights`.
-        fit_memory: works out `execution` and `memory`.
-    """
-
-    trainable_params: int
-    measure_saved: Callable[[], Weights]
-    fit_memory: Callable[[], tuple[Execution, MemoryEstimate]]
-
-    def __getstate__(self) -> dict[str, object]:
-        """For another process: with what is known, without the means to work out what is not."""
-        return {**vars(self), "weigh": None, "fit_memory": None}
-
-    @functools.cached_property
-    def weights(self) -> Weights:
-        """What it holds and saves."""
-        return self.measure_saved()
-
-    @property
-    def weights_known(self) -> bool:
-        """Whether somebody has asked."""
-        return "weights" in vars(self)
-
-    @functools.cached_property
-    def _fit(self) -> tuple[Execution, MemoryEstimate]:
-        return self.fit_memory()
-
-    @property
-    def execution(self) -> Execution:
-        """How a batch is run: the fastest way that fits, or the smallest where none does."""
-        return self._fit[0]
-
-    @property
-    def memory(self) -> MemoryEstimate:
-        """Predicted peak memory of a training step run that way."""
-        return self._fit[1]
-
-    @property
-    def memory_known(self) -> bool:
-        """Whether somebody has asked."""
-        return "_fit" in vars(self)
+    from autopeft.budget.usage import Usage
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from autopeft.budget.feasibility import cheapest, closest, smallest_batch
 from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import MethodError, in_a_line
-from autopeft.methods.search_space import Integer, enabling
+from autopeft.methods.dimensions import Integer, enabling
 
 if TYPE_CHECKING:
     from autopeft.budget.cost_estimator import CostEstimator

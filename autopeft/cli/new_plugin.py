@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from autopeft.common.exceptions import UserInputError
 from autopeft.methods.contract import CONTRACT
 from autopeft.methods.training_space import TRAINING_SPACE
-from autopeft.study.file import FIXED_SEARCH_KEYS
+from autopeft.study.sections import FIXED_SEARCH_KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from autopeft.study.file import DataSection
+    from autopeft.study.sections import DataSection
 
 FOLDER = "rows"
 """In a study's output folder: the rows it was given in memory."""

@@ -6,14 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from autopeft.common.exceptions import DataError, nearest, quoted
+from autopeft.common.exceptions import DataError, quoted
 from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import locate
 from autopeft.common.units import format_bytes
 from autopeft.data.cells import Texts
+from autopeft.data.checks import _check_folds, _check_known, _check_labels
+from autopeft.data.split import _hold_out, _thin, _without_repeats
 from autopeft.data.table import nothing_in, open_table
 
 if TYPE_CHECKING:
@@ -166,106 +167,6 @@ class Room:
                 f"unpacked and {format_bytes(self._free)} were free; set `max_rows` in [data], or give fewer rows."
             )
         return rows
-
-
-def _thin(frame: pd.DataFrame, max_rows: int | None, seed: int) -> pd.DataFrame:
-    """At most `max_rows`, each label keeping its share; whole groups where there are groups. Always shuffled."""
-    generator = np.random.default_rng(seed)
-    order = frame.iloc[generator.permutation(len(frame))]
-    if max_rows is None or len(frame) <= max_rows:
-        return order
-    if "group" in frame:
-        sizes = order.groupby("group", sort=False)["label"].transform("size")
-        first = ~order["group"].duplicated()
-        kept = order["group"][first][sizes[first].cumsum() <= max_rows]
-        return order[order["group"].isin(kept)]
-    # Rows interleaved by their rank inside their label: any prefix holds every label in proportion.
-    rank = order.groupby("label").cumcount()
-    share = (rank + 0.5) / order.groupby("label")["label"].transform("size")
-    return order.iloc[np.argsort(share.to_numpy(), kind="stable")[:max_rows]]
-
-
-def _hold_out(frame: pd.DataFrame, fraction: float, seed: int, source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
-
-    if "group" in frame:
-        parts = max(2, round(1 / fraction))
-        if frame["group"].nunique() < parts:
-            raise DataError(
-                f"{source}: holding out {fraction:.0%} needs at least {parts} groups, "
-                f"but there are {frame['group'].nunique()}; raise `test_fraction` in [data]."
-            )
-        if (most := frame["label"].value_counts().max()) < parts:
-            raise DataError(
-                f"{source}: holding out {fraction:.0%} needs at least {parts} rows of some label, but the most that "
-                f"one has is {most}; give more rows, or raise `test_fraction` in [data]."
-            )
-        splitter = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
-        kept, held = next(splitter.split(frame, frame["label"], frame["group"]))
-        return frame.iloc[kept], frame.iloc[held]
-    labels = frame["label"].nunique()
-    size = round(fraction * len(frame))
-    for count, what, change in ((size, "held out", "larger"), (len(frame) - size, "left to train on", "smaller")):
-        if count < labels:
-            raise DataError(
-                f"{source}: the {count} rows {what} must be at least as many as the {labels} labels; "
-                f"give more rows (`max_rows`) or a {change} `test_fraction` in [data]."
-            )
-    kept, held = train_test_split(frame, test_size=size, stratify=frame["label"], random_state=seed)
-    return kept, held
-
-
-def _check_labels(frame: pd.DataFrame, source: str) -> None:
-    counts = frame["label"].value_counts()
-    if len(counts) < 2:
-        raise DataError(f"{source}: there must be at least two labels, but every row has {quoted(counts.index[0])}.")
-    if counts.iloc[-1] < 2:
-        label = counts.index[-1]
-        row = frame.index[frame["label"] == label][0]
-        raise DataError(
-            f"{source}, row {row}: every label must occur at least twice, but {quoted(label)} occurs once; "
-            "add rows of that label or remove it."
-        )
-
-
-def _check_folds(train: pd.DataFrame, folds: int, source: str) -> None:
-    groups = train["group"].nunique() if "group" in train else folds
-    if groups < folds:
-        raise DataError(
-            f"{source}: every fold needs groups of its own, but the training rows have {groups} for {folds} folds; "
-            "lower `folds` in [validation], or give rows of more groups."
-        )
-    most = train["label"].value_counts().max()
-    if most < folds:
-        raise DataError(
-            f"{source}: some label must have a training row for each of the {folds} folds, but the most that one has "
-            f"is {most}; lower `folds` in [validation], or give more rows."
-        )
-
-
-def _check_known(test: pd.DataFrame, known: set[str], source: str) -> None:
-    unseen = test[~test["label"].isin(known)]
-    if len(unseen):
-        label = unseen["label"].iloc[0]
-        raise DataError(
-            f"{source}, row {unseen.index[0]}: the label {quoted(label)} does not occur in the training rows; "
-            f"{nearest(label, known)} Add training rows of that label, or remove the {len(unseen)} test rows like it."
-        )
-
-
-def _without_repeats(train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
-    held_out = pd.MultiIndex.from_frame(test[inputs])
-    leaked = pd.MultiIndex.from_frame(train[inputs]).isin(held_out)
-    repeated = train.duplicated(inputs).to_numpy() & ~leaked
-    for count, what in (
-        (int(leaked.sum()), "repeat a held-out row"),
-        (int(repeated.sum()), "repeat another training row"),
-    ):
-        if count:
-            notes.append(
-                f"{count} training row{'s' * (count > 1)} that {what} {'were' if count > 1 else 'was'} left out."
-            )
-    return train[~leaked & ~repeated]
 
 
 def _fingerprint(*frames: pd.DataFrame) -> str:

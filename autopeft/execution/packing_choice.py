@@ -17,7 +17,8 @@ from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import backward
-from autopeft.training.packing import pack, packable, seconds_of
+from autopeft.training.packing import pack
+from autopeft.training.packing_check import packable, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,6 +19,7 @@ from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, ModelError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.data.load import load_rows
+from autopeft.data.split import Fold, split
 from autopeft.execution.screening import refusal
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
@@ -28,9 +29,8 @@ from autopeft.models.load import load_base
 from autopeft.models.positions import positions
 from autopeft.models.quantization import NONE
 from autopeft.models.token_cache import CachedRowTokenizer
-from autopeft.study.file import FIXED_SEARCH_KEYS
+from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks.metrics import scorer
-from autopeft.training.cross_validation import Fold, split
 from autopeft.training.rungs import rung_ends
 from autopeft.training.trunk_cache import Trunk
 

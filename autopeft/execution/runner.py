@@ -20,7 +20,7 @@ from autopeft.training.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from autopeft.budget.limits import Usage
+    from autopeft.budget.usage import Usage
     from autopeft.common.params import Params
     from autopeft.execution.leak_check import LeakCheck
     from autopeft.execution.problem import Problem

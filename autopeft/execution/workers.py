@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
     from types import TracebackType
 
-    from autopeft.budget.limits import Usage
+    from autopeft.budget.usage import Usage
     from autopeft.common.params import ParamValue
     from autopeft.execution.outcome import Outcome
     from autopeft.execution.runner import Findings

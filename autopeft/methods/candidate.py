@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest, shorten
-from autopeft.methods.search_space import Categorical, SearchSpace, readable
+from autopeft.methods.dimensions import Categorical
+from autopeft.methods.search_space import SearchSpace, readable
 from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autopeft.methods.contract import Support
-from autopeft.methods.search_space import Categorical
+from autopeft.methods.dimensions import Categorical
 
 if TYPE_CHECKING:
     from autopeft.methods.contract import LinearModule, ModelSpec

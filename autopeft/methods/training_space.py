@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autopeft.common.bounds import Bounds
-from autopeft.methods.search_space import Float, Integer, SearchSpace
+from autopeft.methods.dimensions import Float, Integer
+from autopeft.methods.search_space import SearchSpace
 
 TRAINING_SPACE = SearchSpace(
     {

@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import UserInputError
-from autopeft.methods.search_space import Categorical, Integer
+from autopeft.methods.dimensions import Categorical, Integer
 
 if TYPE_CHECKING:
     from autopeft.common.params import Params, ParamValue
     from autopeft.methods.contract import ModelSpec, PeftMethod
-    from autopeft.methods.search_space import Dimension
+    from autopeft.methods.dimensions import Dimension
 
 MOST = 65_536
 """The largest whole number that is taken for a size where the method itself offers smaller ones."""

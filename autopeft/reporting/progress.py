@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from autopeft.budget.limits import Budget, Usage
+    from autopeft.budget.limits import Budget
+    from autopeft.budget.usage import Usage
     from autopeft.methods.candidate import Candidate
     from autopeft.study.record import TrialRecord
     from autopeft.training.rungs import Rung

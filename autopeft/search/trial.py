@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from autopeft.budget.limits import Usage
+    from autopeft.budget.usage import Usage
     from autopeft.common.interrupt import Interrupt
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate

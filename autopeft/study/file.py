@@ -3,224 +3,30 @@
 from __future__ import annotations
 
 import codecs
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-from autopeft.common.address import holds_no_secret, is_address
 from autopeft.common.exceptions import SHOWN_PATH, SpecError, brief, nearest, shorten
-from autopeft.common.locate import PACKAGE
 from autopeft.common.paths import as_path
-from autopeft.common.units import parse_bytes, parse_count, parse_seconds, parse_workers
 from autopeft.study.comments import without_comments
-
-Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
-Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_type=int | Literal["auto"])]
-Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
+from autopeft.study.sections import (
+    NO_SETTINGS,
+    BudgetSection,
+    DataSection,
+    ModelSection,
+    SearchSection,
+    Section,
+    TaskSection,
+    TrackingSection,
+    ValidationSection,
+)
 
 LARGEST_FILE = 2**20
 """Bytes of a study file."""
-
-
-def _reference(text: str) -> str:
-    """A path, `package:…` or a hub id: no address, which may hold a password."""
-    if is_address(text):
-        raise ValueError(
-            "must be a path, `package:…` or a hub id, but is an address, which is not repeated here as it may hold a "
-            "password; download what is there, and name the file"
-        )
-    as_path(text.removeprefix(PACKAGE))
-    return text
-
-
-def _encoding(text: str) -> str:
-    try:
-        known = codecs.lookup(text)._is_text_encoding  # what `bytes.decode` asks
-    except (LookupError, ValueError, UnicodeError):
-        known = False
-    if not known:
-        raise ValueError(f'must be a text encoding that Python knows, such as "cp1252", but got {shorten(text)}')
-    return text
-
-
-Reference = Annotated[str, Field(min_length=1), AfterValidator(_reference)]
-Encoding = Annotated[str, AfterValidator(_encoding)]
-
-
-class Section(BaseModel):
-    """A table of the study file. The texts below settings are their descriptions in the schema and the reference."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-
-class ModelSection(Section):
-    """The base model."""
-
-    name_or_path: Reference
-    """`package:…` for a folder inside an installed package, a local folder, or a hub id."""
-    revision: str | None = Field(None, min_length=1)
-    """Commit, branch or tag of a model on the hub. Default: the newest commit; a study keeps to that it began with."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products: "auto" takes bfloat16 where the device computes it natively, float32 elsewhere."""
-    quantization: Literal["none", "8bit", "4bit"] = "none"
-    """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs CUDA and the extra `quantization`."""
-    max_length: int | None = Field(None, ge=2, le=2**31 - 1)
-    """Tokens of an input, at most. Default: the model's own limit, but at most 448."""
-    truncation: Literal["head", "tail", "both"] | None = None
-    """What is kept of a longer input: its beginning, its end, or half of each; of a pair the longer text is cut first.
-
-    Default: as the model's tokenizer has it, which is "head" for nearly all.
-    """
-    trunk_cache: bool = True
-    """Whether layers below all that a trial trains run once in a study, without dropout, and their output is kept."""
-    trust_remote_code: bool = False
-    """Whether code that the model brings may run."""
-
-
-class TaskSection(Section):
-    """What is to be learnt."""
-
-    kind: str
-    """"text-classification" or "text-pair-classification"."""
-
-
-class DataSection(Section):
-    """Where the rows are and which columns matter."""
-
-    train: Reference
-    """A csv, tsv, jsonl or parquet file, a saved datasets folder, or a hub id; `package:…` for one inside a package."""
-    test: Reference | None = None
-    """Held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
-    test_fraction: float = Field(0.2, gt=0, lt=0.9)
-    """Share of the rows that is held out before anything else looks at them; excludes `test`."""
-    text: str = "text"
-    """Column of the text."""
-    text_pair: str = "text_pair"
-    """Column of the second text, for text pairs."""
-    label: str = "label"
-    """Column of the label."""
-    group: str | None = None
-    """Column whose values are kept whole on one side of every split, such as an author."""
-    max_rows: int | None = Field(None, ge=10, le=10**12)
-    """Takes that many rows at most, drawn at random with every label in its share."""
-    encoding: Encoding | None = None
-    """Of a text file. Default: UTF-8, and cp1252 for lines that are not."""
-    config: str | None = None
-    """Name of a hub data set's configuration."""
-    train_split: str = "train"
-    """Split of a data set with several, to train on."""
-    test_split: str = "test"
-    """Split that is held out."""
-
-    @model_validator(mode="after")
-    def _one_test_set(self) -> DataSection:
-        if self.test is not None and "test_fraction" in self.model_fields_set:
-            raise ValueError("`test` and `test_fraction` exclude each other; keep one")
-        return self
-
-
-class SearchSection(Section):
-    """How long to search, and over what. Any other key here is a dimension, fixed, narrowed or widened.
-
-    `lora.r = [4, 32]` is a range, `lora.target_modules = ["attention", "all_linear"]` a list of choices,
-    `adapter.placement = "pfeiffer"` a fixed value; `learning_rate = 3e-4`, without a method, is meant for all of them.
-    `autopeft methods` shows the dimensions.
-    """
-
-    methods: list[str] | None = Field(None, min_length=1)
-    """Methods to choose from. Default: every method found that supports the model and the task."""
-    exclude: list[str] = []
-    """Methods to leave out of that default."""
-    warm_start: Reference | None = None
-    """Output folder of an earlier study, or a saved winner: what won there is tried first."""
-    trials: int = Field(20, ge=1, le=10**6)
-    """Candidates to train; proposals refused for the budget do not count."""
-    timeout: Seconds | None = None
-    """Time after which no trial starts and running ones stop at their next rung, to go on at the next start: seconds,
-    or "10m", "2h". By the clock on the wall, of each start: a process that is stopped meanwhile is late as well."""
-    hang_timeout: Seconds = 600.0
-    """A method's code that makes no progress for that long is interrupted, and its trial fails: seconds, or "10m". Time
-    in which the process is stopped does not count."""
-    workers: Workers = 1
-    """Trials side by side, in a process each, with an equal share of `max_gpu_memory` and of the CPU's threads.
-
-    "auto" is one for every two cores on a CPU, and one on a GPU. With more than one, two runs of the same study differ.
-    """
-    pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
-    """What stops trials that fall behind, after each rung of all folds."""
-    overrides: dict[str, Any] = {}
-    """The dimensions, as they were gathered."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_overrides(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or "overrides" in given:
-            return given
-        fixed = {key: value for key, value in given.items() if key in cls.model_fields}
-        return {**fixed, "overrides": {key: value for key, value in given.items() if key not in cls.model_fields}}
-
-
-class ValidationSection(Section):
-    """Cross-validation on the training rows."""
-
-    folds: int = Field(3, ge=2, le=20)
-    """Stratified folds, which train in lockstep."""
-    packing: Literal["auto", "on", "off"] = "auto"
-    """Whether all folds train in one pass: where that was measured to be faster, wherever it can be, or nowhere.
-
-    Scores are the same up to the order of random numbers.
-    """
-    metric: str = "accuracy"
-    """What is maximised, by scikit-learn's name."""
-
-
-class BudgetSection(Section):
-    """Hard limits: nothing over one of them is trained. None is set by default."""
-
-    max_trainable_params: Share | None = None
-    """Parameters that training changes: a number, "2M", or a share of the base model such as "0.5%"."""
-    max_gpu_memory: Bytes | None = None
-    """Peak of a training step, on a CPU too; on a GPU with all that the process takes there: bytes, or "2 GiB"."""
-    max_saved_size: Bytes | None = None
-    """Weight of the saved add-on's file: bytes, or "4 MB"."""
-    max_trial_seconds: Seconds | None = None
-    """Wall time of a trial, foretold from its first steps: seconds, or "5m"."""
-
-    def max_trainable_params_of(self, base_parameters: int) -> int | None:
-        """The limit as a number, for a base model of that size."""
-        limit = self.max_trainable_params
-        return max(1, int(limit * base_parameters)) if isinstance(limit, float) else limit
-
-
-class TrackingSection(Section):
-    """Where trials are logged."""
-
-    uri: str | None = None
-    """An MLflow tracking URI. Default: a SQLite store in the output folder. Credentials belong in the environment."""
-    system_metrics: bool = True
-    """Whether the machine's load during the search is logged with it; GPUs' too where `nvidia-ml-py` is installed."""
-
-    @model_validator(mode="after")
-    def _no_secrets(self) -> TrackingSection:
-        if self.uri and not holds_no_secret(self.uri):
-            raise ValueError(
-                "`uri` must not hold a password, a token or a setting that could be one, so it is not repeated here; "
-                'write it as "https://host:5000", "postgresql://user@host/db" or "sqlite:///trials.db", and set '
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN, or PGPASSWORD for a "
-                "database, in the environment"
-            )
-        return self
-
-    def starting_at(self, folder: Path) -> TrackingSection:
-        """The path of a SQLite file in the address starts at `folder`, whose own % and ? are escaped."""
-        path = re.fullmatch(r"sqlite:///(?![/:])(.+)", self.uri or "")
-        escaped = Path(str(folder).replace("%", "%25").replace("?", "%3F"))
-        return self.model_copy(update={"uri": f"sqlite:///{escaped / path[1]}"}) if path else self
 
 
 class StudySpec(Section):
@@ -291,12 +97,6 @@ class StudySpec(Section):
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON has it, defaults included; what is not a setting (the folders) is left out."""
         return self.model_dump(mode="json", exclude={"output"})
-
-
-NO_SETTINGS = ("folder", "text", "overrides")
-"""Fields of `StudySpec` and `SearchSection` that no study file has."""
-
-FIXED_SEARCH_KEYS = tuple(key for key in SearchSection.model_fields if key != "overrides")
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

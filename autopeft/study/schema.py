@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from autopeft.study.file import NO_SETTINGS, StudySpec
+from autopeft.study.file import StudySpec
+from autopeft.study.sections import NO_SETTINGS
 
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
 

@@ -19,7 +19,7 @@ from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Learner, backward
-from autopeft.training.packing import agrees, packable
+from autopeft.training.packing_check import agrees, packable
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,6 @@ pruners apply unchanged.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.data.split import Fold
     from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.training_space import Hyperparameters
     from autopeft.models.device import Device
@@ -28,23 +28,6 @@ if TYPE_CHECKING:
     from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.learner import Watch
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Positions of the rows that train and of those that validate, int64 each."""
-
-    train: np.ndarray
-    validation: np.ndarray
-
-
-def split(labels: np.ndarray, groups: Sequence[str] | None, folds: int, seed: int) -> list[Fold]:
-    """Stratified folds; with `groups` no group is on both sides of a fold."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    parts = splitter(n_splits=folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels, groups)
-    return [Fold(np.asarray(train), np.asarray(validation)) for train, validation in parts]
 
 
 def cross_validate(

@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 
 from autopeft import tasks
 from autopeft.budget.cost_estimator import CostEstimator
-from autopeft.budget.limits import Budget, Usage, Weights, predict_seconds
+from autopeft.budget.limits import Budget, predict_seconds
 from autopeft.budget.memory.peak import MemoryEstimate
+from autopeft.budget.usage import Usage, Weights
 from autopeft.common.exceptions import PluginError
 from autopeft.execution.screening import refusal
 from autopeft.methods.candidate import CandidateSpace

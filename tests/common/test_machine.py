@@ -15,7 +15,7 @@ from autopeft.common.console import make_console
 from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import MachineError, OverBudgetError, PluginError, StreamError
 from autopeft.training.batch import Batch
-from autopeft.training.packing import packable
+from autopeft.training.packing_check import packable
 from tests.forking import Child
 
 

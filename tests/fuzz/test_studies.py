@@ -18,7 +18,8 @@ from autopeft.common.locate import locate
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.methods.search_space import SearchSpace
-from autopeft.study.file import FIXED_SEARCH_KEYS, StudySpec
+from autopeft.study.file import StudySpec
+from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import kinds
 from autopeft.tasks.metrics import scorer
 

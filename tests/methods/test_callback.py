@@ -13,6 +13,7 @@ from torch import nn
 from autopeft import PeftMethod, SearchSpace, TrainingCallback
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.peak import measure
+from autopeft.data.split import split
 from autopeft.execution.packing_choice import ALONE, PackingChoice
 from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
@@ -24,7 +25,7 @@ from autopeft.study.file import StudySpec
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
-from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner
 from tests.tiny_models import tiny_base
 from tests.training.test_learner import CPU, HYPER, TASK, rows

@@ -9,9 +9,10 @@ from autopeft_adalora import AdaLora
 from autopeft_adalora.method import TARGETS
 from peft import PeftModel
 
+from autopeft.data.split import split
 from autopeft.models.attach import attach, merged, trainable
 from autopeft.training.checkpoint import Checkpoint
-from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, train_epoch
 from tests.tiny_models import batch, tiny_base
 from tests.training.test_learner import CPU, HYPER, TASK, rows

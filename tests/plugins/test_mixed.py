@@ -9,7 +9,7 @@ from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 
 from autopeft.models.attach import attach, trainable
-from autopeft.training.packing import packable
+from autopeft.training.packing_check import packable
 from autopeft.training.trunk_cache import lowest_trained
 from tests.plugins.test_prefix_tuning import logits
 from tests.tiny_models import FAMILIES, batch, tiny_base

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from autopeft.budget.limits import Budget, Usage, Weights
+from autopeft.budget.limits import Budget
 from autopeft.budget.memory.peak import MemoryEstimate
+from autopeft.budget.usage import Usage, Weights
 from autopeft.common.console import make_console
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.reporting.leaderboard import by_method, leaderboard, summary

@@ -12,8 +12,8 @@ from autopeft.common.exceptions import SpecError
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.search.warm_start import earlier_winner
-from autopeft.study.file import FIXED_SEARCH_KEYS
 from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.sections import FIXED_SEARCH_KEYS
 from tests.conftest import autopeft_here
 from tests.search.test_run import edit, run_study
 

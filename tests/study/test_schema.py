@@ -8,8 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from autopeft.common.exceptions import SpecError
-from autopeft.study.file import NO_SETTINGS, StudySpec
+from autopeft.study.file import StudySpec
 from autopeft.study.schema import json_schema, reference
+from autopeft.study.sections import NO_SETTINGS
 from tests.conftest import TINY_STUDY, autopeft_here
 
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,7 @@ from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.budget.memory.peak import at_peak
 from autopeft.budget.memory_watch import MemoryWatch, Meter, OverBudgetError
+from autopeft.data.split import split
 from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
 from autopeft.methods.candidate import CandidateSpace
@@ -24,7 +25,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
-from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, train_epoch
 from tests.conftest import few
 from tests.models.test_base import METHODS, base_of

@@ -2,8 +2,9 @@ from typing import ClassVar
 
 import pytest
 
+from autopeft.data.split import split
 from autopeft.training.checkpoint import Checkpoint
-from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.cross_validation import cross_validate
 from autopeft.training.rungs import rung_ends
 from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
 

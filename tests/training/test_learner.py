@@ -6,12 +6,13 @@ import torch
 
 from autopeft import tasks
 from autopeft.common.seeds import derive_seed
+from autopeft.data.split import split
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.attach import trainable
 from autopeft.models.device import Device
 from autopeft.tasks import Encoded
 from autopeft.training.batch import bucketed
-from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import DivergedError, Learner, evaluate, train_epoch
 from autopeft.training.rungs import epochs_between, rung_ends
 from tests.models.test_base import METHODS, attach, base_of

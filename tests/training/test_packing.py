@@ -12,6 +12,7 @@ from torch import nn
 from autopeft import PeftMethod
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.peak import measure
+from autopeft.data.split import split
 from autopeft.execution.packing_choice import ALONE, MODULES, PackingChoice
 from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
@@ -24,9 +25,10 @@ from autopeft.training import packing
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
-from autopeft.training.cross_validation import cross_validate, split
+from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, clip_gradients
-from autopeft.training.packing import pack, packable
+from autopeft.training.packing import pack
+from autopeft.training.packing_check import packable
 from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS, base_of
 from tests.tiny_models import FAMILIES

@@ -12,14 +12,14 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from autopeft.budget.memory.events import COPIES, COPY
 from autopeft.budget.memory.gpu import MIB
-from autopeft.budget.memory.repeated_layers import COPIES, COPY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from autopeft.budget.memory.repeated_layers import Event
+    from autopeft.budget.memory.events import Event
 
 BLOCK = 512
 """Blocks are rounded up to this many bytes (kMinBlockSize)."""

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autopeft.budget.memory import allocator, gpu
+from autopeft.budget.memory.events import ACTIVATIONS, Event
 from autopeft.budget.memory.fake_ops import VIEWS, run, view
-from autopeft.budget.memory.repeated_layers import ACTIVATIONS, Event
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

@@ -15,12 +15,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autopeft.budget.memory import allocator, gpu
+from autopeft.budget.memory.events import ACTIVATIONS
 from autopeft.budget.memory.live_bytes import LiveBytes
-from autopeft.budget.memory.repeated_layers import ACTIVATIONS, Event, LayersDiffer, Shortcut
+from autopeft.budget.memory.repeated_layers import LayersDiffer, Shortcut
 from autopeft.models.dropout import fused_dropout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from autopeft.budget.memory.events import Event
 
 
 @dataclass(frozen=True)

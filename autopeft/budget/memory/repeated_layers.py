@@ -7,7 +7,7 @@ the trace: the last layer must do what the second one did, event for event, on t
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -15,6 +15,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import tree_leaves
 
+from autopeft.budget.memory.events import ACTIVATIONS, COPIES, LASTING, TRACED, Event, counterparts, of_layer
 from autopeft.models.marks import LAYER
 
 if TYPE_CHECKING:
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-ACTIVATIONS, LASTING = "activations", "optimizer"
-"""Kinds of memory: what is made in a step and goes, and what is made there and stays."""
-
-COPIES = -1
-"""Where an event says when something was taken: all that was added for skipped layers is released."""
-
-COPY = 2**40
-"""What was taken for the first, second, … skipped layer was taken this once, twice, … later than in the traced one."""
-
-TRACED = -1
-"""The layer that stands for the skipped ones, 0, 1, …"""
 
 FEWEST = 4
 """Layers of a run, for one to be spared."""
@@ -44,14 +34,6 @@ INDICES = (LAYER, "layer_idx", "layer_id", "layer_index", "layer_number")
 
 class LayersDiffer(Exception):  # noqa: N818  # no error: it says that the whole model must be traced
     """The trace shows that the layers of a run are not alike."""
-
-
-class Event(NamedTuple):
-    """Of a trace: bytes of a kind that are taken or, negative, released; `allocated_at` is when they were taken."""
-
-    kind: str
-    size: int
-    allocated_at: int
 
 
 class LayerPass(NamedTuple):
@@ -313,24 +295,6 @@ class LayerTimes:
             if self._second <= event.allocated_at < self._last
             else event
         )
-
-
-def of_layer(event: Event, allocated_at: int, layer: int) -> Event:
-    """The event, of what that layer took then."""
-    return event._replace(allocated_at=allocated_at + (layer - TRACED) * COPY)
-
-
-def counterparts(part: Sequence[Event], like: Sequence[Event]) -> dict[int, int]:
-    """When one layer took what another took then: of each size the first, the second, … are the same."""
-    places = defaultdict[int, list[int]](list)
-    for event in like:
-        if event.size > 0 and event.kind == ACTIVATIONS:
-            places[event.size].append(event.allocated_at)
-    found: dict[int, int] = {}
-    for event in part:
-        if event.size > 0 and event.kind == ACTIVATIONS and places[event.size]:
-            found[event.allocated_at] = places[event.size].pop(0)
-    return found
 
 
 def _threes(marks: Sequence[tuple[str, int]], order: Sequence[str]) -> list[tuple[int, int, int]]:

@@ -9,8 +9,8 @@ import pytest
 
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory.allocator import LARGE_SEGMENT, SMALL_SEGMENT, Allocator, needed
+from autopeft.budget.memory.events import ACTIVATIONS, COPIES, COPY, Event
 from autopeft.budget.memory.gpu import MIB
-from autopeft.budget.memory.repeated_layers import ACTIVATIONS, COPIES, COPY, Event
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 

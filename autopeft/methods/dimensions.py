@@ -1,0 +1,198 @@
+"""Dimensions of a search space: whole numbers, numbers and choices, each with a default and bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autopeft.common.bounds import Bounds, default_bounds, is_number
+from autopeft.common.params import Params, ParamValue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from optuna.trial import BaseTrial
+
+
+When = tuple[str, ParamValue | tuple[ParamValue, ...]]
+"""`("prefix_projection", True)`: the dimension exists only where that sibling has that value, or one of a tuple's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integer:
+    """Whole numbers from `low` to `high`, both included, in steps of `step` or on a log scale.
+
+    A study file may leave that range, but not `bounds`. Default: at least 1 where `low` is, at least 0 where `low` is.
+    """
+
+    low: int
+    high: int
+    default: int
+    log: bool = False
+    step: int = 1
+    when: When | None = None
+    bounds: Bounds | None = None
+
+    @property
+    def valid(self) -> Bounds:
+        """`bounds`, or their default."""
+        return self.bounds or default_bounds(self.low, whole=True, log=self.log)
+
+    def __contains__(self, value: object) -> bool:
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+            and (value - self.low) % self.step == 0
+        )
+
+    def suggest(self, trial: BaseTrial, name: str) -> int:
+        """Ask Optuna for a value."""
+        return int(trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log))
+
+    def extremes(self) -> tuple[int, ...]:
+        """The two ends of the range."""
+        return tuple(dict.fromkeys((self.low, self.low + (self.high - self.low) // self.step * self.step)))
+
+    def nearest(self, value: object) -> int:
+        """The value of this dimension nearest to a number; the default for anything else."""
+        if not is_number(value):
+            return self.default
+        steps = round((value - self.low) / self.step)
+        return self.low + min(max(steps, 0), (self.high - self.low) // self.step) * self.step
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return str(self.low)
+        return f"{self.low}…{self.high}" + (" log" if self.log else f" step {self.step}" * (self.step > 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Float:
+    """Real numbers from `low` to `high`, both included, evenly or on a log scale.
+
+    A study file may leave that range, but not `bounds`. Default: above 0 on a log scale, and at least 0 where `low` is.
+    """
+
+    low: float
+    high: float
+    default: float
+    log: bool = False
+    when: When | None = None
+    bounds: Bounds | None = None
+
+    @property
+    def valid(self) -> Bounds:
+        """`bounds`, or their default."""
+        return self.bounds or default_bounds(self.low, whole=False, log=self.log)
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def suggest(self, trial: BaseTrial, name: str) -> float:
+        """Ask Optuna for a value."""
+        return float(trial.suggest_float(name, self.low, self.high, log=self.log))
+
+    def extremes(self) -> tuple[float, ...]:
+        """The two ends of the range."""
+        return tuple(dict.fromkeys((self.low, self.high)))
+
+    def nearest(self, value: object) -> float:
+        """The value of this dimension nearest to a number; the default for anything else."""
+        return float(min(max(value, self.low), self.high)) if is_number(value) else self.default
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:g}"
+        return f"{self.low:g}…{self.high:g}" + " log" * self.log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical:
+    """One of `choices`."""
+
+    choices: tuple[ParamValue, ...]
+    default: ParamValue
+    when: When | None = None
+
+    def __contains__(self, value: object) -> bool:
+        return any(type(value) is type(choice) and value == choice for choice in self.choices)
+
+    def suggest(self, trial: BaseTrial, name: str) -> ParamValue:
+        """Ask Optuna for a value."""
+        choice = trial.suggest_categorical(name, self.choices)
+        assert choice is not None  # Optuna would allow it as a choice; `choices` does not
+        return choice
+
+    def extremes(self) -> tuple[ParamValue, ...]:
+        """Every choice."""
+        return self.choices
+
+    def nearest(self, value: object) -> ParamValue:
+        """The choice that `value` is; of numbers the nearest one; otherwise the default."""
+        same = [choice for choice in self.choices if type(value) is type(choice) and value == choice]
+        numbers = [choice for choice in self.choices if is_number(choice)]
+        if same or not is_number(value) or not numbers:
+            return same[0] if same else self.default
+        return min(numbers, key=lambda choice: abs(choice - value))
+
+    def __str__(self) -> str:
+        return " | ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices)
+
+
+Dimension = Integer | Float | Categorical
+
+
+MOST_CHOICES = 1000
+"""That a study file may give a dimension."""
+
+
+def enabling(dimension: Dimension) -> tuple[ParamValue, ...]:
+    """The values of a sibling with which a conditional dimension exists; none where it is not conditional."""
+    if dimension.when is None:
+        return ()
+    values = dimension.when[1]
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _active(dimension: Dimension, params: Params) -> bool:
+    return dimension.when is None or params.get(dimension.when[0]) in enabling(dimension)
+
+
+def _check(name: str, dimension: Dimension, earlier: Mapping[str, Dimension]) -> None:
+    if isinstance(dimension, Categorical):
+        if not dimension.choices:
+            raise ValueError(f'dimension "{name}" needs at least one choice, but got none.')
+        if (double := repeated(dimension.choices)) is not None:
+            raise ValueError(f'dimension "{name}" must have each choice once, but has {double!r} twice.')
+    elif not all(map(is_number, (dimension.low, dimension.high))) or not dimension.low <= dimension.high:
+        raise ValueError(f'dimension "{name}" needs low <= high, but got {dimension.low} and {dimension.high}.')
+    elif dimension.log and dimension.low <= 0:
+        raise ValueError(f'dimension "{name}" is on a log scale and needs low > 0, but got {dimension.low}.')
+    elif any(end not in dimension.valid for end in (dimension.low, dimension.high)):
+        raise ValueError(f'dimension "{name}" must be {dimension.valid}, but its range is {dimension}.')
+    elif isinstance(dimension, Integer) and (dimension.step < 1 or (dimension.log and dimension.step > 1)):
+        raise ValueError(
+            f'dimension "{name}" needs a step of at least 1, and of 1 on a log scale, but got {dimension.step}.'
+        )
+    if dimension.default not in dimension:
+        raise ValueError(f'the default of dimension "{name}" must lie in {dimension}, but is {dimension.default!r}.')
+    if dimension.when is not None:
+        sibling = dimension.when[0]
+        for value in enabling(dimension):
+            if value not in earlier.get(sibling, ()):
+                raise ValueError(
+                    f'dimension "{name}" depends on "{sibling}" being {value!r}, '
+                    "but no dimension declared before it can have that value."
+                )
+
+
+def repeated(values: Iterable[object]) -> object | None:
+    """The first of `values` that was there before; 1 and True are two values, 1 and 1.0 are not."""
+    seen: list[tuple[bool, object]] = []
+    for value in values:
+        key = isinstance(value, bool), value
+        if key in seen:
+            return value
+        seen.append(key)
+    return None
