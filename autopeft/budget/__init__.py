@@ -1,1 +1,17 @@
 """Limits, what a candidate needs of them, and the watches that hold a trial to them."""
+
+from autopeft.common.surface import surface
+
+SURFACE = {
+    "Budget": "limits",
+    "CostEstimator": "cost_estimator",
+    "MemoryWatch": "memory_watch",
+    "MethodPlan": "plan",
+    "TimeWatch": "time_watch",
+    "Usage": "usage",
+    "require_room": "feasibility",
+}
+"""What the package shows, with the module of each."""
+
+__all__ = list(SURFACE)
+__getattr__ = surface(__name__, SURFACE)

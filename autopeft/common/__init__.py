@@ -1,1 +1,1 @@
-"""What all packages share: errors, units, files, locks, seeds, and a plugin's code contained."""
+"""What all packages share: errors, units, files, locks, seeds, guarded calls. Its modules are imported by name."""

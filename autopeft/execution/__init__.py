@@ -1,1 +1,18 @@
 """A trial is run: here or in a worker, contained, and with its outcome told."""
+
+from autopeft.common.surface import surface
+
+SURFACE = {
+    "Findings": "runner",
+    "Job": "runner",
+    "LeakCheck": "leak_check",
+    "Outcome": "outcome",
+    "Problem": "problem",
+    "Runner": "runner",
+    "WeightCheck": "weight_check",
+    "WorkerPool": "workers",
+}
+"""What the package shows, with the module of each."""
+
+__all__ = list(SURFACE)
+__getattr__ = surface(__name__, SURFACE)

@@ -1,1 +1,27 @@
 """How a model is fine-tuned: the contract of a method, its search space, candidates, discovery."""
+
+from autopeft.common.surface import surface
+
+SURFACE = {
+    "CONTRACT": "contract",
+    "Candidate": "candidate",
+    "CandidateSpace": "candidate",
+    "Categorical": "dimensions",
+    "Float": "dimensions",
+    "Hyperparameters": "training_space",
+    "Integer": "dimensions",
+    "LinearModule": "contract",
+    "ModelSpec": "contract",
+    "PeftMethod": "contract",
+    "Registry": "registry",
+    "SearchSpace": "search_space",
+    "Support": "contract",
+    "TargetGroups": "targets",
+    "TrainingCallback": "callback",
+    "discover": "registry",
+    "layer_groups": "contract",
+}
+"""What the package shows, with the module of each."""
+
+__all__ = list(SURFACE)
+__getattr__ = surface(__name__, SURFACE)

@@ -1,1 +1,21 @@
 """Folds are trained: batches, steps, packing, the trunk cache, checkpoints."""
+
+from autopeft.common.surface import surface
+
+SURFACE = {
+    "Batch": "batch",
+    "Checkpoint": "checkpoint",
+    "Execution": "batch_plan",
+    "Learner": "learner",
+    "Rung": "rungs",
+    "Trunk": "trunk_cache",
+    "cross_validate": "cross_validation",
+    "evaluate": "learner",
+    "pack": "packing",
+    "packable": "packing_check",
+    "train_epoch": "learner",
+}
+"""What the package shows, with the module of each."""
+
+__all__ = list(SURFACE)
+__getattr__ = surface(__name__, SURFACE)

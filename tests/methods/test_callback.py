@@ -198,7 +198,7 @@ def test_folds_with_callbacks_are_not_packed_and_the_refit_has_one_too(tiny_stud
     candidate = replace(problem.space["lora"].default(), method=Ranked(), params={})
     packer = PackingChoice(problem, told.append)
     for _ in range(2):
-        packer.settle(candidate)
+        packer.decide(candidate)
     assert packer.settled == {"ranked": ALONE}
     assert len(told) == 1
     assert "callback" in told[0]

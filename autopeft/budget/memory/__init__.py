@@ -1,1 +1,1 @@
-"""Peak memory of a training step: predicted, and measured."""
+"""Peak memory of a training step: predicted on fake tensors, and measured on real ones."""
