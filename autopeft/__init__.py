@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.bounds import Bounds
 from autopeft.common.exceptions import AutopeftError
+from autopeft.common.hooks import hookimpl
 from autopeft.common.params import Params, ParamValue
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
 from autopeft.methods.dimensions import Categorical, Float, Integer
-from autopeft.methods.hooks import hookimpl
 from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 

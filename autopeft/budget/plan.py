@@ -13,8 +13,8 @@ from autopeft.methods.dimensions import Integer, enabling
 if TYPE_CHECKING:
     from autopeft.budget.cost_estimator import CostEstimator
     from autopeft.budget.limits import Budget
+    from autopeft.common.plugins import Origin
     from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
-    from autopeft.methods.registry import Origin
     from autopeft.methods.search_space import SearchSpace
     from autopeft.study.file import StudySpec
 

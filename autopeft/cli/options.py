@@ -42,7 +42,8 @@ def read_spec(study: Path) -> StudySpec:
 
 def find_plugins(block: list[str] | None, spec: StudySpec | None = None, *, silent: bool = False) -> Registry:
     """The methods found; those that cannot be used are told, unless nobody asks for them anyway."""
-    from autopeft.methods.registry import LOADING_SECONDS, discover
+    from autopeft.common.plugins import LOADING_SECONDS
+    from autopeft.methods.registry import discover
 
     seconds = min(LOADING_SECONDS, spec.search.hang_timeout) if spec else LOADING_SECONDS
     unwanted = spec.search.exclude if spec else ()

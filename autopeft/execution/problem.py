@@ -37,8 +37,9 @@ from autopeft.training.trunk_cache import Trunk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from autopeft.common.plugins import Origin
     from autopeft.data.load import StudyData
-    from autopeft.methods.registry import Origin, Registry
+    from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
     from autopeft.models.device import Device
     from autopeft.models.row_tokenizer import Truncation

@@ -15,8 +15,8 @@ from autopeft.models.attach import attach, trained_params
 from autopeft.models.weights_file import saved_tensors
 
 if TYPE_CHECKING:
+    from autopeft.common.plugins import Origin
     from autopeft.methods.contract import PeftMethod
-    from autopeft.methods.registry import Origin
     from autopeft.models.base import BaseModel
 
 

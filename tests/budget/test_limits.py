@@ -12,9 +12,9 @@ from autopeft.budget.limits import Budget, predict_seconds
 from autopeft.budget.memory.peak import MemoryEstimate
 from autopeft.budget.usage import Usage, Weights
 from autopeft.common.exceptions import PluginError
+from autopeft.common.plugins import Origin
 from autopeft.execution.screening import refusal
 from autopeft.methods.candidate import CandidateSpace
-from autopeft.methods.registry import Origin
 from autopeft.models.attach import attach
 from autopeft.models.device import Device
 from autopeft.models.weights_file import file_size
