@@ -158,6 +158,7 @@ def test_what_was_found_and_where_it_goes(fitted, tmp_path):
     assert not kept.exists()
 
 
+@pytest.mark.exhaustive
 def test_scikit_learns_tools_take_it(headless):
     rows = tiny_rows()
     classifier = quick(headless)

@@ -336,7 +336,9 @@ def stop_and_go_on(child: Child) -> None:
     [
         pytest.param(stop_and_go_on, 0, "", marks=pytest.mark.soak),
         pytest.param(lambda child: child.send(signal.SIGHUP), 1, "interrupted", marks=pytest.mark.soak),
-        pytest.param(lambda child: child.stdout.close(), 1, "nobody reads the output any more"),
+        pytest.param(
+            lambda child: child.stdout.close(), 1, "nobody reads the output any more", marks=pytest.mark.exhaustive
+        ),
     ],
     ids=["stopped for longer than the hang timeout", "hung up", "head"],
 )

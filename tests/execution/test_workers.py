@@ -129,7 +129,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_runs_again(tiny_study
     assert [(run.info.status, "signal 9" in run.data.tags["reason"]) for run in lost] == [("KILLED", True)]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_study, how):
     edit(tiny_study, *LONGER)
     process = begin(tiny_study)
@@ -155,6 +156,7 @@ def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_st
     assert all(record in records for record in kept if record)
 
 
+@pytest.mark.exhaustive
 def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
     body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
@@ -168,6 +170,7 @@ def test_the_stop_rules_hold_over_all_workers(tiny_study, tmp_path):
     assert Counter(run.data.tags["state"] for run in runs)["FAIL"] == 3
 
 
+@pytest.mark.exhaustive
 def test_a_method_that_ends_its_process_before_it_trains_has_failed_the_second_time(tiny_study, tmp_path):
     kill = """    def callback(self, model, params, spec):
         import multiprocessing, os

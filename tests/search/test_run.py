@@ -210,6 +210,7 @@ def test_an_interrupted_study_goes_on_and_keeps_what_finished(tiny_study, how):
     assert "RUNNING" not in {run.info.status for run in parents + trials}
 
 
+@pytest.mark.exhaustive
 def test_what_cannot_be_written_ends_a_study_and_is_no_fault_of_the_method(tiny_study, monkeypatch):
     monkeypatch.chdir(tiny_study.parent)
     spec = StudySpec.from_file(tiny_study)
@@ -290,7 +291,11 @@ def register_methods():
     ("body", "reason"),
     [
         ("raise ValueError('a planted fault')", "ValueError: a planted fault"),
-        ("[p.data.fill_(float('nan')) for p in model.get_submodule(spec.head[0]).parameters()]", "finite"),
+        pytest.param(
+            "[p.data.fill_(float('nan')) for p in model.get_submodule(spec.head[0]).parameters()]",
+            "finite",
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_a_failing_trial_does_not_end_the_study(tiny_study, tmp_path, body, reason):
@@ -329,6 +334,7 @@ def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_pa
     assert len(done.stdout.splitlines()) == 61, "peft loads its own; the plugin need not be there"
 
 
+@pytest.mark.exhaustive
 def test_a_winner_that_peft_does_not_know_needs_its_plugin(tiny_study, tmp_path):
     install(write_plugin(tmp_path, "layer-plugin", "failing", FAILING.replace("BODY", "pass")), tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["failing"]'), ("trials = 4", "trials = 1"))

@@ -166,6 +166,7 @@ def test_a_missing_folder_is_refused_before_anything_is_written(tiny_study):
     assert not (tiny_study.parent / "outputs").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_study_that_has_not_ended_gives_what_was_best_so_far(tiny_study):
     found = run_study(tiny_study)
     folder = tiny_study.parent / "outputs" / "tiny"

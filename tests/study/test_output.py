@@ -69,6 +69,7 @@ def test_what_killed_processes_left_is_cleared_away(tmp_path):
     assert found == {JOURNAL, ".winner-of-the-cup", "rows"}
 
 
+@pytest.mark.exhaustive
 def test_a_persons_files_among_a_studys_own_survive_another_winner(tiny_study):
     edit(
         tiny_study,

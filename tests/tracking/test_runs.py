@@ -310,6 +310,7 @@ def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_
     assert "View run" not in capfd.readouterr().out  # stdout is for what a command was asked for
 
 
+@pytest.mark.exhaustive
 def test_what_is_left_when_a_study_ends_is_sent_by_sync(output, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     Tracker.connect(None, output, "other").outbox.close(0)

@@ -250,6 +250,7 @@ def test_a_start_does_not_wait_longer_than_its_bound_for_a_server_that_never_ans
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_falls_silent_keeps_no_study_from_its_end(tmp_path):
     log_all(tmp_path)
     with serving(None, tmp_path, "study", port=0) as (address, server):

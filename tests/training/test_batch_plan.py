@@ -136,6 +136,7 @@ def test_checkpointing_is_chosen_where_it_costs_least_and_left_out_where_a_metho
     assert not cost_estimator(least)(replace(prefix, method=Growing())).execution.checkpointing
 
 
+@pytest.mark.exhaustive
 def test_after_a_refusal_one_row_at_a_time_is_asked_first_and_what_fits_is_found_all_the_same(monkeypatch):
     candidates = space("lora").sample(6, seed=2)
     limit = min(cost_estimator(1)(candidate).memory.peak for candidate in candidates)
@@ -315,7 +316,8 @@ def live_tensors():
         return sum(1 for found in gc.get_objects() if isinstance(found, torch.Tensor))
 
 
-@pytest.mark.parametrize(("candidates_a_method", "times"), [(1, 4), pytest.param(4, 5, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(("candidates_a_method", "times"), [(1, 4), (4, 5)])
+@pytest.mark.exhaustive
 def test_memory_ends_where_it_began_after_many_trials(tiny_study, candidates_a_method, times):
     edited = tiny_study.read_text().replace("epochs = 4", "epochs = 1") + '[budget]\nmax_gpu_memory = "60 MiB"\n'
     tiny_study.write_text(edited)
