@@ -20,7 +20,15 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
+    from autopeft.common.exceptions import DataError
+    from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier
+    from autopeft.models.row_tokenizer import RowTokenizer
+    from autopeft.study.sections import Section
+    from autopeft.tasks.classification import Classification
+    from autopeft.tasks.column import Column
+    from autopeft.tasks.contract import Baseline, Task
+    from autopeft.tasks.metric import Metric
     from autopeft.tuning import tune
     from autopeft.winner.export import export
     from autopeft.winner.winner import load
@@ -29,33 +37,55 @@ __all__ = [
     "CONTRACT",
     "AutoPeftClassifier",
     "AutopeftError",
+    "Baseline",
     "Bounds",
     "Categorical",
+    "Classification",
+    "Column",
+    "DataError",
+    "Encoded",
+    "Field",
     "Float",
     "Integer",
     "LinearModule",
+    "Metric",
     "ModelSpec",
     "ParamValue",
     "Params",
     "PeftMethod",
+    "RowTokenizer",
     "SearchSpace",
+    "Section",
     "Support",
     "TargetGroups",
+    "Task",
     "TrainingCallback",
     "export",
     "hookimpl",
     "layer_groups",
     "load",
+    "token_fields",
     "tune",
 ]
 
 LAZY = {
+    "Baseline": "autopeft.tasks.contract",
+    "Classification": "autopeft.tasks.classification",
+    "Column": "autopeft.tasks.column",
+    "DataError": "autopeft.common.exceptions",
+    "Encoded": "autopeft.data.encoded",
+    "Field": "autopeft.data.encoded",
+    "Metric": "autopeft.tasks.metric",
+    "RowTokenizer": "autopeft.models.row_tokenizer",
+    "Section": "autopeft.study.sections",
+    "Task": "autopeft.tasks.contract",
+    "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",
     "export": "autopeft.winner.export",
     "load": "autopeft.winner.winner",
     "tune": "autopeft.tuning",
 }
-"""Names that need torch, with the module each comes from."""
+"""Names that are heavy, or that few plugins need, with the module each comes from."""
 
 
 def __getattr__(name: str) -> object:

@@ -15,7 +15,6 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
 
-from autopeft import tasks
 from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.common.locate import as_reference
@@ -24,6 +23,7 @@ from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import StudySpec
 from autopeft.study.record import TrialRecord
 from autopeft.study.sections import DataSection, SearchSection, ValidationSection
+from autopeft.tasks.registry import find_task
 from autopeft.tuning import tune
 from autopeft.winner import winner as artifact
 
@@ -262,7 +262,7 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def _rows(self, X: Any, *, reset: bool) -> pd.DataFrame:  # noqa: N803
         """`X` as a frame of the task's inputs; scikit-learn's checks of shape and column names on the way."""
-        inputs = tasks.get(self.task).inputs
+        inputs = find_task(self.task).inputs
         if isinstance(X, str):
             raise ValueError("X must be several texts, but is one; give a list.")
         line = getattr(X, "ndim", None) == 1 or (isinstance(X, list | tuple) and (not X or isinstance(X[0], str)))

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autopeft import tasks
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
@@ -24,6 +23,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.output import require
 from autopeft.study.record import ranked
 from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.tasks.registry import find_task
 from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     if own_test is not None and "test" not in given and "test_fraction" not in spec.data.model_fields_set:
         given["test"] = own_test
         called["test"] = f"`data`, split {quoted(spec.data.test_split)}"
-    columns = {name: getattr(spec.data, name) for name in (*tasks.get(spec.task.kind).inputs, "label")}
+    task = find_task(spec.task.kind)
+    columns = {name: spec.data.column(name) for name in (*task.inputs, *task.taught_columns)}
     cells = list(columns.values())
     if spec.data.group is not None:
         columns["group"] = spec.data.group

@@ -26,7 +26,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, LlamaConfig, logging
 
-from autopeft import tasks
 from autopeft.budget.memory import peak as memory
 from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common.locate import locate
@@ -37,6 +36,7 @@ from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.models.device import AbsentCard, Device, supports_bfloat16
 from autopeft.models.modes import train_mode
+from autopeft.tasks.registry import find_task
 from autopeft.training.batch import Batch
 from autopeft.training.learner import make_optimizer, training_step
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     Step = Callable[[Mapping[str, torch.Tensor]], object]
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 MIB = 2**20
 PROFILED = "torch.profiler's allocation record"
 

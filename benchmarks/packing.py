@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, logging
 
-from autopeft import tasks
+from autopeft.data.encoded import Encoded, Field, token_fields
 from autopeft.execution.packing_choice import gradients
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import PeftMethod
@@ -27,14 +27,14 @@ from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.models.device import Device, supports_bfloat16
 from autopeft.models.modes import train_mode
-from autopeft.tasks import Encoded
+from autopeft.tasks.registry import find_task
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Learner
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 SHAPES = {
     "bert-base": BertConfig(num_labels=3),
     "minilm": BertConfig(
@@ -127,12 +127,10 @@ def learner(base, candidate, execution: Execution, sites: bool = False) -> Learn
 def made_up(rows: int, length: int) -> Encoded:
     """Rows of random words."""
     generator = np.random.default_rng(0)
-    return Encoded(
-        columns={"input_ids": generator.integers(1000, 20000, rows * length).astype(np.int32)},
-        offsets=np.arange(rows + 1) * length,
-        labels=generator.integers(0, 3, rows),
-        padding={"input_ids": 0},
-    )
+    tokens = generator.integers(1000, 20000, rows * length).astype(np.int32)
+    labels = generator.integers(0, 3, rows)
+    fields = {**token_fields({"input_ids": tokens}, np.arange(rows + 1) * length, 0), "labels": Field(labels)}
+    return Encoded(fields, labels, axis="input_ids")
 
 
 if __name__ == "__main__":

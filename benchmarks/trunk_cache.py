@@ -26,6 +26,7 @@ from autopeft.models.architecture import describe
 from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.study.file import StudySpec
+from autopeft.tasks.registry import find_task
 from autopeft.training.learner import Learner, evaluate, train_epoch
 from autopeft.training.trunk_cache import Trunk
 
@@ -55,9 +56,9 @@ def main() -> None:
         base.lower(device.autocast)
     candidate = problem.space["adapter"].default()
     params = {**candidate.params, "layers": arguments.on, "placement": arguments.placement}
-    fold = split(data.labels, None, 3, seed=0)[0]
+    fold = split(len(data), data.truths, None, 3, seed=0)[0]
     with tempfile.TemporaryDirectory() as folder:
-        trunk = Trunk(base, data, device, Path(folder))
+        trunk = Trunk(base, find_task("text-classification"), data, device, Path(folder))
         whole, short = (attach(base, candidate.method, params).to(device.type) for _ in range(2))
         level = trunk.level("adapter", short)
         started = time.perf_counter()

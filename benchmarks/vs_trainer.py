@@ -55,8 +55,8 @@ from autopeft.training.learner import EVALUATION_BATCH_SIZE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from autopeft.data.encoded import Encoded
     from autopeft.methods.candidate import Candidate
-    from autopeft.tasks import Encoded
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "studies" / "quickstart.toml"
@@ -142,7 +142,7 @@ def peer(setup: Setup, repeat: int, timeline: Timeline) -> tuple[str, float]:
 
     def build(candidate: Candidate | None) -> torch.nn.Module:
         """The model read from disk, frozen, with the candidate's add-on and a head to train."""
-        labels = problem.task.config_overrides(problem.rows.labels)
+        labels = problem.task.config(problem.rows.labels)
         model = AutoModelForSequenceClassification.from_pretrained(where, dtype=torch.float32, **labels)
         if candidate is None:  # Trainer makes a model before there is a trial
             return model
@@ -214,9 +214,11 @@ def peer(setup: Setup, repeat: int, timeline: Timeline) -> tuple[str, float]:
 def features(data: Encoded) -> list[dict[str, Any]]:
     """The rows as Trainer's collator takes them: lists of tokens, not padded."""
     found = []
-    for row, (start, end) in enumerate(itertools.pairwise(data.offsets)):
-        tokens = {name: values[start:end].tolist() for name, values in data.columns.items()}
-        found.append({**tokens, "attention_mask": [1] * int(end - start), "labels": int(data.labels[row])})
+    for row, (start, end) in enumerate(itertools.pairwise(data.fields["input_ids"].offsets)):
+        tokens = {
+            name: field.values[start:end].tolist() for name, field in data.fields.items() if field.offsets is not None
+        }
+        found.append({**tokens, "attention_mask": [1] * int(end - start), "labels": int(data.truths[row])})
     return found
 
 

@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 import autopeft
-from autopeft import tasks
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory import peak as memory
@@ -32,6 +31,8 @@ from autopeft.models.load import load_base
 from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE, FAIL
+from autopeft.tasks.registry import find_task
+from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, ways
 from autopeft.training.learner import make_optimizer, training_step
@@ -45,7 +46,7 @@ from tests.tiny_models import batch, tiny_base
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 HYPER = Hyperparameters(learning_rate=1e-3, epochs=1, batch_size=32, warmup_ratio=0.0, weight_decay=0.01)
 SHAPE = BertConfig(
     vocab_size=8000, hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048, num_labels=3
@@ -164,7 +165,7 @@ def test_packed_gradients_are_those_of_each_fold_alone(name):
 def test_memory_of_packed_folds_is_predicted(name):
     base, folds = base_model(), 3
     lengths = np.full(ROWS * folds, LENGTH)
-    cost_estimator = CostEstimator(base, TASK, BFLOAT16, lengths, ("input_ids",), packed={name: False}, folds=folds)
+    cost_estimator = CostEstimator(base, TASK, BFLOAT16, blank_rows(lengths), packed={name: False}, folds=folds)
     candidate = replace(CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default(), hyper=HYPER)
     estimate = cost_estimator.predict(candidate, Execution(ROWS, folds=folds))
     model = pack(attach(base, METHODS[name], candidate.params), folds).to("cuda")
@@ -257,10 +258,10 @@ def test_a_quantized_model_takes_what_was_predicted(kind, tmp_path, tiny_model):
     AutoModelForSequenceClassification.from_config(SHAPE).save_pretrained(folder)
     base = load_base(
         folder, auto_class=TASK.auto_class, task=TASK.kind, peft_task_type=TASK.peft_task_type, seed=0,
-        config_overrides=TASK.config_overrides(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
+        config_overrides=TASK.config(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
     )  # fmt: skip
     base.lower(torch.bfloat16)
-    cost_estimator = CostEstimator(base, TASK, BFLOAT16, np.full(ROWS, LENGTH), ("input_ids",), quantized=kind)
+    cost_estimator = CostEstimator(base, TASK, BFLOAT16, blank_rows(np.full(ROWS, LENGTH)), quantized=kind)
     lora = replace(CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"].default(), hyper=HYPER)
     estimate = cost_estimator.predict(lora, Execution(ROWS))
     model = ready(base, "lora", lora.params)

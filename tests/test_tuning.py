@@ -23,6 +23,7 @@ from autopeft.common.exceptions import DataError, SpecError
 from autopeft.data.load import load_rows
 from autopeft.reporting.progress import LiveProgress, PlainProgress, make_progress
 from autopeft.study.journal import JOURNAL
+from autopeft.tasks.registry import find_task
 from autopeft.tuning import specify
 from tests.conftest import DTYPE, tiny_rows
 
@@ -105,7 +106,7 @@ def test_rows_in_any_form_are_the_same_rows(form, tmp_path):
 
     def fingerprint(given):
         spec = specify({**content, "output": str(tmp_path / "output")}, given, None)
-        return load_rows(spec, ("text",)).fingerprint
+        return load_rows(spec, find_task("text-classification")).fingerprint
 
     assert fingerprint(FORMS[form](tiny_rows())) == fingerprint(tmp_path / "rows.csv")
     assert fingerprint({"train": FORMS[form](tiny_rows()), "max_rows": 30}) != fingerprint(tmp_path / "rows.csv")
@@ -118,7 +119,7 @@ def test_test_rows_and_splits(tmp_path):
     test = [("c", "d", 0), ("e", "f", 1)]
 
     def both(given, held_out=None):
-        return load_rows(specify(content, given, held_out), ("text", "text_pair"))
+        return load_rows(specify(content, given, held_out), find_task("text-pair-classification"))
 
     found = both(train, test)
     assert found.test["text"].tolist() == ["c", "e"]
@@ -141,10 +142,10 @@ def test_cells_of_several_types_and_odd_columns_can_be_kept(tmp_path):
     content = {"name": "s", "output": str(tmp_path / "o"), "model": {"name_or_path": "m"}}
     content["task"] = {"kind": "text-classification"}
     rows = [{"text": f"t{i}", "label": "a" if i % 2 else 1, 7: {"deep": [i]}} for i in range(20)]
-    assert load_rows(specify(content, rows, None), ("text",)).labels == ("1", "a")
+    assert load_rows(specify(content, rows, None), find_task("text-classification")).labels == ("1", "a")
     rows[3]["label"] = None
     with pytest.raises(DataError, match=r'row 4: the column "label" must not be empty'):
-        load_rows(specify(content, rows, None), ("text",))
+        load_rows(specify(content, rows, None), find_task("text-classification"))
 
 
 @pytest.mark.parametrize(

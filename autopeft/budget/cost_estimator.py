@@ -33,13 +33,13 @@ from autopeft.training.trunk_cache import cut
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
     from torch import nn
 
+    from autopeft.data.encoded import Encoded
     from autopeft.methods.candidate import Candidate
     from autopeft.models.base import BaseModel
     from autopeft.models.device import Device
-    from autopeft.tasks import TaskKind
+    from autopeft.tasks.contract import Task
     from autopeft.training.trunk_cache import Trunk
 
 
@@ -62,8 +62,7 @@ class CostEstimator:
         base: the model.
         task: gives the loss.
         device: the device and precision training would use.
-        lengths: tokens of each training row; the longest rows make the batch that decides.
-        columns: the token columns of a batch.
+        data: the training rows; the longest make the batch that decides.
         limit: bytes a step may take; the fastest way to run a batch within it is chosen.
         quantized: "8bit" or "4bit" where the base model's linear maps are kept so.
         packed: methods whose folds are packed, each with whether by place; others may be added (then `forget` them).
@@ -74,18 +73,17 @@ class CostEstimator:
     def __init__(
         self,
         base: BaseModel,
-        task: TaskKind,
+        task: Task,
         device: Device,
-        lengths: np.ndarray,
-        columns: tuple[str, ...],
+        data: Encoded,
         limit: int | None = None,
         quantized: str = quantization.NONE,
         packed: Mapping[str, bool] | None = None,
         folds: int = 1,
         trunk: Trunk | None = None,
     ) -> None:
-        self._base, self._task, self._device, self._columns = base, task, device, columns
-        self._rows, self._longest, self._limit = len(lengths), int(lengths.max()), limit
+        self._base, self._task, self._device, self._data = base, task, device, data
+        self._rows, self._longest, self._limit = len(data), int(data.lengths.max()), limit
         self._quantized = quantized
         self._trunk = trunk
         self._packed_methods, self._folds = {} if packed is None else packed, folds
@@ -140,10 +138,9 @@ class CostEstimator:
             self._latest = None
         return model
 
-    def batch_shapes(self, batch_size: int, folds: int = 1) -> dict[str, tuple[int, ...]]:
-        """Shapes of the largest batch of that size, or of so many folds' side by side."""
-        rows = min(batch_size, self._rows) * folds
-        return {**dict.fromkeys((*self._columns, "attention_mask"), (rows, self._longest)), "labels": (rows,)}
+    def batch_shapes(self, batch_size: int, folds: int = 1) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of the tensors of the largest batch of that size, or of so many folds' side by side."""
+        return self._data.largest(min(batch_size, self._rows) * folds)
 
     @functools.cached_property
     def _saved_by_quantization(self) -> int:
@@ -279,7 +276,8 @@ class CostEstimator:
         level = self._trunk.level(candidate.method.name, model) if self._trunk else 0
         if self._trunk and level:
             cut(model, level, self._trunk.extras)
-            shapes["trunk_states"] = (*shapes["attention_mask"], self._base.spec.hidden_size)
+            places = shapes[self._data.axis][0]
+            shapes["trunk_states"] = (*places, self._base.spec.hidden_size), torch.float32
         if execution.checkpointing:
             checkpoint_layers(model)
         if execution.folds > 1:

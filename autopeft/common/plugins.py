@@ -96,7 +96,7 @@ def load_plugins(
             if origin in _hung:
                 raise _hung[origin]
             with guarded(seconds):
-                found[origin] = _brought(manager, points[origin], origin, hook, check)
+                found[origin] = _brought(manager, points[origin], origin, (hook, noun), check)
         except Exception as error:
             if isinstance(error, HangError):
                 _hung[origin] = error
@@ -134,10 +134,11 @@ def _brought(
     manager: pluggy.PluginManager,
     point: importlib.metadata.EntryPoint,
     origin: Origin,
-    hook: str,
+    hook: tuple[str, str],
     check: Callable[[Any, Origin], tuple[str, Brought]],
 ) -> dict[str, Brought]:
-    """Load one plugin, and check what it brings."""
+    """Load one plugin, and check what it brings through a hook, which is given with what it yields."""
+    asked, noun = hook
     plugin = point.load()
     manager.register(plugin, point.name)
     others = manager.get_plugins() - {plugin}
@@ -147,10 +148,10 @@ def _brought(
         raise PluginError(f"the module has no {wanted}.")
     manager.check_pending()
     found: dict[str, Brought] = {}
-    for item in (item for result in callers[hook]() for item in result):
+    for item in (item for result in callers[asked]() for item in result):
         name, checked = check(item, origin)
         if name in found:
-            raise PluginError(f'{hook}() must yield each name once, but yielded two named "{name}".')
+            raise PluginError(f'{asked}() must yield each {noun} once, but yielded two named "{name}".')
         found[name] = checked
     return found
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
-from autopeft.common.exceptions import DataError, quoted
+from autopeft.common.exceptions import DataError, SpecError, brief, nearest
 from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import locate
 from autopeft.common.units import format_bytes
 from autopeft.data.cells import Texts
-from autopeft.data.checks import _check_folds, _check_known, _check_labels
-from autopeft.data.split import _hold_out, _thin, _without_repeats
+from autopeft.data.split import check_groups, hold_out, thin, without_repeats
 from autopeft.data.table import nothing_in, open_table
+from autopeft.study.sections import DataSection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from autopeft.data.table import Table
     from autopeft.study.file import StudySpec
@@ -39,9 +39,9 @@ class StudyData:
     """Rows to train on and rows held out.
 
     Attributes:
-        train: columns of the task's inputs, `label`, and `group` where the study names one; texts all.
+        train: the task's columns by their keys, and `group` where the study names one; texts all.
         test: the same.
-        labels: class names, sorted.
+        labels: the names among which an answer chooses.
         notes: what was assumed or left out, a sentence each.
         fingerprint: SHA-256 over both parts; equal for equal rows in equal order.
     """
@@ -53,7 +53,34 @@ class StudyData:
     fingerprint: str
 
 
-def load_rows(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
+class Rows(Protocol):
+    """What the reading of rows asks of the kind of task; `tasks.Task` says what each is."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Columns that prediction asks for."""
+
+    @property
+    def taught_columns(self) -> tuple[str, ...]:
+        """Columns that the rows teach."""
+
+    def check(self, rows: pd.DataFrame, source: str) -> None:
+        """Refuse training rows of which no study can be made."""
+
+    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
+        """Refuse held-out rows that ask for what is not taught."""
+
+    def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
+        """Refuse too few rows for the folds."""
+
+    def strata(self, rows: pd.DataFrame) -> pd.Series | None:
+        """Whose values keep their share in every part."""
+
+    def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
+        """Among which an answer chooses."""
+
+
+def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     """Read and split the rows that a study file names.
 
     The held-out rows are chosen first of all. Training rows whose inputs repeat a held-out row's, or an earlier
@@ -63,42 +90,43 @@ def load_rows(spec: StudySpec, inputs: tuple[str, ...]) -> StudyData:
         DataError: in one sentence, with the file, the row or the key, and what to do.
     """
     section, notes = spec.data, list[str]()
-    wanted = {name: getattr(section, name) for name in (*inputs, "label")}
+    inputs = task.inputs
+    wanted = {name: section.column(name) for name in (*inputs, *task.taught_columns)}
+    _check_keys(section.columns, wanted)
     if section.group is not None:
         wanted["group"] = section.group
 
     table = _opened(spec, section.train, section.train_split, notes)
     source = table.called
-    train = _read(table, wanted, lambda rows: _thin(rows, section.max_rows, spec.seed))
+    train = _read(table, wanted, inputs, lambda rows: thin(rows, task.strata(rows), section.max_rows, spec.seed))
     if train.empty:
         raise DataError(
             f"{source}: `max_rows` in [data] must leave room for whole groups, but {section.max_rows} is less than "
             "the first that was drawn has; raise it."
         )
-    _check_labels(train, source)
+    task.check(train, source)
     if section.test is None:
         whole = len(train)
-        train, test = _hold_out(train, section.test_fraction, spec.seed, source)
+        train, test = hold_out(train, task.strata(train), section.test_fraction, spec.seed, source)
         if "group" in train and abs(len(test) / whole - section.test_fraction) > WORTH_SAYING:
             notes.append(f"{len(test) / whole:.0%} of the rows are held out, since groups stay whole.")
     else:
         table = _opened(spec, section.test, section.test_split, notes)
-        test = _read(table, wanted)
-        _check_known(test, set(train["label"]), table.called)
-    train = _without_repeats(train, test, list(inputs), notes)
-    counts = train["label"].value_counts()
-    if len(counts) < 2:
-        left = ", ".join(map(quoted, counts.index)) or "none"
-        raise DataError(f"{source}: two labels or more must be left to train on, but what is left is {left}.")
-    _check_folds(train, spec.validation.folds, source)
-    rare = counts[counts < spec.validation.folds]
-    if len(rare):
-        notes.append(
-            f"{len(rare)} labels have fewer training rows than there are folds ({spec.validation.folds}), "
-            f"so some folds validate without them: {', '.join(map(quoted, rare.index[:5]))}{', …' * (len(rare) > 5)}."
-        )
-    labels = tuple(sorted(set(train["label"]) | set(test["label"])))
-    return StudyData(train, test, labels, tuple(notes), _fingerprint(train, test))
+        test = _read(table, wanted, inputs)
+        task.check_test(test, train, table.called)
+    train = without_repeats(train, test, list(inputs), notes)
+    notes += task.check_folds(train, spec.validation.folds, source)
+    check_groups(train, spec.validation.folds, source)
+    return StudyData(train, test, task.labels(train, test), tuple(notes), _fingerprint(train, test))
+
+
+def _check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Keys of [data] that are no settings must be columns of the task."""
+    for key in given:
+        if key not in wanted:
+            known = [name for name in DataSection.model_fields if name != "columns"]
+            hint = nearest(key, [*wanted, *known])
+            raise SpecError(f'"{brief(key)}" in [data] is no setting and no column of the task; {hint}')
 
 
 def _opened(spec: StudySpec, reference: str, split: str, notes: list[str]) -> Table:
@@ -107,30 +135,34 @@ def _opened(spec: StudySpec, reference: str, split: str, notes: list[str]) -> Ta
 
 
 def _read(
-    table: Table, wanted: Mapping[str, str], thin: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    table: Table,
+    wanted: Mapping[str, str],
+    inputs: Sequence[str],
+    choose: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
 ) -> pd.DataFrame:
     """The columns the task needs, by the names it gives them, checked row by row, as texts.
 
-    Every row is checked, but no more is kept of it than is needed: labels and groups are read first, and of the inputs
-    only those of the rows that `thin` chose by them.
+    Every row is checked, but no more is kept of it than is needed: what is taught and groups are read first, and of the
+    inputs only those of the rows that were chosen by them.
 
     Args:
         table: where the rows are.
         wanted: what the task calls a column → its name in the table.
-        thin: chooses and orders the rows.
+        inputs: of these names, those that are not taught.
+        choose: and order the rows.
 
     Raises:
         DataError: a column or a row is missing, a cell is empty or no single value, or memory does not suffice.
     """
     table.require(wanted)
     texts, room = Texts(), Room(table.called)
-    keys = {key: column for key, column in wanted.items() if key in ("label", "group")}
-    inputs = {key: column for key, column in wanted.items() if key not in keys}
+    keys = {key: column for key, column in wanted.items() if key not in inputs}
+    given = {key: column for key, column in wanted.items() if key in inputs}
     chosen = _texts(table, keys, texts, room.take)
     if chosen.empty:
         raise nothing_in(table.called)
-    chosen = thin(chosen)
-    read = _texts(table, inputs, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
+    chosen = choose(chosen)
+    read = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
     texts.check(table.called, wanted)
     return pd.concat([read.loc[chosen.index], chosen], axis="columns")
 

@@ -22,63 +22,108 @@ class Fold:
     validation: np.ndarray
 
 
-def split(labels: np.ndarray, groups: Sequence[str] | None, folds: int, seed: int) -> list[Fold]:
-    """Stratified folds; with `groups` no group is on both sides of a fold."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+def split(
+    rows: int, strata: Sequence[object] | None, groups: Sequence[str] | None, folds: int, seed: int
+) -> list[Fold]:
+    """Folds in which every stratum keeps its share; with `groups` no group is on both sides of a fold."""
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    parts = splitter(n_splits=folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels, groups)
+    if strata is None:
+        splitter = KFold if groups is None else GroupKFold
+    else:
+        splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    parts = splitter(n_splits=folds, shuffle=True, random_state=seed).split(np.zeros(rows), strata, groups)
     return [Fold(np.asarray(train), np.asarray(validation)) for train, validation in parts]
 
 
-def _thin(frame: pd.DataFrame, max_rows: int | None, seed: int) -> pd.DataFrame:
-    """At most `max_rows`, each label keeping its share; whole groups where there are groups. Always shuffled."""
+def thin(rows: pd.DataFrame, strata: pd.Series | None, max_rows: int | None, seed: int) -> pd.DataFrame:
+    """At most `max_rows`, each stratum keeping its share; whole groups where there are groups. Always shuffled."""
     generator = np.random.default_rng(seed)
-    order = frame.iloc[generator.permutation(len(frame))]
-    if max_rows is None or len(frame) <= max_rows:
+    places = generator.permutation(len(rows))
+    order = rows.iloc[places]
+    if max_rows is None or len(rows) <= max_rows:
         return order
-    if "group" in frame:
-        sizes = order.groupby("group", sort=False)["label"].transform("size")
+    if "group" in rows:
+        sizes = order.groupby("group", sort=False)["group"].transform("size")
         first = ~order["group"].duplicated()
         kept = order["group"][first][sizes[first].cumsum() <= max_rows]
         return order[order["group"].isin(kept)]
-    # Rows interleaved by their rank inside their label: any prefix holds every label in proportion.
-    rank = order.groupby("label").cumcount()
-    share = (rank + 0.5) / order.groupby("label")["label"].transform("size")
+    if strata is None:
+        return order.iloc[:max_rows]
+    # Rows interleaved by their rank inside their stratum: any prefix holds every stratum in proportion.
+    own = strata.iloc[places]
+    rank = own.groupby(own).cumcount()
+    share = (rank + 0.5) / own.groupby(own).transform("size")
     return order.iloc[np.argsort(share.to_numpy(), kind="stable")[:max_rows]]
 
 
-def _hold_out(frame: pd.DataFrame, fraction: float, seed: int, source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+def hold_out(
+    rows: pd.DataFrame, strata: pd.Series | None, fraction: float, seed: int, source: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What is left to train on, and what is held out before anything else looks at it.
 
-    if "group" in frame:
-        parts = max(2, round(1 / fraction))
-        if frame["group"].nunique() < parts:
+    Raises:
+        DataError: there are too few rows, or groups, for that.
+    """
+    if "group" in rows:
+        return _hold_out_groups(rows, strata, fraction, seed, source)
+    from sklearn.model_selection import train_test_split
+
+    least = 1 if strata is None else strata.nunique()
+    size = round(fraction * len(rows))
+    for count, what, change in ((size, "held out", "larger"), (len(rows) - size, "left to train on", "smaller")):
+        if count < least:
             raise DataError(
-                f"{source}: holding out {fraction:.0%} needs at least {parts} groups, "
-                f"but there are {frame['group'].nunique()}; raise `test_fraction` in [data]."
-            )
-        if (most := frame["label"].value_counts().max()) < parts:
-            raise DataError(
-                f"{source}: holding out {fraction:.0%} needs at least {parts} rows of some label, but the most that "
-                f"one has is {most}; give more rows, or raise `test_fraction` in [data]."
-            )
-        splitter = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
-        kept, held = next(splitter.split(frame, frame["label"], frame["group"]))
-        return frame.iloc[kept], frame.iloc[held]
-    labels = frame["label"].nunique()
-    size = round(fraction * len(frame))
-    for count, what, change in ((size, "held out", "larger"), (len(frame) - size, "left to train on", "smaller")):
-        if count < labels:
-            raise DataError(
-                f"{source}: the {count} rows {what} must be at least as many as the {labels} labels; "
+                f"{source}: the {count} rows {what} must be at least as many as the {least} labels; "
                 f"give more rows (`max_rows`) or a {change} `test_fraction` in [data]."
             )
-    kept, held = train_test_split(frame, test_size=size, stratify=frame["label"], random_state=seed)
+    kept, held = train_test_split(rows, test_size=size, stratify=strata, random_state=seed)
     return kept, held
 
 
-def _without_repeats(train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
+def _hold_out_groups(
+    rows: pd.DataFrame, strata: pd.Series | None, fraction: float, seed: int, source: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    parts = max(2, round(1 / fraction))
+    if rows["group"].nunique() < parts:
+        raise DataError(
+            f"{source}: holding out {fraction:.0%} needs at least {parts} groups, "
+            f"but there are {rows['group'].nunique()}; raise `test_fraction` in [data]."
+        )
+    if strata is not None and (most := strata.value_counts().max()) < parts:
+        raise DataError(
+            f"{source}: holding out {fraction:.0%} needs at least {parts} rows of some label, but the most that "
+            f"one has is {most}; give more rows, or raise `test_fraction` in [data]."
+        )
+    splitter = GroupKFold if strata is None else StratifiedGroupKFold
+    made = splitter(n_splits=parts, shuffle=True, random_state=seed)
+    kept, held = next(made.split(rows, strata, rows["group"]))
+    return rows.iloc[kept], rows.iloc[held]
+
+
+def check_groups(train: pd.DataFrame, folds: int, source: str) -> None:
+    """Make sure that every fold has groups, or rows, of its own.
+
+    Raises:
+        DataError: there are too few.
+    """
+    groups = train["group"].nunique() if "group" in train else folds
+    if groups < folds:
+        raise DataError(
+            f"{source}: every fold needs groups of its own, but the training rows have {groups} for {folds} folds; "
+            "lower `folds` in [validation], or give rows of more groups."
+        )
+    if len(train) < folds:
+        raise DataError(
+            f"{source}: every fold needs a row of its own, but {len(train)} rows are left to train on for {folds} "
+            "folds; lower `folds` in [validation], or give more rows."
+        )
+
+
+def without_repeats(train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
+    """The training rows whose inputs repeat no held-out row's and no earlier training row's; `notes` says how many."""
     held_out = pd.MultiIndex.from_frame(test[inputs])
     leaked = pd.MultiIndex.from_frame(train[inputs]).isin(held_out)
     repeated = train.duplicated(inputs).to_numpy() & ~leaked

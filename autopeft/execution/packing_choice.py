@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.models.device import Device
-    from autopeft.tasks import TaskKind
+    from autopeft.tasks.contract import Task
 
 WORTH_TRYING = 0.2
 """Share of a pass that must be its start-up cost for packing, which saves that cost alone, to be tried at all."""
@@ -95,7 +95,7 @@ class PackingChoice:
             self._say(f"The folds of {name} train one after the other: it has a training callback for each.")
             return ALONE
         whole = self._timing(candidate, candidate.hyper.batch_size)
-        if measured and self._start_up(whole.tokens) < WORTH_TRYING:
+        if measured and self._start_up(whole.places) < WORTH_TRYING:
             return ALONE
         if measured and self._seconds(candidate, self._timing(candidate, 1)) < WORTH_TRYING * self._seconds(
             candidate, whole
@@ -183,7 +183,7 @@ class PackingChoice:
             return seconds_of(lambda: self._pass(model, batch))
 
 
-def gradients(model: nn.Module, batch: Batch, task: TaskKind, device: Device) -> dict[str, torch.Tensor]:
+def gradients(model: nn.Module, batch: Batch, task: Task, device: Device) -> dict[str, torch.Tensor]:
     """Of what is trained, without dropout, for one batch; nothing is left over of them in the model."""
     backward(model.eval(), batch, task, device)
     found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}

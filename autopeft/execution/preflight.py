@@ -86,8 +86,8 @@ def _check_step(problem: Problem, where: str) -> None:
     try:
         with device.kernels():
             with device.precision():
-                outputs = model(**batch.inputs)
-            predictions = problem.task.predict(outputs)
+                outputs = model(**problem.task.model_inputs(batch.tensors))
+            predictions = problem.task.answer(outputs, batch.tensors)
             (loss,) = (problem.task.loss(*part) for part in batch.per_fold(outputs))
             _check_finite(problem, predictions, where)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

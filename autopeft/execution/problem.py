@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft import tasks
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget
 from autopeft.budget.memory import gpu
@@ -30,7 +29,7 @@ from autopeft.models.positions import positions
 from autopeft.models.quantization import NONE
 from autopeft.models.token_cache import CachedRowTokenizer
 from autopeft.study.sections import FIXED_SEARCH_KEYS
-from autopeft.tasks.metrics import scorer
+from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
 from autopeft.training.trunk_cache import Trunk
 
@@ -38,13 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from autopeft.common.plugins import Origin
+    from autopeft.common.truncation import Truncation
+    from autopeft.data.encoded import Encoded
     from autopeft.data.load import StudyData
     from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
     from autopeft.models.device import Device
-    from autopeft.models.row_tokenizer import Truncation
     from autopeft.study.file import StudySpec
-    from autopeft.tasks import Encoded, TaskKind
+    from autopeft.tasks.contract import Task
 
 LONGEST_INPUT = 448
 """Where [model] max_length says nothing: the model's own limit, but at most this many tokens.
@@ -72,7 +72,7 @@ class Problem:
     """
 
     spec: StudySpec
-    task: TaskKind
+    task: Task
     rows: StudyData
     base: BaseModel
     train: Encoded
@@ -100,8 +100,7 @@ class Problem:
             self.base,
             self.task,
             self.device,
-            self.train.lengths,
-            tuple(self.train.columns),
+            self.train,
             self.budget.max_gpu_memory,
             self.spec.model.quantization,
             self.packed,
@@ -114,7 +113,12 @@ class Problem:
         """What the layers below an add-on make of the training rows."""
         folder = self.spec.output / "trunk"
         enabled = self.spec.model.trunk_cache
-        return Trunk(self.base, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
+        return Trunk(self.base, self.task, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
+
+    @property
+    def metric(self) -> str:
+        """What is maximised."""
+        return self.task.metric(self.spec.validation.metric)
 
     def rung_ends(self, epochs: int) -> list[float]:
         """After how many epochs a trial of `epochs` is scored."""
@@ -133,12 +137,12 @@ class Problem:
         Raises:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
         """
-        task = tasks.get(spec.task.kind)
-        scorer(spec.validation.metric)  # an unknown metric must not wait for the first rung to be refused
+        task = find_task(spec.task.kind, registry.blocked).configured(spec.task.options)
+        spec = spec.with_metric(task.metric(spec.validation.metric))
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
-        rows = load_rows(spec, task.inputs)
+        rows = load_rows(spec, task)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         location = locate(spec.model.name_or_path, spec.folder)
         commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
@@ -152,7 +156,7 @@ class Problem:
                 peft_task_type=task.peft_task_type,
                 seed=spec.seed,
                 trust_remote_code=spec.model.trust_remote_code,
-                config_overrides=task.config_overrides(rows.labels),
+                config_overrides=task.config(rows.labels),
                 quantized=spec.model.quantization if card is None else NONE,
                 compute=device.autocast or torch.float32,
                 revision=commit or spec.model.revision,
@@ -176,6 +180,8 @@ class Problem:
         if card is None:
             base.module.to(device.type)
         groups = rows.train["group"].tolist() if "group" in rows.train else None
+        strata = task.strata(rows.train)
+        shares = None if strata is None else strata.tolist()
         workers = _workers(spec, device)
         memory = limit = card or spec.budget.max_gpu_memory
         if workers > 1 and device.type == "cuda":
@@ -196,7 +202,7 @@ class Problem:
             base=base,
             train=train,
             test=task.encode(rows.test, tokenizer, rows.labels),
-            folds=tuple(split(train.labels, groups, spec.validation.folds, spec.seed)),
+            folds=tuple(split(len(train), shares, groups, spec.validation.folds, spec.seed)),
             device=device,
             space=space,
             budget=budget,

@@ -26,9 +26,9 @@ from autopeft.training.packing import pack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from autopeft.data.encoded import Encoded
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.tasks import Encoded
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.rungs import Rung
 
@@ -134,7 +134,7 @@ def _train(
         problem.folds,
         candidate.hyper,
         task=problem.task,
-        metric=problem.spec.validation.metric,
+        metric=problem.metric,
         device=problem.device,
         seed=problem.spec.seed,
         execution=execution,

@@ -77,6 +77,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     spec = resume.as_begun(spec)
     problem = Problem.from_spec(spec, registry)
+    spec = problem.spec
     for note in filter(None, (*problem.base.notes, *problem.rows.notes, precision_note(problem.device))):
         progress.say(note)
     if cut := problem.truncated.sentence(problem.max_length, problem.truncation):
@@ -113,7 +114,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             )
         result = Result(
             name=spec.name,
-            metric=spec.validation.metric,
+            metric=problem.metric,
             records=records(study),
             best=best,
             test=test,

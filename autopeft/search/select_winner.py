@@ -127,7 +127,8 @@ def select_winner(
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
         _keep(problem, predictions, folder.parent / held_out.FILE)
-    baseline = problem.task.baseline(problem.spec.validation.metric, problem.train.labels, problem.test.labels)
+    _named, answered = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
+    baseline = problem.task.score(problem.metric, problem.test.truths, answered)
     return TestScores(score, baseline, defaults, notes, round(time.monotonic() - started, 3))
 
 
@@ -151,7 +152,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
     winner.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
     release_memory()
     predictions = _predict(problem, folder)
-    return problem.task.score(spec.validation.metric, problem.test.labels, predictions), predictions
+    return problem.task.score(problem.metric, problem.test.truths, predictions), predictions
 
 
 def _predict(problem: Problem, folder: Path) -> np.ndarray:
@@ -166,10 +167,10 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
 
 def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], path: Path) -> None:
     """Write the most probable label of each row, where that is what the task predicts."""
-    labels, rows = np.array(problem.rows.labels), problem.test.labels
+    labels, rows = np.array(problem.rows.labels), problem.test.truths
     if any(made is not None and made.shape != (len(rows), len(labels)) for made in predictions.values()):
         return
     answers = {name: labels[made.argmax(axis=-1)] for name, made in predictions.items() if made is not None}
-    answers[held_out.MAJORITY] = np.full(len(rows), labels[np.bincount(problem.train.labels).argmax()])
+    answers[held_out.MAJORITY] = np.full(len(rows), labels[np.bincount(problem.train.truths).argmax()])
     with writing(path), whole(path, lasting=True) as draft:
         HeldOut([str(row) for row in problem.rows.test.index], labels[rows], answers).write(draft)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
     """What a reader of the winner's README should know."""
     spec = problem.spec
-    count, metric, source = len(problem.test), spec.validation.metric, spec.data.train
+    count, metric, source = len(problem.test), problem.metric, spec.data.train
     budget = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
     hyper = {key.partition(".")[2]: value for key, value in best.params.items() if key != "method"}
     own = problem.space.parse(best.params).params
@@ -111,7 +111,7 @@ def given_settings(problem: Problem) -> dict[str, object]:
         "model_digest": problem.base_digest,
         "task": problem.task.kind,
         "methods": ", ".join(problem.space),
-        "metric": spec.validation.metric,
+        "metric": problem.metric,
         "folds": len(problem.folds),
         "seed": spec.seed,
         "train_rows": len(problem.train),

@@ -6,7 +6,7 @@ import codecs
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -14,6 +14,7 @@ from autopeft.common.exceptions import SHOWN_PATH, SpecError, brief, nearest, sh
 from autopeft.common.paths import as_path
 from autopeft.study.comments import without_comments
 from autopeft.study.sections import (
+    GATHERED,
     NO_SETTINGS,
     BudgetSection,
     DataSection,
@@ -24,6 +25,8 @@ from autopeft.study.sections import (
     TrackingSection,
     ValidationSection,
 )
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 LARGEST_FILE = 2**20
 """Bytes of a study file."""
@@ -94,9 +97,37 @@ class StudySpec(Section):
             raise SpecError(f"`{key}` {error}, in {source}.") from None
         return spec.model_copy(update={"tracking": spec.tracking.starting_at(base)})
 
+    def with_metric(self, name: str) -> StudySpec:
+        """The same study with that metric."""
+        return self.model_copy(update={"validation": self.validation.model_copy(update={"metric": name})})
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON has it, defaults included; what is not a setting (the folders) is left out."""
         return self.model_dump(mode="json", exclude={"output"})
+
+
+def read_section(
+    section: type[AnySection], content: Mapping[str, Any], table: str, beside: tuple[str, ...] = ()
+) -> AnySection:
+    """Check the settings of a plugin in a table of the study file.
+
+    Args:
+        section: says which there are.
+        content: as the study file has them.
+        table: in which they stand.
+        beside: settings of the table that are not the plugin's.
+
+    Raises:
+        SpecError: a setting is unknown or missing, or breaks a rule.
+    """
+    try:
+        return section.model_validate(dict(content))
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False)[0]
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            known = nearest(str(first["loc"][0]), [*beside, *section.model_fields])
+            raise SpecError(f'"{brief(first["loc"][0])}" in [{table}] is no setting; {known}') from None
+        raise SpecError(_sentence({**first, "loc": (table, *first["loc"])}, "the study")) from None
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -152,7 +183,7 @@ def _sentence(error: Any, source: str) -> str:
     match error["type"]:
         case "extra_forbidden":
             section = StudySpec.model_fields[table].annotation if table else StudySpec
-            hidden = NO_SETTINGS if section is StudySpec or table == "search" else ()
+            hidden = GATHERED.get(table, NO_SETTINGS if section is StudySpec else ())
             known = [name for name in section.model_fields if name not in hidden]  # type: ignore[union-attr]
             return f'"{key}" {where} is no setting; {nearest(str(key), known)}'
         case "missing":

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from autopeft.study.file import StudySpec
-from autopeft.study.sections import NO_SETTINGS
+from autopeft.study.sections import GATHERED, NO_SETTINGS
 
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
 
@@ -14,11 +14,14 @@ KINDS = {"integer": "whole number", "number": "number", "string": "text", "boole
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a study file, for editors to complete and check it."""
     schema = StudySpec.model_json_schema(mode="validation")
-    search = schema["$defs"]["SearchSection"]
-    search["additionalProperties"] = True  # dimensions; which, the plugins know
-    for section in (schema, search):
-        for name in NO_SETTINGS:
-            section["properties"].pop(name, None)
+    open_ended = [schema["$defs"][name] for name in ("SearchSection", "TaskSection", "DataSection")]
+    for section in open_ended:
+        section["additionalProperties"] = True  # dimensions, settings and columns; which, the plugins know
+    for name in NO_SETTINGS:
+        schema["properties"].pop(name, None)
+    for section, gathered in zip(open_ended, GATHERED.values(), strict=True):
+        for name in gathered:
+            section["properties"].pop(name)
     schema["required"] = ["model", "task", "data"]  # for `name` the file's own stands in
     for name, text in {"name": "the file's", "output": "outputs/<name>"}.items():
         schema["properties"][name]["default"] = text

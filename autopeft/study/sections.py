@@ -61,6 +61,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
+def _gathered(section: type[Section], given: Any, others: str, kind: type = object) -> Any:
+    """What a table says, with the keys that are no settings of ours under the name `others`; values of that kind."""
+    if not isinstance(given, Mapping) or others in given:
+        return given
+    more = {key: value for key, value in given.items() if key not in section.model_fields and isinstance(value, kind)}
+    return {**{key: value for key, value in given.items() if key not in more}, others: more}
+
+
 class ModelSection(Section):
     """The base model."""
 
@@ -86,14 +94,21 @@ class ModelSection(Section):
 
 
 class TaskSection(Section):
-    """What is to be learnt."""
+    """What is to be learnt. Any other key here is a setting of the kind; `autopeft tasks` shows them."""
 
     kind: str
-    """"text-classification" or "text-pair-classification"."""
+    """Such as "text-classification" or "text-pair-classification"; `autopeft tasks` lists the kinds."""
+    options: dict[str, Any] = {}
+    """The kind's own settings, as they were gathered."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, given: Any) -> Any:
+        return _gathered(cls, given, "options")
 
 
 class DataSection(Section):
-    """Where the rows are and which columns matter."""
+    """Where the rows are and which columns matter. Any other key here is a column of the task."""
 
     train: Reference
     """A csv, tsv, jsonl or parquet file, a saved datasets folder, or a hub id; `package:…` for one inside a package."""
@@ -119,6 +134,17 @@ class DataSection(Section):
     """Split of a data set with several, to train on."""
     test_split: str = "test"
     """Split that is held out."""
+    columns: dict[str, str] = {}
+    """Columns of the task beside `text`, `text_pair` and `label`, as they were gathered."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_columns(cls, given: Any) -> Any:
+        return _gathered(cls, given, "columns", str)
+
+    def column(self, key: str) -> str:
+        """What the table calls the task's column of that key; the key itself where nothing is said."""
+        return str(getattr(self, key)) if key in ("text", "text_pair", "label") else self.columns.get(key, key)
 
     @model_validator(mode="after")
     def _one_test_set(self) -> DataSection:
@@ -162,10 +188,7 @@ class SearchSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _gather_overrides(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or "overrides" in given:
-            return given
-        fixed = {key: value for key, value in given.items() if key in cls.model_fields}
-        return {**fixed, "overrides": {key: value for key, value in given.items() if key not in cls.model_fields}}
+        return _gathered(cls, given, "overrides")
 
 
 class ValidationSection(Section):
@@ -178,8 +201,8 @@ class ValidationSection(Section):
 
     Scores are the same up to the order of random numbers.
     """
-    metric: str = "accuracy"
-    """What is maximised, by scikit-learn's name."""
+    metric: str | None = None
+    """What is maximised, by scikit-learn's name. Default: the task's first, which is accuracy for classification."""
 
 
 class BudgetSection(Section):
@@ -226,8 +249,11 @@ class TrackingSection(Section):
         return self.model_copy(update={"uri": f"sqlite:///{escaped / path[1]}"}) if path else self
 
 
-NO_SETTINGS = ("folder", "text", "overrides")
-"""Fields of `StudySpec` and `SearchSection` that no study file has."""
+NO_SETTINGS = ("folder", "text")
+"""Fields of `StudySpec` that no study file has."""
+
+GATHERED = {"search": ("overrides",), "task": ("options",), "data": ("columns",)}
+"""By table, the fields in which keys are gathered that a plugin knows."""
 
 
 FIXED_SEARCH_KEYS = tuple(key for key in SearchSection.model_fields if key != "overrides")

@@ -1,30 +1,18 @@
-"""Task kinds: one module each in this folder, found by its `TASK`; a new kind is one new file."""
+"""What is learnt: the contract of a kind of task, what several kinds share, and discovery. The kinds are plugins."""
 
-from __future__ import annotations
+from autopeft.common.surface import surface
 
-import importlib
-import pkgutil
-from functools import cache
+SURFACE = {
+    "Baseline": "contract",
+    "CONTRACT": "contract",
+    "Classification": "classification",
+    "Column": "column",
+    "Metric": "metric",
+    "Task": "contract",
+    "find_task": "registry",
+    "task_kinds": "registry",
+}
+"""What the package shows, with the module of each."""
 
-from autopeft.common.exceptions import SpecError, brief, nearest
-from autopeft.tasks.base import Encoded, TaskKind
-
-__all__ = ["Encoded", "TaskKind", "get", "kinds"]
-
-
-@cache
-def kinds() -> dict[str, TaskKind]:
-    """Every task kind by its name in study files."""
-    modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
-    return {module.TASK.kind: module.TASK for module in modules if hasattr(module, "TASK")}
-
-
-def get(kind: str) -> TaskKind:
-    """The task kind of that name.
-
-    Raises:
-        SpecError: there is none.
-    """
-    if kind not in kinds():
-        raise SpecError(f'`kind` in [task] is "{brief(kind)}", which no task provides; {nearest(kind, kinds())}')
-    return kinds()[kind]
+__all__ = list(SURFACE)
+__getattr__ = surface(__name__, SURFACE)

@@ -10,7 +10,7 @@ import torch
 
 from autopeft.common.exceptions import PluginError
 from autopeft.models.attach import trainable, trained_params
-from autopeft.testing.case import logits, of_head, same, values
+from autopeft.testing.case import TASK, logits, of_head, same, values
 from autopeft.testing.process import guarded
 from autopeft.testing.rule import BrokenRuleError, rule
 
@@ -108,7 +108,7 @@ def trains_its_own_alone(case: Case) -> str | None:
     trained = sum(p.numel() for name, p in trainable(model).items() if of_head(name, head))
     if trained != wanted:
         raise BrokenRuleError(f"of the head, {trained:,} parameters train and not {wanted:,}.", case.defaults)
-    model.eval()(**case.batch().inputs).logits.sum().backward()
+    model.eval()(**TASK.model_inputs(case.batch().tensors)).logits.sum().backward()
     idle = [name for name, parameter in trainable(model).items() if parameter.grad is None]
     if idle:
         raise BrokenRuleError(f"{idle[0]} is to be trained, but the loss does not depend on it.", case.defaults)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autopeft import tasks
 from autopeft.common.seeds import seeded
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.training_space import Hyperparameters
@@ -19,6 +18,7 @@ from autopeft.models.attach import attach, trainable
 from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
 from autopeft.models.modes import train_mode
+from autopeft.tasks.registry import find_task
 from autopeft.testing.tiny import learnable_rows, tiny_base
 from autopeft.training.batch import Batch
 from autopeft.training.learner import Learner
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from autopeft.methods.contract import PeftMethod
     from autopeft.methods.search_space import SearchSpace
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 CPU = Device("cpu", None)
 ROWS = 12
 """Of a batch."""
@@ -148,7 +148,7 @@ class Case:
 def logits(model: nn.Module, rows: Batch) -> torch.Tensor:
     """`[rows, classes]`, in evaluation mode."""
     with CPU.kernels():
-        found: torch.Tensor = model.eval()(**rows.inputs).logits
+        found: torch.Tensor = model.eval()(**TASK.model_inputs(rows.tensors)).logits
     return found.float()
 
 

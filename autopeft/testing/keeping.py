@@ -14,6 +14,7 @@ from autopeft.models.attach import merged, trainable
 from autopeft.models.weights_file import read_weights, write_weights
 from autopeft.testing.case import CPU, TASK, logits, same, values
 from autopeft.testing.rule import BrokenRuleError, rule
+from autopeft.testing.tiny import blank_rows
 
 if TYPE_CHECKING:
     from autopeft.testing.case import Case
@@ -45,7 +46,7 @@ def weighs_what_is_foretold(case: Case) -> str | None:
 
     Budgets are decided on the meta device: save() must give there the names, shapes and types it gives for real.
     """
-    appraise = CostEstimator(case.base, TASK, CPU, np.array([8]), ("input_ids",))
+    appraise = CostEstimator(case.base, TASK, CPU, blank_rows(np.array([8])))
     usage = appraise(case.candidates.default())
     count = sum(parameter.numel() for parameter in trainable(case.trained).values())
     if count != usage.trainable_params:

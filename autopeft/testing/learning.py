@@ -77,7 +77,7 @@ def runs_in_bfloat16(case: Case) -> str | None:
     model, rows = case.attach(case.defaults), case.batch()
     exact = logits(model, rows)
     with torch.autocast("cpu", torch.bfloat16):
-        found = model(**rows.inputs).logits
+        found = model(**TASK.model_inputs(rows.tensors)).logits
     found.float().sum().backward()
     if not torch.allclose(found.detach().float(), exact, atol=BFLOAT16, rtol=BFLOAT16):
         difference = float((found.detach().float() - exact).abs().max())

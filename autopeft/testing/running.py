@@ -16,6 +16,7 @@ from autopeft.models.modes import train_mode
 from autopeft.testing import process, tiny
 from autopeft.testing.case import CPU, TASK
 from autopeft.testing.rule import BrokenRuleError, rule
+from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Learner, backward
@@ -74,7 +75,7 @@ def memory_is_foretold(case: Case) -> str | None:
     what it keeps in start().
     """
     candidate, rows, length = case.candidates.default(), 16, 24
-    cost_estimator = CostEstimator(case.base, TASK, CPU, np.full(rows, length), ("input_ids",))
+    cost_estimator = CostEstimator(case.base, TASK, CPU, blank_rows(np.full(rows, length)))
     foretold = cost_estimator.predict(candidate, Execution(rows)).peak
     tensors = tiny.batch(rows, length)
     tensors["input_ids"] = torch.full((rows, length), tiny.FIRST_WORD).index_fill_(

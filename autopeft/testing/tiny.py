@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from autopeft.data.encoded import Encoded, Field, token_fields
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel
-from autopeft.tasks import Encoded
 
 VOCABULARY = 64
 PAD, START, END, FIRST_WORD = 1, 2, 3, 4
@@ -93,9 +93,15 @@ def learnable_rows(count: int = 48, seed: int = 0) -> Encoded:
         np.concatenate([[START], generator.integers(20, 60, generator.integers(1, 8)), [10 + label] * 3, [END]])
         for label in labels
     ]
+    tokens, offsets = np.concatenate(texts).astype(np.int32), np.cumsum([0, *map(len, texts)])
+    fields = {**token_fields({"input_ids": tokens}, offsets, PAD), "labels": Field(labels)}
+    return Encoded(fields, labels, axis="input_ids")
+
+
+def blank_rows(lengths: np.ndarray) -> Encoded:
+    """Rows of so many equal tokens each; of use where only their lengths matter."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens, labels = np.full(int(offsets[-1]), FIRST_WORD, np.int32), np.zeros(len(lengths), np.int64)
     return Encoded(
-        columns={"input_ids": np.concatenate(texts).astype(np.int32)},
-        offsets=np.cumsum([0, *map(len, texts)]),
-        labels=labels,
-        padding={"input_ids": PAD},
+        {**token_fields({"input_ids": tokens}, offsets, PAD), "labels": Field(labels)}, labels, axis="input_ids"
     )

@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from autopeft.tasks import Encoded
+    from autopeft.data.encoded import Encoded
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,24 @@ class Batch:
     Attributes:
         tensors: by name, `[folds · room, …]`; a fold with fewer rows than the largest repeats some.
         sizes: rows of each fold.
+        weight: what the loss of all its rows is a mean over, of one fold alone; 0: its rows.
+        places: of all rows, padding included: what a pass costs grows with them.
     """
 
     tensors: Mapping[str, torch.Tensor]
     sizes: tuple[int, ...]
+    weight: int = 0
+    places: int = 0
 
     @classmethod
     def of(cls, data: Encoded, rows: Sequence[np.ndarray], device: str) -> Batch:
         """The batch of those rows of each fold."""
         room = max(map(len, rows))
         filled = [np.resize(few if len(few) else 0, room) for few in rows]
-        return cls(data.batch(np.concatenate(filled), device), tuple(map(len, rows)))
+        together = np.concatenate(filled)
+        weight = data.weight(rows[0]) if len(rows) == 1 else 0
+        places = len(together) * int(data.lengths[together].max())
+        return cls(data.batch(together, device), tuple(map(len, rows)), weight, places)
 
     def of_fold(self, fold: int) -> Batch:
         """The rows of one fold alone, padded as they are here."""
@@ -48,16 +55,6 @@ class Batch:
         spare = np.arange(self.sizes[fold], room)
         own[fold * room + spare] = (fold + 1) % folds * room + spare
         return Batch({name: tensor[own] for name, tensor in self.tensors.items()}, self.sizes)
-
-    @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """What the model takes."""
-        return {name: tensor for name, tensor in self.tensors.items() if name != "labels"}
-
-    @property
-    def tokens(self) -> int:
-        """Padding included."""
-        return self.tensors["attention_mask"].numel()
 
     def per_fold(self, outputs: Any) -> Iterator[tuple[Any, dict[str, torch.Tensor]]]:
         """Each fold's outputs and tensors."""

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.data.encoded import Encoded
     from autopeft.data.split import Fold
     from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.training_space import Hyperparameters
     from autopeft.models.device import Device
-    from autopeft.tasks import Encoded, TaskKind
+    from autopeft.tasks.contract import Task
     from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.learner import Watch
@@ -36,7 +37,7 @@ def cross_validate(
     folds: Sequence[Fold],
     hyper: Hyperparameters,
     *,
-    task: TaskKind,
+    task: Task,
     metric: str,
     device: Device,
     seed: int,
@@ -77,7 +78,7 @@ def cross_validate(
                 losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
             predictions = evaluate(model, data, held_out, task, device, most)
             for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
-                histories[fold].append((task.score(metric, data.labels[few], predicted), float(loss)))
+                histories[fold].append((task.score(metric, data.truths[few], predicted), float(loss)))
             if checkpoint:
                 checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()

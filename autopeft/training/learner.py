@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.data.encoded import Encoded
     from autopeft.methods.training_space import Hyperparameters
     from autopeft.models.device import Device
-    from autopeft.tasks import Encoded, TaskKind
+    from autopeft.tasks.contract import Task
 
 
 MAX_GRADIENT_NORM = 1.0
@@ -38,8 +39,8 @@ class DivergedError(AutopeftError):
 class Watch(Protocol):
     """Entered around every training step."""
 
-    def __call__(self, learner: Learner, tokens: int, /) -> AbstractContextManager[None]:
-        """The context of a step of `learner` whose largest pass has so many tokens."""
+    def __call__(self, learner: Learner, places: int, /) -> AbstractContextManager[None]:
+        """The context of a step of `learner` whose largest pass has so many places."""
 
 
 class Learner:
@@ -53,7 +54,7 @@ class Learner:
         hyper: how to train it.
         rows: of an epoch, of the largest fold; they give the schedule its length, which all folds share.
         execution: how a batch is run; default: whole, one fold alone.
-        watch: entered around every step with this learner and the tokens of its largest pass; may raise.
+        watch: entered around every step with this learner and the places of its largest pass; may raise.
         callback: the method's own part in training this fold, of one fold alone.
     """
 
@@ -95,14 +96,14 @@ class Learner:
         parts = [longest_first[start : start + size] for start in range(0, len(longest_first), size)]
         return [Batch.of(data, [part], device) for part in parts]
 
-    def step(self, micro_batches: Sequence[Batch], task: TaskKind, device: Device) -> torch.Tensor:
+    def step(self, micro_batches: Sequence[Batch], task: Task, device: Device) -> torch.Tensor:
         """Train on a batch at the schedule's rate; returns its mean loss, `[folds]`."""
         heartbeat()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.done += 1
-        tokens = max(batch.tokens for batch in micro_batches)
-        with self.watch(self, tokens) if self.watch else nullcontext():
+        places = max(batch.places for batch in micro_batches)
+        with self.watch(self, places) if self.watch else nullcontext():
             return training_step(self.model, self.optimizer, micro_batches, task, device, self.callback, self.done)
 
     def take_turn(self) -> None:
@@ -181,7 +182,7 @@ def training_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     micro_batches: Sequence[Batch],
-    task: TaskKind,
+    task: Task,
     device: Device,
     callback: TrainingCallback | None = None,
     step: int = 1,
@@ -194,7 +195,7 @@ def training_step(
     folds = len(micro_batches[0].sizes)
     callback = callback or TrainingCallback()
     parts = []
-    weights = [task.weight(batch.tensors) for batch in micro_batches]
+    weights = [batch.weight or sum(batch.sizes) for batch in micro_batches]
     for batch, weight in zip(micro_batches, weights, strict=True):
         parts.append(backward(model, batch, task, device, weight / sum(weights)))
     if (extra := callback.loss()) is not None:
@@ -208,11 +209,11 @@ def training_step(
     return torch.stack(parts).sum(dim=0)
 
 
-def backward(model: nn.Module, batch: Batch, task: TaskKind, device: Device, share: float = 1.0) -> torch.Tensor:
+def backward(model: nn.Module, batch: Batch, task: Task, device: Device, share: float = 1.0) -> torch.Tensor:
     """Add the gradients of a batch, counted by `share`; returns each fold's mean loss `[folds]`, counted likewise."""
     with device.kernels():
         with device.precision():
-            outputs = model(**batch.inputs)
+            outputs = model(**task.model_inputs(batch.tensors))
         losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)]) * share
         losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return losses.detach()
@@ -234,7 +235,7 @@ def train_epoch(
     learner: Learner,
     data: Encoded,
     rows: Sequence[np.ndarray],
-    task: TaskKind,
+    task: Task,
     device: Device,
     seeds: Sequence[int],
     order: int,
@@ -280,7 +281,7 @@ def evaluate(
     model: nn.Module,
     data: Encoded,
     rows: Sequence[np.ndarray],
-    task: TaskKind,
+    task: Task,
     device: Device,
     most: int = EVALUATION_BATCH_SIZE,
 ) -> list[np.ndarray]:
@@ -297,8 +298,8 @@ def evaluate(
         heartbeat()
         batch = Batch.of(data, [few[some] for few, some in zip(rows, places, strict=True)], device.type)
         with device.kernels(), device.precision():
-            outputs = model(**batch.inputs)
-        for found, (of_fold, _) in zip(parts, batch.per_fold(outputs), strict=True):
-            found.append(task.predict(of_fold))
+            outputs = model(**task.model_inputs(batch.tensors))
+        for found, (of_fold, own) in zip(parts, batch.per_fold(outputs), strict=True):
+            found.append(task.answer(of_fold, own))
     predictions = [torch.cat(found).cpu().numpy() for found in parts]
     return [found[np.argsort(order, kind="stable")] for found, order in zip(predictions, orders, strict=True)]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from autopeft.common.containment import heartbeat
+from autopeft.data.encoded import Field
 from autopeft.models.marks import FROZEN, LAYER
 from autopeft.study.journal import writing
 from autopeft.training.learner import EVALUATION_BATCH_SIZE
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from autopeft.data.encoded import Encoded
     from autopeft.methods.contract import ModelSpec
     from autopeft.models.base import BaseModel
     from autopeft.models.device import Device
-    from autopeft.tasks import Encoded
+    from autopeft.tasks.contract import Task
 
 MEMORY_SHARE = 0.1
 """Of the machine's memory that one level's output may take; a larger one goes to a memory-mapped file."""
@@ -117,6 +119,7 @@ class Trunk:
 
     Args:
         base: the model.
+        task: says what of a batch the model takes.
         data: the rows.
         device: where they are run.
         folder: on the disk of memory-mapped files; made when one is needed.
@@ -125,10 +128,18 @@ class Trunk:
     """
 
     def __init__(
-        self, base: BaseModel, data: Encoded, device: Device, folder: Path, *, enabled: bool = True, sharers: int = 1
+        self,
+        base: BaseModel,
+        task: Task,
+        data: Encoded,
+        device: Device,
+        folder: Path,
+        *,
+        enabled: bool = True,
+        sharers: int = 1,
     ) -> None:
-        self._base, self._data, self._device, self._folder = base, data, device, folder
-        self._enabled, self._sharers = enabled, sharers
+        self._base, self._task, self._data, self._device, self._folder = base, task, data, device, folder
+        self._enabled, self._sharers = enabled and bool(data.axis), sharers  # states are kept for each place of it
         self._states: dict[int, np.ndarray] = {}
         self._exact: dict[tuple[str, int], bool] = {}
 
@@ -168,7 +179,8 @@ class Trunk:
         few = np.arange(min(CHECKED_ROWS, len(self._data)))
         known = (name, level) in self._exact
         expected = None if known else self._run(model.eval(), few)
-        data = replace(self._data, states=self._at(level))
+        axis = self._data.fields[self._data.axis]
+        data = replace(self._data, states=Field(self._at(level), axis.offsets))
         undo = cut(model, level, self.extras)
         if expected is not None:
             found = self._run(model, few, data)
@@ -192,7 +204,7 @@ class Trunk:
             layer = model.get_submodule(self._base.spec.layers[level])
             layer.register_forward_pre_hook(stop, with_kwargs=True)
             order = np.argsort(self._data.lengths, kind="stable")
-            states = self._room()
+            states, offsets = self._room(), self._offsets
             start, size = 0, EVALUATION_BATCH_SIZE
             while start < len(order):
                 rows = order[start : start + size]
@@ -207,14 +219,21 @@ class Trunk:
                     continue
                 start += size
                 for row, row_states in zip(rows, found[0].float().cpu().numpy(), strict=True):
-                    begin, end = self._data.offsets[row : row + 2]
+                    begin, end = offsets[row : row + 2]
                     states[begin:end] = row_states[: end - begin]
             self._states[level] = states
         return self._states[level]
 
+    @property
+    def _offsets(self) -> np.ndarray:
+        """Where each row's places begin and end."""
+        found = self._data.fields[self._data.axis].offsets
+        assert found is not None  # an axis is ragged
+        return found
+
     def _room(self) -> np.ndarray:
         """Memory for one level's states, or a file where that would be much of it."""
-        shape = (int(self._data.offsets[-1]), self._base.spec.hidden_size)
+        shape = (int(self._offsets[-1]), self._base.spec.hidden_size)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         held = sum(states.nbytes for states in self._states.values() if not isinstance(states, np.memmap))
         if (held + 4 * shape[0] * shape[1]) * self._sharers <= MEMORY_SHARE * memory:
@@ -233,9 +252,8 @@ class Trunk:
         heartbeat()
         place = next(model.parameters()).device  # not the device's own where one plans for a card that is not here
         batch = (data or self._data).batch(rows, place)
-        batch.pop("labels")
         with self._device.kernels(), self._device.precision():
-            outputs = model(**batch)
+            outputs = model(**self._task.model_inputs(batch))
         first: torch.Tensor = outputs[0]
         return first.float()
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
+from autopeft.common.truncation import BOTH, TAIL
 from autopeft.methods import registry
 from autopeft.models.quantization import NONE
-from autopeft.models.row_tokenizer import BOTH, TAIL
 from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.study.card import CARD
 from autopeft.winner import mlflow_model, readme

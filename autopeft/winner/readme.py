@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopeft import tasks
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
+from autopeft.common.truncation import KEPT
 from autopeft.common.units import format_bytes
-from autopeft.models.row_tokenizer import KEPT
+from autopeft.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from autopeft.study.card import Card, Evidence
@@ -42,7 +42,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
             labels as a list, `{texts}` for the arguments of a tokenizer, `{rows}` for the columns of a frame.
         form: the format of the folder.
     """
-    inputs = tasks.get(card.task).inputs
+    inputs = find_task(card.task).inputs
     values = {
         "{base}": base(card),
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),

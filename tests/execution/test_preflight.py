@@ -155,6 +155,9 @@ def test_a_t5_reads_rows_in_which_its_marks_were_typed(study):
     pd.DataFrame(rows).to_csv(study.parent / "rows.csv", index=False)
     given = problem(study)
     for part in (given.train, given.test):
-        ends = [row.tolist().count(1) for row in np.split(part.columns["input_ids"], part.offsets[1:-1])]
+        ends = [
+            row.tolist().count(1)
+            for row in np.split(part.fields["input_ids"].values, part.fields["input_ids"].offsets[1:-1])
+        ]
         assert set(ends) == {1}
     preflight.check(given)

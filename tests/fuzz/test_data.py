@@ -22,6 +22,7 @@ from autopeft.data.cells import Texts
 from autopeft.data.load import load_rows
 from autopeft.data.table import read_table
 from autopeft.study.file import StudySpec
+from autopeft.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,7 +194,7 @@ def check(case: int, folder: Path) -> bool:
     told: list[str] = []
     with limit(SECONDS):
         try:
-            found = load_rows(StudySpec.from_mapping(content, folder=folder), ("text",))
+            found = load_rows(StudySpec.from_mapping(content, folder=folder), find_task("text-classification"))
             texts += [str(cell) for part in (found.train, found.test) for cell in part.to_numpy().ravel()]
         except UserInputError as error:
             told.append(str(error))

@@ -22,6 +22,7 @@ from autopeft.models.attach import attach, trainable
 from autopeft.models.modes import train_mode
 from autopeft.search.select_winner import refit
 from autopeft.study.file import StudySpec
+from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
@@ -31,7 +32,7 @@ from tests.tiny_models import tiny_base
 from tests.training.test_learner import CPU, HYPER, TASK, rows
 
 DATA = rows()
-FOLDS = split(DATA.labels, None, 3, seed=0)
+FOLDS = split(len(DATA), DATA.truths, None, 3, seed=0)
 OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
 RANK = 4
 
@@ -179,13 +180,13 @@ def test_memory_is_predicted_with_the_added_loss_and_what_the_callback_keeps():
             return Keeping(model)
 
     candidate = CandidateSpace.build([Remembering()], base.spec, {}, ())["ranked"].default()
-    cost_estimator = CostEstimator(base, TASK, CPU, np.full(64, 24), ("input_ids",))
+    cost_estimator = CostEstimator(base, TASK, CPU, blank_rows(np.full(64, 24)))
     model = attach(base, candidate.method, candidate.params)
     train_mode(model)
     learner = Learner(model, candidate.hyper, 64, callback=Keeping(model))
     learner.take_turn()
     shapes = cost_estimator.batch_shapes(16)
-    batch = Batch({key: torch.ones(shape, dtype=torch.int64) for key, shape in shapes.items()}, (16,))
+    batch = Batch({key: torch.ones(shape, dtype=dtype) for key, (shape, dtype) in shapes.items()}, (16,))
     others = (*batch.tensors.values(), *learner.kept_tensors())
     real = measure(lambda: learner.step([batch], TASK, CPU), model, others=others)
     assert cost_estimator(candidate).memory.peak == pytest.approx(real, rel=0.03)

@@ -9,7 +9,6 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from autopeft import tasks
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.budget.memory.peak import at_peak
@@ -21,11 +20,13 @@ from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
 from autopeft.models.load import load_base
+from autopeft.tasks.registry import find_task
+from autopeft.testing.tiny import blank_rows
 from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS
 from tests.tiny_models import FAMILIES, batch, tiny, tiny_base
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 
 
 class Linear4bit(nn.Linear):
@@ -137,7 +138,7 @@ def test_the_prediction_counts_quantized_weights(kind, autocast):
     base = tiny_base("bert")
     candidate = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"].default()
     dense, packed = (
-        CostEstimator(base, TASK, Device("cpu", autocast), np.array([8]), ("input_ids",), quantized=quantized)(
+        CostEstimator(base, TASK, Device("cpu", autocast), blank_rows(np.array([8])), quantized=quantized)(
             candidate
         ).memory
         for quantized in ("none", kind)
@@ -181,9 +182,7 @@ def test_what_is_kept_for_the_biases_below_is_predicted(kind):
     base = tiny_base("bert")
     candidate = CandidateSpace.build([METHODS["bitfit"]], base.spec, {}, ())["bitfit"].default()
     dense, packed = (
-        CostEstimator(base, TASK, Device("cpu", None), np.array([8]), ("input_ids",), quantized=quantized)(
-            candidate
-        ).memory
+        CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.array([8])), quantized=quantized)(candidate).memory
         for quantized in ("none", kind)
     )
     assert packed.activations > 0.9 * dense.activations
@@ -198,7 +197,7 @@ def test_a_quantized_model_is_loaded_and_trains(kind, name, tiny_model):
     pytest.importorskip("bitsandbytes")
     base = load_base(
         tiny_model, auto_class=TASK.auto_class, task=TASK.kind, peft_task_type=TASK.peft_task_type, seed=0,
-        config_overrides=TASK.config_overrides(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
+        config_overrides=TASK.config(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
     )  # fmt: skip
     for linear in base.spec.linears:
         owner = base.module.get_submodule(linear.name)

@@ -5,7 +5,8 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from autopeft.models.row_tokenizer import BOTH, HEAD, TAIL, RowTokenizer, Truncation
+from autopeft.common.truncation import BOTH, HEAD, TAIL, Truncation
+from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.tokenizer import prepare
 from tests.tiny_tokenizers import BACKENDS, IN_PYTHON
 

@@ -18,7 +18,7 @@ from tests.tiny_models import batch, tiny_base
 from tests.training.test_learner import CPU, HYPER, TASK, rows
 
 DATA = rows()
-FOLDS = split(DATA.labels, None, 3, seed=0)
+FOLDS = split(len(DATA), DATA.truths, None, 3, seed=0)
 OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
 
 

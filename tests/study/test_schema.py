@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from jsonschema import Draft202012Validator
 from autopeft.common.exceptions import SpecError
 from autopeft.study.file import StudySpec
 from autopeft.study.schema import json_schema, reference
-from autopeft.study.sections import NO_SETTINGS
+from autopeft.study.sections import GATHERED, NO_SETTINGS
 from tests.conftest import TINY_STUDY, autopeft_here
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,8 @@ def test_the_page_is_current_and_describes_every_setting():
     assert " |  |\n" not in reference()
     for section in StudySpec.model_fields.values():
         for name in getattr(section.annotation, "model_fields", {}):
-            assert name in NO_SETTINGS or f"| `{name}` |" in reference()
+            hidden = {*NO_SETTINGS, *chain.from_iterable(GATHERED.values())}
+            assert name in hidden or f"| `{name}` |" in reference()
 
 
 def test_the_command_prints_it(tmp_path):

@@ -23,6 +23,7 @@ from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.search import select_winner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
+from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
 from autopeft.training.cross_validation import cross_validate
@@ -91,7 +92,7 @@ def space(name):
 
 
 def cost_estimator(limit, length=60):
-    return CostEstimator(base_of(), TASK, CPU, np.full(64, length), ("input_ids",), limit)
+    return CostEstimator(base_of(), TASK, CPU, blank_rows(np.full(64, length)), limit)
 
 
 @pytest.mark.parametrize("name", few(METHODS, "lora", "prefix_tuning"))
@@ -177,7 +178,7 @@ def test_evaluation_takes_no_more_rows_at_a_time_than_a_tight_budget_lets_traini
 
     model.register_forward_pre_hook(look, with_kwargs=True)
     data = rows(120)
-    folds = split(data.labels, None, 2, seed=0)
+    folds = split(len(data), data.truths, None, 2, seed=0)
     options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 0, "execution": way}
     next(iter(cross_validate(model, data, folds, replace(HYPER, batch_size=8), **options)))
     assert max(seen) == most  # of 60 rows; at ease 32 at a time, which makes two passes of 30
@@ -187,7 +188,7 @@ def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, 
     problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
     candidate = problem.space["lora"].default()
     expected = select_winner._score(problem, candidate, tiny_study.parent / "one", "x")
-    load, asked = select_winner.artifact.load, []
+    load, asked = select_winner.winner.load, []
 
     def scarce(*given, **options):
         asked.append(given)
@@ -195,7 +196,7 @@ def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, 
             raise torch.OutOfMemoryError("planted")
         return load(*given, **options)
 
-    monkeypatch.setattr(select_winner.artifact, "load", scarce)
+    monkeypatch.setattr(select_winner.winner, "load", scarce)
     score, predictions = select_winner._score(problem, candidate, tiny_study.parent / "two", "x")
     assert [len(given) for given in asked] == [2, 1]
     assert score == expected[0]
@@ -220,7 +221,7 @@ def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
     from autopeft.budget.memory import peak
 
     base, candidate, length = base_of(), space("lora").default(), 40
-    appraise = CostEstimator(base, TASK, CPU, np.full(64, length), ("input_ids",))
+    appraise = CostEstimator(base, TASK, CPU, blank_rows(np.full(64, length)))
     for way in (Execution(16), Execution(4), Execution(4, checkpointing=True), Execution(16, checkpointing=True)):
         predicted = appraise.predict(candidate, way).peak
         model = attach(base, candidate.method, candidate.params)
@@ -230,7 +231,7 @@ def test_predicted_memory_of_every_way_is_what_a_real_step_takes():
         learner = Learner(model, candidate.hyper, 64, way)
         learner.take_turn()
         shape = appraise.batch_shapes(way.micro_batch)
-        batch = {name: torch.ones(size, dtype=torch.int64) for name, size in shape.items()}
+        batch = {name: torch.ones(size, dtype=dtype) for name, (size, dtype) in shape.items()}
         parts = [Batch(batch, (way.micro_batch,))] * (16 // way.micro_batch)
         real = peak.measure(
             lambda parts=parts, learner=learner: learner.step(parts, TASK, CPU), model, others=batch.values()

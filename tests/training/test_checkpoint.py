@@ -9,7 +9,7 @@ from autopeft.training.rungs import rung_ends
 from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
 
 DATA = rows()
-FOLDS = split(DATA.labels, None, 3, seed=0)
+FOLDS = split(len(DATA), DATA.truths, None, 3, seed=0)
 OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
 
 

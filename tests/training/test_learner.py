@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from autopeft import tasks
 from autopeft.common.seeds import derive_seed
+from autopeft.data.encoded import Encoded
 from autopeft.data.split import split
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.attach import trainable
 from autopeft.models.device import Device
-from autopeft.tasks import Encoded
+from autopeft.tasks.registry import find_task
 from autopeft.training.batch import bucketed
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import DivergedError, Learner, evaluate, train_epoch
@@ -18,7 +18,7 @@ from autopeft.training.rungs import epochs_between, rung_ends
 from tests.models.test_base import METHODS, attach, base_of
 from tests.tiny_models import learnable_rows
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 CPU = Device("cpu", None)
 HYPER = Hyperparameters(learning_rate=5e-3, epochs=3, batch_size=8, warmup_ratio=0.1, weight_decay=0.01)
 
@@ -68,7 +68,7 @@ def test_training_learns_and_evaluation_keeps_the_order_of_rows():
 
 def test_folds_in_lockstep_are_each_what_they_would_be_alone():
     data = rows()
-    folds = split(data.labels, None, 3, seed=0)
+    folds = split(len(data), data.truths, None, 3, seed=0)
     options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
     together = {rung.epoch: rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)}
     assert list(together) == [1, 2, 3] == rung_ends(3, 48)
@@ -79,7 +79,7 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
             seeds, order = [derive_seed(5, index, epoch)], derive_seed(5, epoch)
             train_epoch(learner, data, [fold.train], TASK, CPU, seeds, order)
             predictions = evaluate(model, data, [fold.validation], TASK, CPU)[0]
-            assert together[epoch][index] == TASK.score("accuracy", data.labels[fold.validation], predictions)
+            assert together[epoch][index] == TASK.score("accuracy", data.truths[fold.validation], predictions)
 
 
 def test_rungs_double_and_the_epochs_between_them_leave_nothing_out():
@@ -142,7 +142,7 @@ def test_stratified_folds_hold_every_row_once_and_grouped_ones_keep_groups_whole
     labels = np.repeat([0, 1, 2], 20)
     groups = [str(i // 4) for i in range(60)]
     for given in (None, groups):
-        folds = split(labels, given, 4, seed=0)
+        folds = split(len(labels), labels, given, 4, seed=0)
         assert sorted(np.concatenate([fold.validation for fold in folds])) == list(range(60))
         for fold in folds:
             assert not set(fold.train) & set(fold.validation)

@@ -21,6 +21,7 @@ from autopeft.models.attach import attach, trainable
 from autopeft.models.device import Device
 from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
+from autopeft.testing.tiny import blank_rows
 from autopeft.training import packing
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
@@ -35,7 +36,7 @@ from tests.tiny_models import FAMILIES
 from tests.training.test_learner import CPU, HYPER, TASK, rows
 
 DATA = rows()
-FOLDS = split(DATA.labels, None, 3, seed=0)
+FOLDS = split(len(DATA), DATA.truths, None, 3, seed=0)
 OPTIONS = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
 HARD = {
     "adapter": {"placement": "parallel"},
@@ -66,7 +67,7 @@ def gradients(model, batch, device=CPU):
     model.zero_grad()
     with device.kernels():
         with device.precision():
-            outputs = model.eval()(**batch.inputs)
+            outputs = model.eval()(**TASK.model_inputs(batch.tensors))
         losses = [TASK.loss(*part) for part in batch.per_fold(outputs)]
     torch.stack(losses).sum().backward()
     return {name: parameter.grad for name, parameter in trainable(model).items()}
@@ -128,7 +129,7 @@ def test_every_fold_draws_its_own_dropout_from_the_seed(name):
     def outputs():
         torch.manual_seed(3)
         with CPU.kernels():
-            return model(**batch.inputs).logits.detach()
+            return model(**TASK.model_inputs(batch.tensors)).logits.detach()
 
     assert torch.equal(outputs(), outputs())
     assert not torch.allclose(outputs()[:4], outputs()[4:])
@@ -227,7 +228,7 @@ def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_
     lengths = np.full(64, 24)
 
     def cost_estimator(limit=None):
-        return CostEstimator(base, TASK, CPU, lengths, ("input_ids",), limit, packed={name: name in SITES}, folds=3)
+        return CostEstimator(base, TASK, CPU, blank_rows(lengths), limit, packed={name: name in SITES}, folds=3)
 
     usage = cost_estimator()(candidate)
     assert usage.execution == Execution(16, folds=3)
@@ -236,7 +237,7 @@ def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_
     learner = Learner(model, candidate.hyper, 64, usage.execution)
     learner.take_turn()
     shapes = cost_estimator().batch_shapes(16, 3)
-    batch = Batch({key: torch.ones(shape, dtype=torch.int64) for key, shape in shapes.items()}, (16,) * 3)
+    batch = Batch({key: torch.ones(shape, dtype=dtype) for key, (shape, dtype) in shapes.items()}, (16,) * 3)
     real = measure(lambda: learner.step([batch], TASK, CPU), model, others=batch.tensors.values())
     assert usage.memory.peak == pytest.approx(real, rel=0.03, abs=2**15)
     assert cost_estimator(usage.memory.peak)(candidate).execution.folds == 3

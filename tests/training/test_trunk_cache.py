@@ -27,7 +27,7 @@ def adapter(base, layers="top_half", placement="pfeiffer"):
 
 
 def trunk_of(base, folder, **options):
-    return Trunk(base, DATA, options.pop("device", CPU), folder / "trunk", **options)
+    return Trunk(base, TASK, DATA, options.pop("device", CPU), folder / "trunk", **options)
 
 
 def test_the_lowest_layer_that_is_touched():
@@ -53,7 +53,7 @@ def gradients(model, data):
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     batch = Batch.of(data, [np.arange(7)], "cpu")
     with CPU.kernels():
-        loss = TASK.loss(model.eval()(**batch.inputs), batch.tensors)
+        loss = TASK.loss(model.eval()(**TASK.model_inputs(batch.tensors)), batch.tensors)
         loss.backward()
     return loss.item(), {name: parameter.grad for name, parameter in trainable(model).items()}
 
@@ -66,7 +66,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(family, placement, tmp_
     trunk = trunk_of(base, tmp_path)
     data, make_whole = trunk.prepare("adapter", short)
     assert trunk.level("adapter", short) == len(base.spec.layers) // 2
-    assert data.states.shape == (DATA.offsets[-1], base.spec.hidden_size)
+    assert data.states.values.shape == (DATA.lengths.sum(), base.spec.hidden_size)
     ran = []
     for index in (0, len(base.spec.layers) - 1):
         linear = next(one.name for one in base.spec.linears if one.layer == index)
@@ -91,13 +91,13 @@ def test_states_are_worked_out_once_for_each_level(tmp_path, monkeypatch):
     counted = len(runs)
     assert counted > 2
     second, _ = trunk.prepare("adapter", adapter(base))
-    assert second.states is first.states
+    assert second.states.values is first.states.values
     assert len(runs) == counted
 
 
 def test_where_memory_runs_out_it_takes_fewer_rows_at_a_time(tmp_path, monkeypatch):
     base = base_of()
-    expected = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0].states
+    expected = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0].states.values
     trunk = trunk_of(base, tmp_path)
     run, sizes = trunk._run, []
 
@@ -108,7 +108,7 @@ def test_where_memory_runs_out_it_takes_fewer_rows_at_a_time(tmp_path, monkeypat
         return run(model, rows, *rest)
 
     monkeypatch.setattr(trunk, "_run", scarce)
-    found = trunk.prepare("adapter", adapter(base))[0].states
+    found = trunk.prepare("adapter", adapter(base))[0].states.values
     assert np.allclose(found, expected, atol=1e-5)
     assert {32, 16, 8} <= set(sizes)
 
@@ -116,10 +116,10 @@ def test_where_memory_runs_out_it_takes_fewer_rows_at_a_time(tmp_path, monkeypat
 def test_all_levels_together_keep_to_the_share_of_memory(tmp_path, monkeypatch):
     base = base_of()
     trunk = trunk_of(base, tmp_path)
-    first = trunk.prepare("adapter", adapter(base))[0].states
+    first = trunk.prepare("adapter", adapter(base))[0].states.values
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     monkeypatch.setattr(trunks, "MEMORY_SHARE", 1.5 * first.nbytes / memory)
-    second = trunk.prepare("adapter", adapter(base, "top_quarter"))[0].states
+    second = trunk.prepare("adapter", adapter(base, "top_quarter"))[0].states.values
     assert not isinstance(first, np.memmap)
     assert isinstance(second, np.memmap)
 
@@ -129,9 +129,9 @@ def test_large_outputs_go_to_a_file(tmp_path, monkeypatch):
     held = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0]
     monkeypatch.setattr(trunks, "MEMORY_SHARE", 0.0)
     mapped = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0]
-    assert isinstance(mapped.states, np.memmap)
+    assert isinstance(mapped.states.values, np.memmap)
     assert not list((tmp_path / "trunk").iterdir())  # without a name, so that it goes with the process
-    assert np.array_equal(mapped.states, held.states)
+    assert np.array_equal(mapped.states.values, held.states.values)
 
 
 def test_a_method_that_reaches_below_without_showing_it_is_found_out(tmp_path):
@@ -161,8 +161,12 @@ def test_it_can_be_turned_off(tmp_path):
 
 def test_bfloat16_states_stay_close(tmp_path):
     base = base_of()
-    plain = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0].states
-    mixed = trunk_of(base, tmp_path, device=Device("cpu", torch.bfloat16)).prepare("adapter", adapter(base))[0].states
+    plain = trunk_of(base, tmp_path).prepare("adapter", adapter(base))[0].states.values
+    mixed = (
+        trunk_of(base, tmp_path, device=Device("cpu", torch.bfloat16))
+        .prepare("adapter", adapter(base))[0]
+        .states.values
+    )
     assert np.abs(mixed - plain).max() < 0.1 * np.abs(plain).max()
 
 

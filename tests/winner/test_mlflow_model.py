@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from autopeft_lora import Lora
 
-from autopeft import tasks
 from autopeft.models.attach import attach
 from autopeft.models.load import load_base
+from autopeft.tasks.registry import find_task
 from autopeft.winner import mlflow_model
 from autopeft.winner import winner as artifact
 
@@ -24,14 +24,14 @@ LABELS = ("maybe", "no", "yes")
 
 @pytest.fixture
 def winner(tiny_model, tmp_path):
-    task = tasks.get("text-classification")
+    task = find_task("text-classification")
     base = load_base(
         tiny_model,
         auto_class=task.auto_class,
         task=task.kind,
         peft_task_type=task.peft_task_type,
         seed=0,
-        config_overrides=task.config_overrides(LABELS),
+        config_overrides=task.config(LABELS),
     )
     params = Lora().search_space(base.spec).defaults()
     card = artifact.Card(str(tiny_model), task.kind, LABELS, 64, "lora", params, "autopeft", 0)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from autopeft.budget.memory.events import Event
 
 
+Shape = tuple[int, ...] | tuple[tuple[int, ...], torch.dtype]
+"""Of a tensor of whole numbers its size, and of any other also its type."""
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes at the peak of a training step.
@@ -67,7 +71,7 @@ class MemoryEstimate:
 def predict(
     module: nn.Module,
     make_step: Callable[[nn.Module], Callable[[Mapping[str, torch.Tensor]], object]],
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, Shape],
     device: str = "cpu",
     *,
     whole: bool = False,
@@ -82,7 +86,7 @@ def predict(
     Args:
         module: on the meta device, with gradients required as for training; afterwards its tensors are fake.
         make_step: given the module, makes its optimiser and returns the step, which takes a batch.
-        shapes: of the batch's tensors, by name: int64, but float32 where there are three dimensions or more.
+        shapes: of the batch's tensors, by name; of one that holds no int64, with its type.
         device: whose kernels and allocator to account for.
         whole: run every layer.
     """
@@ -95,7 +99,7 @@ def predict(
 def _trace(
     module: nn.Module,
     make_step: Callable[[nn.Module], Callable[[Mapping[str, torch.Tensor]], object]],
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, Shape],
     device: str,
     *,
     spare: bool,
@@ -134,8 +138,7 @@ def _trace(
         for parameter in trained:
             hook = parameter.register_post_accumulate_grad_hook(lambda p: gradients.add(live.count(p.grad)))
             stack.callback(hook.remove)
-        kinds_of = {name: torch.int64 if len(shape) < 3 else torch.float32 for name, shape in shapes.items()}
-        batch = {name: torch.zeros(shape, dtype=kinds_of[name], device=place) for name, shape in shapes.items()}
+        batch = {name: _zeros(shape, place) for name, shape in shapes.items()}
         step = make_step(module)
         shortcut = stack.enter_context(Shortcut(module, lambda: live.clock, count_gradient)) if spare else None
         before = live.alive
@@ -166,6 +169,11 @@ def _trace(
         segments=max(0, need.held - estimate.allocated - over),
         context=gpu.context(),
     )
+
+
+def _zeros(shape: Shape, device: str) -> torch.Tensor:
+    size, dtype = (shape, torch.int64) if all(isinstance(part, int) for part in shape) else shape
+    return torch.zeros(size, dtype=dtype, device=device)  # type: ignore[arg-type]  # a pair of a size and a type
 
 
 def at_peak(trace: Sequence[Event]) -> dict[str, int]:

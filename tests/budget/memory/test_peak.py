@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as mod
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from autopeft import tasks
 from autopeft.budget.memory import allocator, gpu, live_bytes
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.budget.memory.peak import at_peak, measure, predict, tensor_bytes
@@ -22,12 +21,13 @@ from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
 from autopeft.models.dropout import fused_dropout
 from autopeft.models.modes import train_mode
+from autopeft.tasks.registry import find_task
 from autopeft.training.batch import Batch
 from autopeft.training.learner import make_optimizer, training_step
 from tests.models.test_base import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
 
-TASK = tasks.get("text-classification")
+TASK = find_task("text-classification")
 HYPER = Hyperparameters(learning_rate=1e-3, epochs=1, batch_size=16, warmup_ratio=0.0, weight_decay=0.01)
 PRECISIONS = pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["float32", "bfloat16"])
 

@@ -19,6 +19,7 @@ from autopeft.models.architecture import describe
 from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.models.device import AbsentCard, Device
+from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch_plan import Execution
 from tests.budget.memory.test_peak import TASK
 from tests.conftest import few
@@ -65,7 +66,7 @@ def predictions(monkeypatch):
         part = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
         candidate = part.candidate({**part.own.defaults(), **(params or {})}, part.training.defaults())
         device, packed = replace(on, autocast=autocast), {name: name == "dora"} if execution.folds > 1 else {}
-        appraise = CostEstimator(base, TASK, device, np.full(100, 20), ("input_ids",), packed=packed, folds=3)
+        appraise = CostEstimator(base, TASK, device, blank_rows(np.full(100, 20)), packed=packed, folds=3)
         found = []
         for whole in (False, True):
             monkeypatch.setattr(peak, "predict", functools.partial(PREDICT, whole=whole))

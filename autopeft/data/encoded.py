@@ -1,0 +1,144 @@
+"""Rows as arrays, from which batches of tensors are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.common.truncation import Truncation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor of a batch, for all rows.
+
+    Whole numbers become int64 tensors and other numbers float32, whatever they are kept as.
+
+    Attributes:
+        values: ragged: every row's values in a line, `[places, …]`, cut at `offsets`; dense: `[rows, …]`.
+        offsets: int64 `[rows + 1]`; row i is `offsets[i]:offsets[i + 1]`. None: dense.
+        padding: fills a ragged row up to the longest of its batch.
+        mask: name of the tensor to make beside it that is 1 where a row has values and 0 where it is padded.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray | None = None
+    padding: float = 0
+    mask: str = ""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Places of each row, int64 `[rows]`; of a dense field 1."""
+        return np.ones(len(self.values), np.int64) if self.offsets is None else np.diff(self.offsets)
+
+    @property
+    def dtype(self) -> type[np.int64 | np.float32]:
+        """Of the tensor."""
+        return np.float32 if self.values.dtype.kind == "f" else np.int64
+
+    def of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The values of the given rows: `[rows, …]`, or `[rows, longest, …]` padded on the right."""
+        if self.offsets is None:
+            return self.values[rows].astype(self.dtype)
+        lengths = self.lengths[rows]
+        shape = (len(rows), int(lengths.max()), *self.values.shape[1:])
+        found = np.full(shape, self.padding, self.dtype)
+        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            start = self.offsets[row]
+            found[place, :length] = self.values[start : start + length]
+        return found
+
+    def mask_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Where the given rows have values: int64 `[rows, longest]`."""
+        lengths = self.lengths[rows]
+        return (np.arange(int(lengths.max()))[None] < lengths[:, None]).astype(np.int64)
+
+    def largest(self, rows: int) -> tuple[int, ...]:
+        """The shape of the largest batch of so many rows."""
+        inner = self.values.shape[1:]
+        return (rows, *inner) if self.offsets is None else (rows, int(self.lengths.max()), *inner)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as the fields of a batch, with what they teach.
+
+    Attributes:
+        fields: by the name of the tensor.
+        truths: what is scored against, one entry a row: labels, numbers, lists.
+        axis: the field whose length sorts rows into batches; empty where all rows are alike, as images are.
+        units: over how many things the loss of each row is a mean, int64 `[rows]`; None: one each.
+        states: where a model starts from them (`autopeft.training.trunk_cache`), for each place of `axis`, or of each
+            row where there is none; a batch then holds `trunk_states`.
+        whole: places of each row before it was cut, int64 `[rows]`; None where none was.
+    """
+
+    fields: Mapping[str, Field]
+    truths: np.ndarray
+    axis: str = ""
+    units: np.ndarray | None = None
+    states: Field | None = None
+    whole: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.truths)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Places of each row on the axis, int64 `[rows]`."""
+        return self.fields[self.axis].lengths if self.axis else np.ones(len(self), np.int64)
+
+    @property
+    def truncated(self) -> Truncation:
+        """What was lost of rows that were too long."""
+        lengths = self.lengths
+        lost = (lengths if self.whole is None else self.whole) - lengths
+        return Truncation(len(self), int((lost > 0).sum()), int((lost + lengths).sum()), int(lost.sum()))
+
+    def weight(self, rows: Sequence[int] | np.ndarray) -> int:
+        """What the loss of the given rows is a mean over."""
+        return len(rows) if self.units is None else int(self.units[rows].sum())
+
+    def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+        """Tensors of the given rows, right-padded to the longest, with their masks."""
+        import torch
+
+        fields = {**self.fields, **({} if self.states is None else {"trunk_states": self.states})}
+        arrays: dict[str, np.ndarray] = {}
+        for name, field in fields.items():
+            arrays[name] = field.of(rows)
+            if field.mask:
+                arrays[field.mask] = field.mask_of(rows)
+        return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
+
+    def largest(self, rows: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each tensor of a batch of so many rows that is as large as any can be."""
+        import torch
+
+        found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        for name, field in self.fields.items():
+            found[name] = field.largest(rows), torch.float32 if field.dtype is np.float32 else torch.int64
+            if field.mask:
+                found[field.mask] = (rows, int(field.lengths.max())), torch.int64
+        return found
+
+
+def token_fields(columns: Mapping[str, np.ndarray], offsets: np.ndarray, pad_token_id: int) -> dict[str, Field]:
+    """The fields of rows as a `RowTokenizer` gives them, `attention_mask` made beside `input_ids`.
+
+    Args:
+        columns: `input_ids`, and what else the tokenizer has, each of all rows in a line.
+        offsets: int64 `[rows + 1]`.
+        pad_token_id: fills up `input_ids`.
+    """
+    return {
+        name: Field(values, offsets, pad_token_id, "attention_mask") if name == "input_ids" else Field(values, offsets)
+        for name, values in columns.items()
+    }

@@ -1,0 +1,123 @@
+"""What all kinds of task have in common that give each row one of several labels."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from autopeft.common.exceptions import DataError, nearest, quoted
+from autopeft.tasks.contract import Baseline, Task
+from autopeft.tasks.metric import Metric
+from autopeft.tasks.metrics import names, scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+
+def _score(name: str, answers: np.ndarray, truths: np.ndarray) -> float:
+    """A metric of the most probable label of each row."""
+    return scorer(name)(truths, answers.argmax(axis=-1))
+
+
+class Classification(Task):
+    """One of several labels for each row; a kind of its own says what a row is.
+
+    Truths are the labels' positions, int64 `[rows]`; answers are probabilities, float32 `[rows, labels]`. A row's label
+    stands in the column `label`.
+    """
+
+    metrics: ClassVar[Mapping[str, Metric]] = {name: Metric(partial(_score, name)) for name in names()}
+
+    def check(self, rows: pd.DataFrame, source: str) -> None:
+        """There are two labels or more, each of two rows or more."""
+        counts = rows["label"].value_counts()
+        if len(counts) < 2:
+            raise DataError(
+                f"{source}: there must be at least two labels, but every row has {quoted(counts.index[0])}."
+            )
+        if counts.iloc[-1] < 2:
+            label = counts.index[-1]
+            row = rows.index[rows["label"] == label][0]
+            raise DataError(
+                f"{source}, row {row}: every label must occur at least twice, but {quoted(label)} occurs once; "
+                "add rows of that label or remove it."
+            )
+
+    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
+        """Every label occurs in the training rows."""
+        known = set(train["label"])
+        unseen = test[~test["label"].isin(known)]
+        if len(unseen):
+            label = unseen["label"].iloc[0]
+            raise DataError(
+                f"{source}, row {unseen.index[0]}: the label {quoted(label)} does not occur in the training rows; "
+                f"{nearest(label, known)} Add training rows of that label, or remove the {len(unseen)} test rows like "
+                "it."
+            )
+
+    def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
+        """Two labels or more are left, and one of them has a row for each fold; rarer ones are told."""
+        counts = train["label"].value_counts()
+        if len(counts) < 2:
+            left = ", ".join(map(quoted, counts.index)) or "none"
+            raise DataError(f"{source}: two labels or more must be left to train on, but what is left is {left}.")
+        if counts.max() < folds:
+            raise DataError(
+                f"{source}: some label must have a training row for each of the {folds} folds, but the most that one "
+                f"has is {counts.max()}; lower `folds` in [validation], or give more rows."
+            )
+        rare = counts[counts < folds]
+        if rare.empty:
+            return []
+        shown = f"{', '.join(map(quoted, rare.index[:5]))}{', …' * (len(rare) > 5)}"
+        return [
+            f"{len(rare)} labels have fewer training rows than there are folds ({folds}), so some folds validate "
+            f"without them: {shown}."
+        ]
+
+    def strata(self, rows: pd.DataFrame) -> pd.Series:
+        """Every label keeps its share."""
+        return rows["label"]
+
+    def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
+        """Sorted."""
+        return tuple(sorted(set(train["label"]) | set(test["label"])))
+
+    def config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Name the labels and state that each row has one."""
+        return {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "problem_type": "single_label_classification",
+        }
+
+    def truths(self, rows: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+        """Each row's label as its position among all, int64 `[rows]`; zeros where the rows have none."""
+        import numpy as np
+
+        index = {label: position for position, label in enumerate(labels)}
+        found = [index[label] for label in rows["label"]] if "label" in rows else [0] * len(rows)
+        return np.asarray(found, np.int64)
+
+    def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy of `outputs.logits` `[rows, labels]`, in float32."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs.logits.float(), batch["labels"])
+
+    def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Probabilities `[rows, labels]`, float32."""
+        logits: torch.Tensor = outputs.logits
+        return logits.float().softmax(dim=-1)
+
+    def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
+        """Always the most frequent training label."""
+        import numpy as np
+
+        answers = np.zeros((len(test), max(len(labels), 1)), np.float32)
+        answers[:, np.bincount(train).argmax()] = 1
+        return Baseline("majority class", answers)

@@ -1,0 +1,169 @@
+"""The contract between the host and a kind of task: how rows become tensors, tensors a loss, and outputs answers."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from autopeft.common.exceptions import SpecError, brief, nearest
+from autopeft.study.file import read_section
+from autopeft.study.sections import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from autopeft.data.encoded import Encoded
+    from autopeft.models.row_tokenizer import RowTokenizer
+    from autopeft.tasks.column import Column
+    from autopeft.tasks.metric import Metric
+
+CONTRACT = 1
+"""The version of this contract. It rises when a kind of task that keeps to the old one no longer works."""
+
+
+class Baseline(NamedTuple):
+    """What answers without looking at the inputs: what it is called, and its answers `[rows, …]`."""
+
+    name: str
+    answers: np.ndarray
+
+
+class Task(ABC):
+    """A kind of task, such as giving a text one of several labels.
+
+    The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost
+    and what is answered. `autopeft tasks` lists the kinds that were found.
+
+    Class attributes:
+        contract: the version of this contract that the task was written for, as a number.
+        kind: its name in study files, such as "text-classification".
+        auto_class: the transformers class that puts the head on.
+        columns: what a row needs.
+        metrics: what can be maximised, by name; the first is the default.
+        peft_task_type: peft's name for it (`peft.TaskType`); empty where peft has none.
+        taught: tensors of a batch that the model is not given.
+        Options: settings of its own under [task], checked as the study file is.
+
+    Attributes:
+        options: the settings, of the class `Options`.
+    """
+
+    contract: ClassVar[int]
+    kind: ClassVar[str]
+    auto_class: ClassVar[str]
+    columns: ClassVar[tuple[Column, ...]]
+    metrics: ClassVar[Mapping[str, Metric]]
+    peft_task_type: ClassVar[str] = ""
+    taught: ClassVar[tuple[str, ...]] = ("labels",)
+    Options: ClassVar[type[Section]] = Section
+    options: Any = None
+
+    def configured(self, options: Mapping[str, Any]) -> Self:
+        """This task with its settings.
+
+        Raises:
+            SpecError: a setting is unknown or wrong.
+        """
+        task = copy.copy(self)
+        task.options = read_section(self.Options, options, "task", ("kind",))
+        return task
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Keys of the columns that prediction asks for."""
+        return tuple(column.key for column in self.columns if column.given)
+
+    @property
+    def taught_columns(self) -> tuple[str, ...]:
+        """Keys of the columns that the rows teach."""
+        return tuple(column.key for column in self.columns if not column.given)
+
+    def metric(self, name: str | None) -> str:
+        """The name of a metric of this task: its default where none is asked for.
+
+        Raises:
+            SpecError: it has no such metric.
+        """
+        if name is None:
+            return next(iter(self.metrics))
+        if name not in self.metrics:
+            known = nearest(name, self.metrics)
+            raise SpecError(f'`metric` in [validation] is "{brief(name)}", which {self.kind} does not know; {known}')
+        return name
+
+    def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
+        """The metric over rows: what is true of them `[rows]`, and what was answered `[rows, …]`."""
+        return self.metrics[metric].score(answers, truths)
+
+    # Rows. `source` is what errors call the table.
+
+    def check(self, rows: pd.DataFrame, source: str) -> None:  # noqa: B027  # a kind need not refuse any
+        """Refuse training rows, as they were read, that no study can be made of.
+
+        Raises:
+            DataError: in one sentence, with the row and what to do.
+        """
+
+    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:  # noqa: B027  # likewise
+        """Refuse held-out rows, of a file of their own, that ask for what the training rows do not teach.
+
+        Raises:
+            DataError: in one sentence, with the row and what to do.
+        """
+
+    def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
+        """Refuse what is left to train on where it is too little; returns what a person should know, a sentence each.
+
+        Raises:
+            DataError: in one sentence, with what to do.
+        """
+        return []
+
+    def strata(self, rows: pd.DataFrame) -> pd.Series | None:
+        """A value for each row; the rows of each value keep their share in every part. Default: any split will do."""
+        return None
+
+    def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
+        """The names among which an answer chooses, in the order of the model's outputs. Default: none."""
+        return ()
+
+    # The model.
+
+    def config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """What the model's configuration must say. Default: nothing."""
+        return {}
+
+    # Tensors.
+
+    @abstractmethod
+    def encode(self, rows: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
+        """Rows as arrays; without the columns that teach, `truths` and what is taught are zeros."""
+
+    def model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What of a batch the model takes: all but `taught`."""
+        return {name: tensor for name, tensor in batch.items() if name not in self.taught}
+
+    # Learning.
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The mean loss over what the batch's rows teach (`Encoded.units`), a scalar in float32.
+
+        Padding must not bear on it, nor any row on the loss of another: folds are trained side by side in one pass,
+        and large batches in several.
+        """
+
+    # Answers.
+
+    @abstractmethod
+    def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What the outputs say of each row: a float32 tensor `[rows, …]`, left on the device."""
+
+    @abstractmethod
+    def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
+        """The best answer to the held-out rows that looks at no input, given what is true of the training rows."""

@@ -1,0 +1,42 @@
+"""One label for one text, or for two that are read together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from autopeft import Classification, Column, Encoded, Field, token_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from autopeft import RowTokenizer
+
+
+class TextClassification(Classification):
+    """Single-label classification of one text, or of as many as `columns` gives."""
+
+    contract = 1
+    kind = "text-classification"
+    auto_class = "AutoModelForSequenceClassification"
+    peft_task_type = "SEQ_CLS"
+    columns: ClassVar[tuple[Column, ...]] = (Column("text"), Column("label", "label", given=False))
+
+    def encode(self, rows: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
+        """Tokenise the texts of a row together."""
+        tokens = tokenizer(*(rows[name].tolist() for name in self.inputs))
+        truths = self.truths(rows, labels)
+        fields = token_fields(tokens.columns, tokens.offsets, tokenizer.tokenizer.pad_token_id)
+        return Encoded({**fields, "labels": Field(truths)}, truths, axis="input_ids", whole=tokens.whole)
+
+
+class TextPairClassification(TextClassification):
+    """Single-label classification of a pair of texts, such as entailment or paraphrase, given in one sequence."""
+
+    kind = "text-pair-classification"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("text"),
+        Column("text_pair"),
+        Column("label", "label", given=False),
+    )
