@@ -12,7 +12,12 @@ from autopeft.common import machine
 from autopeft.common.exceptions import AutopeftError, StreamError, in_a_line
 from autopeft.common.streams import plain_streams, tell_error
 
-for commands in ("study_commands", "winner_commands", "method_commands"):  # each enters its own; as --help lists them
+for commands in (
+    "study_commands",
+    "winner_commands",
+    "method_commands",
+    "task_commands",
+):  # each enters its own; as --help lists them
     importlib.import_module(f"autopeft.cli.{commands}")
 
 

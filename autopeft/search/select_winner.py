@@ -148,6 +148,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         trust_remote_code=spec.model.trust_remote_code,
         quantization=spec.model.quantization,
         base_digest=problem.base_digest,
+        task_options=dict(spec.task.options),
     )
     winner.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
     release_memory()

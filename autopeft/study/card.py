@@ -51,6 +51,7 @@ class Card:
             choice, is as the tokenizer has it.
         base_digest: identity of the base model it was trained on (`digest.of`); "" in a card from before it was kept.
         autopeft: version that wrote this.
+        task_options: the settings of the task that are its own.
         digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
             all but `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
     """
@@ -70,6 +71,7 @@ class Card:
     truncation: Annotated[str, Field(pattern="^(head|tail|both)$")] | None = None
     base_digest: Text = ""
     autopeft: Text = ""
+    task_options: Values = field(default_factory=dict)
     digests: Mapping[Name, Name] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.methods.contract import ModelSpec, PeftMethod
+    from autopeft.tasks.contract import Task
 
 
 FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES}
@@ -83,7 +84,7 @@ class Winner:
         self.card = card
         self.spec = spec
         self.evidence = evidence
-        self._task = find_task(card.task)
+        self._task = task_of(card)
         self._device = Device(device, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -258,6 +259,21 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
     return Winner(module, base.tokenizer, card, base.spec, evidence, at)
 
 
+def task_of(card: Card, folder: Path | None = None) -> Task:
+    """The task that a winner was trained for, with its settings.
+
+    Raises:
+        UserInputError: no plugin brings it, or its settings are wrong.
+    """
+    if card.task not in task_kinds():
+        where = f"{folder / CARD}" if folder else "the winner"
+        raise UserInputError(
+            f'`task` in {where} is "{card.task}", which no plugin brings; {nearest(card.task, task_kinds())} Install '
+            "the plugin."
+        )
+    return find_task(card.task).configured(card.task_options)
+
+
 def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.BaseModel, nn.Module]:
     """A winner's base model, and with the add-on."""
     if card.trust_remote_code and not trust_remote_code:
@@ -265,9 +281,7 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
             f"{folder} needs code that its base model {card.base_model} brings, which is not run unasked; if you trust "
             "that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
         )
-    if card.task not in task_kinds():
-        raise UserInputError(f'`task` in {folder / CARD} is "{card.task}"; {nearest(card.task, task_kinds())}')
-    task = find_task(card.task)
+    task = task_of(card, folder)
     widest = max((max(shape, default=1) for shape in weights_file.shapes(folder).values()), default=1)
     if len(card.labels) > max(widest, FEW):  # each costs a row of the head that is built for them
         raise UserInputError(
