@@ -38,16 +38,15 @@ def predict(
     else:
         lines = _lines_of_stdin()
         frame = pd.DataFrame({loaded.inputs[0]: lines}, index=range(1, len(lines) + 1))
-    probabilities = loaded.predict_proba(frame, lambda told: typer.echo(f"autopeft: {told}", err=True))
-    labels = [loaded.card.labels[index] for index in probabilities.argmax(axis=-1)]
+
+    def say(told: str) -> None:
+        typer.echo(f"autopeft: {told}", err=True)
+
     if as_json:
-        for label, row in zip(labels, probabilities.tolist(), strict=True):
-            sys.stdout.write(
-                json.dumps({"label": label, "scores": dict(zip(loaded.card.labels, row, strict=True))}) + "\n"
-            )
+        for answer in loaded.as_json(frame, say):
+            sys.stdout.write(json.dumps(answer) + "\n")
         return
-    out = pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).round(6)})
-    sys.stdout.write(for_stdout(out.to_csv(index=False)))
+    sys.stdout.write(for_stdout(loaded.table(frame, say).round(6).to_csv(index=False)))
 
 
 @app.command(epilog=f"Example: autopeft export outputs/quickstart --to tickets --format merged. {EPILOG}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from autopeft.common.exceptions import SpecError
 from autopeft.reporting.bootstrap import Bootstrap, interval_of
 from autopeft.reporting.statistics import CONFIDENCE, Difference, holm, mcnemar
-from autopeft.study.predictions import DEFAULT, FILE, MAJORITY, WINNER, HeldOut
+from autopeft.study.predictions import DEFAULT, FILE, WINNER, HeldOut, column_of
+from autopeft.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from autopeft.study.archive import Archive
+    from autopeft.tasks.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,22 @@ def held_out_rows(archive: Archive) -> TestRows | None:
     kept = archive.attrs.get("test_scores")
     if not kept or not archive.ranked or kept["number"] != archive.ranked[0].number:
         return None
-    scores, metric = kept["scores"], archive.given["validation"]["metric"]
+    scores, asked = kept["scores"], archive.given["task"]
+    baseline = scores.get("baseline_name", "majority class")
     plain = [TestScore("the winner", scores["winner"])]
     plain += [
         TestScore(_name(DEFAULT + method), score, note=scores["notes"].get(method, ""))
         for method, score in scores["defaults"].items()
     ]
-    plain.append(TestScore(_name(MAJORITY), scores["baseline"]))
-    told = f"On the held-out rows the winner scores {scores['winner']:.4f}; always answering the most frequent "
-    told += f"training label scores {scores['baseline']:.4f}."
+    plain.append(TestScore(_name(column_of(baseline)), scores["baseline"]))
+    told = (
+        f"On the held-out rows the winner scores {scores['winner']:.4f}, and the {baseline} {scores['baseline']:.4f}."
+    )
+    try:
+        task = find_task(asked["kind"]).configured(asked.get("options", {}))
+        metric = task.metrics[archive.given["validation"]["metric"]]
+    except (SpecError, KeyError):
+        return TestRows(plain, told, "No plugin is there any more that knows this kind of task and its metric.")
     try:
         answers = HeldOut.read(archive.output / FILE)
         # Columns by name: the winner's own default would only be compared with itself.
@@ -101,7 +111,7 @@ def _full(
     answers: HeldOut,
     others: dict[str, Any],
     bootstrap: Bootstrap,
-    metric: str,
+    metric: Metric,
 ) -> TestRows:
     rows = len(answers.labels)
     right = {
@@ -122,19 +132,21 @@ def _full(
     tests = []
     for name in others:
         difference = bootstrap.difference(WINNER, name)
-        if metric == "accuracy":
+        if metric.proportion:
             pairs = list(zip(right[WINNER], right[name], strict=True))
             tests.append((name, difference, mcnemar(pairs.count((True, False)), pairs.count((False, True)))))
         else:
             tests.append((name, difference, difference.p))
     adjusted = holm([p for *_, p in tests])
-    kind = "McNemar's test" if metric == "accuracy" else "the paired bootstrap"
+    kind = "McNemar's test" if metric.proportion else "the paired bootstrap"
     comparisons = [_judge(_name(name), d, p, kind) for (name, d, _), p in zip(tests, adjusted, strict=True)]
     low, high = scores[0].interval or (0.0, 0.0)
     verdict = (
         f"On {rows} held-out rows the winner scores {scores[0].score:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to "
     )
     verdict += f"{high:.4f})."
+    if metric.of_counts is None:
+        return TestRows(scores, verdict, "", rows, comparisons)
     labels = sorted({*answers.labels, *answers.predictions[WINNER]})
     classes, confusion = _by_class(answers, labels)
     return TestRows(scores, verdict, "", rows, comparisons, classes, labels, confusion)
@@ -169,6 +181,6 @@ def _by_class(answers: HeldOut, labels: list[str]) -> tuple[list[ClassScore], li
 def _name(column: str) -> str:
     if column == WINNER:
         return "the winner"
-    if column == MAJORITY:
-        return "the majority class"
-    return f"the untuned default of {column.removeprefix(DEFAULT)}"
+    if column.startswith(DEFAULT):
+        return f"the untuned default of {column.removeprefix(DEFAULT)}"
+    return f"the {column.replace('_', ' ')}"

@@ -74,7 +74,7 @@ def test_table(best: TrialRecord, test: TestScores, metric: str) -> Table:
         table.add_row(
             f"untuned default of {method}", "–" if score is None else f"{score:.4f}", test.notes.get(method, "")
         )
-    table.add_row("majority class", f"{test.baseline:.4f}", "")
+    table.add_row(test.baseline_name, f"{test.baseline:.4f}", "")
     return table
 
 

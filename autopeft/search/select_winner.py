@@ -7,7 +7,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from autopeft.budget.memory_watch import ran_out, release_memory
@@ -29,10 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import numpy as np
     from torch import nn
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.tasks.contract import Baseline
     from autopeft.training.batch_plan import Execution
 
 REFIT_SEED_STREAM = 1_000_000
@@ -126,10 +127,10 @@ def select_winner(
                 raise
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
-        _keep(problem, predictions, folder.parent / held_out.FILE)
-    _named, answered = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-    baseline = problem.task.score(problem.metric, problem.test.truths, answered)
-    return TestScores(score, baseline, defaults, notes, round(time.monotonic() - started, 3))
+        baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
+        _keep(problem, predictions, baseline, folder.parent / held_out.FILE)
+    least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
+    return TestScores(score, least, defaults, notes, round(time.monotonic() - started, 3), baseline_name=baseline.name)
 
 
 def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) -> tuple[float, np.ndarray]:
@@ -166,12 +167,11 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
         return winner.load(folder, trust_remote_code=trusted).predict_proba(problem.rows.test)
 
 
-def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], path: Path) -> None:
-    """Write the most probable label of each row, where that is what the task predicts."""
-    labels, rows = np.array(problem.rows.labels), problem.test.truths
-    if any(made is not None and made.shape != (len(rows), len(labels)) for made in predictions.values()):
-        return
-    answers = {name: labels[made.argmax(axis=-1)] for name, made in predictions.items() if made is not None}
-    answers[held_out.MAJORITY] = np.full(len(rows), labels[np.bincount(problem.train.truths).argmax()])
+def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], baseline: Baseline, path: Path) -> None:
+    """Write what each predictor answered to each row."""
+    task, labels = problem.task, problem.rows.labels
+    answers = {name: task.written(made, labels) for name, made in predictions.items() if made is not None}
+    answers[held_out.column_of(baseline.name)] = task.written(baseline.answers, labels)
+    rows = [str(row) for row in problem.rows.test.index]
     with writing(path), whole(path, lasting=True) as draft:
-        HeldOut([str(row) for row in problem.rows.test.index], labels[rows], answers).write(draft)
+        HeldOut(rows, task.written_truths(problem.test.truths, labels), answers).write(draft)

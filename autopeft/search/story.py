@@ -11,7 +11,7 @@ from autopeft.data import in_memory
 from autopeft.reporting.bootstrap import interval_of
 from autopeft.study import predictions
 from autopeft.study.card import Evidence
-from autopeft.study.predictions import HeldOut
+from autopeft.study.predictions import HeldOut, column_of
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
 from autopeft.tracking import Tracker, dataset
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
     from autopeft.execution.problem import Problem
+    from autopeft.tasks.metric import Metric
 
 
 def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
@@ -37,8 +38,9 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         metric=metric,
         fold_scores=best.fold_scores,
         test_score=test.winner,
-        test_interval=test_interval(metric, spec.output / predictions.FILE),
+        test_interval=test_interval(problem.task.metrics[metric], spec.output / predictions.FILE),
         baseline=test.baseline,
+        baseline_name=test.baseline_name,
         defaults=test.defaults,
         trials=sum(record.state in COUNTED for record in records(study)),
         budget=budget,
@@ -48,7 +50,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
     )
 
 
-def test_interval(metric: str, path: Path) -> tuple[float, float] | None:
+def test_interval(metric: Metric, path: Path) -> tuple[float, float] | None:
     """Of the winner's test score, as the report has it; None where its predictions were not kept, or cannot be read."""
     try:
         answers = HeldOut.read(path)
@@ -78,7 +80,7 @@ def test_metrics(result: Result) -> dict[str, float | None]:
     return {
         "best_score": result.best.score,
         "test_score": result.test.winner,
-        "test_majority_class": result.test.baseline,
+        f"test_{column_of(result.test.baseline_name)}": result.test.baseline,
         **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
     }
 
@@ -87,7 +89,7 @@ def note_on(result: Result) -> str:
     """What a reader of the parent run should see first: who won, and a short table."""
     lines = [
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
-        f"**{result.test.winner:.4f}** on the held-out rows (majority class {result.test.baseline:.4f}).",
+        f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
         *([f"The search was {result.stopped}."] if result.stopped else []),
         "",
         f"| candidate | mean {result.metric} | trained params |",

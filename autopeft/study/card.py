@@ -39,7 +39,7 @@ class Card:
     Attributes:
         base_model: as the study file names it, so that `package:` and hub references hold on any machine.
         task: the task kind.
-        labels: class names in the order of the model's outputs.
+        labels: the names among which an answer chooses, in the order of the model's outputs; empty where it does not.
         max_length: tokens of an input, at most.
         method: the method's name.
         params: its params.
@@ -60,7 +60,7 @@ class Card:
 
     base_model: Annotated[Text, Field(min_length=1)]
     task: Name
-    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    labels: tuple[str, ...]
     max_length: Annotated[Count, Field(ge=1)]
     method: Name
     params: Values
@@ -116,7 +116,7 @@ class Evidence:
         fold_scores: in cross-validation, where it was chosen by their mean.
         test_score: on the held-out rows.
         test_interval: of `test_score`, at 95%; None where its predictions were not kept.
-        baseline: on the held-out rows, always the most frequent training label.
+        baseline: on the held-out rows, of what answers without looking at the inputs, and `baseline_name` what that is.
         defaults: on the held-out rows, each method's untuned default; None where it was not trained.
         trials: that were trained.
         budget: the limits, by name.
@@ -142,6 +142,7 @@ class Evidence:
     hyperparameters: Values
     trained_params: Count
     stopped: Text = ""
+    baseline_name: Text = "majority class"
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

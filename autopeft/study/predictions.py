@@ -20,13 +20,18 @@ FILE = "test_predictions.csv"
 LIMIT = 2**30
 """Bytes of such a file that are read: tens of millions of rows."""
 
-WINNER, MAJORITY, DEFAULT = "winner", "majority_class", "default_"
-"""Columns: of the winner, of the most frequent training label, and before a method's name, of its untuned default."""
+WINNER, DEFAULT = "winner", "default_"
+"""Columns: of the winner, and before a method's name, of its untuned default."""
+
+
+def column_of(baseline: str) -> str:
+    """The column of what answers without looking at the inputs."""
+    return baseline.replace(" ", "_")
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predicted labels by column, beside the true ones; `rows` says which row of the held-out table each is."""
+    """Answers by column, beside the true ones, all as the task writes them; `rows` says which row each is of."""
 
     rows: Sequence[str]
     labels: Sequence[str]

@@ -100,7 +100,7 @@ def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
 
 @dataclass(frozen=True)
 class TestScores:
-    """Scores on the held-out rows: the winner, the majority class, and each method's untuned default.
+    """Scores on the held-out rows: the winner, what looks at no input (`baseline_name`), each method's untuned default.
 
     A default is None where it was not trained, over the budget for one; `notes` says why. `seconds` is the wall time
     of the refits and their scoring; None in a study that was finished before it was kept.
@@ -111,6 +111,7 @@ class TestScores:
     defaults: dict[str, float | None]
     notes: dict[str, str]
     seconds: float | None = None
+    baseline_name: str = "majority class"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from autopeft.common.exceptions import DataError, nearest, quoted
 from autopeft.tasks.contract import Baseline, Task
 from autopeft.tasks.metric import Metric
-from autopeft.tasks.metrics import names, scorer
+from autopeft.tasks.metrics import from_counts, names, scorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,16 @@ def _score(name: str, answers: np.ndarray, truths: np.ndarray) -> float:
     return scorer(name)(truths, answers.argmax(axis=-1))
 
 
+def _written(name: str, answers: Sequence[str], truths: Sequence[str]) -> float:
+    import numpy as np
+
+    return scorer(name)(np.asarray(truths), np.asarray(answers))
+
+
+def _metric(name: str) -> Metric:
+    return Metric(partial(_score, name), partial(_written, name), name == "accuracy", partial(from_counts, name))
+
+
 class Classification(Task):
     """One of several labels for each row; a kind of its own says what a row is.
 
@@ -30,7 +40,7 @@ class Classification(Task):
     stands in the column `label`.
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {name: Metric(partial(_score, name)) for name in names()}
+    metrics: ClassVar[Mapping[str, Metric]] = {name: _metric(name) for name in names()}
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """There are two labels or more, each of two rows or more."""
@@ -113,6 +123,25 @@ class Classification(Task):
         """Probabilities `[rows, labels]`, float32."""
         logits: torch.Tensor = outputs.logits
         return logits.float().softmax(dim=-1)
+
+    def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """The most probable label of each row."""
+        return [labels[index] for index in answers.argmax(axis=-1)]
+
+    def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """Each row's label."""
+        return [labels[index] for index in truths]
+
+    def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+        """The most probable label of each row, and how probable it is."""
+        import pandas as pd
+
+        return pd.DataFrame({"label": self.written(answers, labels), "probability": answers.max(axis=-1).astype(float)})
+
+    def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+        """The label, and the probability of each."""
+        (label,) = self.written(answer[None], labels)
+        return {"label": label, "scores": dict(zip(labels, answer.tolist(), strict=True))}
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
         """Always the most frequent training label."""

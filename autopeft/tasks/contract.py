@@ -47,6 +47,7 @@ class Task(ABC):
         metrics: what can be maximised, by name; the first is the default.
         peft_task_type: peft's name for it (`peft.TaskType`); empty where peft has none.
         taught: tensors of a batch that the model is not given.
+        pipeline_tag: the Hugging Face hub's word for it.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
@@ -60,6 +61,7 @@ class Task(ABC):
     metrics: ClassVar[Mapping[str, Metric]]
     peft_task_type: ClassVar[str] = ""
     taught: ClassVar[tuple[str, ...]] = ("labels",)
+    pipeline_tag: ClassVar[str] = "text-classification"
     Options: ClassVar[type[Section]] = Section
     options: Any = None
 
@@ -163,6 +165,22 @@ class Task(ABC):
     @abstractmethod
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What the outputs say of each row: a float32 tensor `[rows, …]`, left on the device."""
+
+    @abstractmethod
+    def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """The answer to each row as it is kept in a file, from which every metric can be worked out again."""
+
+    @abstractmethod
+    def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """What is true of each row, in the same form."""
+
+    @abstractmethod
+    def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+        """The answers as people and MLflow get them: a row each, a column for each thing that is answered."""
+
+    @abstractmethod
+    def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+        """One answer with all that is known of it, for `autopeft predict --json`."""
 
     @abstractmethod
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:

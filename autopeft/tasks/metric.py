@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -17,6 +17,14 @@ class Metric:
 
     Attributes:
         score: of the answers `[rows, …]` to rows, with what is true of them `[rows]`.
+        of_written: the same of answers and truths as they are written to a file (`Task.written`).
+        proportion: whether it is the share of rows that are answered right, as accuracy is: then exact intervals and
+            McNemar's test hold.
+        of_counts: of how many rows of each class were answered right, are of it, and were answered with it, `[…,
+            classes]` each, for many draws of the rows at once; None where it cannot be told from these.
     """
 
     score: Callable[[np.ndarray, np.ndarray], float]
+    of_written: Callable[[Sequence[str], Sequence[str]], float]
+    proportion: bool = False
+    of_counts: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None

@@ -6,12 +6,13 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from autopeft.common.exceptions import SpecError, brief, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
 
 AVERAGES = ("macro", "micro", "weighted")
 ALIASES = {"matthews": "matthews_corrcoef"}
@@ -45,3 +46,43 @@ def scorer(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
         return 0.0 if math.isnan(found) else found  # Cohen's kappa where all rows have, and are given, the same label
 
     return score
+
+
+def from_counts(metric: str, hits: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """A metric from what a confusion matrix holds, for many at once; scikit-learn's own functions take one at a time.
+
+    Args:
+        metric: one of `names()`.
+        hits: rows of each class that were predicted as it, `[..., classes]`.
+        actual: rows of each class, the same shape.
+        predicted: rows that were predicted as each class, the same shape.
+
+    Returns:
+        Scores `[...]`. As in scikit-learn, a class that is neither there nor predicted is left out of a macro average,
+        and what would be divided by zero is 0.
+    """
+    rows, right = actual.sum(-1), hits.sum(-1)
+    if metric == "accuracy":
+        return _over(right, rows)
+    if metric == "balanced_accuracy":
+        there = actual > 0
+        return np.asarray(_over(hits, actual).sum(-1) / there.sum(-1))
+    chance = (actual * predicted).sum(-1)
+    if metric == "cohen_kappa":
+        return _over(right * rows - chance, rows**2 - chance)
+    if ALIASES.get(metric, metric) == "matthews_corrcoef":
+        spread = (rows**2 - (actual**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
+        return _over(right * rows - chance, np.sqrt(spread))
+    kind, _, average = metric.rpartition("_")
+    if average not in AVERAGES:
+        raise ValueError(f'the metric "{metric}" cannot be computed from counts; extend `from_counts`.')
+    below = {"precision": predicted, "recall": actual, "f1": (actual + predicted) / 2}[kind]
+    if average == "micro":
+        return _over(right, below.sum(-1))
+    weights = actual if average == "weighted" else ((actual > 0) | (predicted > 0)).astype(float)
+    return np.asarray((_over(hits, below) * weights).sum(-1) / weights.sum(-1))
+
+
+def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    share: np.ndarray = np.divide(above, below, out=np.zeros(np.shape(below)), where=below != 0)
+    return share

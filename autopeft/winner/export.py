@@ -192,8 +192,7 @@ labels = {labels}
 tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
 plain = AutoModelForSequenceClassification.from_pretrained(
     base,
-    id2label=dict(enumerate(labels)),
-    label2id={label: index for index, label in enumerate(labels)},
+    {config}
     pad_token_id=tokenizer.pad_token_id,
 )
 """
@@ -219,7 +218,7 @@ FOR_TRANSFORMERS = f"""\
 {TRANSFORMERS}
 tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
 model = AutoModelForSequenceClassification.from_pretrained(".").eval()
-{INPUTS}logits = model(**inputs).logits  # model.config.id2label names the columns
+{INPUTS}logits = model(**inputs).logits{{named}}
 """
 
 FOR_MLFLOW = """\
@@ -237,7 +236,7 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
 session = onnxruntime.InferenceSession("model.onnx")
 inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="np")
-(logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})  # columns: {labels}
+(logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()}){columns}
 """
 
 

@@ -27,18 +27,14 @@ MLMODEL = "MLmodel"
 
 
 class Model:
-    """What MLflow calls: a frame with the task's input columns in, a frame of `label` and `probability` out."""
+    """What MLflow calls: a frame with the task's input columns in, a frame of answers out."""
 
     def __init__(self, winner: artifact.Winner) -> None:
         self.winner = winner
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The most probable label of each row, and how probable it is."""
-        import pandas as pd
-
-        probabilities = self.winner.predict_proba(model_input)
-        labels = [self.winner.card.labels[index] for index in probabilities.argmax(axis=-1)]
-        return pd.DataFrame({"label": labels, "probability": probabilities.max(axis=-1).astype(float)})
+        """The answers as a table, such as the most probable label of each row and how probable it is."""
+        return self.winner.table(model_input)
 
 
 def _load_pyfunc(data_path: str) -> Model:

@@ -16,6 +16,7 @@ from autopeft.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from autopeft.study.card import Card, Evidence
+    from autopeft.tasks.contract import Task
 
 README = "README.md"
 
@@ -24,7 +25,7 @@ import autopeft
 import pandas as pd
 
 winner = autopeft.load(".")  # this folder
-winner.predict_proba(pd.DataFrame({rows}))  # columns: {labels}
+winner.{predict}(pd.DataFrame({rows})){columns}
 """
 
 LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft"}
@@ -42,14 +43,22 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
             labels as a list, `{texts}` for the arguments of a tokenizer, `{rows}` for the columns of a frame.
         form: the format of the folder.
     """
-    inputs = find_task(card.task).inputs
+    task = find_task(card.task)
+    inputs = task.inputs
     values = {
         "{base}": base(card),
+        "{config}": _config(task, card),
+        "{predict}": "predict_proba" if card.labels else "predict",
+        "{columns}": "  # columns: {labels}" if card.labels else "",
+        "{named}": "  # model.config.id2label names the columns" if card.labels else "",
+        "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
         "{texts}": ", ".join(['["a text", "another one"]'] * len(inputs)),
         "{rows}": json.dumps({name: ["a text", "another one"] for name in inputs}),
     }
     code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
+    if not card.labels:
+        code = code.replace("labels = []\n", "")
     params = {**card.params, **(evidence.hyperparameters if evidence else {})}
     lines = [
         *_metadata(card, evidence, form),
@@ -68,7 +77,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         f"| base model | {_name(card.base_model)} |",
         f"| method | {card.method} (from {card.plugin or 'a plugin'}) |",
         *(f"| {name} | {value} |" for name, value in params.items()),
-        f"| labels | {', '.join(card.labels).replace('|', chr(92) + '|')} |",
+        *([f"| labels | {', '.join(card.labels).replace('|', chr(92) + '|')} |"] if card.labels else []),
         f"| longest input | {card.max_length} tokens{_of_longer(card)} |",
         *([f"| quantization | {card.quantization} |"] if card.quantization != "none" else []),
         "",
@@ -92,6 +101,13 @@ def base(card: Card) -> str:
     return f'base = "{Path(card.base_model).name}"  # the path of the base model\'s folder'
 
 
+def _config(task: Task, card: Card) -> str:
+    """Arguments with which transformers makes the model that the add-on was trained on."""
+    if card.labels:
+        return "id2label=dict(enumerate(labels)),\n    label2id={label: index for index, label in enumerate(labels)},"
+    return "\n    ".join(f"{name}={value!r}," for name, value in task.config(card.labels).items())
+
+
 def _results(evidence: Evidence) -> list[str]:
     metric = evidence.metric
     folds = evidence.fold_scores
@@ -111,7 +127,7 @@ def _results(evidence: Evidence) -> list[str]:
         "|---|---|",
         f"| **this model** | **{evidence.test_score:.4f}**{interval} |",
         *others,
-        f"| most frequent label | {evidence.baseline:.4f} |",
+        f"| {evidence.baseline_name} | {evidence.baseline:.4f} |",
         "",
         f"It was chosen of {evidence.trials} trials for its mean {metric} of {mean:.4f} in cross-validation (folds "
         f"from {min(folds):.4f} to {max(folds):.4f}), then trained on all {evidence.train_rows} training rows. The "
@@ -136,12 +152,12 @@ def _metadata(card: Card, evidence: Evidence | None, form: str) -> list[str]:
     data = ModelCardData(
         base_model=card.base_model if HUB_ID.match(card.base_model) else None,
         library_name=LIBRARIES.get(form, "autopeft"),
-        pipeline_tag="text-classification",
+        pipeline_tag=find_task(card.task).pipeline_tag,
         tags=["autopeft", card.method],
         model_name=card.method,
         eval_results=[
             EvalResult(
-                task_type="text-classification",
+                task_type=find_task(card.task).pipeline_tag,
                 dataset_type=re.sub(r"[^\w./-]", "_", evidence.data),
                 dataset_name=f"{evidence.data}, {evidence.test_rows} held-out rows",
                 metric_type=evidence.metric,

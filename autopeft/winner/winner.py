@@ -99,8 +99,8 @@ class Winner:
         """The columns a row needs."""
         return self._task.inputs
 
-    def predict_proba(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
-        """Class probabilities, float32 `[rows, classes]`, classes in the order of `card.labels`.
+    def answers(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
+        """What the task answers to each row, float32 `[rows, …]`: probabilities of the labels, or numbers.
 
         Args:
             rows: a frame with the task's input columns, or texts where it takes one.
@@ -145,9 +145,28 @@ class Winner:
         texts.check("the rows to predict", {name: name for name in self.inputs})
         return found
 
-    def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[str]:
-        """The most probable label of each row."""
-        return [self.card.labels[index] for index in self.predict_proba(rows).argmax(axis=-1)]
+    def predict_proba(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
+        """Class probabilities, float32 `[rows, classes]`, classes in the order of `card.labels`; see `answers`.
+
+        Raises:
+            UserInputError: the task has no classes.
+        """
+        if not self.card.labels:
+            raise UserInputError(f"{self.card.task} has no classes, and so no probabilities; call `predict`.")
+        return self.answers(rows, say)
+
+    def table(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> pd.DataFrame:
+        """The answers as a table: a row each, a column for each thing that is answered; see `answers`."""
+        return self._task.table(self.answers(rows, say), self.card.labels)
+
+    def as_json(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> list[Any]:
+        """The answers with all that is known of each, as JSON has it; see `answers`."""
+        return [self._task.as_json(answer, self.card.labels) for answer in self.answers(rows, say)]
+
+    def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:
+        """The answer to each row: its most probable label, or a number."""
+        found: list[Any] = self.table(rows).iloc[:, 0].tolist()
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 
 from autopeft.reporting import bootstrap as module
-from autopeft.reporting.bootstrap import Bootstrap, from_counts
+from autopeft.reporting.bootstrap import Bootstrap
 from autopeft.reporting.statistics import wilson
-from autopeft.tasks.metrics import names, scorer
+from autopeft.tasks.classification import Classification
+from autopeft.tasks.metric import Metric
+from autopeft.tasks.metrics import from_counts, names, scorer
 
+METRICS = Classification.metrics
 TRUE = np.random.default_rng(0).choice(list("abcd"), 200, p=[0.5, 0.3, 0.15, 0.05])
 
 
@@ -19,7 +22,7 @@ def wrong(share: float) -> np.ndarray:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_every_metric_is_scikit_learns(metric, share):
     made = wrong(share)
-    assert Bootstrap(metric, TRUE, {"it": made}).score("it") == pytest.approx(scorer(metric)(TRUE, made))
+    assert Bootstrap(METRICS[metric], TRUE, {"it": made}).score("it") == pytest.approx(scorer(metric)(TRUE, made))
 
 
 @pytest.mark.parametrize("metric", names())
@@ -27,7 +30,7 @@ def test_rows_of_one_label_alone_have_a_score_too(metric):
     same = np.array(["a"] * 5)
     found = scorer(metric)(same, same)
     assert np.isfinite(found)
-    assert Bootstrap(metric, same, {"it": same}).score("it") == pytest.approx(found)
+    assert Bootstrap(METRICS[metric], same, {"it": same}).score("it") == pytest.approx(found)
 
 
 def test_a_metric_it_does_not_know_is_named():
@@ -37,14 +40,14 @@ def test_a_metric_it_does_not_know_is_named():
 
 def test_the_interval_of_accuracy_is_near_wilsons():
     made = wrong(0.4)
-    low, high = Bootstrap("accuracy", TRUE, {"it": made}).interval("it")
+    low, high = Bootstrap(METRICS["accuracy"], TRUE, {"it": made}).interval("it")
     expected = wilson(int(np.sum(made == TRUE)), 200)
     assert (low, high) == pytest.approx(expected, abs=0.01)
 
 
 def test_its_spread_is_that_of_rows_drawn_one_by_one():
     made, metric = wrong(0.4), scorer("f1_macro")
-    low, high = Bootstrap("f1_macro", TRUE, {"it": made}).interval("it")
+    low, high = Bootstrap(METRICS["f1_macro"], TRUE, {"it": made}).interval("it")
     drawn = [metric(TRUE[rows], made[rows]) for rows in np.random.default_rng(1).integers(0, 200, (400, 200))]
     assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.03)
 
@@ -53,7 +56,7 @@ def test_differences_are_paired():
     better = wrong(0.5)
     worse = better.copy()
     worse[:20] = "d"
-    bootstrap = Bootstrap("accuracy", TRUE, {"better": better, "same": better.copy(), "worse": worse})
+    bootstrap = Bootstrap(METRICS["accuracy"], TRUE, {"better": better, "same": better.copy(), "worse": worse})
     found = bootstrap.difference("better", "worse")
     lost = np.mean((better == TRUE)[:20]) / 10
     assert found.mean == pytest.approx(lost)
@@ -68,8 +71,17 @@ def test_differences_are_paired():
 
 def test_many_rows_are_drawn_in_parts(monkeypatch):
     made = wrong(0.4)
-    whole = Bootstrap("accuracy", TRUE, {"it": made})
+    whole = Bootstrap(METRICS["accuracy"], TRUE, {"it": made})
     monkeypatch.setattr(module, "LARGEST", 1000)
-    parts = Bootstrap("accuracy", TRUE, {"it": made})
+    parts = Bootstrap(METRICS["accuracy"], TRUE, {"it": made})
     assert parts.score("it") == whole.score("it")
     assert parts.interval("it") == whole.interval("it")
+
+
+def test_a_metric_that_counts_do_not_tell_is_worked_out_for_each_draw():
+    made = wrong(0.4)
+    accuracy = METRICS["accuracy"]
+    by_row = Bootstrap(Metric(accuracy.score, accuracy.of_written), TRUE, {"it": made})
+    by_class = Bootstrap(accuracy, TRUE, {"it": made})
+    assert by_row.score("it") == by_class.score("it")
+    assert by_row.interval("it") == pytest.approx(by_class.interval("it"), abs=0.02)
