@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from autopeft.tasks.column import Column
     from autopeft.tasks.contract import Baseline, Task
     from autopeft.tasks.metric import Metric
+    from autopeft.tasks.regression import Regression
     from autopeft.tuning import tune
     from autopeft.winner.export import export
     from autopeft.winner.winner import load
@@ -53,6 +54,7 @@ __all__ = [
     "ParamValue",
     "Params",
     "PeftMethod",
+    "Regression",
     "RowTokenizer",
     "SearchSpace",
     "Section",
@@ -77,6 +79,7 @@ LAZY = {
     "Field": "autopeft.data.encoded",
     "Metric": "autopeft.tasks.metric",
     "RowTokenizer": "autopeft.models.row_tokenizer",
+    "Regression": "autopeft.tasks.regression",
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
     "token_fields": "autopeft.data.encoded",

@@ -25,7 +25,8 @@ from autopeft.methods.registry import discover
 from autopeft.models.attach import attach
 from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.folder import JOURNAL
+from autopeft.study.journal import open_journal
 from autopeft.study.record import records
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.learner import Learner, training_step

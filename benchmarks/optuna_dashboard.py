@@ -18,7 +18,8 @@ from pathlib import Path
 
 import optuna
 
-from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.folder import JOURNAL
+from autopeft.study.journal import open_journal
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import autopeft
 from autopeft.common.exceptions import DataError, SpecError
 from autopeft.data.load import load_rows
 from autopeft.reporting.progress import LiveProgress, PlainProgress, make_progress
-from autopeft.study.journal import JOURNAL
+from autopeft.study.folder import JOURNAL
 from autopeft.tasks.registry import find_task
 from autopeft.tuning import specify
 from tests.conftest import DTYPE, tiny_rows

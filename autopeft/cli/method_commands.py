@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autopeft.cli.options import EPILOG, AsJson, Block, app, find_plugins, print_json
 from autopeft.common.console import make_console
+from autopeft.common.exceptions import UserInputError, nearest
+
+if TYPE_CHECKING:
+    from autopeft.tasks.contract import Task
 
 
 @app.command(epilog=f"Example: autopeft methods --json. {EPILOG}")
@@ -61,13 +65,19 @@ def methods(
 
 @app.command(epilog=f"Example: autopeft check lora --family bert. {EPILOG}")
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The method.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The method, or the kind of task.", show_default=False)],
     family: Annotated[list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all.")] = None,
     as_json: AsJson = False,
     block: Block = None,
 ) -> None:
-    """Test a method against every rule of the contract, on tiny models of many families. Exit code 2: a rule broke."""
-    method = find_plugins(block)[name]
+    """Test a method, or a kind of task, against every rule of its contract. Exit code 2: a rule broke."""
+    registry = find_plugins(block)
+    from autopeft.tasks.registry import find_task, task_kinds
+
+    if name in task_kinds(tuple(block or ())) and name not in registry.methods:
+        _check_task(find_task(name, tuple(block or ())), family or ["bert"], as_json=as_json)
+        return
+    method = registry[name]
     from rich.progress import Progress
 
     from autopeft import testing
@@ -86,6 +96,32 @@ def check(
         make_console().print(show(name, findings))
         for finding in broken:
             make_console().print(f"\n{finding}", highlight=False)
+    if broken:
+        raise typer.Exit(2)
+
+
+def _check_task(task: Task, families: list[str], *, as_json: bool) -> None:
+    from rich.table import Table
+
+    from autopeft.testing.task_rules import check_task
+    from autopeft.testing.tiny import FAMILIES
+
+    for family in families:
+        if family not in FAMILIES:
+            raise UserInputError(f'there is no tiny model of the family "{family}"; {nearest(family, FAMILIES)}')
+    found = {family: check_task(task, family) for family in families}
+    broken = [(family, finding) for family, several in found.items() for finding in several if finding.seen]
+    if as_json:
+        findings = [{"family": family, **asdict(one)} for family, several in found.items() for one in several]
+        print_json({"task": task.kind, "findings": findings})
+    else:
+        table = Table("rule", *families, title=f"{task.kind} and the contract")
+        for several in zip(*found.values(), strict=True):
+            table.add_row(several[0].rule, *("failed" if one.seen else "ok" for one in several))
+        make_console().print(table)
+        for family, finding in broken:
+            told = f"\n{finding.rule} broke on {family}: {finding.seen}\nRule: {finding.statement}"
+            make_console().print(f"{told}\nWhat to do: {finding.advice}", highlight=False)
     if broken:
         raise typer.Exit(2)
 

@@ -66,7 +66,8 @@ def plan(
     from autopeft.common.units import parse_bytes
     from autopeft.execution.problem import Problem
     from autopeft.reporting import plan_view
-    from autopeft.study.output import PLAN, require
+    from autopeft.study.folder import PLAN
+    from autopeft.study.output import require
 
     try:
         card = parse_bytes(device) if device else None
@@ -103,9 +104,10 @@ def report(
     """Say which method won, whether that is real and what it cost, from the output folder alone; at any time."""
     output = study if study.is_dir() else read_spec(study).output
     from autopeft.reporting import gather, page, terminal
+    from autopeft.study.folder import REPORT
 
     gathered = gather(output)
-    path = html or (None if as_json else output / page.FILE)
+    path = html or (None if as_json else output / REPORT)
     if path:
         page.write(page.render(gathered), path)
     if as_json:

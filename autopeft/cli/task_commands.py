@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from autopeft.cli.options import EPILOG, AsJson, Block, app, print_json
 from autopeft.common.console import make_console
+
+if TYPE_CHECKING:
+    from autopeft.tasks.column import Column
 
 
 @app.command(epilog=f"Example: autopeft tasks --json. {EPILOG}")
@@ -16,7 +21,7 @@ def tasks(as_json: AsJson = False, block: Block = None) -> None:
         {
             "kind": kind,
             "plugin": str(found.origins[kind]),
-            "columns": {column.key: f"{column.holds}{'' if column.given else ', taught'}" for column in task.columns},
+            "columns": {column.key: ", ".join(_said(column)) for column in task.columns},
             "metrics": list(task.metrics),
             "options": {name: str(field.description or "") for name, field in type(task).Options.model_fields.items()},
             "model_class": task.auto_class,
@@ -31,9 +36,14 @@ def tasks(as_json: AsJson = False, block: Block = None) -> None:
     console = make_console()
     table = Table("kind", "plugin", "columns", "metrics, the default first", "settings", "model class", show_lines=True)
     for kind, task in found.items.items():
-        columns = "\n".join(f"{c.key}: {c.holds}{'' if c.given else ' (taught)'}" for c in task.columns)
+        columns = "\n".join(f"{column.key}: {', '.join(_said(column))}" for column in task.columns)
         options = "\n".join(type(task).Options.model_fields) or "–"
         table.add_row(kind, str(found.origins[kind]), columns, ", ".join(task.metrics), options, task.auto_class)
     console.print(table)
     for fault in found.faults:
         console.print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
+
+
+def _said(column: Column) -> list[str]:
+    """What a column holds, and whether it is needed."""
+    return [column.holds, *["optional"] * column.optional, *["taught"] * (not column.given)]

@@ -14,15 +14,13 @@ from autopeft.common.files import whole
 from autopeft.data.arrow import CALLED
 from autopeft.data.cells import Texts
 from autopeft.data.table import Table, of_dataset
+from autopeft.study.folder import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from autopeft.study.sections import DataSection
-
-FOLDER = "rows"
-"""In a study's output folder: the rows it was given in memory."""
 
 
 def as_table(rows: Any, columns: Sequence[str], called: str) -> Table:
@@ -120,7 +118,7 @@ def keep(table: Table, columns: Mapping[str, str], output: Path) -> Path:
     if plain.empty:
         raise DataError(f"{table.called} must hold at least one row, but has none.")
     digest = hashlib.sha256(plain.to_csv(index=False).encode()).hexdigest()
-    path = output / FOLDER / f"{digest[:16]}.parquet"
+    path = output / ROWS / f"{digest[:16]}.parquet"
     if not _is_kept(path, table.called):
         _write(plain, path, table.called)
     return path

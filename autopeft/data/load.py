@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
@@ -20,6 +20,7 @@ from autopeft.study.sections import DataSection
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from autopeft.common.params import ParamValue
     from autopeft.data.table import Table
     from autopeft.study.file import StudySpec
 
@@ -42,6 +43,7 @@ class StudyData:
         train: the task's columns by their keys, and `group` where the study names one; texts all.
         test: the same.
         labels: the names among which an answer chooses.
+        facts: what else the training rows tell that answers need.
         notes: what was assumed or left out, a sentence each.
         fingerprint: SHA-256 over both parts; equal for equal rows in equal order.
     """
@@ -51,6 +53,7 @@ class StudyData:
     labels: tuple[str, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    facts: Mapping[str, ParamValue] = field(default_factory=dict)
 
 
 class Rows(Protocol):
@@ -78,6 +81,9 @@ class Rows(Protocol):
 
     def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
         """Among which an answer chooses."""
+
+    def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
+        """What the training rows tell that answers need."""
 
 
 def load_rows(spec: StudySpec, task: Rows) -> StudyData:
@@ -117,7 +123,8 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     train = without_repeats(train, test, list(inputs), notes)
     notes += task.check_folds(train, spec.validation.folds, source)
     check_groups(train, spec.validation.folds, source)
-    return StudyData(train, test, task.labels(train, test), tuple(notes), _fingerprint(train, test))
+    facts = task.facts_of(train)
+    return StudyData(train, test, task.labels(train, test), tuple(notes), _fingerprint(train, test), facts)
 
 
 def _check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:

@@ -28,6 +28,7 @@ from autopeft.models.load import load_base
 from autopeft.models.positions import positions
 from autopeft.models.quantization import NONE
 from autopeft.models.token_cache import CachedRowTokenizer
+from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
@@ -111,7 +112,7 @@ class Problem:
     @functools.cached_property
     def trunk(self) -> Trunk:
         """What the layers below an add-on make of the training rows."""
-        folder = self.spec.output / "trunk"
+        folder = self.spec.output / STATES
         enabled = self.spec.model.trunk_cache
         return Trunk(self.base, self.task, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
 
@@ -142,7 +143,9 @@ class Problem:
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
+        task = task.taking(spec.data.named)
         rows = load_rows(spec, task)
+        task = task.knowing(rows.facts)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         location = locate(spec.model.name_or_path, spec.folder)
         commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from autopeft.common.exceptions import SpecError
 from autopeft.reporting.bootstrap import Bootstrap, interval_of
 from autopeft.reporting.statistics import CONFIDENCE, Difference, holm, mcnemar
-from autopeft.study.predictions import DEFAULT, FILE, WINNER, HeldOut, column_of
+from autopeft.study.folder import PREDICTIONS
+from autopeft.study.predictions import DEFAULT, WINNER, HeldOut, column_of
 from autopeft.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from autopeft.study.archive import Archive
     from autopeft.tasks.metric import Metric
+
+MOST_POINTS = 2000
+"""More in one picture would hide each other."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class TestRows:
 
     Attributes:
         confusion: rows of the class in the row that were predicted as the class in the column, in `labels`' order.
+        numbers: where answers are numbers, each row's true one and the winner's, of so many rows as can be shown.
     """
 
     scores: list[TestScore]
@@ -65,6 +70,7 @@ class TestRows:
     classes: list[ClassScore] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
+    numbers: list[tuple[float, float]] = field(default_factory=list)
 
 
 def held_out_rows(archive: Archive) -> TestRows | None:
@@ -89,7 +95,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
     except (SpecError, KeyError):
         return TestRows(plain, told, "No plugin is there any more that knows this kind of task and its metric.")
     try:
-        answers = HeldOut.read(archive.output / FILE)
+        answers = HeldOut.read(archive.output / PREDICTIONS)
         # Columns by name: the winner's own default would only be compared with itself.
         others = {name: made for name, made in answers.predictions.items() if made != answers.predictions[WINNER]}
         bootstrap = Bootstrap(metric, answers.labels, {WINNER: answers.predictions[WINNER], **others})
@@ -99,9 +105,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
     except ValueError as error:
         return TestRows(plain, told, f"The predictions that were kept cannot be used: {error}")
     if abs(bootstrap.score(WINNER) - scores["winner"]) > 1e-9:
-        note = (
-            f"{FILE} gives another score than the winner had: it was changed, or is another winner's, and is left out."
-        )
+        note = f"{PREDICTIONS} gives another score than the winner had: it was changed, or is another winner's."
         return TestRows(plain, told, note)
     return _full(plain, answers, others, bootstrap, metric)
 
@@ -146,7 +150,7 @@ def _full(
     )
     verdict += f"{high:.4f})."
     if metric.of_counts is None:
-        return TestRows(scores, verdict, "", rows, comparisons)
+        return TestRows(scores, verdict, "", rows, comparisons, numbers=_numbers(answers))
     labels = sorted({*answers.labels, *answers.predictions[WINNER]})
     classes, confusion = _by_class(answers, labels)
     return TestRows(scores, verdict, "", rows, comparisons, classes, labels, confusion)
@@ -164,6 +168,14 @@ def _judge(other: str, difference: Difference, p: float, kind: str) -> TestCompa
     link = "and" if real or not difference.mean else "but"
     verdict = f"{gap}, {link} {'that is real' if real else 'the two cannot be told apart'} ({sure})."
     return TestComparison(other, difference, p, kind, real, verdict)
+
+
+def _numbers(answers: HeldOut) -> list[tuple[float, float]]:
+    pairs = list(zip(answers.labels, answers.predictions[WINNER], strict=True))[:MOST_POINTS]
+    try:
+        return [(float(truth), float(answer)) for truth, answer in pairs]
+    except ValueError:  # this kind of task answers with something else
+        return []
 
 
 def _by_class(answers: HeldOut, labels: list[str]) -> tuple[list[ClassScore], list[list[int]]]:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from autopeft.reporting.content import Report
     from autopeft.reporting.plots import Plot
 
-FILE = "report.html"
-"""In a study's output folder."""
-
 
 def render(report: Report, plots: list[Plot] | None = None) -> str:
     """The page, with `plots` where they were drawn already."""

@@ -78,7 +78,7 @@ def draw(report: Report) -> list[Plot]:
     with mpl.rc_context(STYLE):
         return [
             plot
-            for painter in (_leads, _fronts, _curves, _importance, _budget, _confusion)
+            for painter in (_leads, _fronts, _curves, _importance, _budget, _confusion, _residuals)
             if (plot := painter(report))
         ]
 
@@ -257,6 +257,24 @@ def _confusion(report: Report) -> Plot | None:
         for label, row in zip(test.labels, test.confusion, strict=True)
     )
     return _plot(figure, "confusion", "Where the winner errs: rows of each class by what was predicted.", alt)
+
+
+def _residuals(report: Report) -> Plot | None:
+    test = report.test
+    if test is None or not test.numbers:
+        return None
+    truths, answers = zip(*test.numbers, strict=True)
+    low, high = min(*truths, *answers), max(*truths, *answers)
+    off = [answer - truth for truth, answer in test.numbers]
+    figure, axes = _figure(5, 4.2)
+    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--")
+    axes.plot(truths, answers, "o", color=COLOURS[0], markersize=4, alpha=0.5)
+    axes.set(xlabel="true", ylabel="predicted")
+    alt = (
+        f"{len(off)} rows: on average the winner is off by {sum(map(abs, off)) / len(off):.4g}, and at most by "
+        f"{max(map(abs, off)):.4g}; true numbers go from {min(truths):.4g} to {max(truths):.4g}."
+    )
+    return _plot(figure, "residuals", "Where the winner errs: each row's number by what was predicted.", alt)
 
 
 def _looks(report: Report) -> dict[str, tuple[str, str]]:

@@ -10,7 +10,8 @@ from autopeft.common.locate import NotFoundError, locate
 from autopeft.execution.problem import references
 from autopeft.models import digest
 from autopeft.study.file import changes
-from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.folder import JOURNAL
+from autopeft.study.journal import open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -39,9 +39,10 @@ from autopeft.search.story import (
     test_metrics,
     truncation_facts,
 )
-from autopeft.search.warm_start import RESULT, earlier_winner
+from autopeft.search.warm_start import earlier_winner
 from autopeft.study.card import CARD, Card
-from autopeft.study.journal import JOURNAL, StudyStorage, writing
+from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
+from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
 from autopeft.tracking import Tracker, environment, public
@@ -108,8 +109,8 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             search.run()
             best, test = _select_winner(problem, study, search.left_out, progress)
             winner.describe(
-                spec.output / "winner",
-                Card.read(spec.output / "winner"),
+                spec.output / WINNER,
+                Card.read(spec.output / WINNER),
                 evidence_of(problem, study, best, test),
             )
         result = Result(
@@ -118,18 +119,18 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             records=records(study),
             best=best,
             test=test,
-            winner_folder=str(spec.output / "winner"),
+            winner_folder=str(spec.output / WINNER),
             tracking_uri=tracker.uri,
             stopped=study.user_attrs[STOPPED_EARLY],
         )
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
         tracker.log_result(
-            note_on(result), test_metrics(result), scores, best.number, spec.output / "winner", result.stopped
+            note_on(result), test_metrics(result), scores, best.number, spec.output / WINNER, result.stopped
         )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(asdict(result), indent=2), spec.output / RESULT
         earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
-        if told != earlier or not (spec.output / page.FILE).is_file():
+        if told != earlier or not (spec.output / REPORT).is_file():
             _report(problem, tracker, progress.say)
     if tracker.unsent:
         progress.say(
@@ -200,7 +201,7 @@ def _select_winner(
     failed = dict(left_out)
     while found:
         best = found[0]
-        folder = problem.spec.output / "winner"
+        folder = problem.spec.output / WINNER
         earlier = study.user_attrs.get(SCORES)
         if earlier and earlier["number"] == best.number and (folder / CARD).is_file():
             return best, TestScores(**earlier["scores"])
@@ -226,17 +227,17 @@ def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: Tri
     there = [public(tracker.uri), best.number]
     spec = problem.spec
     if study.user_attrs.get("registered") == there and mlflow_model.holds(
-        spec.output / "mlflow_model", spec.output / "winner"
+        spec.output / MLFLOW_MODEL, spec.output / WINNER
     ):
         return
-    mlflow_model.save(spec.output / "winner", spec.output / "mlflow_model", problem.rows.test)
-    tracker.log_model(spec.output / "mlflow_model", spec.name, best.number, best.params)
+    mlflow_model.save(spec.output / WINNER, spec.output / MLFLOW_MODEL, problem.rows.test)
+    tracker.log_model(spec.output / MLFLOW_MODEL, spec.name, best.number, best.params)
     study.set_user_attr("registered", there)
 
 
 def _report(problem: Problem, tracker: Tracker, say: Callable[[str], None]) -> None:
     """Write the report beside the winner, and give it and its pictures to MLflow."""
-    path = problem.spec.output / page.FILE
+    path = problem.spec.output / REPORT
     try:
         report = gather(problem.spec.output, ended=True)
         plots = draw(report)
@@ -246,7 +247,7 @@ def _report(problem: Problem, tracker: Tracker, say: Callable[[str], None]) -> N
     except Exception as error:  # the winner is saved and registered, and must not be lost to a picture
         say(f"The report could not be written: {type(error).__name__}: {error}")
         return
-    tracker.log_text(text, page.FILE)
+    tracker.log_text(text, REPORT)
     for plot in plots:
         tracker.log_text(plot.svg, f"plots/{plot.name}.svg")
         tracker.log_image(pictures[plot.name], f"plots/{plot.name}", step=len(report.trials))

@@ -18,6 +18,7 @@ from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers
 from autopeft.study import predictions as held_out
 from autopeft.study.card import CARD, Card
+from autopeft.study.folder import PREDICTIONS
 from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
@@ -86,7 +87,7 @@ def select_winner(
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
-    of them predicted is kept beside the folder in `held_out.FILE`. Of the methods left out no default is scored.
+    of them predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored.
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
@@ -102,7 +103,7 @@ def select_winner(
             score, answers = _score(problem, best, draft / "winner", origin)
         predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
         with writing(folder):
-            (folder.parent / held_out.FILE).unlink(missing_ok=True)  # an earlier winner's
+            (folder.parent / PREDICTIONS).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
@@ -128,7 +129,7 @@ def select_winner(
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
         baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-        _keep(problem, predictions, baseline, folder.parent / held_out.FILE)
+        _keep(problem, predictions, baseline, folder.parent / PREDICTIONS)
     least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
     return TestScores(score, least, defaults, notes, round(time.monotonic() - started, 3), baseline_name=baseline.name)
 
@@ -150,6 +151,8 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         quantization=spec.model.quantization,
         base_digest=problem.base_digest,
         task_options=dict(spec.task.options),
+        task_facts=dict(problem.rows.facts),
+        inputs=problem.task.inputs,
     )
     winner.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
     release_memory()
@@ -162,9 +165,9 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
     trusted = problem.spec.model.trust_remote_code
     with problem.off_the_card():
         with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did
-            return winner.load(folder, problem.device.type, trust_remote_code=trusted).predict_proba(problem.rows.test)
+            return winner.load(folder, problem.device.type, trust_remote_code=trusted).answers(problem.rows.test)
         release_memory()
-        return winner.load(folder, trust_remote_code=trusted).predict_proba(problem.rows.test)
+        return winner.load(folder, trust_remote_code=trusted).answers(problem.rows.test)
 
 
 def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], baseline: Baseline, path: Path) -> None:

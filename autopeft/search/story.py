@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft.common.locate import LOCAL, locate
-from autopeft.data import in_memory
 from autopeft.reporting.bootstrap import interval_of
 from autopeft.study import predictions
 from autopeft.study.card import Evidence
+from autopeft.study.folder import PREDICTIONS, ROWS
 from autopeft.study.predictions import HeldOut, column_of
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
@@ -38,7 +38,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         metric=metric,
         fold_scores=best.fold_scores,
         test_score=test.winner,
-        test_interval=test_interval(problem.task.metrics[metric], spec.output / predictions.FILE),
+        test_interval=test_interval(problem.task.metrics[metric], spec.output / PREDICTIONS),
         baseline=test.baseline,
         baseline_name=test.baseline_name,
         defaults=test.defaults,
@@ -64,7 +64,7 @@ def source_of(reference: str, problem: Problem) -> str:
     if problem.kinds["data.train"] != LOCAL:
         return reference
     path = Path(reference)
-    return "rows in memory" if path.parent == problem.spec.output / in_memory.FOLDER else path.name
+    return "rows in memory" if path.parent == problem.spec.output / ROWS else path.name
 
 
 def log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:

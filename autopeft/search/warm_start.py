@@ -11,7 +11,8 @@ from autopeft.common import plain_file
 from autopeft.common.exceptions import SpecError, in_a_line, nearest
 from autopeft.common.paths import as_path
 from autopeft.study.card import CARD
-from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.folder import JOURNAL, RESULT
+from autopeft.study.journal import open_journal
 from autopeft.study.record import ranked, records
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from autopeft.methods.candidate import Candidate, CandidateSpace
-
-RESULT = "result.json"
-"""What a finished study leaves in its output folder."""
 
 LARGEST = 2**28
 """Bytes of it: some thousand for each trial."""

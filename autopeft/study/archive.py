@@ -94,8 +94,8 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     """
     import optuna
 
-    from autopeft.common.lock import holder
     from autopeft.study.journal import open_journal
+    from autopeft.study.lock import holder
 
     storage = open_journal(output)
     names = optuna.get_all_study_names(storage)

@@ -52,6 +52,8 @@ class Card:
         base_digest: identity of the base model it was trained on (`digest.of`); "" in a card from before it was kept.
         autopeft: version that wrote this.
         task_options: the settings of the task that are its own.
+        task_facts: what the training rows told that answers need.
+        inputs: keys of the columns that a row needs; empty in a winner of an earlier version.
         digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
             all but `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
     """
@@ -72,6 +74,8 @@ class Card:
     base_digest: Text = ""
     autopeft: Text = ""
     task_options: Values = field(default_factory=dict)
+    task_facts: Values = field(default_factory=dict)
+    inputs: tuple[Name, ...] = ()
     digests: Mapping[Name, Name] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from autopeft.common.exceptions import StoreError, UserInputError, in_a_line
 from autopeft.common.files import remove
-from autopeft.common.lock import JOURNAL
+from autopeft.study.folder import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

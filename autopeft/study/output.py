@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import SpecError
 from autopeft.common.files import remove, remove_drafts
-from autopeft.common.lock import HOLDER, JOURNAL, LOCK, MARKER, held
+from autopeft.study.folder import HOLDER, JOURNAL, LOCK, MARKER, PLAN, ROWS, STATES, WINNER
+from autopeft.study.lock import held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PLAN = "plan.png"
-"""What `autopeft plan` draws."""
-
-BEFORE = {HOLDER, LOCK, MARKER, PLAN, "rows", "trunk", "lost+found"}
+BEFORE = {HOLDER, LOCK, MARKER, PLAN, ROWS, STATES, "lost+found"}
 """What may be in the folder before its study has a journal."""
 
 EARLIER_DRAFTS = re.compile(r"\.winner-[a-z0-9_]{8}|\.report\.html\.draft|result\.draft")
@@ -38,7 +36,7 @@ def taken(output: Path) -> Iterator[None]:
     """
     require(output)
     with held(output):
-        remove_drafts(output, output / "rows", output / "winner")
+        remove_drafts(output, output / ROWS, output / WINNER)
         for path in output.iterdir():
             if EARLIER_DRAFTS.fullmatch(path.name):
                 remove(path)

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-FILE = "test_predictions.csv"
-"""In a study's output folder."""
-
 LIMIT = 2**30
 """Bytes of such a file that are read: tens of millions of rows."""
 

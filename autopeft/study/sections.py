@@ -142,6 +142,11 @@ class DataSection(Section):
     def _gather_columns(cls, given: Any) -> Any:
         return _gathered(cls, given, "columns", str)
 
+    @property
+    def named(self) -> set[str]:
+        """Keys of the columns that the study file names."""
+        return self.model_fields_set | {*self.columns}
+
     def column(self, key: str) -> str:
         """What the table calls the task's column of that key; the key itself where nothing is said."""
         return str(getattr(self, key)) if key in ("text", "text_pair", "label") else self.columns.get(key, key)

@@ -12,10 +12,12 @@ class Column:
 
     Attributes:
         key: its key in [data], where the user names the column of the table; by default the key itself.
-        holds: a text; or a label, which is kept as text.
+        holds: a text; a label, which is kept as text; or a number.
         given: whether prediction asks for it too; else it is what the rows teach.
+        optional: it is read only where [data] names it.
     """
 
     key: str
-    holds: Literal["text", "label"] = "text"
+    holds: Literal["text", "label", "number"] = "text"
     given: bool = True
+    optional: bool = False

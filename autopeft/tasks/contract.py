@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from autopeft.common.exceptions import SpecError, brief, nearest
@@ -11,12 +13,13 @@ from autopeft.study.file import read_section
 from autopeft.study.sections import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
     import torch
 
+    from autopeft.common.params import ParamValue
     from autopeft.data.encoded import Encoded
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.tasks.column import Column
@@ -52,6 +55,8 @@ class Task(ABC):
 
     Attributes:
         options: the settings, of the class `Options`.
+        taken: keys of the optional columns that are read.
+        facts: what the training rows told that answers need, by name (`facts_of`).
     """
 
     contract: ClassVar[int]
@@ -64,6 +69,8 @@ class Task(ABC):
     pipeline_tag: ClassVar[str] = "text-classification"
     Options: ClassVar[type[Section]] = Section
     options: Any = None
+    taken: tuple[str, ...] = ()
+    facts: Mapping[str, ParamValue] = MappingProxyType({})
 
     def configured(self, options: Mapping[str, Any]) -> Self:
         """This task with its settings.
@@ -75,10 +82,22 @@ class Task(ABC):
         task.options = read_section(self.Options, options, "task", ("kind",))
         return task
 
+    def taking(self, named: Collection[str]) -> Self:
+        """This task with those of its optional columns that are named."""
+        task = copy.copy(self)
+        task.taken = tuple(column.key for column in self.columns if column.optional and column.key in named)
+        return task
+
+    def knowing(self, facts: Mapping[str, ParamValue]) -> Self:
+        """This task with what the training rows told."""
+        task = copy.copy(self)
+        task.facts = MappingProxyType(dict(facts))
+        return task
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Keys of the columns that prediction asks for."""
-        return tuple(column.key for column in self.columns if column.given)
+        return tuple(c.key for c in self.columns if c.given and (not c.optional or c.key in self.taken))
 
     @property
     def taught_columns(self) -> tuple[str, ...]:
@@ -134,6 +153,17 @@ class Task(ABC):
         """The names among which an answer chooses, in the order of the model's outputs. Default: none."""
         return ()
 
+    def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
+        """What the training rows tell that answers need, such as the mean of what is to be predicted. Default: nothing.
+
+        It is kept with a winner, and `self.facts` from then on.
+        """
+        return {}
+
+    @abstractmethod
+    def example(self) -> pd.DataFrame:
+        """A dozen rows of different lengths, what they teach included: `autopeft check` tests the task on them."""
+
     # The model.
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
@@ -181,6 +211,10 @@ class Task(ABC):
     @abstractmethod
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         """One answer with all that is known of it, for `autopeft predict --json`."""
+
+    def reading(self, labels: Sequence[str]) -> str:
+        """How the model's logits are read, as a comment behind Python that computes them. Default: nothing."""
+        return f"columns: {json.dumps(list(labels), ensure_ascii=False)}" if labels else ""
 
     @abstractmethod
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:

@@ -10,6 +10,7 @@ from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 
 from autopeft.common.exceptions import UserInputError
+from autopeft.study.folder import STORE
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -29,7 +30,7 @@ class TrackingError(UserInputError):
 
 def tracking_uri(uri: str | None, output: Path) -> str:
     """The store a study logs to: the one its file names, or SQLite in its output folder."""
-    return uri or sqlite_uri(output / "mlflow.db")
+    return uri or sqlite_uri(output / STORE)
 
 
 def sqlite_uri(path: Path) -> str:

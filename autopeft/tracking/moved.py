@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
-from autopeft.common.lock import EARLIER_LOCK
+from autopeft.study.folder import EARLIER_LOCK
 
 PLACES = {
     "experiments": ("artifact_location",),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from autopeft.common.exceptions import StoreError
-from autopeft.common.lock import NO_LOCKS
+from autopeft.study.lock import NO_LOCKS
 from autopeft.tracking import backlog
 from autopeft.tracking.address import TrackingError, public
 from autopeft.tracking.quiet import THREAD, forget_active_model

@@ -8,7 +8,8 @@ from base64 import b64encode
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
-from autopeft.common.lock import held
+from autopeft.study.folder import OUTBOX
+from autopeft.study.lock import held
 from autopeft.tracking.address import TrackingError, public
 from autopeft.tracking.backlog import REFUSED, kept_aside
 from autopeft.tracking.load import sampling
@@ -32,9 +33,6 @@ PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 ROLE = "autopeft.role"
 STATUS = {"FAIL": "FAILED", "INTERRUPTED": "KILLED", "STOPPED": "KILLED"}
 """MLflow's run status by trial state; every other one is FINISHED."""
-
-OUTBOX = "mlflow.outbox.jsonl"
-"""In a study's output folder: what it has to tell MLflow and could not yet."""
 
 KILLED = "interrupted: the process ended while this trial ran"
 LONGEST_NAME = 250

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from autopeft.study.folder import ARTIFACTS, STORE
 from autopeft.tracking.address import (
     DATABASES,
     TrackingError,
@@ -121,15 +122,15 @@ def _open(uri: str | None, target: str, output: Path, name: str) -> tuple[Mlflow
     if path is not None:
         lay(path)
     if not uri:
-        _use_write_ahead_log(output / "mlflow.db")
-        follow(output / "mlflow.db", output / "artifacts")
+        _use_write_ahead_log(output / STORE)
+        follow(output / STORE, output / ARTIFACTS)
     if target.startswith(DATABASES):
         open_afresh(target)
         _knock(target)
     client = MlflowClient(target, registry_uri(target))
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        artifacts = None if is_server(target) else (output / "artifacts").absolute().as_uri()
+        artifacts = None if is_server(target) else (output / ARTIFACTS).absolute().as_uri()
         tags = {VIEW_TAG: ranking_view(), "mlflow.experimentKind": "custom_model_development"}
         return client, client.create_experiment(name, artifacts, tags)
     if experiment.lifecycle_stage == "deleted":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft.common.interrupt import Interrupt
+from autopeft.study.folder import ARTIFACTS, STORE
 from autopeft.tracking.address import TrackingError, is_server, public, sqlite_path, sqlite_uri
 from autopeft.tracking.store import connect
 from autopeft.tracking.view import VIEW
@@ -89,12 +90,12 @@ def serving(
     Raises:
         TrackingError: the study has no store yet, or the server does not come up.
     """
-    if not uri and not (output / "mlflow.db").is_file():
+    if not uri and not (output / STORE).is_file():
         raise TrackingError(f"{output} holds no MLflow store yet; run the study first.")
     _, target, experiment_id = connect(uri, output, name)
     port = port if place else _free_port(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--artifacts-destination", (output / "artifacts").absolute().as_uri()]
+    command += ["--artifacts-destination", (output / ARTIFACTS).absolute().as_uri()]
     command += ["--uvicorn-opts", shlex.join(["--uds", str(place)])] if place else []
     # The store is no argument, which every user of the machine could read.
     settings = {

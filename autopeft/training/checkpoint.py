@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.containment import paused
 from autopeft.common.files import DRAFT, whole
+from autopeft.study.folder import CHECKPOINTS
 from autopeft.study.journal import writing
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 History = list[tuple[float, float]]
 """A fold's score and loss at each rung."""
-
-FOLDER = "checkpoint"
 
 OF_TRIAL, OF_FOLD = re.compile(r"[0-9a-f]{16}"), re.compile(rf"\d+\.(safetensors|draft)|{DRAFT.pattern}")
 """Names of a trial's folder and of the files in it: nothing else is ever removed."""
@@ -44,17 +43,17 @@ class Checkpoint:
     @classmethod
     def of(cls, output: Path, params: Mapping[str, ParamValue]) -> Checkpoint:
         """The checkpoint of the trial with these params."""
-        return cls(output / FOLDER / _key(params))
+        return cls(output / CHECKPOINTS / _key(params))
 
     @staticmethod
     def clear(output: Path, waiting: Iterable[Mapping[str, ParamValue]] = ()) -> None:
         """Remove what trials left in `output` but those with the params that are waiting; for when none runs."""
         kept = {_key(params) for params in waiting}
-        for folder in (output / FOLDER).glob("*"):
+        for folder in (output / CHECKPOINTS).glob("*"):
             if OF_TRIAL.fullmatch(folder.name) and folder.name not in kept:
                 Checkpoint(folder).remove()
         with suppress(OSError):  # one waits, or there never was any, or somebody's own files are there
-            (output / FOLDER).rmdir()
+            (output / CHECKPOINTS).rmdir()
 
     def keep(self, folds: Iterable[int], learner: Learner, histories: Iterable[History]) -> None:
         """Write where the folds of a learner stand: its state, and the score and loss at each rung so far.

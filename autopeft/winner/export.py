@@ -17,6 +17,7 @@ from autopeft.methods import registry
 from autopeft.models.quantization import NONE
 from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.study.card import CARD
+from autopeft.study.folder import WINNER
 from autopeft.winner import mlflow_model, readme
 from autopeft.winner import winner as artifact
 
@@ -80,7 +81,7 @@ def export(
 
 def find(folder: Path) -> Path:
     """A winner's folder from itself, or from the output folder of its study."""
-    inner = folder / "winner"
+    inner = folder / WINNER
     return inner if not (folder / CARD).is_file() and (inner / CARD).is_file() else folder
 
 

@@ -43,14 +43,14 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
             labels as a list, `{texts}` for the arguments of a tokenizer, `{rows}` for the columns of a frame.
         form: the format of the folder.
     """
-    task = find_task(card.task)
-    inputs = task.inputs
+    task = find_task(card.task).configured(card.task_options).taking(card.inputs).knowing(card.task_facts)
+    inputs, reading = task.inputs, task.reading(card.labels)
     values = {
         "{base}": base(card),
         "{config}": _config(task, card),
         "{predict}": "predict_proba" if card.labels else "predict",
-        "{columns}": "  # columns: {labels}" if card.labels else "",
-        "{named}": "  # model.config.id2label names the columns" if card.labels else "",
+        "{columns}": f"  # {reading}" if reading else "",
+        "{named}": "  # model.config.id2label names the columns" if card.labels else f"  # {reading}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
         "{texts}": ", ".join(['["a text", "another one"]'] * len(inputs)),

@@ -290,7 +290,7 @@ def task_of(card: Card, folder: Path | None = None) -> Task:
             f'`task` in {where} is "{card.task}", which no plugin brings; {nearest(card.task, task_kinds())} Install '
             "the plugin."
         )
-    return find_task(card.task).configured(card.task_options)
+    return find_task(card.task).configured(card.task_options).taking(card.inputs).knowing(card.task_facts)
 
 
 def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.BaseModel, nn.Module]:

@@ -23,6 +23,15 @@ class TextClassification(Classification):
     peft_task_type = "SEQ_CLS"
     columns: ClassVar[tuple[Column, ...]] = (Column("text"), Column("label", "label", given=False))
 
+    def example(self) -> pd.DataFrame:
+        """Words of praise and of blame, and in a second text a word about them."""
+        import pandas as pd
+
+        praise, blame = ("good", "fine", "a joy to use", "well made"), ("bad", "poor", "broken on the first day")
+        said = [*((words, "praise") for words in praise * 2), *((words, "blame") for words in blame * 2)]
+        rows = pd.DataFrame({"text": [f"this is {words}" for words, _ in said], "label": [label for _, label in said]})
+        return rows.assign(text_pair="what was said of it")[[column.key for column in self.columns]]
+
     def encode(self, rows: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
         """Tokenise the texts of a row together."""
         tokens = tokenizer(*(rows[name].tolist() for name in self.inputs))

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from autopeft.common import lock
 from autopeft.common.exceptions import StoreError, StudyError
-from autopeft.common.lock import EARLIER_LOCK, HOLDER, JOURNAL, LOCK, MARKER, Holder, held, holder
+from autopeft.study import lock
+from autopeft.study.folder import EARLIER_LOCK, HOLDER, JOURNAL, LOCK, MARKER
+from autopeft.study.lock import Holder, held, holder
 
 NO_FLOCK = """
 import errno, fcntl
@@ -31,7 +32,7 @@ fcntl.flock = flock
 @contextmanager
 def another(output, before=""):
     """A process that holds the folder, after running `before`."""
-    code = f"{before}\nimport sys, pathlib; from autopeft.common.lock import held\n"
+    code = f"{before}\nimport sys, pathlib; from autopeft.study.lock import held\n"
     code += "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(output)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

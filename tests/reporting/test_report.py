@@ -18,13 +18,12 @@ from rich.console import Console
 from sklearn.metrics import precision_recall_fscore_support
 
 from autopeft.common.exceptions import UserInputError
-from autopeft.common.lock import EARLIER_LOCK
 from autopeft.reporting import draw, gather, page, terminal
 from autopeft.study import archive
-from autopeft.study.journal import JOURNAL, open_journal
+from autopeft.study.folder import EARLIER_LOCK, JOURNAL, OUTBOX
+from autopeft.study.journal import open_journal
 from autopeft.study.predictions import FILE, HeldOut
 from autopeft.study.record import TrialRecord
-from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here, write_tiny_study
 
 GIVEN = {
@@ -87,7 +86,7 @@ def store(output, found, *, defaults=(), constraints=None, params=None, given=GI
 def running(output):
     """Another process runs the study, as far as anybody can tell."""
     code = (
-        "import sys, pathlib; from autopeft.common.lock import held\n"
+        "import sys, pathlib; from autopeft.study.lock import held\n"
         "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(output)]

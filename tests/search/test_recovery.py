@@ -14,7 +14,8 @@ from autopeft.execution.outcome import Outcome
 from autopeft.search.recovery import recover
 from autopeft.search.retrying import run_again
 from autopeft.search.trial import record_of
-from autopeft.study.journal import JOURNAL, StudyStorage, open_journal
+from autopeft.study.folder import JOURNAL
+from autopeft.study.journal import StudyStorage, open_journal
 from autopeft.study.record import RECORD
 from autopeft.study.states import COMPLETE, FAIL, INTERRUPTED, PRUNED
 from autopeft.training.rungs import Rung

@@ -20,7 +20,8 @@ from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.search.trial import Trial
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import JOURNAL, StudyStorage, open_journal
+from autopeft.study.folder import JOURNAL
+from autopeft.study.journal import StudyStorage, open_journal
 from autopeft.tracking.address import open_afresh, sqlite_uri
 from autopeft.tracking.outbox import Outbox
 from autopeft.training import cross_validation

@@ -5,10 +5,9 @@ import pytest
 
 import autopeft as api
 from autopeft.common.exceptions import SpecError, StudyError, UserInputError
-from autopeft.common.lock import JOURNAL
+from autopeft.study.folder import CHECKPOINTS, JOURNAL, OUTBOX
 from autopeft.study.output import require, taken
-from autopeft.tracking.runs import OUTBOX
-from autopeft.training.checkpoint import FOLDER, Checkpoint
+from autopeft.training.checkpoint import Checkpoint
 from tests.conftest import autopeft_here, tiny_rows, trained_winner
 from tests.reporting.test_report import record, running, store
 from tests.search.test_run import edit, run_study
@@ -104,7 +103,7 @@ def test_clearing_checkpoints_removes_what_trials_wrote_and_nothing_else(tmp_pat
     trial = Checkpoint.of(tmp_path, {"method": "lora"})
     trial.folder.mkdir(parents=True)
     ours = [trial.folder / name for name in ("0.safetensors", "1.draft", ".0.safetensors.7-0123abcd.draft")]
-    mine = [trial.folder / "notes.md", tmp_path / FOLDER / "last.ckpt"]
+    mine = [trial.folder / "notes.md", tmp_path / CHECKPOINTS / "last.ckpt"]
     for path in (*ours, *mine):
         path.touch()
     Checkpoint.clear(tmp_path)

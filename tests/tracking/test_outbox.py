@@ -16,10 +16,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from autopeft.study.comments import without_comments
+from autopeft.study.folder import OUTBOX
 from autopeft.tracking import Tracker, TrackingError, public, sync
 from autopeft.tracking.backlog import REFUSED
 from autopeft.tracking.refusal import Verdict, verdict
-from autopeft.tracking.runs import OUTBOX
 from tests.conftest import autopeft_here
 
 TRIAL = {"method": "lora"}

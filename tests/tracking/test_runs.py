@@ -16,10 +16,10 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from autopeft.common.exceptions import StoreError, UserInputError
+from autopeft.study.folder import OUTBOX
 from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
 from autopeft.tracking.backlog import REFUSED
 from autopeft.tracking.outbox import Outbox
-from autopeft.tracking.runs import OUTBOX
 from autopeft.tracking.view import COLUMNS, VIEW_TAG
 
 GIVEN = {"model": "package:some/model", "seed": 0}

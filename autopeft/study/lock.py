@@ -22,18 +22,10 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from autopeft.common.exceptions import StoreError, StudyError, in_a_line
 from autopeft.common.files import is_alive, whole
+from autopeft.study.folder import EARLIER_LOCK, HOLDER, JOURNAL, LOCK, MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-JOURNAL = "study.journal"
-"""In a study's output folder: what makes it one."""
-
-LOCK, MARKER, HOLDER = "study.lock", "study.lock.marker", "study.lock.json"
-"""In a study's output folder: what is locked with `flock`; what stands for the lock without; and who holds it."""
-
-EARLIER_LOCK = "mlflow.outbox.jsonl.lock"
-"""What versions without these files held as long as they ran a study; `tracking` still does."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """Errors of a file system that has no `flock`."""

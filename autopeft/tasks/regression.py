@@ -1,0 +1,168 @@
+"""What all kinds of task have in common that give each row a number."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from autopeft.common.exceptions import DataError, quoted
+from autopeft.tasks.contract import Baseline, Task
+from autopeft.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from autopeft.common.params import ParamValue
+
+BINS = 10
+"""Into how many parts of as many rows numbers are cut, so that each part of the data has large and small ones."""
+
+FEWEST = 10
+"""Rows of a bin."""
+
+METRICS = ("r2", "pearson", "spearman", "neg_mean_squared_error", "neg_root_mean_squared_error",
+           "neg_mean_absolute_error")  # fmt: skip
+
+
+def score(name: str, answers: np.ndarray, truths: np.ndarray) -> float:
+    """A metric of numbers: scikit-learn's of that name, or a correlation, which is 0 where either side is constant."""
+    import numpy as np
+
+    if name in ("pearson", "spearman"):
+        from scipy.stats import rankdata
+
+        if name == "spearman":
+            answers, truths = rankdata(answers), rankdata(truths)
+        if np.ptp(answers) == 0 or np.ptp(truths) == 0:
+            return 0.0
+        return float(np.corrcoef(answers, truths)[0, 1])
+    from sklearn import metrics
+
+    stem = name.removeprefix("neg_")
+    function = metrics.r2_score if name == "r2" else getattr(metrics, stem)
+    found = float(function(truths, answers))
+    return -found if stem != name else found
+
+
+def _written(name: str, answers: Sequence[str], truths: Sequence[str]) -> float:
+    import numpy as np
+
+    return score(name, np.asarray(answers, np.float64), np.asarray(truths, np.float64))
+
+
+class Regression(Task):
+    """A number for each row; a kind of its own says what a row is.
+
+    Truths and answers are the numbers as the user has them, float64 and float32 `[rows]`. The model learns them with
+    the training rows' mean taken away and divided by their spread, so that any scale of numbers is learnt alike. A
+    row's number stands in the column `label`.
+    """
+
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        name: Metric(partial(score, name), partial(_written, name)) for name in METRICS
+    }
+
+    def check(self, rows: pd.DataFrame, source: str) -> None:
+        """Each is a finite number, and they are not all the same."""
+        values = self._numbers(rows, source)
+        if values.min() == values.max():
+            raise DataError(f"{source}: there must be two different numbers to learn, but every row has {values[0]:g}.")
+
+    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
+        """Each is a finite number."""
+        self._numbers(test, source)
+
+    def _numbers(self, rows: pd.DataFrame, source: str) -> np.ndarray:
+        import numpy as np
+
+        found = np.empty(len(rows))
+        for place, (row, text) in enumerate(rows["label"].items()):
+            try:
+                found[place] = float(text)
+            except ValueError:
+                found[place] = math.nan
+            if not math.isfinite(found[place]):
+                raise DataError(f"{source}, row {row}: the label must be a finite number, but is {quoted(text)}.")
+        return found
+
+    def strata(self, rows: pd.DataFrame) -> pd.Series | None:
+        """Parts of as many rows, from the smallest numbers to the largest; none where there are few rows."""
+        import pandas as pd
+
+        bins = min(BINS, len(rows) // FEWEST)
+        if bins < 2:
+            return None
+        values = pd.to_numeric(rows["label"], errors="coerce")  # rows are thinned out before they are checked
+        found = pd.qcut(values.rank(method="first", na_option="bottom"), bins, labels=False)
+        return found.astype(str)
+
+    def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
+        """The numbers' mean, and their standard deviation as `scale`."""
+        values = train["label"].astype(float)
+        return {"mean": float(values.mean()), "scale": float(values.std(ddof=0)) or 1.0}
+
+    def config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """One output."""
+        return {"num_labels": 1, "problem_type": "regression"}
+
+    def truths(self, rows: pd.DataFrame) -> np.ndarray:
+        """Each row's number, float64 `[rows]`; zeros where the rows have none."""
+        import numpy as np
+
+        return rows["label"].astype(float).to_numpy() if "label" in rows else np.zeros(len(rows))
+
+    def scaled(self, truths: np.ndarray) -> np.ndarray:
+        """The numbers as the model learns them, float32 `[rows]`."""
+        import numpy as np
+
+        mean, scale = self._mean_and_scale
+        return ((truths - mean) / scale).astype(np.float32)
+
+    @property
+    def _mean_and_scale(self) -> tuple[float, float]:
+        return float(self.facts["mean"]), float(self.facts["scale"])
+
+    def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean squared error of `outputs.logits` `[rows, 1]`, in float32."""
+        from torch.nn.functional import mse_loss
+
+        return mse_loss(outputs.logits.float().squeeze(-1), batch["labels"])
+
+    def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Numbers as the user has them `[rows]`, float32."""
+        logits: torch.Tensor = outputs.logits
+        mean, scale = self._mean_and_scale
+        return logits.float().squeeze(-1) * scale + mean
+
+    def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """Each number in full."""
+        return [repr(float(answer)) for answer in answers]
+
+    def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """Each number in full."""
+        return [repr(float(truth)) for truth in truths]
+
+    def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+        """A column `value`."""
+        import pandas as pd
+
+        return pd.DataFrame({"value": answers.astype(float)})
+
+    def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+        """The number."""
+        return {"value": float(answer)}
+
+    def reading(self, labels: Sequence[str]) -> str:
+        """How to undo the scaling."""
+        return f"value = logits * {self.facts['scale']!r} + {self.facts['mean']!r}"
+
+    def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
+        """Always the training rows' mean."""
+        import numpy as np
+
+        return Baseline("mean of the training rows", np.full(len(test), train.mean(), np.float32))

@@ -1,0 +1,95 @@
+"""A kind of task on a tiny model of its class, with its own example rows."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from autopeft.models.device import Device
+from autopeft.models.row_tokenizer import RowTokenizer
+from autopeft.testing.tiny import FAMILIES, SIZES
+from autopeft.training.learner import evaluate
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from torch import nn
+
+    from autopeft.data.encoded import Encoded
+    from autopeft.tasks.contract import Task
+
+CPU = Device("cpu", None)
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+LONGEST = 64
+
+
+class TaskCase:
+    """What the rules about tasks look at.
+
+    Args:
+        task: the kind, with its default settings.
+        family: of the tiny model: a model type for which transformers has the task's class.
+    """
+
+    def __init__(self, task: Task, family: str = "bert") -> None:
+        self.family = family
+        self.rows: pd.DataFrame = task.example().reset_index(drop=True)
+        self.task = task.taking([*self.rows.columns]).knowing(task.facts_of(self.rows))
+        self.labels = self.task.labels(self.rows, self.rows)
+
+    @functools.cached_property
+    def tokenizer(self) -> RowTokenizer:
+        """Of the words in the example rows."""
+        from tokenizers import Tokenizer, models, pre_tokenizers, processors
+        from transformers import PreTrainedTokenizerFast
+
+        texts = [text for name in self.task.inputs for text in self.rows[name] if isinstance(text, str)]
+        words = sorted({word for text in texts for word in text.split()})
+        vocabulary = {word: place for place, word in enumerate([*SPECIAL, *words])}
+        made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+        made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        made.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+        )
+        names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
+        return RowTokenizer(PreTrainedTokenizerFast(tokenizer_object=made, **names), LONGEST)
+
+    @functools.cached_property
+    def data(self) -> Encoded:
+        """The example rows."""
+        return self.encode(self.rows)
+
+    def encode(self, rows: pd.DataFrame) -> Encoded:
+        """Some of the example rows, or columns of them."""
+        return self.task.encode(rows, self.tokenizer, self.labels)
+
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        """With random weights, and all of them trainable."""
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        count = len(self.tokenizer.tokenizer)
+        options = {"vocab_size": count, "pad_token_id": 0, **SIZES, **FAMILIES[self.family]}
+        config = transformers.AutoConfig.for_model(self.family, **options, **self.task.config(self.labels))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made: nn.Module = getattr(transformers, self.task.auto_class).from_config(config)
+        for parameter in made.parameters():  # what transformers draws is so small that outputs would barely differ
+            if parameter.ndim > 1:
+                parameter.data *= 3
+        return made.eval()
+
+    def outputs(self, rows: np.ndarray) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Of the model for those rows, and their batch."""
+        batch = self.data.batch(rows)
+        with CPU.kernels(), torch.no_grad():
+            return self.model(**self.task.model_inputs(batch)), batch
+
+    def answers(self, rows: np.ndarray, most: int = 32) -> np.ndarray:
+        """To those rows, in their order."""
+        return evaluate(self.model, self.data, [rows], self.task, CPU, most)[0]

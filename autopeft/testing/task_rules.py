@@ -1,0 +1,209 @@
+"""The rules that a kind of task must keep to: what the host relies on when it packs, weighs, predicts and scores."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from autopeft.budget.memory import peak
+from autopeft.common.seeds import seeded
+from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
+from autopeft.testing.rule import BrokenRuleError
+from autopeft.testing.task_case import CPU, TaskCase
+from autopeft.training.batch import Batch, rows_of
+from autopeft.training.learner import Learner, make_optimizer, training_step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autopeft.tasks.contract import Task
+
+CLOSE = 1e-4
+"""Relative difference of two losses that the order of sums explains."""
+
+NEAR = 0.06
+"""Relative difference of predicted and measured memory."""
+
+Rule = Callable[[TaskCase], None]
+
+
+@dataclass(frozen=True)
+class TaskFinding:
+    """What a rule found; `seen` is empty where it holds."""
+
+    rule: str
+    statement: str
+    advice: str
+    seen: str = ""
+
+
+def padding_and_other_rows_do_not_bear_on_a_loss(case: TaskCase) -> None:
+    """The loss of a row is the same alone and among longer rows.
+
+    Mask out what stands where a row is padded, also in a softmax over positions: folds are trained side by side.
+    """
+    everything = np.arange(len(case.data))
+    outputs, batch = case.outputs(everything)
+    for row in everything:
+        part = slice(int(row), int(row) + 1)
+        among = float(case.task.loss(rows_of(outputs, part), {name: t[part] for name, t in batch.items()}))
+        alone = float(case.task.loss(*case.outputs(np.array([row]))))
+        if abs(among - alone) > CLOSE * max(1.0, abs(alone)):
+            raise BrokenRuleError(f"row {row} alone has a loss of {alone:.6f}, and among others of {among:.6f}.")
+
+
+def a_whole_is_the_weighted_mean_of_its_parts(case: TaskCase) -> None:
+    """The loss of a batch is the mean of its parts', each counted by `Encoded.weight`.
+
+    Say in `Encoded.units` over how many things the loss of each row is a mean: large batches are trained in parts.
+    """
+    rows = np.arange(len(case.data))
+    whole = float(case.task.loss(*case.outputs(rows)))
+    parts = np.array_split(rows, 3)
+    losses = [float(case.task.loss(*case.outputs(part))) for part in parts]
+    mean = float(np.average(losses, weights=[case.data.weight(part) for part in parts]))
+    if abs(whole - mean) > CLOSE * max(1.0, abs(whole)):
+        raise BrokenRuleError(f"the whole has a loss of {whole:.6f}, and its parts of {mean:.6f}.")
+
+
+def answers_come_back_in_order(case: TaskCase) -> None:
+    """The answer to a row does not depend on where it stands, nor on the size of batches.
+
+    `answer` gives one entry a row, in the rows' order.
+    """
+    rows = np.random.default_rng(0).permutation(len(case.data))
+    expected, found = case.answers(np.arange(len(case.data)))[rows], case.answers(rows, 2)
+    if expected.shape != found.shape or not np.allclose(expected, found, rtol=1e-3, atol=1e-5):
+        raise BrokenRuleError("rows in another order, in smaller batches, got other answers.")
+
+
+def written_answers_score_the_same(case: TaskCase) -> None:
+    """Every metric of written answers is that of the answers, and no answer scores above the truth.
+
+    `written` and `written_truths` must keep all that `Metric.of_written` needs; the report scores what was written.
+    """
+    answers = case.answers(np.arange(len(case.data)))
+    written = case.task.written(answers, case.labels)
+    truths = case.task.written_truths(case.data.truths, case.labels)
+    for name, metric in case.task.metrics.items():
+        expected = case.task.score(name, case.data.truths, answers)
+        found, best = metric.of_written(written, truths), metric.of_written(truths, truths)
+        if abs(found - expected) > CLOSE * max(1.0, abs(expected)):
+            raise BrokenRuleError(f"{name} is {expected:.6f} of the answers, and {found:.6f} as they are written.")
+        if found > best + CLOSE:
+            raise BrokenRuleError(f"{name} is {found:.6f} of some answers, and {best:.6f} of the truth itself.")
+
+
+def the_baseline_answers_every_row(case: TaskCase) -> None:
+    """`baseline` gives each held-out row an answer of the form that the model's have.
+
+    It looks at what is true of the training rows alone.
+    """
+    answers = case.answers(np.arange(len(case.data)))
+    name, made = case.task.baseline(case.data.truths, case.data.truths, case.labels)
+    if made.shape != answers.shape or not np.isfinite(made).all() or not name:
+        raise BrokenRuleError(f'"{name}" answers {made.shape}, where the model answers {answers.shape}.')
+    case.task.written(made, case.labels)
+
+
+def the_largest_batch_bounds_every_batch(case: TaskCase) -> None:
+    """No batch has tensors larger than, or other types than, `Encoded.largest` says.
+
+    Memory is predicted for that batch.
+    """
+    rows = np.arange(len(case.data))
+    bound = case.data.largest(len(rows))
+    for chosen in (rows, rows[:3].repeat(len(rows) // 3)):
+        for name, tensor in case.data.batch(chosen).items():
+            shape, dtype = bound[name]
+            if dtype != tensor.dtype or any(a > b for a, b in zip(tensor.shape, shape, strict=True)):
+                raise BrokenRuleError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, and at most {shape} {dtype}.")
+
+
+def rows_without_truths_are_encoded(case: TaskCase) -> None:
+    """Rows are encoded without the columns that teach, and answered alike.
+
+    Prediction has no truths: put zeros in their place.
+    """
+    bare = case.encode(case.rows[list(case.task.inputs)])
+    taught = set(case.task.taught)
+    rows = np.arange(len(case.data))
+    here, there = (data.batch(rows) for data in (case.data, bare))
+    if {*here} != {*there} or any(not torch.equal(here[name], there[name]) for name in {*here} - taught):
+        raise BrokenRuleError("what the model is given differs with and without truths.")
+
+
+def answers_are_shown(case: TaskCase) -> None:
+    """`table` has a row for each answer, and `as_json` is JSON.
+
+    They are what `autopeft predict`, MLflow and `Winner.predict` give.
+    """
+    answers = case.answers(np.arange(len(case.data)))
+    table = case.task.table(answers, case.labels)
+    if len(table) != len(answers) or not len(table.columns):
+        raise BrokenRuleError(f"the table has {len(table)} rows for {len(answers)} answers.")
+    json.dumps([case.task.as_json(answer, case.labels) for answer in answers])
+
+
+def memory_is_predicted(case: TaskCase) -> None:
+    """The peak memory of a training step is what is predicted from shapes alone, to within 6%.
+
+    The loss must make no tensor whose size depends on values.
+    """
+    rows = len(case.data)
+    model = copy.deepcopy(case.model).train().requires_grad_(True)
+    hyper = Hyperparameters(**{**TRAINING_SPACE.defaults(), "batch_size": rows})  # type: ignore[arg-type]  # as declared
+
+    def make_step(module: torch.nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
+        optimizer = make_optimizer(module, hyper)
+        return lambda tensors: training_step(module, optimizer, [Batch(tensors, (rows,))], case.task, CPU)
+
+    predicted = peak.predict(copy.deepcopy(model).to("meta"), make_step, case.data.largest(rows), "cpu").peak
+    batch = Batch.of(case.data, [np.argsort(case.data.lengths)], "cpu")
+    learner = Learner(model, hyper, rows)
+    learner.take_turn()
+    with seeded(0):
+        real = peak.measure(lambda: learner.step([batch], case.task, CPU), model, others=[*batch.tensors.values()])
+    if abs(predicted - real) > NEAR * real:
+        raise BrokenRuleError(f"{predicted:,} bytes are predicted, and {real:,} are taken.")
+
+
+TASK_RULES: tuple[Rule, ...] = (
+    padding_and_other_rows_do_not_bear_on_a_loss,
+    a_whole_is_the_weighted_mean_of_its_parts,
+    answers_come_back_in_order,
+    written_answers_score_the_same,
+    the_baseline_answers_every_row,
+    the_largest_batch_bounds_every_batch,
+    rows_without_truths_are_encoded,
+    answers_are_shown,
+    memory_is_predicted,
+)
+
+
+def check_task(task: Task, family: str = "bert") -> list[TaskFinding]:
+    """Test a kind of task against every rule, on a tiny model of a family that has its class.
+
+    Args:
+        task: an instance; its `example` gives the rows.
+        family: a key of `autopeft.testing.FAMILIES`.
+    """
+    found = []
+    for rule in TASK_RULES:
+        statement, _, advice = (inspect.getdoc(rule) or "").partition("\n")
+        seen = ""
+        try:
+            rule(TaskCase(task, family))
+        except BrokenRuleError as broken:
+            seen = broken.seen
+        except Exception as error:  # a task may raise anything
+            seen = f"{type(error).__name__}: {error}"
+        found.append(TaskFinding(rule.__name__, statement, " ".join(advice.split()), seen))
+    return found

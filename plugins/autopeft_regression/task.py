@@ -1,0 +1,42 @@
+"""A number for one text, or for two that are read together, such as how alike they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from autopeft import Column, Encoded, Field, Regression, token_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from autopeft import RowTokenizer
+
+
+class TextRegression(Regression):
+    """A number for a text; for a pair of texts where [data] names the column `text_pair`."""
+
+    contract = 1
+    kind = "regression"
+    auto_class = "AutoModelForSequenceClassification"
+    peft_task_type = "SEQ_CLS"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("text"),
+        Column("text_pair", optional=True),
+        Column("label", "number", given=False),
+    )
+
+    def example(self) -> pd.DataFrame:
+        """How often a text says a word."""
+        import pandas as pd
+
+        counts = [0, 1, 2, 3, 4, 5, 1, 2, 3, 4, 0, 5]
+        return pd.DataFrame({"text": ["so " * count + "it is" for count in counts], "label": list(map(str, counts))})
+
+    def encode(self, rows: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
+        """Tokenise the texts of a row together."""
+        tokens = tokenizer(*(rows[name].tolist() for name in self.inputs))
+        truths = self.truths(rows)
+        fields = token_fields(tokens.columns, tokens.offsets, tokenizer.tokenizer.pad_token_id)
+        return Encoded({**fields, "labels": Field(self.scaled(truths))}, truths, axis="input_ids", whole=tokens.whole)
