@@ -36,7 +36,7 @@ from autopeft.study.states import FAIL, STOPPED
 from autopeft.training.checkpoint import Checkpoint
 from tests.common.test_machine import limited, taken
 from tests.conftest import THREE, autopeft_here, write_tiny_study
-from tests.execution.test_workers import LONGER, begin, check_books, children, wait_for
+from tests.execution.test_processes import LONGER, begin, check_books, children, wait_for
 from tests.forking import Child, command
 from tests.reporting.test_leaderboard import text
 from tests.search.test_run import edit, run_study, store

@@ -10,7 +10,9 @@ SURFACE = {
     "Problem": "problem",
     "Runner": "runner",
     "WeightCheck": "weight_check",
-    "WorkerPool": "workers",
+    "Backend": "backend",
+    "InProcess": "in_process",
+    "Processes": "processes",
 }
 """What the package shows, with the module of each."""
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes
-from autopeft.execution.leak_check import LeakCheck
+from autopeft.execution.in_process import InProcess
 from autopeft.execution.outcome import Outcome
-from autopeft.execution.runner import Findings, Runner
-from autopeft.execution.workers import WorkerPool
+from autopeft.execution.processes import Processes
+from autopeft.execution.runner import Findings
 from autopeft.search import retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import optuna
 
     from autopeft.common.interrupt import Interrupt
+    from autopeft.execution.backend import Backend
     from autopeft.execution.problem import Problem
     from autopeft.reporting.progress import Progress
     from autopeft.study.journal import StudyStorage
@@ -77,31 +78,26 @@ class Search:
             retrying.go_on(self.study)
             self.study.set_user_attr(STOPPED_EARLY, None)
         Checkpoint.clear(output, retrying.to_come(self.study))
-        if self.problem.workers > 1:
-            self._run_side_by_side()
-        else:
-            with LeakCheck() as leak_check:
-                runner = Runner(self.problem, self.progress.say, self.known(), leak_check)
-                while trial := self.ask():
-                    trial.end(runner(trial.candidate, trial))
-            self.tracker.outbox.release()
+        with self._backend() as backend:
+            while True:
+                while backend.free and (trial := self.ask()):
+                    backend.give(trial)
+                if not backend.busy:
+                    break
+                backend.poll()
+                self.interrupt.check()
+        self.tracker.outbox.release()
         for method, unseen in self.known().unseen.items():  # what workers found out, the winner's refit has to know
             self.problem.cost_estimator.learn(method, unseen)
         self._note_end()
         Checkpoint.clear(output, retrying.to_come(self.study))
 
-    def _run_side_by_side(self) -> None:
-        wanted = self.wanted - self.done()
-        if wanted <= 0:
-            return
-        with WorkerPool(self.problem, min(self.problem.workers, wanted), self.known, self.progress.say) as crew:
-            while True:
-                while crew.free and (trial := self.ask()):
-                    crew.give(trial)
-                if crew.free and not crew.busy:
-                    return
-                crew.poll()
-                self.interrupt.check()
+    def _backend(self) -> Backend:
+        """What runs the trials: other processes where several are wanted, and there are as many to run."""
+        count = min(self.problem.workers, self.wanted - self.done())
+        if self.problem.workers > 1 and count > 0:
+            return Processes(self.problem, count, self.known, self.progress.say)
+        return InProcess(self.problem, self.known, self.progress.say)
 
     def known(self) -> Findings:
         """What the trials found out so far, in this start and earlier ones."""

@@ -24,7 +24,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Regi
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
 from autopeft.cli import app
-from autopeft.execution import workers
+from autopeft.execution import processes
 from autopeft.search import run  # noqa: F401  # once, for all children
 from autopeft.study import journal
 from autopeft.tracking import outbox
@@ -86,7 +86,7 @@ class Child:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             torch.set_num_threads(1)
-            workers.get_context = lambda _: multiprocessing.get_context("fork")
+            processes.get_context = lambda _: multiprocessing.get_context("fork")
             self._count(str(cwd) + os.sep, fatal)
             if seconds is not None:
                 threading.Thread(target=_die_after, args=(seconds,), daemon=True).start()

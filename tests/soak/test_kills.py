@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import THREE
-from tests.execution.test_workers import check_books
+from tests.execution.test_processes import check_books
 from tests.search.test_run import edit, store
 from tests.soak.harness import Child
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.conftest import THREE
-from tests.execution.test_workers import check_books
+from tests.execution.test_processes import check_books
 from tests.search.test_run import edit
 from tests.soak.harness import Child
 

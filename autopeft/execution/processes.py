@@ -15,16 +15,17 @@ import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process, resource_tracker
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from autopeft.budget.memory_watch import cap
 from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import StoreError, StreamError, StudyError
+from autopeft.execution.backend import Backend, TrialHandle
 from autopeft.execution.leak_check import LeakCheck
 from autopeft.execution.problem import Problem
-from autopeft.execution.runner import Job, Runner
+from autopeft.execution.runner import Runner
 from autopeft.methods import registry
 from autopeft.models import digest
 
@@ -35,9 +36,7 @@ if TYPE_CHECKING:
 
     from autopeft.budget.usage import Usage
     from autopeft.common.params import ParamValue
-    from autopeft.execution.outcome import Outcome
     from autopeft.execution.runner import Findings
-    from autopeft.methods.candidate import Candidate
     from autopeft.study.file import StudySpec
     from autopeft.training.rungs import Rung
 
@@ -57,20 +56,6 @@ FAREWELL_SECONDS = 10.0
 """For a worker to leave by itself before it is killed."""
 
 
-class TrialHandle(Job, Protocol):
-    """A trial that a worker runs."""
-
-    @property
-    def candidate(self) -> Candidate:
-        """What is to be trained."""
-
-    def end(self, outcome: Outcome) -> None:
-        """It ended."""
-
-    def lost(self, why: str, *, machine: bool = False, asked: bool = False) -> None:
-        """The process that ran it died: perhaps by the fault of the machine, or since somebody told it to end."""
-
-
 @dataclass
 class Worker:
     """A worker process as the study's process sees it: the trial it runs, if any, and starts it has left."""
@@ -82,7 +67,7 @@ class Worker:
     job: TrialHandle | None = None
 
 
-class WorkerPool:
+class Processes(Backend):
     """The workers of a study. Use as a context manager: none outlives the block, nor the process itself.
 
     Args:
@@ -99,21 +84,25 @@ class WorkerPool:
         self._stack = ExitStack()
 
     @property
-    def free(self) -> list[Worker]:
-        """Those that wait for a trial."""
-        return [worker for worker in self._workers if worker.ready and not worker.job]
+    def free(self) -> bool:
+        """Whether a worker waits for a trial."""
+        return any(self._waiting)
 
     @property
     def busy(self) -> bool:
-        """Whether any runs a trial."""
-        return any(worker.job for worker in self._workers)
+        """Whether a worker runs a trial, or none is ready for one yet."""
+        return any(worker.job for worker in self._workers) or not self.free
 
-    def give(self, job: TrialHandle) -> None:
+    @property
+    def _waiting(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.ready and not worker.job]
+
+    def give(self, trial: TrialHandle) -> None:
         """Have a free worker run a trial."""
-        worker = self.free[0]
-        worker.job = job
+        worker = self._waiting[0]
+        worker.job = trial
         with suppress(OSError):  # it has just died, and `poll` will hear of it
-            worker.pipe.send((job.candidate.flat, self._known()))
+            worker.pipe.send((trial.candidate.flat, self._known()))
 
     def poll(self) -> None:
         """Wait for what the workers have to tell, for a moment at most, and pass it on.
