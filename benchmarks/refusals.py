@@ -2,7 +2,7 @@
 
     python benchmarks/refusals.py                # some minutes on two cores
 
-A study's loop without its training: candidates of every method for MiniLM are drawn by the study's sampler, appraised
+A study's loop without its training: candidates of every method for MiniLM are drawn by the study's sampler, estimated
 and refused as in a study, and scored by a fixed smooth function of their params. The score grows with the size of the
 add-on, so the best candidates lie at the limit and the sampler is drawn over it. Three ways of drawing are compared:
 told the violations (as a study does), not told of what was refused, and at random. A second part times refused

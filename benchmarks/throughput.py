@@ -115,7 +115,7 @@ def bookkeeping(spec: StudySpec, trials: int) -> None:
         for owner, name in (
             (CostEstimator, "__call__"),
             (CostEstimator, "_fit_once"),
-            (runner.PackingChoice, "settle"),
+            (runner.PackingChoice, "decide"),
         ):
             setattr(owner, name, timed("admission", getattr(owner, name)))
         study.run(spec, discover(), PlainProgress(Console(quiet=True)))

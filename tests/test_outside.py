@@ -202,10 +202,10 @@ def test_a_closed_terminal_interrupts_unless_that_is_ignored(tmp_path, ignored):
 class Quiet:
     """A job that nobody watches."""
 
-    def appraised(self, usage):
+    def estimated(self, usage):
         pass
 
-    settled = started = appraised
+    settled = started = estimated
 
     def rung(self, rung):
         return None

@@ -20,7 +20,7 @@ CORNERS_TRIED = 6
 
 
 @unguarded()
-def require_room(space: CandidateSpace, appraise: CostEstimator, budget: Budget, seconds: float) -> None:
+def require_room(space: CandidateSpace, estimator: CostEstimator, budget: Budget, seconds: float) -> None:
     """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
 
     Where a method cannot tell what it needs, or is silent for `seconds`, nothing is sure, and its trials will tell.
@@ -32,13 +32,13 @@ def require_room(space: CandidateSpace, appraise: CostEstimator, budget: Budget,
     for part in space.values():
         try:
             with guarded(seconds):
-                found.append(closest(cheapest(part, appraise), appraise, budget))
-                if budget.admits(appraise(found[-1])):
+                found.append(closest(cheapest(part, estimator), estimator, budget))
+                if budget.admits(estimator(found[-1])):
                     return
         except Exception:  # a method may do anything; what it does here its trials tell
             return
-    candidate = closest(found, appraise, budget)
-    usage = appraise(candidate)
+    candidate = closest(found, estimator, budget)
+    usage = estimator(candidate)
     try:
         with guarded(seconds):
             if budget.max_gpu_memory:
@@ -52,11 +52,11 @@ def require_room(space: CandidateSpace, appraise: CostEstimator, budget: Budget,
     )
 
 
-def closest(candidates: Iterable[Candidate], appraise: CostEstimator, budget: Budget) -> Candidate:
+def closest(candidates: Iterable[Candidate], estimator: CostEstimator, budget: Budget) -> Candidate:
     """The first candidate that fits, or the one whose worst violation is the least."""
     best: tuple[float, Candidate] | None = None
     for candidate in candidates:
-        worst = max(budget.violations(appraise(candidate), measured_saved=True).values(), default=0.0)
+        worst = max(budget.violations(estimator(candidate), measured_saved=True).values(), default=0.0)
         if worst <= 0:
             return candidate
         if best is None or worst < best[0]:
@@ -65,7 +65,7 @@ def closest(candidates: Iterable[Candidate], appraise: CostEstimator, budget: Bu
     return best[1]
 
 
-def cheapest(part: MethodSpace, appraise: CostEstimator) -> Iterator[Candidate]:
+def cheapest(part: MethodSpace, estimator: CostEstimator) -> Iterator[Candidate]:
     """A method's default and the few corners that train least, all at the smallest batch the space allows.
 
     One after the other: the corners are counted only where the default does not settle the question.
@@ -73,7 +73,7 @@ def cheapest(part: MethodSpace, appraise: CostEstimator) -> Iterator[Candidate]:
     training = smallest_batch(part)
     yield part.candidate(part.own.defaults(), training)
     corners = [part.candidate(params, training) for params in part.own.corners()]
-    corners.sort(key=lambda candidate: appraise(candidate).trainable_params)
+    corners.sort(key=lambda candidate: estimator(candidate).trainable_params)
     yield from corners[:CORNERS_TRIED]
 
 

@@ -34,7 +34,7 @@ class Usage:
 
     Attributes:
         trainable_params: parameters that training changes, the head included.
-        weigh: works out `weights`.
+        measure_saved: works out `weights`.
         fit_memory: works out `execution` and `memory`.
     """
 
@@ -44,7 +44,7 @@ class Usage:
 
     def __getstate__(self) -> dict[str, object]:
         """For another process: with what is known, without the means to work out what is not."""
-        return {**vars(self), "weigh": None, "fit_memory": None}
+        return {**vars(self), "measure_saved": None, "fit_memory": None}
 
     @functools.cached_property
     def weights(self) -> Weights:

@@ -32,7 +32,7 @@ class Backend(ABC):
     """Runs trials. Use as a context manager: nothing of it outlives the block.
 
     A search gives it trials as long as it is `free`, and calls `poll` while it is `busy`. All it learns of a trial goes
-    to the trial's own methods, in the process of the search: `appraised`, `settled`, `started`, `rung` (whose answer
+    to the trial's own methods, in the process of the search: `estimated`, `settled`, `started`, `rung` (whose answer
     may stop it), and in the end `end` or `lost`.
 
     ```python

@@ -223,9 +223,9 @@ class Reporter:
     def __init__(self, pipe: connection.Connection[Any, Any]) -> None:
         self._pipe = pipe
 
-    def appraised(self, usage: Usage) -> None:
+    def estimated(self, usage: Usage) -> None:
         """Pass it on."""
-        self._pipe.send(("appraised", usage))
+        self._pipe.send(("estimated", usage))
 
     def settled(self, packing: Mapping[str, str]) -> None:
         """Pass it on."""

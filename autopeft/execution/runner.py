@@ -46,7 +46,7 @@ class Findings:
 class Job(Protocol):
     """A trial, told how it fares."""
 
-    def appraised(self, usage: Usage) -> None:
+    def estimated(self, usage: Usage) -> None:
         """What the candidate needs is known, and whether it is within the budget."""
 
     def settled(self, packing: Mapping[str, str]) -> None:
@@ -66,11 +66,11 @@ class Runner:
         problem: the study's.
         say: told what is worth a sentence.
         known: what it need not find out.
-        leftovers: finds what a method holds on to.
+        leak_check: finds what a method holds on to.
     """
 
     def __init__(self, problem: Problem, say: Callable[[str], None], known: Findings, leak_check: LeakCheck) -> None:
-        self._problem, self._leftovers = problem, leak_check
+        self._problem, self._leak_check = problem, leak_check
         self._packer = PackingChoice(problem, by_host(say))
         self.learn(known)
         for params in known.refused:
@@ -103,7 +103,7 @@ class Runner:
             outcome = Outcome(INTERRUPTED, error.fault)
         if changed := self._problem.weight_check.restore():
             outcome = replace(outcome, state=FAIL, reason=_wrote(changed))
-        return replace(outcome, leaked=self._leftovers.since())
+        return replace(outcome, leaked=self._leak_check.since())
 
     @unguarded()
     def _admit(self, candidate: Candidate, job: Job) -> Usage | Outcome:
@@ -115,7 +115,7 @@ class Runner:
                 refusal = problem.budget.reason(usage)
         except Exception as error:  # a method may do anything
             return Outcome(FAIL, in_a_line(error))
-        job.appraised(usage)
+        job.estimated(usage)
         return Outcome(INFEASIBLE, refusal) if refusal else usage
 
     @unguarded()

@@ -57,10 +57,10 @@ class BaseModel:
 
     def copy(self, *, meta: bool = False) -> nn.Module:
         """A private structure over the shared frozen tensors, with its own head."""
-        return self._mould.cast() if meta else self._twin(self.module)
+        return self._copier.copy() if meta else self._twin(self.module)
 
     @functools.cached_property
-    def _mould(self) -> ModuleCopier:
+    def _copier(self) -> ModuleCopier:
         """Of the skeleton: in a search every proposal takes a copy."""
         twin = self._twin(self.skeleton)
         return ModuleCopier(twin, self._head(twin))

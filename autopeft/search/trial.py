@@ -73,7 +73,7 @@ class Trial:
         self._run: TrialRun | None = None
         self.trains = False
 
-    def appraised(self, usage: Usage) -> None:
+    def estimated(self, usage: Usage) -> None:
         """Tell the sampler how far inside or outside the budget the candidate is."""
         self._usage = usage
         for name, violation in self._search.problem.budget.violations(usage).items():

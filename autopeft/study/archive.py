@@ -111,11 +111,11 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     elif holder(output):
         state = RUNNING
     else:
-        crowned = [record.number for record in ranked(found)[:1]] == [attrs.get("test_scores", {}).get("number")]
+        selected = [record.number for record in ranked(found)[:1]] == [attrs.get("test_scores", {}).get("number")]
         # A default that is still queued was not asked for; a trial that is to run again was cut off.
         cut_off = any(
             not t.state.is_finished() and (t.state.name == "RUNNING" or "retry_of" in t.user_attrs) for t in trials
         )
-        over = not cut_off and early is not None and (crowned or (early and not ranked(found)))
+        over = not cut_off and early is not None and (selected or (early and not ranked(found)))
         state = INTERRUPTED if not over else STOPPED if early else FINISHED
     return Archive(study.study_name, output, state, attrs["given"], attrs, {t.number: t for t in trials}, found)

@@ -46,8 +46,8 @@ def weighs_what_is_foretold(case: Case) -> str | None:
 
     Budgets are decided on the meta device: save() must give there the names, shapes and types it gives for real.
     """
-    appraise = CostEstimator(case.base, TASK, CPU, blank_rows(np.array([8])))
-    usage = appraise(case.candidates.default())
+    estimator = CostEstimator(case.base, TASK, CPU, blank_rows(np.array([8])))
+    usage = estimator(case.candidates.default())
     count = sum(parameter.numel() for parameter in trainable(case.trained).values())
     if count != usage.trainable_params:
         seen = f"{count:,} parameters train, and {usage.trainable_params:,} were foretold."

@@ -222,7 +222,7 @@ class Tracker:
             self.outbox.put("log", self._key(number), tags=tags)
         tags = _tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
         self.outbox.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
-        # A folder of its own per winner: a study that goes on with more trials may crown another one.
+        # A folder of its own per winner: a study that goes on with more trials may select another one.
         self.outbox.put(
             "files", self._parent, path=f"winner/trial_{winner_number:03d}", **_folder(folder, self._output)
         )

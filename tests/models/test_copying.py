@@ -19,7 +19,7 @@ def test_a_cast_computes_what_the_module_does_over_the_same_tensors(family):
     module = tiny(family)
     head = {id(parameter) for name, parameter in module.named_parameters() if "classif" in name or "score" in name}
     mould = ModuleCopier(module, head)
-    first, second = mould.cast(), mould.cast()
+    first, second = mould.copy(), mould.copy()
     assert mould._pickled is not None
     assert parts(first) == parts(module)
     rows = {name: tensor for name, tensor in batch().items() if name != "labels"}
@@ -41,7 +41,7 @@ def test_a_tensor_used_twice_is_one_in_a_cast_too():
     module = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     module.b.weight = module.a.weight
     for own in (set(), {id(module.a.weight)}):
-        cast = ModuleCopier(module, own).cast()
+        cast = ModuleCopier(module, own).copy()
         assert cast.a.weight is cast.b.weight
         assert (cast.a.weight is module.a.weight) == (not own)
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_pickled_is_copied_the_slow_way():
     module.activation = lambda x: x  # a function without a name
     mould = ModuleCopier(module, {id(module.bias)})
     assert mould._pickled is None
-    cast = mould.cast()
+    cast = mould.copy()
     assert cast is not module
     assert cast.weight is module.weight
     assert cast.bias is not module.bias
@@ -61,4 +61,4 @@ def test_a_lock_inside_is_no_mistake_of_the_mould():
     module = nn.Linear(2, 2)
     module.lock = threading.Lock()
     with pytest.raises(TypeError, match="pickle"):  # as of a deep copy
-        ModuleCopier(module, set()).cast()
+        ModuleCopier(module, set()).copy()

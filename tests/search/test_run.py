@@ -149,7 +149,7 @@ def test_a_budget_that_nothing_fits_ends_with_an_explanation_before_training(tin
 def test_mlflow_shows_a_trial_while_it_trains_and_is_left_alone_while_one_is_drawn(tiny_study, monkeypatch):
     edit(tiny_study, ("trials = 4", "trials = 2"))
     output, seen, sent, delivered = tiny_study.parent / "outputs" / "tiny", set(), [], []
-    rung, appraised, deliver = Trial.rung, Trial.appraised, Outbox._deliver
+    rung, estimated, deliver = Trial.rung, Trial.estimated, Outbox._deliver
 
     def shown(self, reached):
         deadline = time.monotonic() + 30
@@ -161,10 +161,10 @@ def test_mlflow_shows_a_trial_while_it_trains_and_is_left_alone_while_one_is_dra
         key = self._open_run().key
         time.sleep(0.5)
         sent.append(key in delivered)
-        appraised(self, usage)
+        estimated(self, usage)
 
     monkeypatch.setattr(Trial, "rung", shown)
-    monkeypatch.setattr(Trial, "appraised", quiet)
+    monkeypatch.setattr(Trial, "estimated", quiet)
     monkeypatch.setattr(Outbox, "_deliver", lambda self, call: delivered.append(call["run"]) or deliver(self, call))
     run_study(tiny_study)
     assert seen == {0, 1}

@@ -107,7 +107,7 @@ def _trace(
     """The peak of a step on fake tensors.
 
     Raises:
-        Irregular: where layers may be spared, they turned out not to be alike.
+        LayersDiffer: where layers may be spared, they turned out not to be alike.
     """
     on_gpu = device == "cuda"
     if on_gpu:

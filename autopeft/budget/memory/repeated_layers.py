@@ -76,7 +76,7 @@ class Shortcut:
         """The trace as it were if every layer had run; events of before the step stand first.
 
         Raises:
-            Irregular: the layers are not alike.
+            LayersDiffer: the layers are not alike.
         """
         shift = len(trace) - self._clock()
         updated = self._clock() if self._updated is None else self._updated
@@ -147,7 +147,7 @@ class Run:
             moved: the same, in which events get the layer that they would have belonged to had all been run.
 
         Raises:
-            Irregular: the layers are not alike.
+            LayersDiffer: the layers are not alike.
         """
         passes = self._passes()
         for number, way in enumerate(passes):
@@ -197,7 +197,7 @@ class Run:
         Activations from before `since` do not belong to it: masks and tables that all layers share are released once.
 
         Raises:
-            Irregular: the like part is different, or something made here stays.
+            LayersDiffer: the like part is different, or something made here stays.
         """
         own, model = (
             [event for event in events[some] if event.allocated_at >= since or event.kind != ACTIVATIONS]
