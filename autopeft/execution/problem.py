@@ -32,15 +32,17 @@ from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
+from autopeft.training.setup import Setup
 from autopeft.training.trunk_cache import Trunk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from autopeft.common.plugins import Origin
     from autopeft.common.truncation import Truncation
     from autopeft.data.encoded import Encoded
     from autopeft.data.load import StudyData
+    from autopeft.methods.contract import PeftMethod
     from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
     from autopeft.models.device import Device
@@ -121,6 +123,11 @@ class Problem:
         """What is maximised."""
         return self.task.metric(self.spec.validation.metric)
 
+    @property
+    def setup(self) -> Setup:
+        """What all trials share."""
+        return Setup(self.task, self.train, self.folds, self.device, self.metric, self.spec.seed)
+
     def rung_ends(self, epochs: int) -> list[float]:
         """After how many epochs a trial of `epochs` is scored."""
         return rung_ends(epochs, min(len(fold.train) for fold in self.folds))
@@ -147,70 +154,27 @@ class Problem:
         rows = load_rows(spec, task)
         task = task.knowing(rows.facts)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
-        location = locate(spec.model.name_or_path, spec.folder)
-        commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
-        base_digest = digest.of(location, commit)
-
-        def load() -> BaseModel:
-            base = load_base(
-                location,
-                auto_class=task.auto_class,
-                task=task.kind,
-                peft_task_type=task.peft_task_type,
-                seed=spec.seed,
-                trust_remote_code=spec.model.trust_remote_code,
-                config_overrides=task.config(rows.labels),
-                quantized=spec.model.quantization if card is None else NONE,
-                compute=device.autocast or torch.float32,
-                revision=commit or spec.model.revision,
-            )
-            if device.autocast:
-                base.lower(device.autocast)
-            return base
-
+        load, base_digest = _base_loader(spec, task, rows.labels, device, quantized=card is None)
         base = load()
-        patience = spec.search.hang_timeout
-        answers = {n: refusal(method, origins[n], base, task.kind, patience) for n, method in wanted.items()}
-        refused = {name: reason for name, reason in answers.items() if reason}
-        methods = [method for name, method in wanted.items() if name not in refused]
-        if not methods or (spec.search.methods and refused):
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
-            raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
-        space = CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS)
-        max_length = _max_length(spec, base, len(task.inputs))
-        tokenizer = CachedRowTokenizer(base.tokenizer, max_length, spec.model.truncation)
-        train = task.encode(rows.train, tokenizer, rows.labels)
+        space, refused = _space(spec, task, base, wanted, origins)
+        tokenizer = CachedRowTokenizer(base.tokenizer, _max_length(spec, base, len(task.inputs)), spec.model.truncation)
+        train, test = (task.encode(part, tokenizer, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
-        groups = rows.train["group"].tolist() if "group" in rows.train else None
-        strata = task.strata(rows.train)
-        shares = None if strata is None else strata.tolist()
         workers = _workers(spec, device)
-        memory = limit = card or spec.budget.max_gpu_memory
-        if workers > 1 and device.type == "cuda":
-            own = gpu.context()  # the study's process is on the card as well; measured before the others are
-            memory = max(1, memory - own) if memory else None
-        budget = Budget(
-            max_trainable_params=spec.budget.max_trainable_params_of(base.spec.num_parameters),
-            max_gpu_memory=max(1, memory // workers) if memory else None,
-            max_saved_size=spec.budget.max_saved_size,
-            max_trial_seconds=spec.budget.max_trial_seconds,
-            workers=workers,
-            shared_gpu_memory=limit,
-        )
         return cls(
             spec=spec,
             task=task,
             rows=rows,
             base=base,
             train=train,
-            test=task.encode(rows.test, tokenizer, rows.labels),
-            folds=tuple(split(len(train), shares, groups, spec.validation.folds, spec.seed)),
+            test=test,
+            folds=tuple(_folds(spec, task, rows)),
             device=device,
             space=space,
-            budget=budget,
+            budget=_budget(spec, base, device, workers, card),
             refused=refused,
-            max_length=max_length,
+            max_length=tokenizer.max_length,
             truncation=tokenizer.truncation,
             workers=workers,
             blocked=registry.blocked,
@@ -249,6 +213,70 @@ def references(spec: StudySpec) -> dict[str, str]:
     """What the study file refers to, by the name of the setting."""
     given = {"model.name_or_path": spec.model.name_or_path, "data.train": spec.data.train, "data.test": spec.data.test}
     return {name: reference for name, reference in given.items() if reference is not None}
+
+
+def _base_loader(
+    spec: StudySpec, task: Task, labels: tuple[str, ...], device: Device, *, quantized: bool
+) -> tuple[Callable[[], BaseModel], str]:
+    """What loads the study's base model, anew each time, and the model's identity."""
+    location = locate(spec.model.name_or_path, spec.folder)
+    commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
+
+    def load() -> BaseModel:
+        base = load_base(
+            location,
+            auto_class=task.auto_class,
+            task=task.kind,
+            peft_task_type=task.peft_task_type,
+            seed=spec.seed,
+            trust_remote_code=spec.model.trust_remote_code,
+            config_overrides=task.config(labels),
+            quantized=spec.model.quantization if quantized else NONE,
+            compute=device.autocast or torch.float32,
+            revision=commit or spec.model.revision,
+        )
+        if device.autocast:
+            base.lower(device.autocast)
+        return base
+
+    return load, digest.of(location, commit)
+
+
+def _space(
+    spec: StudySpec, task: Task, base: BaseModel, wanted: dict[str, PeftMethod], origins: dict[str, Origin]
+) -> tuple[CandidateSpace, dict[str, str]]:
+    """What is searched, and the methods that are left out with the reason."""
+    patience = spec.search.hang_timeout
+    answers = {name: refusal(method, origins[name], base, task.kind, patience) for name, method in wanted.items()}
+    refused = {name: reason for name, reason in answers.items() if reason}
+    methods = [method for name, method in wanted.items() if name not in refused]
+    if not methods or (spec.search.methods and refused):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
+        raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
+    return CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS), refused
+
+
+def _folds(spec: StudySpec, task: Task, rows: StudyData) -> list[Fold]:
+    groups = rows.train["group"].tolist() if "group" in rows.train else None
+    strata = task.strata(rows.train)
+    shares = None if strata is None else strata.tolist()
+    return split(len(rows.train), shares, groups, spec.validation.folds, spec.seed)
+
+
+def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:
+    """The study's limits, of memory the share of one worker."""
+    memory = limit = card or spec.budget.max_gpu_memory
+    if workers > 1 and device.type == "cuda":
+        own = gpu.context()  # the study's process is on the card as well; measured before the others are
+        memory = max(1, memory - own) if memory else None
+    return Budget(
+        max_trainable_params=spec.budget.max_trainable_params_of(base.spec.num_parameters),
+        max_gpu_memory=max(1, memory // workers) if memory else None,
+        max_saved_size=spec.budget.max_saved_size,
+        max_trial_seconds=spec.budget.max_trial_seconds,
+        workers=workers,
+        shared_gpu_memory=limit,
+    )
 
 
 def _wanted(spec: StudySpec, registry: Registry) -> list[str]:

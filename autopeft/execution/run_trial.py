@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -130,13 +131,8 @@ def _train(
     _measure(problem, data, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), watch)
     for rung in cross_validate(
         model,
-        data,
-        problem.folds,
+        replace(problem.setup, rows=data),
         candidate.hyper,
-        task=problem.task,
-        metric=problem.metric,
-        device=problem.device,
-        seed=problem.spec.seed,
         execution=execution,
         watch=together(watch, pace),
         checkpoint=checkpoint,

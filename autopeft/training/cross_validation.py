@@ -16,31 +16,23 @@ from autopeft.training.learner import EVALUATION_BATCH_SIZE, Learner, evaluate, 
 from autopeft.training.rungs import Rung, epochs_between, rung_ends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
-    from autopeft.data.encoded import Encoded
-    from autopeft.data.split import Fold
     from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.training_space import Hyperparameters
-    from autopeft.models.device import Device
-    from autopeft.tasks.contract import Task
     from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.learner import Watch
+    from autopeft.training.setup import Setup
 
 
 def cross_validate(
     model: nn.Module,
-    data: Encoded,
-    folds: Sequence[Fold],
+    setup: Setup,
     hyper: Hyperparameters,
     *,
-    task: Task,
-    metric: str,
-    device: Device,
-    seed: int,
     execution: Execution | None = None,
     watch: Watch | None = None,
     checkpoint: Checkpoint | None = None,
@@ -56,6 +48,7 @@ def cross_validate(
     Raises:
         DivergedError: a fold's loss is no longer finite.
     """
+    data, folds, task, device, seed = setup.rows, setup.folds, setup.task, setup.device, setup.seed
     side_by_side = execution is not None and execution.folds > 1
     turns = [range(len(folds))] if side_by_side else [range(i, i + 1) for i in range(len(folds))]
     fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
@@ -78,7 +71,7 @@ def cross_validate(
                 losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
             predictions = evaluate(model, data, held_out, task, device, most)
             for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
-                histories[fold].append((task.score(metric, data.truths[few], predicted), float(loss)))
+                histories[fold].append((task.score(setup.metric, data.truths[few], predicted), float(loss)))
             if checkpoint:
                 checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()

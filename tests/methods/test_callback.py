@@ -28,6 +28,7 @@ from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner
+from autopeft.training.setup import Setup
 from tests.tiny_models import tiny_base
 from tests.training.test_learner import CPU, HYPER, TASK, rows
 
@@ -112,7 +113,9 @@ def curve(folds=FOLDS, checkpoint=None, count=9, schedule=Schedule):
         made.append(schedule(model) if schedule else None)
         return made[-1]
 
-    steps = cross_validate(model, DATA, folds, HYPER, **OPTIONS, checkpoint=checkpoint, make_callback=make)
+    steps = cross_validate(
+        model, Setup(rows=DATA, folds=folds, **OPTIONS), HYPER, checkpoint=checkpoint, make_callback=make
+    )
     rungs = [(rung.scores, rung.loss) for rung in itertools.islice(steps, count)]
     return rungs, made
 

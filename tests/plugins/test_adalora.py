@@ -14,6 +14,7 @@ from autopeft.models.attach import attach, merged, trainable
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, train_epoch
+from autopeft.training.setup import Setup
 from tests.tiny_models import batch, tiny_base
 from tests.training.test_learner import CPU, HYPER, TASK, rows
 
@@ -136,7 +137,9 @@ def curve(folds=FOLDS, checkpoint=None, count=9):
         made.append(AdaLora().callback(model, params, base.spec))
         return made[-1]
 
-    steps = cross_validate(model, DATA, folds, HYPER, **OPTIONS, checkpoint=checkpoint, make_callback=make)
+    steps = cross_validate(
+        model, Setup(rows=DATA, folds=folds, **OPTIONS), HYPER, checkpoint=checkpoint, make_callback=make
+    )
     return [(rung.scores, rung.loss) for rung in itertools.islice(steps, count)], made
 
 

@@ -28,6 +28,7 @@ from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, train_epoch
+from autopeft.training.setup import Setup
 from tests.conftest import few
 from tests.models.test_base import METHODS, base_of
 from tests.tiny_models import FAMILIES
@@ -179,8 +180,8 @@ def test_evaluation_takes_no_more_rows_at_a_time_than_a_tight_budget_lets_traini
     model.register_forward_pre_hook(look, with_kwargs=True)
     data = rows(120)
     folds = split(len(data), data.truths, None, 2, seed=0)
-    options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 0, "execution": way}
-    next(iter(cross_validate(model, data, folds, replace(HYPER, batch_size=8), **options)))
+    setup = Setup(TASK, data, folds, CPU, "accuracy", 0)
+    next(iter(cross_validate(model, setup, replace(HYPER, batch_size=8), execution=way)))
     assert max(seen) == most  # of 60 rows; at ease 32 at a time, which makes two passes of 30
 
 

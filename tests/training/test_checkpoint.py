@@ -6,6 +6,7 @@ from autopeft.data.split import split
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.rungs import rung_ends
+from autopeft.training.setup import Setup
 from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
 
 DATA = rows()
@@ -31,11 +32,13 @@ class Dying(Checkpoint):
 
 @pytest.mark.parametrize("finished", [1, 4, 8])
 def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_stopped(tmp_path, finished, monkeypatch):
-    whole = [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS)]
+    whole = [
+        (rung.scores, rung.loss) for rung in cross_validate(lora(), Setup(rows=DATA, folds=FOLDS, **OPTIONS), HYPER)
+    ]
     dying = Dying(tmp_path / "trial")
     dying.left[0] = finished
     with pytest.raises(PowerCutError):
-        list(cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=dying))
+        list(cross_validate(lora(), Setup(rows=DATA, folds=FOLDS, **OPTIONS), HYPER, checkpoint=dying))
 
     from autopeft.training import cross_validation
 
@@ -43,14 +46,17 @@ def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_sto
     train = cross_validation.train_epoch
     monkeypatch.setattr(cross_validation, "train_epoch", lambda *a: trained.append(1) or train(*a))
     checkpoint = Checkpoint(tmp_path / "trial")
-    again = [(r.scores, r.loss) for r in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=checkpoint)]
+    again = [
+        (r.scores, r.loss)
+        for r in cross_validate(lora(), Setup(rows=DATA, folds=FOLDS, **OPTIONS), HYPER, checkpoint=checkpoint)
+    ]
     assert again == whole
     assert len(trained) == 3 * len(rung_ends(HYPER.epochs, rows=32)) - finished
 
 
 def test_another_trial_does_not_take_it_up_and_a_start_clears_all_but_those_that_wait(tmp_path):
     first = Checkpoint.of(tmp_path, {"method": "lora", "lora.r": 8})
-    for _ in cross_validate(lora(), DATA, FOLDS, HYPER, **OPTIONS, checkpoint=first):
+    for _ in cross_validate(lora(), Setup(rows=DATA, folds=FOLDS, **OPTIONS), HYPER, checkpoint=first):
         break
     assert sorted(path.name for path in first.folder.iterdir()) == [f"{i}.safetensors" for i in range(3)]
     assert Checkpoint.of(tmp_path, {"lora.r": 8, "method": "lora"}) == first
@@ -66,9 +72,10 @@ def test_another_trial_does_not_take_it_up_and_a_start_clears_all_but_those_that
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no safetensors"])
 def test_a_fold_whose_file_is_damaged_starts_over(tmp_path, content):
-    options = {**OPTIONS, "checkpoint": Checkpoint(tmp_path / "trial")}
-    whole = [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **options)]
-    assert options["checkpoint"].even(len(FOLDS))
+    checkpoint = Checkpoint(tmp_path / "trial")
+    setup = Setup(rows=DATA, folds=FOLDS, **OPTIONS)
+    whole = [(rung.scores, rung.loss) for rung in cross_validate(lora(), setup, HYPER, checkpoint=checkpoint)]
+    assert checkpoint.even(len(FOLDS))
     (tmp_path / "trial" / "1.safetensors").write_bytes(content)
-    assert not options["checkpoint"].even(len(FOLDS))
-    assert [(rung.scores, rung.loss) for rung in cross_validate(lora(), DATA, FOLDS, HYPER, **options)] == whole
+    assert not checkpoint.even(len(FOLDS))
+    assert [(rung.scores, rung.loss) for rung in cross_validate(lora(), setup, HYPER, checkpoint=checkpoint)] == whole

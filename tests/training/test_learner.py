@@ -15,6 +15,7 @@ from autopeft.training.batch import bucketed
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import DivergedError, Learner, evaluate, train_epoch
 from autopeft.training.rungs import epochs_between, rung_ends
+from autopeft.training.setup import Setup
 from tests.models.test_base import METHODS, attach, base_of
 from tests.tiny_models import learnable_rows
 
@@ -70,7 +71,9 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
     data = rows()
     folds = split(len(data), data.truths, None, 3, seed=0)
     options = {"task": TASK, "metric": "accuracy", "device": CPU, "seed": 5}
-    together = {rung.epoch: rung.scores for rung in cross_validate(lora(), data, folds, HYPER, **options)}
+    together = {
+        rung.epoch: rung.scores for rung in cross_validate(lora(), Setup(rows=data, folds=folds, **options), HYPER)
+    }
     assert list(together) == [1, 2, 3] == rung_ends(3, 48)
     for index, fold in enumerate(folds):
         model = lora()

@@ -30,6 +30,7 @@ from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, clip_gradients
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable
+from autopeft.training.setup import Setup
 from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS, base_of
 from tests.tiny_models import FAMILIES
@@ -111,7 +112,7 @@ def test_learning_curves_are_those_of_folds_that_take_turns(name):
         model = without_dropout(add_on(name))
         if execution.folds > 1:
             pack(model, 3, sites=name in SITES)
-        found = list(cross_validate(model, DATA, FOLDS, HYPER, **OPTIONS, execution=execution))
+        found = list(cross_validate(model, Setup(rows=DATA, folds=FOLDS, **OPTIONS), HYPER, execution=execution))
         curves.append(([rung.scores for rung in found], [rung.loss for rung in found]))
     assert curves[0][0] == curves[1][0]
     assert curves[0][1] == pytest.approx(curves[1][1], abs=1e-5)
@@ -253,7 +254,9 @@ def test_packed_folds_go_on_after_an_interruption_and_as_turns_where_they_stand_
         model = add_on("lora")
         if how.folds > 1:
             pack(model, 3)
-        steps = cross_validate(model, DATA, FOLDS, HYPER, **OPTIONS, execution=how, checkpoint=checkpoint)
+        steps = cross_validate(
+            model, Setup(rows=DATA, folds=FOLDS, **OPTIONS), HYPER, execution=how, checkpoint=checkpoint
+        )
         return [(rung.scores, rung.loss) for rung, _ in zip(steps, range(count or 9), strict=False)]
 
     whole = rungs()
