@@ -132,12 +132,14 @@ def new_plugin(
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Where it goes; default: autopeft-NAME.", show_default=False)
     ] = None,
+    task: Annotated[bool, typer.Option("--task", help="It brings a kind of task, not a method.")] = False,
 ) -> None:
-    """Write a plugin to start from: a small method that works, its tests, and all that makes it a distribution."""
+    """Write a plugin to start from: a small method, or kind of task, that works, its tests, and a distribution."""
     from autopeft.cli import new_plugin as plugin
 
     folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
     console = make_console()
-    for path in plugin.write(name, folder, find_plugins(None)):
+    for path in plugin.write(name, folder, find_plugins(None), task=task):
         console.print(str(path), highlight=False, soft_wrap=True)
-    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {name}', soft_wrap=True)
+    called = name.replace("_", "-") if task else name
+    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {called}', soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A plugin to start from: a distribution with a small method that works, and tests that pass."""
+"""A plugin to start from: a distribution with a small method, or kind of task, that works, and tests that pass."""
 
 from __future__ import annotations
 
@@ -13,34 +13,47 @@ from autopeft.common.exceptions import UserInputError
 from autopeft.methods.contract import CONTRACT
 from autopeft.methods.training_space import TRAINING_SPACE
 from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.tasks.contract import CONTRACT as TASK_CONTRACT
+from autopeft.tasks.registry import discover
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from autopeft.methods.registry import Registry
 
-FILES = {
-    "pyproject.toml": "pyproject.toml",
-    "README.md": "README.md",
-    ".github/workflows/test.yml": "workflow.yml",
-    "{package}/__init__.py": "init.py",
-    "{package}/method.py": "method.py",
-    "{package}/scale.py": "scale.py",
+SHARED = {
+    "pyproject.toml": "plugin/pyproject.toml",
+    ".github/workflows/test.yml": "plugin/workflow.yml",
     "{package}/py.typed": "",
-    "tests/test_{name}.py": "test_method.py",
+}
+METHOD = {
+    **SHARED,
+    "README.md": "plugin/README.md",
+    "{package}/__init__.py": "plugin/init.py",
+    "{package}/method.py": "plugin/method.py",
+    "{package}/scale.py": "plugin/scale.py",
+    "tests/test_{name}.py": "plugin/test_method.py",
+}
+TASK = {
+    **SHARED,
+    "README.md": "task/README.md",
+    "{package}/__init__.py": "task/init.py",
+    "{package}/task.py": "task/task.py",
+    "tests/test_{name}.py": "task/test_task.py",
 }
 """What is written, each from which template; an empty one makes an empty file."""
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
-def write(name: str, folder: Path, registry: Registry) -> list[Path]:
+def write(name: str, folder: Path, registry: Registry, *, task: bool = False) -> list[Path]:
     """Write a distribution that brings a method of that name, and return its files.
 
     Args:
         name: of the method, of its entry point and, behind a prefix, of the package and the distribution.
         folder: of the distribution; made if it is not there.
         registry: the methods installed.
+        task: it brings a kind of task instead, whose name has hyphens where this one has underscores.
 
     Raises:
         UserInputError: the name cannot be a method's or is taken, or something stands in the folder.
@@ -55,13 +68,16 @@ def write(name: str, folder: Path, registry: Registry) -> list[Path]:
         "name": name,
         "package": package,
         "distribution": package.replace("_", "-"),
-        "Class": name.title().replace("_", "") + "Method",
-        "contract": str(CONTRACT),
+        "kind": name.replace("_", "-"),
+        "Class": name.title().replace("_", "") + ("Task" if task else "Method"),
+        "what": "kind of task" if task else "method",
+        "hook": "register_tasks" if task else "register_methods",
+        "contract": str(TASK_CONTRACT if task else CONTRACT),
         "version": ".".join(version("autopeft").split(".")[:2]),
     }
-    templates = files("autopeft") / "templates" / "plugin"
+    templates = files("autopeft") / "templates"
     written = []
-    for target, source in FILES.items():
+    for target, source in (TASK if task else METHOD).items():
         path = folder / target.format_map(values)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (templates / f"{source}.template").read_text(encoding="utf-8") if source else ""
@@ -80,5 +96,6 @@ def _check_name(name: str, registry: Registry) -> None:
         raise UserInputError(f'"{name}" means something else in a study file or a plugin; choose another name.')
     installed = (*registry.origins.values(), *(fault.origin for fault in registry.faults))
     taken = {origin.entry_point: origin for origin in installed} | registry.origins
+    taken |= {kind.replace("-", "_"): origin for kind, origin in discover().origins.items()}
     if name in taken:
         raise UserInputError(f'"{name}" is taken by {taken[name]}; choose another name, or uninstall that plugin.')

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.testing.rule import RULES, Rule
 from autopeft.testing.suite import FAILED, OK, SKIPPED, UNSUPPORTED, Finding, check, plan
+from autopeft.testing.task_rules import TaskFinding, check_task
 from autopeft.testing.tiny import FAMILIES
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ __all__ = [
     "Finding",
     "MethodTests",
     "Rule",
+    "TaskFinding",
     "check",
+    "check_task",
     "plan",
 ]
 

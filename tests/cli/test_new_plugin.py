@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from tests.conftest import autopeft_here
+from tests.conftest import autopeft, autopeft_here
 from tests.methods.test_registry import FIXTURES, beside, install, methods
 
 
@@ -38,6 +38,22 @@ def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
     assert "taken by autopeft-low-rank 0.1.0" in taken.stderr
 
 
+def test_a_new_kind_of_task_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
+    done = autopeft_here("new-plugin", "smoothed_labels", "--task", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "autopeft check smoothed-labels" in done.stdout
+    source, site = tmp_path / "autopeft-smoothed-labels", tmp_path / "site"
+    for command in (["format", "--check"], ["check"]):
+        subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=source, check=True, capture_output=True)
+    install(source, site)
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ran = subprocess.run(tests, cwd=source, env=beside(site), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert "3 passed" in ran.stdout
+    listed = autopeft("tasks", "--json", cwd=tmp_path, env=beside(site))
+    assert '"kind": "smoothed-labels"' in listed.stdout
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -45,6 +61,7 @@ def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
         ("low-rank", 'got "low-rank"'),
         ("class", "no word of Python"),
         ("lora", "taken by autopeft "),
+        ("text_classification", "taken by autopeft "),
         ("trials", "something else in a study file"),
         ("learning_rate", "something else in a study file"),
         ("peft", "something else"),
