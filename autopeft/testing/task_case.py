@@ -29,13 +29,14 @@ class TaskCase:
     """What the rules about tasks look at.
 
     Args:
-        task: the kind, with its default settings.
+        task: the kind; with its default settings where it has none yet.
         family: of the tiny model: a model type for which transformers has the task's class.
     """
 
     def __init__(self, task: Task, family: str = "bert") -> None:
         self.family = family
         self.rows: pd.DataFrame = task.example().reset_index(drop=True)
+        task = task.configured({}) if task.options is None else task
         self.task = task.taking([*self.rows.columns]).knowing(task.facts_of(self.rows))
         self.labels = self.task.labels(self.rows, self.rows)
 
