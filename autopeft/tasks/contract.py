@@ -91,7 +91,7 @@ class Task(ABC):
     def knowing(self, facts: Mapping[str, ParamValue]) -> Self:
         """This task with what the training rows told."""
         task = copy.copy(self)
-        task.facts = MappingProxyType(dict(facts))
+        task.facts = dict(facts)
         return task
 
     @property

@@ -20,8 +20,7 @@ from autopeft.methods.registry import discover
 from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import StudySpec
 from autopeft.study.sections import FIXED_SEARCH_KEYS
-from autopeft.tasks import kinds
-from autopeft.tasks.metrics import scorer
+from autopeft.tasks.registry import find_task, task_kinds
 
 CASES, SLICE, PART = 1000, 40, 20
 """Mutated files in all; how many `make test` runs; how many a test has, as what a test costs by itself is more."""
@@ -148,8 +147,8 @@ def prepared(path) -> None:
     registry = discover()
     names = spec.search.methods or [name for name in registry.methods if name not in spec.search.exclude]
     space = CandidateSpace.build([registry[name] for name in names], None, spec.search.overrides, FIXED_SEARCH_KEYS)
-    if spec.task.kind in kinds():
-        scorer(spec.validation.metric)
+    if spec.task.kind in task_kinds():
+        find_task(spec.task.kind).configured(spec.task.options).metric(spec.validation.metric)
     for reference in (spec.model.name_or_path, spec.data.train):
         locate(reference, spec.folder)
     json.dumps(spec.to_dict())

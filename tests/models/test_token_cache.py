@@ -113,11 +113,12 @@ def test_a_study_tokenises_its_rows_once_and_keeps_none_that_it_predicts(place, 
     again = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
     assert entries(place) == kept
     for one, other in ((first.train, again.train), (first.test, again.test)):
-        assert one.columns.keys() == other.columns.keys()
-        assert all((one.columns[name] == other.columns[name]).all() for name in one.columns)
-        assert (one.offsets == other.offsets).all()
-        assert (one.labels == other.labels).all()
-        assert one.columns["input_ids"].dtype == other.columns["input_ids"].dtype
+        assert one.fields.keys() == other.fields.keys()
+        pairs = [(one.fields[name], other.fields[name]) for name in one.fields]
+        assert all((a.values == b.values).all() for a, b in pairs)
+        assert (one.lengths == other.lengths).all()
+        assert (one.truths == other.truths).all()
+        assert all(a.values.dtype == b.values.dtype for a, b in pairs)
     edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1\nepochs = 2"), ("epochs = 4\n", ""))
     assert autopeft_here("run", tiny_study.name, cwd=tiny_study.parent).returncode == 0
     ran = entries(place)

@@ -20,9 +20,9 @@ from sklearn.metrics import precision_recall_fscore_support
 from autopeft.common.exceptions import UserInputError
 from autopeft.reporting import draw, gather, page, terminal
 from autopeft.study import archive
-from autopeft.study.folder import EARLIER_LOCK, JOURNAL, OUTBOX
+from autopeft.study.folder import EARLIER_LOCK, JOURNAL, OUTBOX, PREDICTIONS
 from autopeft.study.journal import open_journal
-from autopeft.study.predictions import FILE, HeldOut
+from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TrialRecord
 from tests.conftest import autopeft_here, write_tiny_study
 
@@ -315,19 +315,19 @@ def crowned(tmp_path, predictions, scores=SCORES, metric="accuracy"):
     kept = {"number": 0, "scores": {**scores, "seconds": 12.5}}
     output = store(tmp_path, [record(0)], given=given, test_scores=kept)
     if predictions:
-        HeldOut([str(i) for i in range(120)], LABELS, predictions).write(output / FILE)
+        HeldOut([str(i) for i in range(120)], LABELS, predictions).write(output / PREDICTIONS)
     return gather(output)
 
 
 WINNER = ["yes"] * 50 + ["no"] * 30 + ["yes"] * 20 + ["maybe <b>"] * 10 + ["no"] * 10
 ADAPTER = ["yes"] * 50 + ["yes"] * 50 + ["maybe <b>"] * 10 + ["no"] * 10
-PREDICTIONS = {
+ANSWERS = {
     "winner": WINNER, "default_lora": list(WINNER), "default_adapter": ADAPTER, "majority_class": ["yes"] * 120
 }  # fmt: skip
 
 
 def test_the_held_out_rows_are_read_class_by_class_and_against_what_needs_no_search(tmp_path):
-    report = crowned(tmp_path, PREDICTIONS)
+    report = crowned(tmp_path, ANSWERS)
     test = report.test
     assert test.rows == 120
     assert [c.label for c in test.classes] == test.labels == ["maybe <b>", "no", "yes"]
@@ -356,7 +356,7 @@ def test_another_metric_is_compared_by_the_bootstrap(tmp_path):
     from sklearn.metrics import f1_score
 
     winner = f1_score(LABELS, WINNER, average="macro")
-    report = crowned(tmp_path, PREDICTIONS, {**SCORES, "winner": winner}, "f1_macro")
+    report = crowned(tmp_path, ANSWERS, {**SCORES, "winner": winner}, "f1_macro")
     assert all("bootstrap" in c.test for c in report.test.comparisons)
     low, high = report.test.scores[0].interval
     assert low < winner < high
@@ -372,10 +372,10 @@ def test_without_predictions_the_scores_are_told_and_that_the_rest_is_missing(tm
 
 
 def test_predictions_that_are_not_the_winners_are_left_out(tmp_path):
-    report = crowned(tmp_path, {**PREDICTIONS, "winner": ADAPTER})
+    report = crowned(tmp_path, {**ANSWERS, "winner": ADAPTER})
     assert "another score than the winner had" in report.test.note
     assert report.test.comparisons == []
-    (tmp_path / FILE).write_text("something,else\n1,2\n")
+    (tmp_path / PREDICTIONS).write_text("something,else\n1,2\n")
     assert "must hold the columns" in gather(tmp_path).test.note
 
 
@@ -435,7 +435,7 @@ def test_a_run_leaves_its_report_and_its_predictions_and_logs_both(finished):
     output = finished.parent / "outputs" / "tiny"
     report = gather(output)
     assert report.state == "finished"
-    answers = HeldOut.read(output / FILE)
+    answers = HeldOut.read(output / PREDICTIONS)
     assert len(answers.labels) == report.test.rows == 12
     assert not report.test.note
     right = sum(made == true for made, true in zip(answers.predictions["winner"], answers.labels, strict=True))
