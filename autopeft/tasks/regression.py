@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from autopeft.common.exceptions import DataError, quoted
+from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.tasks.contract import Baseline, Task
 from autopeft.tasks.metric import Metric
 
@@ -66,6 +66,20 @@ class Regression(Task):
     metrics: ClassVar[Mapping[str, Metric]] = {
         name: Metric(partial(score, name), partial(_written, name)) for name in METRICS
     }
+
+    def knowing(self, facts: Mapping[str, ParamValue]) -> Self:
+        """This task with the mean and the scale of its numbers.
+
+        Raises:
+            DataError: one of them is not there, or is no number to scale with.
+        """
+        numbers = [value for name in ("mean", "scale") if isinstance(value := facts.get(name), int | float)]
+        if len(numbers) < 2 or not all(map(math.isfinite, numbers)) or numbers[1] <= 0:
+            raise DataError(
+                f"{self.kind} must know the `mean` of its numbers and their `scale`, finite and above zero, but "
+                f"knows {shorten(dict(facts))}; train it again, or restore the winner's files."
+            )
+        return super().knowing(facts)
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """Each is a finite number, and they are not all the same."""

@@ -103,6 +103,15 @@ def test_any_scale_of_numbers_is_learnt_as_one_around_zero():
     assert float(task.loss(outputs, {"labels": labels})) == 0.0
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{}, {"mean": 1.0}, {"mean": 1.0, "scale": 0.0}, {"mean": float("nan"), "scale": 1.0}, {"mean": "1", "scale": 1}],
+)
+def test_a_winner_that_lost_its_scale_is_refused(facts):
+    with pytest.raises(DataError, match="must know the `mean` of its numbers and their `scale`"):
+        TASK.knowing(facts)
+
+
 def test_a_second_text_is_read_where_the_study_names_its_column(tmp_path):
     pairs = numbers().assign(other="w3 w4")
     spec = specify(tmp_path, pairs, text_pair="other")
