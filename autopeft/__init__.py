@@ -22,7 +22,7 @@ from autopeft.methods.targets import TargetGroups
 if TYPE_CHECKING:
     from autopeft.common.exceptions import DataError
     from autopeft.data.encoded import Encoded, Field, token_fields
-    from autopeft.estimator import AutoPeftClassifier
+    from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.study.sections import Section
     from autopeft.tasks.classification import Classification
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACT",
     "AutoPeftClassifier",
+    "AutoPeftRegressor",
     "AutopeftError",
     "Baseline",
     "Bounds",
@@ -84,6 +85,7 @@ LAZY = {
     "Task": "autopeft.tasks.contract",
     "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",
+    "AutoPeftRegressor": "autopeft.estimator",
     "export": "autopeft.winner.export",
     "load": "autopeft.winner.winner",
     "tune": "autopeft.tuning",

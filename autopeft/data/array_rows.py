@@ -1,0 +1,43 @@
+"""Rows as scikit-learn hands them over: lists, arrays and frames, with its own words where they are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from autopeft.data.cells import Texts
+
+
+def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """Each cell as text, by the rule for a study's rows.
+
+    Raises:
+        ValueError: a cell has none, or holds what is no single value.
+    """
+    texts = Texts(blank=True)
+    cells = cells.set_axis(range(1, len(cells) + 1), axis="index")
+    found = pd.DataFrame({place: texts.of(str(place), cells.iloc[:, place]) for place in range(cells.shape[1])})
+    if texts.empty:
+        raise ValueError("Input X contains NaN or None; every row needs its text.")
+    for fault in texts.odd.values():
+        what = fault.error.found if fault.error else "is none"
+        raise ValueError(f"X must hold one text or one value in each cell, but row {fault.row} has one that {what}.")
+    return found
+
+
+def one_column(texts: Any) -> np.ndarray:
+    """Texts in a line as a table of one column.
+
+    Raises:
+        ValueError: something in the line is no text.
+    """
+    column = np.array([*texts, None], dtype=object)[:-1]  # None keeps numpy from making anything else of them
+    odd = next((value for value in column if not isinstance(value, str)), None)
+    if odd is not None or any(value is None for value in column):
+        raise ValueError(
+            f"X with one dimension must hold texts, but has {odd!r}. Reshape your data with X.reshape(-1, 1) if it "
+            "is one column of a table, or X.reshape(1, -1) if it is one row."
+        )
+    return column.reshape(-1, 1)
