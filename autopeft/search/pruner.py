@@ -10,6 +10,8 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -34,16 +36,19 @@ class HalvingPruner(BasePruner):
         return not ranked or not trial.intermediate_values[step] >= ranked[max(len(ranked) // 2, 1) - 1]
 
 
-def make_pruner(name: str, rungs: int) -> BasePruner:
-    """The pruner a study file names; one step is one rung of all folds, of at most `rungs`.
+PRUNERS: dict[str, Callable[[int], BasePruner]] = {
+    "hyperband": lambda rungs: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=rungs, reduction_factor=3),
+    "successive_halving": lambda rungs: HalvingPruner(),
+    "median": lambda rungs: optuna.pruners.MedianPruner(n_startup_trials=3),
+    "none": lambda rungs: optuna.pruners.NopPruner(),
+}
+"""What a study file may name, with what makes it for so many rungs; `SearchSection.pruner` has the same names.
 
-    The default, successive halving, found the best candidates of recorded curves soonest, and lost the best one least
-    often (`benchmarks/pruners.py`, docs/performance.md).
-    """
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=rungs, reduction_factor=3)
-    if name == "successive_halving":
-        return HalvingPruner()
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=3)
-    return optuna.pruners.NopPruner()
+The default, successive halving, found the best candidates of recorded curves soonest, and lost the best one least often
+(`benchmarks/pruners.py`, docs/performance.md).
+"""
+
+
+def make_pruner(name: str, rungs: int) -> BasePruner:
+    """The pruner a study file names; one step is one rung of all folds, of at most `rungs`."""
+    return PRUNERS[name](rungs)

@@ -1,6 +1,7 @@
 """What stops trials that fall behind."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import optuna
@@ -8,7 +9,8 @@ import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from autopeft.search.pruner import make_pruner
+from autopeft.search.pruner import PRUNERS, make_pruner
+from autopeft.study.sections import SearchSection
 
 RUNGS = 5
 
@@ -62,3 +64,9 @@ def test_a_score_that_is_not_a_number_is_the_worst():
 def test_every_pruner_lets_a_trial_begin(name):
     study = study_of(make_pruner(name, RUNGS))
     assert not study.ask().should_prune()
+
+
+def test_the_study_file_may_name_every_pruner_and_no_other():
+    choices = get_args(SearchSection.model_fields["pruner"].annotation)
+    assert sorted(choices) == sorted(PRUNERS)
+    assert all(isinstance(make_pruner(name, 3), optuna.pruners.BasePruner) for name in choices)
