@@ -288,15 +288,12 @@ def register_methods():
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
         ("raise ValueError('a planted fault')", "ValueError: a planted fault"),
-        pytest.param(
-            "[p.data.fill_(float('nan')) for p in model.get_submodule(spec.head[0]).parameters()]",
-            "finite",
-            marks=pytest.mark.exhaustive,
-        ),
+        ("[p.data.fill_(float('nan')) for p in model.get_submodule(spec.head[0]).parameters()]", "finite"),
     ],
 )
 def test_a_failing_trial_does_not_end_the_study(tiny_study, tmp_path, body, reason):

@@ -455,6 +455,7 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.exhaustive
 def test_the_ui_takes_another_port_when_its_own_is_taken_and_ctrl_c_ends_it(output):
     with begin(output) as tracker:
         log_four_trials(tracker)

@@ -55,6 +55,7 @@ def ask(port: int, rows: pd.DataFrame, seconds: float = 120) -> list[dict]:
             time.sleep(0.5)
 
 
+@pytest.mark.exhaustive
 def test_the_served_winner_answers_what_the_winner_predicts(winner, tmp_path):
     rows = pd.DataFrame({"text": ["w1 w2 w30", "w7", "w20 w21 w22 w3"]})
     mlflow_model.save(winner, tmp_path / "served", rows)
