@@ -369,6 +369,8 @@ class AutoPeftRegressor(RegressorMixin, AutoPeft):  # type: ignore[misc]  # scik
             assert_all_finite(numbers, input_name="y")
         except (TypeError, ValueError) as error:
             raise ValueError(f"y must hold one finite number for each row, but does not: {error}") from error
+        if len(numbers) < 2:
+            raise ValueError("there must be rows to learn from and to hold out, but there is 1 sample.")
         return [repr(float(number)) for number in numbers], 1, {}
 
     def __sklearn_tags__(self) -> Tags:
