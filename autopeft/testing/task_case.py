@@ -75,7 +75,8 @@ class TaskCase:
 
         transformers.logging.set_verbosity_error()
         count = len(self.tokenizer.tokenizer)
-        options = {"vocab_size": count, "pad_token_id": 0, **SIZES, **FAMILIES[self.family]}
+        ends = {"pad_token_id": 0, "eos_token_id": SPECIAL.index("[SEP]")}  # T5 reads a row where it ends
+        options = {"vocab_size": count, **ends, **SIZES, **FAMILIES[self.family]}
         config = transformers.AutoConfig.for_model(self.family, **options, **self.task.config(self.labels))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
