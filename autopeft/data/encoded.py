@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class Field:
     padding: float = 0
     mask: str = ""
 
-    @property
+    @functools.cached_property  # every batch asks, several times
     def lengths(self) -> np.ndarray:
         """Places of each row, int64 `[rows]`; of a dense field 1."""
         return np.ones(len(self.values), np.int64) if self.offsets is None else np.diff(self.offsets)
