@@ -11,7 +11,6 @@ import typer
 
 from autopeft.cli.options import EPILOG, AsJson, Block, app, find_plugins, print_json
 from autopeft.common.console import make_console
-from autopeft.common.exceptions import UserInputError, nearest
 
 if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
@@ -103,13 +102,10 @@ def check(
 def _check_task(task: Task, families: list[str], *, as_json: bool) -> None:
     from rich.table import Table
 
+    from autopeft.testing.suite import known
     from autopeft.testing.task_rules import check_task
-    from autopeft.testing.tiny import FAMILIES
 
-    for family in families:
-        if family not in FAMILIES:
-            raise UserInputError(f'there is no tiny model of the family "{family}"; {nearest(family, FAMILIES)}')
-    found = {family: check_task(task, family) for family in families}
+    found = {family: check_task(task, family) for family in known(families)}
     broken = [(family, finding) for family, several in found.items() for finding in several if finding.seen]
     if as_json:
         findings = [{"family": family, **asdict(one)} for family, several in found.items() for one in several]
@@ -120,8 +116,7 @@ def _check_task(task: Task, families: list[str], *, as_json: bool) -> None:
             table.add_row(several[0].rule, *("failed" if one.seen else "ok" for one in several))
         make_console().print(table)
         for family, finding in broken:
-            told = f"\n{finding.rule} broke on {family}: {finding.seen}\nRule: {finding.statement}"
-            make_console().print(f"{told}\nWhat to do: {finding.advice}", highlight=False)
+            make_console().print(f"\n{family}: {finding}", highlight=False)
     if broken:
         raise typer.Exit(2)
 

@@ -1,4 +1,4 @@
-"""A trial is run: here or in a worker, contained, and with its outcome told."""
+"""A trial is run: here or in a worker, guarded, and with its outcome told."""
 
 from autopeft.common.surface import surface
 

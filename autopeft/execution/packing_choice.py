@@ -51,7 +51,7 @@ MODULES, BY_MODULE_GROUP = "packed", "packed by place"
 
 
 class PackingChoice:
-    """Settles how the folds of each method run, and tells the problem's appraiser.
+    """Settles how the folds of each method run, and tells the problem's cost estimator.
 
     Args:
         problem: the study's.

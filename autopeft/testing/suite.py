@@ -49,16 +49,26 @@ class Finding:
         return f"{rule.name} broke{where}{at}: {self.seen}\nRule: {rule.statement}\nWhat to do: {rule.advice}"
 
 
+def known(families: Iterable[str]) -> list[str]:
+    """The same families.
+
+    Raises:
+        UserInputError: of one there is no tiny model.
+    """
+    chosen = list(families)
+    for family in chosen:
+        if family not in FAMILIES:
+            raise UserInputError(f'there is no tiny model of the family "{family}"; {nearest(family, FAMILIES)}')
+    return chosen
+
+
 def plan(families: Iterable[str] | None = None) -> list[tuple[Rule, str]]:
     """Every rule with every family it is tested on, family by family; rules about the method alone come first.
 
     Raises:
         UserInputError: there is no such family.
     """
-    chosen = list(FAMILIES if families is None else families)
-    for family in chosen:
-        if family not in FAMILIES:
-            raise UserInputError(f'there is no tiny model of the family "{family}"; {nearest(family, FAMILIES)}')
+    chosen = known(FAMILIES if families is None else families)
     once = [(rule, "") for rule in RULES.values() if rule.once]
     return once + [(rule, family) for family in chosen for rule in RULES.values() if not rule.once]
 

@@ -43,6 +43,12 @@ class TaskFinding:
     advice: str
     seen: str = ""
 
+    def __str__(self) -> str:
+        """Which rule, what was seen, what to do."""
+        if not self.seen:
+            return f"{self.rule}: ok"
+        return f"{self.rule} broke: {self.seen}\nRule: {self.statement}\nWhat to do: {self.advice}"
+
 
 def padding_and_other_rows_do_not_bear_on_a_loss(case: TaskCase) -> None:
     """The loss of a row is the same alone and among longer rows.
