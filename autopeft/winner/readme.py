@@ -12,7 +12,7 @@ from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
 from autopeft.common.units import format_bytes
-from autopeft.tasks.registry import find_task
+from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
     from autopeft.study.card import Card, Evidence
@@ -43,7 +43,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
             labels as a list, `{texts}` for the arguments of a tokenizer, `{rows}` for the columns of a frame.
         form: the format of the folder.
     """
-    task = find_task(card.task).configured(card.task_options).taking(card.inputs).knowing(card.task_facts)
+    task = task_of(card)
     inputs, reading = task.inputs, task.reading(card.labels)
     values = {
         "{base}": base(card),
@@ -61,7 +61,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         code = code.replace("labels = []\n", "")
     params = {**card.params, **(evidence.hyperparameters if evidence else {})}
     lines = [
-        *_metadata(card, evidence, form),
+        *_metadata(card, evidence, form, task.pipeline_tag),
         f"# {card.method} for {card.task}",
         "",
         f"The winner of a search over parameter-efficient fine-tuning methods, by autopeft, in the format `{form}`.",
@@ -145,19 +145,19 @@ def _results(evidence: Evidence) -> list[str]:
     ]
 
 
-def _metadata(card: Card, evidence: Evidence | None, form: str) -> list[str]:
+def _metadata(card: Card, evidence: Evidence | None, form: str, tag: str) -> list[str]:
     """The YAML that the hub reads; made by its own library, so that what it cannot read is noticed here."""
     from huggingface_hub import EvalResult, ModelCardData
 
     data = ModelCardData(
         base_model=card.base_model if HUB_ID.match(card.base_model) else None,
         library_name=LIBRARIES.get(form, "autopeft"),
-        pipeline_tag=find_task(card.task).pipeline_tag,
+        pipeline_tag=tag,
         tags=["autopeft", card.method],
         model_name=card.method,
         eval_results=[
             EvalResult(
-                task_type=find_task(card.task).pipeline_tag,
+                task_type=tag,
                 dataset_type=re.sub(r"[^\w./-]", "_", evidence.data),
                 dataset_name=f"{evidence.data}, {evidence.test_rows} held-out rows",
                 metric_type=evidence.metric,

@@ -19,7 +19,6 @@ from autopeft.common.exceptions import (
     ModelError,
     UserInputError,
     in_a_line,
-    nearest,
 )
 from autopeft.common.files import draft_folder, put
 from autopeft.common.locate import NotFoundError, locate
@@ -36,10 +35,10 @@ from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
-from autopeft.tasks.registry import find_task, task_kinds
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, readme
 from autopeft.winner.readme import README
+from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.methods.contract import ModelSpec, PeftMethod
-    from autopeft.tasks.contract import Task
 
 
 FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES}
@@ -276,21 +274,6 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
     # A quantized base model lives on the GPU, wherever the rest was asked for.
     at = device if card.quantization == NONE else "cuda"
     return Winner(module, base.tokenizer, card, base.spec, evidence, at)
-
-
-def task_of(card: Card, folder: Path | None = None) -> Task:
-    """The task that a winner was trained for, with its settings.
-
-    Raises:
-        UserInputError: no plugin brings it, or its settings are wrong.
-    """
-    if card.task not in task_kinds():
-        where = f"{folder / CARD}" if folder else "the winner"
-        raise UserInputError(
-            f'`task` in {where} is "{card.task}", which no plugin brings; {nearest(card.task, task_kinds())} Install '
-            "the plugin."
-        )
-    return find_task(card.task).configured(card.task_options).taking(card.inputs).knowing(card.task_facts)
 
 
 def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.BaseModel, nn.Module]:
