@@ -218,7 +218,7 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     found = {
         key: as_reference(rows)
         if isinstance(rows, str | Path)
-        else str(keep(as_table(rows, cells, called[key]), columns, spec.output))
+        else str(keep(as_table(rows, cells, called[key]), columns, spec.output, task.columns))
         for key, rows in given.items()
     }
     return spec.model_copy(update={"data": spec.data.model_copy(update=found)})

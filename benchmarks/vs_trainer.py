@@ -188,7 +188,7 @@ def peer(setup: Setup, repeat: int, timeline: Timeline) -> tuple[str, float]:
             args=TrainingArguments(folder, **{**options, **settings}),
             train_dataset=train,
             eval_dataset=evaluation,
-            processing_class=problem.base.tokenizer,
+            processing_class=problem.base.processor,
             compute_metrics=accuracy,
         )
         made.remove_callback(PrinterCallback)

@@ -177,11 +177,11 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
         base_model=portable(problem.spec.model.name_or_path, problem.spec.folder),
         task=problem.task.kind,
         labels=problem.rows.labels,
-        max_length=problem.max_length,
+        max_length=problem.reader.max_length,
         method=name,
         params=own,
         plugin="",
         seed=problem.spec.seed,
     )
-    winner.save(model, method, problem.base.tokenizer, card, study.parent / name)
+    winner.save(model, method, problem.reader, card, study.parent / name)
     return winner.load(study.parent / name)

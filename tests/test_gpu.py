@@ -257,7 +257,7 @@ def test_a_quantized_model_takes_what_was_predicted(kind, tmp_path, tiny_model):
     folder = shutil.copytree(tiny_model, tmp_path / "model")  # for its tokenizer
     AutoModelForSequenceClassification.from_config(SHAPE).save_pretrained(folder)
     base = load_base(
-        folder, auto_class=TASK.auto_class, task=TASK.kind, peft_task_type=TASK.peft_task_type, seed=0,
+        folder, TASK, seed=0,
         config_overrides=TASK.config(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
     )  # fmt: skip
     base.lower(torch.bfloat16)

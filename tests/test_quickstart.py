@@ -55,7 +55,7 @@ def the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
     )
     exported = api.export(winner, finished[0] / "for_peft", "peft")
     model = PeftModel.from_pretrained(base, str(exported)).eval()
-    tokens = winner.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    tokens = winner.processor(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model(**tokens).logits.softmax(-1)
     assert torch.allclose(torch.from_numpy(winner.predict_proba(TEXTS)), expected, atol=1e-5)
@@ -78,9 +78,9 @@ def predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path)
         candidate = part.default()
         model = refit(problem, candidate)
         own = Card(**{**vars(card), "method": method, "params": candidate.params})
-        before = artifact.Winner(model, problem.base.tokenizer, own, problem.base.spec).predict_proba(
+        before = artifact.Winner(model, problem.base.processor, own, problem.base.spec).predict_proba(
             pd.DataFrame({"text": TEXTS})
         )
-        artifact.save(model, problem.space[method].method, problem.base.tokenizer, own, tmp_path / method)
+        artifact.save(model, problem.space[method].method, problem.reader, own, tmp_path / method)
         after = api.load(tmp_path / method).predict_proba(TEXTS)
         assert abs(before - after).max() < 1e-5

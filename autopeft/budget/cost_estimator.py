@@ -276,8 +276,8 @@ class CostEstimator:
         level = self._trunk.level(candidate.method.name, model) if self._trunk else 0
         if self._trunk and level:
             cut(model, level, self._trunk.extras)
-            places = shapes[self._data.axis][0]
-            shapes["trunk_states"] = (*places, self._base.spec.hidden_size), torch.float32
+            rows = min(execution.micro_batch, self._rows) * execution.folds
+            shapes["trunk_states"] = self._trunk.shape(rows), torch.float32
         if execution.checkpointing:
             checkpoint_layers(model)
         if execution.folds > 1:

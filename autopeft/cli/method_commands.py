@@ -65,7 +65,9 @@ def methods(
 @app.command(epilog=f"Example: autopeft check lora --family bert. {EPILOG}")
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The method, or the kind of task.", show_default=False)],
-    family: Annotated[list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all, and for a kind of task one.")
+    ] = None,
     as_json: AsJson = False,
     block: Block = None,
 ) -> None:
@@ -74,7 +76,7 @@ def check(
     from autopeft.tasks.registry import find_task, task_kinds
 
     if name in task_kinds(tuple(block or ())) and name not in registry.methods:
-        _check_task(find_task(name, tuple(block or ())), family or ["bert"], as_json=as_json)
+        _check_task(find_task(name, tuple(block or ())), family, as_json=as_json)
         return
     method = registry[name]
     from rich.progress import Progress
@@ -99,19 +101,22 @@ def check(
         raise typer.Exit(2)
 
 
-def _check_task(task: Task, families: list[str], *, as_json: bool) -> None:
+def _check_task(task: Task, families: list[str] | None, *, as_json: bool) -> None:
     from rich.table import Table
 
     from autopeft.testing.suite import known
+    from autopeft.testing.task_case import families_of
     from autopeft.testing.task_rules import check_task
 
-    found = {family: check_task(task, family) for family in known(families)}
+    there = families_of(task)
+    chosen = known(families or [next(iter(there))], there)
+    found = {family: check_task(task, family) for family in chosen}
     broken = [(family, finding) for family, several in found.items() for finding in several if finding.seen]
     if as_json:
         findings = [{"family": family, **asdict(one)} for family, several in found.items() for one in several]
         print_json({"task": task.kind, "findings": findings})
     else:
-        table = Table("rule", *families, title=f"{task.kind} and the contract")
+        table = Table("rule", *chosen, title=f"{task.kind} and the contract")
         for several in zip(*found.values(), strict=True):
             table.add_row(several[0].rule, *("failed" if one.seen else "ok" for one in several))
         make_console().print(table)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from autopeft.winner.winner import Winner
 
 from autopeft.cli.options import EPILOG, AsJson, Trust, app
 from autopeft.common.console import make_console
@@ -19,20 +24,27 @@ from autopeft.common.streams import for_stdout
 def predict(
     winner: Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")],
     input_file: Annotated[
-        Path | None, typer.Option("--input", help="Rows to label (csv, tsv, jsonl, parquet); default: texts on stdin.")
+        Path | None,
+        typer.Option(
+            "--input",
+            help="Rows to answer (csv, tsv, jsonl, parquet, or a folder of images); default: an input a line on stdin.",
+        ),
     ] = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Label rows with a saved winner: a table with columns named as its inputs, or one text a line on stdin."""
+    """Answer rows with a saved winner: a table with columns named as its inputs, or one input a line on stdin.
+
+    Images are named beside their answers.
+    """
     import pandas as pd
 
-    from autopeft.data.table import read_table
+    from autopeft.data.table import read_rows
     from autopeft.winner import winner as artifact
 
     loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
     if input_file is not None:
-        frame = read_table(input_file, loaded.inputs)
+        frame = read_rows(input_file, loaded.inputs, loaded.columns)
     elif len(loaded.inputs) > 1:
         raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
     else:
@@ -42,11 +54,21 @@ def predict(
     def say(told: str) -> None:
         typer.echo(f"autopeft: {told}", err=True)
 
+    names = _names(loaded, frame)
     if as_json:
-        for answer in loaded.as_json(frame, say):
-            sys.stdout.write(json.dumps(answer) + "\n")
+        answers = loaded.as_json(frame, say)
+        for place, answer in enumerate(answers):
+            named = {key: column[place] for key, column in names.items()}
+            sys.stdout.write(json.dumps({**named, **answer}) + "\n")
         return
-    sys.stdout.write(for_stdout(loaded.table(frame, say).round(6).to_csv(index=False)))
+    table = loaded.table(frame, say).round(6)
+    sys.stdout.write(for_stdout(pd.DataFrame({**names, **table}).to_csv(index=False)))
+
+
+def _names(winner: Winner, frame: pd.DataFrame) -> dict[str, list[str]]:
+    """What answers are to stand beside: the names of images, whose order nobody can see."""
+    images = [column.key for column in winner.columns if column.holds == "image" and column.key in frame]
+    return {key: [getattr(cell, "name", str(cell)) for cell in frame[key]] for key in images}
 
 
 @app.command(epilog=f"Example: autopeft export outputs/quickstart --to tickets --format merged. {EPILOG}")

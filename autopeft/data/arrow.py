@@ -23,6 +23,9 @@ BATCH = 512
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 2**24
 """What a block has, about: more would take memory, less the time of making many."""
 
+IMAGE = {"bytes", "path"}
+"""What an image is made of in `datasets`, and in rows that were kept."""
+
 CALLED = b"autopeft.called"
 """In a parquet file's metadata: how errors name its rows, where a person never saw the file."""
 
@@ -105,6 +108,9 @@ def _cells(column: Any) -> Any:
         except UnicodeDecodeError:
             return column.cast(pa.large_binary()).to_pylist()
     column.validate(full=True)
+    if types.is_struct(kind) and {field.name for field in kind} == IMAGE:
+        found: list[Any] = column.to_pylist()
+        return found
     if types.is_nested(kind):
         odd = CellError("is a mapping" if types.is_struct(kind) or types.is_map(kind) else "is a list")
         return [None if missing else odd for missing in column.is_null().to_pylist()]

@@ -29,13 +29,17 @@ class CellError(ValueError):
 
     Attributes:
         found: what the cell is or has, to follow "but this one"; `advice`: what to do about it.
+        rule: what every cell of the column must be.
     """
 
     def __init__(
-        self, found: str, advice: str = "make each cell one text or one value, or name another column"
+        self,
+        found: str,
+        advice: str = "make each cell one text or one value, or name another column",
+        rule: str = "be one text or one value",
     ) -> None:
         super().__init__(found)
-        self.found, self.advice = found, advice
+        self.found, self.advice, self.rule = found, advice, rule
 
 
 def as_text(value: object) -> str:
@@ -125,25 +129,30 @@ class Texts:
 
     Args:
         blank: whether texts of white space alone pass.
+        others: columns of which cells become something else, by key, with what makes it.
     """
 
-    def __init__(self, *, blank: bool = False) -> None:
-        self._blank = blank
+    def __init__(self, *, blank: bool = False, others: Mapping[str, Callable[[object], Any]] | None = None) -> None:
+        self._blank, self._others = blank, others or {}
         self.empty: dict[str, Fault] = {}
         self.odd: dict[str, Fault] = {}
 
-    def of(self, key: str, cells: pd.Series[Any]) -> list[str]:
-        """The texts of a column's cells; "" stands for one that has none."""
+    def of(self, key: str, cells: pd.Series[Any]) -> list[Any]:
+        """The texts of a column's cells, or what its cells become; "" stands for one that has none."""
+        read = self._others.get(key, as_text)
         values = np.asarray(cells.astype(object), dtype=object)  # of categories, of sparse columns: the cells alone
-        texts: list[str] = []
+        texts: list[Any] = []
         for position, value in enumerate(values):
-            text, error, missing = "", None, is_missing(value)
+            text: Any = ""
+            error, missing = None, is_missing(value)
             if not missing:
                 try:
-                    text = as_text(value)
+                    text = read(value)
+                    if getattr(text, "name", None) == "":  # an image of no file
+                        text.name = f"of row {cells.index[position]}"
                 except CellError as found:
                     error = found
-            if error or missing or not (self._blank or text.strip()):
+            if error or missing or not (self._blank or not isinstance(text, str) or text.strip()):
                 fault = (self.odd if error else self.empty).setdefault(key, Fault(cells.index[position], 0, error))
                 fault.count += 1
             texts.append(text)
@@ -169,8 +178,9 @@ class Texts:
         for key, column in columns.items():
             if (fault := self.odd.get(key)) and fault.error:
                 raise DataError(
-                    f"{called}, row {row_name(fault.row)}: every cell of the column {quoted(column)} must be one text "
-                    f"or one value, but this one {fault.error.found} (such cells: {fault.count}); {fault.error.advice}."
+                    f"{called}, row {row_name(fault.row)}: every cell of the column {quoted(column)} must "
+                    f"{fault.error.rule}, but this one {fault.error.found} (such cells: {fault.count}); "
+                    f"{fault.error.advice}."
                 )
 
 

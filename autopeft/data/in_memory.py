@@ -13,13 +13,15 @@ from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.files import whole
 from autopeft.data.arrow import CALLED
 from autopeft.data.cells import Texts
+from autopeft.data.picture import Picture, readers
 from autopeft.data.table import Table, of_dataset
 from autopeft.study.folder import ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from autopeft.data.picture import Column
     from autopeft.study.sections import DataSection
 
 
@@ -98,19 +100,22 @@ def split_of(rows: Any, section: DataSection) -> tuple[Any, Any | None]:
     return rows[section.train_split], rows.get(section.test_split)
 
 
-def keep(table: Table, columns: Mapping[str, str], output: Path) -> Path:
+def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[Column] = ()) -> Path:
     """Write rows as texts to a study's output folder, once: the name tells whether the same rows come again.
+
+    Of images in files the paths are written, and of others their bytes.
 
     Args:
         table: the rows.
         columns: the setting that names a column → its name; no other column is kept.
         output: of the study.
+        task: the columns of the kind of task, which say where images are.
 
     Raises:
         DataError: a column is missing, or a cell is empty or no single value.
     """
     table.require(columns)
-    texts = Texts()
+    texts = Texts(others={columns[key]: read for key, read in readers(task, table.folder).items() if key in columns})
     names = [name for name in table.names if name in columns.values()]
     blocks = [{name: texts.of(name, block[name]) for name in names} for block in table.blocks(names)]
     texts.check(table.called, {name: name for name in columns.values()}, table.row_name)
@@ -120,8 +125,16 @@ def keep(table: Table, columns: Mapping[str, str], output: Path) -> Path:
     digest = hashlib.sha256(plain.to_csv(index=False).encode()).hexdigest()
     path = output / ROWS / f"{digest[:16]}.parquet"
     if not _is_kept(path, table.called):
-        _write(plain, path, table.called)
+        _write(plain.map(_writable), path, table.called)
     return path
+
+
+def _writable(cell: Any) -> Any:
+    """A cell as Arrow takes it: an image as `datasets` has it."""
+    if not isinstance(cell, Picture):
+        return cell
+    held = isinstance(cell.source, bytes)
+    return {"bytes": cell.source if held else None, "path": cell.name if held else str(cell.source)}
 
 
 def _is_kept(path: Path, called: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -13,12 +13,13 @@ from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import locate
 from autopeft.common.units import format_bytes
 from autopeft.data.cells import Texts
+from autopeft.data.picture import Picture, readers
 from autopeft.data.split import check_groups, hold_out, thin, without_repeats
 from autopeft.data.table import nothing_in, open_table
 from autopeft.study.sections import DataSection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from autopeft.common.params import ParamValue
     from autopeft.data.table import Table
@@ -58,6 +59,10 @@ class StudyData:
 
 class Rows(Protocol):
     """What the reading of rows asks of the kind of task; `tasks.Task` says what each is."""
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """All that a row may have."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -104,7 +109,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
 
     table = _opened(spec, section.train, section.train_split, notes)
     source = table.called
-    train = _read(table, wanted, inputs, lambda rows: thin(rows, task.strata(rows), section.max_rows, spec.seed))
+    train = _read(table, wanted, task, lambda rows: thin(rows, task.strata(rows), section.max_rows, spec.seed))
     if train.empty:
         raise DataError(
             f"{source}: `max_rows` in [data] must leave room for whole groups, but {section.max_rows} is less than "
@@ -118,7 +123,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
             notes.append(f"{len(test) / whole:.0%} of the rows are held out, since groups stay whole.")
     else:
         table = _opened(spec, section.test, section.test_split, notes)
-        test = _read(table, wanted, inputs)
+        test = _read(table, wanted, task)
         task.check_test(test, train, table.called)
     train = without_repeats(train, test, list(inputs), notes)
     notes += task.check_folds(train, spec.validation.folds, source)
@@ -144,10 +149,10 @@ def _opened(spec: StudySpec, reference: str, split: str, notes: list[str]) -> Ta
 def _read(
     table: Table,
     wanted: Mapping[str, str],
-    inputs: Sequence[str],
+    task: Rows,
     choose: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
 ) -> pd.DataFrame:
-    """The columns the task needs, by the names it gives them, checked row by row, as texts.
+    """The columns the task needs, by the names it gives them, checked row by row, as texts or images.
 
     Every row is checked, but no more is kept of it than is needed: what is taught and groups are read first, and of the
     inputs only those of the rows that were chosen by them.
@@ -155,22 +160,22 @@ def _read(
     Args:
         table: where the rows are.
         wanted: what the task calls a column → its name in the table.
-        inputs: of these names, those that are not taught.
+        task: says which of these are not taught, and what their cells are.
         choose: and order the rows.
 
     Raises:
         DataError: a column or a row is missing, a cell is empty or no single value, or memory does not suffice.
     """
     table.require(wanted)
-    texts, room = Texts(), Room(table.called)
-    keys = {key: column for key, column in wanted.items() if key not in inputs}
-    given = {key: column for key, column in wanted.items() if key in inputs}
+    texts, room = Texts(others=readers(task.columns, table.folder)), Room(table.called)
+    keys = {key: column for key, column in wanted.items() if key not in task.inputs}
+    given = {key: column for key, column in wanted.items() if key in task.inputs}
     chosen = _texts(table, keys, texts, room.take)
     if chosen.empty:
         raise nothing_in(table.called)
     chosen = choose(chosen)
     read = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
-    texts.check(table.called, wanted)
+    texts.check(table.called, wanted, table.row_name)
     return pd.concat([read.loc[chosen.index], chosen], axis="columns")
 
 
@@ -191,7 +196,7 @@ class Room:
 
     def __init__(self, called: str) -> None:
         self._called, self._free = called, free_memory()
-        self._taken = 0
+        self._taken = self._shared = 0  # of an image, all copies of a row have the same bytes
 
     def take(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The same rows.
@@ -199,11 +204,13 @@ class Room:
         Raises:
             DataError: with them, it is more than can be worked with.
         """
-        self._taken += int(sum(rows[column].str.len().sum() + CELL * len(rows) for column in rows))
-        if self._taken * COPIES > self._free:
+        self._taken += sum(CELL + len(cell) for column in rows for cell in rows[column] if isinstance(cell, str))
+        self._shared += sum(cell.held for column in rows for cell in rows[column] if isinstance(cell, Picture))
+        if self._taken * COPIES + self._shared > self._free:
             raise DataError(
-                f"{self._called} must fit into memory {COPIES} times, but more than {format_bytes(self._taken)} were "
-                f"unpacked and {format_bytes(self._free)} were free; set `max_rows` in [data], or give fewer rows."
+                f"{self._called} must fit into memory {COPIES} times, but more than "
+                f"{format_bytes(self._taken + self._shared)} were unpacked and {format_bytes(self._free)} were free; "
+                "set `max_rows` in [data], or give fewer rows."
             )
         return rows
 

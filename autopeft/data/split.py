@@ -124,9 +124,9 @@ def check_groups(train: pd.DataFrame, folds: int, source: str) -> None:
 
 def without_repeats(train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
     """The training rows whose inputs repeat no held-out row's and no earlier training row's; `notes` says how many."""
-    held_out = pd.MultiIndex.from_frame(test[inputs])
-    leaked = pd.MultiIndex.from_frame(train[inputs]).isin(held_out)
-    repeated = train.duplicated(inputs).to_numpy() & ~leaked
+    own, others = (rows[inputs].map(str) for rows in (train, test))  # an image is told by its content
+    leaked = pd.MultiIndex.from_frame(own).isin(pd.MultiIndex.from_frame(others))
+    repeated = own.duplicated().to_numpy() & ~leaked
     for count, what in (
         (int(leaked.sum()), "repeat a held-out row"),
         (int(repeated.sum()), "repeat another training row"),

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from autopeft.common.exceptions import DataError, in_a_line, nearest, quoted
-from autopeft.data import arrow, text_table
+from autopeft.data import arrow, image_folder, text_table
+from autopeft.data.cells import Texts
+from autopeft.data.picture import readers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from autopeft.data.picture import Column
 
 FORMATS = (*text_table.FORMATS, "parquet")
 LONGEST_REASON = 200
@@ -29,12 +33,14 @@ class Table:
         names: of the columns; one may come several times.
         cells: gives the cells of some columns, block by block; the index is the row as a person counts it, from 1.
         row_name: how errors name a row of that index.
+        folder: where relative paths in its cells start; default: the current one.
     """
 
     called: str
     names: Sequence[str]
     cells: Callable[[Sequence[str]], Iterator[pd.DataFrame]]
     row_name: Callable[[Any], str] = str
+    folder: Path | None = None
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """The cells of those columns, which are there once each.
@@ -81,13 +87,34 @@ def read_table(source: Path | str, columns: Sequence[str] | None = None, **optio
     Raises:
         DataError: unreadable, of no known format, ragged or empty, or without one of the columns.
     """
-    table = open_table(source, **options)
+    return _all_rows(open_table(source, **options), columns)
+
+
+def _all_rows(table: Table, columns: Sequence[str] | None) -> pd.DataFrame:
     wanted = list(table.names if columns is None else columns)
     table.require({name: name for name in wanted}, "Rename the right one.")
     found = list(table.blocks(wanted))
     if not sum(map(len, found)):
         raise nothing_in(table.called)
     return pd.concat(found)
+
+
+def read_rows(source: Path, inputs: Sequence[str], columns: Iterable[Column]) -> pd.DataFrame:
+    """Rows to predict: a table, or a folder or a file of images, whose relative paths start where the table is.
+
+    Raises:
+        DataError: unreadable, or without one of the columns.
+    """
+    images = {column.key for column in columns if column.holds == "image"}
+    if images and source.suffix.lower() in image_folder.ENDINGS:
+        return pd.DataFrame({key: [str(source)] for key in inputs}, index=pd.RangeIndex(1, 2))
+    table = open_table(source)
+    rows = _all_rows(table, inputs)
+    read = readers(columns, table.folder)
+    texts = Texts(blank=True, others=read)
+    made = {key: pd.Series(texts.of(key, rows[key]), index=rows.index, dtype=object) for key in read.keys() & {*rows}}
+    texts.check(table.called, {key: key for key in made}, table.row_name)
+    return rows.assign(**made)
 
 
 def nothing_in(called: str) -> DataError:
@@ -119,7 +146,7 @@ def open_table(
         if isinstance(source, str):
             return _from_hub(source, config, split)
         if source.is_dir():
-            return _from_folder(source, split)
+            return _from_folder(source, split, note)
         return _from_file(source, encoding, note)
 
 
@@ -149,6 +176,18 @@ def reading(called: str) -> Iterator[None]:
         raise DataError(f"{called} cannot be read: {in_a_line(error)}") from error
 
 
+def _from_images(folder: Path, note: Callable[[str], None]) -> Table:
+    found = image_folder.find(folder)
+    if not found.images:
+        raise DataError(
+            f"{folder} is a folder, but neither one that `datasets` saved (save_to_disk) nor one of images in a "
+            "sub-folder for each class; give a file instead."
+        )
+    if found.others:
+        note(found.told)
+    return Table(str(folder), found.names, found.blocks, found.row_name, folder)
+
+
 def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) -> Table:
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
@@ -157,16 +196,16 @@ def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) ->
         raise DataError(f"{path} must be a file, but is a pipe or a device; write its content to a file first.")
     if suffix == "parquet":
         file = arrow.ParquetFile(path)
-        return Table(file.called or str(path), file.names, file.blocks)
+        return Table(file.called or str(path), file.names, file.blocks, folder=path.parent)
     names, cells = text_table.read(path, suffix, encoding, note)
-    return Table(str(path), names, lambda columns: iter([cells(columns)]))
+    return Table(str(path), names, lambda columns: iter([cells(columns)]), folder=path.parent)
 
 
-def _from_folder(folder: Path, split: str) -> Table:
+def _from_folder(folder: Path, split: str, note: Callable[[str], None]) -> Table:
+    if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return _from_images(folder, note)
     import datasets
 
-    if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        raise DataError(f"{folder} is a folder, but not one that `datasets` saved (save_to_disk); give a file instead.")
     return _one_split(datasets.load_from_disk(str(folder)), split, str(folder))
 
 

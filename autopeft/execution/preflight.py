@@ -5,7 +5,7 @@ What would make every trial fail for a reason of the model's, and say so in a li
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import nn
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
-from autopeft.models.control_tokens import controls_of
 from autopeft.models.quantization import NONE
 from autopeft.training.batch import Batch
 
@@ -27,8 +26,6 @@ ROWS = 4
 """Rows that are run: the longest of all, and the first ones."""
 
 RATE = 1e-3
-NAMED = 3
-"""Tokens that a message names."""
 
 
 def check(problem: Problem) -> None:
@@ -39,7 +36,7 @@ def check(problem: Problem) -> None:
             rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
     """
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
-    _check_tokens(problem.base.tokenizer, problem.base.module, len(problem.task.inputs), where)
+    problem.reader.check(problem.base.processor, problem.base.module, len(problem.task.inputs), where)
     try:
         with seeded(problem.spec.seed):
             _check_step(problem, where)
@@ -47,32 +44,6 @@ def check(problem: Problem) -> None:
         pass
     finally:
         release_memory()
-
-
-def _check_tokens(tokenizer: Any, model: Any, texts: int, where: str) -> None:
-    if tokenizer.pad_token_id is None:
-        raise ModelError(
-            f"{where} needs a padding token, but its tokenizer has none, nor an end or unknown token in its place; "
-            "name one of its tokens as `pad_token` in its tokenizer_config.json."
-        )
-    try:
-        embedding = model.get_input_embeddings()
-    except NotImplementedError:
-        return
-    if not isinstance(embedding, nn.Embedding):
-        return
-    marks = {tokenizer.pad_token_id, *tokenizer(*[[""]] * texts)["input_ids"][0]}
-    never = {*tokenizer.convert_tokens_to_ids(controls_of(tokenizer))} - marks  # text cannot become these
-    outside = {i: token for token, i in tokenizer.get_vocab().items() if i >= embedding.num_embeddings}
-    outside = {i: token for i, token in sorted(outside.items()) if i not in never}
-    if outside:
-        named = ", ".join(f"{token!r} ({i})" for i, token in list(outside.items())[:NAMED])
-        more = f" and {len(outside) - NAMED} more" if len(outside) > NAMED else ""
-        raise ModelError(
-            f"{where} must have an embedding for every token of its tokenizer, but its {embedding.num_embeddings} end "
-            f"before {named}{more}; save the model again after resize_token_embeddings(len(tokenizer)), or put its own "
-            "tokenizer beside it."
-        )
 
 
 def _check_step(problem: Problem, where: str) -> None:
@@ -95,9 +66,8 @@ def _check_step(problem: Problem, where: str) -> None:
         raise
     except Exception as error:  # of any kind: the model may bring code of its own
         raise ModelError(
-            f"{where} cannot read the study's rows, of which the longest has {problem.train.lengths.max()} tokens "
-            f"({in_a_line(error)}); give a smaller `max_length` in [model] if its positions end before, or another "
-            "model."
+            f"{where} cannot read the study's rows, of which the longest has {problem.train.lengths.max()} "
+            f"{problem.reader.unit} ({in_a_line(error)}); {problem.reader.advice}, or give another model."
         ) from error
     if not _changes(head):
         raise ModelError(

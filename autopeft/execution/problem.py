@@ -6,7 +6,7 @@ import functools
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory_watch import release_memory
-from autopeft.common.exceptions import MethodError, ModelError, SpecError
+from autopeft.common.exceptions import MethodError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.data.load import load_rows
 from autopeft.data.split import Fold, split
@@ -25,9 +25,8 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import digest, hub_files
 from autopeft.models.device import described_card, study_device
 from autopeft.models.load import load_base
-from autopeft.models.positions import positions
 from autopeft.models.quantization import NONE
-from autopeft.models.token_cache import CachedRowTokenizer
+from autopeft.models.readers import STUDY_READERS
 from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks.registry import find_task
@@ -46,14 +45,9 @@ if TYPE_CHECKING:
     from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
     from autopeft.models.device import Device
+    from autopeft.models.reader import Reader
     from autopeft.study.file import StudySpec
     from autopeft.tasks.contract import Task
-
-LONGEST_INPUT = 448
-"""Where [model] max_length says nothing: the model's own limit, but at most this many tokens.
-
-A model with 512 learnt positions then has room for the longest prefix, which shifts the input's positions.
-"""
 
 CORES_PER_WORKER = 2
 
@@ -64,10 +58,9 @@ class Problem:
 
     `workers` share its memory budget, of which `budget` holds one share; `blocked` plugins were left out.
 
-    `train` and `test` are encoded once, rows over `max_length` tokens cut as `truncation` says; `refused` holds the
-    methods left out with the reason. `packed` holds the methods whose folds train in one pass, each with whether it is
-    mapped by place (`packing.pack`). `origins` tells which plugin a method is from; `weight_check` whether one wrote
-    into the base model.
+    `train` and `test` are encoded once, by `reader`; `refused` holds the methods left out with the reason. `packed`
+    holds the methods whose folds train in one pass, each with whether it is mapped by place (`packing.pack`). `origins`
+    tells which plugin a method is from; `weight_check` whether one wrote into the base model.
 
     `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
     more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
@@ -85,8 +78,7 @@ class Problem:
     space: CandidateSpace
     budget: Budget
     refused: dict[str, str]
-    max_length: int
-    truncation: str
+    reader: Reader
     origins: dict[str, Origin]
     weight_check: WeightCheck
     base_model: str
@@ -157,8 +149,9 @@ class Problem:
         load, base_digest = _base_loader(spec, task, rows.labels, device, quantized=card is None)
         base = load()
         space, refused = _space(spec, task, base, wanted, origins)
-        tokenizer = CachedRowTokenizer(base.tokenizer, _max_length(spec, base, len(task.inputs)), spec.model.truncation)
-        train, test = (task.encode(part, tokenizer, rows.labels) for part in (rows.train, rows.test))
+        kind = STUDY_READERS[task.processor]
+        reader = kind.of_study(base.processor, base.module, spec.model, len(task.inputs))
+        train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
         workers = _workers(spec, device)
@@ -174,8 +167,7 @@ class Problem:
             space=space,
             budget=_budget(spec, base, device, workers, card),
             refused=refused,
-            max_length=tokenizer.max_length,
-            truncation=tokenizer.truncation,
+            reader=reader,
             workers=workers,
             blocked=registry.blocked,
             origins=origins,
@@ -225,9 +217,7 @@ def _base_loader(
     def load() -> BaseModel:
         base = load_base(
             location,
-            auto_class=task.auto_class,
-            task=task.kind,
-            peft_task_type=task.peft_task_type,
+            task,
             seed=spec.seed,
             trust_remote_code=spec.model.trust_remote_code,
             config_overrides=task.config(labels),
@@ -293,25 +283,3 @@ def _workers(spec: StudySpec, device: Device) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         wanted = max(1, cores // CORES_PER_WORKER) if device.type == "cpu" else 1
     return min(wanted, spec.search.trials)
-
-
-def _max_length(spec: StudySpec, base: BaseModel, texts: int) -> int:
-    """Of an input, in tokens: what the study file says, within what the model and its tokenizer can."""
-    model: Any = base.module
-    config = model.config.get_text_config()
-    if getattr(config, "summary_type", None) == "last":
-        raise ModelError(
-            f"[model] name_or_path: {base.spec.architecture} reads a row's last place, which in a shorter row is "
-            "padding, so it cannot be used; take another model."
-        )
-    limit = min(base.tokenizer.model_max_length, positions(model))
-    wanted = spec.model.max_length or min(LONGEST_INPUT, limit)
-    if wanted > limit:
-        raise SpecError(f"`max_length` in [model] must be at most the model's own limit of {limit}, but got {wanted}.")
-    marks = base.tokenizer.num_special_tokens_to_add(pair=texts > 1)
-    if wanted < marks + texts:
-        raise SpecError(
-            f"`max_length` in [model] must be at least {marks + texts}, as the tokenizer adds {marks} tokens of its "
-            f"own to {'a text' if texts == 1 else 'each pair of texts'}, but got {wanted}; raise it."
-        )
-    return int(wanted)

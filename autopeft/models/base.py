@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen model with a head, its tokenizer and its description.
+    """A frozen model with a head, its processor (a tokenizer, or what reads images) and its description.
 
     `dense` is the model as it was before quantization, on the meta device; None where it was not quantized. `notes`
     say what of it starts from random values besides an ordinary head, and what of the checkpoint was left out.
     """
 
     module: nn.Module
-    tokenizer: Any
+    processor: Any
     spec: ModelSpec
     dense: nn.Module | None = None
     notes: tuple[str, ...] = ()

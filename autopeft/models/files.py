@@ -25,7 +25,7 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file of git-lfs begins that stands for one not fetched yet."""
 
 READ = re.compile(
-    r"config\.json|added_tokens\.json|special_tokens_map\.json|[^/]*\.(model|spm|codes|py)|"
+    r"((pre)?processor_)?config\.json|added_tokens\.json|special_tokens_map\.json|[^/]*\.(model|spm|codes|py)|"
     r"[^/]*(token|vocab|merges|normalizer|byte_maps|emoji|word_|dict\.)[^/]*\.(json|txt|tokenizer)|.*\.tokenizer"
 )
 """Files beside the weights that decide what a model predicts: its configuration, its tokenizer's (the names are those

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -12,19 +12,37 @@ from autopeft.common.seeds import seeded
 from autopeft.models import files, hub_files, missing_weights, quantization
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel
+from autopeft.models.readers import READERS
 from autopeft.models.size_limit import size_limit
-from autopeft.models.tokenizer import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+class Asked(Protocol):
+    """What loading asks of the kind of task; `tasks.Task` says what each is."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in study files."""
+
+    @property
+    def auto_class(self) -> str:
+        """The transformers class that puts on the head."""
+
+    @property
+    def peft_task_type(self) -> str:
+        """Peft's name for it."""
+
+    @property
+    def processor(self) -> str:
+        """The transformers class of what reads the rows."""
+
+
 def load_base(
     location: Path | str,
+    task: Asked,
     *,
-    auto_class: str,
-    task: str,
-    peft_task_type: str,
     seed: int,
     trust_remote_code: bool = False,
     config_overrides: Mapping[str, Any] | None = None,
@@ -36,9 +54,7 @@ def load_base(
 
     Args:
         location: a local folder (never leaves the machine) or a hub id.
-        auto_class: the transformers class that puts on the head, such as ``AutoModelForSequenceClassification``.
-        task: the task kind of the study file.
-        peft_task_type: peft's name for it.
+        task: the kind of task.
         seed: of the head's initial values.
         trust_remote_code: run code that the model brings; off unless the study file says so.
         config_overrides: such as ``id2label``.
@@ -56,37 +72,42 @@ def load_base(
         quantization.require(quantized)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    local, kind = isinstance(location, Path), getattr(transformers, auto_class)
+    local, kind, reader = isinstance(location, Path), getattr(transformers, task.auto_class), READERS[task.processor]
     origin: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
     origin |= {} if revision is None else {"revision": revision}
     options: dict[str, Any] = {**origin, **(config_overrides or {})}
-    with files.reading(f"[model] name_or_path: {location} cannot be loaded as {auto_class}"):
+    with files.reading(f"[model] name_or_path: {location} cannot be loaded as {task.auto_class}"):
         extent = files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
-        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **origin)
+        processor = reader.load(location, **origin)
         special: dict[str, Any] = {"dtype": torch.float32}
         dense = None
         with seeded(seed), size_limit(extent.tensors, extent.size):
             if quantized != quantization.NONE:
                 dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
-                skip = quantization.left_alone(dense, describe(dense, task, peft_task_type))
+                skip = quantization.left_alone(dense, describe(dense, task.kind, task.peft_task_type))
                 special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
                 torch.manual_seed(seed)  # what was built so far drew some
-            module, report = kind.from_pretrained(
-                location,
-                use_safetensors=True,  # no pickle from strangers
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # a head of another size is drawn anew; what else differs is refused
-                **special,
-                **options,
-            )
-        prepare(tokenizer, *filter(None, (module, dense)))
+            module, report = _pretrained(kind, location, {**special, **options})
+        reader.prepare(processor, *filter(None, (module, dense)))
         module.requires_grad_(False)
         if dense is not None:
             quantization.keep_rest_in_float32(module)
         whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
         drawn = missing_weights.judge(whole, report, location)
-        spec = describe(whole, task, peft_task_type, drawn.missing)
-    return BaseModel(module, tokenizer, spec, dense, drawn.notes)
+        spec = describe(whole, task.kind, task.peft_task_type, drawn.missing)
+    return BaseModel(module, processor, spec, dense, drawn.notes)
+
+
+def _pretrained(kind: Any, location: Path | str, options: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
+    """The model, and what transformers reports of its weights."""
+    found: tuple[nn.Module, Mapping[str, Any]] = kind.from_pretrained(
+        location,
+        use_safetensors=True,  # no pickle from strangers
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # a head of another size is drawn anew; what else differs is refused
+        **options,
+    )
+    return found
 
 
 def _dense(config: Any, kind: Any, trust_remote_code: bool) -> nn.Module:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from autopeft.common.exceptions import SpecError
 from autopeft.common.truncation import BOTH, HEAD, TAIL
+from autopeft.models import token_limits
+from autopeft.models.reader import Reader
+from autopeft.models.tokenizer import prepare, save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+    from autopeft.common.truncation import Truncation
+    from autopeft.study.card import Card
+    from autopeft.study.sections import ModelSection
 
 
 COLUMNS = ("input_ids", "token_type_ids")
@@ -34,7 +47,7 @@ class TokenRows:
     whole: np.ndarray
 
 
-class RowTokenizer:
+class RowTokenizer(Reader):
     """A tokenizer of transformers that reads rows of one text or two and cuts them itself.
 
     A row that is too long loses tokens of its longer text until both are of one length, then of both; the tokenizer's
@@ -46,9 +59,84 @@ class RowTokenizer:
         truncation: "head", "tail" or "both", what is kept; None is as the tokenizer has it.
     """
 
+    unit: ClassVar[str] = "tokens"
+    hint: ClassVar[str] = "`max_length` and `truncation` in [model] say how."
+    advice: ClassVar[str] = "give a smaller `max_length` in [model] if its positions end before"
+    free: ClassVar[tuple[int, ...]] = (0, 1)
+
     def __init__(self, tokenizer: Any, max_length: int, truncation: str | None = None) -> None:
-        self.tokenizer, self.max_length = tokenizer, max_length
+        self.processor, self.max_length = tokenizer, max_length
         self.truncation = truncation or own_truncation(tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        return self.processor
+
+    @classmethod
+    def load(cls, location: Path | str, **origin: Any) -> Any:
+        """The model's tokenizer."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(location, **origin)
+
+    @classmethod
+    def prepare(cls, processor: Any, *models: nn.Module) -> None:
+        """Give it a padding token and a mark between two texts; see `tokenizer.prepare`."""
+        prepare(processor, *models)
+
+    @classmethod
+    def check(cls, processor: Any, model: Any, columns: int, where: str) -> None:
+        """The model has an embedding for every token; see `token_limits.check`."""
+        token_limits.check(processor, model, columns, where)
+
+    @classmethod
+    def of_study(cls, processor: Any, model: Any, section: ModelSection, columns: int) -> Self:
+        """Within what [model] `max_length` says."""
+        if section.image_size is not None:
+            raise SpecError("`image_size` in [model] is for images, but this kind of task reads texts; remove it.")
+        return cls(processor, token_limits.max_length(processor, model, section, columns), section.truncation)
+
+    @classmethod
+    def of_winner(cls, processor: Any, model: Any, card: Card, where: str) -> Self:
+        """As the card has it."""
+        return cls(processor, token_limits.of_card(processor, model, card, where), card.truncation)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How long a row may be, and what is kept of a longer one."""
+        return {"max_length": self.max_length, "truncation": self.truncation}
+
+    def save(self, folder: Path) -> None:
+        """Write a tokenizer that `AutoTokenizer` reads; see `tokenizer.save`."""
+        save(self.processor, folder)
+
+    def standalone(self) -> Self:
+        """A tokenizer that cuts where this reader cuts, and fills up rows on the side where it does.
+
+        Of rows that this one cuts to both ends, which no tokenizer does, it keeps the beginning.
+        """
+        tokenizer = copy.deepcopy(self.processor)
+        tokenizer.padding_side = "right"
+        tokenizer.model_max_length = self.max_length
+        side = "left" if self.truncation == TAIL else "right"
+        tokenizer.init_kwargs["truncation_side"] = tokenizer.truncation_side = side
+        return type(self)(tokenizer, self.max_length, self.truncation)
+
+    def cells(self) -> list[Any]:
+        """Two texts."""
+        return ["a text", "another one, and longer"]
+
+    def example(self, columns: int) -> dict[str, torch.Tensor]:
+        """Two rows of different length."""
+        tokens = self.processor(*[["a text", "another one, and longer"]] * columns, padding=True, return_tensors="pt")
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        return {name: tokens[name] for name in names if name in tokens}
+
+    def told(self, truncated: Truncation) -> list[str]:
+        """How many rows were cut."""
+        told = truncated.sentence(self.max_length, self.truncation)
+        return [told] if told else []
 
     def __call__(self, *texts: Sequence[str]) -> TokenRows:
         """Tokens of the rows; each argument is a column."""

@@ -25,7 +25,7 @@ class CachedRowTokenizer(RowTokenizer):
     """Takes the tokens of texts that it has seen before from the disk.
 
     Only what can be kept truthfully is: what a tokenizer of transformers itself gives, that the tokenizers library
-    runs. Rows of any other are tokenised each time.
+    runs. Rows of any other are tokenised each time. What a winner predicts is not kept.
     """
 
     def __call__(self, *texts: Sequence[str]) -> TokenRows:

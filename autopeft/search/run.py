@@ -81,8 +81,8 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     spec = problem.spec
     for note in filter(None, (*problem.base.notes, *problem.rows.notes, precision_note(problem.device))):
         progress.say(note)
-    if cut := problem.truncated.sentence(problem.max_length, problem.truncation):
-        progress.say(f"{cut} `max_length` and `truncation` in [model] say how.")
+    for told in problem.reader.told(problem.truncated):
+        progress.say(f"{told} {problem.reader.hint}".rstrip())
     for name in sorted({*spec.search.exclude} - {*registry.methods}):
         if not any(fault.concerns(name) for fault in registry.faults):
             progress.say(

@@ -141,8 +141,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         base_model=problem.base_model,
         task=problem.task.kind,
         labels=problem.rows.labels,
-        max_length=problem.max_length,
-        truncation=problem.truncation,
+        **problem.reader.settings,
         method=candidate.method.name,
         params=dict(candidate.params),
         plugin=origin,
@@ -154,7 +153,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         task_facts=dict(problem.rows.facts),
         inputs=problem.task.inputs,
     )
-    winner.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folder)
+    winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
     release_memory()
     predictions = _predict(problem, folder)
     return problem.task.score(problem.metric, problem.test.truths, predictions), predictions

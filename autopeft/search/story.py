@@ -153,4 +153,4 @@ def data_card(problem: Problem) -> dict[str, object]:
 
 def truncation_facts(problem: Problem) -> dict[str, object]:
     """From how many tokens on a row is cut, and what is kept of it."""
-    return {"max_length": problem.max_length, "truncation": problem.truncation}
+    return problem.reader.settings

@@ -40,7 +40,7 @@ class Card:
         base_model: as the study file names it, so that `package:` and hub references hold on any machine.
         task: the task kind.
         labels: the names among which an answer chooses, in the order of the model's outputs; empty where it does not.
-        max_length: tokens of an input, at most.
+        max_length: tokens of an input, at most; None where it is no text.
         method: the method's name.
         params: its params.
         plugin: distribution and version that brought it.
@@ -53,6 +53,7 @@ class Card:
         autopeft: version that wrote this.
         task_options: the settings of the task that are its own.
         task_facts: what the training rows told that answers need.
+        image_size: side of an image in pixels; None where it is the image processor's own, or no image.
         inputs: keys of the columns that a row needs; empty in a winner of an earlier version.
         digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
             all but `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
@@ -63,7 +64,7 @@ class Card:
     base_model: Annotated[Text, Field(min_length=1)]
     task: Name
     labels: tuple[str, ...]
-    max_length: Annotated[Count, Field(ge=1)]
+    max_length: Annotated[Count, Field(ge=1)] | None
     method: Name
     params: Values
     plugin: Text
@@ -76,6 +77,7 @@ class Card:
     task_options: Values = field(default_factory=dict)
     task_facts: Values = field(default_factory=dict)
     inputs: tuple[Name, ...] = ()
+    image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None
     digests: Mapping[Name, Name] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:

@@ -87,6 +87,8 @@ class ModelSection(Section):
 
     Default: as the model's tokenizer has it, which is "head" for nearly all.
     """
+    image_size: int | None = Field(None, ge=8, le=4096)
+    """Side of an image, in pixels, that the model is given. Default: as its image processor has it."""
     trunk_cache: bool = True
     """Whether layers below all that a trial trains run once in a study, without dropout, and their output is kept."""
     trust_remote_code: bool = False
@@ -111,7 +113,8 @@ class DataSection(Section):
     """Where the rows are and which columns matter. Any other key here is a column of the task."""
 
     train: Reference
-    """A csv, tsv, jsonl or parquet file, a saved datasets folder, or a hub id; `package:…` for one inside a package."""
+    """A csv, tsv, jsonl or parquet file, a saved datasets folder, a folder of images, or a hub id; `package:…` for one
+    inside a package."""
     test: Reference | None = None
     """Held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
     test_fraction: float = Field(0.2, gt=0, lt=0.9)
@@ -122,6 +125,9 @@ class DataSection(Section):
     """Column of the second text, for text pairs."""
     label: str = "label"
     """Column of the label."""
+    image: str = "image"
+    """Column of the image: a path from the table's folder on, or the bytes. A folder of images, with a sub-folder for
+    each label, has the columns `image` and `label` by itself."""
     group: str | None = None
     """Column whose values are kept whole on one side of every split, such as an author."""
     max_rows: int | None = Field(None, ge=10, le=10**12)

@@ -12,12 +12,12 @@ class Column:
 
     Attributes:
         key: its key in [data], where the user names the column of the table; by default the key itself.
-        holds: a text; a label, which is kept as text; or a number.
+        holds: a text; a label, which is kept as text; a number; or an image.
         given: whether prediction asks for it too; else it is what the rows teach.
         optional: it is read only where [data] names it.
     """
 
     key: str
-    holds: Literal["text", "label", "number"] = "text"
+    holds: Literal["text", "label", "number", "image"] = "text"
     given: bool = True
     optional: bool = False

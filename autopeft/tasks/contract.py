@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from autopeft.common.params import ParamValue
     from autopeft.data.encoded import Encoded
-    from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.tasks.column import Column
     from autopeft.tasks.metric import Metric
 
@@ -46,6 +45,7 @@ class Task(ABC):
         contract: the version of this contract that the task was written for, as a number.
         kind: its name in study files, such as "text-classification".
         auto_class: the transformers class that puts the head on.
+        processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
         columns: what a row needs.
         metrics: what can be maximised, by name; the first is the default.
         peft_task_type: peft's name for it (`peft.TaskType`); empty where peft has none.
@@ -62,6 +62,7 @@ class Task(ABC):
     contract: ClassVar[int]
     kind: ClassVar[str]
     auto_class: ClassVar[str]
+    processor: ClassVar[str] = "AutoTokenizer"
     columns: ClassVar[tuple[Column, ...]]
     metrics: ClassVar[Mapping[str, Metric]]
     peft_task_type: ClassVar[str] = ""
@@ -173,8 +174,14 @@ class Task(ABC):
     # Tensors.
 
     @abstractmethod
-    def encode(self, rows: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
-        """Rows as arrays; without the columns that teach, `truths` and what is taught are zeros."""
+    def encode(self, rows: pd.DataFrame, reader: Any, labels: Sequence[str]) -> Encoded:
+        """Rows as arrays; without the columns that teach, `truths` and what is taught are zeros.
+
+        Args:
+            rows: the task's columns by their keys.
+            reader: that goes with `processor`: a `RowTokenizer` for texts.
+            labels: the names among which an answer chooses.
+        """
 
     def model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What of a batch the model takes: all but `taught`."""

@@ -13,7 +13,7 @@ from autopeft.testing.rule import RULES, BrokenRuleError, Rule
 from autopeft.testing.tiny import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from autopeft.common.params import ParamValue
     from autopeft.methods.contract import PeftMethod
@@ -49,16 +49,20 @@ class Finding:
         return f"{rule.name} broke{where}{at}: {self.seen}\nRule: {rule.statement}\nWhat to do: {rule.advice}"
 
 
-def known(families: Iterable[str]) -> list[str]:
+def known(families: Iterable[str], among: Collection[str] = FAMILIES) -> list[str]:
     """The same families.
+
+    Args:
+        families: names of model types.
+        among: those that there are.
 
     Raises:
         UserInputError: of one there is no tiny model.
     """
     chosen = list(families)
     for family in chosen:
-        if family not in FAMILIES:
-            raise UserInputError(f'there is no tiny model of the family "{family}"; {nearest(family, FAMILIES)}')
+        if family not in among:
+            raise UserInputError(f'there is no tiny model of the family "{family}"; {nearest(family, among)}')
     return chosen
 
 

@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from autopeft.data.cells import Texts
+from autopeft.data.picture import readers
 from autopeft.models.device import Device
+from autopeft.models.image_reader import ImageReader
 from autopeft.models.row_tokenizer import RowTokenizer
-from autopeft.testing.tiny import FAMILIES, SIZES
+from autopeft.testing.tiny import FAMILIES, IMAGE_FAMILIES, PATCH, SIDE, SIZES
 from autopeft.training.learner import evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import pandas as pd
     from torch import nn
 
     from autopeft.data.encoded import Encoded
+    from autopeft.models.reader import Reader
     from autopeft.tasks.contract import Task
 
 CPU = Device("cpu", None)
@@ -25,24 +31,40 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 LONGEST = 64
 
 
+def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
+    """Model types that read what the task reads, with what their configurations need."""
+    return IMAGE_FAMILIES if task.processor == "AutoImageProcessor" else FAMILIES
+
+
 class TaskCase:
     """What the rules about tasks look at.
 
     Args:
         task: the kind; with its default settings where it has none yet.
-        family: of the tiny model: a model type for which transformers has the task's class.
+        family: of the tiny model: a model type for which transformers has the task's class. Default: the first.
     """
 
-    def __init__(self, task: Task, family: str = "bert") -> None:
-        self.family = family
-        self.rows: pd.DataFrame = task.example().reset_index(drop=True)
+    def __init__(self, task: Task, family: str | None = None) -> None:
+        self.family = family or next(iter(families_of(task)))
+        rows: pd.DataFrame = task.example().reset_index(drop=True)
+        texts = Texts(others=readers(task.columns, None))
+        images = {column.key for column in task.columns if column.holds == "image"}
+        self.rows = rows.assign(**{key: texts.of(key, rows[key]) for key in images & {*rows.columns}})
         task = task.configured({}) if task.options is None else task
         self.task = task.taking([*self.rows.columns]).knowing(task.facts_of(self.rows))
         self.labels = self.task.labels(self.rows, self.rows)
 
     @functools.cached_property
-    def tokenizer(self) -> RowTokenizer:
-        """Of the words in the example rows."""
+    def reader(self) -> Reader:
+        """For the example rows: a tokenizer of their words, or an image processor for tiny images."""
+        return self._image_reader() if self.task.processor == "AutoImageProcessor" else self._tokenizer()
+
+    def _image_reader(self) -> ImageReader:
+        from transformers import ViTImageProcessorPil
+
+        return ImageReader(ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}), PATCH)
+
+    def _tokenizer(self) -> RowTokenizer:
         from tokenizers import Tokenizer, models, pre_tokenizers, processors
         from transformers import PreTrainedTokenizerFast
 
@@ -66,7 +88,7 @@ class TaskCase:
 
     def encode(self, rows: pd.DataFrame) -> Encoded:
         """Some of the example rows, or columns of them."""
-        return self.task.encode(rows, self.tokenizer, self.labels)
+        return self.task.encode(rows, self.reader, self.labels)
 
     @functools.cached_property
     def model(self) -> nn.Module:
@@ -74,9 +96,10 @@ class TaskCase:
         import transformers
 
         transformers.logging.set_verbosity_error()
-        count = len(self.tokenizer.tokenizer)
-        ends = {"pad_token_id": 0, "eos_token_id": SPECIAL.index("[SEP]")}  # T5 reads a row where it ends
-        options = {"vocab_size": count, **ends, **SIZES, **FAMILIES[self.family]}
+        options = {**SIZES, **families_of(self.task)[self.family]}
+        if isinstance(self.reader, RowTokenizer):
+            ends = {"pad_token_id": 0, "eos_token_id": SPECIAL.index("[SEP]")}  # T5 reads a row where it ends
+            options = {"vocab_size": len(self.reader.tokenizer), **ends, **options}
         config = transformers.AutoConfig.for_model(self.family, **options, **self.task.config(self.labels))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

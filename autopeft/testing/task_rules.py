@@ -194,12 +194,12 @@ TASK_RULES: tuple[Rule, ...] = (
 )
 
 
-def check_task(task: Task, family: str = "bert") -> list[TaskFinding]:
+def check_task(task: Task, family: str | None = None) -> list[TaskFinding]:
     """Test a kind of task against every rule, on a tiny model of a family that has its class.
 
     Args:
         task: an instance; its `example` gives the rows.
-        family: a key of `autopeft.testing.FAMILIES`.
+        family: a key of `autopeft.testing.FAMILIES`, or of `IMAGE_FAMILIES` for images; default: the first.
     """
     found = []
     for rule in TASK_RULES:

@@ -46,6 +46,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Model types, with what their configs call by another name or need besides `SIZES`."""
 
+SIDE, PATCH = 16, 4
+"""Pixels of a tiny image, and of a patch."""
+
+IMAGE_FAMILIES: dict[str, dict[str, Any]] = {
+    "vit": {"image_size": SIDE, "patch_size": PATCH},
+    "dinov2": {"image_size": SIDE, "patch_size": PATCH, "mlp_ratio": 2},
+    "beit": {"image_size": SIDE, "patch_size": PATCH, "use_relative_position_bias": True},
+}
+"""Model types that read images, likewise."""
+
 
 def tiny(model_type: str, num_labels: int = 3, seed: int = 0) -> nn.Module:
     """A sequence classifier of that family: 4 layers in all, hidden size 32, 4 heads; frozen, its head included."""

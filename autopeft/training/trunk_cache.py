@@ -7,6 +7,7 @@ layers so skipped. Whether a method's output stays the same is checked once for 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tempfile
 from dataclasses import replace
@@ -139,7 +140,7 @@ class Trunk:
         sharers: int = 1,
     ) -> None:
         self._base, self._task, self._data, self._device, self._folder = base, task, data, device, folder
-        self._enabled, self._sharers = enabled and bool(data.axis), sharers  # states are kept for each place of it
+        self._enabled, self._sharers = enabled, sharers
         self._states: dict[int, np.ndarray] = {}
         self._exact: dict[tuple[str, int], bool] = {}
 
@@ -154,8 +155,8 @@ class Trunk:
         return {name for (name, _), exact in self._exact.items() if not exact}
 
     @functools.cached_property
-    def extras(self) -> int:
-        """What a layer returns behind the states; negative where it returns the states alone."""
+    def _output(self) -> Any:
+        """What the first layer returns for one row."""
         found: list[Any] = []
         model = self._base.copy().eval()
         hook = model.get_submodule(self._base.spec.layers[0]).register_forward_hook(
@@ -163,7 +164,19 @@ class Trunk:
         )
         self._run(model, np.arange(1))
         hook.remove()
-        return len(found[0]) - 1 if isinstance(found[0], tuple) else -1
+        return found[0]
+
+    @property
+    def extras(self) -> int:
+        """What a layer returns behind the states; negative where it returns the states alone."""
+        return len(self._output) - 1 if isinstance(self._output, tuple) else -1
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """Of the states of the largest batch of so many rows."""
+        if self._data.axis:
+            return rows, int(self._data.lengths.max()), self._base.spec.hidden_size
+        first: torch.Tensor = self._output[0] if isinstance(self._output, tuple) else self._output
+        return rows, *first.shape[1:]
 
     def prepare(self, name: str, model: nn.Module) -> tuple[Encoded, Callable[[], None]]:
         """Cut a trial's model where it can be.
@@ -179,8 +192,7 @@ class Trunk:
         few = np.arange(min(CHECKED_ROWS, len(self._data)))
         known = (name, level) in self._exact
         expected = None if known else self._run(model.eval(), few)
-        axis = self._data.fields[self._data.axis]
-        data = replace(self._data, states=Field(self._at(level), axis.offsets))
+        data = replace(self._data, states=Field(self._at(level), self._offsets))
         undo = cut(model, level, self.extras)
         if expected is not None:
             found = self._run(model, few, data)
@@ -192,7 +204,7 @@ class Trunk:
         return self._data, lambda: None
 
     def _at(self, level: int) -> np.ndarray:
-        """The states that go into a layer, for the tokens of all rows in a line: float32 `[tokens, width]`."""
+        """The states that go into a layer: float32 `[tokens of all rows, width]`, or `[rows, places, width]`."""
         if level not in self._states:
             model = self._base.copy().eval()
             found: list[torch.Tensor] = []
@@ -218,32 +230,36 @@ class Trunk:
                     size //= 2
                     continue
                 start += size
-                for row, row_states in zip(rows, found[0].float().cpu().numpy(), strict=True):
+                made = found[0].float().cpu().numpy()
+                if offsets is None:
+                    states[rows] = made
+                    continue
+                for row, row_states in zip(rows, made, strict=True):
                     begin, end = offsets[row : row + 2]
                     states[begin:end] = row_states[: end - begin]
             self._states[level] = states
         return self._states[level]
 
     @property
-    def _offsets(self) -> np.ndarray:
-        """Where each row's places begin and end."""
-        found = self._data.fields[self._data.axis].offsets
-        assert found is not None  # an axis is ragged
-        return found
+    def _offsets(self) -> np.ndarray | None:
+        """Where each row's places begin and end; None where all rows have as many."""
+        return self._data.fields[self._data.axis].offsets if self._data.axis else None
 
     def _room(self) -> np.ndarray:
         """Memory for one level's states, or a file where that would be much of it."""
-        shape = (int(self._offsets[-1]), self._base.spec.hidden_size)
+        ends = self._offsets
+        shape = self.shape(len(self._data)) if ends is None else (int(ends[-1]), self._base.spec.hidden_size)
+        size = 4 * math.prod(shape)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         held = sum(states.nbytes for states in self._states.values() if not isinstance(states, np.memmap))
-        if (held + 4 * shape[0] * shape[1]) * self._sharers <= MEMORY_SHARE * memory:
+        if (held + size) * self._sharers <= MEMORY_SHARE * memory:
             return np.empty(shape, np.float32)
         # Without a name: no other process can take it for its own, and it is gone with this one, however that ends.
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._folder) as file:
                 if hasattr(os, "posix_fallocate"):  # or a disk found full as a page is written would kill the process
-                    os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+                    os.posix_fallocate(file.fileno(), 0, size)
                 return np.memmap(file, np.float32, "w+", shape=shape)
 
     @torch.inference_mode()

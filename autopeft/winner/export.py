@@ -12,10 +12,9 @@ from torch import nn
 
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
-from autopeft.common.truncation import BOTH, TAIL
+from autopeft.common.truncation import BOTH
 from autopeft.methods import registry
 from autopeft.models.quantization import NONE
-from autopeft.models.tokenizer import save as save_tokenizer
 from autopeft.study.card import CARD
 from autopeft.study.folder import WINNER
 from autopeft.winner import mlflow_model, readme
@@ -92,12 +91,12 @@ def _for_peft(winner: Winner, folder: Path) -> None:
         winner.module.save_pretrained(str(folder), safe_serialization=True)
     else:
         _by_method(winner, "peft", folder)
-    save_tokenizer(_tokenizer(winner), folder)
+    winner.reader.standalone().save(folder)
 
 
 def _for_adapterhub(winner: Winner, folder: Path) -> None:
     _by_method(winner, "adapterhub", folder)
-    save_tokenizer(_tokenizer(winner), folder)
+    winner.reader.standalone().save(folder)
 
 
 def _by_method(winner: Winner, library: str, folder: Path) -> None:
@@ -112,7 +111,7 @@ def _by_method(winner: Winner, library: str, folder: Path) -> None:
 def _merged(winner: Winner, folder: Path) -> None:
     plain: Any = winner.merge()
     plain.save_pretrained(str(folder), safe_serialization=True)
-    save_tokenizer(_tokenizer(winner), folder)
+    winner.reader.standalone().save(folder)
 
 
 def _for_mlflow(winner: Winner, folder: Path) -> None:
@@ -120,7 +119,8 @@ def _for_mlflow(winner: Winner, folder: Path) -> None:
 
     with tempfile.TemporaryDirectory() as draft:
         winner.save(draft)
-        rows = pd.DataFrame({name: ["a text", "another one"] for name in winner.inputs})
+        cells = winner.reader.cells()
+        rows = pd.DataFrame({name: pd.Series(cells, dtype=object) for name in winner.inputs})
         mlflow_model.save(Path(draft), folder, rows)
 
 
@@ -132,82 +132,70 @@ class Logits(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Tokens `[rows, length]` → logits `[rows, classes]`."""
+        """Tokens `[rows, length]`, or pixels `[rows, 3, height, width]` → logits `[rows, classes]`."""
         logits: torch.Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
         return logits
 
 
 def _onnx(winner: Winner, folder: Path) -> None:
-    """The model with its add-on, traced; rows and length are free."""
+    """The model with its add-on, traced; the number of rows is free, and of texts the length."""
     try:
         import onnx  # noqa: F401  # torch.onnx needs them, and says so less plainly
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(f'ONNX needs a package that is not here ({error}); pip install "autopeft[onnx]".') from None
-    tokenizer = _tokenizer(winner)
-    texts = [["a text", "another one, and longer"] for _ in winner.inputs]
-    tokens = tokenizer(*texts, padding=True, return_tensors="pt")
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokens]
-    free = torch.export.Dim.DYNAMIC
+    reader = winner.reader.standalone()
+    inputs = reader.example(len(winner.inputs))
+    names = [*inputs]
+    free = dict.fromkeys(reader.free, torch.export.Dim.DYNAMIC)
     module = copy.deepcopy(winner.module).cpu().eval()
     with torch.no_grad():
         torch.onnx.export(
             Logits(module, names).eval(),
-            tuple(tokens[name] for name in names),
+            tuple(inputs.values()),
             str(folder / "model.onnx"),
             input_names=names,
             output_names=["logits"],
-            dynamic_shapes=(tuple({0: free, 1: free} for _ in names),),
+            dynamic_shapes=(tuple(free for _ in names),),
             dynamo=True,
             verbose=False,
         )
     model: Any = winner.module
     model.config.save_pretrained(str(folder))
-    save_tokenizer(tokenizer, folder)
-
-
-def _tokenizer(winner: Winner) -> Any:
-    """The winner's tokenizer, which cuts where the winner cuts, and fills up rows on the side where it does."""
-    tokenizer = copy.deepcopy(winner.tokenizer)
-    tokenizer.padding_side = "right"
-    tokenizer.model_max_length = winner.card.max_length
-    if winner.card.truncation:  # of both ends, which no tokenizer keeps, the beginning
-        side = "left" if winner.card.truncation == TAIL else "right"
-        tokenizer.init_kwargs["truncation_side"] = tokenizer.truncation_side = side
-    return tokenizer
+    reader.save(folder)
 
 
 def _loading(winner: Winner, form: str) -> str:
     """Python that loads what was written, with what it does otherwise than the winner."""
     code = FORMATS[form].load
-    if winner.card.truncation != BOTH or "truncation=True" not in code:
+    if winner.card.truncation != BOTH or "{arguments}" not in code:
         return code
     most = winner.card.max_length
     return f"{code}# Of a text over {most} tokens this tokenizer keeps the beginning, the winner itself both ends.\n"
 
 
-INPUTS = 'inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="pt")\n'
+INPUTS = 'inputs = {reader}({arguments}, return_tensors="pt")\n'
 PLAIN = """\
 {base}
 labels = {labels}
-tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
+{reader} = AutoTokenizer.from_pretrained(".")  # this folder
 plain = AutoModelForSequenceClassification.from_pretrained(
     base,
     {config}
-    pad_token_id=tokenizer.pad_token_id,
+    pad_token_id={reader}.pad_token_id,
 )
 """
 TRANSFORMERS = "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
 
 FOR_PEFT = f"""\
-from peft import PeftModel
+{{imports}}from peft import PeftModel
 {TRANSFORMERS}
 {PLAIN}model = PeftModel.from_pretrained(plain, ".").eval()
 {INPUTS}logits = model(**inputs).logits
 """
 
 FOR_ADAPTERS = f"""\
-import adapters
+{{imports}}import adapters
 {TRANSFORMERS}
 {PLAIN}adapters.init(plain)
 plain.set_active_adapters(plain.load_adapter(".", use_safetensors=True))
@@ -216,8 +204,8 @@ model = plain.eval()
 """
 
 FOR_TRANSFORMERS = f"""\
-{TRANSFORMERS}
-tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
+{{imports}}{TRANSFORMERS}
+{{reader}} = AutoTokenizer.from_pretrained(".")  # this folder
 model = AutoModelForSequenceClassification.from_pretrained(".").eval()
 {INPUTS}logits = model(**inputs).logits{{named}}
 """
@@ -231,12 +219,12 @@ model.predict(pd.DataFrame({rows}))
 """
 
 FOR_ONNX = """\
-import onnxruntime
+{imports}import onnxruntime
 from transformers import AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained(".")  # this folder
+{reader} = AutoTokenizer.from_pretrained(".")  # this folder
 session = onnxruntime.InferenceSession("model.onnx")
-inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="np")
+inputs = {reader}({arguments}, return_tensors="np")
 (logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()}){columns}
 """
 

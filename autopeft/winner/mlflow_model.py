@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import draft_folder, put
+from autopeft.data.picture import Picture
 from autopeft.models.weights_file import PEFT_CONFIG
 from autopeft.study.card import Evidence
 from autopeft.winner import winner as artifact
@@ -54,7 +55,7 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
     from mlflow.models import infer_signature
 
     model = Model(artifact.load(winner, trust_remote_code=True))  # this study's own, or one that is loaded already
-    example = rows[list(model.winner.inputs)].head(EXAMPLE_ROWS).reset_index(drop=True)
+    example = rows[list(model.winner.inputs)].head(EXAMPLE_ROWS).reset_index(drop=True).map(_plain)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it would recommend type hints, which a loader cannot have
     with draft_folder(folder) as draft, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,6 +68,11 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
             pip_requirements=_requirements(winner, model.winner.card.plugin),
         )
         put(draft / "model", folder, {f"data/{winner.name}/{name}" for name in artifact.FILES}, last=MLMODEL)
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as MLflow can write it: of an image its bytes."""
+    return cell.content() if isinstance(cell, Picture) else cell
 
 
 def holds(folder: Path, winner: Path) -> bool:

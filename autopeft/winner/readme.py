@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
@@ -28,6 +28,27 @@ winner = autopeft.load(".")  # this folder
 winner.{predict}(pd.DataFrame({rows})){columns}
 """
 
+
+class Usage(NamedTuple):
+    """What Python that loads a winner says of a processor: lines before it, its name, its arguments, cells of a row."""
+
+    imports: str
+    name: str
+    arguments: str
+    cells: list[str]
+
+
+USAGE = {
+    "AutoTokenizer": Usage("", "tokenizer", "{texts}, padding=True, truncation=True", ["a text", "another one"]),
+    "AutoImageProcessor": Usage(
+        "from PIL import Image\n",
+        "processor",
+        '[Image.open(path).convert("RGB") for path in ("one.png", "another.png")]',
+        ["one.png", "another.png"],
+    ),
+}
+"""By the class of processors."""
+
 LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft"}
 """What the hub calls a library, by the format that is for it."""
 
@@ -40,12 +61,17 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         card: of the winner.
         evidence: of its study, where known.
         load: Python that loads the folder. `{base}` stands for lines that name the base model, `{labels}` for the
-            labels as a list, `{texts}` for the arguments of a tokenizer, `{rows}` for the columns of a frame.
+            labels as a list, `{reader}` and `{arguments}` for the processor and what it is given, `{rows}` for the
+            columns of a frame.
         form: the format of the folder.
     """
     task = task_of(card)
-    inputs, reading = task.inputs, task.reading(card.labels)
+    inputs, reading, usage = task.inputs, task.reading(card.labels), USAGE[task.processor]
     values = {
+        "{imports}": usage.imports,
+        "{reader}": usage.name,
+        "{arguments}": usage.arguments,
+        "AutoTokenizer": task.processor,
         "{base}": base(card),
         "{config}": _config(task, card),
         "{predict}": "predict_proba" if card.labels else "predict",
@@ -53,12 +79,14 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         "{named}": "  # model.config.id2label names the columns" if card.labels else f"  # {reading}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
-        "{texts}": ", ".join(['["a text", "another one"]'] * len(inputs)),
-        "{rows}": json.dumps({name: ["a text", "another one"] for name in inputs}),
+        "{texts}": ", ".join([json.dumps(usage.cells)] * len(inputs)),
+        "{rows}": json.dumps(dict.fromkeys(inputs, usage.cells)),
     }
     code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
     if not card.labels:
         code = code.replace("labels = []\n", "")
+    if task.processor != "AutoTokenizer":  # nothing is padded
+        code = code.replace(f"    pad_token_id={usage.name}.pad_token_id,\n", "")
     params = {**card.params, **(evidence.hyperparameters if evidence else {})}
     lines = [
         *_metadata(card, evidence, form, task.pipeline_tag),
@@ -78,7 +106,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         f"| method | {card.method} (from {card.plugin or 'a plugin'}) |",
         *(f"| {name} | {value} |" for name, value in params.items()),
         *([f"| labels | {', '.join(card.labels).replace('|', chr(92) + '|')} |"] if card.labels else []),
-        f"| longest input | {card.max_length} tokens{_of_longer(card)} |",
+        *([f"| longest input | {card.max_length} tokens{_of_longer(card)} |"] if card.max_length else []),
         *([f"| quantization | {card.quantization} |"] if card.quantization != "none" else []),
         "",
         *(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from autopeft.common.exceptions import (
 from autopeft.common.files import draft_folder, put
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.data.cells import Texts
+from autopeft.data.picture import readers
 from autopeft.methods import registry
 from autopeft.models import base as models
 from autopeft.models import digest, weights_file
@@ -30,8 +30,7 @@ from autopeft.models.attach import merged
 from autopeft.models.device import Device
 from autopeft.models.load import load_base
 from autopeft.models.quantization import NONE
-from autopeft.models.row_tokenizer import RowTokenizer
-from autopeft.models.tokenizer import save as save_tokenizer
+from autopeft.models.readers import READERS
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.methods.contract import ModelSpec, PeftMethod
+    from autopeft.models.reader import Reader
+    from autopeft.tasks.column import Column
 
 
 FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES}
@@ -62,7 +63,7 @@ class Winner:
 
     Attributes:
         module: the model.
-        tokenizer: the base model's.
+        reader: what reads the rows, with the processor of the base model.
         card: what it is.
         spec: the base model, as methods see it.
         evidence: how it came about; None where that was not saved beside it.
@@ -71,18 +72,18 @@ class Winner:
     def __init__(
         self,
         module: nn.Module,
-        tokenizer: Any,
+        processor: Any,
         card: Card,
         spec: ModelSpec,
         evidence: Evidence | None = None,
         device: str = "cpu",
     ) -> None:
         self.module = module.to(device)
-        self.tokenizer = tokenizer
         self.card = card
         self.spec = spec
         self.evidence = evidence
         self._task = task_of(card)
+        self.reader = READERS[self._task.processor].of_winner(processor, module, card, "the winner's card")
         self._device = Device(device, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -93,6 +94,16 @@ class Winner:
         return _of_files, (files, self._device.type)
 
     @property
+    def processor(self) -> Any:
+        """The base model's tokenizer, or what reads images."""
+        return self.reader.processor
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the task, with what each holds."""
+        return self._task.columns
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """The columns a row needs."""
         return self._task.inputs
@@ -101,34 +112,33 @@ class Winner:
         """What the task answers to each row, float32 `[rows, …]`: probabilities of the labels, or numbers.
 
         Args:
-            rows: a frame with the task's input columns, or texts where it takes one.
+            rows: a frame with the task's input columns, or inputs where it takes one: texts, or images.
             say: told in a sentence where rows are longer than `card.max_length` and so cut.
 
         Raises:
-            DataError: no table and no list of texts, a column or a cell is missing or no single value, or there are no
+            DataError: no table and no list of inputs, a column or a cell is missing or no single value, or there are no
                 rows.
         """
-        texts = self._texts(rows)
-        tokenizer = RowTokenizer(self.tokenizer, self.card.max_length, self.card.truncation)
-        encoded = self._task.encode(texts, tokenizer, self.card.labels)
+        cells = self._cells(rows)
+        encoded = self._task.encode(cells, self.reader, self.card.labels)
         if not encoded.lengths.all():
-            row = texts.index[int(encoded.lengths.argmin())]
+            row = cells.index[int(encoded.lengths.argmin())]
             raise DataError(f"prediction needs a word in every row, but the tokenizer makes nothing of row {row}.")
-        told = encoded.truncated.sentence(tokenizer.max_length, tokenizer.truncation)
-        if say and told:
-            say(told)
-        found = evaluate(self.module, encoded, [np.arange(len(texts))], self._task, self._device)[0]
+        if say:
+            for told in self.reader.told(encoded.truncated):
+                say(told)
+        found = evaluate(self.module, encoded, [np.arange(len(cells))], self._task, self._device)[0]
         if not np.isfinite(found).all():
-            row = texts.index[int(np.isfinite(found).reshape(len(found), -1).all(axis=1).argmin())]
+            row = cells.index[int(np.isfinite(found).reshape(len(found), -1).all(axis=1).argmin())]
             raise DataError(f"prediction needs finite outputs, but the model's for row {row} are not; train it again.")
         return found
 
-    def _texts(self, rows: Any) -> pd.DataFrame:
-        """The input columns as texts, by the rule that held in training."""
+    def _cells(self, rows: Any) -> pd.DataFrame:
+        """The input columns as texts or images, by the rule that held in training."""
         import pandas as pd
 
         if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-            raise DataError("prediction needs rows: a frame, or a list of texts; put a single one into a list.")
+            raise DataError("prediction needs rows: a frame, or a list of inputs; put a single one into a list.")
         if not isinstance(rows, pd.DataFrame):
             rows = pd.DataFrame({self.inputs[0]: pd.Series(list(rows), dtype=object)})
         missing = [name for name in self.inputs if list(rows.columns).count(name) != 1]
@@ -136,10 +146,10 @@ class Winner:
             several = missing and missing[0] in rows
             lack = f"{'several columns' if several else 'no column'} {missing[0]!r}" if missing else "no row"
             raise DataError(f"prediction needs rows with the columns {', '.join(self.inputs)}, but got {lack}.")
-        texts = Texts(blank=True)
+        texts = Texts(blank=True, others=readers(self._task.columns, None))
         found = pd.DataFrame({name: texts.of(name, rows[name]) for name in self.inputs}, index=rows.index)
         for name, fault in texts.empty.items():
-            raise DataError(f'prediction needs every text, but row {fault.row} has none in "{name}".')
+            raise DataError(f'prediction needs every input, but row {fault.row} has none in "{name}".')
         texts.check("the rows to predict", {name: name for name in self.inputs})
         return found
 
@@ -185,7 +195,7 @@ class Winner:
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         with draft_folder(folder) as draft:
-            save(self.module, method, self.tokenizer, self.card, draft / "winner", self.evidence)
+            save(self.module, method, self.reader, self.card, draft / "winner", self.evidence)
             with writing(folder):
                 put(draft / "winner", folder, FILES, last=CARD)
 
@@ -224,9 +234,9 @@ class Winner:
 
 
 def save(
-    module: nn.Module, method: PeftMethod, tokenizer: Any, card: Card, folder: Path, evidence: Evidence | None = None
+    module: nn.Module, method: PeftMethod, reader: Reader, card: Card, folder: Path, evidence: Evidence | None = None
 ) -> None:
-    """Write the add-on, the head, the tokenizer and the card to `folder`; weights as safetensors.
+    """Write the add-on, the head, the processor and the card to `folder`; weights as safetensors.
 
     Raises:
         StoreError: they could not be written.
@@ -235,7 +245,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
     digests = write_weights(module, method, folder)
     with writing(folder):
-        save_tokenizer(tokenizer, folder)
+        reader.save(folder)
         replace(card, digests=digests).write(folder)
         describe(folder, card, evidence)
 
@@ -273,7 +283,7 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
         raise UserInputError(f"{folder} cannot be loaded as a winner: {in_a_line(error)}; restore it.") from error
     # A quantized base model lives on the GPU, wherever the rest was asked for.
     at = device if card.quantization == NONE else "cuda"
-    return Winner(module, base.tokenizer, card, base.spec, evidence, at)
+    return Winner(module, base.processor, card, base.spec, evidence, at)
 
 
 def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.BaseModel, nn.Module]:
@@ -293,16 +303,14 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
     location = find_base(card)
     base = load_base(
         location,
-        auto_class=task.auto_class,
-        task=task.kind,
-        peft_task_type=task.peft_task_type,
+        task,
         seed=card.seed,
         trust_remote_code=card.trust_remote_code,
         config_overrides=task.config(card.labels),
         quantized=card.quantization,
         revision=digest.revision_of(card.base_digest),
     )
-    _check_length(card, base, folder)
+    READERS[task.processor].of_winner(base.processor, base.module, card, str(folder / CARD))
     return base, weights_file.read_weights(
         base,
         lambda: registry.discover()[card.method],
@@ -312,17 +320,6 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
         name=card.method,
         digests={name: digest for name, digest in card.digests.items() if name != CARD},
     )
-
-
-def _check_length(card: Card, base: models.BaseModel, folder: Path) -> None:
-    """Longer inputs than the model has positions for would fail in the middle of predicting."""
-    config = cast("Any", base.module).config.get_text_config()
-    limit = min(base.tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or math.inf)
-    if card.max_length > limit:
-        raise UserInputError(
-            f"`max_length` in {folder / CARD} must be at most the model's own limit of {limit}, but is "
-            f"{card.max_length}; restore it."
-        )
 
 
 def find_base(card: Card) -> Path | str:

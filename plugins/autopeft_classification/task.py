@@ -32,11 +32,11 @@ class TextClassification(Classification):
         rows = pd.DataFrame({"text": [f"this is {words}" for words, _ in said], "label": [label for _, label in said]})
         return rows.assign(text_pair="what was said of it")[[column.key for column in self.columns]]
 
-    def encode(self, rows: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
+    def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
         """Tokenise the texts of a row together."""
-        tokens = tokenizer(*(rows[name].tolist() for name in self.inputs))
+        tokens = reader(*(rows[name].tolist() for name in self.inputs))
         truths = self.truths(rows, labels)
-        fields = token_fields(tokens.columns, tokens.offsets, tokenizer.tokenizer.pad_token_id)
+        fields = token_fields(tokens.columns, tokens.offsets, reader.tokenizer.pad_token_id)
         return Encoded({**fields, "labels": Field(truths)}, truths, axis="input_ids", whole=tokens.whole)
 
 

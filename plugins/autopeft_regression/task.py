@@ -34,9 +34,9 @@ class TextRegression(Regression):
         counts = [0, 1, 2, 3, 4, 5, 1, 2, 3, 4, 0, 5]
         return pd.DataFrame({"text": ["so " * count + "it is" for count in counts], "label": list(map(str, counts))})
 
-    def encode(self, rows: pd.DataFrame, tokenizer: RowTokenizer, labels: Sequence[str]) -> Encoded:
+    def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
         """Tokenise the texts of a row together."""
-        tokens = tokenizer(*(rows[name].tolist() for name in self.inputs))
+        tokens = reader(*(rows[name].tolist() for name in self.inputs))
         truths = self.truths(rows)
-        fields = token_fields(tokens.columns, tokens.offsets, tokenizer.tokenizer.pad_token_id)
+        fields = token_fields(tokens.columns, tokens.offsets, reader.tokenizer.pad_token_id)
         return Encoded({**fields, "labels": Field(self.scaled(truths))}, truths, axis="input_ids", whole=tokens.whole)

@@ -75,7 +75,7 @@ def test_a_special_token_that_no_text_becomes_needs_no_embedding(study):
 def test_a_padding_token_is_asked_for(study):
     given = problem(study)
     for name in ("pad_token", "eos_token", "unk_token"):
-        setattr(given.base.tokenizer, name, None)
+        setattr(given.base.processor, name, None)
     with pytest.raises(ModelError, match=r"needs a padding token, but .* as `pad_token` in its tokenizer_config\.json"):
         preflight.check(given)
 

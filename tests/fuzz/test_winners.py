@@ -86,7 +86,7 @@ def saved(tmp_path_factory, tiny_model) -> Saved:
             base_model=portable("model", place),
             task=problem.task.kind,
             labels=problem.rows.labels,
-            max_length=problem.max_length,
+            max_length=problem.reader.max_length,
             method=name,
             params=dict(candidate.params),
             plugin="autopeft 0.1.0",
@@ -96,7 +96,7 @@ def saved(tmp_path_factory, tiny_model) -> Saved:
             "tiny", "rows.csv", 48, 12, "accuracy", (0.5, 0.6), 0.5, (0.3, 0.7), 0.4, {name: None}, 4, {}, {}, 9
         )
         folders[name] = place / f"{name}-winner"
-        winner.save(refit(problem, candidate), candidate.method, problem.base.tokenizer, card, folders[name], told)
+        winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folders[name], told)
         answers[name] = predict(folders[name], rows).stdout
         assert answers[name].count("label") == 3
     return Saved(folders, answers, rows)

@@ -12,6 +12,7 @@ from autopeft.models.architecture import describe
 from autopeft.models.attach import attach, trainable
 from autopeft.models.base import BaseModel
 from autopeft.models.load import load_base
+from autopeft.tasks.registry import find_task
 from tests.tiny_models import batch, tiny
 
 METHODS = discover().methods
@@ -142,7 +143,7 @@ def test_a_method_that_breaks_the_contract_is_named(apply, words):
         attach(base_of(), Broken(), {})
 
 
-OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "peft_task_type": "SEQ_CLS", "seed": 0}
+OPTIONS = {"task": find_task("text-classification"), "seed": 0}
 
 
 def test_a_folder_that_is_no_model(tmp_path):

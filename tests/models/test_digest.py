@@ -23,11 +23,12 @@ from autopeft.search.run import run
 from autopeft.study.card import CARD, Card
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.tasks.registry import find_task
 from autopeft.winner import winner as artifact
 from tests.conftest import autopeft_here, few, tiny_rows, trained_winner
 from tests.tiny_models import tiny
 
-OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "peft_task_type": "SEQ_CLS", "seed": 0}
+OPTIONS = {"task": find_task("text-classification"), "seed": 0}
 
 
 @pytest.fixture

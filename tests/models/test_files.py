@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from autopeft.common.exceptions import ModelError
 from autopeft.models.files import decisive, examine
 from autopeft.models.load import load_base
+from autopeft.tasks.registry import find_task
 from tests.tiny_models import tiny
 
-OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "peft_task_type": "SEQ_CLS", "seed": 0}
+OPTIONS = {"task": find_task("text-classification"), "seed": 0}
 
 
 @pytest.fixture

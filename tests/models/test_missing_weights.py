@@ -10,10 +10,11 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 from autopeft.common.exceptions import ModelError
 from autopeft.models.load import load_base
+from autopeft.tasks.registry import find_task
 from tests.models.test_files import configure
 from tests.tiny_models import FAMILIES, tiny
 
-OPTIONS = {"auto_class": "AutoModelForSequenceClassification", "task": "t", "peft_task_type": "SEQ_CLS", "seed": 0}
+OPTIONS = {"task": find_task("text-classification"), "seed": 0}
 
 
 def labelled(count: int) -> dict:

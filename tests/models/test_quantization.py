@@ -196,7 +196,7 @@ def test_what_is_kept_for_the_biases_below_is_predicted(kind):
 def test_a_quantized_model_is_loaded_and_trains(kind, name, tiny_model):
     pytest.importorskip("bitsandbytes")
     base = load_base(
-        tiny_model, auto_class=TASK.auto_class, task=TASK.kind, peft_task_type=TASK.peft_task_type, seed=0,
+        tiny_model, TASK, seed=0,
         config_overrides=TASK.config(("a", "b", "c")), quantized=kind, compute=torch.bfloat16,
     )  # fmt: skip
     for linear in base.spec.linears:

@@ -81,7 +81,7 @@ def test_an_exported_tokenizer_keeps_the_end_as_the_winner_does(ran, tmp_path):
     autopeft.export(winner, tmp_path / "merged", "merged")
     texts = ["w5 w6 w7 w8 w9 w10 w11 w12", "w1 [SEP] w2"]
     exported = AutoTokenizer.from_pretrained(tmp_path / "merged")(texts, truncation=True)["input_ids"]
-    own = RowTokenizer(winner.tokenizer, 7, "tail")(texts)
+    own = RowTokenizer(winner.processor, 7, "tail")(texts)
     assert sum(exported, []) == own.columns["input_ids"].tolist()  # noqa: RUF017  # two rows
 
 

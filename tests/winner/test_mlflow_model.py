@@ -15,6 +15,7 @@ from autopeft_lora import Lora
 
 from autopeft.models.attach import attach
 from autopeft.models.load import load_base
+from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.tasks.registry import find_task
 from autopeft.winner import mlflow_model
 from autopeft.winner import winner as artifact
@@ -25,17 +26,10 @@ LABELS = ("maybe", "no", "yes")
 @pytest.fixture
 def winner(tiny_model, tmp_path):
     task = find_task("text-classification")
-    base = load_base(
-        tiny_model,
-        auto_class=task.auto_class,
-        task=task.kind,
-        peft_task_type=task.peft_task_type,
-        seed=0,
-        config_overrides=task.config(LABELS),
-    )
+    base = load_base(tiny_model, task, seed=0, config_overrides=task.config(LABELS))
     params = Lora().search_space(base.spec).defaults()
     card = artifact.Card(str(tiny_model), task.kind, LABELS, 64, "lora", params, "autopeft", 0)
-    artifact.save(attach(base, Lora(), params), Lora(), base.tokenizer, card, tmp_path / "winner")
+    artifact.save(attach(base, Lora(), params), Lora(), RowTokenizer(base.processor, 64), card, tmp_path / "winner")
     return tmp_path / "winner"
 
 

@@ -51,7 +51,7 @@ def test_a_merged_winner_is_the_plain_model_and_predicts_alike(tiny_study, monke
     plain = loaded.merge()
     assert type(plain).__module__.startswith("transformers.")
     assert not [name for name in plain.state_dict() if "lora" in name]
-    inputs = loaded.tokenizer(texts, padding=True, return_tensors="pt")
+    inputs = loaded.processor(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         found = plain.eval()(**inputs).logits.softmax(-1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,0 +1,213 @@
+"""A cell that is an image: a file, or the content of one."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from autopeft.common.exceptions import DataError, brief, in_a_line
+from autopeft.data.cells import CellError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from PIL.Image import Image
+
+
+class Column(Protocol):
+    """What is asked of a task's column."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+
+    @property
+    def holds(self) -> str:
+        """What its cells are."""
+
+
+MOST_PIXELS = 89_478_485
+"""Of an image; Pillow's own bound (`Image.MAX_IMAGE_PIXELS`) against files that unpack to gigabytes."""
+
+RULE = "be an image"
+ADVICE = "give paths of image files, their bytes, or images of Pillow"
+
+DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+"""Modes of Pillow with more than 8 bits a channel. Their range is anyone's guess, and Pillow would cut it at 255."""
+
+
+class Picture:
+    """An image of a row. Two are equal where the contents of their files are.
+
+    Attributes:
+        source: the file, or its content.
+        name: how errors and reports call it, to follow "the image": a path, or "of row 5".
+    """
+
+    def __init__(self, source: Path | bytes, name: str) -> None:
+        self.source, self.name = source, name
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file's content; it tells the image from others."""
+        return hashlib.sha256(self.content()).hexdigest()
+
+    def __str__(self) -> str:
+        return self.digest
+
+    def __repr__(self) -> str:
+        return f"Picture({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def held(self) -> int:
+        """Bytes of it that are in memory."""
+        return len(self.source) if isinstance(self.source, bytes) else 0
+
+    def content(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if isinstance(self.source, bytes):
+            return self.source
+        try:
+            return self.source.read_bytes()
+        except OSError as error:
+            raise DataError(f"the image {self.name} cannot be read: {in_a_line(error)}.") from None
+
+    def opened(self) -> tuple[Image, str]:
+        """The image in red, green and blue, upright, on white where it was transparent; and its mode before.
+
+        Raises:
+            DataError: no image, a damaged one, or one with more than 8 bits a channel; in one sentence.
+        """
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(io.BytesIO(self.content())) as found:
+                if found.width * found.height > MOST_PIXELS:
+                    raise DataError(
+                        f"the image {self.name} must have at most {MOST_PIXELS:,} pixels, but has "
+                        f"{found.width} by {found.height}; make it smaller."
+                    )
+                mode = found.mode
+                if mode in DEEP:
+                    raise DataError(
+                        f"the image {self.name} must have 8 bits a channel, but its mode is {mode}; write it with "
+                        "8, in the range that matters."
+                    )
+                upright = ImageOps.exif_transpose(found)
+                return (_on_white(upright) if _transparent(upright) else upright.convert("RGB")), mode
+        except DataError:
+            raise
+        except Exception as error:  # Pillow's formats raise anything for damaged files
+            raise DataError(
+                f"the image {self.name} cannot be read as one ({_reason(error)}); replace or remove it."
+            ) from None
+
+
+def readers(columns: Iterable[Column], folder: Path | None) -> dict[str, Callable[[object], Picture]]:
+    """What makes images of the cells of those columns that hold some, by key; for `Texts`.
+
+    Args:
+        columns: of a task.
+        folder: where relative paths start; default: the current one.
+    """
+    place = folder or Path.cwd()
+    return {column.key: functools.partial(as_picture, folder=place) for column in columns if column.holds == "image"}
+
+
+def as_picture(value: object, folder: Path) -> Picture:
+    """A cell as an image: a path, bytes, `{"bytes": …, "path": …}` as datasets has it, an image of Pillow, an array.
+
+    Args:
+        value: the cell.
+        folder: where relative paths start.
+
+    Raises:
+        CellError: it is none of these, or the path leads to no file.
+    """
+    if isinstance(value, Picture):
+        return value
+    if isinstance(value, Mapping) and {*value} == {"bytes", "path"}:
+        if value["bytes"] is not None:
+            return as_picture(_named(value["bytes"], value["path"]), folder)
+        value = value["path"]
+    if isinstance(value, str | Path):
+        return _file(Path(value), folder)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Picture(bytes(value), "")
+    if isinstance(value, np.ndarray):
+        return _of_array(value)
+    if hasattr(value, "save") and hasattr(value, "convert"):  # Pillow's; it need not be imported to ask
+        return Picture(_png(value), "")
+    if isinstance(value, CellError):
+        raise value
+    raise CellError(f"is a value of type {type(value).__name__}", ADVICE, RULE)
+
+
+def _named(content: object, path: object) -> Picture:
+    if not isinstance(content, bytes):
+        raise CellError("holds no bytes", ADVICE, RULE)
+    return Picture(content, str(path) if path else "")
+
+
+def _file(path: Path, folder: Path) -> Picture:
+    try:
+        place = folder / path.expanduser()
+        there = place.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, no such user
+        there = False
+    if not there:
+        raise CellError(f'names "{brief(str(path))}", where no file is', f"relative paths start at {folder}", RULE)
+    return Picture(place, str(path))
+
+
+def _of_array(value: np.ndarray) -> Picture:
+    from PIL import Image
+
+    if value.dtype != np.uint8 or value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[2] not in (3, 4)):
+        raise CellError(
+            f"is an array {list(value.shape)} of {value.dtype}",
+            "give arrays of uint8, [height, width] or [height, width, 3]",
+            RULE,
+        )
+    return Picture(_png(Image.fromarray(value)), "")
+
+
+def _png(image: Any) -> bytes:
+    content = io.BytesIO()
+    try:
+        image.save(content, format="PNG")
+    except OSError:  # a mode that PNG does not have
+        image.convert("RGB").save(content, format="PNG")
+    return content.getvalue()
+
+
+def _transparent(image: Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _on_white(image: Image) -> Image:
+    from PIL import Image
+
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    said = in_a_line(error)
+    return "its format is not known" if "cannot identify image file" in said else said

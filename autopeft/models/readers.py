@@ -1,0 +1,18 @@
+"""Which reader goes with which class of processors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.models.image_reader import ImageReader
+from autopeft.models.row_tokenizer import RowTokenizer
+from autopeft.models.token_cache import CachedRowTokenizer
+
+if TYPE_CHECKING:
+    from autopeft.models.reader import Reader
+
+READERS: dict[str, type[Reader]] = {"AutoTokenizer": RowTokenizer, "AutoImageProcessor": ImageReader}
+"""By the transformers class that a task names as its `processor`."""
+
+STUDY_READERS: dict[str, type[Reader]] = {**READERS, "AutoTokenizer": CachedRowTokenizer}
+"""The same for the rows of a study, which come again in the next one; rows to predict are not kept anywhere."""

@@ -1,0 +1,98 @@
+"""How many tokens a row may have, and which a model knows: by its configuration, its tables and its tokenizer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from autopeft.common.exceptions import ModelError, SpecError, UserInputError
+from autopeft.models.control_tokens import controls_of
+from autopeft.models.positions import positions
+
+if TYPE_CHECKING:
+    from autopeft.study.card import Card
+    from autopeft.study.sections import ModelSection
+
+LONGEST_INPUT = 448
+"""Where [model] max_length says nothing: the model's own limit, but at most this many tokens.
+
+A model with 512 learnt positions then has room for the longest prefix, which shifts the input's positions.
+"""
+
+NAMED = 3
+"""Tokens that a message names."""
+
+
+def max_length(tokenizer: Any, model: Any, section: ModelSection, texts: int) -> int:
+    """Of an input, in tokens: what [model] says, within what the model and its tokenizer can.
+
+    Raises:
+        SpecError: `max_length` is over the model's limit, or leaves no room for the texts.
+        ModelError: the model reads the last place of a row, padding or not.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "summary_type", None) == "last":
+        raise ModelError(
+            f"[model] name_or_path: {type(model).__name__} reads a row's last place, which in a shorter row is "
+            "padding, so it cannot be used; take another model."
+        )
+    limit = min(tokenizer.model_max_length, positions(model))
+    wanted = section.max_length or min(LONGEST_INPUT, limit)
+    if wanted > limit:
+        raise SpecError(f"`max_length` in [model] must be at most the model's own limit of {limit}, but got {wanted}.")
+    marks = tokenizer.num_special_tokens_to_add(pair=texts > 1)
+    if wanted < marks + texts:
+        raise SpecError(
+            f"`max_length` in [model] must be at least {marks + texts}, as the tokenizer adds {marks} tokens of its "
+            f"own to {'a text' if texts == 1 else 'each pair of texts'}, but got {wanted}; raise it."
+        )
+    return int(wanted)
+
+
+def of_card(tokenizer: Any, model: Any, card: Card, where: str) -> int:
+    """What a winner's card says: longer inputs than the model has positions for would fail in the middle of predicting.
+
+    Raises:
+        UserInputError: it is over the model's limit.
+    """
+    config = model.config.get_text_config()
+    limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or math.inf)
+    if card.max_length is None or card.max_length > limit:
+        raise UserInputError(
+            f"`max_length` in {where} must be at most the model's own limit of {limit}, but is "
+            f"{card.max_length}; restore it."
+        )
+    return card.max_length
+
+
+def check(tokenizer: Any, model: Any, texts: int, where: str) -> None:
+    """Make sure that rows can be padded, and that the model has an embedding for every token that text may become.
+
+    Raises:
+        ModelError: not so; the sentence begins with `where`.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"{where} needs a padding token, but its tokenizer has none, nor an end or unknown token in its place; "
+            "name one of its tokens as `pad_token` in its tokenizer_config.json."
+        )
+    try:
+        embedding = model.get_input_embeddings()
+    except NotImplementedError:
+        return
+    if not isinstance(embedding, nn.Embedding):
+        return
+    marks = {tokenizer.pad_token_id, *tokenizer(*[[""]] * texts)["input_ids"][0]}
+    never = {*tokenizer.convert_tokens_to_ids(controls_of(tokenizer))} - marks  # text cannot become these
+    outside = {i: token for token, i in tokenizer.get_vocab().items() if i >= embedding.num_embeddings}
+    outside = {i: token for i, token in sorted(outside.items()) if i not in never}
+    if outside:
+        named = ", ".join(f"{token!r} ({i})" for i, token in list(outside.items())[:NAMED])
+        more = f" and {len(outside) - NAMED} more" if len(outside) > NAMED else ""
+        raise ModelError(
+            f"{where} must have an embedding for every token of its tokenizer, but its {embedding.num_embeddings} end "
+            f"before {named}{more}; save the model again after resize_token_embeddings(len(tokenizer)), or put its own "
+            "tokenizer beside it."
+        )
