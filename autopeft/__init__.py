@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.row_tokenizer import RowTokenizer
+    from autopeft.study.report_section import Exhibit, ReportSection
     from autopeft.study.sections import Section
     from autopeft.tasks.classification import Classification
     from autopeft.tasks.column import Column
@@ -46,6 +47,7 @@ __all__ = [
     "Column",
     "DataError",
     "Encoded",
+    "Exhibit",
     "Field",
     "Float",
     "Integer",
@@ -56,6 +58,7 @@ __all__ = [
     "Params",
     "PeftMethod",
     "Regression",
+    "ReportSection",
     "RowTokenizer",
     "SearchSpace",
     "Section",
@@ -81,6 +84,8 @@ LAZY = {
     "Metric": "autopeft.tasks.metric",
     "RowTokenizer": "autopeft.models.row_tokenizer",
     "Regression": "autopeft.tasks.regression",
+    "Exhibit": "autopeft.study.report_section",
+    "ReportSection": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
     "token_fields": "autopeft.data.encoded",

@@ -48,7 +48,7 @@ class ModelSpec:
         model_type: the Hugging Face type, such as ``bert``.
         architecture: the class with its head, such as ``BertForSequenceClassification``.
         task: the kind in the study file, such as ``text-classification``.
-        peft_task_type: the name peft gives the task (`peft.TaskType`), such as ``SEQ_CLS``.
+        peft_task_type: the name peft gives the task (`peft.TaskType`), such as ``SEQ_CLS``; None where it has none.
         num_parameters: all parameters of the base model, its head left out.
         hidden_size: width of the residual stream.
         num_attention_heads: heads of one layer.
@@ -64,7 +64,7 @@ class ModelSpec:
     model_type: str
     architecture: str
     task: str
-    peft_task_type: str
+    peft_task_type: str | None
     num_parameters: int
     hidden_size: int
     num_attention_heads: int

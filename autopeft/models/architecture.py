@@ -33,14 +33,14 @@ reverse."""
 
 
 def describe(
-    module: nn.Module, task: str, peft_task_type: str, missing_keys: Collection[str] | None = None
+    module: nn.Module, task: str, peft_task_type: str | None, missing_keys: Collection[str] | None = None
 ) -> ModelSpec:
     """Describe a transformers model with a head, on any device (meta included).
 
     Args:
         module: the model with its head.
         task: the task kind of the study file.
-        peft_task_type: peft's name for it.
+        peft_task_type: peft's name for it, where it has one.
         missing_keys: names of the parameters that the checkpoint did not hold, as `missing_weights.judge` lets them
             pass. Modules that own one start from random values and therefore count as head, a BERT pooler too. None:
             everything outside the base model.

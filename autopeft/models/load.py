@@ -31,7 +31,7 @@ class Asked(Protocol):
         """The transformers class that puts on the head."""
 
     @property
-    def peft_task_type(self) -> str:
+    def peft_task_type(self) -> str | None:
         """Peft's name for it."""
 
     @property

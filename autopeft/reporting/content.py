@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.truncation import Truncation
@@ -10,8 +10,11 @@ from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, 
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
+from autopeft.study import report_section
 from autopeft.study.archive import FINISHED, RUNNING, open_archive
 from autopeft.study.archive import STOPPED as STOPPED_EARLY
+from autopeft.study.folder import SECTIONS
+from autopeft.study.report_section import ReportSection
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class Report:
         trials: those that were trained: complete ones by score, then pruned, stopped and failed.
         defaults: numbers of the trials of untuned defaults.
         test: None as long as no winner was scored on the held-out rows.
+        sections: what the kind of task shows of these rows.
     """
 
     study: str
@@ -67,10 +71,12 @@ class Report:
     budget: BudgetUse
     cost: Cost
     test: TestRows | None
+    sections: list[ReportSection]
 
     def as_json(self) -> dict[str, Any]:
-        """For a script."""
-        return asdict(self)
+        """For a script; of rows that are shown as images, what is said of them."""
+        said = [{**asdict(part), "exhibits": [one.caption for one in part.exhibits]} for part in self.sections]
+        return {**asdict(replace(self, sections=[])), "sections": said}
 
 
 def gather(output: Path, *, ended: bool = False) -> Report:
@@ -110,7 +116,15 @@ def gather(output: Path, *, ended: bool = False) -> Report:
         budget=budget_use(archive),
         cost=cost(archive),
         test=test,
+        sections=_sections(archive) if test else [],
     )
+
+
+def _sections(archive: Archive) -> list[ReportSection]:
+    try:
+        return report_section.read(archive.output / SECTIONS)
+    except ValueError as error:
+        return [ReportSection("Rows that were kept to be shown", f"They cannot be used: {error}")]
 
 
 def _curve(record: TrialRecord) -> Curve:

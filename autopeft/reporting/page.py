@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ def render(report: Report, plots: list[Plot] | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     pictures = {
         plot.name: {"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)} for plot in plots or draw(report)
     }

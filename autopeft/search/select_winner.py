@@ -17,8 +17,9 @@ from autopeft.common.seeds import derive_seed
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers
 from autopeft.study import predictions as held_out
+from autopeft.study import report_section
 from autopeft.study.card import CARD, Card
-from autopeft.study.folder import PREDICTIONS
+from autopeft.study.folder import PREDICTIONS, SECTIONS
 from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
@@ -103,7 +104,8 @@ def select_winner(
             score, answers = _score(problem, best, draft / "winner", origin)
         predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
         with writing(folder):
-            (folder.parent / PREDICTIONS).unlink(missing_ok=True)  # an earlier winner's
+            for name in (PREDICTIONS, SECTIONS):
+                (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
         defaults: dict[str, float | None] = {}
         notes: dict[str, str] = {}
@@ -130,6 +132,7 @@ def select_winner(
                 notes[name] = f"its default failed: {in_a_line(error)}"
         baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
         _keep(problem, predictions, baseline, folder.parent / PREDICTIONS)
+        _show(problem, answers, folder.parent / SECTIONS)
     least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
     return TestScores(score, least, defaults, notes, round(time.monotonic() - started, 3), baseline_name=baseline.name)
 
@@ -177,3 +180,11 @@ def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], baseline:
     rows = [str(row) for row in problem.rows.test.index]
     with writing(path), whole(path, lasting=True) as draft:
         HeldOut(rows, task.written_truths(problem.test.truths, labels), answers).write(draft)
+
+
+def _show(problem: Problem, answers: np.ndarray, path: Path) -> None:
+    """Keep what the task shows of the held-out rows, where it shows something."""
+    rows, labels = problem.rows, problem.rows.labels
+    if sections := problem.task.sections(rows.test, problem.test.truths, answers, labels):
+        with writing(path), whole(path, lasting=True) as draft:
+            report_section.write(sections, draft)

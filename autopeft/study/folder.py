@@ -18,6 +18,9 @@ PLAN = "plan.png"
 PREDICTIONS = "test_predictions.csv"
 """What the winner and the baselines answered to each row held out."""
 
+SECTIONS = "report_sections.json"
+"""What the kind of task shows of these rows in the report."""
+
 WINNER = "winner"
 """The folder of the winner."""
 

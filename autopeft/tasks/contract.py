@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from autopeft.common.params import ParamValue
     from autopeft.data.encoded import Encoded
+    from autopeft.study.report_section import ReportSection
     from autopeft.tasks.column import Column
     from autopeft.tasks.metric import Metric
 
@@ -48,7 +49,7 @@ class Task(ABC):
         processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
         columns: what a row needs.
         metrics: what can be maximised, by name; the first is the default.
-        peft_task_type: peft's name for it (`peft.TaskType`); empty where peft has none.
+        peft_task_type: peft's name for it (`peft.TaskType`); None where peft has none, as for images.
         taught: tensors of a batch that the model is not given.
         pipeline_tag: the Hugging Face hub's word for it.
         Options: settings of its own under [task], checked as the study file is.
@@ -65,7 +66,7 @@ class Task(ABC):
     processor: ClassVar[str] = "AutoTokenizer"
     columns: ClassVar[tuple[Column, ...]]
     metrics: ClassVar[Mapping[str, Metric]]
-    peft_task_type: ClassVar[str] = ""
+    peft_task_type: ClassVar[str | None] = None
     taught: ClassVar[tuple[str, ...]] = ("labels",)
     pipeline_tag: ClassVar[str] = "text-classification"
     Options: ClassVar[type[Section]] = Section
@@ -222,6 +223,19 @@ class Task(ABC):
     def reading(self, labels: Sequence[str]) -> str:
         """How the model's logits are read, as a comment behind Python that computes them. Default: nothing."""
         return f"columns: {json.dumps(list(labels), ensure_ascii=False)}" if labels else ""
+
+    def sections(
+        self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
+    ) -> list[ReportSection]:
+        """What the report shows of the held-out rows, beside the scores. Default: nothing.
+
+        Args:
+            rows: the task's columns by their keys.
+            truths: what is true of them.
+            answers: the winner's.
+            labels: the names among which an answer chooses.
+        """
+        return []
 
     @abstractmethod
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:

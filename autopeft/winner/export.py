@@ -183,6 +183,7 @@ plain = AutoModelForSequenceClassification.from_pretrained(
     base,
     {config}
     pad_token_id={reader}.pad_token_id,
+    ignore_mismatched_sizes=True,  # a head of the checkpoint's own gives way to the winner's
 )
 """
 TRANSFORMERS = "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"

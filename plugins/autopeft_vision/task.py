@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from autopeft import Classification, Column, Encoded, Field
+from autopeft import Classification, Column, Encoded, Exhibit, Field, ReportSection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     import pandas as pd
+
+SHOWN, SIDE = 18, 128
+"""Images in the report, at most, and the longer side of each in pixels."""
 
 
 class ImageClassification(Classification):
@@ -40,3 +45,36 @@ class ImageClassification(Classification):
             "labels": Field(truths),
         }
         return Encoded(fields, truths, places=pixels.patches)
+
+    def sections(
+        self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
+    ) -> list[ReportSection]:
+        """The images that the winner was most sure of and wrong about, one of each pair of labels first."""
+        given, sure = answers.argmax(axis=-1), answers.max(axis=-1)
+        wrong = sorted((row for row in range(len(rows)) if given[row] != truths[row]), key=lambda row: -sure[row])
+        surest = {(truths[row], given[row]): row for row in reversed(wrong)}  # of each confusion
+        first = sorted(surest.values(), key=wrong.index)
+        shown = [*first, *(row for row in wrong if row not in first)][:SHOWN]
+        if not shown:
+            return []
+        images = rows["image"].tolist()
+        exhibits = tuple(
+            Exhibit(
+                f"{labels[truths[row]]}, answered {labels[given[row]]} ({sure[row]:.0%}): {images[row].name}",
+                _thumbnail(images[row]),
+            )
+            for row in shown
+        )
+        told = (
+            f"{len(wrong)} of {len(rows)} held-out images were answered wrong. Of each confusion the surest is first."
+        )
+        return [ReportSection("Images that were answered wrong", told, exhibits)]
+
+
+def _thumbnail(picture: Any) -> bytes:
+    """A small copy as a PNG file."""
+    image, _ = picture.opened()
+    image.thumbnail((SIDE, SIDE))
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()

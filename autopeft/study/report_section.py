@@ -1,0 +1,61 @@
+"""What a kind of task shows of the held-out rows in the report, kept in the output folder beside the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+LIMIT = 2**26
+"""Bytes of such a file that are read."""
+
+AS_BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A row that is shown: an image of it as a PNG file, and a few words below."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
+
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A part of the report: its heading, a sentence or two, and rows that are shown."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
+
+    title: str
+    text: str
+    exhibits: tuple[Exhibit, ...] = ()
+
+
+def write(sections: Sequence[ReportSection], path: Path) -> None:
+    """Write them as JSON."""
+    path.write_bytes(TypeAdapter(list[ReportSection]).dump_json(list(sections), indent=1) + b"\n")
+
+
+def read(path: Path) -> list[ReportSection]:
+    """What `write` wrote; nothing where there is no such file.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    try:
+        found: list[ReportSection] = TypeAdapter(list[ReportSection]).validate_json(plain_file.read(path, LIMIT))
+    except FileNotFoundError:
+        return []
+    except (ValidationError, UserInputError) as error:
+        raise ValueError(f"{path} must hold sections of a report, but does not: {str(error).splitlines()[0]}") from None
+    return found
