@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.truncation import Truncation
@@ -12,6 +12,7 @@ from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
 from autopeft.study.archive import FINISHED, RUNNING, open_archive
 from autopeft.study.archive import STOPPED as STOPPED_EARLY
+from autopeft.study.record import plain
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """For a script."""
-        return asdict(self)
+        return plain(self)
 
 
 def gather(output: Path, *, ended: bool = False) -> Report:

@@ -222,11 +222,6 @@ class BudgetSection(Section):
     max_trial_seconds: Seconds | None = None
     """Wall time of a trial, foretold from its first steps: seconds, or "5m"."""
 
-    def max_trainable_params_of(self, base_parameters: int) -> int | None:
-        """The limit as a number, for a base model of that size."""
-        limit = self.max_trainable_params
-        return max(1, int(limit * base_parameters)) if isinstance(limit, float) else limit
-
 
 class TrackingSection(Section):
     """Where trials are logged."""
