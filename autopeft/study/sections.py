@@ -185,6 +185,8 @@ class SearchSection(Section):
 
     "auto" is one for every two cores on a CPU, and one on a GPU. With more than one, two runs of the same study differ.
     """
+    sampler: Literal["tpe", "random"] = "tpe"
+    """What draws candidates: near the defaults and then where trials scored, or evenly from the whole space."""
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
     """What stops trials that fall behind, after each rung of all folds."""
     overrides: dict[str, Any] = {}
