@@ -22,8 +22,8 @@ from autopeft.data.array_rows import one_column, texts_of
 from autopeft.data.cells import CellError, as_text, is_missing
 from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import StudySpec
-from autopeft.study.record import TrialRecord
-from autopeft.study.sections import DataSection, SearchSection, ValidationSection
+from autopeft.study.record import TrialRecord, plain
+from autopeft.study.sections import BudgetSection, DataSection, SearchSection, ValidationSection
 from autopeft.tasks.registry import find_task
 from autopeft.tuning import tune
 from autopeft.winner import winner as artifact
@@ -39,7 +39,6 @@ FOLDS = ValidationSection.model_fields["folds"].default
 METRIC = ValidationSection.model_fields["metric"].default
 TEST_FRACTION = DataSection.model_fields["test_fraction"].default
 SEED = StudySpec.model_fields["seed"].default
-LIMITS = ("max_trainable_params", "max_gpu_memory", "max_saved_size", "max_trial_seconds")
 
 
 class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
@@ -168,7 +167,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
             **self._own(),
             "columns": [*map(str, getattr(self, "feature_names_in_", ()))],
             "features": self.n_features_in_,
-            "best": asdict(self.best_),
+            "best": plain(self.best_),
             "leaderboard": json.loads(self.leaderboard_.to_json(orient="table", double_precision=15)),
             "test_scores": self.test_scores_,
         }
@@ -268,7 +267,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
             "tracking": {},
             "search": {"trials": self.trials, **{key: value for key, value in search.items() if value is not None}},
             "validation": {"folds": self.folds, "metric": self.metric},
-            "budget": {limit: getattr(self, limit) for limit in LIMITS},
+            "budget": {limit: getattr(self, limit, None) for limit in BudgetSection.model_fields},
             "data": {"train": rows, "test_fraction": max(self.test_fraction, least / len(rows))},
         }
         for name, table in (self.settings or {}).items():

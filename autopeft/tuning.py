@@ -105,7 +105,7 @@ class Tuned:
         others = [record for record in self._result.records if record not in complete]
         others.sort(key=lambda record: (ENDS.index(record.state), -(record.score or 0.0)))
         rows = [
-            {**{column: getattr(record, column) for column in COLUMNS}, **record.params}
+            {**{column: getattr(record, column) for column in COLUMNS}, **record.needs, **record.params}
             for record in (*complete, *others)
         ]
         ranks = [*range(1, len(complete) + 1), *[None] * len(others)]

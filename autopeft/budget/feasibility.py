@@ -41,8 +41,7 @@ def require_room(space: CandidateSpace, estimator: CostEstimator, budget: Budget
     usage = estimator(candidate)
     try:
         with guarded(seconds):
-            if budget.max_gpu_memory:
-                usage.memory  # noqa: B018  # worked out, so that the sentence tells the need and not the least of it
+            budget.violations(usage, every=True)  # so that the sentence tells the need and not the least of it
     except Exception:
         return
     raise BudgetError(
@@ -56,7 +55,7 @@ def closest(candidates: Iterable[Candidate], estimator: CostEstimator, budget: B
     """The first candidate that fits, or the one whose worst violation is the least."""
     best: tuple[float, Candidate] | None = None
     for candidate in candidates:
-        worst = max(budget.violations(estimator(candidate), measured_saved=True).values(), default=0.0)
+        worst = max(budget.violations(estimator(candidate), cheap=True).values(), default=0.0)
         if worst <= 0:
             return candidate
         if best is None or worst < best[0]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from autopeft.budget.limits import MEMORY
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.common import machine
@@ -156,4 +157,4 @@ def release_memory() -> None:
 
 
 def _over(need: int, limit: int) -> str:
-    return f"a step needed {format_bytes(need)} or more, over max_gpu_memory = {format_bytes(limit)}"
+    return f"a step needed {format_bytes(need)} or more, over {MEMORY.named(limit)}"

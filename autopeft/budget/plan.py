@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from autopeft.budget.feasibility import cheapest, closest, smallest_batch
+from autopeft.budget.limits import LIMITS, MEMORY, PARAMS, SAVED, extra_needs
 from autopeft.common.containment import guarded, unguarded
 from autopeft.common.exceptions import MethodError, in_a_line
 from autopeft.methods.dimensions import Integer, enabling
@@ -35,6 +36,7 @@ class Planned:
         saved_bytes: of the file they are kept in.
         memory: bytes at the peak of a training step, in its parts and as `peak`.
         broken: the limits that it breaks.
+        needs: what it uses of the limits that have no field here, by their measure.
     """
 
     candidate: str
@@ -44,11 +46,13 @@ class Planned:
     saved_bytes: int
     memory: dict[str, int]
     broken: tuple[str, ...]
+    needs: dict[str, float] = field(default_factory=dict)
 
-    def need(self, limit: str) -> int:
+    def need(self, limit: str) -> float:
         """What it uses of that limit."""
-        uses = {"max_trainable_params": self.trainable_params, "max_saved_size": self.saved_bytes}
-        return uses.get(limit, self.memory["peak"])
+        fields = {PARAMS: self.trainable_params, SAVED: self.saved_bytes, MEMORY: self.memory["peak"]}
+        found = LIMITS[limit]
+        return fields[found] if found in fields else self.needs[found.measure]
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,8 @@ def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> Metho
         sampled=sampled,
         shares={
             limit: sum(limit not in planned.broken for planned in sampled) / len(sampled)
-            for limit in problem.budget.limits
-            if limit != "max_trial_seconds"  # known only from the first steps of a trial
+            for limit in problem.budget.values
+            if LIMITS[limit].need  # known before the first steps of a trial
         },
         share=sum(not planned.broken for planned in sampled) / len(sampled),
         largest=None if largest is None else _planned(problem, largest),
@@ -162,6 +166,7 @@ def _planned(problem: Problem, candidate: Candidate) -> Planned:
         saved_bytes=usage.weights.saved_bytes,
         memory=usage.memory.to_dict(),
         broken=tuple(limit for limit, violation in violations.items() if violation > 0),
+        needs={limit.measure: need for limit, need in extra_needs(usage).items()},
     )
 
 

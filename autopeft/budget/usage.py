@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ class Usage:
         trainable_params: parameters that training changes, the head included.
         measure_saved: works out `weights`.
         fit_memory: works out `execution` and `memory`.
+        needs: what was asked for so far of the limits, by their measure.
     """
 
     trainable_params: int
     measure_saved: Callable[[], Weights]
     fit_memory: Callable[[], tuple[Execution, MemoryEstimate]]
+    needs: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
         """For another process: with what is known, without the means to work out what is not."""

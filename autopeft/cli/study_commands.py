@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from autopeft.cli.options import EPILOG, AsJson, Block, StudyFile, app, find_plugins, print_json, read_spec
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError
+from autopeft.study.record import plain
 
 
 @app.command(epilog=f"Example: autopeft run studies/quickstart.toml. {EPILOG}")
@@ -35,7 +35,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
             f"nobody reads the output any more. Every finished trial is kept; `autopeft run {study}` goes on from here."
         ) from None
     if as_json:
-        print_json(asdict(result))
+        print_json(plain(result))
         return
     console.print(
         summary(result.records, result.best, result.test, result.metric, result.winner_folder, result.stopped)
@@ -81,8 +81,8 @@ def plan(
     if drawn:
         plan_view.picture(plans, problem.budget, drawn)
     if as_json:
-        methods = [asdict(entry) for entry in plans]
-        print_json({"budget": asdict(problem.budget), "methods": methods, "refused": problem.refused})
+        methods = [plain(entry) for entry in plans]
+        print_json({"budget": problem.budget.to_dict(), "methods": methods, "refused": problem.refused})
         return
     console.print(plan_view.show(plans, problem.budget))
     for name, reason in problem.refused.items():

@@ -44,6 +44,23 @@ class Backend(ABC):
                 break
             backend.poll()
     ```
+
+    One that has no machine to run a trial on:
+
+    >>> from types import SimpleNamespace
+    >>> from autopeft.execution.outcome import Outcome
+    >>> class Nowhere(Backend):
+    ...     free, busy = True, False
+    ...
+    ...     def give(self, trial):
+    ...         trial.end(Outcome("FAIL", "there is no machine"))
+    ...
+    ...     def poll(self): ...
+    ...
+    ...     def __exit__(self, *_): ...
+    >>> with Nowhere() as backend:
+    ...     backend.give(SimpleNamespace(end=lambda outcome: print(f"{outcome.state}: {outcome.reason}")))
+    FAIL: there is no machine
     """
 
     @property

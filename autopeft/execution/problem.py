@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from autopeft.budget.cost_estimator import CostEstimator
-from autopeft.budget.limits import Budget
+from autopeft.budget.limits import LIMITS, MEMORY, Budget
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError
@@ -259,14 +259,11 @@ def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card
     if workers > 1 and device.type == "cuda":
         own = gpu.context()  # the study's process is on the card as well; measured before the others are
         memory = max(1, memory - own) if memory else None
-    return Budget(
-        max_trainable_params=spec.budget.max_trainable_params_of(base.spec.num_parameters),
-        max_gpu_memory=max(1, memory // workers) if memory else None,
-        max_saved_size=spec.budget.max_saved_size,
-        max_trial_seconds=spec.budget.max_trial_seconds,
-        workers=workers,
-        shared_gpu_memory=limit,
-    )
+    given = {name: value for name, value in spec.budget.model_dump().items() if value is not None}
+    limits = {name: LIMITS[name].amount(value, base.spec.num_parameters) for name, value in given.items()}
+    if memory:
+        limits[MEMORY.name] = max(1, memory // workers)
+    return Budget(workers, limit, **limits)
 
 
 def _wanted(spec: StudySpec, registry: Registry) -> list[str]:

@@ -126,7 +126,8 @@ class Runner:
                 settled = self._packer.decide(candidate)
                 if settled:
                     usage = problem.cost_estimator(candidate)
-                _ = usage.weights, usage.memory  # worked out here, where they can be: a job may be told elsewhere
+                # Worked out here, where it can be: a job may be told elsewhere.
+                _ = usage.weights, usage.memory, problem.budget.violations(usage)
         except Exception as error:
             return Outcome(FAIL, in_a_line(error))
         if settled:

@@ -129,6 +129,26 @@ class PeftMethod(ABC):
         name: how study files and leaderboards call it; lower case with underscores.
         paper: where the method comes from, in one line.
         tasks: the task kinds it supports; empty means every kind.
+
+    One that trains the biases of the top layers, on a tiny model:
+
+    >>> from autopeft import Integer, PeftMethod, SearchSpace
+    >>> from autopeft.models.attach import attach
+    >>> from autopeft.testing.tiny import tiny_base
+    >>> class TopBiases(PeftMethod):
+    ...     contract, name = 1, "top_biases"
+    ...
+    ...     def search_space(self, spec=None):
+    ...         return SearchSpace({"count": Integer(low=1, high=4, default=2)})
+    ...
+    ...     def apply(self, model, params, spec):
+    ...         for layer in spec.layers[-params["count"] :]:
+    ...             for name, parameter in model.get_submodule(layer).named_parameters():
+    ...                 parameter.requires_grad_(name.endswith("bias"))
+    ...         return model
+    >>> model = attach(tiny_base("bert"), TopBiases(), {"count": 1})
+    >>> sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)  # 99 of the head
+    387
     """
 
     contract: ClassVar[int]

@@ -14,6 +14,7 @@ from autopeft.study import report_section
 from autopeft.study.archive import FINISHED, RUNNING, open_archive
 from autopeft.study.archive import STOPPED as STOPPED_EARLY
 from autopeft.study.folder import SECTIONS
+from autopeft.study.record import plain
 from autopeft.study.report_section import ReportSection
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
@@ -76,7 +77,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """For a script; of rows that are shown as images, what is said of them."""
         said = [{**asdict(part), "exhibits": [one.caption for one in part.exhibits]} for part in self.sections]
-        return {**asdict(replace(self, sections=[])), "sections": said}
+        return {**plain(replace(self, sections=[])), "sections": said}
 
 
 def gather(output: Path, *, ended: bool = False) -> Report:

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.budget.limits import extra_columns
 from autopeft.common.units import format_bytes
 from autopeft.study.record import TrialRecord, ranked
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
@@ -15,6 +16,7 @@ from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from autopeft.budget.limits import Limit
     from autopeft.study.record import TestScores
 
 SHOWN_REFUSED = 3
@@ -29,21 +31,22 @@ def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
     says so.
     """
     table = Table(title="Trials", title_justify="left", caption_justify="left")
+    extra = extra_columns(found)
     for column, justify in (
         ("rank", "right"), ("trial", "right"), ("candidate", "left"), (f"mean {metric}", "right"),
         ("± folds", "right"), ("state", "left"), ("trained", "right"), ("saved", "right"), ("memory", "right"),
-        ("seconds", "right"),
+        ("seconds", "right"), *((limit.measure, "right") for limit in extra),
     ):  # fmt: skip
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     complete = ranked(list(found))
     others = [record for record in found if not record.complete and record.state != INFEASIBLE]
     refused = [record for record in found if record.state == INFEASIBLE]
     for rank, record in enumerate(complete, 1):
-        table.add_row(str(rank), *_cells(record), style="bold green" if rank == 1 else None)
+        table.add_row(str(rank), *_cells(record, extra), style="bold green" if rank == 1 else None)
     for record in sorted(others, key=lambda record: (ORDER.index(record.state), -(record.score or 0.0))):
-        table.add_row("–", *_cells(record), style="dim")
+        table.add_row("–", *_cells(record, extra), style="dim")
     for record in refused[:SHOWN_REFUSED]:
-        table.add_row("–", *_cells(record), style="dim")
+        table.add_row("–", *_cells(record, extra), style="dim")
     if refused:
         table.caption = f"{len(refused)} proposals were refused and not trained."
     return table
@@ -92,7 +95,7 @@ def summary(
     return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), *short, saved)
 
 
-def _cells(record: TrialRecord) -> tuple[str, ...]:
+def _cells(record: TrialRecord, extra: Sequence[Limit]) -> tuple[str, ...]:
     spread = ""
     if record.fold_scores:
         spread = f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}"
@@ -111,4 +114,5 @@ def _cells(record: TrialRecord) -> tuple[str, ...]:
         "–" if record.saved_params is None else f"{record.saved_params:,}",
         format_bytes(record.measured_memory) if record.measured_memory else "–",
         f"{record.seconds:.0f}",
+        *(limit.cell(record) for limit in extra),
     )

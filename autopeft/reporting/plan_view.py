@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.budget.limits import LIMITS
+from autopeft.budget.limits import LIMITS, MEMORY, SECONDS, extra_limits
 from autopeft.common.files import whole
 from autopeft.common.units import format_bytes
 
@@ -37,17 +37,20 @@ FAR = 10
 def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
     """The plan as tables."""
     parts: list[Any] = ["Budget: " + (", ".join(budget.limits.values()) or "none")]
-    if budget.max_trial_seconds is not None:
-        parts.append("max_trial_seconds is judged from the first steps of each trial; nothing here tells time.")
+    if SECONDS.name in budget.values:
+        parts.append(f"{SECONDS.name} is judged from the first steps of each trial; nothing here tells time.")
     parts += [_shares(plans), _memory(plans, budget)]
     parts += [Text(sentence) for sentence in needs(plans)]
     for entry in plans:
         space = Table("dimension", "range", title=f"{entry.name}: its space", title_justify="left")
         for name, text in entry.dimensions.items():
             space.add_row(name, text)
-        table = Table("candidate", "trained", "saved", "predicted peak", "fits")
+        extra = [limit for limit in extra_limits() if limit.measure in entry.default.needs]
+        columns = (limit.measure for limit in extra)
+        table = Table("candidate", "trained", "saved", "predicted peak", *columns, "fits")
         for planned in (entry.default, *entry.sampled[:SHOWN]):
-            table.add_row(planned.candidate, *_cells(planned), ", ".join(planned.broken) or "yes")
+            more = (limit.write(planned.need(limit.name)) for limit in extra)
+            table.add_row(planned.candidate, *_cells(planned), *more, ", ".join(planned.broken) or "yes")
         parts += [space, table]
     return Group(*parts)
 
@@ -57,7 +60,7 @@ def needs(plans: list[MethodPlan]) -> list[str]:
     told = []
     for entry in plans:
         if entry.closest is not None:
-            wanted = [f"{limit} = {LIMITS[limit](entry.closest.need(limit))}" for limit in entry.closest.broken]
+            wanted = [LIMITS[limit].named(entry.closest.need(limit)) for limit in entry.closest.broken]
             told.append(
                 f"Nothing of {entry.name} fits. The closest is {entry.closest.candidate} with a batch of "
                 f"{entry.closest.batch_size}; it needs {' and '.join(wanted)}."
@@ -90,9 +93,9 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
     limit = (budget.max_gpu_memory or 0) / 2**20
     right.set(xlabel="predicted peak of the default, MiB", title="Memory")
     if limit > FAR * max(starts):  # drawn, it would leave the bars no room
-        right.set_title(f"Memory ({budget.named('max_gpu_memory')})")
+        right.set_title(f"Memory ({budget.named(MEMORY.name)})")
     elif limit:
-        right.axvline(limit, color="black", linestyle="--", label="max_gpu_memory")
+        right.axvline(limit, color="black", linestyle="--", label=MEMORY.name)
     for axes in (left, right):
         axes.invert_yaxis()
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False)

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.budget.limits import MEMORY, PARAMS, extra_needs
 from autopeft.common.exceptions import StreamError
 from autopeft.common.units import format_bytes
 from autopeft.study.states import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from autopeft.budget.limits import Budget
+    from autopeft.budget.limits import Budget, Limit
     from autopeft.budget.usage import Usage
     from autopeft.methods.candidate import Candidate
     from autopeft.study.record import TrialRecord
@@ -219,13 +220,15 @@ def make_progress(console: Console) -> Progress:
 
 
 def _needs(candidate: Candidate, usage: Usage, budget: Budget) -> str:
-    """Params and memory a trial uses, and their share of the budget."""
-    params = f"{usage.trainable_params:,} params"
-    if budget.max_trainable_params:
-        params += f" = {usage.trainable_params / budget.max_trainable_params:.0%} of budget"
+    """What a trial uses of what is limited, and its share of the budget; params and memory in any case."""
     memory = format_bytes(usage.memory.peak)
     if usage.execution.checkpointing or usage.execution.micro_batch < candidate.hyper.batch_size:
         memory += f" in {usage.execution}"
-    if budget.max_gpu_memory:
-        memory += f" = {usage.memory.peak / budget.max_gpu_memory:.0%} of budget"
-    return f"{params}, {memory}"
+    told = {PARAMS: f"{usage.trainable_params:,} params", MEMORY: memory}
+    told |= {limit: f"{limit.measure} {limit.write(need)}" for limit, need in extra_needs(usage).items()}
+    return ", ".join(text + _share(limit, usage, budget) for limit, text in told.items())
+
+
+def _share(limit: Limit, usage: Usage, budget: Budget) -> str:
+    value = budget.values.get(limit.name)
+    return f" = {limit.needed(usage) / value:.0%} of budget" if value else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from autopeft.budget.limits import LIMITS
+from autopeft.budget.limits import LIMITS, MEMORY
 from autopeft.common.units import format_seconds
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
@@ -99,16 +99,16 @@ def _shaped(proposals: int, refused: int, limits: list[LimitUse]) -> str:
     return told + (f"The admitted ones came as near as {' and '.join(near)}." if near else "None was admitted.")
 
 
-def _value(archive: Archive, limit: str) -> str:
+def _value(archive: Archive, name: str) -> str:
     """A limit as a person reads it; a share of the base model as the number it came to, which any trial tells."""
-    value, workers = archive.given["budget"].get(limit), archive.given["search"].get("workers", 1)
-    if limit == "max_trainable_params" and isinstance(value, float):
+    limit, value, workers = LIMITS[name], archive.given["budget"].get(name), archive.given["search"].get("workers", 1)
+    if limit.share and isinstance(value, float):
         for record in archive.records:
-            violation = archive.trials[record.number].constraints.get(limit)
-            if violation is not None and record.trainable_params:
-                return f"{round(record.trainable_params / (1 + violation)):,}"
-    shared = limit == "max_gpu_memory" and workers != 1  # what a trial may take is then its worker's share
-    return (LIMITS[limit](value) + " shared by the workers" * shared) if value is not None else ""
+            violation, used = archive.trials[record.number].constraints.get(name), record.used(limit.measure)
+            if violation is not None and used:
+                return limit.write(round(used / (1 + violation)))
+    shared = limit is MEMORY and workers != 1  # what a trial may take is then its worker's share
+    return (limit.write(value) + " shared by the workers" * shared) if value is not None else ""
 
 
 def cost(archive: Archive) -> Cost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autopeft.budget.limits import extra_columns
 from autopeft.common.units import format_bytes, format_seconds
 from autopeft.study.states import COMPLETE
 
@@ -34,11 +35,15 @@ class Table:
 
 def trials(report: Report) -> Table:
     """The trials that were trained, the best first."""
-    rows = [_trial(record, report) for record in report.trials[:SHOWN_TRIALS]]
+    extra = extra_columns(report.trials)
+    rows = [
+        (*_trial(record, report), *(limit.cell(record) for limit in extra)) for record in report.trials[:SHOWN_TRIALS]
+    ]
     left = len(report.trials) - len(rows)
     title = "Trials that were trained" + (f" (the first {SHOWN_TRIALS}; {left} more are in MLflow)" if left else "")
     columns = ("trial", "candidate", f"mean {report.metric}", "folds", "trained", "saved", "memory", "time", "state")
-    return Table(title, columns, rows, (0, 2, 4, 5, 6, 7), 0 if report.winner else None)
+    own, numbers = (limit.measure for limit in extra), (9 + place for place in range(len(extra)))
+    return Table(title, (*columns, *own), rows, (0, 2, 4, 5, 6, 7, *numbers), 0 if report.winner else None)
 
 
 def comparisons(report: Report) -> Table:

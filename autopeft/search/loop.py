@@ -125,8 +125,9 @@ class Search:
             asked = time.monotonic()
             number = len(records(self.study)) + len(self.running)
             draws = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
+            spec, defaults = self.problem.spec, self.problem.space.defaults
             self.study.sampler = make_sampler(
-                self.problem.spec.seed, number, draws, self.problem.space.defaults, side_by_side=several
+                spec.seed, number, draws, defaults, side_by_side=several, name=spec.search.sampler
             )
             drawn = self.study.ask()
             trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)

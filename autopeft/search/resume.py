@@ -77,6 +77,7 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
     known = {key: value for key, value in now.items() if key in before or key not in (DIGEST, KINDS)}
     there, here = before.get(DIGEST), known.pop(DIGEST, None)
     rest = {key: value for key, value in before.items() if key != DIGEST}
+    rest["search"] = {"sampler": "tpe", **rest.get("search", {})}  # there was no other before it could be chosen
     changed = [line for key, line in changes(rest, known).items() if key not in MAY_CHANGE]
     if changed:
         raise SpecError(

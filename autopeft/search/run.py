@@ -44,7 +44,7 @@ from autopeft.study.card import CARD, Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
-from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
+from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
 from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, winner
 
@@ -128,7 +128,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             note_on(result), test_metrics(result), scores, best.number, spec.output / WINNER, result.stopped
         )
         _register(problem, study, tracker, best)
-        told, kept = json.dumps(asdict(result), indent=2), spec.output / RESULT
+        told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT
         earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
         if told != earlier or not (spec.output / REPORT).is_file():
             _report(problem, tracker, progress.say)

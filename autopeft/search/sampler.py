@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from autopeft.common.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
@@ -97,25 +98,65 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
         return drawn | super().sample_relative(study, trial, own)
 
 
-def make_sampler(
-    seed: int, number: int, draws: int, defaults: Mapping[str, ParamValue], *, side_by_side: bool = False
-) -> BaseSampler:
-    """For trial `number`: near the `defaults` as long as there were few `draws`, queued trials aside.
+@dataclass(frozen=True)
+class Draw:
+    """What a trial's sampler is made for.
 
-    After `FIRST` of them TPE, multivariate and grouped so that each method's dimensions are modelled together.
-
-    Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
-    what an uninterrupted one would have drawn. With trials `side_by_side`, those that run count as bad ones, so that
-    the same point is not drawn twice; what is drawn then depends on which trials have ended by then.
+    Attributes:
+        seed: of this trial's draws.
+        draws: trials that were drawn before it; those that were queued do not count.
+        defaults: of the dimensions, by Optuna's name.
+        side_by_side: whether other trials may run meanwhile.
     """
-    if draws < FIRST:
-        return NearDefaultsSampler(defaults, derive_seed(seed, number))
+
+    seed: int
+    draws: int
+    defaults: Mapping[str, ParamValue]
+    side_by_side: bool
+
+
+def _tpe(draw: Draw) -> BaseSampler:
+    """Near the defaults at first; after `FIRST` draws TPE.
+
+    It is multivariate and grouped, so that each method's dimensions are modelled together. Trials that run count as bad
+    ones, so that the same point is not drawn twice.
+    """
+    if draw.draws < FIRST:
+        return NearDefaultsSampler(draw.defaults, draw.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return MethodFirstSampler(
             multivariate=True,
             group=True,
-            seed=derive_seed(seed, number),
+            seed=draw.seed,
             n_startup_trials=0,
-            constant_liar=side_by_side,
+            constant_liar=draw.side_by_side,
         )
+
+
+SAMPLERS: dict[str, Callable[[Draw], BaseSampler]] = {
+    "tpe": _tpe,
+    "random": lambda draw: optuna.samplers.RandomSampler(draw.seed),
+}
+"""What a study file may name, with what makes it for a trial; `SearchSection.sampler` has the same names.
+
+"random" draws evenly from the whole space and learns nothing: what a search has to beat.
+"""
+
+
+def make_sampler(
+    seed: int,
+    number: int,
+    draws: int,
+    defaults: Mapping[str, ParamValue],
+    *,
+    side_by_side: bool = False,
+    name: str = "tpe",
+) -> BaseSampler:
+    """The sampler a study file names, for trial `number` of a study with that seed; see `Draw` for the rest.
+
+    Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
+    what an uninterrupted one would have drawn. With trials `side_by_side`, what TPE draws depends on which trials have
+    ended by then.
+    """
+    return SAMPLERS[name](Draw(derive_seed(seed, number), draws, defaults, side_by_side))

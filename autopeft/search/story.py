@@ -121,7 +121,7 @@ def given_settings(problem: Problem) -> dict[str, object]:
         **truncation_facts(problem),
         "cut_rows": problem.truncated.cut_rows,
         "lost_tokens": problem.truncated.lost_tokens,
-        **{limit: getattr(problem.budget, limit) for limit in problem.budget.limits},
+        **problem.budget.values,
         "device": problem.device.type,
         "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
     }

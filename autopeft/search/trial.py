@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import TrialState
 
+from autopeft.budget.limits import SECONDS, extra_needs
 from autopeft.common.exceptions import MachineError
 from autopeft.execution.outcome import Outcome
 from autopeft.search import retrying
 from autopeft.search.recovery import tell
-from autopeft.study.record import RECORD, TrialRecord, records
+from autopeft.study.record import RECORD, TrialRecord, plain, records
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
 from autopeft.training.checkpoint import Checkpoint
 
@@ -122,7 +123,7 @@ class Trial:
         else:
             self._constrain_time(outcome)
         record = self._record(outcome)
-        self._drawn.set_user_attr(RECORD, asdict(record))
+        self._drawn.set_user_attr(RECORD, plain(record))
         tell(self._search.study, self.number, record)
         if record.state != STOPPED:  # which may go on; and not before it is in the record
             Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()
@@ -192,7 +193,7 @@ class Trial:
         violation = self._search.problem.budget.seconds_violation(needed) if needed else None
         if violation is not None:  # what completed was in time, by however little
             violation = min(violation, 0.0) if outcome.state == COMPLETE else violation
-            self._drawn.set_constraint("max_trial_seconds", violation)
+            self._drawn.set_constraint(SECONDS.name, violation)
 
 
 def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
@@ -232,4 +233,5 @@ def record_of(
         unseen_memory=outcome.unseen,
         leaked=outcome.leaked,
         machine=outcome.machine,
+        needs={limit.measure: need for limit, need in extra_needs(usage).items()} if usage else {},
     )

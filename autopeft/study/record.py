@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import optuna
 
 from autopeft.study.states import COMPLETE
 
@@ -29,7 +27,10 @@ RETRY_OF = "retry_of"
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial. Memory in bytes, time in seconds; None where there is no value (an infeasible trial has no score)."""
+    """One trial. Memory in bytes, time in seconds; None where there is no value (an infeasible trial has no score).
+
+    `needs` is what it uses of the limits for which there is no field, by their measure.
+    """
 
     number: int
     name: str
@@ -53,6 +54,7 @@ class TrialRecord:
     unseen_memory: int = 0
     leaked: int = 0
     machine: bool = False
+    needs: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
@@ -78,7 +80,18 @@ class TrialRecord:
             "measured_memory": self.measured_memory,
             "epochs_trained": self.epochs_trained,
             "seconds": self.seconds,
+            **self.needs,
         }
+
+    def used(self, measure: str) -> float | None:
+        """What it uses of the limit with that measure; None where it is not known."""
+        found: float | None = self.needs.get(measure, getattr(self, measure, None))
+        return found
+
+
+def plain(content: Any) -> dict[str, Any]:
+    """A dataclass, with all that it holds, as JSON has it: without `needs` where it is empty."""
+    return asdict(content, dict_factory=lambda items: {key: value for key, value in items if key != "needs" or value})
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:

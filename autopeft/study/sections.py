@@ -191,6 +191,8 @@ class SearchSection(Section):
 
     "auto" is one for every two cores on a CPU, and one on a GPU. With more than one, two runs of the same study differ.
     """
+    sampler: Literal["tpe", "random"] = "tpe"
+    """What draws candidates: near the defaults and then where trials scored, or evenly from the whole space."""
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
     """What stops trials that fall behind, after each rung of all folds."""
     overrides: dict[str, Any] = {}
@@ -227,11 +229,6 @@ class BudgetSection(Section):
     """Weight of the saved add-on's file: bytes, or "4 MB"."""
     max_trial_seconds: Seconds | None = None
     """Wall time of a trial, foretold from its first steps: seconds, or "5m"."""
-
-    def max_trainable_params_of(self, base_parameters: int) -> int | None:
-        """The limit as a number, for a base model of that size."""
-        limit = self.max_trainable_params
-        return max(1, int(limit * base_parameters)) if isinstance(limit, float) else limit
 
 
 class TrackingSection(Section):

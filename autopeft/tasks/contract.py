@@ -58,6 +58,26 @@ class Task(ABC):
         options: the settings, of the class `Options`.
         taken: keys of the optional columns that are read.
         facts: what the training rows told that answers need, by name (`facts_of`).
+
+    A kind with labels is a few lines, as `Classification` says what is lost and answered:
+
+    >>> import pandas as pd
+    >>> from autopeft import Classification, Column, Encoded, Field, token_fields
+    >>> from autopeft.testing.task_case import TaskCase
+    >>> class Tone(Classification):
+    ...     contract, kind, auto_class = 1, "tone", "AutoModelForSequenceClassification"
+    ...     columns = (Column("text"), Column("label", "label", given=False))
+    ...
+    ...     def example(self):
+    ...         return pd.DataFrame({"text": ["so good", "so very bad"] * 4, "label": ["+", "-"] * 4})
+    ...
+    ...     def encode(self, rows, processor, labels):
+    ...         tokens, truths = processor(rows["text"].tolist()), self.truths(rows, labels)
+    ...         fields = token_fields(tokens.columns, tokens.offsets, pad_token_id=0)
+    ...         return Encoded({**fields, "labels": Field(truths)}, truths, axis="input_ids")
+    >>> case = TaskCase(Tone())  # its example rows, and a tiny model
+    >>> case.task.answer(*case.outputs([0, 1])).shape  # a probability for each label
+    torch.Size([2, 2])
     """
 
     contract: ClassVar[int]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 
+from autopeft.budget.limits import extra_limits
+
 VIEW = "ranking"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 """The saved view of the runs page: `?viewStateShareKey=ranking`, or "Ranking" under "Views" in the UI."""
@@ -22,15 +24,19 @@ COLUMNS = {
 }
 """What the view shows, in this order, with widths in pixels."""
 
+WIDTH = 140
+"""Of what a limit measures that records have no field for."""
+
 
 def ranking_view() -> str:
     """A saved view in the form in which MLflow's own UI writes one: every run, best score first, our columns."""
     now = time.time_ns() // 10**6
+    columns = {**COLUMNS, **{f"metrics.`{limit.measure}`": WIDTH for limit in extra_limits()}}
     state = {
         "orderByKey": "metrics.`score`",
         "orderByAsc": False,
-        "selectedColumns": list(COLUMNS),
-        "columnOrder": list(COLUMNS),
-        "columnWidths": COLUMNS,
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": columns,
     }
     return json.dumps({"name": "Ranking", "createdAt": now, "updatedAt": now, "state": json.dumps(state)})

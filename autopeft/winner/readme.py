@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from autopeft.budget.limits import LIMITS, SECONDS
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
-from autopeft.common.units import format_bytes
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
@@ -209,8 +209,7 @@ def _name(reference: str) -> str:
 
 
 def _limit(name: str, value: float) -> str:
-    if name in ("max_gpu_memory", "max_saved_size"):
-        return format_bytes(int(value))
-    if name == "max_trainable_params" and isinstance(value, float):
-        return f"{value:.4%} of the base model"
-    return f"{value:,}"
+    limit = LIMITS.get(name)
+    if limit is None or limit is SECONDS:  # a limit of another version, and one that is written in plain seconds
+        return f"{value:,}"
+    return limit.given(value)

@@ -89,7 +89,7 @@ def candidate(method) -> Candidate:
 def follow(progress) -> None:
     """A trial that is refused, one that trains two epochs, and the start of a third."""
     usage = Usage(500, lambda: Weights(500, 2000, 0), lambda: (Execution(8), MemoryEstimate(2**20, 0, 0, 0)))
-    budget = Budget(1000, 4 * 2**20)
+    budget = Budget(max_trainable_params=1000, max_gpu_memory=4 * 2**20)
     with progress:
         progress.say("a [note]")
         progress.finished(FOUND[4])

@@ -1,24 +1,33 @@
 """The study's sampler draws near the defaults, and then as Optuna's TPE, without dimensions of methods not drawn."""
 
+from typing import get_args
+
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from autopeft.common.exceptions import SpecError
+from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.search import sampler as sampling
-from autopeft.search.sampler import NearDefaultsSampler, make_sampler
+from autopeft.search.resume import check
+from autopeft.search.sampler import SAMPLERS, NearDefaultsSampler, make_sampler
+from autopeft.study.file import StudySpec
+from autopeft.study.journal import open_journal
+from autopeft.study.sections import SearchSection
+from tests.conftest import THREE, autopeft_here
 from tests.tiny_models import tiny_base
 
 SPACE = CandidateSpace.build(discover().methods.values(), tiny_base("bert").spec, {}, ())
 
 
-def searched(trials, side_by_side=False, space=SPACE):
+def searched(trials, side_by_side=False, space=SPACE, **which):
     """A study of so many trials, whose score is best for adapters with a high learning rate."""
     study = optuna.create_study(direction="maximize")
     for number in range(trials):
-        study.sampler = make_sampler(3, number, number, space.defaults, side_by_side=side_by_side)
+        study.sampler = make_sampler(3, number, number, space.defaults, side_by_side=side_by_side, **which)
         trial = study.ask()
         candidate = space.suggest(trial)
         study.tell(trial, (candidate.method.name == "adapter") + candidate.hyper.learning_rate)
@@ -112,3 +121,49 @@ def test_the_only_method_of_a_study_is_modelled_too():
     assert {trial.params["method"] for trial in study.trials} == {"lora"}
     assert sum(trial.params["lora.learning_rate"] > 3e-3 for trial in study.trials[-10:]) >= 6
     assert isinstance(study.sampler, sampling.MethodFirstSampler)
+
+
+def test_the_study_file_may_name_every_sampler_and_no_other():
+    assert sorted(get_args(SearchSection.model_fields["sampler"].annotation)) == sorted(SAMPLERS)
+    named, default = searched(25, name=SearchSection.model_fields["sampler"].default), searched(25)
+    assert [trial.params for trial in named.trials] == [trial.params for trial in default.trials]
+
+
+def test_random_draws_evenly_and_learns_nothing():
+    first, second = (searched(120, name="random").trials for _ in range(2))
+    assert [trial.params for trial in first] == [trial.params for trial in second]
+    for part in (first[:60], first[60:]):
+        methods = [trial.params["method"] for trial in part]
+        assert max(methods.count(name) for name in SPACE) < 3 * 60 / len(SPACE)
+    alone = CandidateSpace.build([discover().methods["lora"]], tiny_base("bert").spec, {}, ())
+    rates = np.log([trial.params["lora.learning_rate"] for trial in searched(120, space=alone, name="random").trials])
+    quarters, _ = np.histogram(rates, 4, np.log([kind(alone).low, kind(alone).high]))
+    assert quarters.min() > 15
+
+
+def kind(space):
+    """The distribution of the learning rate."""
+    study = optuna.create_study()
+    trial = study.ask()
+    space.suggest(trial)
+    return trial.distributions["lora.learning_rate"]
+
+
+def test_a_study_that_names_random_draws_so(tiny_study):
+    tiny_study.write_text(tiny_study.read_text().replace(THREE, 'methods = ["lora"]\nsampler = "random"'))
+    assert autopeft_here("run", tiny_study.name, cwd=tiny_study.parent).returncode == 0
+    spec, storage = StudySpec.from_file(tiny_study), open_journal(tiny_study.parent / "outputs" / "tiny")
+    found = optuna.load_study(study_name="tiny", storage=storage)
+    drawn = [trial for trial in found.trials if "fixed_params" not in trial.system_attrs]
+    space = Problem.from_spec(spec, discover()).space
+    for trial in drawn:
+        again = optuna.create_study(sampler=make_sampler(spec.seed, trial.number, 0, {}, name="random")).ask()
+        space.suggest(again)
+        assert again.params == trial.params
+    assert len(drawn) == 3
+    given = found.user_attrs["given"]
+    earlier = {**given, "search": {key: value for key, value in given["search"].items() if key != "sampler"}}
+    with pytest.raises(SpecError, match="sampler"):
+        check(earlier, given, spec)
+    tpe = {**given, "search": {**given["search"], "sampler": "tpe"}}
+    check(earlier, tpe, spec)

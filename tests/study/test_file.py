@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.budget.limits import PARAMS
 from autopeft.common.exceptions import SpecError
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.common.units import format_bytes, format_seconds, parse_bytes, parse_count, parse_seconds
@@ -38,11 +39,11 @@ def test_other_keys_of_search_are_dimensions(tmp_path):
 
 def test_budgets(tmp_path):
     study = spec(tmp_path, MINIMAL + '[budget]\nmax_trainable_params = "0.5%"\nmax_gpu_memory = "2 GiB"\n')
-    assert study.budget.max_trainable_params_of(1_000_000) == 5000
+    assert PARAMS.amount(study.budget.max_trainable_params, 1_000_000) == 5000
     assert study.budget.max_gpu_memory == 2 * 2**30
     for text, limit in (('"2M"', 2_000_000), ("20_000", 20_000), ('"0.0001%"', 1)):
         fixed = spec(tmp_path, MINIMAL + f"[budget]\nmax_trainable_params = {text}\n")
-        assert fixed.budget.max_trainable_params_of(10) == limit
+        assert PARAMS.amount(fixed.budget.max_trainable_params, 10) == limit
     others = spec(tmp_path, MINIMAL + '[budget]\nmax_saved_size = "500 kB"\nmax_trial_seconds = "10m"\n').budget
     assert (others.max_saved_size, others.max_trial_seconds) == (500_000, 600)
 
