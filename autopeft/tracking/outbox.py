@@ -49,7 +49,7 @@ class RetryError(Exception):
 
 
 class Receiver(Protocol):
-    """Where an outbox's entries go. All but `is_entry` and `damaged` is called in the thread that sends."""
+    """Where an outbox's entries go. All but `is_entry` and `damaged` are called in the thread that sends."""
 
     def is_entry(self, found: object) -> bool:
         """Whether JSON that was read from the outbox's file can be an entry."""
