@@ -23,7 +23,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.output import require
 from autopeft.study.record import ranked
 from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
-from autopeft.tasks.registry import find_task
+from autopeft.tasks.registry import find_task, left_out
 from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
 
 def _run(spec: StudySpec, block: Collection[str], progress: Progress) -> Result:
     registry = discover(block)
-    for fault in registry.faults:
+    for fault in left_out(registry):
         progress.say(f"A plugin is left out. {fault}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # libraries warn their developers; the user can do nothing about it

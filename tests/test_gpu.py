@@ -72,7 +72,7 @@ def step_on(model, tensors, device):
     return lambda tensors=tensors: training_step(model, optimizer, [Batch(tensors, (ROWS,))], TASK, device)
 
 
-def foretold(base, name, params, device):
+def predicted(base, name, params, device):
     """The prediction for a step of that batch."""
     meta = attach(base, METHODS[name], params, meta=True)
     train_mode(meta)
@@ -117,7 +117,7 @@ def ran(name, device, limit_of=None):
     """
     base = base_model()
     params = METHODS[name].search_space(base.spec).defaults()
-    estimate, peak = foretold(base, name, params, device), None
+    estimate, peak = predicted(base, name, params, device), None
     with capped(limit_of(estimate) if limit_of else None), suppress(torch.OutOfMemoryError):
         model = ready(base, name, params)
         peak = allocated(step_on(model, real_batch(), device), model)

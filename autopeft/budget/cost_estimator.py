@@ -91,7 +91,7 @@ class CostEstimator:
         self._fits: dict[tuple[object, ...], tuple[Execution, peak.MemoryEstimate]] = {}
         self._floors: dict[str, list[tuple[Structure, int]]] = {}  # of refused ones: what they need beyond `_least`
         self._refused: dict[str, list[Candidate]] = {}
-        self._unseen: dict[str, int] = {}
+        self._excess: dict[str, int] = {}
         self._scarce: set[str] = set()  # methods whose latest candidate was refused
         self._latest: tuple[tuple[object, ...], nn.Module] | None = None
 
@@ -151,18 +151,18 @@ class CostEstimator:
         dense = sum(module.get_parameter("weight").nbytes for module in maps)
         return dense - quantization.model_bytes(self._quantized, self._base.spec)
 
-    def unseen(self, name: str) -> int:
+    def excess(self, name: str) -> int:
         """Bytes that are added to every prediction for a method."""
-        return self._unseen.get(name, 0)
+        return self._excess.get(name, 0)
 
-    def learn(self, name: str, unseen: int) -> None:
+    def learn(self, name: str, excess: int) -> None:
         """Add so many bytes to every prediction for a method, unless as many are added already.
 
         A method's kernels may take memory that fake tensors do not show. What a prediction was short by is added to
         all later ones for that method, and to no other method's.
         """
-        if unseen > self.unseen(name):
-            self._unseen[name] = unseen
+        if excess > self.excess(name):
+            self._excess[name] = excess
             self.forget(name)
 
     def forget(self, name: str) -> None:
@@ -201,7 +201,7 @@ class CostEstimator:
         spared = peak.tensor_bytes(trainable(model).values())
         if self._device.type == "cuda":
             spared += int((CHECKPOINT_MARGIN - 1) * (self._limit or 0))
-        return max(0, beyond + self.unseen(name) - spared)
+        return max(0, beyond + self.excess(name) - spared)
 
     def _beyond(self, name: str, structure: Structure) -> int:
         return max((beyond for smaller, beyond in self._floors.get(name, ()) if smaller.within(structure)), default=0)
@@ -242,7 +242,7 @@ class CostEstimator:
         smallest = min((way for way in found if way.micro_batch == way.folds == 1), key=lambda way: found[way].peak)
         if not by_row:
             self._scarce.add(name)
-            need = found[smallest].peak - found[smallest].segments - self.unseen(name)  # segments come in steps
+            need = found[smallest].peak - found[smallest].segments - self.excess(name)  # segments come in steps
             if Execution(1, checkpointing=True) in found and need - least > self._beyond(name, own):
                 self._floors.setdefault(name, []).append((own, need - least))
                 # What was not predicted is weighed anew, so that what is said of it is the same after a restart.
@@ -293,7 +293,7 @@ class CostEstimator:
         return replace(
             estimate,
             weights=estimate.weights - self._saved_by_quantization,
-            workspace=estimate.workspace + self.unseen(candidate.method.name),
+            workspace=estimate.workspace + self.excess(candidate.method.name),
         )
 
 

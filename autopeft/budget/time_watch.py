@@ -1,4 +1,4 @@
-"""Hold a trial to `max_trial_seconds`: foretell its time from its first steps, and stop it where the time is up."""
+"""Hold a trial to `max_trial_seconds`: predict its time from its first steps, and stop it where the time is up."""
 
 from __future__ import annotations
 

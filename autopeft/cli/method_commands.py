@@ -11,8 +11,10 @@ import typer
 
 from autopeft.cli.options import EPILOG, AsJson, Block, app, find_plugins, print_json
 from autopeft.common.console import make_console
+from autopeft.common.exceptions import MethodError, brief, nearest
 
 if TYPE_CHECKING:
+    from autopeft.methods.registry import Registry
     from autopeft.tasks.contract import Task
 
 
@@ -75,10 +77,12 @@ def check(
     registry = find_plugins(block)
     from autopeft.tasks.registry import find_task, task_kinds
 
-    if name in task_kinds(tuple(block or ())) and name not in registry.methods:
-        _check_task(find_task(name, tuple(block or ())), family, as_json=as_json)
+    if name not in registry.methods:
+        if name not in task_kinds(registry.blocked):
+            raise _unknown(name, registry)
+        _check_task(find_task(name, registry.blocked), family, as_json=as_json)
         return
-    method = registry[name]
+    method = registry.methods[name]
     from rich.progress import Progress
 
     from autopeft import testing
@@ -99,6 +103,19 @@ def check(
             make_console().print(f"\n{finding}", highlight=False)
     if broken:
         raise typer.Exit(2)
+
+
+def _unknown(name: str, registry: Registry) -> MethodError:
+    """The error of a name that is neither a method's nor a kind of task's."""
+    from autopeft.tasks.registry import left_out, task_kinds
+
+    broken = next((str(fault) for fault in left_out(registry) if fault.concerns(name)), None)
+    known = (*registry.methods, *task_kinds(registry.blocked))
+    why = f"its plugin is broken: {broken}" if broken else nearest(name, known)
+    return MethodError(
+        f'no plugin provides a method or a kind of task "{brief(name)}"; {why} '
+        "Install the plugin that brings it, or see `autopeft methods` and `autopeft tasks`."
+    )
 
 
 def _check_task(task: Task, families: list[str] | None, *, as_json: bool) -> None:

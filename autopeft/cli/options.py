@@ -41,15 +41,16 @@ def read_spec(study: Path) -> StudySpec:
 
 
 def find_plugins(block: list[str] | None, spec: StudySpec | None = None, *, silent: bool = False) -> Registry:
-    """The methods found; those that cannot be used are told, unless nobody asks for them anyway."""
+    """The methods found; plugins that cannot be used are told, unless nobody asks for them anyway."""
     from autopeft.common.plugins import LOADING_SECONDS
     from autopeft.methods.registry import discover
+    from autopeft.tasks.registry import left_out
 
     seconds = min(LOADING_SECONDS, spec.search.hang_timeout) if spec else LOADING_SECONDS
     unwanted = spec.search.exclude if spec else ()
     registry = discover(block or (), seconds)
-    for fault in registry.faults:
-        if not silent and not any(map(fault.concerns, unwanted)):
+    for fault in () if silent else left_out(registry):
+        if not any(map(fault.concerns, unwanted)):
             make_console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
     return registry
 

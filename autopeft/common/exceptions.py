@@ -60,6 +60,10 @@ class BudgetError(UserInputError):
     """Nothing in the search space fits the budget."""
 
 
+class TrackingError(UserInputError):
+    """The tracking store cannot be used."""
+
+
 class MethodError(UserInputError):
     """A method that the study names is not there, or does not support the model or the task."""
 

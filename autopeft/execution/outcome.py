@@ -22,9 +22,9 @@ class Outcome:
         measured_memory: peak bytes of a real training step at the longest batch, or of a later one that took more;
             None if it never trained.
         seconds: wall time.
-        needed_seconds: of the whole trial, as its first steps foretold it or as it took; None if neither is known.
+        needed_seconds: of the whole trial, as its first steps predicted it or as it took; None if neither is known.
         execution: how its batches were run, None if it never trained.
-        unseen: bytes that a step took on top of what is predicted for the method, 0 if none.
+        excess: bytes that a step took on top of what is predicted for the method, 0 if none.
         leaked: bytes of tensors that its method still held when it had ended.
         machine: whether the machine failed, and not the method: a later start tries again.
     """
@@ -36,7 +36,7 @@ class Outcome:
     seconds: float = 0.0
     needed_seconds: float | None = None
     execution: Execution | None = None
-    unseen: int = 0
+    excess: int = 0
     leaked: int = 0
     machine: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,57 +56,89 @@ def run_trial(
         Exception: whatever `stop` raises.
     """
     started = running_time()
-    rungs: list[Rung] = []
-    watch = MemoryWatch(problem.budget.max_gpu_memory, problem.device.type)
     name, whole = candidate.method.name, problem.trunk.whole
     usage = problem.cost_estimator(candidate)
-    planned = usage.execution
-    if planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds)):
-        planned = Execution(planned.micro_batch)
+    planned = _even(usage.execution, problem, checkpoint)
     evaluations = len(problem.rung_ends(candidate.hyper.epochs)) * len(problem.train) / candidate.hyper.batch_size
-    pace = TimeWatch(problem.budget)
-    state, reason, refused, execution = FAIL, "", "", planned
+    course = _Course(MemoryWatch(problem.budget.max_gpu_memory, problem.device.type), TimeWatch(problem.budget))
+    state, reason, execution = FAIL, "", planned
     for execution in filter(None, (planned, planned.smaller)):
-        pace.expect(len(problem.folds) // execution.folds, evaluations / execution.folds)
-        try:
-            with guarded(problem.spec.search.hang_timeout, memory=False):
-                state, reason = _train(problem, candidate, execution, by_host(stop), rungs, watch, pace, checkpoint)
-        except OverTimeError as error:
-            state, reason = INFEASIBLE, str(error)
+        course.pace.expect(len(problem.folds) // execution.folds, evaluations / execution.folds)
+        state, reason, again = _attempt(problem, candidate, execution, stop, course, checkpoint)
+        if not again:
             break
-        except StoreError:  # no fault of the method's; the trial is not over, and the next start goes on with it
-            raise
-        except Exception as error:  # a plugin may raise anything, and one trial must not end the study
-            state, reason = FAIL, in_a_line(error)
-            if not ran_out(error):
-                break
-            refused = reason if machine.out_of_memory(error) else ""
-            reason = f"out of memory with {execution}: {reason}"
-            watch.ran_out()
-        else:
-            refused = ""
-            break
-        finally:
-            release_memory()
-    if refused and machine.short_of_memory(usage.memory.peak):
-        raise MachineError(machine.no_memory(refused))
-    unseen = 0
+    if course.refused and machine.short_of_memory(usage.memory.peak):
+        raise MachineError(machine.no_memory(course.refused))
+    excess = 0
     if name in problem.trunk.whole - whole:  # the prediction was for a model that is cut, and this one was not
         problem.cost_estimator.forget(name)
-    elif watch.peak > usage.memory.peak:
-        unseen = problem.cost_estimator.unseen(name) + watch.peak - usage.memory.peak
-        problem.cost_estimator.learn(name, unseen)
+    elif course.watch.peak > usage.memory.peak:
+        excess = problem.cost_estimator.excess(name) + course.watch.peak - usage.memory.peak
+        problem.cost_estimator.learn(name, excess)
     seconds = running_time() - started
     return Outcome(
         state,
         reason,
-        tuple(rungs),
-        measured_memory=watch.peak or None,
+        tuple(course.rungs),
+        measured_memory=course.watch.peak or None,
         seconds=seconds,
-        needed_seconds=seconds if state == COMPLETE else pace.predicted,
+        needed_seconds=seconds if state == COMPLETE else course.pace.predicted,
         execution=execution,
-        unseen=unseen,
+        excess=excess,
     )
+
+
+@dataclass
+class _Course:
+    """How a trial goes, all of its attempts together.
+
+    Attributes:
+        watch: on the memory it takes.
+        pace: on the time it takes.
+        rungs: those it reached.
+        refused: what the machine said when it had no memory for the trial; "" where that did not happen.
+    """
+
+    watch: MemoryWatch
+    pace: TimeWatch
+    rungs: list[Rung] = field(default_factory=list)
+    refused: str = ""
+
+
+def _even(planned: Execution, problem: Problem, checkpoint: Checkpoint | None) -> Execution:
+    """The execution as planned, but fold by fold where an interrupted trial's folds stand at different rungs."""
+    uneven = planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds))
+    return Execution(planned.micro_batch) if uneven else planned
+
+
+def _attempt(
+    problem: Problem,
+    candidate: Candidate,
+    execution: Execution,
+    stop: Callable[[Rung], str | None],
+    course: _Course,
+    checkpoint: Checkpoint | None,
+) -> tuple[str, str, bool]:
+    """Train once; the state, its reason, and whether memory ran out, so that smaller parts may do."""
+    try:
+        with guarded(problem.spec.search.hang_timeout, memory=False):
+            state, reason = _train(problem, candidate, execution, by_host(stop), course, checkpoint)
+    except OverTimeError as error:
+        return INFEASIBLE, str(error), False
+    except StoreError:  # no fault of the method's; the trial is not over, and the next start goes on with it
+        raise
+    except Exception as error:  # a plugin may raise anything, and one trial must not end the study
+        reason = in_a_line(error)
+        if not ran_out(error):
+            return FAIL, reason, False
+        course.refused = reason if machine.out_of_memory(error) else ""
+        course.watch.ran_out()
+        return FAIL, f"out of memory with {execution}: {reason}", True
+    else:
+        course.refused = ""
+        return state, reason, False
+    finally:
+        release_memory()
 
 
 def _train(
@@ -114,12 +146,10 @@ def _train(
     candidate: Candidate,
     execution: Execution,
     stop: Callable[[Rung], str | None],
-    rungs: list[Rung],
-    watch: MemoryWatch,
-    pace: TimeWatch,
+    course: _Course,
     checkpoint: Checkpoint | None,
 ) -> tuple[str, str]:
-    """Put the method on and cross-validate, adding to `rungs`; COMPLETE, or PRUNED or STOPPED with the reason."""
+    """Put the method on and cross-validate; COMPLETE, or PRUNED or STOPPED with the reason."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
     model.to(problem.device.type)
     data, _ = problem.trunk.prepare(candidate.method.name, model)
@@ -128,23 +158,25 @@ def _train(
     if execution.folds > 1:
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
-    _measure(problem, data, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), watch)
+    _measure(
+        problem, data, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), course.watch
+    )
     for rung in cross_validate(
         model,
         replace(problem.setup, rows=data),
         candidate.hyper,
         execution=execution,
-        watch=together(watch, pace),
+        watch=together(course.watch, course.pace),
         checkpoint=checkpoint,
         make_callback=make_callback,
     ):
-        if rung.number <= len(rungs):  # reached before memory ran out, and kept
+        if rung.number <= len(course.rungs):  # reached before memory ran out, and kept
             continue
-        rungs.append(rung)
+        course.rungs.append(rung)
         reason = stop(rung)
         if reason and rung.epoch < candidate.hyper.epochs:
             return STOPPED if reason == TIMED_OUT else PRUNED, reason
-        pace.check()
+        course.pace.check()
     return COMPLETE, ""
 
 

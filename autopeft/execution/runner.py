@@ -34,12 +34,12 @@ class Findings:
 
     Attributes:
         packing: how the folds of each method run, as `PackingChoice` settled it.
-        unseen: bytes that steps of a method take on top of what is predicted, as its trials found out.
+        excess: bytes that steps of a method take on top of what is predicted, as its trials found out.
         refused: params of the candidates that were predicted to need too much memory.
     """
 
     packing: Mapping[str, str]
-    unseen: Mapping[str, int]
+    excess: Mapping[str, int]
     refused: Sequence[Params] = ()
 
 
@@ -80,8 +80,8 @@ class Runner:
     def learn(self, known: Findings) -> None:
         """Take over what others found out since."""
         self._packer.adopt(known.packing)
-        for method, unseen in known.unseen.items():
-            self._problem.cost_estimator.learn(method, unseen)
+        for method, excess in known.excess.items():
+            self._problem.cost_estimator.learn(method, excess)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
         """Run one trial to its outcome, which is INTERRUPTED where the machine failed.

@@ -66,7 +66,7 @@ class Search:
         timeout = problem.spec.search.timeout
         self.deadline = time.monotonic() + timeout if timeout else None
         self.left_out: dict[str, str] = {}
-        self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been mended since the last
+        self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been fixed since the last
         self._refused, self._why = 0, ""
 
     def run(self) -> None:
@@ -87,8 +87,8 @@ class Search:
                 backend.poll()
                 self.interrupt.check()
         self.tracker.outbox.release()
-        for method, unseen in self.known().unseen.items():  # what workers found out, the winner's refit has to know
-            self.problem.cost_estimator.learn(method, unseen)
+        for method, excess in self.known().excess.items():  # what workers found out, the winner's refit has to know
+            self.problem.cost_estimator.learn(method, excess)
         self._note_end()
         Checkpoint.clear(output, retrying.to_come(self.study))
 
@@ -101,14 +101,14 @@ class Search:
 
     def known(self) -> Findings:
         """What the trials found out so far, in this start and earlier ones."""
-        unseen: dict[str, int] = {}
+        excess: dict[str, int] = {}
         found = records(self.study)
         for record in found:
-            unseen[record.method] = max(record.unseen_memory, unseen.get(record.method, 0))
+            excess[record.method] = max(record.unseen_memory, excess.get(record.method, 0))
         limit = self.problem.budget.max_gpu_memory
         over = [record for record in found if limit and (record.predicted_memory or 0) > limit]
         refused = [record.params for record in over if record.state == INFEASIBLE]
-        return Findings(self.study.user_attrs.get(PACKING, {}), unseen, refused)
+        return Findings(self.study.user_attrs.get(PACKING, {}), excess, refused)
 
     def ask(self) -> Trial | None:
         """The next trial; None where no more are to start, or none before one that runs has ended.

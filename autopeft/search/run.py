@@ -79,30 +79,12 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     spec = resume.as_begun(spec)
     problem = Problem.from_spec(spec, registry)
     spec = problem.spec
-    for note in filter(None, (*problem.base.notes, *problem.rows.notes, precision_note(problem.device))):
-        progress.say(note)
-    for told in problem.reader.told(problem.truncated):
-        progress.say(f"{told} {problem.reader.hint}".rstrip())
-    for name in sorted({*spec.search.exclude} - {*registry.methods}):
-        if not any(fault.concerns(name) for fault in registry.faults):
-            progress.say(
-                f'`exclude` in [search] names "{brief(name)}", which is no method; {nearest(name, registry.methods)}'
-            )
-    for name, reason in problem.refused.items():
-        progress.say(f"{name} is left out: {reason}")
+    _say_notes(problem, registry, progress.say)
     require_room(problem.space, problem.cost_estimator, problem.budget, spec.search.hang_timeout)
     preflight.check(problem)
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
-        tracker.start(
-            study_id=study.user_attrs["study_id"], description=description_of(problem), params=given_settings(problem)
-        )
-        text = public(spec.text)
-        tracker.log_text(text or json.dumps(spec.to_dict(), indent=2), "study.toml" if text else "study.json")
-        tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
-        tracker.log_text(json.dumps(data_card(problem), indent=2), "data.json")
-        tracker.log_data(data_sets(problem))
-        log_missing(tracker, records(study))
+        _log_start(problem, study, tracker)
         load = tracker.system_metrics(on=spec.tracking.system_metrics)
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load:
             search = Search(problem, study, storage, tracker, progress, interrupt)
@@ -139,6 +121,33 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     with writing(kept), whole(kept, lasting=True) as draft:
         draft.write_text(told, encoding="utf-8")
     return result
+
+
+def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None]) -> None:
+    """Say what a user should know of the model, the rows and the methods before the search begins."""
+    for note in filter(None, (*problem.base.notes, *problem.rows.notes, precision_note(problem.device))):
+        say(note)
+    for told in problem.reader.told(problem.truncated):
+        say(f"{told} {problem.reader.hint}".rstrip())
+    for name in sorted({*problem.spec.search.exclude} - {*registry.methods}):
+        if not any(fault.concerns(name) for fault in registry.faults):
+            say(f'`exclude` in [search] names "{brief(name)}", which is no method; {nearest(name, registry.methods)}')
+    for name, reason in problem.refused.items():
+        say(f"{name} is left out: {reason}")
+
+
+def _log_start(problem: Problem, study: optuna.Study, tracker: Tracker) -> None:
+    """Tell MLflow what is searched, on what and where."""
+    tracker.start(
+        study_id=study.user_attrs["study_id"], description=description_of(problem), params=given_settings(problem)
+    )
+    spec = problem.spec
+    text = public(spec.text)
+    tracker.log_text(text or json.dumps(spec.to_dict(), indent=2), "study.toml" if text else "study.json")
+    tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
+    tracker.log_text(json.dumps(data_card(problem), indent=2), "data.json")
+    tracker.log_data(data_sets(problem))
+    log_missing(tracker, records(study))
 
 
 def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, StudyStorage]:

@@ -230,7 +230,7 @@ def record_of(
         seconds=round(outcome.seconds, 3),
         params=params,
         saved_bytes=kept.saved_bytes if kept else None,
-        unseen_memory=outcome.unseen,
+        unseen_memory=outcome.excess,
         leaked=outcome.leaked,
         machine=outcome.machine,
         needs={limit.measure: need for limit, need in extra_needs(usage).items()} if usage else {},

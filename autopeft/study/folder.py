@@ -33,6 +33,9 @@ STORE, ARTIFACTS = "mlflow.db", "artifacts"
 OUTBOX = "mlflow.outbox.jsonl"
 """What MLflow has yet to be told."""
 
+REFUSED = "mlflow.refused.jsonl"
+"""What MLflow refused, with the reason, and lines of the outbox that were damaged."""
+
 EARLIER_LOCK = f"{OUTBOX}.lock"
 """What versions without `LOCK` held as long as they ran a study; `tracking` still does."""
 

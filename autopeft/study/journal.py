@@ -110,7 +110,7 @@ class StudyStorage(InMemoryStorage):
 
     def __init__(self, output: Path) -> None:
         super().__init__()
-        _mend(output)
+        _repair(output)
         self._journal = open_journal(output)
         self._studies_there: dict[int, int] = {}  # id here → id there
         self._trials_there: dict[int, int] = {}
@@ -197,7 +197,7 @@ class StudyStorage(InMemoryStorage):
                 self._trials_there[trial._trial_id] = there
 
 
-def _mend(output: Path) -> None:
+def _repair(output: Path) -> None:
     """Begin the journal, or take away what a process left that was killed as it wrote: half a line, and locks.
 
     The next line would be added to the one, and wait half a minute for the others.

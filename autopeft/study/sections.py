@@ -228,7 +228,7 @@ class BudgetSection(Section):
     max_saved_size: Bytes | None = None
     """Weight of the saved add-on's file: bytes, or "4 MB"."""
     max_trial_seconds: Seconds | None = None
-    """Wall time of a trial, foretold from its first steps: seconds, or "5m"."""
+    """Wall time of a trial, predicted from its first steps: seconds, or "5m"."""
 
 
 class TrackingSection(Section):

@@ -60,12 +60,12 @@ class Classification(Task):
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
         """Every label occurs in the training rows."""
         known = set(train["label"])
-        unseen = test[~test["label"].isin(known)]
-        if len(unseen):
-            label = unseen["label"].iloc[0]
+        unknown = test[~test["label"].isin(known)]
+        if len(unknown):
+            label = unknown["label"].iloc[0]
             raise DataError(
-                f"{source}, row {unseen.index[0]}: the label {quoted(label)} does not occur in the training rows; "
-                f"{nearest(label, known)} Add training rows of that label, or remove the {len(unseen)} test rows like "
+                f"{source}, row {unknown.index[0]}: the label {quoted(label)} does not occur in the training rows; "
+                f"{nearest(label, known)} Add training rows of that label, or remove the {len(unknown)} test rows like "
                 "it."
             )
 

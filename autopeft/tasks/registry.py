@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import PluginError, SpecError, brief, nearest
@@ -12,6 +12,10 @@ from autopeft.common.plugins import LOADING_SECONDS, Found, Origin, check_contra
 from autopeft.tasks.column import Column
 from autopeft.tasks.contract import CONTRACT, Task
 from autopeft.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    from autopeft.common.plugins import Fault
+    from autopeft.methods.registry import Registry
 
 KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -24,6 +28,11 @@ def discover(block: tuple[str, ...] = (), seconds: float = LOADING_SECONDS) -> F
     The answer is kept: a process finds them once.
     """
     return load_plugins("register_tasks", "kind of task", _check, block, seconds)
+
+
+def left_out(methods: Registry) -> tuple[Fault, ...]:
+    """Every plugin that cannot be used, for its methods or for its kinds of task; those of methods first."""
+    return tuple(dict.fromkeys((*methods.faults, *discover(methods.blocked).faults)))
 
 
 def task_kinds(block: tuple[str, ...] = ()) -> dict[str, Task]:

@@ -41,7 +41,7 @@ def loads_what_it_saved(case: Case) -> str | None:
 
 
 @rule()
-def weighs_what_is_foretold(case: Case) -> str | None:
+def weighs_what_is_predicted(case: Case) -> str | None:
     """The parameters trained and the file saved are as many and as large as was worked out without weights.
 
     Budgets are decided on the meta device: save() must give there the names, shapes and types it gives for real.
@@ -50,13 +50,13 @@ def weighs_what_is_foretold(case: Case) -> str | None:
     usage = estimator(case.candidates.default())
     count = sum(parameter.numel() for parameter in trainable(case.trained).values())
     if count != usage.trainable_params:
-        seen = f"{count:,} parameters train, and {usage.trainable_params:,} were foretold."
+        seen = f"{count:,} parameters train, and {usage.trainable_params:,} were predicted."
         raise BrokenRuleError(seen, case.defaults)
     with tempfile.TemporaryDirectory() as folder:
         write_weights(case.trained, case.method, Path(folder))
         size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
-    if size != (foretold := usage.weights.saved_bytes):
-        raise BrokenRuleError(f"the file has {size:,} bytes, and {foretold:,} were foretold.", case.defaults)
+    if size != (predicted := usage.weights.saved_bytes):
+        raise BrokenRuleError(f"the file has {size:,} bytes, and {predicted:,} were predicted.", case.defaults)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Rules about how trials run: folds packed into one pass, memory foretold, and a process left as it was."""
+"""Rules about how trials run: folds packed into one pass, memory predicted, and a process left as it was."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _gradients(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @rule()
-def memory_is_foretold(case: Case) -> str | None:
+def memory_is_predicted(case: Case) -> str | None:
     """The peak memory of a training step is what was worked out for it without weights, to within 6%.
 
     Make no tensor whose size depends on values, nor memory that PyTorch does not see (NumPy's, say); a callback makes
@@ -76,7 +76,7 @@ def memory_is_foretold(case: Case) -> str | None:
     """
     candidate, rows, length = case.candidates.default(), 16, 24
     cost_estimator = CostEstimator(case.base, TASK, CPU, blank_rows(np.full(rows, length)))
-    foretold = cost_estimator.predict(candidate, Execution(rows)).peak
+    predicted = cost_estimator.predict(candidate, Execution(rows)).peak
     tensors = tiny.batch(rows, length)
     tensors["input_ids"] = torch.full((rows, length), tiny.FIRST_WORD).index_fill_(
         1, torch.tensor([length - 1]), tiny.END
@@ -92,8 +92,8 @@ def memory_is_foretold(case: Case) -> str | None:
     others = (*tensors.values(), *learner.kept_tensors())
     with seeded(0):
         real = measure(lambda: learner.step([Batch(tensors, (rows,))], TASK, CPU), model, others=others)
-    if abs(foretold - real) > MEMORY_ERROR * real + MEMORY_SLACK:
-        seen = f"a step took {real:,} bytes, and {foretold:,} were foretold ({foretold / real - 1:+.1%})."
+    if abs(predicted - real) > MEMORY_ERROR * real + MEMORY_SLACK:
+        seen = f"a step took {real:,} bytes, and {predicted:,} were predicted ({predicted / real - 1:+.1%})."
         raise BrokenRuleError(seen, case.defaults)
     return None
 

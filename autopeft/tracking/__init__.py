@@ -15,7 +15,8 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdou
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
-from autopeft.tracking.address import TrackingError, public, tracking_uri
+from autopeft.common.exceptions import TrackingError
+from autopeft.tracking.address import public, tracking_uri
 from autopeft.tracking.datasets import dataset
 from autopeft.tracking.quiet import hush
 from autopeft.tracking.runs import PARENT, Tracker, TrialRun, sync

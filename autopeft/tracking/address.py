@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 
-from autopeft.common.exceptions import UserInputError
+from autopeft.common.exceptions import TrackingError
 from autopeft.study.folder import STORE
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ SECRETS = r"passw\w*|pwd|token|secret"
 
 SECRET_ARGUMENTS = r"[\w.-]*(?:pass|key|auth|credential|sig|jwt|bearer)[\w.-]*"
 """Names of values that are never shown where they stand in an address's query."""
-
-
-class TrackingError(UserInputError):
-    """The tracking store cannot be used."""
 
 
 def tracking_uri(uri: str | None, output: Path) -> str:

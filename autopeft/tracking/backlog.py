@@ -1,4 +1,4 @@
-"""The outbox's file, a call a line, and the file beside it for lines that can never be sent as they are.
+"""An outbox's two files, an entry a line: what waits, and beside it what can never be sent as it is.
 
 Lines are added at the end. A file that must change otherwise is written whole under another name, which then takes the
 place of the first, so that a process that is killed at any moment leaves one or the other.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.files import whole
@@ -17,126 +18,136 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-REFUSED = "mlflow.refused.jsonl"
-"""In a study's output folder: what MLflow refused, with the reason, and lines of the outbox that were damaged."""
-
-LONGEST_SHOWN = 60
-"""Characters of a damaged line that a message shows."""
+Entry = dict[str, Any]
+"""A JSON object that waits to be sent."""
 
 LATE = "late"
-"""The mark of a call that was refused once and comes after calls that were made later."""
+"""The key that marks an entry as refused once: it comes after entries that were made later."""
+
+ASIDE = "call"
+"""The key under which an entry that was set aside stands beside its reason."""
 
 
-def take_up(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The calls that an earlier start left in the outbox's file.
-
-    Half a line at the end is one that a process was killed in the middle of: nobody was told that it was kept, and it
-    is cut off. Any other line that is no call is set aside and told.
-
-    Raises:
-        StoreError: one of the files could not be written.
-    """
-    if not path.is_file():
-        return []
-    raw = path.read_bytes()
-    whole = raw.rfind(b"\n") + 1
-    if whole < len(raw):
-        with writing(path):
-            os.truncate(path, whole)
-    calls, damaged = [], []
-    for number, line in enumerate(raw[:whole].split(b"\n")[:-1], 1):
-        try:
-            calls.append(_call(line))
-        except (ValueError, RecursionError):
-            damaged.append((number, line.decode(errors="backslashreplace")))
-    for number, text in damaged:
-        set_aside(path, f"line {number} of {path.name} was damaged", {"line": text})
-        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
-        say(
-            f"Line {number} of {path} is damaged and cannot be sent to MLflow: {shown!r}. "
-            f"It is kept in {path.with_name(REFUSED)}; the rest is sent."
-        )
-    if damaged:
-        _write(path, map(_line, calls))
-    return calls
-
-
-def add(path: Path, call: dict[str, Any]) -> None:
-    """Add a call to the outbox's file, all of it or nothing.
-
-    Raises:
-        StoreError: it could not be written.
-    """
-    line = _line(call)
-    with path.open("ab", buffering=0) as file, appending(path):
-        while line:
-            line = line[file.write(line) :]
-
-
-def set_aside(path: Path, reason: str, content: dict[str, Any]) -> bool:
-    """Keep in the other file what cannot be sent, and why; False if it is there already.
+class Backlog:
+    """What an outbox keeps on the disk.
 
     Args:
-        path: of the outbox's file.
-        reason: why, in a few words.
-        content: the call as `call`, or a damaged line as `line`.
-
-    Raises:
-        StoreError: it could not be written.
+        path: of the entries that wait.
+        aside: of the entries that were refused, with the reasons, and of lines that were damaged.
+        is_entry: whether what a line holds can be an entry.
     """
-    place = path.with_name(REFUSED)
-    if any(content.items() <= kept.items() for kept in _kept(place)):
-        return False
-    place.touch()
-    add(place, {"reason": reason, **content})
-    return True
 
+    def __init__(self, path: Path, aside: Path, is_entry: Callable[[object], bool]) -> None:
+        self.path, self.aside, self._is_entry = path, aside, is_entry
 
-def kept_aside(path: Path) -> list[str]:
-    """The reasons of what was set aside, one for each call or line."""
-    return [str(kept.get("reason", "damaged")) for kept in _kept(path.with_name(REFUSED))]
+    def take_up(self, damaged: Callable[[int, str], None]) -> list[Entry]:
+        """The entries that an earlier start left.
 
+        Half a line at the end is one that a process was killed in the middle of: nobody was told that it was kept, and
+        it is cut off. Any other line that is no entry is set aside and told.
 
-def take_back(path: Path, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`calls` behind those that were set aside, which are marked as late and leave the other file.
+        Args:
+            damaged: told the number and the text of such a line.
 
-    Raises:
-        StoreError: one of the files could not be written.
-    """
-    place = path.with_name(REFUSED)
-    found = list(_kept(place))
-    again = [{**kept["call"], LATE: True} for kept in found if "call" in kept]
-    if again:
-        _write(path, map(_line, [*again, *calls]))  # before they leave the other file: twice does no harm
-        _write(place, [_line(kept) for kept in found if "call" not in kept])
-    return [*again, *calls]
-
-
-def _kept(place: Path) -> Iterator[dict[str, Any]]:
-    for line in place.read_bytes().split(b"\n") if place.is_file() else ():
-        if line:
+        Raises:
+            StoreError: one of the files could not be written.
+        """
+        if not self.path.is_file():
+            return []
+        raw = self.path.read_bytes()
+        end = raw.rfind(b"\n") + 1
+        if end < len(raw):
+            with writing(self.path):
+                os.truncate(self.path, end)
+        entries, broken = [], []
+        for number, line in enumerate(raw[:end].split(b"\n")[:-1], 1):
             try:
-                kept = json.loads(line)
-                kept = {**kept, "call": _call(_line(kept["call"]))} if "call" in kept else {**kept}
-            except (ValueError, RecursionError, TypeError):
-                kept = {"line": line.decode(errors="backslashreplace")}
-            yield kept
+                entries.append(self._entry(line))
+            except (ValueError, RecursionError):
+                broken.append((number, line.decode(errors="backslashreplace")))
+        for number, text in broken:
+            self._keep_aside(f"line {number} of {self.path.name} was damaged", {"line": text})
+            damaged(number, text)
+        if broken:
+            _write(self.path, map(_line, entries))
+        return entries
 
+    def take_back(self, entries: list[Entry]) -> list[Entry]:
+        """`entries` behind those that were set aside, which are marked as late and leave the other file.
 
-def _call(line: bytes) -> dict[str, Any]:
-    """A line's call.
+        Raises:
+            StoreError: one of the files could not be written.
+        """
+        kept = list(self._kept())
+        again = [{**found[ASIDE], LATE: True} for found in kept if ASIDE in found]
+        if again:
+            _write(self.path, map(_line, [*again, *entries]))  # before they leave the other file: twice does no harm
+            _write(self.aside, [_line(found) for found in kept if ASIDE not in found])
+        return [*again, *entries]
 
-    Raises:
-        ValueError: it is none.
-    """
-    found = json.loads(line)
-    if not isinstance(found, dict) or not isinstance(found.get("do"), str) or not isinstance(found.get("run"), str):
-        raise ValueError("no call")
-    return found
+    def add(self, entry: Entry) -> None:
+        """Add an entry to those that wait, all of it or nothing.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        _add(self.path, entry)
+
+    def clear(self) -> None:
+        """Forget the entries that waited; where the disk does not let that be they stay, and are sent once more."""
+        with suppress(OSError), self.path.open("r+b") as file:
+            file.truncate(0)
+
+    def set_aside(self, entry: Entry, reason: str) -> bool:
+        """Keep an entry that can never be sent, and why, in the other file; False if it is there already.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        return self._keep_aside(reason, {ASIDE: {key: value for key, value in entry.items() if key != LATE}})
+
+    def reasons(self) -> list[str]:
+        """Why entries and lines were set aside, one for each of them."""
+        return [str(found.get("reason", "damaged")) for found in self._kept()]
+
+    def _keep_aside(self, reason: str, content: dict[str, Any]) -> bool:
+        if any(content.items() <= found.items() for found in self._kept()):
+            return False
+        self.aside.touch()
+        _add(self.aside, {"reason": reason, **content})
+        return True
+
+    def _kept(self) -> Iterator[dict[str, Any]]:
+        for line in self.aside.read_bytes().split(b"\n") if self.aside.is_file() else ():
+            if line:
+                try:
+                    found = json.loads(line)
+                    found = {**found, ASIDE: self._entry(_line(found[ASIDE]))} if ASIDE in found else {**found}
+                except (ValueError, RecursionError, TypeError):
+                    found = {"line": line.decode(errors="backslashreplace")}
+                yield found
+
+    def _entry(self, line: bytes) -> Entry:
+        """A line's entry.
+
+        Raises:
+            ValueError: it is none.
+        """
+        found: Entry = json.loads(line)
+        if not self._is_entry(found):
+            raise ValueError("no entry")
+        return found
 
 
 def _line(content: dict[str, Any]) -> bytes:
     return json.dumps(content).encode() + b"\n"
+
+
+def _add(path: Path, content: dict[str, Any]) -> None:
+    line = _line(content)
+    with path.open("ab", buffering=0) as file, appending(path):
+        while line:
+            line = line[file.write(line) :]
 
 
 def _write(path: Path, lines: Iterable[bytes]) -> None:

@@ -1,7 +1,7 @@
-"""What a study has to tell MLflow: kept in a file until the store has taken it, and sent by a thread of its own.
+"""A queue that outlives its process: entries are kept in a file, in order, until a receiver has taken them.
 
-So a search never waits for MLflow. While a server is away the search goes on, and what it logs is sent when the server
-is back, in this start or a later one. A call that the store would never take is set aside, so that it
+A thread of its own hands them over, so that nobody who adds one waits. While the receiver is away entries are kept, and
+sent when it is back, in this start or a later one. An entry that the receiver would never take is set aside, so that it
 holds up no other.
 """
 
@@ -9,61 +9,97 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 
-from autopeft.common.exceptions import StoreError
+from autopeft.common.exceptions import StoreError, TrackingError
 from autopeft.study.lock import NO_LOCKS
-from autopeft.tracking import backlog
-from autopeft.tracking.address import TrackingError, public
-from autopeft.tracking.quiet import THREAD, forget_active_model
-from autopeft.tracking.refusal import Verdict, verdict
-from autopeft.tracking.sender import Sender
-from autopeft.tracking.store import first_line
+from autopeft.tracking.backlog import Backlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from mlflow import MlflowClient
+    from autopeft.tracking.backlog import Entry
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-"""Seconds between attempts to reach a server that is away; each pause is twice the one before."""
+"""Seconds between attempts to reach a receiver that is away; each pause is twice the one before."""
 
 ATTEMPTS = 5
-"""How often a store that answers otherwise may fail at a call before the call is set aside."""
+"""How often a receiver that answers otherwise may fail at an entry before the entry is set aside."""
 
 MOST_HELD = 100
-"""Calls that wait at most while the outbox is held: what an interrupted search still has time to send."""
+"""Entries that wait at most while the outbox is held: what an interrupted search still has time to send."""
+
+
+class RefusedError(Exception):
+    """The receiver will never take the entry; the text says why."""
+
+
+class RetryError(Exception):
+    """The receiver did not take the entry this time; the text says why.
+
+    Attributes:
+        answers: whether it answers otherwise, so that the entry may be at fault.
+    """
+
+    def __init__(self, reason: str, *, answers: bool) -> None:
+        super().__init__(reason)
+        self.answers = answers
+
+
+class Receiver(Protocol):
+    """Where an outbox's entries go. All but `is_entry` and `damaged` are called in the thread that sends."""
+
+    def is_entry(self, found: object) -> bool:
+        """Whether JSON that was read from the outbox's file can be an entry."""
+
+    def damaged(self, number: int, line: str) -> None:
+        """Be told of a line of the outbox's file that is no entry, and was set aside."""
+
+    def begin(self) -> None:
+        """Make the thread that sends ready."""
+
+    def send(self, entry: Entry, *, repeated: bool) -> None:
+        """Take an entry; to take one twice must do no harm.
+
+        Args:
+            entry: what to take.
+            repeated: whether it may have been sent before.
+
+        Raises:
+            RefusedError: it will never be taken.
+            RetryError: it may be another time.
+        """
+
+    def away(self, reason: str) -> None:
+        """Be told that entries wait."""
+
+    def back(self) -> None:
+        """Be told that entries are taken again."""
+
+    def refused(self, entry: Entry, reason: str) -> None:
+        """Be told of an entry that was set aside."""
 
 
 class Outbox:
-    """Calls to MLflow on their way, in the order they came.
+    """Entries on their way, in the order they came.
 
     Args:
-        client: of the store.
-        experiment_id: where its runs are.
+        receiver: takes them.
         path: of the file, in a folder that is there.
-        say: told in a sentence when the store cannot be reached, when it can again, and what it refused.
-        again: send what was refused earlier once more.
+        aside: of the file for what is set aside.
+        thread: the name of the thread that sends.
+        again: send what was set aside earlier once more.
 
     Raises:
         TrackingError: another process has it open.
         StoreError: a file could not be written.
     """
 
-    def __init__(
-        self,
-        client: MlflowClient,
-        experiment_id: str,
-        path: Path,
-        say: Callable[[str], None],
-        *,
-        again: bool = False,
-    ) -> None:
-        self._sender, self._path, self._say = Sender(client, experiment_id, path.parent), path, say
+    def __init__(self, receiver: Receiver, path: Path, aside: Path, *, thread: str, again: bool = False) -> None:
+        self._receiver = receiver
+        self._backlog = Backlog(path, aside, receiver.is_entry)
         self._lock = FileLock(f"{path}.lock", timeout=0, thread_local=False, fallback_to_soft=False)
         try:
             self._lock.acquire()
@@ -75,32 +111,31 @@ class Outbox:
             if error.errno not in NO_LOCKS:
                 raise
         try:
-            calls = backlog.take_up(path, self._tell)
-            self._waiting: deque[dict[str, Any]] = deque(backlog.take_back(path, calls) if again else calls)
+            entries = self._backlog.take_up(receiver.damaged)
+            self._waiting: deque[Entry] = deque(self._backlog.take_back(entries) if again else entries)
             path.touch()
         except BaseException:
             self._lock.release()
             raise
-        self._told: set[str] = set()
+        self._repeated = True  # what an earlier start left may have been sent by it
         self._changed = threading.Condition()
         self._held = 0
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
+        self._thread = threading.Thread(target=self._work, name=thread, daemon=True)
         self._thread.start()
 
-    def put(self, do: str, run: str, **content: Any) -> None:
-        """Send a call as soon as that can be: `do` names it, `run` is its run's key, `content` is plain JSON.
+    def put(self, entry: Entry) -> None:
+        """Send an entry, of plain JSON, as soon as that can be.
 
         Raises:
             StoreError: the outbox's file could not be written.
             ValueError: the outbox is closed.
         """
-        call = {"do": do, "run": run, **content}
         with self._changed:
             if self._closed.is_set():
                 raise ValueError("the outbox is closed")
-            backlog.add(self._path, call)
-            self._waiting.append(call)
+            self._backlog.add(entry)
+            self._waiting.append(entry)
             self._changed.notify_all()
 
     def hold(self) -> None:
@@ -118,14 +153,14 @@ class Outbox:
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> int:
-        """Wait until all is sent, but not longer than that; returns how many calls are left."""
+        """Wait until all is sent, but not longer than that; returns how many entries are left."""
         self.release()
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
             return len(self._waiting)
 
     def close(self, seconds: float) -> int:
-        """Send what can be sent in that time; returns how many calls are left in the file."""
+        """Send what can be sent in that time; returns how many entries are left in the file."""
         left = self.drain(seconds)
         with self._changed:
             self._closed.set()
@@ -134,72 +169,58 @@ class Outbox:
         self._lock.release()
         return left
 
-    def know(self, key: str, run_id: str) -> None:
-        """Take note of a run that was found in the store."""
-        self._sender.know(key, run_id)
-
-    def _tell(self, sentence: str) -> None:
-        with suppress(Exception):  # a stream that is closed must not end the thread that sends
-            self._say(sentence)
+    def reasons(self) -> list[str]:
+        """Why entries and damaged lines were set aside, in this start and earlier ones, one for each of them."""
+        return self._backlog.reasons()
 
     def _work(self) -> None:
-        forget_active_model()
+        self._receiver.begin()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: len(self._waiting) > self._held or self._closed.is_set())
                 if self._closed.is_set():
                     return
-                call = self._waiting[0]
-            if not self._deliver(call):
+                entry = self._waiting[0]
+            if not self._deliver(entry):
                 return
             with self._changed:
                 if self._closed.is_set():  # it took so long that nobody waited; sent once more it does no harm
                     return
                 self._waiting.popleft()
                 if not self._waiting:
-                    with suppress(OSError), self._path.open("r+b") as file:  # what stays is sent once more, no harm
-                        file.truncate(0)
-                    self._sender.sure = True
+                    self._backlog.clear()
+                    self._repeated = False
                 self._changed.notify_all()
 
-    def _deliver(self, call: dict[str, Any]) -> bool:
-        """Send a call, however often that takes, or set it aside; False if the outbox was closed before."""
+    def _deliver(self, entry: Entry) -> bool:
+        """Send an entry, however often that takes, or set it aside; False if the outbox was closed before."""
         pause, failures, away = FIRST_PAUSE, 0, False
         while not self._closed.is_set():
             try:
-                self._sender.send(**call)
-            except Exception as error:  # stores raise their own: requests', sqlalchemy's, OSError
-                found, reason = verdict(error), public(first_line(error))
-                if found is Verdict.DOUBTFUL:
-                    failures += self._sender.answers()
-                if (found is Verdict.FINAL or failures >= ATTEMPTS) and self._set_aside(call, reason):
+                self._receiver.send(entry, repeated=self._repeated)
+            except (RefusedError, RetryError) as error:
+                reason, final = str(error), isinstance(error, RefusedError)
+                failures += isinstance(error, RetryError) and error.answers
+                if (final or failures >= ATTEMPTS) and self._set_aside(entry, reason):
                     return True
                 if not away and not failures:
                     away = True
-                    self._tell(
-                        f"MLflow cannot be reached: {reason}. The search goes on; what it logs is kept in {self._path} "
-                        "and sent when the store is back."
-                    )
-                self._sender.sure = False
+                    self._receiver.away(reason)
+                self._repeated = True
                 self._closed.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 if away:
-                    self._tell("MLflow can be reached again.")
+                    self._receiver.back()
                 return True
         return False
 
-    def _set_aside(self, call: dict[str, Any], reason: str) -> bool:
-        """Keep a call that MLflow would never take out of the way; False if that could not be written."""
-        call = {key: value for key, value in call.items() if key != backlog.LATE}
+    def _set_aside(self, entry: Entry, reason: str) -> bool:
+        """Keep an entry that would never be taken out of the way; False if that could not be written."""
         try:
-            new = backlog.set_aside(self._path, reason, {"call": call})
+            new = self._backlog.set_aside(entry, reason)
         except StoreError:
             return False
-        if new and reason not in self._told:
-            self._told.add(reason)
-            self._tell(
-                f"MLflow refused to log something ({call['do']}): {reason}. It is kept in "
-                f"{self._path.with_name(backlog.REFUSED)}, and `autopeft sync` tries it again."
-            )
+        if new:
+            self._receiver.refused(entry, reason)
         return True

@@ -6,16 +6,17 @@ import re
 import time
 from base64 import b64encode
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from autopeft.study.folder import OUTBOX
+from autopeft.common.exceptions import TrackingError
+from autopeft.study.folder import OUTBOX, REFUSED
 from autopeft.study.lock import held
-from autopeft.tracking.address import TrackingError, public
-from autopeft.tracking.backlog import REFUSED, kept_aside
+from autopeft.tracking.address import public
 from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import Outbox
-from autopeft.tracking.quiet import within
-from autopeft.tracking.sender import KEY, weights_of
+from autopeft.tracking.quiet import THREAD, within
+from autopeft.tracking.receiver import MlflowReceiver
+from autopeft.tracking.sender import KEY, Sender, weights_of
 from autopeft.tracking.store import PATIENCE, connect, reaching
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ class TrialRun:
         """Log where the trial stands at rung `step`: folds' scores, their mean, the training loss, epochs so far."""
         values = {"mean_score": mean, "training_loss": loss, "epoch": epoch}
         values |= {f"fold_{index}": score for index, score in enumerate(fold_scores)}
-        self._tracker.outbox.put("log", self.key, metrics=_metrics(values, step))
+        self._tracker.put("log", self.key, metrics=_metrics(values, step))
 
     def finish(self, state: str, reason: str, metrics: Mapping[str, float | None]) -> None:
         """Close the run with its state and what it came to; a metric that is None is left out."""
         tags = _tags(state=state, reason=reason, **{NOTE: _sentence(state, reason)})
-        self._tracker.outbox.put("log", self.key, metrics=_metrics(metrics), tags=tags)
-        self._tracker.outbox.put("status", self.key, status=STATUS.get(state, "FINISHED"), end=_now())
+        self._tracker.put("log", self.key, metrics=_metrics(metrics), tags=tags)
+        self._tracker.put("status", self.key, status=STATUS.get(state, "FINISHED"), end=_now())
         self._tracker.open.pop(self.key, None)
 
 
@@ -77,10 +78,17 @@ class Tracker:
     """
 
     def __init__(
-        self, client: MlflowClient, uri: str, experiment_id: str, outbox: Outbox, output: Path, patience: float
+        self,
+        client: MlflowClient,
+        uri: str,
+        experiment_id: str,
+        sender: Sender,
+        outbox: Outbox,
+        output: Path,
+        patience: float,
     ) -> None:
-        self._client, self.uri, self.experiment_id, self.outbox = client, uri, experiment_id, outbox
-        self._output, self.patience = output, patience
+        self._client, self.uri, self.experiment_id = client, uri, experiment_id
+        self._sender, self.outbox, self._output, self.patience = sender, outbox, output, patience
         self.open: dict[str, TrialRun] = {}
         self.ended: set[int] = set()
         self.unsent = 0
@@ -115,8 +123,24 @@ class Tracker:
         """
         patience = PATIENCE if patience is None else patience
         client, target, experiment_id = connect(uri, output, name, patience)
-        outbox = Outbox(client, experiment_id, output / OUTBOX, say, again=again)
-        return cls(client, target, experiment_id, outbox, output, patience)
+        sender = Sender(client, experiment_id, output)
+        receiver = MlflowReceiver(sender, output, say)
+        outbox = Outbox(receiver, output / OUTBOX, output / REFUSED, thread=THREAD, again=again)
+        return cls(client, target, experiment_id, sender, outbox, output, patience)
+
+    def put(self, do: str, run: str, **content: Any) -> None:
+        """Make a call of the sender as soon as that can be.
+
+        Args:
+            do: its name.
+            run: its run's key.
+            content: of plain JSON.
+
+        Raises:
+            StoreError: the outbox's file could not be written.
+            ValueError: the outbox is closed.
+        """
+        self.outbox.put({"do": do, "run": run, **content})
 
     def start(self, study_id: str, description: str, params: Mapping[str, object]) -> None:
         """Make the parent run, or take up the one an earlier start of this study made.
@@ -135,7 +159,7 @@ class Tracker:
         self._study = study_id
         self._began = earlier[0].info.start_time if earlier else _now()
         for run in (*earlier, *trials):
-            self.outbox.know(run.data.tags[KEY], run.info.run_id)
+            self._sender.know(run.data.tags[KEY], run.info.run_id)
         for run in trials:
             if run.info.status == "RUNNING":
                 TrialRun(self, run.data.tags[KEY]).finish("INTERRUPTED", KILLED, {})
@@ -144,11 +168,11 @@ class Tracker:
             else:
                 self.ended.add(int(run.data.tags["trial"]))
         if earlier:
-            self.outbox.put("status", self._parent, status="RUNNING")
+            self.put("status", self._parent, status="RUNNING")
         else:
             tags = {ROLE: "search", "autopeft.study_id": study_id, NOTE: description, "state": "SEARCH"}
-            self.outbox.put("create", self._parent, name="search", tags=tags, start=self._began)
-            self.outbox.put("log", self._parent, params=_params(params))
+            self.put("create", self._parent, name="search", tags=tags, start=self._began)
+            self.put("log", self._parent, params=_params(params))
 
     def trial(self, number: int, name: str, params: Mapping[str, object]) -> TrialRun:
         """Open the nested run of a trial; params are logged without their method's prefix, so that columns line up.
@@ -160,36 +184,36 @@ class Tracker:
         run = TrialRun(self, self._key(number))
         self.open[run.key] = run
         if run.key in self._interrupted:
-            self.outbox.put("status", run.key, status="RUNNING")
-            self.outbox.put("log", run.key, params=_params(own), tags=_tags(state="RUNNING", reason=""))
+            self.put("status", run.key, status="RUNNING")
+            self.put("log", run.key, params=_params(own), tags=_tags(state="RUNNING", reason=""))
         else:
             tags = _tags(
                 trial=str(number), method=method, state="RUNNING", candidate=name, **{ROLE: "trial", NOTE: name}
             )
             title = f"{number:03d} {name}"[:LONGEST_NAME]
-            self.outbox.put("create", run.key, name=title, tags=tags, start=_now(), parent=self._parent)
-            self.outbox.put("log", run.key, params=_params(own))
+            self.put("create", run.key, name=title, tags=tags, start=_now(), parent=self._parent)
+            self.put("log", run.key, params=_params(own))
         return run
 
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact of the parent run."""
-        self.outbox.put("text", self._parent, text=text, name=name)
+        self.put("text", self._parent, text=text, name=name)
 
     def log_image(self, png: bytes, key: str, step: int) -> None:
         """Show a picture among the parent run's charts; several steps of a key become one chart with a slider."""
-        self.outbox.put("image", self._parent, key=key, step=step, png=b64encode(png).decode())
+        self.put("image", self._parent, key=key, step=step, png=b64encode(png).decode())
 
     def system_metrics(self, *, on: bool = True) -> AbstractContextManager[None]:
         """Log the machine's load on the parent run while the block runs; its steps are seconds since the run began."""
 
         def log(sample: Mapping[str, float]) -> None:
-            self.outbox.put("log", self._parent, metrics=_metrics(sample, (_now() - self._began) // 1000))
+            self.put("log", self._parent, metrics=_metrics(sample, (_now() - self._began) // 1000))
 
         return sampling(log) if on else nullcontext()
 
     def log_data(self, datasets: Sequence[dict[str, str]]) -> None:
         """Log on the parent run which rows it searched with, as `datasets.dataset` describes them."""
-        self.outbox.put("datasets", self._parent, datasets=list(datasets))
+        self.put("datasets", self._parent, datasets=list(datasets))
 
     def log_result(
         self,
@@ -219,13 +243,11 @@ class Tracker:
             lost = f"lost by {gap:.4f}" if gap else "tied with the winner, which is smaller or came first"
             reason = "won" if won else lost
             tags = _tags(winner=str(won).lower(), reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
-            self.outbox.put("log", self._key(number), tags=tags)
+            self.put("log", self._key(number), tags=tags)
         tags = _tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
-        self.outbox.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
+        self.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
         # A folder of its own per winner: a study that goes on with more trials may select another one.
-        self.outbox.put(
-            "files", self._parent, path=f"winner/trial_{winner_number:03d}", **_folder(folder, self._output)
-        )
+        self.put("files", self._parent, path=f"winner/trial_{winner_number:03d}", **_folder(folder, self._output))
 
     def log_model(self, folder: Path, name: str, number: int, params: Mapping[str, object]) -> None:
         """Log a winner, saved as an MLflow model, with its trial, and register it with the alias `winner`.
@@ -237,7 +259,7 @@ class Tracker:
             params: of the winner.
         """
         registered = re.sub(r"[/:]", "-", name)
-        self.outbox.put(
+        self.put(
             "model",
             self._key(number),
             name=registered,
@@ -258,7 +280,7 @@ class Tracker:
                 for run in list(self.open.values()):
                     run.finish("INTERRUPTED", "interrupted" if interrupted else f"the search ended: {error}", {})
                 status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
-                self.outbox.put("status", self._parent, status=status, end=_now())
+                self.put("status", self._parent, status=status, end=_now())
         finally:
             self.unsent = self.outbox.close(self.patience if self._study else 0.0)
 
@@ -290,12 +312,11 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
         TrackingError: there is no study, the store cannot be reached, or something cannot be sent at all.
         StudyError: the study runs, and so sends by itself.
     """
-    path = output / OUTBOX
-    if not path.is_file():
+    if not (output / OUTBOX).is_file():
         raise TrackingError(f"{output} holds no study that has something to send; start it with `autopeft run`.")
     with held(output), Tracker.connect(uri, output, name, say, again=True) as tracker:
         left = tracker.outbox.drain(PATIENCE)
-    reasons = kept_aside(path)
+    reasons = tracker.outbox.reasons()
     if reasons and not left:
         different = sorted({*reasons})
         raise TrackingError(

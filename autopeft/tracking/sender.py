@@ -34,7 +34,7 @@ class Sender:
         output: the study's folder, where relative paths in calls start.
 
     Attributes:
-        sure: whether no call can have been sent before; a run is then made without a look for it.
+        sure: whether the next call cannot have been sent before; a run is then made without a look for it.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, output: Path) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from autopeft.common.exceptions import TrackingError
 from autopeft.study.folder import ARTIFACTS, STORE
 from autopeft.tracking.address import (
     DATABASES,
-    TrackingError,
     is_server,
     open_afresh,
     public,

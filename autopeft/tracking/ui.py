@@ -15,9 +15,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autopeft.common.exceptions import TrackingError
 from autopeft.common.interrupt import Interrupt
 from autopeft.study.folder import ARTIFACTS, STORE
-from autopeft.tracking.address import TrackingError, is_server, public, sqlite_path, sqlite_uri
+from autopeft.tracking.address import is_server, public, sqlite_path, sqlite_uri
 from autopeft.tracking.store import connect
 from autopeft.tracking.view import VIEW
 

@@ -66,27 +66,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         form: the format of the folder.
     """
     task = task_of(card)
-    inputs, reading, usage = task.inputs, task.reading(card.labels), USAGE[task.processor]
-    values = {
-        "{imports}": usage.imports,
-        "{reader}": usage.name,
-        "{arguments}": usage.arguments,
-        "AutoTokenizer": task.processor,
-        "{base}": base(card),
-        "{config}": _config(task, card),
-        "{predict}": "predict_proba" if card.labels else "predict",
-        "{columns}": f"  # {reading}" if reading else "",
-        "{named}": "  # model.config.id2label names the columns" if card.labels else f"  # {reading}",
-        "AutoModelForSequenceClassification": task.auto_class,
-        "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
-        "{texts}": ", ".join([json.dumps(usage.cells)] * len(inputs)),
-        "{rows}": json.dumps(dict.fromkeys(inputs, usage.cells)),
-    }
-    code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
-    if not card.labels:
-        code = code.replace("labels = []\n", "")
-    if task.processor != "AutoTokenizer":  # nothing is padded
-        code = code.replace(f"    pad_token_id={usage.name}.pad_token_id,\n", "")
+    code = _filled(load, task, card)
     params = {**card.params, **(evidence.hyperparameters if evidence else {})}
     lines = [
         *_metadata(card, evidence, form, task.pipeline_tag),
@@ -117,6 +97,32 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
     ]
     with whole(folder / README) as draft:
         draft.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _filled(load: str, task: Task, card: Card) -> str:
+    """Python that loads the folder, with what is known put in."""
+    inputs, reading, usage = task.inputs, task.reading(card.labels), USAGE[task.processor]
+    values = {
+        "{imports}": usage.imports,
+        "{reader}": usage.name,
+        "{arguments}": usage.arguments,
+        "AutoTokenizer": task.processor,
+        "{base}": base(card),
+        "{config}": _config(task, card),
+        "{predict}": "predict_proba" if card.labels else "predict",
+        "{columns}": f"  # {reading}" if reading else "",
+        "{named}": "  # model.config.id2label names the columns" if card.labels else f"  # {reading}",
+        "AutoModelForSequenceClassification": task.auto_class,
+        "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
+        "{texts}": ", ".join([json.dumps(usage.cells)] * len(inputs)),
+        "{rows}": json.dumps(dict.fromkeys(inputs, usage.cells)),
+    }
+    code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
+    if not card.labels:
+        code = code.replace("labels = []\n", "")
+    if task.processor != "AutoTokenizer":  # nothing is padded
+        code = code.replace(f"    pad_token_id={usage.name}.pad_token_id,\n", "")
+    return code
 
 
 def base(card: Card) -> str:

@@ -184,9 +184,9 @@ def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_
     space = CandidateSpace.build([METHODS["lora"], METHODS["adapter"]], base.spec, {}, ())
     appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 8)))
     before = {name: appraise(part.default()).memory.peak for name, part in space.items()}
-    for unseen in (600, 1000, 1000, 400):
-        appraise.learn("lora", unseen)
-    assert appraise.unseen("lora") == 1000
+    for excess in (600, 1000, 1000, 400):
+        appraise.learn("lora", excess)
+    assert appraise.excess("lora") == 1000
     after = {name: appraise(part.default()).memory.peak for name, part in space.items()}
     assert after == {"lora": before["lora"] + 1000, "adapter": before["adapter"]}
 

@@ -1,4 +1,4 @@
-"""A trial's time is foretold from its first steps, and no trial goes over its limit by more than a step."""
+"""A trial's time is predicted from its first steps, and no trial goes over its limit by more than a step."""
 
 import itertools
 from dataclasses import replace
@@ -41,7 +41,7 @@ def run(watch: TimeWatch, clock: Clock, seconds, done: int = 0, steps: int = 50)
     return ended
 
 
-def test_the_first_steps_foretell_the_trial_without_its_slow_start():
+def test_the_first_steps_predict_the_trial_without_its_slow_start():
     clock = Clock()
     watch = watching(Budget(max_trial_seconds=1000), clock, turns=3, evaluations=30)
     run(watch, clock, [5.0] * SKIPPED_STEPS + [2.0] * TIMED_STEPS)
@@ -71,7 +71,7 @@ def test_a_trial_that_slows_down_later_is_stopped():
         run(watch, clock, [1.0] * 13 + [50.0] * 5)
 
 
-def test_a_trial_that_runs_again_another_way_is_foretold_anew_and_its_time_goes_on():
+def test_a_trial_that_runs_again_another_way_is_predicted_anew_and_its_time_goes_on():
     clock = Clock()
     watch = watching(Budget(max_trial_seconds=1000), clock, turns=1, evaluations=0)
     run(watch, clock, [2.0] * 20)

@@ -210,9 +210,10 @@ def test_whatever_was_done_to_the_base_model_is_seen_and_undone(harm):
     harm(base.module.get_parameter(name))
     assert weight_check.restore() == [name]
     weight_check.check()
-    mended = dict(base.module.named_parameters())
+    restored = dict(base.module.named_parameters())
     assert all(
-        torch.equal(p, mended[name]) and not mended[name].requires_grad for name, p in kept.module.named_parameters()
+        torch.equal(p, restored[name]) and not restored[name].requires_grad
+        for name, p in kept.module.named_parameters()
     )
 
 

@@ -1,4 +1,4 @@
-"""What a tokenizer lacks is mended: the model knows which token pads, and two texts do not run into each other."""
+"""What a tokenizer lacks is added: the model knows which token pads, and two texts do not run into each other."""
 
 import pytest
 import torch

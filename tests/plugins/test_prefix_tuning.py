@@ -170,7 +170,7 @@ def test_every_layers_keys_and_values_are_attended_to_and_nothing_else_is_traine
 
 
 @pytest.mark.parametrize("family", PEFT + ELSEWHERE)
-def test_padding_stays_unseen_behind_a_prefix(family):
+def test_padding_stays_hidden_behind_a_prefix(family):
     model, rows = prefix(family), batch()
     seen = rows["attention_mask"].bool()
     noise = torch.where(seen, rows["input_ids"], 7)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -26,8 +26,6 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 from autopeft.cli import app
 from autopeft.execution import processes
 from autopeft.search import run  # noqa: F401  # once, for all children
-from autopeft.study import journal
-from autopeft.tracking import outbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,16 +116,6 @@ class Child:
                 if isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(below):
                     change()
 
-        appending = journal.appending
-
-        @contextmanager
-        def counted(path: Path | str):  # the outbox keeps its file open, and Python tells of no write
-            change()
-            with appending(path):
-                yield
-            change()
-
-        outbox.appending = counted
         sys.addaudithook(hook)
 
 

@@ -83,6 +83,28 @@ def test_a_broken_kind_is_told_and_the_others_go_on(tmp_path, body, words):
     assert re.search(words, told)
 
 
+def test_a_study_and_a_check_tell_a_broken_kind_once_and_a_name_that_nobody_brings(tmp_path):
+    install(write_plugin(tmp_path, "bad-task", "bad", BODY.format(body="return [object()]")), tmp_path / "site")
+    install(write_plugin(tmp_path, "no-plugin", "none", "import nothing_of_that_name"), tmp_path / "site")
+    (tmp_path / "rows.csv").write_text("text,label\na,b\n")
+    (tmp_path / "study.toml").write_text(
+        'name = "s"\n[model]\nname_or_path = "./none"\n[task]\nkind = "text-clasification"\n'
+        '[data]\ntrain = "rows.csv"\n'
+    )
+    for command in (("run", "study.toml"), ("check", "text-clasification"), ("check", "bad")):
+        done = autopeft(*command, cwd=tmp_path, env=beside(tmp_path / "site"))
+        assert done.returncode == 2
+        told = [line for line in done.stderr.splitlines() if line.startswith("A plugin is left out. ")]
+        assert [line.split()[5] for line in told] == ["no-plugin", "bad-task"]
+        last = done.stderr.splitlines()[-1]
+        if command == ("check", "bad"):
+            assert 'a method or a kind of task "bad"; its plugin is broken: bad-task 1.2.3' in last
+        elif command[0] == "check":
+            assert 'no plugin provides a method or a kind of task "text-clasification"; did you mean' in last
+            assert '"text-classification"? Install' in last
+            assert last.endswith("see `autopeft methods` and `autopeft tasks`.")
+
+
 def test_a_strangers_kind_keeps_every_rule(tmp_path, site):
     done = autopeft("check", "ordinal-regression", "--json", cwd=tmp_path, env=beside(site))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,9 +16,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from autopeft.study.comments import without_comments
-from autopeft.study.folder import OUTBOX
+from autopeft.study.folder import OUTBOX, REFUSED
 from autopeft.tracking import Tracker, TrackingError, public, sync
-from autopeft.tracking.backlog import REFUSED
 from autopeft.tracking.refusal import Verdict, verdict
 from tests.conftest import autopeft_here
 
@@ -96,7 +95,7 @@ def test_half_a_line_at_the_end_is_cut_off_and_what_comes_next_is_whole(output):
     (output / OUTBOX).write_text(whole + '{"do": "log", "run": "one/sea')
     said = []
     tracker = Tracker.connect(None, output, "study", said.append)
-    tracker.outbox.put("log", "one/search", tags={"second": "2"})
+    tracker.put("log", "one/search", tags={"second": "2"})
     assert tracker.outbox.drain(60) == 0
     tracker.outbox.close(0)
     assert said == []
@@ -109,10 +108,10 @@ def test_a_call_that_the_store_never_takes_is_kept_beside_the_outbox_and_holds_u
     said = []
     with begin(output, said) as tracker:
         run = tracker.trial(0, "lora", {"method": "lora", "r": 8})
-        tracker.outbox.put("log", run.key, params={"r": "16"})  # MLflow lets no param change
-        tracker.outbox.put("log", run.key, tags={"x" * 9000: "y"})  # longer than it takes
-        tracker.outbox.put("log", run.key, metrics=[["score"]])  # no metric at all
-        tracker.outbox.put("dance", run.key)
+        tracker.put("log", run.key, params={"r": "16"})  # MLflow lets no param change
+        tracker.put("log", run.key, tags={"x" * 9000: "y"})  # longer than it takes
+        tracker.put("log", run.key, metrics=[["score"]])  # no metric at all
+        tracker.put("dance", run.key)
         run.finish("COMPLETE", "", {"score": 0.5})
     assert run_of(output, "000 lora").data.metrics["score"] == 0.5
     assert [kept["call"]["do"] for kept in aside(output)] == ["log", "log", "log", "dance"]
@@ -217,8 +216,8 @@ def test_a_server_that_refuses_for_good_is_not_asked_for_ever(output, monkeypatc
     said = []
     with server_of(handler) as uri:
         tracker = Tracker.connect(uri, output, "study", said.append)
-        tracker.outbox.put("create", "one/search", name="search", tags={}, start=1)
-        tracker.outbox.put("log", "one/search", tags={"a": "b"})
+        tracker.put("create", "one/search", name="search", tags={}, start=1)
+        tracker.put("log", "one/search", tags={"a": "b"})
         left = tracker.outbox.drain(60 if refused else 1)
         tracker.outbox.close(0)
     assert left == (0 if refused else 1)

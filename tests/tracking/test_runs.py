@@ -16,9 +16,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from autopeft.common.exceptions import StoreError, UserInputError
-from autopeft.study.folder import OUTBOX
+from autopeft.study.folder import OUTBOX, REFUSED
 from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
-from autopeft.tracking.backlog import REFUSED
 from autopeft.tracking.outbox import Outbox
 from autopeft.tracking.view import COLUMNS, VIEW_TAG
 
@@ -331,14 +330,12 @@ def test_what_is_left_when_a_study_ends_is_sent_by_sync(output, monkeypatch):
 
 def test_calls_that_come_twice_leave_one_run_and_one_point(output, monkeypatch):
     calls, put = [], Outbox.put
-    monkeypatch.setattr(
-        Outbox, "put", lambda self, do, run, **rest: [calls.append((do, run, rest)), put(self, do, run, **rest)]
-    )
+    monkeypatch.setattr(Outbox, "put", lambda self, call: [calls.append(call), put(self, call)])
     with begin(output) as tracker:
         log_four_trials(tracker)
         tracker.log_image(picture(), "plots/leads", 4)
     before = runs(output)
-    lines = [json.dumps({"do": do, "run": run, **rest}) for do, run, rest in calls]
+    lines = list(map(json.dumps, calls))
     (output / OUTBOX).write_text("\n".join([*lines, '{"do": "log", "run']))  # half a line, as from a process killed
     assert sync(None, output, "study", pytest.fail) == 0
     after = runs(output)
@@ -399,7 +396,7 @@ def test_what_mlflow_refuses_is_said_and_holds_up_nothing(output):
     said = []
     with Tracker.connect(None, output, "study", said.append) as tracker:
         tracker.start("one", "a search", GIVEN)
-        tracker.outbox.put("log", "nobody", params={"a": "b"})
+        tracker.put("log", "nobody", params={"a": "b"})
         tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
     assert said == [
         "MLflow refused to log something (log): no run has the key nobody. It is kept in "

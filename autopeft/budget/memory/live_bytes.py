@@ -85,10 +85,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         if func is torch.ops.aten._safe_softmax.default:  # its kernel also holds a mask of the scores, a byte each
             self.count(torch.empty_like(result, dtype=torch.bool))
         elif self.on_gpu:
-            self._count_unseen(func, args, result)
+            self._count_scratch(func, args, result)
         return result
 
-    def _count_unseen(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+    def _count_scratch(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
         """What kernels of a GPU take beside their results."""
         if func in PRODUCTS and (backward := _in_backward()) not in self._workspaces:
             sizes = gpu.workspaces()[backward]

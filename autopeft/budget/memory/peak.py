@@ -92,8 +92,34 @@ def predict(
     """
     if not whole:
         with suppress(LayersDiffer):
-            return _trace(module, make_step, shapes, device, spare=True)
-    return _trace(module, make_step, shapes, device, spare=False)
+            return _estimate(_trace(module, make_step, shapes, device, spare=True))
+    return _estimate(_trace(module, make_step, shapes, device, spare=False))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step that was traced.
+
+    Attributes:
+        live: followed its storages.
+        shortcut: stands for the layers that were spared; None where every layer ran.
+        resident: numbers of the storages that are there after the step, and so before every later one.
+        kinds: numbers of storages by what they hold; all others hold activations.
+    """
+
+    live: LiveBytes
+    shortcut: Shortcut | None
+    resident: frozenset[int]
+    kinds: Mapping[str, frozenset[int]]
+
+    def events(self, resident: frozenset[int]) -> list[Event]:
+        """What is taken and released where storages of these numbers are there all along.
+
+        Raises:
+            LayersDiffer: layers were spared, but turned out not to be alike.
+        """
+        events = self.live.trace(resident, self.kinds)
+        return self.shortcut.extended(events) if self.shortcut else events
 
 
 def _trace(
@@ -103,12 +129,8 @@ def _trace(
     device: str,
     *,
     spare: bool,
-) -> MemoryEstimate:
-    """The peak of a step on fake tensors.
-
-    Raises:
-        LayersDiffer: where layers may be spared, they turned out not to be alike.
-    """
+) -> _Step:
+    """Run a step on fake tensors; with `spare`, only three layers of a run of equal ones."""
     on_gpu = device == "cuda"
     if on_gpu:
         gpu.workspaces()  # measured before the modes are on, if it was not yet
@@ -146,22 +168,26 @@ def _trace(
         resident, workspaces = live.alive, live.workspaces
     kinds = {
         "weights": weights,
-        "gradients": gradients - weights,
+        "gradients": frozenset(gradients) - weights,
         "optimizer": resident - before - gradients - workspaces,
         "workspace": workspaces,
     }
+    return _Step(live, shortcut, resident, kinds)
 
-    def trace(resident: frozenset[int]) -> list[Event]:
-        events = live.trace(resident, kinds)
-        return shortcut.extended(events) if shortcut else events
 
-    settled = trace(resident)
+def _estimate(step: _Step) -> MemoryEstimate:
+    """The peak of a step that was traced.
+
+    Raises:
+        LayersDiffer: layers were spared, but turned out not to be alike.
+    """
+    settled = step.events(step.resident)
     found = at_peak(settled)
-    estimate = MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*kinds, ACTIVATIONS)})
-    if not on_gpu:
+    estimate = MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*step.kinds, ACTIVATIONS)})
+    if not step.live.on_gpu:
         return estimate
-    second = settled[len(resident) :]  # what is there all along stands first
-    need = allocator.needed([trace(frozenset()), second])
+    second = settled[len(step.resident) :]  # what is there all along stands first
+    need = allocator.needed([step.events(frozenset()), second])
     over = max(0, need.used - estimate.allocated)
     return replace(
         estimate,
