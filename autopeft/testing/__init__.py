@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from autopeft.testing.rule import RULES, Rule
 from autopeft.testing.suite import FAILED, OK, SKIPPED, UNSUPPORTED, Finding, check, plan
 from autopeft.testing.task_rules import TaskFinding, check_task
-from autopeft.testing.tiny import FAMILIES
+from autopeft.testing.tiny import ALL_FAMILIES, FAMILIES
 
 if TYPE_CHECKING:
     from autopeft.testing.pytest_base import MethodTests
 
 __all__ = [
+    "ALL_FAMILIES",
     "FAILED",
     "FAMILIES",
     "OK",

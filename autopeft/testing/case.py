@@ -19,7 +19,7 @@ from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
 from autopeft.models.modes import train_mode
 from autopeft.tasks.registry import find_task
-from autopeft.testing.tiny import learnable_rows, tiny_base
+from autopeft.testing.tiny import rows_for, tiny_base
 from autopeft.training.batch import Batch
 from autopeft.training.learner import Learner
 
@@ -55,7 +55,7 @@ class Case:
     def __init__(self, method: PeftMethod, family: str) -> None:
         self.method, self.family = method, family
         self.left_changed: list[str] = []
-        self.data = learnable_rows()
+        self.data = rows_for(family)
         self.at: Params | None = None  # the params of the latest `attach`, for errors that nobody expected
 
     @functools.cached_property

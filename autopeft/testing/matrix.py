@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.methods.contract import PeftMethod
-from autopeft.testing.tiny import FAMILIES, tiny_base
+from autopeft.testing.tiny import ALL_FAMILIES, tiny_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ tests that it is so. A type that is not listed is no less supported: methods ask
 
 def matrix(methods: Mapping[str, PeftMethod]) -> str:
     """A table of families and methods, what else each method offers, and the reasons for every no."""
-    specs = {family: tiny_base(family).spec for family in FAMILIES}
+    specs = {family: tiny_base(family).spec for family in ALL_FAMILIES}
     answers = {(name, family): methods[name].supports(spec) for name in methods for family, spec in specs.items()}
     rows = [["model type", *(f"`{name}`" for name in methods)], ["---"] * (len(methods) + 1)]
     rows += [[f"`{family}`", *("yes" if answers[name, family] else "no" for name in methods)] for family in specs]

@@ -8,7 +8,7 @@ import pytest
 
 from autopeft.testing.case import Case
 from autopeft.testing.suite import FAILED, OK, judge, plan
-from autopeft.testing.tiny import FAMILIES
+from autopeft.testing.tiny import ALL_FAMILIES
 
 if TYPE_CHECKING:
     from autopeft.methods.contract import PeftMethod
@@ -33,7 +33,7 @@ class MethodTests:
     """
 
     method: ClassVar[PeftMethod]
-    families: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
+    families: ClassVar[tuple[str, ...]] = ALL_FAMILIES
     _case: ClassVar[Case | None] = None
 
     def __init_subclass__(cls) -> None:

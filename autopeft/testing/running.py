@@ -25,6 +25,7 @@ from autopeft.training.packing_check import agrees, packable
 if TYPE_CHECKING:
     from torch import nn
 
+    from autopeft.data.encoded import Encoded
     from autopeft.testing.case import Case
 
 MEMORY_ERROR, MEMORY_SLACK = 0.06, 2**15
@@ -46,7 +47,7 @@ def packs_alike_everywhere(case: Case) -> str | None:
     others = case.corners[1:]
     if not others:
         return None
-    params = others[list(tiny.FAMILIES).index(case.family) % len(others)]  # each family tries another one
+    params = others[tiny.ALL_FAMILIES.index(case.family) % len(others)]  # each family tries another one
     try:
         alike = agrees(lambda: case.attach(params), _gradients, _rows(case), torch.float32, sites=sites)
     except Exception as error:
@@ -74,16 +75,10 @@ def memory_is_predicted(case: Case) -> str | None:
     Make no tensor whose size depends on values, nor memory that PyTorch does not see (NumPy's, say); a callback makes
     what it keeps in start().
     """
-    candidate, rows, length = case.candidates.default(), 16, 24
-    cost_estimator = CostEstimator(case.base, TASK, CPU, blank_rows(np.full(rows, length)))
+    candidate, rows = case.candidates.default(), 16
+    data, tensors = _longest(case, rows)
+    cost_estimator = CostEstimator(case.base, TASK, CPU, data)
     predicted = cost_estimator.predict(candidate, Execution(rows)).peak
-    tensors = tiny.batch(rows, length)
-    tensors["input_ids"] = torch.full((rows, length), tiny.FIRST_WORD).index_fill_(
-        1, torch.tensor([length - 1]), tiny.END
-    )
-    tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
-    tensors["input_ids"][0, -2:] = torch.tensor([tiny.END, tiny.PAD])  # some models spare a mask where none is needed
-    tensors["attention_mask"][0, -1] = 0
     model = case.attach(case.defaults)
     train_mode(model)
     callback = case.method.callback(model, case.defaults, case.base.spec)
@@ -96,6 +91,20 @@ def memory_is_predicted(case: Case) -> str | None:
         seen = f"a step took {real:,} bytes, and {predicted:,} were predicted ({predicted / real - 1:+.1%})."
         raise BrokenRuleError(seen, case.defaults)
     return None
+
+
+def _longest(case: Case, rows: int, length: int = 24) -> tuple[Encoded, dict[str, torch.Tensor]]:
+    """Rows all as long as the longest, and a batch of them."""
+    if not case.data.axis:
+        return case.data, case.data.batch(np.arange(rows))
+    tensors = tiny.batch(rows, length)
+    tensors["input_ids"] = torch.full((rows, length), tiny.FIRST_WORD).index_fill_(
+        1, torch.tensor([length - 1]), tiny.END
+    )
+    tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+    tensors["input_ids"][0, -2:] = torch.tensor([tiny.END, tiny.PAD])  # some models spare a mask where none is needed
+    tensors["attention_mask"][0, -1] = 0
+    return blank_rows(np.full(rows, length)), tensors
 
 
 @rule()

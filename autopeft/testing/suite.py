@@ -10,7 +10,7 @@ from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.testing import applying, keeping, learning, process, running, space  # noqa: F401  # they declare rules
 from autopeft.testing.case import Case
 from autopeft.testing.rule import RULES, BrokenRuleError, Rule
-from autopeft.testing.tiny import FAMILIES
+from autopeft.testing.tiny import ALL_FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -49,7 +49,7 @@ class Finding:
         return f"{rule.name} broke{where}{at}: {self.seen}\nRule: {rule.statement}\nWhat to do: {rule.advice}"
 
 
-def known(families: Iterable[str], among: Collection[str] = FAMILIES) -> list[str]:
+def known(families: Iterable[str], among: Collection[str] = ALL_FAMILIES) -> list[str]:
     """The same families.
 
     Args:
@@ -72,7 +72,7 @@ def plan(families: Iterable[str] | None = None) -> list[tuple[Rule, str]]:
     Raises:
         UserInputError: there is no such family.
     """
-    chosen = known(FAMILIES if families is None else families)
+    chosen = known(ALL_FAMILIES if families is None else families)
     once = [(rule, "") for rule in RULES.values() if rule.once]
     return once + [(rule, family) for family in chosen for rule in RULES.values() if not rule.once]
 
@@ -86,7 +86,7 @@ def check(
 
     Args:
         method: an instance.
-        families: keys of `FAMILIES`.
+        families: of `ALL_FAMILIES`.
         progress: told the rule and the family before each test.
 
     Raises:
@@ -98,7 +98,7 @@ def check(
 def _check(
     method: PeftMethod, steps: Iterable[tuple[Rule, str]], progress: Callable[[str, str], object]
 ) -> Iterator[Finding]:
-    case = Case(method, next(iter(FAMILIES)))
+    case = Case(method, ALL_FAMILIES[0])
     for rule, family in steps:
         progress(rule.name, family)
         if family and family != case.family:

@@ -56,19 +56,24 @@ IMAGE_FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Model types that read images, likewise."""
 
+ALL_FAMILIES = (*FAMILIES, *IMAGE_FAMILIES)
+"""What methods are tested on."""
+
 
 def tiny(model_type: str, num_labels: int = 3, seed: int = 0) -> nn.Module:
-    """A sequence classifier of that family: 4 layers in all, hidden size 32, 4 heads; frozen, its head included."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification, logging
+    """A classifier of that family: 4 layers in all, hidden size 32, 4 heads; frozen, its head included."""
+    import transformers
 
-    logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
     special = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
-    special |= {"cls_token_id": START, "sep_token_id": END}
-    options = {"vocab_size": VOCABULARY, **special, **SIZES, **FAMILIES[model_type]}
-    config = AutoConfig.for_model(model_type, num_labels=num_labels, **options)
+    special |= {"cls_token_id": START, "sep_token_id": END, "vocab_size": VOCABULARY}
+    images = model_type in IMAGE_FAMILIES
+    options = {**SIZES, **(IMAGE_FAMILIES[model_type] if images else {**special, **FAMILIES[model_type]})}
+    config = transformers.AutoConfig.for_model(model_type, num_labels=num_labels, **options)
+    kind = transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+        model: nn.Module = kind.from_config(config)
     # Transformers draws so small a head that a tiny model's outputs barely differ; tests need them to.
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -80,7 +85,8 @@ def tiny(model_type: str, num_labels: int = 3, seed: int = 0) -> nn.Module:
 def tiny_base(model_type: str) -> BaseModel:
     """`tiny(model_type)` as the host holds it, with no tokenizer; shared, since `attach` works on private copies."""
     module = tiny(model_type)
-    return BaseModel(module, None, describe(module, "text-classification", "SEQ_CLS"))
+    asked = ("image-classification", None) if model_type in IMAGE_FAMILIES else ("text-classification", "SEQ_CLS")
+    return BaseModel(module, None, describe(module, *asked))
 
 
 def batch(rows: int = 6, length: int = 12, num_labels: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -106,6 +112,22 @@ def learnable_rows(count: int = 48, seed: int = 0) -> Encoded:
     tokens, offsets = np.concatenate(texts).astype(np.int32), np.cumsum([0, *map(len, texts)])
     fields = {**token_fields({"input_ids": tokens}, offsets, PAD), "labels": Field(labels)}
     return Encoded(fields, labels, axis="input_ids")
+
+
+def learnable_images(count: int = 48, seed: int = 0) -> Encoded:
+    """Images of noise whose label, one of three, is which colour is stronger."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    pixels = generator.integers(0, 120, (count, 3, SIDE, SIDE), np.uint8)
+    pixels[np.arange(count), labels] += np.uint8(100)
+    scale = np.full((3, 1, 1), 1 / 128, np.float32)
+    fields = {"pixel_values": Field(pixels, scale=scale, shift=-scale * 128), "labels": Field(labels)}
+    return Encoded(fields, labels, places=(SIDE // PATCH) ** 2 + 1)
+
+
+def rows_for(model_type: str) -> Encoded:
+    """Rows that a model of that family can learn."""
+    return learnable_images() if model_type in IMAGE_FAMILIES else learnable_rows()
 
 
 def blank_rows(lengths: np.ndarray) -> Encoded:

@@ -2,15 +2,15 @@
 
 import pytest
 
-from autopeft.testing.tiny import FAMILIES
+from autopeft.testing.tiny import ALL_FAMILIES
 
-ALWAYS = {"bert", "deberta-v2", "gpt2", "llama", "t5"}
-"""An encoder, one with attention of its own, a decoder with fused maps, one without biases, an encoder-decoder."""
+ALWAYS = {"bert", "deberta-v2", "gpt2", "llama", "t5", "vit"}
+"""An encoder, one with attention of its own, a decoder with fused maps, one without biases, an encoder-decoder, one of images."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the conformance tests of all other families."""
-    assert set(FAMILIES) >= ALWAYS
+    assert set(ALL_FAMILIES) >= ALWAYS
     for item in items:
         given = getattr(item, "callspec", None)
         if item.path.stem == "test_conformance" and given and given.params["family"] not in {*ALWAYS, ""}:
