@@ -63,7 +63,6 @@ OFF: dict[str, tuple[tuple[Any, dict[str, Any]], ...]] = {
         (CostEstimator, {"_fit_once": lambda self, asked: self._fit(asked, Structure.of(self._model(asked)))}),
     ),
     "floors": ((CostEstimator, {"_floor": lambda *_: 0, "_beyond": lambda *_: math.inf}),),
-    "copier": ((BaseModel, {"copy": lambda self, *, meta=False: self._twin(self.skeleton if meta else self.module)}),),
 }
 """What is put in whose place for each to be off."""
 
