@@ -6,8 +6,8 @@
 
 The first asks about the candidates of `memory_prediction.py`: of every method in turn, evenly drawn, each predicted
 once. The second asks about what the study's sampler proposes under a limit on memory that half of the space exceeds
-(`refusals.py`). There candidates are refused, and alike, which is what the structure and the floors are for: over the
-60 of the first they can bring next to nothing.
+(`refusals.py`). There candidates are refused, which is what the floors are for: over the 60 of the
+first they can bring nothing.
 
 Every variant is asked about a candidate before the next candidate's turn comes, in another order each time, and has an
 estimator, a base model and a cache of PyTorch's fake mode of its own. The answers are compared: the refusal, and where
@@ -38,7 +38,6 @@ from transformers import AutoModelForSequenceClassification, logging
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import Budget
 from autopeft.budget.memory import fake_ops, live_bytes, peak
-from autopeft.budget.structure import Structure
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
@@ -59,9 +58,6 @@ OFF: dict[str, tuple[tuple[Any, dict[str, Any]], ...]] = {
         (fake_ops, {"SHAPES": {}, "UPDATES": frozenset()}),
     ),
     "repeated_layers": ((peak, {"predict": functools.partial(peak.predict, whole=True)}),),
-    "structure": (
-        (CostEstimator, {"_fit_once": lambda self, asked: self._fit(asked, Structure.of(self._model(asked)))}),
-    ),
     "floors": ((CostEstimator, {"_floor": lambda *_: 0, "_beyond": lambda *_: math.inf}),),
 }
 """What is put in whose place for each to be off."""

@@ -88,7 +88,6 @@ class CostEstimator:
         self._trunk = trunk
         self._packed_methods, self._folds = {} if packed is None else packed, folds
         self._known: dict[tuple[object, ...], Usage] = {}
-        self._fits: dict[tuple[object, ...], tuple[Execution, peak.MemoryEstimate]] = {}
         self._floors: dict[str, list[tuple[Structure, int]]] = {}  # of refused ones: what they need beyond `_least`
         self._refused: dict[str, list[Candidate]] = {}
         self._unseen: dict[str, int] = {}
@@ -107,7 +106,7 @@ class CostEstimator:
             self._known[key] = Usage(
                 trainable_params=self._count(candidate) if told is None else told + self._base.head_params,
                 measure_saved=functools.partial(self._weigh, candidate),
-                fit_memory=functools.partial(self._fit_once, candidate),
+                fit_memory=functools.partial(self._fit, candidate),
             )
         return self._known[key]
 
@@ -168,7 +167,6 @@ class CostEstimator:
     def forget(self, name: str) -> None:
         """Work out a method's candidates anew when they are next asked for."""
         self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
-        self._fits = {key: fit for key, fit in self._fits.items() if key[0] != name}
 
     def _least(self, model: nn.Module) -> int:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
@@ -206,18 +204,11 @@ class CostEstimator:
     def _beyond(self, name: str, structure: Structure) -> int:
         return max((beyond for smaller, beyond in self._floors.get(name, ()) if smaller.within(structure)), default=0)
 
-    def _fit_once(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
-        """What `_fit` says, worked out once for all candidates of one structure and batch size."""
-        own = Structure.of(self._model(candidate))
-        key = (candidate.method.name, own.digest, candidate.hyper.batch_size)
-        if key not in self._fits:
-            self._fits[key] = self._fit(candidate, own)
-        return self._fits[key]
-
-    def _fit(self, candidate: Candidate, own: Structure) -> tuple[Execution, peak.MemoryEstimate]:
+    def _fit(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
-        least = self._least(self._model(candidate))
+        model = self._model(candidate)
+        least, own = self._least(model), Structure.of(model)
         found: dict[Execution, peak.MemoryEstimate] = {}
         limit = math.inf if self._limit is None else self._limit
 

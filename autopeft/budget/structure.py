@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,12 +47,6 @@ class Structure:
             if not hasattr(module, FROZEN)
         }
         return cls(_shapes(trainable(model)), placed, len(modules) - len(placed))
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """The same for models that are alike in all of it."""
-        parts = [(name, one.kind.__qualname__, one.settings, one.tensors) for name, one in self.placed.items()]
-        return hashlib.sha256(repr((self.trained, parts, self.kept)).encode()).hexdigest()
 
     def within(self, other: Structure) -> bool:
         """Whether the other one has all that this one has, and nothing of it smaller: then its steps take no less.

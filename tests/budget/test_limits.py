@@ -191,28 +191,6 @@ def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_
     assert after == {"lora": before["lora"] + 1000, "adapter": before["adapter"]}
 
 
-def test_candidates_of_one_structure_are_predicted_once(monkeypatch):
-    base, asked = tiny_base("bert"), []
-    space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
-    appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 8)))
-    predict = appraise.predict
-    monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
-
-    def peak(batch_size=16, **params):
-        default = space.default()
-        hyper = replace(default.hyper, batch_size=batch_size, learning_rate=params.pop("learning_rate", 1e-3))
-        return appraise(replace(default, params={**default.params, **params}, hyper=hyper)).memory.peak
-
-    same = {peak(), peak(lora_alpha=32), peak(use_rslora=True), peak(learning_rate=1e-2)}
-    assert (len(same), len(asked)) == (1, 1)
-    others = [peak(r=9), peak(lora_dropout=0.1), peak(target_modules="all_linear")]
-    assert len(asked) == 4
-    assert min(others) > min(same)
-    assert peak(lora_dropout=0.2) == others[1]
-    peak(batch_size=4)
-    assert len(asked) == 5
-
-
 @pytest.mark.parametrize(
     ("budget", "words"),
     [

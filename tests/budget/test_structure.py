@@ -48,7 +48,5 @@ def test_of_others_neither_contains_the_other(name, one, other):
 
 def test_what_bears_on_no_tensor_makes_no_difference():
     one, other = structure("lora", lora_alpha=8), structure("lora", lora_alpha=32)
-    assert one.digest == other.digest
     assert one.within(other)
     assert other.within(one)
-    assert structure("lora", r=4).digest != structure("lora", r=5).digest
