@@ -6,8 +6,7 @@
 
 The first asks about the candidates of `memory_prediction.py`: of every method in turn, evenly drawn, each predicted
 once. The second asks about what the study's sampler proposes under a limit on memory that half of the space exceeds
-(`refusals.py`). There candidates are refused, which is what the floors are for: over the 60 of the
-first they can bring nothing.
+(`refusals.py`): there some are refused, and others are predicted in several ways until one fits.
 
 Every variant is asked about a candidate before the next candidate's turn comes, in another order each time, and has an
 estimator, a base model and a cache of PyTorch's fake mode of its own. The answers are compared: the refusal, and where
@@ -19,7 +18,6 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-import math
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -58,7 +56,6 @@ OFF: dict[str, tuple[tuple[Any, dict[str, Any]], ...]] = {
         (fake_ops, {"SHAPES": {}, "UPDATES": frozenset()}),
     ),
     "repeated_layers": ((peak, {"predict": functools.partial(peak.predict, whole=True)}),),
-    "floors": ((CostEstimator, {"_floor": lambda *_: 0, "_beyond": lambda *_: math.inf}),),
 }
 """What is put in whose place for each to be off."""
 
