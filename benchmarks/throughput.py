@@ -114,7 +114,7 @@ def bookkeeping(spec: StudySpec, trials: int) -> None:
         runner.run_trial, loop.Search.run = timed("trials", trial), timed("search", loop.Search.run)
         for owner, name in (
             (CostEstimator, "__call__"),
-            (CostEstimator, "_fit_once"),
+            (CostEstimator, "_fit"),
             (runner.PackingChoice, "decide"),
         ):
             setattr(owner, name, timed("admission", getattr(owner, name)))

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft.budget.memory import gpu, peak
-from autopeft.budget.structure import Structure
 from autopeft.budget.usage import Usage, Weights
 from autopeft.common import machine
 from autopeft.common.containment import heartbeat
 from autopeft.methods.callback import TrainingCallback
-from autopeft.methods.contract import PeftMethod, declared_params
+from autopeft.methods.contract import declared_params
 from autopeft.models import quantization
 from autopeft.models.architecture import linear_shape
 from autopeft.models.attach import attach, trainable, trained_params
@@ -88,9 +87,6 @@ class CostEstimator:
         self._trunk = trunk
         self._packed_methods, self._folds = {} if packed is None else packed, folds
         self._known: dict[tuple[object, ...], Usage] = {}
-        self._fits: dict[tuple[object, ...], tuple[Execution, peak.MemoryEstimate]] = {}
-        self._floors: dict[str, list[tuple[Structure, int]]] = {}  # of refused ones: what they need beyond `_least`
-        self._refused: dict[str, list[Candidate]] = {}
         self._excess: dict[str, int] = {}
         self._scarce: set[str] = set()  # methods whose latest candidate was refused
         self._latest: tuple[tuple[object, ...], nn.Module] | None = None
@@ -107,7 +103,7 @@ class CostEstimator:
             self._known[key] = Usage(
                 trainable_params=self._count(candidate) if told is None else told + self._base.head_params,
                 measure_saved=functools.partial(self._weigh, candidate),
-                fit_memory=functools.partial(self._fit_once, candidate),
+                fit_memory=functools.partial(self._fit, candidate),
             )
         return self._known[key]
 
@@ -122,7 +118,7 @@ class CostEstimator:
         return Weights(
             saved_params=sum(tensor.numel() for tensor in kept.values()),
             saved_bytes=file_size(kept),
-            least_memory=self._least(model) + self._floor(candidate, model),
+            least_memory=self._least(model),
         )
 
     def _model(self, candidate: Candidate, *, take: bool = False) -> nn.Module:
@@ -168,7 +164,6 @@ class CostEstimator:
     def forget(self, name: str) -> None:
         """Work out a method's candidates anew when they are next asked for."""
         self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
-        self._fits = {key: fit for key, fit in self._fits.items() if key[0] != name}
 
     def _least(self, model: nn.Module) -> int:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
@@ -178,43 +173,7 @@ class CostEstimator:
         constant = gpu.workspace() + gpu.context() if self._device.type == "cuda" else 0
         return constant + peak.tensor_bytes(held) - self._saved_by_quantization + 3 * peak.tensor_bytes(trained)
 
-    def expect(self, refused: Candidate) -> None:
-        """Know the floor again that was found when it was refused, if and when its method is asked about."""
-        self._refused.setdefault(refused.method.name, []).append(refused)
-
-    def _floor(self, candidate: Candidate, model: nn.Module) -> int:
-        """Bytes it needs beyond `_least`, since a smaller candidate of its method does; 0 where none is known.
-
-        A batch in one piece spares the gradients of an earlier piece, and on a GPU blocks that happen to be cut
-        otherwise may spare a little. What a method's callback adds to a step is in no module, so of one with a callback
-        nothing is said.
-        """
-        name = candidate.method.name
-        if type(candidate.method).callback is not PeftMethod.callback:
-            return 0
-        for smaller in self._refused.pop(name, ()):
-            with suppress(Exception):  # its plugin may be another one by now
-                self(smaller).memory  # noqa: B018  # worked out, and its floor with it
-        beyond = self._beyond(name, Structure.of(model)) if name in self._floors else 0
-        if not beyond:
-            return 0
-        spared = peak.tensor_bytes(trainable(model).values())
-        if self._device.type == "cuda":
-            spared += int((CHECKPOINT_MARGIN - 1) * (self._limit or 0))
-        return max(0, beyond + self.excess(name) - spared)
-
-    def _beyond(self, name: str, structure: Structure) -> int:
-        return max((beyond for smaller, beyond in self._floors.get(name, ()) if smaller.within(structure)), default=0)
-
-    def _fit_once(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
-        """What `_fit` says, worked out once for all candidates of one structure and batch size."""
-        own = Structure.of(self._model(candidate))
-        key = (candidate.method.name, own.digest, candidate.hyper.batch_size)
-        if key not in self._fits:
-            self._fits[key] = self._fit(candidate, own)
-        return self._fits[key]
-
-    def _fit(self, candidate: Candidate, own: Structure) -> tuple[Execution, peak.MemoryEstimate]:
+    def _fit(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
         least = self._least(self._model(candidate))
@@ -242,12 +201,6 @@ class CostEstimator:
         smallest = min((way for way in found if way.micro_batch == way.folds == 1), key=lambda way: found[way].peak)
         if not by_row:
             self._scarce.add(name)
-            need = found[smallest].peak - found[smallest].segments - self.excess(name)  # segments come in steps
-            if Execution(1, checkpointing=True) in found and need - least > self._beyond(name, own):
-                self._floors.setdefault(name, []).append((own, need - least))
-                # What was not predicted is weighed anew, so that what is said of it is the same after a restart.
-                current = _key(candidate)
-                self._known = {k: u for k, u in self._known.items() if k[0] != name or u.memory_known or k == current}
             return smallest, found[smallest]
         self._scarce.discard(name)
         for way in ways(size, self._longest, self._device.type):

@@ -5,7 +5,6 @@ It knows no store and no screen, so it works alike in the study's own process an
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from autopeft.budget.usage import Usage
-    from autopeft.common.params import Params
     from autopeft.execution.leak_check import LeakCheck
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
@@ -35,12 +33,10 @@ class Findings:
     Attributes:
         packing: how the folds of each method run, as `PackingChoice` settled it.
         excess: bytes that steps of a method take on top of what is predicted, as its trials found out.
-        refused: params of the candidates that were predicted to need too much memory.
     """
 
     packing: Mapping[str, str]
     excess: Mapping[str, int]
-    refused: Sequence[Params] = ()
 
 
 class Job(Protocol):
@@ -73,9 +69,6 @@ class Runner:
         self._problem, self._leak_check = problem, leak_check
         self._packer = PackingChoice(problem, by_host(say))
         self.learn(known)
-        for params in known.refused:
-            with suppress(Exception):  # its plugin may have another space by now
-                problem.cost_estimator.expect(problem.space.parse(params))
 
     def learn(self, known: Findings) -> None:
         """Take over what others found out since."""

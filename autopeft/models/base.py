@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from autopeft.models import quantization
-from autopeft.models.copying import ModuleCopier
 from autopeft.models.dropout import Dropout
 from autopeft.models.marks import FROZEN, LAYER, LINEAR
 
@@ -57,20 +56,8 @@ class BaseModel:
 
     def copy(self, *, meta: bool = False) -> nn.Module:
         """A private structure over the shared frozen tensors, with its own head."""
-        return self._copier.copy() if meta else self._twin(self.module)
-
-    @functools.cached_property
-    def _copier(self) -> ModuleCopier:
-        """Of the skeleton: in a search every proposal takes a copy."""
-        twin = self._twin(self.skeleton)
-        return ModuleCopier(twin, self._head(twin))
-
-    def _head(self, module: nn.Module) -> set[int]:
-        """Ids of the head's parameters, which each copy has to itself."""
-        return {id(p) for name in self.spec.head for p in module.get_submodule(name).parameters()}
-
-    def _twin(self, source: nn.Module) -> nn.Module:
-        own = self._head(source)
+        source = self.skeleton if meta else self.module
+        own = {id(p) for name in self.spec.head for p in source.get_submodule(name).parameters()}
         memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
         memo |= quantization.shared_state(source)
         twin: Any = copy.deepcopy(source, memo)

@@ -102,13 +102,9 @@ class Search:
     def known(self) -> Findings:
         """What the trials found out so far, in this start and earlier ones."""
         excess: dict[str, int] = {}
-        found = records(self.study)
-        for record in found:
+        for record in records(self.study):
             excess[record.method] = max(record.unseen_memory, excess.get(record.method, 0))
-        limit = self.problem.budget.max_gpu_memory
-        over = [record for record in found if limit and (record.predicted_memory or 0) > limit]
-        refused = [record.params for record in over if record.state == INFEASIBLE]
-        return Findings(self.study.user_attrs.get(PACKING, {}), excess, refused)
+        return Findings(self.study.user_attrs.get(PACKING, {}), excess)
 
     def ask(self) -> Trial | None:
         """The next trial; None where no more are to start, or none before one that runs has ended.

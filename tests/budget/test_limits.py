@@ -120,65 +120,6 @@ def test_no_way_to_run_a_batch_takes_less_than_the_least(name):
         assert found.weights < least <= found.peak
 
 
-@pytest.mark.parametrize("name", few(METHODS, "adapter", "lora"))
-def test_nor_than_what_a_smaller_candidate_of_its_method_needs_beside_that(name):
-    base = tiny_base("bert")
-    space = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
-    drawn = [replace(c, hyper=replace(c.hyper, batch_size=4)) for c in (space.default(), *space.sample(12, seed=0))]
-    appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 16)), limit=1)  # all are refused
-    bare, raised = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 16))), 0
-    for candidate in sorted(drawn, key=lambda candidate: bare(candidate).trainable_params):
-        least = appraise(candidate).weights.least_memory
-        raised += least > bare(candidate).weights.least_memory
-        assert least <= appraise(candidate).memory.peak
-    assert raised or name in {"adalora", "bitfit", "ia3", "mixed"}  # of some, few or none contain one another
-
-
-def test_what_contains_a_refused_candidate_is_refused_without_a_prediction(monkeypatch):
-    base, asked = tiny_base("bert"), []
-    space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
-
-    def cost_estimator(limit):
-        return CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 16)), limit=limit)
-
-    def candidate(batch_size=4, **params):
-        default = space.default()
-        hyper = replace(default.hyper, batch_size=batch_size)
-        return replace(default, params={**default.params, "r": 2, "lora_dropout": 0.0, **params}, hyper=hyper)
-
-    budget = Budget(max_gpu_memory=int(0.95 * cost_estimator(1)(candidate()).memory.peak))
-    appraise = cost_estimator(budget.max_gpu_memory)
-    predict = appraise.predict
-    monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
-
-    def refused(**params):
-        """Whether it is, and whether that took a prediction."""
-        before = len(asked)
-        reason = budget.reason(appraise(candidate(**params)))
-        assert not reason or ("at least" in reason) == (len(asked) == before)
-        return bool(reason), len(asked) > before
-
-    assert refused() == (True, True)
-    assert refused(r=4) == refused(r=3, batch_size=8) == refused(target_modules="all_linear") == (True, False)
-    assert refused(r=1)[1]
-    assert refused(lora_dropout=0.1)[1]  # another module stands there
-    wide = candidate(r=1, target_modules="all_linear")
-    larger = candidate(r=4, target_modules="all_linear")
-    first = appraise(larger).weights.least_memory
-    assert appraise(wide).memory.peak > budget.max_gpu_memory
-    closer = appraise(larger).weights.least_memory  # weighed anew, by that one
-    assert closer > first
-    again = cost_estimator(budget.max_gpu_memory)  # in another start of the study
-    bare = again(candidate(r=3)).weights.least_memory
-    later = cost_estimator(budget.max_gpu_memory)
-    for one in (candidate(), candidate(r=1), candidate(lora_dropout=0.1), wide):
-        later.expect(one)
-    assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory > bare
-    assert later(larger).weights.least_memory == closer
-    later.learn("lora", 1000)  # what its kernels take besides is on top, whenever it is found out
-    assert later(candidate(r=3)).weights.least_memory == appraise(candidate(r=3)).weights.least_memory + 1000
-
-
 def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_told():
     base = tiny_base("bert")
     space = CandidateSpace.build([METHODS["lora"], METHODS["adapter"]], base.spec, {}, ())
@@ -189,28 +130,6 @@ def test_what_was_found_out_of_a_methods_memory_counts_once_however_often_it_is_
     assert appraise.excess("lora") == 1000
     after = {name: appraise(part.default()).memory.peak for name, part in space.items()}
     assert after == {"lora": before["lora"] + 1000, "adapter": before["adapter"]}
-
-
-def test_candidates_of_one_structure_are_predicted_once(monkeypatch):
-    base, asked = tiny_base("bert"), []
-    space = CandidateSpace.build([METHODS["lora"]], base.spec, {}, ())["lora"]
-    appraise = CostEstimator(base, TASK, Device("cpu", None), blank_rows(np.full(8, 8)))
-    predict = appraise.predict
-    monkeypatch.setattr(appraise, "predict", lambda *given: asked.append(given) or predict(*given))
-
-    def peak(batch_size=16, **params):
-        default = space.default()
-        hyper = replace(default.hyper, batch_size=batch_size, learning_rate=params.pop("learning_rate", 1e-3))
-        return appraise(replace(default, params={**default.params, **params}, hyper=hyper)).memory.peak
-
-    same = {peak(), peak(lora_alpha=32), peak(use_rslora=True), peak(learning_rate=1e-2)}
-    assert (len(same), len(asked)) == (1, 1)
-    others = [peak(r=9), peak(lora_dropout=0.1), peak(target_modules="all_linear")]
-    assert len(asked) == 4
-    assert min(others) > min(same)
-    assert peak(lora_dropout=0.2) == others[1]
-    peak(batch_size=4)
-    assert len(asked) == 5
 
 
 @pytest.mark.parametrize(

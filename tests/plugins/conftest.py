@@ -5,7 +5,7 @@ import pytest
 from autopeft.testing.tiny import ALL_FAMILIES
 
 ALWAYS = {"bert", "deberta-v2", "gpt2", "llama", "t5", "vit"}
-"""An encoder, one with attention of its own, a decoder with fused maps, one without biases, an encoder-decoder; images."""
+"""An encoder, one with attention of its own, a decoder with fused maps, one without biases, both, and images."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

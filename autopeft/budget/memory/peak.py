@@ -79,7 +79,7 @@ def predict(
     """Predict the peak of a training step, without data, weights or the device.
 
     One step is enough for the peak of a later one: whatever outlives it (the optimiser's state, mostly) is there from
-    the start of the next, and is counted so. Of a run of equal layers three are enough for all (`repetition`).
+    the start of the next, and is counted so. Of a run of equal layers three are enough for all (`repeated_layers`).
 
     For "cuda" without one, kernels are those of the CPU: PyTorch may choose another attention there.
 
