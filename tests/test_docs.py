@@ -18,6 +18,7 @@ from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
+from tests.tiny_images import save_pictures, save_tiny
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes.md"
@@ -48,6 +49,8 @@ def place(tmp_path_factory, tiny_model) -> Path:
     tickets.assign(customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7).to_csv(
         folder / "studies" / "tickets.csv"
     )
+    save_tiny(folder / "studies" / "images")
+    save_pictures(folder / "studies" / "photos", 8)
     write_recipes(folder)
     return folder
 
@@ -64,10 +67,15 @@ def write_recipes(folder: Path) -> None:
         own = tomllib.loads(text)
         first = first or own
         tables = {table: {**first.get(table, {}), **own.get(table, {})} for table in [*first, *own]}
+        images = own.get("task", {}).get("kind", "").startswith("image")
+        if images:
+            tables["data"] = own["data"]
         for table, settings in quick.items():
             tables[table] = {**tables.get(table, {}), **settings}
         if "tracking" in tables:
             tables["tracking"]["uri"] = f"sqlite:///{folder / 'server.db'}"
+        if images:
+            tables["model"]["name_or_path"] = "images"
         if "exclude" not in tables["search"]:
             tables["search"].setdefault("methods", ["lora"])
         (folder / name).write_text("".join(map(toml, tables, tables.values())), encoding="utf-8")

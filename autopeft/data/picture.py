@@ -35,7 +35,7 @@ class Column(Protocol):
 MOST_PIXELS = 89_478_485
 """Of an image; Pillow's own bound (`Image.MAX_IMAGE_PIXELS`) against files that unpack to gigabytes."""
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """What is read: Pillow knows many more, which few images are in and which are where damaged files do harm."""
 
 RULE = "be an image"
@@ -100,7 +100,7 @@ class Picture:
         from PIL import Image, ImageOps
 
         try:
-            with Image.open(io.BytesIO(self.content()), formats=FORMATS) as found:
+            with Image.open(io.BytesIO(self.content()), formats=_formats()) as found:
                 if found.width * found.height > MOST_PIXELS:
                     raise DataError(
                         f"the image {self.name} must have at most {MOST_PIXELS:,} pixels, but has "
@@ -198,6 +198,15 @@ def _png(image: Any) -> bytes:
     except OSError:  # a mode that PNG does not have
         image.convert("RGB").save(content, format="PNG")
     return content.getvalue()
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _transparent(image: Image) -> bool:

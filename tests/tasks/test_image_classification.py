@@ -21,10 +21,10 @@ from autopeft.models.image_reader import ImageReader
 from autopeft.study.file import StudySpec
 from autopeft.study.report_section import Exhibit, ReportSection, read, write
 from autopeft.tasks.registry import find_task
-from autopeft.testing.tiny import IMAGE_FAMILIES, SIDE, SIZES
+from autopeft.testing.tiny import SIDE
 from tests.conftest import DTYPE, autopeft_here
+from tests.tiny_images import COLOURS, save_pictures, save_tiny
 
-COLOURS = ("blue", "green", "red")
 STUDY = f"""
 name = "colours"
 [model]
@@ -43,28 +43,6 @@ learning_rate = 0.02
 [validation]
 folds = 2
 """
-
-
-def save_tiny(folder, family="dinov2"):
-    """A tiny model that reads images, with its image processor."""
-    import transformers
-
-    config = transformers.AutoConfig.for_model(family, **{**SIZES, **IMAGE_FAMILIES[family]})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformers.AutoModelForImageClassification.from_config(config).save_pretrained(folder)
-    transformers.ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
-
-
-def save_pictures(folder, each=20):
-    """Noise in which one colour is stronger, in a sub-folder for each."""
-    generator = np.random.default_rng(0)
-    for colour, channel in zip(COLOURS, (2, 1, 0), strict=True):
-        (folder / colour).mkdir(parents=True)
-        for number in range(each):
-            noise = generator.integers(0, 120, (20, 24, 3), np.uint8)
-            noise[..., channel] += np.uint8(generator.integers(60, 100))
-            Image.fromarray(noise).save(folder / colour / f"{number}.png")
 
 
 @pytest.fixture(scope="module")
