@@ -164,7 +164,7 @@ def test_the_saved_file_has_the_size_that_was_predicted(family, method, tmp_path
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     if not method.supports(tiny_base(family).spec):
         pytest.skip("not supported")
-    base, tokenizer = tiny_base(family), AutoTokenizer.from_pretrained(tiny_model)
+    base, reader = tiny_base(family), RowTokenizer(AutoTokenizer.from_pretrained(tiny_model), 8)
     task = find_task("text-classification")
     appraise = CostEstimator(base, task, Device("cpu", None), blank_rows(torch.tensor([8]).numpy()))
     part = CandidateSpace.build([method], base.spec, {}, ())[method.name]
@@ -172,7 +172,7 @@ def test_the_saved_file_has_the_size_that_was_predicted(family, method, tmp_path
         predicted = appraise(candidate).weights
         folder = tmp_path / str(number)
         card = Card("m", task.kind, ("a", "b"), 8, method.name, candidate.params, "", 0)
-        save(attach(base, method, candidate.params), method, tokenizer, card, folder)
+        save(attach(base, method, candidate.params), method, reader, card, folder)
         (weights,) = folder.glob("*.safetensors")
         assert predicted.saved_bytes == pytest.approx(weights.stat().st_size, rel=0.01)
         assert predicted.saved_bytes > 4 * predicted.saved_params

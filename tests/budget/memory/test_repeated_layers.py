@@ -53,14 +53,17 @@ def deep(family):
 @pytest.fixture
 def predictions(monkeypatch):
     """Predicts the same thing twice, with layers spared and with none, and says how often sparing was given up."""
-    trace, given_up = peak._trace, []
+    given_up = []
 
-    def watched(*args, spare, **kwargs):
-        try:
-            return trace(*args, spare=spare, **kwargs)
-        except repeated_layers.LayersDiffer:
-            given_up.append(spare)
-            raise
+    def watched(run):
+        def watching(*args, **kwargs):
+            try:
+                return run(*args, **kwargs)
+            except repeated_layers.LayersDiffer:
+                given_up.append(run)
+                raise
+
+        return watching
 
     def both(base, name, execution, autocast=None, params=None, on=CPU):
         part = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name]
@@ -73,7 +76,8 @@ def predictions(monkeypatch):
             found.append(appraise.predict(candidate, execution))
         return (*found, len(given_up))
 
-    monkeypatch.setattr(peak, "_trace", watched)
+    for name in ("_trace", "_estimate"):
+        monkeypatch.setattr(peak, name, watched(getattr(peak, name)))
     return both
 
 
