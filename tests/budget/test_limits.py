@@ -16,6 +16,7 @@ from autopeft.execution.screening import refusal
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models.attach import attach
 from autopeft.models.device import Device
+from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.weights_file import file_size
 from autopeft.tasks.registry import find_task
 from autopeft.testing.tiny import blank_rows
