@@ -109,6 +109,10 @@ class TaskSection(Section):
         return _gathered(cls, given, "options")
 
 
+COLUMNS = ("text", "text_pair", "label", "image")
+"""Columns that have a setting of their own in [data]; those of other tasks are gathered."""
+
+
 class DataSection(Section):
     """Where the rows are and which columns matter. Any other key here is a column of the task."""
 
@@ -155,7 +159,7 @@ class DataSection(Section):
 
     def column(self, key: str) -> str:
         """What the table calls the task's column of that key; the key itself where nothing is said."""
-        return str(getattr(self, key)) if key in ("text", "text_pair", "label") else self.columns.get(key, key)
+        return str(getattr(self, key)) if key in COLUMNS else self.columns.get(key, key)
 
     @model_validator(mode="after")
     def _one_test_set(self) -> DataSection:

@@ -196,6 +196,11 @@ def test_a_table_of_paths_and_rows_in_memory_hold_the_same_images(tmp_path):
     )
     frame.to_csv(tmp_path / "rows.csv", index=False)
     assert rows(tmp_path / "rows.csv").fingerprint == folder.fingerprint
+    renamed = {"name": "t", "model": {"name_or_path": "m"}, "task": {"kind": task.kind}}
+    frame.rename(columns={"image": "file", "label": "colour"}).to_csv(tmp_path / "named.csv", index=False)
+    named = {"train": str(tmp_path / "named.csv"), "image": "file", "label": "colour"}
+    found = load_rows(StudySpec.from_mapping({**renamed, "data": named}, "t"), task)
+    assert found.fingerprint == folder.fingerprint
     content = frame.assign(image=[{"bytes": (tmp_path / name).read_bytes(), "path": name} for name in frame["image"]])
     content.to_parquet(tmp_path / "rows.parquet")
     assert rows(tmp_path / "rows.parquet").fingerprint == folder.fingerprint
