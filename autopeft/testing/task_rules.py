@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +16,18 @@ import torch
 
 from autopeft.budget.memory import peak
 from autopeft.common.seeds import seeded
+from autopeft.methods.registry import discover
 from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
+from autopeft.models.architecture import describe
+from autopeft.models.attach import attach, trainable
+from autopeft.models.load import load_base
+from autopeft.study.card import Card
 from autopeft.testing.rule import BrokenRuleError
 from autopeft.testing.task_case import CPU, TaskCase
 from autopeft.training.batch import Batch, rows_of
-from autopeft.training.learner import Learner, make_optimizer, training_step
+from autopeft.training.learner import Learner, backward, evaluate, make_optimizer, training_step
+from autopeft.training.packing_check import packable
+from autopeft.winner.winner import load, save
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,6 +190,63 @@ def memory_is_predicted(case: TaskCase) -> None:
         raise BrokenRuleError(f"{predicted:,} bytes are predicted, and {real:,} are taken.")
 
 
+def folds_pack(case: TaskCase) -> None:
+    """Folds that are trained side by side in one pass have the gradients that each has alone.
+
+    Take from the outputs what belongs to the rows of the batch, and nothing of other rows.
+    """
+    head = describe(case.model, case.task.kind, case.task.peft_task_type).head
+
+    def make() -> torch.nn.Module:
+        model = copy.deepcopy(case.model).requires_grad_(False)
+        for name in head:
+            model.get_submodule(name).requires_grad_(True)
+        return model
+
+    def gradients(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        backward(model.eval(), batch, case.task, CPU)
+        found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
+        model.zero_grad()
+        return found
+
+    batch = Batch.of(case.data, [np.arange(2), np.arange(2, 5)], "cpu")
+    if packable(make, gradients, batch, torch.float32) is None:
+        raise BrokenRuleError("packed, the gradients of a fold are others than alone, or a step fails.")
+
+
+def a_saved_winner_answers_the_same(case: TaskCase) -> None:
+    """A model that was trained for the task answers the same once it was saved and loaded.
+
+    Whatever answers need beside the model must be in the settings (`Options`), the labels or the facts (`facts_of`).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        base_folder, winner_folder = Path(folder) / "base", Path(folder) / "winner"
+        case.model.save_pretrained(base_folder)  # type: ignore[operator]  # transformers' models have it
+        case.reader.save(base_folder)
+        base = load_base(base_folder, case.task, seed=0, config_overrides=case.task.config(case.labels))
+        method = next(method for method in discover().methods.values() if method.supports(base.spec))
+        params = method.search_space(base.spec).defaults()
+        model = attach(base, method, params, seed=0).eval()
+        expected = evaluate(model, case.data, [np.arange(len(case.data))], case.task, CPU)[0]
+        card = Card(
+            base_model=str(base_folder),
+            task=case.task.kind,
+            labels=case.labels,
+            method=method.name,
+            params=dict(params),
+            plugin="",
+            seed=0,
+            task_options=case.task.options.model_dump(exclude_unset=True),
+            task_facts=dict(case.task.facts),
+            inputs=case.task.inputs,
+            **case.reader.settings,
+        )
+        save(model, method, case.reader, card, winner_folder)
+        found = load(winner_folder).answers(case.rows[list(case.task.inputs)])
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-5):
+        raise BrokenRuleError("once loaded, the model answered otherwise.")
+
+
 TASK_RULES: tuple[Rule, ...] = (
     padding_and_other_rows_do_not_bear_on_a_loss,
     a_whole_is_the_weighted_mean_of_its_parts,
@@ -191,6 +257,8 @@ TASK_RULES: tuple[Rule, ...] = (
     rows_without_truths_are_encoded,
     answers_are_shown,
     memory_is_predicted,
+    folds_pack,
+    a_saved_winner_answers_the_same,
 )
 
 
