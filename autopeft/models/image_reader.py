@@ -88,9 +88,7 @@ class ImageReader(Reader):
             raise SpecError(f"`{texts[0]}` in [model] is for texts, but this kind of task reads images; remove it.")
         reader = cls(processor, _patch_size(model), section.image_size)
         try:
-            with torch.inference_mode():
-                place = next(model.parameters()).device
-                model(**{name: tensor.to(place) for name, tensor in reader.example(columns).items()})
+            reader._try(model, columns)
         except Exception as error:  # the model may bring code of its own
             if section.image_size is None:
                 raise ModelError(
@@ -102,6 +100,16 @@ class ImageReader(Reader):
                 f"({in_a_line(error)}); leave it out, or take another model."
             ) from error
         return reader
+
+    def _try(self, model: Any, columns: int) -> None:
+        """Run the model on an image, in the precision that its weights are kept in."""
+        place = next(model.parameters()).device.type
+        lowered = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+        with (
+            torch.inference_mode(),
+            torch.autocast(place, dtype=lowered or torch.bfloat16, enabled=lowered is not None),
+        ):
+            model(**{name: tensor.to(place) for name, tensor in self.example(columns).items()})
 
     @classmethod
     def of_winner(cls, processor: Any, model: Any, card: Card, where: str) -> Self:

@@ -363,7 +363,7 @@ def test_pixels_are_what_the_image_processor_makes(kind, tmp_path):
 def test_the_lower_layers_run_once_and_give_the_same(tmp_path):
     save_tiny(tmp_path / "model", "vit")
     save_pictures(tmp_path / "pictures", 6)
-    (tmp_path / "study.toml").write_text(STUDY)
+    (tmp_path / "study.toml").write_text(STUDY.replace(f'"{DTYPE}"', '"float32"'))
     problem = Problem.from_spec(StudySpec.from_file(tmp_path / "study.toml"), discover())
     from autopeft.training.trunk_cache import lowest_trained
 
