@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from autopeft.winner.winner import Winner
-
 from autopeft.cli.options import EPILOG, AsJson, Trust, app
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.streams import for_stdout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from autopeft.winner.winner import Winner
 
 
 @app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
@@ -42,17 +42,17 @@ def predict(
     from autopeft.data.table import read_rows
     from autopeft.winner import winner as artifact
 
+    def say(told: str) -> None:
+        typer.echo(f"autopeft: {told}", err=True)
+
     loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
     if input_file is not None:
-        frame = read_rows(input_file, loaded.inputs, loaded.columns)
+        frame = read_rows(input_file, loaded.inputs, loaded.columns, say)
     elif len(loaded.inputs) > 1:
         raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
     else:
         lines = _lines_of_stdin()
         frame = pd.DataFrame({loaded.inputs[0]: lines}, index=range(1, len(lines) + 1))
-
-    def say(told: str) -> None:
-        typer.echo(f"autopeft: {told}", err=True)
 
     names = _names(loaded, frame)
     if as_json:

@@ -99,8 +99,16 @@ def _all_rows(table: Table, columns: Sequence[str] | None) -> pd.DataFrame:
     return pd.concat(found)
 
 
-def read_rows(source: Path, inputs: Sequence[str], columns: Iterable[Column]) -> pd.DataFrame:
+def read_rows(
+    source: Path, inputs: Sequence[str], columns: Iterable[Column], note: Callable[[str], None]
+) -> pd.DataFrame:
     """Rows to predict: a table, or a folder or a file of images, whose relative paths start where the table is.
+
+    Args:
+        source: what to read.
+        inputs: the columns that are needed.
+        columns: of the task, which say where images are.
+        note: told what was assumed or left out.
 
     Raises:
         DataError: unreadable, or without one of the columns.
@@ -108,7 +116,7 @@ def read_rows(source: Path, inputs: Sequence[str], columns: Iterable[Column]) ->
     images = {column.key for column in columns if column.holds == "image"}
     if images and source.suffix.lower() in image_folder.ENDINGS:
         return pd.DataFrame({key: [str(source)] for key in inputs}, index=pd.RangeIndex(1, 2))
-    table = open_table(source)
+    table = open_table(source, note=note)
     rows = _all_rows(table, inputs)
     read = readers(columns, table.folder)
     texts = Texts(blank=True, others=read)

@@ -129,7 +129,7 @@ class RowTokenizer(Reader):
 
     def example(self, columns: int) -> dict[str, torch.Tensor]:
         """Two rows of different length."""
-        tokens = self.processor(*[["a text", "another one, and longer"]] * columns, padding=True, return_tensors="pt")
+        tokens = self.processor(*[self.cells()] * columns, padding=True, return_tensors="pt")
         names = ("input_ids", "attention_mask", "token_type_ids")
         return {name: tokens[name] for name in names if name in tokens}
 

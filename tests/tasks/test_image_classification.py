@@ -91,11 +91,13 @@ def test_paths_bytes_arrays_and_images_are_answered_alike(study, winner):
 def test_the_command_answers_a_folder_and_names_each_image(study, tmp_path):
     for path in files(study)[:2]:
         shutil.copy(path, tmp_path / f"{path.parent.name}-{path.name}")
+    (tmp_path / "notes.txt").write_text("of no use")
     folder = study / "outputs" / "colours" / "winner"
     done = autopeft_here("predict", folder, "--input", tmp_path, cwd=study)
     table = pd.read_csv(io.StringIO(done.stdout))
     assert table["image"].tolist() == ["blue-0.png", "blue-1.png"]
     assert [*table.columns] == ["image", "label", "probability"]
+    assert "1 file that is no image by its name was left out, such as notes.txt" in done.stderr
     one = autopeft_here("predict", folder, "--json", "--input", tmp_path / "blue-0.png", cwd=study)
     answer = json.loads(one.stdout)
     assert answer["label"] == table["label"][0]
