@@ -21,10 +21,11 @@ from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
     from autopeft.common.exceptions import DataError
+    from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.row_tokenizer import RowTokenizer
-    from autopeft.study.report_section import Exhibit, ReportSection
+    from autopeft.study.report_section import Exhibit, ReportSection, ReportTable
     from autopeft.study.sections import Section
     from autopeft.tasks.classification import Classification
     from autopeft.tasks.column import Column
@@ -43,6 +44,7 @@ __all__ = [
     "Baseline",
     "Bounds",
     "Categorical",
+    "CellError",
     "Classification",
     "Column",
     "DataError",
@@ -59,6 +61,7 @@ __all__ = [
     "PeftMethod",
     "Regression",
     "ReportSection",
+    "ReportTable",
     "RowTokenizer",
     "SearchSpace",
     "Section",
@@ -66,6 +69,7 @@ __all__ = [
     "TargetGroups",
     "Task",
     "TrainingCallback",
+    "as_text",
     "export",
     "hookimpl",
     "layer_groups",
@@ -75,6 +79,8 @@ __all__ = [
 ]
 
 LAZY = {
+    "CellError": "autopeft.data.cells",
+    "as_text": "autopeft.data.cells",
     "Baseline": "autopeft.tasks.contract",
     "Classification": "autopeft.tasks.classification",
     "Column": "autopeft.tasks.column",
@@ -86,6 +92,7 @@ LAZY = {
     "Regression": "autopeft.tasks.regression",
     "Exhibit": "autopeft.study.report_section",
     "ReportSection": "autopeft.study.report_section",
+    "ReportTable": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
     "token_fields": "autopeft.data.encoded",

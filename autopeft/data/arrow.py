@@ -1,7 +1,7 @@
 """Columns of Arrow as cells: of parquet files and of `datasets`, some rows at a time, and those alone that are needed.
 
-What pandas would make of a column is what comes out, but for cells it would make no single values of, and texts that
-are not UTF-8: those come as what `cells` refuses.
+What pandas would make of a column is what comes out, but for lists and mappings, which come as Python has them, and
+texts that are not UTF-8, which come as what `cells` refuses.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ BATCH = 512
 
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 2**24
 """What a block has, about: more would take memory, less the time of making many."""
-
-IMAGE = {"bytes", "path"}
-"""What an image is made of in `datasets`, and in rows that were kept."""
 
 CALLED = b"autopeft.called"
 """In a parquet file's metadata: how errors name its rows, where a person never saw the file."""
@@ -56,9 +53,8 @@ def blocks_of_dataset(rows: Any, columns: Sequence[str]) -> Iterator[pd.DataFram
 
     first = 1
     chosen = rows.with_format("arrow").select_columns([*dict.fromkeys(columns)])
-    names = {
-        column: feature.names for column, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)
-    }
+    inner = {column: getattr(feature, "feature", feature) for column, feature in rows.features.items()}
+    names = {column: feature.names for column, feature in inner.items() if isinstance(feature, datasets.ClassLabel)}
     for table in _gathered(batch for few in chosen.iter(BATCH) for batch in few.to_batches()):
         frame = _frame(table, columns, first)
         for column in names.keys() & set(columns):
@@ -108,12 +104,9 @@ def _cells(column: Any) -> Any:
         except UnicodeDecodeError:
             return column.cast(pa.large_binary()).to_pylist()
     column.validate(full=True)
-    if types.is_struct(kind) and {field.name for field in kind} == IMAGE:
-        found: list[Any] = column.to_pylist()
-        return found
     if types.is_nested(kind):
-        odd = CellError("is a mapping" if types.is_struct(kind) or types.is_map(kind) else "is a list")
-        return [None if missing else odd for missing in column.is_null().to_pylist()]
+        found: list[Any] = column.to_pylist(maps_as_pydicts="lossy")
+        return found
     if isinstance(kind, pa.BaseExtensionType) and not kind.extension_name.startswith("pandas."):
         return column.to_pylist()
     try:
@@ -123,8 +116,12 @@ def _cells(column: Any) -> Any:
 
 
 def _named(value: object, names: Sequence[str]) -> object:
+    """A class label, or each of a list, as its name."""
     if value is None:
         return None
+    if isinstance(value, list):
+        found = [_named(one, names) for one in value]
+        return next((one for one in found if isinstance(one, CellError)), found)
     if value == -1:
         return CellError(
             "is -1, which stands for no label", "label or remove such rows, or name another split or other test rows"

@@ -76,12 +76,18 @@ class Field:
 class Encoded:
     """Rows as the fields of a batch, with what they teach.
 
+    A row may be more than the model reads at once, as a long document is: then it is several samples, which are trained
+    one by one, and whose answers the task makes one of (`Task.combine`).
+
     Attributes:
-        fields: by the name of the tensor.
+        fields: by the name of the tensor, of every sample.
         truths: what is scored against, one entry a row: labels, numbers, lists.
         axis: the field whose length sorts rows into batches; empty where all rows are alike, as images are.
         places: of each row where there is no axis, such as the patches of an image: what a pass costs grows with them.
-        units: over how many things the loss of each row is a mean, int64 `[rows]`; None: one each.
+        units: over how many things the loss of each sample is a mean, int64 `[samples]`; None: one each.
+        row_of: the row that each sample is of, int64 `[samples]`, rising; None where each row is one sample.
+        sequences: how many the model reads of a sample side by side, as of a question with its choices: `axis` then
+            has them in its second dimension.
         states: where a model starts from them (`autopeft.training.trunk_cache`), for each place of `axis`, or of each
             row where there is none; a batch then holds `trunk_states`.
         whole: places of each row before it was cut, int64 `[rows]`; None where none was.
@@ -92,15 +98,39 @@ class Encoded:
     axis: str = ""
     places: int = 1
     units: np.ndarray | None = None
+    row_of: np.ndarray | None = None
+    sequences: int = 1
     states: Field | None = None
     whole: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.truths)
+        """Samples."""
+        return len(self.truths) if self.row_of is None else len(self.row_of)
+
+    @property
+    def everything(self) -> np.ndarray:
+        """Positions of all samples."""
+        return np.arange(len(self))
+
+    def samples_of(self, rows: np.ndarray) -> np.ndarray:
+        """Positions of the samples of those rows, rising where the rows are."""
+        if self.row_of is None:
+            return rows
+        starts, ends = (np.searchsorted(self.row_of, rows, side) for side in ("left", "right"))
+        parts = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+        return np.concatenate(parts) if parts else np.arange(0)
+
+    def rows_of(self, samples: np.ndarray) -> np.ndarray:
+        """The rows that those samples are of, each once, in the order of the first."""
+        if self.row_of is None:
+            return samples
+        rows: np.ndarray = self.row_of[samples]
+        found: np.ndarray = rows[np.sort(np.unique(rows, return_index=True)[1])]
+        return found
 
     @property
     def lengths(self) -> np.ndarray:
-        """Places of each row, on the axis where there is one, int64 `[rows]`."""
+        """Places of each sample, on the axis where there is one, int64 `[samples]`."""
         return self.fields[self.axis].lengths if self.axis else np.full(len(self), self.places, np.int64)
 
     @property

@@ -12,8 +12,8 @@ import pandas as pd
 from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.files import whole
 from autopeft.data.arrow import CALLED
+from autopeft.data.cell_readers import readers, writable
 from autopeft.data.cells import Texts
-from autopeft.data.picture import Picture, readers
 from autopeft.data.table import Table, of_dataset
 from autopeft.study.folder import ROWS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from autopeft.data.picture import Column
+    from autopeft.data.cell_readers import Column
     from autopeft.study.sections import DataSection
 
 
@@ -125,16 +125,8 @@ def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[
     digest = hashlib.sha256(plain.to_csv(index=False).encode()).hexdigest()
     path = output / ROWS / f"{digest[:16]}.parquet"
     if not _is_kept(path, table.called):
-        _write(plain.map(_writable), path, table.called)
+        _write(plain.map(writable), path, table.called)
     return path
-
-
-def _writable(cell: Any) -> Any:
-    """A cell as Arrow takes it: an image as `datasets` has it."""
-    if not isinstance(cell, Picture):
-        return cell
-    held = isinstance(cell.source, bytes)
-    return {"bytes": cell.source if held else None, "path": cell.name if held else str(cell.source)}
 
 
 def _is_kept(path: Path, called: str) -> bool:

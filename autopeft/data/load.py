@@ -12,8 +12,9 @@ from autopeft.common.exceptions import DataError, SpecError, brief, nearest
 from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import locate
 from autopeft.common.units import format_bytes
+from autopeft.data.cell_readers import readers, size
 from autopeft.data.cells import Texts
-from autopeft.data.picture import Picture, readers
+from autopeft.data.picture import Picture
 from autopeft.data.split import check_groups, hold_out, thin, without_repeats
 from autopeft.data.table import nothing_in, open_table
 from autopeft.study.sections import DataSection
@@ -72,6 +73,13 @@ class Rows(Protocol):
     def taught_columns(self) -> tuple[str, ...]:
         """Columns that the rows teach."""
 
+    @property
+    def group(self) -> str:
+        """The column whose equal cells stay together."""
+
+    def gathered(self, rows: pd.DataFrame, source: str) -> pd.DataFrame:
+        """What the rows teach, in the columns that the task works with."""
+
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """Refuse training rows of which no study can be made."""
 
@@ -104,8 +112,8 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     inputs = task.inputs
     wanted = {name: section.column(name) for name in (*inputs, *task.taught_columns)}
     _check_keys(section.columns, wanted)
-    if section.group is not None:
-        wanted["group"] = section.group
+    if group := section.group or (task.group and section.column(task.group)):
+        wanted["group"] = group
 
     table = _opened(spec, section.train, section.train_split, notes)
     source = table.called
@@ -173,7 +181,7 @@ def _read(
     chosen = _texts(table, keys, texts, room.take)
     if chosen.empty:
         raise nothing_in(table.called)
-    chosen = choose(chosen)
+    chosen = choose(task.gathered(chosen, table.called))
     read = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
     texts.check(table.called, wanted, table.row_name)
     return pd.concat([read.loc[chosen.index], chosen], axis="columns")
@@ -204,7 +212,7 @@ class Room:
         Raises:
             DataError: with them, it is more than can be worked with.
         """
-        self._taken += sum(CELL + len(cell) for column in rows for cell in rows[column] if isinstance(cell, str))
+        self._taken += sum(CELL + size(cell) for column in rows for cell in rows[column])
         self._shared += sum(cell.held for column in rows for cell in rows[column] if isinstance(cell, Picture))
         if self._taken * COPIES + self._shared > self._free:
             raise DataError(

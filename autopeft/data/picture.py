@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,21 +15,7 @@ from autopeft.common.exceptions import DataError, brief, in_a_line
 from autopeft.data.cells import CellError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from PIL.Image import Image
-
-
-class Column(Protocol):
-    """What is asked of a task's column."""
-
-    @property
-    def key(self) -> str:
-        """Its name."""
-
-    @property
-    def holds(self) -> str:
-        """What its cells are."""
 
 
 MOST_PIXELS = 89_478_485
@@ -120,17 +106,6 @@ class Picture:
             raise DataError(
                 f"the image {self.name} cannot be read as one ({_reason(error)}); replace or remove it."
             ) from None
-
-
-def readers(columns: Iterable[Column], folder: Path | None) -> dict[str, Callable[[object], Picture]]:
-    """What makes images of the cells of those columns that hold some, by key; for `Texts`.
-
-    Args:
-        columns: of a task.
-        folder: where relative paths start; default: the current one.
-    """
-    place = folder or Path.cwd()
-    return {column.key: functools.partial(as_picture, folder=place) for column in columns if column.holds == "image"}
 
 
 def as_picture(value: object, folder: Path) -> Picture:

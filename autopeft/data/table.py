@@ -10,14 +10,14 @@ import pandas as pd
 
 from autopeft.common.exceptions import DataError, in_a_line, nearest, quoted
 from autopeft.data import arrow, image_folder, text_table
+from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
-from autopeft.data.picture import readers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from autopeft.data.picture import Column
+    from autopeft.data.cell_readers import Column
 
 FORMATS = (*text_table.FORMATS, "parquet")
 LONGEST_REASON = 200

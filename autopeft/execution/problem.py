@@ -162,7 +162,10 @@ class Problem:
             base=base,
             train=train,
             test=test,
-            folds=tuple(_folds(spec, task, rows)),
+            folds=tuple(
+                Fold(train.samples_of(np.sort(fold.train)), train.samples_of(np.sort(fold.validation)))
+                for fold in _folds(spec, task, rows)
+            ),
             device=device,
             space=space,
             budget=_budget(spec, base, device, workers, card),
@@ -197,8 +200,8 @@ class Problem:
 
     @property
     def all_rows(self) -> np.ndarray:
-        """Positions of every training row."""
-        return np.arange(len(self.train))
+        """Positions of every training sample."""
+        return self.train.everything
 
 
 def references(spec: StudySpec) -> dict[str, str]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from autopeft.common.exceptions import SpecError
+from autopeft.common.exceptions import ModelError, SpecError
 from autopeft.common.truncation import BOTH, HEAD, TAIL
 from autopeft.models import token_limits
 from autopeft.models.reader import Reader
+from autopeft.models.token_rows import COLUMNS, SPANS, TEXT_OF, TokenRows, joined, spans_of, text_of
 from autopeft.models.tokenizer import prepare, save
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -27,24 +28,8 @@ if TYPE_CHECKING:
     from autopeft.study.sections import ModelSection
 
 
-COLUMNS = ("input_ids", "token_type_ids")
 ROWS_AT_ONCE = 100
 """Whole rows are lists of Python numbers for a while, of which a long text has many."""
-
-
-@dataclass(frozen=True)
-class TokenRows:
-    """Rows as tokens: per column one int32 array of every row's values, row i at `offsets[i]:offsets[i + 1]`.
-
-    Attributes:
-        columns: `input_ids`, and `token_type_ids` where the tokenizer has them.
-        offsets: int64 `[rows + 1]`.
-        whole: tokens of each row before it was cut, int64 `[rows]`.
-    """
-
-    columns: Mapping[str, np.ndarray]
-    offsets: np.ndarray
-    whole: np.ndarray
 
 
 class RowTokenizer(Reader):
@@ -157,6 +142,81 @@ class RowTokenizer(Reader):
             np.asarray(whole, np.int64),
         )
 
+    def located(self, *texts: Sequence[str]) -> TokenRows:
+        """The same tokens, and which characters each stands for (`spans`, `text_of`).
+
+        Raises:
+            ModelError: the tokenizer cannot tell.
+        """
+        self._require_places()
+        rows, parts, whole = zip(*texts, strict=True), [], []
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            found = self._tokens(some)
+            whole += [len(row) for row in found["input_ids"]]
+            found[SPANS] = [spans_of(encoding, row) for encoding, row in zip(found.encodings, some, strict=True)]
+            found[TEXT_OF] = [text_of(encoding) for encoding in found.encodings]
+            self._cut(found, len(texts))
+            parts.append(found)
+        return joined(parts, np.asarray(whole, np.int64))
+
+    def windows(self, first: Sequence[str], second: Sequence[str], stride: int) -> TokenRows:
+        """Rows of two texts, of which the second may be long: as many windows on it as are needed, each with the first.
+
+        Of a first text that would take more than half of a window the beginning is kept; `whole` counts what is lost.
+
+        Args:
+            first: such as questions.
+            second: such as the texts that answer them.
+            stride: tokens of the second text that a window shares with the next.
+
+        Raises:
+            ModelError: the tokenizer cannot tell where tokens are in a text.
+        """
+        self._require_places()
+        room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=True)
+        questions, lost = self._beginnings(first, max(1, room // 2))
+        parts, row_of = [], list[int]()
+        for start in range(0, len(questions), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
+            pairs = list(zip(questions[some], second[some], strict=True))
+            found = self.tokenizer(
+                *map(list, zip(*pairs, strict=True)),
+                truncation="only_second",
+                max_length=self.max_length,
+                stride=min(stride, max(0, room // 2 - 1)),
+                return_overflowing_tokens=True,
+                return_attention_mask=False,
+                padding=False,
+                verbose=False,
+            )
+            own = found["overflow_to_sample_mapping"]
+            row_of += [start + place for place in own]
+            found[SPANS] = [
+                spans_of(encoding, pairs[place]) for encoding, place in zip(found.encodings, own, strict=True)
+            ]
+            found[TEXT_OF] = [text_of(encoding) for encoding in found.encodings]
+            parts.append(found)
+        made = joined(parts, None)
+        rows = np.asarray(row_of, np.int64)
+        return replace(made, whole=np.diff(made.offsets) + lost[rows], row_of=rows)
+
+    def _require_places(self) -> None:
+        if not self.tokenizer.is_fast:
+            raise ModelError(
+                "this kind of task needs a tokenizer that tells which characters a token stands for, but "
+                f"{type(self.tokenizer).__name__} is written in Python and does not; give a model with a "
+                "tokenizer.json."
+            )
+
+    def _beginnings(self, texts: Sequence[str], most: int) -> tuple[list[str], np.ndarray]:
+        """Texts with the tokens that fit, and how many each lost."""
+        found = self.tokenizer([*texts], add_special_tokens=False, truncation=False, padding=False, verbose=False)
+        lost = np.asarray([max(0, len(row) - most) for row in found["input_ids"]], np.int64)
+        ends = [
+            encoding.offsets[most - 1][1] if cut else None for encoding, cut in zip(found.encodings, lost, strict=True)
+        ]
+        return [text[:end] for text, end in zip(texts, ends, strict=True)], lost
+
     def _tokens(self, rows: list[tuple[str, ...]]) -> Any:
         """Whole rows, as the tokenizer gives them."""
         return self.tokenizer(
@@ -181,7 +241,7 @@ class RowTokenizer(Reader):
                 else:
                     texts = [(around[0], len(row) - around[1])]
                 kept = list(_kept(texts, len(row), self.max_length, self.truncation))
-                for name in found.keys() & {*COLUMNS}:
+                for name in found.keys() & {*COLUMNS, SPANS, TEXT_OF}:
                     whole = found[name][place]
                     found[name][place] = list(chain.from_iterable(whole[a:b] for a, b in kept))
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.common import cache
-from autopeft.models.row_tokenizer import RowTokenizer, TokenRows
+from autopeft.models.row_tokenizer import RowTokenizer
+from autopeft.models.token_rows import TokenRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,7 +34,8 @@ def show(report: Report) -> RenderableType:
         if shown or sentence:
             parts += [_heading(heading), *([Text(sentence)] if sentence else []), *shown]
     for part in report.sections:
-        parts += [_heading(part.title), Text(part.text), *(Text(f"  {one.caption}") for one in part.exhibits)]
+        parts += [_heading(part.title), Text(part.text), *map(_table, wording.of_section(part))]
+        parts += [Text(f"  {one.caption}") for one in part.exhibits]
     if report.importances:
         parts.append(_heading("What mattered"))
         for importance in report.importances:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from autopeft.reporting.content import Report
     from autopeft.study.record import TrialRecord
+    from autopeft.study.report_section import ReportSection
 
 SHOWN_TRIALS = 100
 
@@ -44,6 +45,12 @@ def trials(report: Report) -> Table:
     columns = ("trial", "candidate", f"mean {report.metric}", "folds", "trained", "saved", "memory", "time", "state")
     own, numbers = (limit.measure for limit in extra), (9 + place for place in range(len(extra)))
     return Table(title, (*columns, *own), rows, (0, 2, 4, 5, 6, 7, *numbers), 0 if report.winner else None)
+
+
+def of_section(section: ReportSection) -> list[Table]:
+    """The table of a part of the report that the kind of task brings, where it has one."""
+    table = section.table
+    return [Table(section.title, table.columns, table.rows, table.numbers)] if table and table.rows else []
 
 
 def comparisons(report: Report) -> Table:

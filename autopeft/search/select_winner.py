@@ -96,7 +96,7 @@ def select_winner(
         Exception: whatever the best candidate's method raises.
     """
     started, silence, say = time.monotonic(), problem.spec.search.hang_timeout, by_host(say)
-    say(f"Refitting the winner on all {len(problem.train)} training rows: {best}")
+    say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
     """What a reader of the winner's README should know."""
     spec = problem.spec
-    count, metric, source = len(problem.test), problem.metric, spec.data.train
+    count, metric, source = len(problem.rows.test), problem.metric, spec.data.train
     budget = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
     hyper = {key.partition(".")[2]: value for key, value in best.params.items() if key != "method"}
     own = problem.space.parse(best.params).params
     return Evidence(
         study=spec.name,
         data=source_of(source, problem),
-        train_rows=len(problem.train),
+        train_rows=len(problem.rows.train),
         test_rows=count,
         metric=metric,
         fold_scores=best.fold_scores,
@@ -116,8 +116,8 @@ def given_settings(problem: Problem) -> dict[str, object]:
         "metric": problem.metric,
         "folds": len(problem.folds),
         "seed": spec.seed,
-        "train_rows": len(problem.train),
-        "test_rows": len(problem.test),
+        "train_rows": len(problem.rows.train),
+        "test_rows": len(problem.rows.test),
         **truncation_facts(problem),
         "cut_rows": problem.truncated.cut_rows,
         "lost_tokens": problem.truncated.lost_tokens,
@@ -143,8 +143,8 @@ def data_card(problem: Problem) -> dict[str, object]:
     """The rows in numbers, and what was noted about them."""
     return {
         "fingerprint": problem.rows.fingerprint,
-        "train_rows": len(problem.train),
-        "test_rows": len(problem.test),
+        "train_rows": len(problem.rows.train),
+        "test_rows": len(problem.rows.test),
         "labels": list(problem.rows.labels),
         "notes": [*problem.base.notes, *problem.rows.notes],
         "truncated": {**asdict(problem.truncated), **truncation_facts(problem)},

@@ -31,14 +31,26 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
+class ReportTable:
+    """A table: what its columns are called, and its rows as texts; `numbers` are columns aligned to the right."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportSection:
-    """A part of the report: its heading, a sentence or two, and rows that are shown."""
+    """A part of the report: its heading, a sentence or two, a table, and rows that are shown as images."""
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
 
     title: str
     text: str
     exhibits: tuple[Exhibit, ...] = ()
+    table: ReportTable | None = None
 
 
 def write(sections: Sequence[ReportSection], path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -12,12 +15,17 @@ class Column:
 
     Attributes:
         key: its key in [data], where the user names the column of the table; by default the key itself.
-        holds: a text; a label, which is kept as text; a number; or an image.
+        holds: in a word: "text"; "label", which is kept as text; "number"; "image"; or what `read` makes, such as
+            "words".
         given: whether prediction asks for it too; else it is what the rows teach.
         optional: it is read only where [data] names it.
+        read: makes something else of a cell than a text, such as a tuple of words, or raises `CellError`. What it makes
+            is of Python's own kinds, equal for equal cells, and JSON can hold it; `read` takes its JSON too. Default:
+            by what the column holds.
     """
 
     key: str
-    holds: Literal["text", "label", "number", "image"] = "text"
+    holds: str = "text"
     given: bool = True
     optional: bool = False
+    read: Callable[[object], Any] | None = None

@@ -52,6 +52,8 @@ class Task(ABC):
         peft_task_type: peft's name for it (`peft.TaskType`); None where peft has none, as for images.
         taught: tensors of a batch that the model is not given.
         pipeline_tag: the Hugging Face hub's word for it.
+        group: key of the column whose equal cells stay on one side of every split where [data] names no `group`;
+            empty: rows are split one by one.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
@@ -89,6 +91,7 @@ class Task(ABC):
     peft_task_type: ClassVar[str | None] = None
     taught: ClassVar[tuple[str, ...]] = ("labels",)
     pipeline_tag: ClassVar[str] = "text-classification"
+    group: ClassVar[str] = ""
     Options: ClassVar[type[Section]] = Section
     options: Any = None
     taken: tuple[str, ...] = ()
@@ -145,6 +148,16 @@ class Task(ABC):
 
     # Rows. `source` is what errors call the table.
 
+    def gathered(self, rows: pd.DataFrame, source: str) -> pd.DataFrame:
+        """What the rows teach, from the columns that were read: where several columns tell it, one is made of them.
+
+        Default: the columns as they are.
+
+        Raises:
+            DataError: they do not go together; in one sentence, with the row and what to do.
+        """
+        return rows
+
     def check(self, rows: pd.DataFrame, source: str) -> None:  # noqa: B027  # a kind need not refuse any
         """Refuse training rows, as they were read, that no study can be made of.
 
@@ -186,6 +199,14 @@ class Task(ABC):
     def example(self) -> pd.DataFrame:
         """A dozen rows of different lengths, what they teach included: `autopeft check` tests the task on them."""
 
+    def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
+        """Two rows to show how the task is asked, a list of cells for each input. Default: the same in every column.
+
+        Args:
+            cells: two of what the processor reads.
+        """
+        return {key: [*cells] for key in self.inputs}
+
     # The model.
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
@@ -222,7 +243,20 @@ class Task(ABC):
 
     @abstractmethod
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What the outputs say of each row: a float32 tensor `[rows, …]`, left on the device."""
+        """What the outputs say of each row: a float32 tensor `[rows, …]`, left on the device.
+
+        Where the second dimension differs from batch to batch, as the number of words does, the host fills it up
+        with -1.
+        """
+
+    def combine(self, answers: np.ndarray, row_of: np.ndarray) -> np.ndarray:
+        """The answers to rows `[rows, …]` from those to their samples, where rows are of several (`Encoded.row_of`).
+
+        Args:
+            answers: to samples, `[samples, …]`.
+            row_of: which row each is of, int64 `[samples]`; the answers come in the order of each row's first sample.
+        """
+        raise NotImplementedError(f"{self.kind} makes several samples of a row, and must combine their answers.")
 
     @abstractmethod
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
+from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
-from autopeft.data.picture import readers
 from autopeft.models.device import Device
 from autopeft.models.image_reader import ImageReader
 from autopeft.models.row_tokenizer import RowTokenizer
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
-    import pandas as pd
     from torch import nn
 
     from autopeft.data.encoded import Encoded
@@ -32,8 +32,19 @@ LONGEST = 64
 
 
 def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
-    """Model types that read what the task reads, with what their configurations need."""
-    return IMAGE_FAMILIES if task.processor == "AutoImageProcessor" else FAMILIES
+    """Model types that read what the task reads and have its class, with what their configurations need."""
+    import transformers
+
+    families = IMAGE_FAMILIES if task.processor == "AutoImageProcessor" else FAMILIES
+    known = {config.model_type for config in getattr(transformers, task.auto_class)._model_mapping}
+    return {name: options for name, options in families.items() if name in known}
+
+
+def words_of(cell: object) -> set[str]:
+    """The words of a text, and of all texts in a cell of several."""
+    if isinstance(cell, str):
+        return {*cell.split()}
+    return {word for one in cell for word in words_of(one)} if isinstance(cell, tuple | list) else set()
 
 
 class TaskCase:
@@ -47,11 +58,14 @@ class TaskCase:
     def __init__(self, task: Task, family: str | None = None) -> None:
         self.family = family or next(iter(families_of(task)))
         rows: pd.DataFrame = task.example().reset_index(drop=True)
-        texts = Texts(others=readers(task.columns, None))
-        images = {column.key for column in task.columns if column.holds == "image"}
-        self.rows = rows.assign(**{key: texts.of(key, rows[key]) for key in images & {*rows.columns}})
         task = task.configured({}) if task.options is None else task
-        self.task = task.taking([*self.rows.columns]).knowing(task.facts_of(self.rows))
+        task = task.taking([*rows.columns])
+        read = readers(task.columns, None)
+        texts = Texts(others=read)
+        made = {key: pd.Series(texts.of(key, rows[key]), dtype=object) for key in read.keys() & {*rows.columns}}
+        texts.check("the example", {key: key for key in made})
+        self.rows = task.gathered(rows.assign(**made), "the example")
+        self.task = task.knowing(task.facts_of(self.rows))
         self.labels = self.task.labels(self.rows, self.rows)
 
     @functools.cached_property
@@ -68,8 +82,7 @@ class TaskCase:
         from tokenizers import Tokenizer, models, pre_tokenizers, processors
         from transformers import PreTrainedTokenizerFast
 
-        texts = [text for name in self.task.inputs for text in self.rows[name] if isinstance(text, str)]
-        words = sorted({word for text in texts for word in text.split()})
+        words = sorted({word for name in self.task.inputs for cell in self.rows[name] for word in words_of(cell)})
         vocabulary = {word: place for place, word in enumerate([*SPECIAL, *words])}
         made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
         made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

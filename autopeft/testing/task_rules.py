@@ -64,7 +64,7 @@ def padding_and_other_rows_do_not_bear_on_a_loss(case: TaskCase) -> None:
 
     Mask out what stands where a row is padded, also in a softmax over positions: folds are trained side by side.
     """
-    everything = np.arange(len(case.data))
+    everything = case.data.everything
     outputs, batch = case.outputs(everything)
     for row in everything:
         part = slice(int(row), int(row) + 1)
@@ -79,7 +79,7 @@ def a_whole_is_the_weighted_mean_of_its_parts(case: TaskCase) -> None:
 
     Say in `Encoded.units` over how many things the loss of each row is a mean: large batches are trained in parts.
     """
-    rows = np.arange(len(case.data))
+    rows = case.data.everything
     whole = float(case.task.loss(*case.outputs(rows)))
     parts = np.array_split(rows, 3)
     losses = [float(case.task.loss(*case.outputs(part))) for part in parts]
@@ -93,8 +93,9 @@ def answers_come_back_in_order(case: TaskCase) -> None:
 
     `answer` gives one entry a row, in the rows' order.
     """
-    rows = np.random.default_rng(0).permutation(len(case.data))
-    expected, found = case.answers(np.arange(len(case.data)))[rows], case.answers(rows, 2)
+    rows = np.random.default_rng(0).permutation(len(case.data.truths))
+    samples = np.concatenate([case.data.samples_of(rows[[place]]) for place in range(len(rows))])
+    expected, found = case.answers(case.data.everything)[rows], case.answers(samples, 2)
     if expected.shape != found.shape or not np.allclose(expected, found, rtol=1e-3, atol=1e-5):
         raise BrokenRuleError("rows in another order, in smaller batches, got other answers.")
 
@@ -104,7 +105,7 @@ def written_answers_score_the_same(case: TaskCase) -> None:
 
     `written` and `written_truths` must keep all that `Metric.of_written` needs; the report scores what was written.
     """
-    answers = case.answers(np.arange(len(case.data)))
+    answers = case.answers(case.data.everything)
     written = case.task.written(answers, case.labels)
     truths = case.task.written_truths(case.data.truths, case.labels)
     for name, metric in case.task.metrics.items():
@@ -121,7 +122,7 @@ def the_baseline_answers_every_row(case: TaskCase) -> None:
 
     It looks at what is true of the training rows alone.
     """
-    answers = case.answers(np.arange(len(case.data)))
+    answers = case.answers(case.data.everything)
     name, made = case.task.baseline(case.data.truths, case.data.truths, case.labels)
     if made.shape != answers.shape or not np.isfinite(made).all() or not name:
         raise BrokenRuleError(f'"{name}" answers {made.shape}, where the model answers {answers.shape}.')
@@ -133,7 +134,7 @@ def the_largest_batch_bounds_every_batch(case: TaskCase) -> None:
 
     Memory is predicted for that batch.
     """
-    rows = np.arange(len(case.data))
+    rows = case.data.everything
     bound = case.data.largest(len(rows))
     for chosen in (rows, rows[:3].repeat(len(rows) // 3)):
         for name, tensor in case.data.batch(chosen).items():
@@ -149,7 +150,7 @@ def rows_without_truths_are_encoded(case: TaskCase) -> None:
     """
     bare = case.encode(case.rows[list(case.task.inputs)])
     taught = set(case.task.taught)
-    rows = np.arange(len(case.data))
+    rows = case.data.everything
     here, there = (data.batch(rows) for data in (case.data, bare))
     if {*here} != {*there} or any(not torch.equal(here[name], there[name]) for name in {*here} - taught):
         raise BrokenRuleError("what the model is given differs with and without truths.")
@@ -160,7 +161,7 @@ def answers_are_shown(case: TaskCase) -> None:
 
     They are what `autopeft predict`, MLflow and `Winner.predict` give.
     """
-    answers = case.answers(np.arange(len(case.data)))
+    answers = case.answers(case.data.everything)
     table = case.task.table(answers, case.labels)
     if len(table) != len(answers) or not len(table.columns):
         raise BrokenRuleError(f"the table has {len(table)} rows for {len(answers)} answers.")
@@ -227,7 +228,7 @@ def a_saved_winner_answers_the_same(case: TaskCase) -> None:
         method = next(method for method in discover().methods.values() if method.supports(base.spec))
         params = method.search_space(base.spec).defaults()
         model = attach(base, method, params, seed=0).eval()
-        expected = evaluate(model, case.data, [np.arange(len(case.data))], case.task, CPU)[0]
+        expected = evaluate(model, case.data, [case.data.everything], case.task, CPU)[0]
         card = Card(
             base_model=str(base_folder),
             task=case.task.kind,

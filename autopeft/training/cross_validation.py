@@ -71,7 +71,8 @@ def cross_validate(
                 losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
             predictions = evaluate(model, data, held_out, task, device, most)
             for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
-                histories[fold].append((task.score(setup.metric, data.truths[few], predicted), float(loss)))
+                truths = data.truths[data.rows_of(few)]
+                histories[fold].append((task.score(setup.metric, truths, predicted), float(loss)))
             if checkpoint:
                 checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()

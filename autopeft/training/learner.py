@@ -285,9 +285,10 @@ def evaluate(
     device: Device,
     most: int = EVALUATION_BATCH_SIZE,
 ) -> list[np.ndarray]:
-    """The task's predictions for each fold's `rows`, in their order: float32 `[rows, …]` a fold.
+    """The task's answers to each fold's `rows`, in their order: float32 `[rows, …]` a fold.
 
-    Several folds need a packed model. At `most` so many rows of a fold go through it at a time.
+    Several folds need a packed model. At `most` so many rows of a fold go through it at a time. Where rows are of
+    several samples, `rows` are samples, and the answers are those of the rows they are of (`Encoded.rows_of`).
     """
     model.eval()
     orders = [np.argsort(data.lengths[few], kind="stable") for few in rows]
@@ -301,5 +302,21 @@ def evaluate(
             outputs = model(**task.model_inputs(batch.tensors))
         for found, (of_fold, own) in zip(parts, batch.per_fold(outputs), strict=True):
             found.append(task.answer(of_fold, own))
-    predictions = [torch.cat(found).cpu().numpy() for found in parts]
-    return [found[np.argsort(order, kind="stable")] for found, order in zip(predictions, orders, strict=True)]
+    predictions = [joined(found).cpu().numpy() for found in parts]
+    answers = [found[np.argsort(order, kind="stable")] for found, order in zip(predictions, orders, strict=True)]
+    if data.row_of is None:
+        return answers
+    return [task.combine(found, data.row_of[few]) for found, few in zip(answers, rows, strict=True)]
+
+
+NO_ANSWER = -1.0
+"""What fills up the answers to rows of fewer places than the longest has."""
+
+
+def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Answers to several batches as one tensor; their second dimension may differ, as the words of a row do."""
+    widest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
+    if any(part.ndim > 1 and part.shape[1] < widest for part in parts):
+        missing = [(0, 0) * (part.ndim - 2) + (0, widest - part.shape[1]) for part in parts]
+        parts = [torch.nn.functional.pad(part, pad, value=NO_ANSWER) for part, pad in zip(parts, missing, strict=True)]
+    return torch.cat(list(parts))

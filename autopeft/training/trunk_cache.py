@@ -81,7 +81,8 @@ def cut(model: nn.Module, level: int, extras: int) -> Callable[[], None]:
     whole = model.forward
 
     def forward(*args: Any, trunk_states: torch.Tensor, **kwargs: Any) -> Any:
-        given[:] = [trunk_states]
+        # Of samples of several sequences: [rows, length, sequences, width] → [rows · sequences, length, width].
+        given[:] = [trunk_states.transpose(1, 2).flatten(0, 1) if trunk_states.ndim > 3 else trunk_states]
         try:
             return whole(*args, **kwargs)
         finally:
@@ -174,7 +175,7 @@ class Trunk:
     def shape(self, rows: int) -> tuple[int, ...]:
         """Of the states of the largest batch of so many rows."""
         if self._data.axis:
-            return rows, int(self._data.lengths.max()), self._base.spec.hidden_size
+            return rows, int(self._data.lengths.max()), *self._of_place
         first: torch.Tensor = self._output[0] if isinstance(self._output, tuple) else self._output
         return rows, *first.shape[1:]
 
@@ -204,7 +205,10 @@ class Trunk:
         return self._data, lambda: None
 
     def _at(self, level: int) -> np.ndarray:
-        """The states that go into a layer: float32 `[tokens of all rows, width]`, or `[rows, places, width]`."""
+        """The states that go into a layer: float32 `[tokens of all rows, width]`, or `[rows, places, width]`.
+
+        Of samples of several sequences `[tokens of all rows, sequences, width]`.
+        """
         if level not in self._states:
             model = self._base.copy().eval()
             found: list[torch.Tensor] = []
@@ -231,6 +235,8 @@ class Trunk:
                     continue
                 start += size
                 made = found[0].float().cpu().numpy()
+                if self._data.sequences > 1:
+                    made = made.reshape(len(rows), self._data.sequences, *made.shape[1:]).swapaxes(1, 2)
                 if offsets is None:
                     states[rows] = made
                     continue
@@ -241,6 +247,12 @@ class Trunk:
         return self._states[level]
 
     @property
+    def _of_place(self) -> tuple[int, ...]:
+        """The shape of the states of a place of `axis`."""
+        many, width = self._data.sequences, self._base.spec.hidden_size
+        return (width,) if many == 1 else (many, width)
+
+    @property
     def _offsets(self) -> np.ndarray | None:
         """Where each row's places begin and end; None where all rows have as many."""
         return self._data.fields[self._data.axis].offsets if self._data.axis else None
@@ -248,7 +260,7 @@ class Trunk:
     def _room(self) -> np.ndarray:
         """Memory for one level's states, or a file where that would be much of it."""
         ends = self._offsets
-        shape = self.shape(len(self._data)) if ends is None else (int(ends[-1]), self._base.spec.hidden_size)
+        shape = self.shape(len(self._data)) if ends is None else (int(ends[-1]), *self._of_place)
         size = 4 * math.prod(shape)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         held = sum(states.nbytes for states in self._states.values() if not isinstance(states, np.memmap))

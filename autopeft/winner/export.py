@@ -119,8 +119,8 @@ def _for_mlflow(winner: Winner, folder: Path) -> None:
 
     with tempfile.TemporaryDirectory() as draft:
         winner.save(draft)
-        cells = winner.reader.cells()
-        rows = pd.DataFrame({name: pd.Series(cells, dtype=object) for name in winner.inputs})
+        sample = winner.sample(winner.reader.cells())
+        rows = pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in sample.items()})
         mlflow_model.save(Path(draft), folder, rows)
 
 

@@ -71,8 +71,10 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
 
 
 def _plain(cell: Any) -> Any:
-    """A cell as MLflow can write it: of an image its bytes."""
-    return cell.content() if isinstance(cell, Picture) else cell
+    """A cell as MLflow can write it: of an image its bytes, and lists for what cannot change."""
+    if isinstance(cell, Picture):
+        return cell.content()
+    return list(cell) if isinstance(cell, tuple) else cell
 
 
 def holds(folder: Path, winner: Path) -> bool:

@@ -115,7 +115,7 @@ def _filled(load: str, task: Task, card: Card) -> str:
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
         "{texts}": ", ".join([json.dumps(usage.cells)] * len(inputs)),
-        "{rows}": json.dumps(dict.fromkeys(inputs, usage.cells)),
+        "{rows}": json.dumps(task.sample(usage.cells)),
     }
     code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
     if not card.labels:

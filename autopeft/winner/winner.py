@@ -21,8 +21,8 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import draft_folder, put
 from autopeft.common.locate import NotFoundError, locate
+from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
-from autopeft.data.picture import readers
 from autopeft.methods import registry
 from autopeft.models import base as models
 from autopeft.models import digest, weights_file
@@ -108,6 +108,10 @@ class Winner:
         """The columns a row needs."""
         return self._task.inputs
 
+    def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
+        """Two rows to show how it is asked (`Task.sample`)."""
+        return self._task.sample(cells)
+
     def answers(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
         """What the task answers to each row, float32 `[rows, …]`: probabilities of the labels, or numbers.
 
@@ -122,12 +126,12 @@ class Winner:
         cells = self._cells(rows)
         encoded = self._task.encode(cells, self.reader, self.card.labels)
         if not encoded.lengths.all():
-            row = cells.index[int(encoded.lengths.argmin())]
+            row = cells.index[int(encoded.rows_of(np.array([encoded.lengths.argmin()]))[0])]
             raise DataError(f"prediction needs a word in every row, but the tokenizer makes nothing of row {row}.")
         if say:
             for told in self.reader.told(encoded.truncated):
                 say(told)
-        found = evaluate(self.module, encoded, [np.arange(len(cells))], self._task, self._device)[0]
+        found = evaluate(self.module, encoded, [encoded.everything], self._task, self._device)[0]
         if not np.isfinite(found).all():
             row = cells.index[int(np.isfinite(found).reshape(len(found), -1).all(axis=1).argmin())]
             raise DataError(f"prediction needs finite outputs, but the model's for row {row} are not; train it again.")

@@ -1,0 +1,58 @@
+"""What makes the cells of a task's columns what the task works with."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autopeft.data.picture import Picture, as_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Column(Protocol):
+    """What is asked of a task's column; `tasks.Column` says what each is."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+
+    @property
+    def holds(self) -> str:
+        """What its cells are."""
+
+    @property
+    def read(self) -> Callable[[object], Any] | None:
+        """What makes something of a cell."""
+
+
+def readers(columns: Iterable[Column], folder: Path | None) -> dict[str, Callable[[object], Any]]:
+    """What makes something else than a text of the cells of columns, by key; for `Texts`.
+
+    Args:
+        columns: of a task.
+        folder: where relative paths of images start; default: the current one.
+    """
+    as_image = functools.partial(as_picture, folder=folder or Path.cwd())
+    found = {column.key: as_image if column.holds == "image" else column.read for column in columns}
+    return {key: read for key, read in found.items() if read}
+
+
+def size(cell: object) -> int:
+    """Characters of a cell in memory, about; of an image none, whose bytes all copies of a row share."""
+    if isinstance(cell, str):
+        return len(cell)
+    return 0 if isinstance(cell, Picture) else len(str(cell))
+
+
+def writable(cell: Any) -> Any:
+    """A cell as Arrow takes it: an image as `datasets` has it, and what is no text as JSON."""
+    if isinstance(cell, str):
+        return cell
+    if not isinstance(cell, Picture):
+        return json.dumps(cell, ensure_ascii=False)
+    held = isinstance(cell.source, bytes)
+    return {"bytes": cell.source if held else None, "path": cell.name if held else str(cell.source)}

@@ -1,0 +1,67 @@
+"""Rows as tokens, and which characters each token stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+COLUMNS = ("input_ids", "token_type_ids")
+SPANS, TEXT_OF = "spans", "text_of"
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows as tokens: per column one int32 array of every row's values, row i at `offsets[i]:offsets[i + 1]`.
+
+    Attributes:
+        columns: `input_ids`, and `token_type_ids` where the tokenizer has them.
+        offsets: int64 `[rows + 1]`.
+        whole: tokens of each row before it was cut, int64 `[rows]`.
+        spans: which characters each token stands for, from the first to behind the last, int32 `[tokens, 2]`; of the
+            tokenizer's own marks, and of tokens that stand for white space alone, -1. None where nobody asked.
+        text_of: which of the row's texts each token is of, int8 `[tokens]`; of marks -1. None likewise.
+        row_of: where rows are several windows, the row that each window is of, int64 `[windows]`; else None.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    offsets: np.ndarray
+    whole: np.ndarray
+    spans: np.ndarray | None = None
+    text_of: np.ndarray | None = None
+    row_of: np.ndarray | None = None
+
+
+def spans_of(encoding: Any, texts: Sequence[str]) -> list[tuple[int, int]]:
+    """The characters of each token of a row, without the white space around them."""
+    found = []
+    for (start, end), place in zip(encoding.offsets, encoding.sequence_ids, strict=True):
+        text = "" if place is None else texts[place][start:end]
+        bare = text.strip()
+        begin = start + len(text) - len(text.lstrip())
+        found.append((begin, begin + len(bare)) if bare else (-1, -1))
+    return found
+
+
+def text_of(encoding: Any) -> list[int]:
+    """Which of the row's texts each token of a row is of; -1 for marks."""
+    return [-1 if place is None else place for place in encoding.sequence_ids]
+
+
+def joined(parts: Sequence[Any], whole: np.ndarray | None) -> TokenRows:
+    """Rows as `TokenRows` has them, from what the tokenizer gave of some at a time."""
+    lengths = [len(row) for found in parts for row in found["input_ids"]]
+    columns = {
+        name: np.fromiter(chain.from_iterable(row for found in parts for row in found[name]), np.int32)
+        for name in COLUMNS
+        if name in parts[0]
+    }
+    spans = np.asarray([span for found in parts for row in found[SPANS] for span in row], np.int32).reshape(-1, 2)
+    text_of = np.fromiter((place for found in parts for row in found[TEXT_OF] for place in row), np.int8)
+    offsets = np.cumsum([0, *lengths])
+    return TokenRows(columns, offsets, np.diff(offsets) if whole is None else whole, spans, text_of)
