@@ -1,0 +1,101 @@
+"""What a search finds for each kind of task on real rows: the winner beside each untuned default, the head trained
+alone and what looks at no input, all on held-out rows that decide nothing.
+
+A study of `--trials` trials on MiniLM (or `--model`) and `--rows` training rows at most. FOLDER holds the rows:
+
+    stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
+
+    python benchmarks/tasks.py stsb FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CASES: dict[str, dict[str, Any]] = {
+    "stsb": {
+        "task": {"kind": "regression"},
+        "data": {"train": "train.csv", "test": "test.csv", "text_pair": "text_pair", "label": "score"},
+        "validation": {"metric": "spearman"},
+    },
+}
+"""Tables of the study file, by what the benchmark is called; files of [data] are in FOLDER."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("case", choices=sorted(CASES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--trials", type=int, default=8)
+    arguments = parser.parse_args()
+    from rich.console import Console
+
+    from autopeft.methods.registry import discover
+    from autopeft.reporting.progress import make_progress
+    from autopeft.search.run import run
+    from autopeft.study.file import StudySpec
+
+    case, started = CASES[arguments.case], time.monotonic()
+    data = {
+        key: str(arguments.folder.resolve() / value) if key in ("train", "test") else value
+        for key, value in case["data"].items()
+    }
+    with tempfile.TemporaryDirectory() as output:
+        content = {
+            **case,
+            "name": arguments.case,
+            "output": output + "/study",
+            "model": {"name_or_path": arguments.model or quickstart_model(), **case.get("model", {})},
+            "data": {**data, "max_rows": arguments.rows},
+            "search": {"trials": arguments.trials, **case.get("search", {})},
+        }
+        spec = StudySpec.from_mapping(content)
+        found = run(spec, discover(), make_progress(Console(stderr=True)))
+        head = head_only(spec)
+    rows: list[tuple[str, float | None]] = [(f"winner: {found.best.method}", found.test.winner)]
+    rows += [(f"untuned default of {name}", score) for name, score in found.test.defaults.items()]
+    rows += [("the head alone", head), (found.test.baseline_name, found.test.baseline)]
+    print(f"| {arguments.case}, {arguments.rows} rows, {arguments.trials} trials | {found.metric} |\n|---|---|")
+    for name, score in rows:
+        print(f"| {name} | {'–' if score is None else f'{score:.4f}'} |")
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+
+
+def head_only(spec: Any) -> float:
+    """The score of the head trained alone, as a candidate with the usual hyperparameters is, on the held-out rows."""
+    from autopeft.common.seeds import derive_seed
+    from autopeft.execution.problem import Problem
+    from autopeft.methods.registry import discover
+    from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
+    from autopeft.training.learner import Learner, evaluate, train_epoch
+
+    problem = Problem.from_spec(spec, discover())
+    model = problem.base.copy()
+    for name in problem.base.spec.head:
+        model.get_submodule(name).requires_grad_(True)
+    hyper = Hyperparameters(**TRAINING_SPACE.defaults())  # type: ignore[arg-type]  # as declared
+    learner = Learner(model, hyper, len(problem.train))
+    for epoch in range(hyper.epochs):
+        seed = derive_seed(spec.seed, epoch)
+        train_epoch(learner, problem.train, [problem.all_rows], problem.task, problem.device, [seed], seed)
+    (answers,) = evaluate(model, problem.test, [np.arange(len(problem.test))], problem.task, problem.device)
+    return problem.task.score(problem.metric, problem.test.truths, answers)
+
+
+def quickstart_model() -> str:
+    """The encoder of the demo."""
+    study = Path(__file__).resolve().parent.parent / "studies" / "quickstart.toml"
+    return str(tomllib.loads(study.read_text())["model"]["name_or_path"])
+
+
+if __name__ == "__main__":
+    main()
