@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from autopeft.common.truncation import Truncation
     from autopeft.data.encoded import Encoded
     from autopeft.data.load import StudyData
+    from autopeft.methods.candidate import Candidate
     from autopeft.methods.contract import PeftMethod
     from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
@@ -115,10 +116,10 @@ class Problem:
         """What is maximised."""
         return self.task.metric(self.spec.validation.metric)
 
-    @property
-    def setup(self) -> Setup:
-        """What all trials share."""
-        return Setup(self.task, self.train, self.folds, self.device, self.metric, self.spec.seed)
+    def setup(self, candidate: Candidate) -> Setup:
+        """What a trial is given; all share it, but for settings of the task that are searched."""
+        task = self.task.trying(candidate.task)
+        return Setup(task, self.train, self.folds, self.device, self.metric, self.spec.seed)
 
     def rung_ends(self, epochs: int) -> list[float]:
         """After how many epochs a trial of `epochs` is scored."""
@@ -142,7 +143,7 @@ class Problem:
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
-        task = task.taking(spec.data.named)
+        task = task.taking(spec.data.named).searching(spec.search.overrides)
         rows = load_rows(spec, task)
         task = task.knowing(rows.facts, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
@@ -246,7 +247,8 @@ def _space(
     if not methods or (spec.search.methods and refused):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
-    return CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS), refused
+    overrides, own = spec.search.overrides, task.search_space()
+    return CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own), refused
 
 
 def _folds(spec: StudySpec, task: Task, rows: StudyData) -> list[Fold]:

@@ -27,11 +27,11 @@ from autopeft.training.packing import pack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autopeft.data.encoded import Encoded
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.rungs import Rung
+    from autopeft.training.setup import Setup
 
 
 @unguarded()
@@ -158,12 +158,11 @@ def _train(
     if execution.folds > 1:
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
-    _measure(
-        problem, data, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), course.watch
-    )
+    setup = replace(problem.setup(candidate), rows=data)
+    _measure(setup, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), course.watch)
     for rung in cross_validate(
         model,
-        replace(problem.setup, rows=data),
+        setup,
         candidate.hyper,
         execution=execution,
         watch=together(course.watch, course.pace),
@@ -180,23 +179,23 @@ def _train(
     return COMPLETE, ""
 
 
-def _measure(problem: Problem, data: Encoded, learner: Learner, watch: MemoryWatch) -> None:
+def _measure(setup: Setup, learner: Learner, watch: MemoryWatch) -> None:
     """Run one real step at the longest batch, on tensors that are thrown away afterwards; the watch sees its peak.
 
     A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
     """
-    model, execution = learner.model, learner.execution
+    model, execution, data, device = learner.model, learner.execution, setup.rows, setup.device
     longest = data.lengths.argsort()[::-1]
-    batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, problem.device.type)
+    batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, device.type)
     passes = 2 if execution.micro_batch < min(learner.hyper.batch_size, len(longest)) else 1
     initial = [parameter.data for parameter in learner.parameters]
     learner.take_turn()
     train_mode(model)
     with torch.random.fork_rng():
         peak = memory.measure(
-            lambda: learner.step([batch] * passes, problem.task, problem.device),
+            lambda: learner.step([batch] * passes, setup.task, device),
             model,
-            problem.device.type,
+            device.type,
             others=(*batch.tensors.values(), *learner.kept_tensors()),
         )
     for parameter, tensor in zip(learner.parameters, initial, strict=True):

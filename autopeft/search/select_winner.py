@@ -69,9 +69,10 @@ def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -
         checkpoint_layers(model)
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
     learner = Learner(model, candidate.hyper, len(problem.train), execution, callback=callback)
+    task = problem.task.trying(candidate.task)
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
-        train_epoch(learner, data, [problem.all_rows], problem.task, problem.device, [seed], seed)
+        train_epoch(learner, data, [problem.all_rows], task, problem.device, [seed], seed)
     make_whole()
     return model.eval()
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autopeft.common.exceptions import DataError, nearest, quoted
+from autopeft.tasks import class_loss
 from autopeft.tasks.contract import Baseline, Task
 from autopeft.tasks.metric import Metric
 from autopeft.tasks.metrics import from_counts, names, scorer
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
+
+    from autopeft.common.params import ParamValue
+    from autopeft.methods.search_space import SearchSpace
+    from autopeft.study.sections import Section
 
 
 def _score(name: str, answers: np.ndarray, truths: np.ndarray) -> float:
@@ -41,9 +46,16 @@ class Classification(Task):
     """
 
     metrics: ClassVar[Mapping[str, Metric]] = {name: _metric(name) for name in names()}
+    Options: ClassVar[type[Section]] = class_loss.ClassOptions
+
+    def search_space(self) -> SearchSpace:
+        """The settings of the loss; of a kind with settings of its own, which may lack them, none."""
+        own = isinstance(self.options, class_loss.ClassOptions)
+        return class_loss.search_space(self.options) if own else super().search_space()
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """There are two labels or more, each of two rows or more."""
+        class_loss.check(self.options, rows)
         counts = rows["label"].value_counts()
         if len(counts) < 2:
             raise DataError(
@@ -97,6 +109,11 @@ class Classification(Task):
         """Sorted."""
         return tuple(sorted(set(train["label"]) | set(test["label"])))
 
+    def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
+        """How many training rows each label has, where the loss asks for it."""
+        asked = getattr(self.options, "class_weights", "none") == "balanced" or "class_weights" in self.searched
+        return class_loss.counts(train) if asked else {}
+
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
         """Name the labels and state that each row has one."""
         return {
@@ -114,10 +131,9 @@ class Classification(Task):
         return np.asarray(found, np.int64)
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross-entropy of `outputs.logits` `[rows, labels]`, in float32."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(outputs.logits.float(), batch["labels"])
+        """Mean cross-entropy of `outputs.logits` `[rows, labels]`, in float32; see `ClassOptions`."""
+        by_label = class_loss.weights(self.options, self.facts, self.names)
+        return class_loss.loss(outputs.logits.float(), batch["labels"], self.options, by_label)
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Probabilities `[rows, labels]`, float32."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from autopeft.common.exceptions import SpecError, brief, nearest
+from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import read_section
 from autopeft.study.sections import Section
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft.common.params import ParamValue
+    from autopeft.common.params import Params, ParamValue
     from autopeft.data.encoded import Encoded
     from autopeft.study.report_section import ReportSection
     from autopeft.tasks.column import Column
@@ -60,6 +61,7 @@ class Task(ABC):
         options: the settings, of the class `Options`.
         taken: keys of the optional columns that are read.
         facts: what the training rows told that answers need, by name (`facts_of`).
+        searched: names of its dimensions that are searched.
         names: the names among which an answer chooses (`labels`), once the rows are read.
 
     A kind with labels is a few lines, as `Classification` says what is lost and answered:
@@ -97,6 +99,7 @@ class Task(ABC):
     options: Any = None
     taken: tuple[str, ...] = ()
     facts: Mapping[str, ParamValue] = MappingProxyType({})
+    searched: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
 
     def configured(self, options: Mapping[str, Any]) -> Self:
@@ -232,6 +235,26 @@ class Task(ABC):
         return {name: tensor for name, tensor in batch.items() if name not in self.taught}
 
     # Learning.
+
+    def search_space(self) -> SearchSpace:
+        """Settings that [search] may name to have them searched, such as those of the loss; their defaults are the
+        settings. Default: none.
+        """  # noqa: D205  # one sentence
+        return SearchSpace({})
+
+    def searching(self, named: Collection[str]) -> Self:
+        """This task with the names of its dimensions that are searched."""
+        task = copy.copy(self)
+        task.searched = frozenset(self.search_space()) & frozenset(named)
+        return task
+
+    def trying(self, params: Params) -> Self:
+        """This task at a point of the dimensions that are searched."""
+        if not params:
+            return self
+        task = copy.copy(self)
+        task.options = self.options.model_copy(update=dict(params))
+        return task
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
