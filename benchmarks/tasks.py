@@ -1,9 +1,11 @@
-"""What a search finds for each kind of task on real rows: the winner beside each untuned default, the head trained
-alone and what looks at no input, all on held-out rows that decide nothing.
+"""What a search finds for each kind of task on real rows, all scored on held-out rows that decide nothing.
+
+The winner stands beside each untuned default, the head trained alone, and what looks at no input.
 
 A study of `--trials` trials on MiniLM (or `--model`) and `--rows` training rows at most. FOLDER holds the rows:
 
     stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
+    goemotions      train.csv, test.csv: text, labels with | between them (Demszky et al. 2020)
 
     python benchmarks/tasks.py stsb FOLDER
 """
@@ -24,6 +26,10 @@ CASES: dict[str, dict[str, Any]] = {
         "task": {"kind": "regression"},
         "data": {"train": "train.csv", "test": "test.csv", "text_pair": "text_pair", "label": "score"},
         "validation": {"metric": "spearman"},
+    },
+    "goemotions": {
+        "task": {"kind": "multi-label-classification", "delimiter": "|"},
+        "data": {"train": "train.csv", "test": "test.csv", "label": "labels"},
     },
 }
 """Tables of the study file, by what the benchmark is called; files of [data] are in FOLDER."""

@@ -142,7 +142,7 @@ class Problem:
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
-        task = task.taking(spec.data.named)
+        task = task.taking(spec.data.named).maximising(spec.validation.metric or "")
         rows = load_rows(spec, task)
         task = task.knowing(rows.facts)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
