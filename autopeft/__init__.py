@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from autopeft.tasks.column import Column
     from autopeft.tasks.contract import Baseline, Task
     from autopeft.tasks.metric import Metric
+    from autopeft.tasks.multi_label import MultiLabel
     from autopeft.tasks.regression import Regression
     from autopeft.tuning import tune
     from autopeft.winner.export import export
@@ -56,6 +57,7 @@ __all__ = [
     "LinearModule",
     "Metric",
     "ModelSpec",
+    "MultiLabel",
     "ParamValue",
     "Params",
     "PeftMethod",
@@ -89,6 +91,7 @@ LAZY = {
     "Encoded": "autopeft.data.encoded",
     "Field": "autopeft.data.encoded",
     "Metric": "autopeft.tasks.metric",
+    "MultiLabel": "autopeft.tasks.multi_label",
     "RowTokenizer": "autopeft.models.row_tokenizer",
     "Regression": "autopeft.tasks.regression",
     "Exhibit": "autopeft.study.report_section",

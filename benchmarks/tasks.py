@@ -6,6 +6,7 @@ nothing. A study of `--trials` trials on MiniLM, or `--model`, and `--rows` trai
     snips           train_slots.jsonl, test_slots.jsonl: tokens, tags (Coucke et al. 2018)
     uner            train.jsonl, test.jsonl: tokens, tags of English-EWT (Mayhew et al. 2024)
     stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
+    goemotions      train.csv, test.csv: text, labels with | between them (Demszky et al. 2020)
 
     python benchmarks/tasks.py stsb FOLDER
 """
@@ -34,6 +35,10 @@ CASES: dict[str, dict[str, Any]] = {
         "task": {"kind": "regression"},
         "data": {"train": "train.csv", "test": "test.csv", "text_pair": "text_pair", "label": "score"},
         "validation": {"metric": "spearman"},
+    },
+    "goemotions": {
+        "task": {"kind": "multi-label-classification", "delimiter": "|"},
+        "data": {"train": "train.csv", "test": "test.csv", "label": "labels"},
     },
 }
 """Tables of the study file, by what the benchmark is called; files of [data] are in FOLDER."""

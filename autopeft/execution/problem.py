@@ -143,7 +143,8 @@ class Problem:
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
-        task = task.taking(spec.data.named).searching(spec.search.overrides)
+        task = task.taking(spec.data.named).maximising(spec.validation.metric or "")
+        task = task.searching(spec.search.overrides)
         rows = load_rows(spec, task)
         task = task.knowing(rows.facts, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}

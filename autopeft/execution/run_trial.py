@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from autopeft.budget.memory import peak as memory
@@ -21,12 +22,13 @@ from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, T
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.cross_validation import cross_validate
-from autopeft.training.learner import Learner
+from autopeft.training.learner import Learner, joined
 from autopeft.training.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from autopeft.common.params import ParamValue
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.training.checkpoint import Checkpoint
@@ -85,6 +87,7 @@ def run_trial(
         needed_seconds=seconds if state == COMPLETE else course.pace.predicted,
         execution=execution,
         excess=excess,
+        facts=course.facts,
     )
 
 
@@ -97,12 +100,14 @@ class _Course:
         pace: on the time it takes.
         rungs: those it reached.
         refused: what the machine said when it had no memory for the trial; "" where that did not happen.
+        facts: what its folds told that answers need.
     """
 
     watch: MemoryWatch
     pace: TimeWatch
     rungs: list[Rung] = field(default_factory=list)
     refused: str = ""
+    facts: dict[str, ParamValue] = field(default_factory=dict)
 
 
 def _even(planned: Execution, problem: Problem, checkpoint: Checkpoint | None) -> Execution:
@@ -158,7 +163,7 @@ def _train(
     if execution.folds > 1:
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
-    setup = replace(problem.setup(candidate), rows=data)
+    setup, answers = replace(problem.setup(candidate), rows=data), dict[int, np.ndarray]()
     _measure(setup, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), course.watch)
     for rung in cross_validate(
         model,
@@ -168,6 +173,7 @@ def _train(
         watch=together(course.watch, course.pace),
         checkpoint=checkpoint,
         make_callback=make_callback,
+        answers=answers if problem.task.calibrates else None,
     ):
         if rung.number <= len(course.rungs):  # reached before memory ran out, and kept
             continue
@@ -176,7 +182,16 @@ def _train(
         if reason and rung.epoch < candidate.hyper.epochs:
             return STOPPED if reason == TIMED_OUT else PRUNED, reason
         course.pace.check()
+    course.facts = _calibrated(problem, answers) if answers else {}
     return COMPLETE, ""
+
+
+def _calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:
+    """What the answers to the rows that each fold validates tell, by the fold's number."""
+    data = problem.train
+    rows = np.concatenate([data.rows_of(problem.folds[fold].validation) for fold in answers])
+    made = joined([torch.from_numpy(found) for found in answers.values()]).numpy()
+    return problem.task.calibrated(made, data.truths[rows])
 
 
 def _measure(setup: Setup, learner: Learner, watch: MemoryWatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -27,7 +27,7 @@ from autopeft.training.learner import Learner, train_epoch
 from autopeft.winner import winner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.tasks.contract import Baseline
+    from autopeft.study.record import TrialRecord
+    from autopeft.tasks.contract import Task
     from autopeft.training.batch_plan import Execution
 
 REFIT_SEED_STREAM = 1_000_000
@@ -84,12 +85,15 @@ def select_winner(
     origin: str,
     left_out: Mapping[str, str],
     say: Callable[[str], None],
+    found: Sequence[TrialRecord] = (),
 ) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
     of them predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored.
+    What the folds of each one's trial told that answers need (`Task.calibrated`) is in the trials that were `found`; a
+    default whose trial did not complete does without.
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
@@ -102,8 +106,9 @@ def select_winner(
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
         with guarded(silence):
-            score, answers = _score(problem, best, draft / "winner", origin)
-        predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
+            first = _score(problem, best, draft / "winner", origin, found)
+        score, labels = first.score, problem.rows.labels
+        written: dict[str, list[str] | None] = {held_out.WINNER: first.task.written(first.answers, labels)}
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
@@ -112,9 +117,10 @@ def select_winner(
         notes: dict[str, str] = {}
         for name, part in problem.space.items():
             default = part.default()
-            defaults[name] = predictions[held_out.DEFAULT + name] = None
+            column = held_out.DEFAULT + name
+            defaults[name] = written[column] = None
             if default.flat == best.flat:
-                defaults[name], predictions[held_out.DEFAULT + name] = score, answers
+                defaults[name], written[column] = score, written[held_out.WINNER]
                 continue
             if name in left_out:
                 notes[name] = "left out of the search"
@@ -125,21 +131,32 @@ def select_winner(
                         notes[name] = f"its default {reason}"
                         continue
                     say(f"Scoring the untuned default of {name} on the test rows")
-                    scored, made = _score(problem, default, draft / name, origin)
-                    defaults[name], predictions[held_out.DEFAULT + name] = scored, made
+                    made = _score(problem, default, draft / name, origin, found)
+                    defaults[name], written[column] = made.score, made.task.written(made.answers, labels)
             except (StoreError, ModelError):  # the disk and the base model are no fault of a method
                 raise
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
         baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-        _keep(problem, predictions, baseline, folder.parent / PREDICTIONS)
-        _show(problem, answers, folder.parent / SECTIONS)
+        written[held_out.column_of(baseline.name)] = problem.task.written(baseline.answers, labels)
+        _keep(problem, written, folder.parent / PREDICTIONS)
+        _show(problem, first, folder.parent / SECTIONS)
     least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
     return TestScores(score, least, defaults, notes, round(time.monotonic() - started, 3), baseline_name=baseline.name)
 
 
-def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) -> tuple[float, np.ndarray]:
-    """Refit, save to `folder`, load from there, and score on the test rows; also returns what it predicts of them."""
+class _Made(NamedTuple):
+    """What a saved model answered to the test rows, their score, and the task as it knows it."""
+
+    score: float
+    answers: np.ndarray
+    task: Task
+
+
+def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, found: Sequence[TrialRecord]) -> _Made:
+    """Refit, save to `folder`, load from there, and score on the test rows."""
+    told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
+    task = problem.task.knowing({**problem.rows.facts, **told})
     spec = problem.spec
     card = Card(
         base_model=problem.base_model,
@@ -154,13 +171,13 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         quantization=spec.model.quantization,
         base_digest=problem.base_digest,
         task_options=dict(spec.task.options),
-        task_facts=dict(problem.rows.facts),
+        task_facts=dict(task.facts),
         inputs=problem.task.inputs,
     )
     winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
     release_memory()
-    predictions = _predict(problem, folder)
-    return problem.task.score(problem.metric, problem.test.truths, predictions), predictions
+    answers = _predict(problem, folder)
+    return _Made(task.score(problem.metric, problem.test.truths, answers), answers, task)
 
 
 def _predict(problem: Problem, folder: Path) -> np.ndarray:
@@ -173,19 +190,18 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
         return winner.load(folder, trust_remote_code=trusted).answers(problem.rows.test)
 
 
-def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], baseline: Baseline, path: Path) -> None:
+def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:
     """Write what each predictor answered to each row."""
-    task, labels = problem.task, problem.rows.labels
-    answers = {name: task.written(made, labels) for name, made in predictions.items() if made is not None}
-    answers[held_out.column_of(baseline.name)] = task.written(baseline.answers, labels)
+    answers = {name: made for name, made in written.items() if made is not None}
+    truths = problem.task.written_truths(problem.test.truths, problem.rows.labels)
     rows = [str(row) for row in problem.rows.test.index]
     with writing(path), whole(path, lasting=True) as draft:
-        HeldOut(rows, task.written_truths(problem.test.truths, labels), answers).write(draft)
+        HeldOut(rows, truths, answers).write(draft)
 
 
-def _show(problem: Problem, answers: np.ndarray, path: Path) -> None:
+def _show(problem: Problem, made: _Made, path: Path) -> None:
     """Keep what the task shows of the held-out rows, where it shows something."""
-    rows, labels = problem.rows, problem.rows.labels
-    if sections := problem.task.sections(rows.test, problem.test.truths, answers, labels):
+    rows = problem.rows
+    if sections := made.task.sections(rows.test, problem.test.truths, made.answers, rows.labels):
         with writing(path), whole(path, lasting=True) as draft:
             report_section.write(sections, draft)

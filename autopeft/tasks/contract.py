@@ -60,9 +60,10 @@ class Task(ABC):
     Attributes:
         options: the settings, of the class `Options`.
         taken: keys of the optional columns that are read.
-        facts: what the training rows told that answers need, by name (`facts_of`).
-        searched: names of its dimensions that are searched.
         names: the names among which an answer chooses (`labels`), once the rows are read.
+        searched: names of its dimensions that are searched.
+        facts: what the training rows told that answers need, by name (`facts_of`), and what folds did (`calibrated`).
+        maximised: name of the metric that a study chooses by; empty outside of one.
 
     A kind with labels is a few lines, as `Classification` says what is lost and answered:
 
@@ -101,6 +102,7 @@ class Task(ABC):
     facts: Mapping[str, ParamValue] = MappingProxyType({})
     searched: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
+    maximised: str = ""
 
     def configured(self, options: Mapping[str, Any]) -> Self:
         """This task with its settings.
@@ -122,6 +124,12 @@ class Task(ABC):
         """This task with what the training rows told: facts, and the names among which an answer chooses."""
         task = copy.copy(self)
         task.facts, task.names = dict(facts), tuple(names)
+        return task
+
+    def maximising(self, metric: str) -> Self:
+        """This task in a study that chooses by that metric."""
+        task = copy.copy(self)
+        task.maximised = metric
         return task
 
     @property
@@ -150,6 +158,13 @@ class Task(ABC):
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric over rows: what is true of them `[rows]`, and what was answered `[rows, …]`."""
         return self.metrics[metric].score(answers, truths)
+
+    def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
+        """The metric over the rows that a fold validates, by which candidates are compared. Default: `score`.
+
+        `calibrated` comes later: what answers need of it must be chosen here, or left at what it is without.
+        """
+        return self.score(metric, truths, answers)
 
     # Rows. `source` is what errors call the table.
 
@@ -274,6 +289,23 @@ class Task(ABC):
         with -1.
         """
 
+    def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
+        """What answers need that is chosen on rows the model was not trained on, such as a threshold. Default: nothing.
+
+        It is asked once of each trial that completes. What it finds goes into `self.facts` of the model that is then
+        trained on all training rows, and is kept with a winner. Held-out rows have no part in it.
+
+        Args:
+            answers: to every training row, of the fold that validates it, `[rows, …]`.
+            truths: what is true of these rows.
+        """
+        return {}
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrated` has something to choose."""
+        return type(self).calibrated is not Task.calibrated
+
     def combine(self, answers: np.ndarray, row_of: np.ndarray) -> np.ndarray:
         """The answers to rows `[rows, …]` from those to their samples, where rows are of several (`Encoded.row_of`).
 
@@ -285,7 +317,10 @@ class Task(ABC):
 
     @abstractmethod
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """The answer to each row as it is kept in a file, from which every metric can be worked out again."""
+        """The answer to each row as it is kept in a file, from which the metric can be worked out again.
+
+        That is `maximised`; where it is empty, whichever you like.
+        """
 
     @abstractmethod
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
@@ -294,6 +329,10 @@ class Task(ABC):
     @abstractmethod
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         """The answers as people and MLflow get them: a row each, a column for each thing that is answered."""
+
+    def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[Any]:
+        """The answer to each row as `Winner.predict` gives it. Default: the first column of `table`."""
+        return self.table(answers, labels).iloc[:, 0].tolist()
 
     @abstractmethod
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

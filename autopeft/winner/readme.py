@@ -12,11 +12,11 @@ from autopeft.budget.limits import LIMITS, SECONDS
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
+from autopeft.tasks.contract import Task
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
     from autopeft.study.card import Card, Evidence
-    from autopeft.tasks.contract import Task
 
 README = "README.md"
 
@@ -48,6 +48,8 @@ USAGE = {
     ),
 }
 """By the class of processors."""
+
+NAMED = "model.config.id2label names the columns"
 
 LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft"}
 """What the hub calls a library, by the format that is for it."""
@@ -111,7 +113,7 @@ def _filled(load: str, task: Task, card: Card) -> str:
         "{config}": _config(task, card),
         "{predict}": "predict_proba" if card.labels else "predict",
         "{columns}": f"  # {reading}" if reading else "",
-        "{named}": "  # model.config.id2label names the columns" if card.labels else f"  # {reading}",
+        "{named}": f"  # {_named(task, card)}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
         "{texts}": ", ".join([json.dumps(usage.cells)] * len(inputs)),
@@ -123,6 +125,12 @@ def _filled(load: str, task: Task, card: Card) -> str:
     if task.processor != "AutoTokenizer":  # nothing is padded
         code = code.replace(f"    pad_token_id={usage.name}.pad_token_id,\n", "")
     return code
+
+
+def _named(task: Task, card: Card) -> str:
+    """How logits are read of a model that names its columns itself."""
+    reading = task.reading(card.labels)
+    return reading.replace(Task.reading(task, card.labels), NAMED) if card.labels else reading
 
 
 def base(card: Card) -> str:

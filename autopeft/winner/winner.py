@@ -176,9 +176,8 @@ class Winner:
         return [self._task.as_json(answer, self.card.labels) for answer in self.answers(rows, say)]
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:
-        """The answer to each row: its most probable label, or a number."""
-        found: list[Any] = self.table(rows).iloc[:, 0].tolist()
-        return found
+        """The answer to each row: its most probable label, the list of its labels, or a number."""
+        return self._task.values(self.answers(rows), self.card.labels)
 
     def save(self, folder: str | Path) -> None:
         """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.
