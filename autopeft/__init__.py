@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.row_tokenizer import RowTokenizer
-    from autopeft.study.report_section import Exhibit, ReportSection, ReportTable
+    from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
     from autopeft.tasks.classification import Classification
     from autopeft.tasks.column import Column
@@ -62,6 +62,7 @@ __all__ = [
     "Params",
     "PeftMethod",
     "Regression",
+    "ReportPlot",
     "ReportSection",
     "ReportTable",
     "RowTokenizer",
@@ -95,6 +96,7 @@ LAZY = {
     "RowTokenizer": "autopeft.models.row_tokenizer",
     "Regression": "autopeft.tasks.regression",
     "Exhibit": "autopeft.study.report_section",
+    "ReportPlot": "autopeft.study.report_section",
     "ReportSection": "autopeft.study.report_section",
     "ReportTable": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",

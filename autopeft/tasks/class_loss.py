@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ COUNTS = "class_counts"
 
 
 class ClassOptions(Section):
-    """Settings of the loss, all of which [search] may name to have them searched."""
+    """Settings of the loss, which [search] may name to have them searched, and of the decision between two labels."""
 
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """"balanced" counts the loss of a row by rows / (labels · rows of its label), as scikit-learn does; or a weight for
@@ -36,6 +36,9 @@ class ClassOptions(Section):
     """Counts the loss of a row by (1 - p)^gamma, where p is its label's probability (Lin et al. 2017); 0: fully."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the probability that is spread over all labels in what is taught (Szegedy et al. 2016)."""
+    threshold: Literal["auto", "half"] | Annotated[float, Field(gt=0, lt=1)] = "auto"
+    """Of two labels, from which probability on the last one is given. "auto" chooses it on the validation folds where
+    the metric is F1, precision, recall, balanced accuracy, a kappa or a correlation, which a half rarely suits."""
 
 
 def search_space(options: Any) -> SearchSpace:

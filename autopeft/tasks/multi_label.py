@@ -92,7 +92,9 @@ class MultiLabel(LabelRows):
         Probabilities of a model that has just begun are all below a half. One number, chosen on all labels of all rows
         of a fold, flatters little, and every candidate alike; a threshold for each label would flatter much.
         """
-        return self.knowing({**self.facts, **self._shared(metric, truths, answers)}, self.names).score(metric, truths, answers)
+        return self.knowing({**self.facts, **self._shared(metric, truths, answers)}, self.names).score(
+            metric, truths, answers
+        )
 
     def _shared(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> dict[str, ParamValue]:
         from autopeft.tasks.thresholds import shared
