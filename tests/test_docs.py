@@ -46,7 +46,7 @@ def place(tmp_path_factory, tiny_model) -> Path:
     (folder / "rows.csv").write_bytes((folder / "studies" / "rows.csv").read_bytes())
     (folder / "new.csv").write_bytes((folder / "rows.csv").read_bytes())
     tickets = tiny_rows().rename(columns={"text": "message", "label": "queue"})
-    tickets.assign(customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7).to_csv(
+    tickets.assign(customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all").to_csv(
         folder / "studies" / "tickets.csv"
     )
     save_tiny(folder / "studies" / "images")

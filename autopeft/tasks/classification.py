@@ -96,7 +96,7 @@ class Classification(Task):
     def calibrates(self) -> bool:
         """Whether there is a threshold to choose, as the metric asks for one: of two labels alone."""
         asked = getattr(self.options, "threshold", "half") == "auto" and self.maximised not in UNMOVED
-        return asked and len(self.names) == 2 and bool(self.maximised)
+        return bool(asked and len(self.names) == 2 and self.maximised)
 
     def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
         """The threshold of two labels with which the metric is best on rows that folds validate."""
