@@ -11,7 +11,7 @@ from autopeft.tasks.registry import find_task, task_kinds
 from tests.conftest import DTYPE, autopeft, tiny_rows
 from tests.methods.test_registry import FIXTURES, beside, install, write_plugin
 
-OURS = ["image-classification", "regression", "text-classification", "text-pair-classification"]
+OURS = ["image-classification", "multiple-choice", "regression", "text-classification", "text-pair-classification"]
 
 
 @pytest.fixture(scope="module")
