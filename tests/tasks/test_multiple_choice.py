@@ -314,8 +314,8 @@ def test_a_tiny_model_learns_to_choose(study):
     assert np.mean([row[1] == row[2] for row in rows]) == pytest.approx(result["test"]["winner"])
 
 
-def test_its_report_shows_places_and_what_was_answered_wrong(study, winner):
-    folder, result = study
+def test_its_report_shows_places_and_what_was_answered_wrong(study):
+    folder, _ = study
     done = autopeft_here("report", "study.toml", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Right answers by the place of the right choice" in done.stdout
