@@ -36,7 +36,7 @@ def check(problem: Problem) -> None:
             rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
     """
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
-    problem.reader.check(problem.base.processor, problem.base.module, len(problem.task.inputs), where)
+    problem.reader.check(problem.base.processor, problem.base.module, problem.task.texts, where)
     try:
         with seeded(problem.spec.seed):
             _check_step(problem, where)

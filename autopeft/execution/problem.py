@@ -152,7 +152,7 @@ class Problem:
         base = load()
         space, refused = _space(spec, task, base, wanted, origins)
         kind = STUDY_READERS[task.processor]
-        reader = kind.of_study(base.processor, base.module, spec.model, len(task.inputs))
+        reader = kind.of_study(base.processor, base.module, spec.model, task.texts)
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)

@@ -150,7 +150,7 @@ def _full(
     )
     verdict += f"{high:.4f})."
     if metric.of_counts is None:
-        return TestRows(scores, verdict, "", rows, comparisons, numbers=_numbers(answers))
+        return TestRows(scores, verdict, "", rows, comparisons, numbers=[] if metric.proportion else _numbers(answers))
     labels = sorted({*answers.labels, *answers.predictions[WINNER]})
     classes, confusion = _by_class(answers, labels)
     return TestRows(scores, verdict, "", rows, comparisons, classes, labels, confusion)

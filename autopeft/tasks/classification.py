@@ -90,7 +90,8 @@ class Classification(Task):
 
         if answers.shape[-1] != 2 or self.threshold == HALF:
             return answers
-        return np.eye(2, dtype=np.float32)[self.given(answers)]
+        found: np.ndarray = np.eye(2, dtype=np.float32)[self.given(answers)]
+        return found
 
     @property
     def calibrates(self) -> bool:

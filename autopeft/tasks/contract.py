@@ -55,6 +55,7 @@ class Task(ABC):
         pipeline_tag: the Hugging Face hub's word for it.
         group: key of the column whose equal cells stay on one side of every split where [data] names no `group`;
             empty: rows are split one by one.
+        arranging: Python that does with `inputs`, what the processor gave of rows, what `arranged` does; for READMEs.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
@@ -96,6 +97,7 @@ class Task(ABC):
     taught: ClassVar[tuple[str, ...]] = ("labels",)
     pipeline_tag: ClassVar[str] = "text-classification"
     group: ClassVar[str] = ""
+    arranging: ClassVar[str] = ""
     Options: ClassVar[type[Section]] = Section
     options: Any = None
     taken: tuple[str, ...] = ()
@@ -136,6 +138,11 @@ class Task(ABC):
     def inputs(self) -> tuple[str, ...]:
         """Keys of the columns that prediction asks for."""
         return tuple(c.key for c in self.columns if c.given and (not c.optional or c.key in self.taken))
+
+    @property
+    def texts(self) -> int:
+        """How many texts of a row the tokenizer is given at once, one or two. Default: each input is one."""
+        return len(self.inputs)
 
     @property
     def taught_columns(self) -> tuple[str, ...]:
@@ -248,6 +255,10 @@ class Task(ABC):
     def model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What of a batch the model takes: all but `taught`."""
         return {name: tensor for name, tensor in batch.items() if name not in self.taught}
+
+    def arranged(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the processor by itself gave, as the model takes it; for exports. Default: the same."""
+        return dict(inputs)
 
     # Learning.
 

@@ -103,7 +103,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
 
 def _filled(load: str, task: Task, card: Card) -> str:
     """Python that loads the folder, with what is known put in."""
-    inputs, reading, usage = task.inputs, task.reading(card.labels), USAGE[task.processor]
+    reading, usage = task.reading(card.labels), USAGE[task.processor]
     values = {
         "{imports}": usage.imports,
         "{reader}": usage.name,
@@ -112,13 +112,15 @@ def _filled(load: str, task: Task, card: Card) -> str:
         "{base}": base(card),
         "{config}": _config(task, card),
         "{predict}": "predict_proba" if card.labels else "predict",
+        "{arranging}": f"{task.arranging}\n" if task.arranging else "",
         "{columns}": f"  # {reading}" if reading else "",
         "{named}": f"  # {_named(task, card)}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
-        "{texts}": ", ".join([json.dumps(usage.cells)] * len(inputs)),
+        "{texts}": ", ".join([json.dumps(usage.cells)] * task.texts),
         "{rows}": json.dumps(task.sample(usage.cells)),
     }
+    load = load if values["{config}"] else load.replace("    {config}\n", "")
     code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
     if not card.labels:
         code = code.replace("labels = []\n", "")

@@ -108,6 +108,15 @@ class Winner:
         """The columns a row needs."""
         return self._task.inputs
 
+    @property
+    def texts(self) -> int:
+        """How many texts of a row the tokenizer is given at once (`Task.texts`)."""
+        return self._task.texts
+
+    def arranged(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the processor by itself gave, as the model takes it (`Task.arranged`)."""
+        return self._task.arranged(inputs)
+
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
         """Two rows to show how it is asked (`Task.sample`)."""
         return self._task.sample(cells)

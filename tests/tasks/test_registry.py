@@ -14,9 +14,11 @@ from tests.methods.test_registry import FIXTURES, beside, install, write_plugin
 OURS = [
     "image-classification",
     "multi-label-classification",
+    "multiple-choice",
     "regression",
     "text-classification",
     "text-pair-classification",
+    "token-classification",
 ]
 
 
