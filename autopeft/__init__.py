@@ -20,7 +20,7 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
-    from autopeft.common.exceptions import DataError
+    from autopeft.common.exceptions import DataError, SpecError, quoted
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
@@ -65,6 +65,7 @@ __all__ = [
     "RowTokenizer",
     "SearchSpace",
     "Section",
+    "SpecError",
     "Support",
     "TargetGroups",
     "Task",
@@ -74,6 +75,7 @@ __all__ = [
     "hookimpl",
     "layer_groups",
     "load",
+    "quoted",
     "token_fields",
     "tune",
 ]
@@ -85,6 +87,8 @@ LAZY = {
     "Classification": "autopeft.tasks.classification",
     "Column": "autopeft.tasks.column",
     "DataError": "autopeft.common.exceptions",
+    "SpecError": "autopeft.common.exceptions",
+    "quoted": "autopeft.common.exceptions",
     "Encoded": "autopeft.data.encoded",
     "Field": "autopeft.data.encoded",
     "Metric": "autopeft.tasks.metric",

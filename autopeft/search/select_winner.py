@@ -174,10 +174,11 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
 
 def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], baseline: Baseline, path: Path) -> None:
     """Write what each predictor answered to each row."""
-    task, labels = problem.task, problem.rows.labels
-    answers = {name: task.written(made, labels) for name, made in predictions.items() if made is not None}
-    answers[held_out.column_of(baseline.name)] = task.written(baseline.answers, labels)
-    rows = [str(row) for row in problem.rows.test.index]
+    task, labels, test = problem.task, problem.rows.labels, problem.rows.test
+    made = {name: answers for name, answers in predictions.items() if answers is not None}
+    made[held_out.column_of(baseline.name)] = baseline.answers
+    answers = {name: task.written(task.worded(found, test), labels) for name, found in made.items()}
+    rows = [str(row) for row in test.index]
     with writing(path), whole(path, lasting=True) as draft:
         HeldOut(rows, task.written_truths(problem.test.truths, labels), answers).write(draft)
 

@@ -15,6 +15,8 @@ from autopeft.common.truncation import KEPT
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from autopeft.study.card import Card, Evidence
     from autopeft.tasks.contract import Task
 
@@ -101,7 +103,8 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
 
 def _filled(load: str, task: Task, card: Card) -> str:
     """Python that loads the folder, with what is known put in."""
-    inputs, reading, usage = task.inputs, task.reading(card.labels), USAGE[task.processor]
+    reading, usage = task.reading(card.labels), USAGE[task.processor]
+    sample = task.sample(usage.cells)
     values = {
         "{imports}": usage.imports,
         "{reader}": usage.name,
@@ -114,8 +117,10 @@ def _filled(load: str, task: Task, card: Card) -> str:
         "{named}": "  # model.config.id2label names the columns" if card.labels else f"  # {reading}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
-        "{texts}": ", ".join([json.dumps(usage.cells)] * len(inputs)),
-        "{rows}": json.dumps(task.sample(usage.cells)),
+        "{texts}": ", ".join(json.dumps(cells) for cells in sample.values()),
+        "{rows}": json.dumps(sample),
+        "logits = model(**inputs).logits": _taken(task.outputs),
+        "(logits,) =": f"({', '.join(task.outputs)},) =",
     }
     code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
     if not card.labels:
@@ -123,6 +128,13 @@ def _filled(load: str, task: Task, card: Card) -> str:
     if task.processor != "AutoTokenizer":  # nothing is padded
         code = code.replace(f"    pad_token_id={usage.name}.pad_token_id,\n", "")
     return code
+
+
+def _taken(outputs: Sequence[str]) -> str:
+    """Python that runs the model and takes what answers are made of."""
+    if len(outputs) == 1:
+        return f"{outputs[0]} = model(**inputs).{outputs[0]}"
+    return f"outputs = model(**inputs)\n{', '.join(outputs)} = {', '.join(f'outputs.{name}' for name in outputs)}"
 
 
 def base(card: Card) -> str:
