@@ -228,7 +228,7 @@ def _fingerprint(*frames: pd.DataFrame) -> str:
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(frame.to_csv(index=False).encode())
-    if any((frame == [*frame.columns]).all(axis="columns").any() for frame in frames):
+    if any(row == (*frame.columns,) for frame in frames for row in frame.itertuples(index=False, name=None)):
         # A row that reads like the header: it does not tell any more where the one frame ends and the other begins.
         digest.update(str([len(frame) for frame in frames]).encode())
     return digest.hexdigest()

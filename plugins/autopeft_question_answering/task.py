@@ -240,7 +240,7 @@ class QuestionAnswering(Task):
 
     def reading(self, labels: Sequence[str]) -> str:
         """Where the answer is."""
-        return "the answer goes from the largest start logit in the context to the largest end logit behind it"
+        return "the answer goes from the largest start logit in the context to the largest end logit at or behind it"
 
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
