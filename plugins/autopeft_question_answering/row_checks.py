@@ -22,11 +22,11 @@ def check_places(rows: pd.DataFrame, source: str) -> None:
     """
     for row, context, answers in zip(rows.index, rows["context"], rows["answers"], strict=True):
         for text, start in answers:
-            place = context.find(text)
-            if place == start or context.startswith(text, start if start != UNKNOWN else max(place, 0)):
+            if text in context if start == UNKNOWN else context.startswith(text, start):
                 continue
+            place = context.find(text)
             where = f"{source}, row {row}: the answer {quoted(text, SHOWN)} must stand in the context"
-            if place == UNKNOWN:
+            if place < 0:
                 raise DataError(f"{where}, but nowhere does; give the words that stand there, or remove the row.")
             there = context[start : start + len(text)]
             seen = f"{quoted(there, SHOWN)} stands there" if there else f"that ends after {len(context)} characters"
