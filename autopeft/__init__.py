@@ -20,7 +20,7 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
-    from autopeft.common.exceptions import DataError, SpecError, quoted
+    from autopeft.common.exceptions import DataError, SpecError, nearest, quoted
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
@@ -75,6 +75,7 @@ __all__ = [
     "hookimpl",
     "layer_groups",
     "load",
+    "nearest",
     "quoted",
     "token_fields",
     "tune",
@@ -104,6 +105,7 @@ LAZY = {
     "AutoPeftRegressor": "autopeft.estimator",
     "export": "autopeft.winner.export",
     "load": "autopeft.winner.winner",
+    "nearest": "autopeft.common.exceptions",
     "tune": "autopeft.tuning",
 }
 """Names that are heavy, or that few plugins need, with the module each comes from."""

@@ -1,7 +1,7 @@
-"""What a search finds for each kind of task on real rows: the winner beside each untuned default, the head trained
-alone and what looks at no input, all on held-out rows that decide nothing.
+"""What a search finds for each kind of task on real rows, beside what needs no search.
 
-A study of `--trials` trials on MiniLM (or `--model`) and `--rows` training rows at most. FOLDER holds the rows:
+The winner, each untuned default, the head trained alone and what looks at no input, all on held-out rows that decide
+nothing. A study of `--trials` trials on MiniLM, or `--model`, and `--rows` training rows at most. FOLDER holds them:
 
     stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
 

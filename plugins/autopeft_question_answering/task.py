@@ -56,7 +56,7 @@ class QuestionAnswering(Task):
     group = "context"
     outputs = ("start_logits", "end_logits")
     taught = ("start_positions", "end_positions", "spans", "none_at")
-    columns: tuple[Column, ...] = (  # type: ignore[misc]  # a copy has those that are read
+    columns: tuple[Column, ...] = (
         Column("question"),
         Column("context", read=read_context),
         Column("answers", "answers", given=False, read=read_answers),
@@ -86,7 +86,7 @@ class QuestionAnswering(Task):
         task.columns = tuple(column for column in columns if column.key != "answers")
         return task
 
-    def knowing(self, facts: Mapping[str, ParamValue]) -> Self:
+    def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with whether a question may have no answer.
 
         Raises:
@@ -97,7 +97,7 @@ class QuestionAnswering(Task):
                 f"{self.kind} must know whether a question may have no answer (`unanswerable`), but does not; train it "
                 "again, or restore the winner's files."
             )
-        return super().knowing(facts)
+        return super().knowing(facts, names)
 
     # Rows.
 
