@@ -6,6 +6,7 @@ nothing. A study of `--trials` trials on MiniLM, or `--model`, and `--rows` trai
     snips           train_slots.jsonl, test_slots.jsonl: tokens, tags (Coucke et al. 2018)
     uner            train.jsonl, test.jsonl: tokens, tags of English-EWT (Mayhew et al. 2024)
     stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
+    xquad           en.jsonl: question, context, answers, title (Artetxe et al. 2020)
 
     python benchmarks/tasks.py stsb FOLDER
 """
@@ -34,6 +35,10 @@ CASES: dict[str, dict[str, Any]] = {
         "task": {"kind": "regression"},
         "data": {"train": "train.csv", "test": "test.csv", "text_pair": "text_pair", "label": "score"},
         "validation": {"metric": "spearman"},
+    },
+    "xquad": {
+        "task": {"kind": "question-answering"},
+        "data": {"train": "en.jsonl", "group": "title", "test_fraction": 0.25},
     },
 }
 """Tables of the study file, by what the benchmark is called; files of [data] are in FOLDER."""

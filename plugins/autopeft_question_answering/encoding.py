@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from autopeft import Encoded, Field, token_fields
@@ -99,5 +100,11 @@ def _extent(context: str, answers: Sequence[tuple[str, int]]) -> tuple[int, int]
     if not answers:
         return None
     text, start = answers[0]
-    begin = (context.find(text) if start == UNKNOWN else start) + len(text) - len(text.lstrip())
+    begin = (_first_place(context, text) if start == UNKNOWN else start) + len(text) - len(text.lstrip())
     return begin, begin + len(text.strip())
+
+
+def _first_place(context: str, text: str) -> int:
+    """The character where the text first stands, as whole words if it does so anywhere."""
+    whole = re.search(rf"(?<!\w){re.escape(text)}(?!\w)", context)
+    return whole.start() if whole else context.find(text)

@@ -79,7 +79,7 @@ def notes_on(rows: pd.DataFrame) -> list[str]:
     if guessed:
         several = sum(count > 1 for count in guessed)
         found.append(
-            f"{len(guessed)} training rows do not say where their answer starts, so the first place where it stands "
-            f"is learnt; in {several} of them it stands in several."
+            f"{len(guessed)} training rows do not say where their answer starts, so the first place where it stands, "
+            f"as whole words if it does, is learnt; in {several} of them it stands in several."
         )
     return found

@@ -473,3 +473,13 @@ def test_the_mark_of_no_answer_is_the_tokenizers_or_the_first_token():
     tokens, offsets = np.array([5, 6, 9, 9, 7]), np.array([0, 3, 5])
     assert _none_at(tokens, offsets, 9).tolist() == [2, 0]
     assert _none_at(tokens, offsets, None).tolist() == [0, 0]
+
+
+def test_an_answer_without_a_start_is_learnt_at_the_first_place_of_whole_words():
+    from autopeft_question_answering.answer_cells import UNKNOWN
+    from autopeft_question_answering.encoding import _extent
+
+    assert _extent("w10 w1 w1", (("w1", UNKNOWN),)) == (4, 6)
+    assert _extent("xw1y (w1)", (("(w1)", UNKNOWN),)) == (5, 9)
+    assert _extent("xw1y", (("w1", UNKNOWN),)) == (1, 3)
+    assert _extent("xw1y", (("w1", 1),)) == (1, 3)
