@@ -20,7 +20,7 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
-    from autopeft.common.exceptions import DataError, nearest
+    from autopeft.common.exceptions import DataError, SpecError, nearest, quoted
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
@@ -68,6 +68,7 @@ __all__ = [
     "RowTokenizer",
     "SearchSpace",
     "Section",
+    "SpecError",
     "Support",
     "TargetGroups",
     "Task",
@@ -78,6 +79,7 @@ __all__ = [
     "layer_groups",
     "load",
     "nearest",
+    "quoted",
     "token_fields",
     "tune",
 ]
@@ -89,6 +91,8 @@ LAZY = {
     "Classification": "autopeft.tasks.classification",
     "Column": "autopeft.tasks.column",
     "DataError": "autopeft.common.exceptions",
+    "SpecError": "autopeft.common.exceptions",
+    "quoted": "autopeft.common.exceptions",
     "Encoded": "autopeft.data.encoded",
     "Field": "autopeft.data.encoded",
     "Metric": "autopeft.tasks.metric",

@@ -7,6 +7,7 @@ nothing. A study of `--trials` trials on MiniLM, or `--model`, and `--rows` trai
     uner            train.jsonl, test.jsonl: tokens, tags of English-EWT (Mayhew et al. 2024)
     stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
     goemotions      train.csv, test.csv: text, labels with | between them (Demszky et al. 2020)
+    xquad           en.jsonl: question, context, answers, title (Artetxe et al. 2020)
 
     python benchmarks/tasks.py stsb FOLDER
 """
@@ -39,6 +40,10 @@ CASES: dict[str, dict[str, Any]] = {
     "goemotions": {
         "task": {"kind": "multi-label-classification", "delimiter": "|"},
         "data": {"train": "train.csv", "test": "test.csv", "label": "labels"},
+    },
+    "xquad": {
+        "task": {"kind": "question-answering"},
+        "data": {"train": "en.jsonl", "group": "title", "test_fraction": 0.25},
     },
 }
 """Tables of the study file, by what the benchmark is called; files of [data] are in FOLDER."""

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from autopeft.execution.problem import Problem
@@ -50,6 +51,7 @@ def place(tmp_path_factory, tiny_model) -> Path:
         customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all"
     ).to_csv(folder / "studies" / "tickets.csv")
     save_exam(folder / "studies" / "exam.jsonl")
+    write_answers(folder / "studies")
     save_tiny(folder / "studies" / "images")
     save_pictures(folder / "studies" / "photos", 8)
     write_recipes(folder)
@@ -87,6 +89,19 @@ def write_recipes(folder: Path) -> None:
         if "exclude" not in tables["search"]:
             tables["search"].setdefault("methods", ["lora"])
         (folder / name).write_text("".join(map(toml, tables, tables.values())), encoding="utf-8")
+
+
+def write_answers(folder: Path) -> None:
+    """Questions about contexts as SQuAD has them, and in plain columns."""
+    rows = [(f"t{place // 3}", f"w10 w{place} w9", "w1 w2", f"w{place}") for place in range(36)]
+    plain = pd.DataFrame(rows, columns=["title", "context", "question", "answer"])
+    plain.assign(answer=plain["answer"].where(plain.index % 4 > 0, "")).to_csv(folder / "answers.csv", index=False)
+    data = [
+        {"title": title, "paragraphs": [{"context": context, "qas": [{"question": question, "answers": [
+            {"text": answer, "answer_start": 4}]}]}]}
+        for title, context, question, answer in rows
+    ]  # fmt: skip
+    (folder / "squad.json").write_text(json.dumps({"version": "1.1", "data": data}))
 
 
 def toml(table: str, settings: dict) -> str:

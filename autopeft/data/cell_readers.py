@@ -25,6 +25,10 @@ class Column(Protocol):
         """What its cells are."""
 
     @property
+    def blank(self) -> bool:
+        """Whether cells may be empty."""
+
+    @property
     def read(self) -> Callable[[object], Any] | None:
         """What makes something of a cell."""
 
@@ -39,6 +43,11 @@ def readers(columns: Iterable[Column], folder: Path | None) -> dict[str, Callabl
     as_image = functools.partial(as_picture, folder=folder or Path.cwd())
     found = {column.key: as_image if column.holds == "image" else column.read for column in columns}
     return {key: read for key, read in found.items() if read}
+
+
+def fillable(columns: Iterable[Column]) -> set[str]:
+    """Keys of the columns whose cells may be empty; for `Texts`."""
+    return {column.key for column in columns if column.blank}
 
 
 def size(cell: object) -> int:

@@ -16,7 +16,7 @@ import pandas as pd
 from autopeft.common.exceptions import DataError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Collection, Hashable
 
 WRITTEN = (
     Decimal, UUID, datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period,
@@ -130,21 +130,31 @@ class Texts:
     Args:
         blank: whether texts of white space alone pass.
         others: columns of which cells become something else, by key, with what makes it.
+        fillable: columns of which cells may hold nothing, by key; they are "" then.
     """
 
-    def __init__(self, *, blank: bool = False, others: Mapping[str, Callable[[object], Any]] | None = None) -> None:
-        self._blank, self._others = blank, others or {}
+    def __init__(
+        self,
+        *,
+        blank: bool = False,
+        others: Mapping[str, Callable[[object], Any]] | None = None,
+        fillable: Collection[str] = (),
+    ) -> None:
+        self._blank, self._others, self._fillable = blank, others or {}, fillable
         self.empty: dict[str, Fault] = {}
         self.odd: dict[str, Fault] = {}
 
     def of(self, key: str, cells: pd.Series[Any]) -> list[Any]:
         """The texts of a column's cells, or what its cells become; "" stands for one that has none."""
-        read = self._others.get(key, as_text)
+        read, fillable = self._others.get(key, as_text), key in self._fillable
+        blank = self._blank or fillable
         values = np.asarray(cells.astype(object), dtype=object)  # of categories, of sparse columns: the cells alone
         texts: list[Any] = []
         for position, value in enumerate(values):
             text: Any = ""
             error, missing = None, is_missing(value)
+            if missing and fillable:
+                value, missing = "", False
             if not missing:
                 try:
                     text = read(value)
@@ -152,7 +162,7 @@ class Texts:
                         text.name = f"of row {cells.index[position]}"
                 except CellError as found:
                     error = found
-            if error or missing or not (self._blank or not isinstance(text, str) or text.strip()):
+            if error or missing or not (blank or not isinstance(text, str) or text.strip()):
                 fault = (self.odd if error else self.empty).setdefault(key, Fault(cells.index[position], 0, error))
                 fault.count += 1
             texts.append(text)

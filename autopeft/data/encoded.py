@@ -90,7 +90,7 @@ class Encoded:
             has them in its second dimension.
         states: where a model starts from them (`autopeft.training.trunk_cache`), for each place of `axis`, or of each
             row where there is none; a batch then holds `trunk_states`.
-        whole: places of each row before it was cut, int64 `[rows]`; None where none was.
+        whole: places of each sample, with those that its row lost, int64 `[samples]`; None where none did.
     """
 
     fields: Mapping[str, Field]
@@ -138,7 +138,9 @@ class Encoded:
         """What was lost of rows that were too long."""
         lengths = self.lengths
         lost = (lengths if self.whole is None else self.whole) - lengths
-        return Truncation(len(self), int((lost > 0).sum()), int((lost + lengths).sum()), int(lost.sum()))
+        if self.row_of is not None:  # all samples of a row say what the row lost
+            lost = lost[np.unique(self.row_of, return_index=True)[1]]
+        return Truncation(len(lost), int((lost > 0).sum()), int(lost.sum() + lengths.sum()), int(lost.sum()))
 
     def weight(self, rows: Sequence[int] | np.ndarray) -> int:
         """What the loss of the given rows is a mean over."""

@@ -12,7 +12,7 @@ import pandas as pd
 from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.files import whole
 from autopeft.data.arrow import CALLED
-from autopeft.data.cell_readers import readers, writable
+from autopeft.data.cell_readers import fillable, readers, writable
 from autopeft.data.cells import Texts
 from autopeft.data.table import Table, of_dataset
 from autopeft.study.folder import ROWS
@@ -115,7 +115,8 @@ def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[
         DataError: a column is missing, or a cell is empty or no single value.
     """
     table.require(columns)
-    texts = Texts(others={columns[key]: read for key, read in readers(task, table.folder).items() if key in columns})
+    read = {columns[key]: read for key, read in readers(task, table.folder).items() if key in columns}
+    texts = Texts(others=read, fillable={columns[key] for key in fillable(task) if key in columns})
     names = [name for name in table.names if name in columns.values()]
     blocks = [{name: texts.of(name, block[name]) for name in names} for block in table.blocks(names)]
     texts.check(table.called, {name: name for name in columns.values()}, table.row_name)

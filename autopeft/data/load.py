@@ -12,7 +12,7 @@ from autopeft.common.exceptions import DataError, SpecError, brief, nearest
 from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import locate
 from autopeft.common.units import format_bytes
-from autopeft.data.cell_readers import readers, size
+from autopeft.data.cell_readers import fillable, readers, size
 from autopeft.data.cells import Texts
 from autopeft.data.picture import Picture
 from autopeft.data.split import check_groups, hold_out, thin, without_repeats
@@ -175,7 +175,8 @@ def _read(
         DataError: a column or a row is missing, a cell is empty or no single value, or memory does not suffice.
     """
     table.require(wanted)
-    texts, room = Texts(others=readers(task.columns, table.folder)), Room(table.called)
+    texts = Texts(others=readers(task.columns, table.folder), fillable=fillable(task.columns))
+    room = Room(table.called)
     keys = {key: column for key, column in wanted.items() if key not in task.inputs}
     given = {key: column for key, column in wanted.items() if key in task.inputs}
     chosen = _texts(table, keys, texts, room.take)
@@ -227,7 +228,7 @@ def _fingerprint(*frames: pd.DataFrame) -> str:
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(frame.to_csv(index=False).encode())
-    if any((frame == [*frame.columns]).all(axis="columns").any() for frame in frames):
+    if any(row == (*frame.columns,) for frame in frames for row in frame.itertuples(index=False, name=None)):
         # A row that reads like the header: it does not tell any more where the one frame ends and the other begins.
         digest.update(str([len(frame) for frame in frames]).encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Tables that are text: csv, tsv, JSON lists and lines, tagged words; with the line or the row that is at fault."""
+"""Tables that are text: csv, tsv, JSON, tagged words; with the line or the row that is at fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.free_memory import free_memory
 from autopeft.common.units import format_bytes
-from autopeft.data import conll
+from autopeft.data import conll, squad
 from autopeft.data.cells import CellError
 
 if TYPE_CHECKING:
@@ -161,17 +161,19 @@ def _records(text: str, path: Path, delimiter: str, **options: Any) -> tuple[lis
     return header, cells
 
 
-def _json_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], Sequence[int]]:
+def _json_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], list[Any]]:
     try:
         rows = json.loads(text, parse_int=_whole)
     except RecursionError:
         raise DataError(f"{path} is nested too deep; give a text and a label in each row.") from None
+    if squad.is_nested(rows):
+        return squad.rows_of(rows, path)
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a JSON list of objects; for one object a line, name it .jsonl.")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}, must be a JSON object, but is {shorten(row, 40)}.")
-    return rows, range(1, len(rows) + 1)
+    return rows, list(range(1, len(rows) + 1))
 
 
 def _json_lines(text: str, path: Path) -> tuple[list[dict[str, Any]], Sequence[int]]:

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from autopeft.methods.contract import LinearModule, ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 ATTENTION_ROLES = (
     ("qkv", re.compile(r"^(w?qkv|c_attn|query_key_value|qkv_proj|in_proj)$", re.IGNORECASE)),
@@ -48,8 +48,8 @@ def describe(
     config: Any = module.config
     text_config = config.get_text_config()
     base: Any = module.base_model
-    head = _head(module, missing_keys)
     layers = tuple(layer_names(module))
+    head = _head(module, layers, missing_keys)
     return ModelSpec(
         model_type=str(config.model_type),
         architecture=type(module).__name__,
@@ -80,12 +80,21 @@ def _inside(name: str, modules: Collection[str]) -> bool:
     return any(name == module or name.startswith(module + ".") for module in modules)
 
 
-def _head(module: nn.Module, missing_keys: Collection[str] | None) -> tuple[str, ...]:
+def is_body(name: str, part: nn.Module, layers: Sequence[str]) -> bool:
+    """Whether a part right below a model holds layers or embeddings: of one that knows no base model, that is one."""
+    has_layers = any(layer.startswith(f"{name}.") for layer in layers)
+    return has_layers or any(isinstance(child, nn.Embedding) for child in part.modules())
+
+
+def _head(module: nn.Module, layers: Sequence[str], missing_keys: Collection[str] | None) -> tuple[str, ...]:
     """Names of the modules to train from scratch, never one inside another."""
+    alone = module.base_model is module  # T5 for questions
     outside = [
         name
         for name, child in module.named_children()
-        if child is not module.base_model and any(True for _ in child.parameters())
+        if child is not module.base_model
+        and any(True for _ in child.parameters())
+        and not (alone and is_body(name, child, layers))
     ]
     missing: dict[str, None] = {}
     for key in missing_keys or ():

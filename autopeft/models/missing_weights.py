@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from autopeft.common.exceptions import ModelError
-from autopeft.models.architecture import layer_names, linear_shape
+from autopeft.models.architecture import is_body, layer_names, linear_shape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -85,11 +85,7 @@ class _Base:
         self.prefix = f"{inner.base_model_prefix}." if own else ""
         self._layers = layers
         # Code that comes with a model may know no base model: then all that holds layers or embeddings is one.
-        self._parts = () if own else tuple(n for n, part in module.named_children() if self._is_base(n, part))
-
-    def _is_base(self, name: str, part: nn.Module) -> bool:
-        has_layers = any(layer.startswith(f"{name}.") for layer in self._layers)
-        return has_layers or any(isinstance(child, nn.Embedding) for child in part.modules())
+        self._parts = () if own else tuple(n for n, part in module.named_children() if is_body(n, part, layers))
 
     def holds(self, name: str) -> bool:
         """Whether a parameter is the base model's."""

@@ -167,38 +167,29 @@ class RowTokenizer(Reader):
         Args:
             first: such as questions.
             second: such as the texts that answer them.
-            stride: tokens of the second text that a window shares with the next.
+            stride: tokens of the second text that a window shares with the next; at most half of what it has of it.
 
         Raises:
             ModelError: the tokenizer cannot tell where tokens are in a text.
         """
         self._require_places()
-        room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=True)
-        questions, lost = self._beginnings(first, max(1, room // 2))
-        parts, row_of = [], list[int]()
-        for start in range(0, len(questions), ROWS_AT_ONCE):
-            some = slice(start, start + ROWS_AT_ONCE)
-            pairs = list(zip(questions[some], second[some], strict=True))
-            found = self.tokenizer(
-                *map(list, zip(*pairs, strict=True)),
-                truncation="only_second",
-                max_length=self.max_length,
-                stride=min(stride, max(0, room // 2 - 1)),
-                return_overflowing_tokens=True,
-                return_attention_mask=False,
-                padding=False,
-                verbose=False,
-            )
-            own = found["overflow_to_sample_mapping"]
-            row_of += [start + place for place in own]
-            found[SPANS] = [
-                spans_of(encoding, pairs[place]) for encoding, place in zip(found.encodings, own, strict=True)
-            ]
+        parts, whole, row_of = [], list[int](), list[int]()
+        for start in range(0, len(first), ROWS_AT_ONCE):
+            some = list(zip(first[start : start + ROWS_AT_ONCE], second[start : start + ROWS_AT_ONCE], strict=True))
+            found = self._tokens(some)
+            found[SPANS] = [spans_of(encoding, row) for encoding, row in zip(found.encodings, some, strict=True)]
             found[TEXT_OF] = [text_of(encoding) for encoding in found.encodings]
-            parts.append(found)
-        made = joined(parts, None)
-        rows = np.asarray(row_of, np.int64)
-        return replace(made, whole=np.diff(made.offsets) + lost[rows], row_of=rows)
+            names = found.keys() & {*COLUMNS, SPANS, TEXT_OF}
+            part: dict[str, list[Any]] = {name: [] for name in names}
+            for place, texts in enumerate(found[TEXT_OF]):
+                kept, lost = _windows(texts, self.max_length, stride)
+                row_of += [start + place] * len(kept)
+                for name in names:
+                    row = found[name][place]
+                    part[name] += [list(chain.from_iterable(row[a:b] for a, b in pieces)) for pieces in kept]
+                whole += [sum(b - a for a, b in pieces) + lost for pieces in kept]
+            parts.append(part)
+        return replace(joined(parts, np.asarray(whole, np.int64)), row_of=np.asarray(row_of, np.int64))
 
     def _require_places(self) -> None:
         if not self.tokenizer.is_fast:
@@ -208,16 +199,7 @@ class RowTokenizer(Reader):
                 "tokenizer.json."
             )
 
-    def _beginnings(self, texts: Sequence[str], most: int) -> tuple[list[str], np.ndarray]:
-        """Texts with the tokens that fit, and how many each lost."""
-        found = self.tokenizer([*texts], add_special_tokens=False, truncation=False, padding=False, verbose=False)
-        lost = np.asarray([max(0, len(row) - most) for row in found["input_ids"]], np.int64)
-        ends = [
-            encoding.offsets[most - 1][1] if cut else None for encoding, cut in zip(found.encodings, lost, strict=True)
-        ]
-        return [text[:end] for text, end in zip(texts, ends, strict=True)], lost
-
-    def _tokens(self, rows: list[tuple[str, ...]]) -> Any:
+    def _tokens(self, rows: Sequence[tuple[str, ...]]) -> Any:
         """Whole rows, as the tokenizer gives them."""
         return self.tokenizer(
             *map(list, zip(*rows, strict=True)),
@@ -262,6 +244,33 @@ def _kept(texts: list[tuple[int, int]], whole: int, most: int, truncation: str) 
         yield end - tail, end
         place = end
     yield place, whole
+
+
+def _windows(texts: list[int], most: int, stride: int) -> tuple[list[list[tuple[int, int]]], int]:
+    """From where to where each window on a row of two texts keeps it, and how many tokens of the first none keeps.
+
+    Args:
+        texts: which text each token is of; of marks -1.
+        most: tokens of a window.
+        stride: tokens of the second text that a window shares with the next; at most half of those that it has.
+    """
+    (start, end), (begin, stop) = (_extent(texts, place) for place in (0, 1))
+    room = max(2, most - texts.count(-1))
+    kept = min(end - start, max(1, room // 2))
+    own = room - kept
+    step = own - min(stride, own // 2)
+    firsts = [begin, *range(begin + step, stop - own + step, step)]
+    return [
+        [(0, start + kept), (end, begin), (place, min(place + own, stop)), (stop, len(texts))] for place in firsts
+    ], end - start - kept
+
+
+def _extent(texts: list[int], which: int) -> tuple[int, int]:
+    """From where to where a text's tokens stand; where it has none, behind those before it."""
+    if which in texts:
+        return texts.index(which), len(texts) - texts[::-1].index(which)
+    behind = next((place for place, text in enumerate(texts) if text > which), len(texts))
+    return behind, behind
 
 
 def _texts(mask: list[int]) -> Iterator[tuple[int, int]]:

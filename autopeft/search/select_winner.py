@@ -107,8 +107,8 @@ def select_winner(
             draft = stack.enter_context(draft_folder(folder))
         with guarded(silence):
             first = _score(problem, best, draft / "winner", origin, found)
-        score, labels = first.score, problem.rows.labels
-        written: dict[str, list[str] | None] = {held_out.WINNER: first.task.written(first.answers, labels)}
+        score = first.score
+        written: dict[str, list[str] | None] = {held_out.WINNER: _written(problem, first.task, first.answers)}
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
@@ -132,13 +132,13 @@ def select_winner(
                         continue
                     say(f"Scoring the untuned default of {name} on the test rows")
                     made = _score(problem, default, draft / name, origin, found)
-                    defaults[name], written[column] = made.score, made.task.written(made.answers, labels)
+                    defaults[name], written[column] = made.score, _written(problem, made.task, made.answers)
             except (StoreError, ModelError):  # the disk and the base model are no fault of a method
                 raise
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
         baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-        written[held_out.column_of(baseline.name)] = problem.task.written(baseline.answers, labels)
+        written[held_out.column_of(baseline.name)] = _written(problem, problem.task, baseline.answers)
         _keep(problem, written, folder.parent / PREDICTIONS)
         _show(problem, first, folder.parent / SECTIONS)
     least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
@@ -188,6 +188,11 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
             return winner.load(folder, problem.device.type, trust_remote_code=trusted).answers(problem.rows.test)
         release_memory()
         return winner.load(folder, trust_remote_code=trusted).answers(problem.rows.test)
+
+
+def _written(problem: Problem, task: Task, answers: np.ndarray) -> list[str]:
+    """What was answered to the test rows, as it is kept."""
+    return task.written(task.worded(answers, problem.rows.test), problem.rows.labels)
 
 
 def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:

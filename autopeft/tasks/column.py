@@ -19,6 +19,7 @@ class Column:
             "words".
         given: whether prediction asks for it too; else it is what the rows teach.
         optional: it is read only where [data] names it.
+        blank: whether cells may be empty; they are "" then, also for `read`.
         read: makes something else of a cell than a text, such as a tuple of words, or raises `CellError`. What it makes
             is of Python's own kinds, equal for equal cells, and JSON can hold it; `read` takes its JSON too. Default:
             by what the column holds.
@@ -28,4 +29,5 @@ class Column:
     holds: str = "text"
     given: bool = True
     optional: bool = False
+    blank: bool = False
     read: Callable[[object], Any] | None = None

@@ -56,6 +56,7 @@ class Task(ABC):
         group: key of the column whose equal cells stay on one side of every split where [data] names no `group`;
             empty: rows are split one by one.
         arranging: Python that does with `inputs`, what the processor gave of rows, what `arranged` does; for READMEs.
+        outputs: names of what the model gives of which answers are made.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
@@ -98,6 +99,7 @@ class Task(ABC):
     pipeline_tag: ClassVar[str] = "text-classification"
     group: ClassVar[str] = ""
     arranging: ClassVar[str] = ""
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
     Options: ClassVar[type[Section]] = Section
     options: Any = None
     taken: tuple[str, ...] = ()
@@ -146,8 +148,8 @@ class Task(ABC):
 
     @property
     def taught_columns(self) -> tuple[str, ...]:
-        """Keys of the columns that the rows teach."""
-        return tuple(column.key for column in self.columns if not column.given)
+        """Keys of the columns that the rows teach, of optional ones those that are read."""
+        return tuple(c.key for c in self.columns if not c.given and (not c.optional or c.key in self.taken))
 
     def metric(self, name: str | None) -> str:
         """The name of a metric of this task: its default where none is asked for.
@@ -325,6 +327,18 @@ class Task(ABC):
             row_of: which row each is of, int64 `[samples]`; the answers come in the order of each row's first sample.
         """
         raise NotImplementedError(f"{self.kind} makes several samples of a row, and must combine their answers.")
+
+    def worded(self, answers: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
+        """The answers `[rows, …]` as `written`, `table` and `as_json` are given them.
+
+        Where they are places in a row, such as where a text begins and ends, what stands there is put in, since those
+        three do not see the rows. Default: as they are.
+
+        Args:
+            answers: of `answer`, or of `combine`; or a baseline's.
+            rows: that they answer, the task's inputs by their keys.
+        """
+        return answers
 
     @abstractmethod
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:

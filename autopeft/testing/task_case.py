@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from autopeft.data.cell_readers import readers
+from autopeft.data.cell_readers import fillable, readers
 from autopeft.data.cells import Texts
 from autopeft.models.device import Device
 from autopeft.models.image_reader import ImageReader
@@ -61,7 +61,7 @@ class TaskCase:
         task = task.configured({}) if task.options is None else task
         task = task.taking([*rows.columns])
         read = readers(task.columns, None)
-        texts = Texts(others=read)
+        texts = Texts(others=read, fillable=fillable(task.columns))
         made = {key: pd.Series(texts.of(key, rows[key]), dtype=object) for key in read.keys() & {*rows.columns}}
         texts.check("the example", {key: key for key in made})
         self.rows = task.gathered(rows.assign(**made), "the example")

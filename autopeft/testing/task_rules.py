@@ -108,7 +108,8 @@ def written_answers_score_the_same(case: TaskCase) -> None:
     answers = case.answers(case.data.everything)
     for name, metric in case.task.metrics.items():
         task = case.task.maximising(name)
-        written, truths = task.written(answers, case.labels), task.written_truths(case.data.truths, case.labels)
+        written = task.written(task.worded(answers, case.rows), case.labels)
+        truths = task.written_truths(case.data.truths, case.labels)
         expected = case.task.score(name, case.data.truths, answers)
         found, best = metric.of_written(written, truths), metric.of_written(truths, truths)
         if abs(found - expected) > CLOSE * max(1.0, abs(expected)):
@@ -126,7 +127,7 @@ def the_baseline_answers_every_row(case: TaskCase) -> None:
     name, made = case.task.baseline(case.data.truths, case.data.truths, case.labels)
     if made.shape != answers.shape or not np.isfinite(made).all() or not name:
         raise BrokenRuleError(f'"{name}" answers {made.shape}, where the model answers {answers.shape}.')
-    case.task.written(made, case.labels)
+    case.task.written(case.task.worded(made, case.rows), case.labels)
 
 
 def the_largest_batch_bounds_every_batch(case: TaskCase) -> None:
@@ -162,6 +163,7 @@ def answers_are_shown(case: TaskCase) -> None:
     They are what `autopeft predict`, MLflow and `Winner.predict` give.
     """
     answers = case.answers(case.data.everything)
+    answers = case.task.worded(answers, case.rows[list(case.task.inputs)])
     table = case.task.table(answers, case.labels)
     if len(table) != len(answers) or not len(table.columns):
         raise BrokenRuleError(f"the table has {len(table)} rows for {len(answers)} answers.")

@@ -19,9 +19,10 @@ from autopeft.study.card import CARD
 from autopeft.study.folder import WINNER
 from autopeft.winner import mlflow_model, readme
 from autopeft.winner import winner as artifact
+from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from autopeft.winner.winner import Winner
 
@@ -125,19 +126,16 @@ def _for_mlflow(winner: Winner, folder: Path) -> None:
 
 
 class Logits(nn.Module):
-    """A classifier that takes its inputs in a line and gives logits alone, as ONNX has it."""
+    """A model that takes its inputs in a line and gives what answers are made of alone, as ONNX has it."""
 
-    def __init__(self, model: nn.Module, names: list[str]) -> None:
+    def __init__(self, model: nn.Module, names: list[str], outputs: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.outputs = model, names, outputs
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Tokens `[rows, length]`, or pixels `[rows, 3, height, width]` → logits `[rows, classes]`.
-
-        Of rows that are several sequences tokens `[rows, sequences, length]`.
-        """
-        logits: torch.Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
-        return logits
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Tokens `[rows, length]`, or pixels `[rows, 3, height, width]` → such as logits `[rows, classes]`."""
+        found = self.model(**dict(zip(self.names, inputs, strict=True)))
+        return tuple(found[name] for name in self.outputs)
 
 
 def _onnx(winner: Winner, folder: Path) -> None:
@@ -152,7 +150,7 @@ def _onnx(winner: Winner, folder: Path) -> None:
     inputs = {
         name: tensor if len(tensor) > 1 else torch.cat([tensor] * 2) for name, tensor in winner.arranged(plain).items()
     }
-    names = [*inputs]
+    names, outputs = [*inputs], task_of(winner.card).outputs
     added = max(inputs[name].ndim - plain[name].ndim for name in names)
     free = dict.fromkeys(
         (*reader.free, *(len(reader.free) + place for place in range(added))), torch.export.Dim.DYNAMIC
@@ -160,11 +158,11 @@ def _onnx(winner: Winner, folder: Path) -> None:
     module = copy.deepcopy(winner.module).cpu().eval()
     with torch.no_grad():
         torch.onnx.export(
-            Logits(module, names).eval(),
+            Logits(module, names, outputs).eval(),
             tuple(inputs.values()),
             str(folder / "model.onnx"),
             input_names=names,
-            output_names=["logits"],
+            output_names=[*outputs],
             dynamic_shapes=(tuple(free for _ in names),),
             dynamo=True,
             verbose=False,

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopeft.budget.limits import LIMITS, SECONDS
 from autopeft.common.files import whole
@@ -16,6 +16,8 @@ from autopeft.tasks.contract import Task
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from autopeft.study.card import Card, Evidence
 
 README = "README.md"
@@ -104,6 +106,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
 def _filled(load: str, task: Task, card: Card) -> str:
     """Python that loads the folder, with what is known put in."""
     reading, usage = task.reading(card.labels), USAGE[task.processor]
+    sample = task.sample(usage.cells)
     values = {
         "{imports}": usage.imports,
         "{reader}": usage.name,
@@ -117,8 +120,10 @@ def _filled(load: str, task: Task, card: Card) -> str:
         "{named}": f"  # {_named(task, card)}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
-        "{texts}": ", ".join([json.dumps(usage.cells)] * task.texts),
-        "{rows}": json.dumps(task.sample(usage.cells)),
+        "{texts}": ", ".join(map(json.dumps, _texts(task, sample, usage.cells))),
+        "{rows}": json.dumps(sample),
+        "logits = model(**inputs).logits": _taken(task.outputs),
+        "(logits,) =": f"({', '.join(task.outputs)},) =",
     }
     load = load if values["{config}"] else load.replace("    {config}\n", "")
     code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
@@ -133,6 +138,20 @@ def _named(task: Task, card: Card) -> str:
     """How logits are read of a model that names its columns itself."""
     reading = task.reading(card.labels)
     return reading.replace(Task.reading(task, card.labels), NAMED) if card.labels else reading
+
+
+def _texts(task: Task, sample: Mapping[str, list[Any]], usual: list[str]) -> list[list[Any]]:
+    """What the processor is given of the rows that are shown, a list for each text of a row."""
+    cells = [*sample.values()]
+    plain = len(cells) == task.texts and all(isinstance(cell, str) for column in cells for cell in column)
+    return cells if plain else [usual] * task.texts
+
+
+def _taken(outputs: Sequence[str]) -> str:
+    """Python that runs the model and takes what answers are made of."""
+    if len(outputs) == 1:
+        return f"{outputs[0]} = model(**inputs).{outputs[0]}"
+    return f"outputs = model(**inputs)\n{', '.join(outputs)} = {', '.join(f'outputs.{name}' for name in outputs)}"
 
 
 def base(card: Card) -> str:

@@ -132,7 +132,9 @@ class Winner:
             DataError: no table and no list of inputs, a column or a cell is missing or no single value, or there are no
                 rows.
         """
-        cells = self._cells(rows)
+        return self._answers(self._cells(rows), say)
+
+    def _answers(self, cells: pd.DataFrame, say: Callable[[str], None] | None) -> np.ndarray:
         encoded = self._task.encode(cells, self.reader, self.card.labels)
         if not encoded.lengths.all():
             row = cells.index[int(encoded.rows_of(np.array([encoded.lengths.argmin()]))[0])]
@@ -178,11 +180,15 @@ class Winner:
 
     def table(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> pd.DataFrame:
         """The answers as a table: a row each, a column for each thing that is answered; see `answers`."""
-        return self._task.table(self.answers(rows, say), self.card.labels)
+        return self._task.table(self._worded(rows, say), self.card.labels)
 
     def as_json(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> list[Any]:
         """The answers with all that is known of each, as JSON has it; see `answers`."""
-        return [self._task.as_json(answer, self.card.labels) for answer in self.answers(rows, say)]
+        return [self._task.as_json(answer, self.card.labels) for answer in self._worded(rows, say)]
+
+    def _worded(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None) -> np.ndarray:
+        cells = self._cells(rows)
+        return self._task.worded(self._answers(cells, say), cells)
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:
         """The answer to each row: its most probable label, the list of its labels, or a number."""

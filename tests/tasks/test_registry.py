@@ -15,6 +15,7 @@ OURS = [
     "image-classification",
     "multi-label-classification",
     "multiple-choice",
+    "question-answering",
     "regression",
     "text-classification",
     "text-pair-classification",
