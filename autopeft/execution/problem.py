@@ -29,6 +29,7 @@ from autopeft.models.quantization import NONE
 from autopeft.models.readers import STUDY_READERS
 from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
 from autopeft.training.setup import Setup
@@ -65,7 +66,8 @@ class Problem:
 
     `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
     more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
-    was read (`locate.kind_of`), by the name of its setting.
+    was read (`locate.kind_of`), by the name of its setting. `metric_digest` is the SHA-256 of the file of a metric of
+    the user's own.
     """
 
     spec: StudySpec
@@ -85,6 +87,7 @@ class Problem:
     base_model: str
     base_digest: str
     kinds: dict[str, str]
+    metric_digest: str = ""
     workers: int = 1
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
@@ -139,6 +142,10 @@ class Problem:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
         """
         task = find_task(spec.task.kind, registry.blocked).configured(spec.task.options)
+        wanted_metric, metric_digest = spec.validation.metric, ""
+        if wanted_metric is not None and user_metric.is_own(wanted_metric):
+            function, metric_digest = user_metric.load(wanted_metric, spec.folder)
+            task = task.measuring(wanted_metric, user_metric.metric(wanted_metric, function, task))
         spec = spec.with_metric(task.metric(spec.validation.metric))
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
@@ -180,6 +187,7 @@ class Problem:
             base_model=portable(spec.model.name_or_path, spec.folder),
             base_digest=base_digest,
             kinds=kinds,
+            metric_digest=metric_digest,
         )
 
     @contextmanager

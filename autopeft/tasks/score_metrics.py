@@ -153,7 +153,7 @@ def _kappa() -> Metric:
     def of_places(answers: np.ndarray, truths: np.ndarray) -> float:
         return quadratic_kappa([*map(str, truths)], [*map(str, answers.argmax(-1))])
 
-    return Metric(of_places, _once(of_draws), of_draws=of_draws)
+    return Metric(of_places, _once(of_draws), of_draws=of_draws, written=True)  # labels are ordered by their names
 
 
 def _once(of_draws: Callable[[Sequence[str], Sequence[str], np.ndarray], np.ndarray]) -> Callable[..., float]:

@@ -483,3 +483,12 @@ def test_an_answer_without_a_start_is_learnt_at_the_first_place_of_whole_words()
     assert _extent("xw1y (w1)", (("(w1)", UNKNOWN),)) == (5, 9)
     assert _extent("xw1y", (("w1", UNKNOWN),)) == (1, 3)
     assert _extent("xw1y", (("w1", 1),)) == (1, 3)
+
+
+def test_a_metric_of_the_users_own_gets_texts():
+    from autopeft.tasks import user_metric
+
+    case = TaskCase(TASK)
+    own = user_metric.metric("m:f", lambda truths, answers: sum(map(len, truths)) / 100 + all(map(isinstance, answers, [list] * 99)), TASK)  # fmt: skip
+    task = case.task.measuring("m:f", own)
+    assert task.score("m:f", case.data.truths, case.answers(case.data.everything)) > 1
