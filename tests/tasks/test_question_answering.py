@@ -13,7 +13,9 @@ import autopeft as api
 from autopeft.common.exceptions import DataError, SpecError
 from autopeft.data.load import load_rows
 from autopeft.study.file import StudySpec
+from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
+from autopeft.testing.task_case import TaskCase
 from tests.conftest import DTYPE, WORDS, autopeft_here
 
 TASK = find_task("question-answering")
@@ -485,10 +487,11 @@ def test_an_answer_without_a_start_is_learnt_at_the_first_place_of_whole_words()
     assert _extent("xw1y", (("w1", 1),)) == (1, 3)
 
 
-def test_a_metric_of_the_users_own_gets_texts():
-    from autopeft.tasks import user_metric
+def test_a_metric_of_the_users_own_gets_lists_of_texts():
+    def own(truths, answers):
+        assert all(isinstance(answer, list) and len(answer) < 2 for answer in answers)
+        return max(len(text) for texts in truths for text in texts)
 
     case = TaskCase(TASK)
-    own = user_metric.metric("m:f", lambda truths, answers: sum(map(len, truths)) / 100 + all(map(isinstance, answers, [list] * 99)), TASK)  # fmt: skip
-    task = case.task.measuring("m:f", own)
-    assert task.score("m:f", case.data.truths, case.answers(case.data.everything)) > 1
+    task = case.task.measuring("m:own", user_metric.metric("m:own", own, TASK))
+    assert task.score("m:own", case.data.truths, case.answers(case.data.everything)) > 1
