@@ -46,9 +46,9 @@ def place(tmp_path_factory, tiny_model) -> Path:
     (folder / "rows.csv").write_bytes((folder / "studies" / "rows.csv").read_bytes())
     (folder / "new.csv").write_bytes((folder / "rows.csv").read_bytes())
     tickets = tiny_rows().rename(columns={"text": "message", "label": "queue"})
-    tickets.assign(customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all").to_csv(
-        folder / "studies" / "tickets.csv"
-    )
+    tickets.assign(
+        customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all"
+    ).to_csv(folder / "studies" / "tickets.csv")
     save_tiny(folder / "studies" / "images")
     save_pictures(folder / "studies" / "photos", 8)
     write_recipes(folder)

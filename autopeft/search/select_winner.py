@@ -91,8 +91,7 @@ def select_winner(
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
     of them predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored.
-    What the folds of each one's trial told that answers need (`Task.calibrated`) is in the trials that were `found`; a
-    default whose trial did not complete does without.
+    `found` are the trials, of which the one of each has what its folds told that answers need (`Task.calibrated`).
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
@@ -106,8 +105,7 @@ def select_winner(
             draft = stack.enter_context(draft_folder(folder))
         with guarded(silence):
             first = _score(problem, best, draft / "winner", origin, found)
-        score, labels = first.score, problem.rows.labels
-        written: dict[str, list[str] | None] = {held_out.WINNER: first.task.written(first.answers, labels)}
+        written: dict[str, list[str] | None] = {held_out.WINNER: first.written}
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
@@ -119,7 +117,7 @@ def select_winner(
             column = held_out.DEFAULT + name
             defaults[name] = written[column] = None
             if default.flat == best.flat:
-                defaults[name], written[column] = score, written[held_out.WINNER]
+                defaults[name], written[column] = first.score, first.written
                 continue
             if name in left_out:
                 notes[name] = "left out of the search"
@@ -131,29 +129,44 @@ def select_winner(
                         continue
                     say(f"Scoring the untuned default of {name} on the test rows")
                     made = _score(problem, default, draft / name, origin, found)
-                    defaults[name], written[column] = made.score, made.task.written(made.answers, labels)
+                    defaults[name], written[column] = made.score, made.written
             except (StoreError, ModelError):  # the disk and the base model are no fault of a method
                 raise
             except Exception as error:  # a method whose default fails must not cost the winner
                 notes[name] = f"its default failed: {in_a_line(error)}"
-        baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-        written[held_out.column_of(baseline.name)] = problem.task.written(baseline.answers, labels)
+        name, least = _baseline(problem)
+        written[held_out.column_of(name)] = least.written
         _keep(problem, written, folder.parent / PREDICTIONS)
         _show(problem, first, folder.parent / SECTIONS)
-    least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
-    return TestScores(score, least, defaults, notes, round(time.monotonic() - started, 3), baseline_name=baseline.name)
+    seconds = round(time.monotonic() - started, 3)
+    return TestScores(first.score, least.score, defaults, notes, seconds, baseline_name=name)
 
 
 class _Made(NamedTuple):
-    """What a saved model answered to the test rows, their score, and the task as it knows it."""
+    """What was answered to the test rows, by a task that knows what its folds told, and the score of that."""
 
     score: float
     answers: np.ndarray
     task: Task
+    written: list[str]
+
+
+def _made(problem: Problem, task: Task, answers: np.ndarray) -> _Made:
+    score = task.score(problem.metric, problem.test.truths, answers)
+    return _Made(score, answers, task, task.written(answers, problem.rows.labels))
+
+
+def _baseline(problem: Problem) -> tuple[str, _Made]:
+    """What looks at no input, and its name."""
+    name, answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
+    return name, _made(problem, problem.task, answers)
 
 
 def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, found: Sequence[TrialRecord]) -> _Made:
-    """Refit, save to `folder`, load from there, and score on the test rows."""
+    """Refit, save to `folder`, load from there, and score on the test rows.
+
+    A default whose trial did not complete does without what folds tell.
+    """
     told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
     task = problem.task.knowing({**problem.rows.facts, **told})
     spec = problem.spec
@@ -175,8 +188,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, fo
     )
     winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
     release_memory()
-    answers = _predict(problem, folder)
-    return _Made(task.score(problem.metric, problem.test.truths, answers), answers, task)
+    return _made(problem, task, _predict(problem, folder))
 
 
 def _predict(problem: Problem, folder: Path) -> np.ndarray:
