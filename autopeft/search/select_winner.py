@@ -90,8 +90,8 @@ def select_winner(
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
-    of them predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored.
-    `found` are the trials, of which the one of each has what its folds told that answers need (`Task.calibrated`).
+    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored. The trials that
+    were `found` have what their folds told that answers need (`Task.calibrated`).
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
@@ -110,11 +110,9 @@ def select_winner(
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
-        defaults: dict[str, float | None] = {}
-        notes: dict[str, str] = {}
+        defaults, notes = dict[str, float | None](), dict[str, str]()
         for name, part in problem.space.items():
-            default = part.default()
-            column = held_out.DEFAULT + name
+            default, column = part.default(), held_out.DEFAULT + name
             defaults[name] = written[column] = None
             if default.flat == best.flat:
                 defaults[name], written[column] = first.score, first.written
@@ -138,8 +136,9 @@ def select_winner(
         written[held_out.column_of(name)] = least.written
         _keep(problem, written, folder.parent / PREDICTIONS)
         _show(problem, first, folder.parent / SECTIONS)
-    seconds = round(time.monotonic() - started, 3)
-    return TestScores(first.score, least.score, defaults, notes, seconds, baseline_name=name)
+    return TestScores(
+        first.score, least.score, defaults, notes, round(time.monotonic() - started, 3), baseline_name=name
+    )
 
 
 class _Made(NamedTuple):
