@@ -98,12 +98,12 @@ def select_winner(
         ModelError: the base model is not there any more, or is another; no fault of a method's either.
         Exception: whatever the best candidate's method raises.
     """
-    started, silence, say = time.monotonic(), problem.spec.search.hang_timeout, by_host(say)
+    started, say = time.monotonic(), by_host(say)
     say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
-        with guarded(silence):
+        with guarded(problem.spec.search.hang_timeout):
             first = _score(problem, best, draft / "winner", origin, found)
         written: dict[str, list[str] | None] = {held_out.WINNER: first.written}
         with writing(folder):
@@ -120,18 +120,11 @@ def select_winner(
             if name in left_out:
                 notes[name] = "left out of the search"
                 continue
-            try:
-                with guarded(silence):
-                    if reason := problem.budget.reason(problem.cost_estimator(default)):
-                        notes[name] = f"its default {reason}"
-                        continue
-                    say(f"Scoring the untuned default of {name} on the test rows")
-                    made = _score(problem, default, draft / name, origin, found)
-                    defaults[name], written[column] = made.score, made.written
-            except (StoreError, ModelError):  # the disk and the base model are no fault of a method
-                raise
-            except Exception as error:  # a method whose default fails must not cost the winner
-                notes[name] = f"its default failed: {in_a_line(error)}"
+            tried = _default(problem, default, draft / name, origin, found, say)
+            if isinstance(tried, str):
+                notes[name] = tried
+            else:
+                defaults[name], written[column] = tried.score, tried.written
         name, least = _baseline(problem)
         written[held_out.column_of(name)] = least.written
         _keep(problem, written, folder.parent / PREDICTIONS)
@@ -148,6 +141,27 @@ class _Made(NamedTuple):
     answers: np.ndarray
     task: Task
     written: list[str]
+
+
+def _default(
+    problem: Problem,
+    default: Candidate,
+    folder: Path,
+    origin: str,
+    found: Sequence[TrialRecord],
+    say: Callable[[str], None],
+) -> _Made | str:
+    """A method's untuned default, or why it has no score: one that fails must not cost the winner."""
+    try:
+        with guarded(problem.spec.search.hang_timeout):
+            if reason := problem.budget.reason(problem.cost_estimator(default)):
+                return f"its default {reason}"
+            say(f"Scoring the untuned default of {default.method.name} on the test rows")
+            return _score(problem, default, folder, origin, found)
+    except (StoreError, ModelError):  # the disk and the base model are no fault of a method
+        raise
+    except Exception as error:
+        return f"its default failed: {in_a_line(error)}"
 
 
 def _made(problem: Problem, task: Task, answers: np.ndarray) -> _Made:
