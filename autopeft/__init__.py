@@ -20,7 +20,7 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
-    from autopeft.common.exceptions import DataError
+    from autopeft.common.exceptions import DataError, nearest
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
@@ -74,6 +74,7 @@ __all__ = [
     "hookimpl",
     "layer_groups",
     "load",
+    "nearest",
     "token_fields",
     "tune",
 ]
@@ -100,6 +101,7 @@ LAZY = {
     "AutoPeftRegressor": "autopeft.estimator",
     "export": "autopeft.winner.export",
     "load": "autopeft.winner.winner",
+    "nearest": "autopeft.common.exceptions",
     "tune": "autopeft.tuning",
 }
 """Names that are heavy, or that few plugins need, with the module each comes from."""

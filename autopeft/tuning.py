@@ -208,7 +208,7 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     if own_test is not None and "test" not in given and "test_fraction" not in spec.data.model_fields_set:
         given["test"] = own_test
         called["test"] = f"`data`, split {quoted(spec.data.test_split)}"
-    task = find_task(spec.task.kind)
+    task = find_task(spec.task.kind).configured(spec.task.options).taking(spec.data.named)
     columns = {name: spec.data.column(name) for name in (*task.inputs, *task.taught_columns)}
     cells = list(columns.values())
     if spec.data.group is not None:

@@ -1,8 +1,10 @@
-"""What a search finds for each kind of task on real rows: the winner beside each untuned default, the head trained
-alone and what looks at no input, all on held-out rows that decide nothing.
+"""What a search finds for each kind of task on real rows, beside what needs no search.
 
-A study of `--trials` trials on MiniLM (or `--model`) and `--rows` training rows at most. FOLDER holds the rows:
+The winner, each untuned default, the head trained alone and what looks at no input, all on held-out rows that decide
+nothing. A study of `--trials` trials on MiniLM, or `--model`, and `--rows` training rows at most. FOLDER holds them:
 
+    snips           train_slots.jsonl, test_slots.jsonl: tokens, tags (Coucke et al. 2018)
+    uner            train.jsonl, test.jsonl: tokens, tags of English-EWT (Mayhew et al. 2024)
     stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
 
     python benchmarks/tasks.py stsb FOLDER
@@ -20,6 +22,14 @@ from typing import Any
 import numpy as np
 
 CASES: dict[str, dict[str, Any]] = {
+    "snips": {
+        "task": {"kind": "token-classification"},
+        "data": {"train": "train_slots.jsonl", "test": "test_slots.jsonl"},
+    },
+    "uner": {
+        "task": {"kind": "token-classification"},
+        "data": {"train": "train.jsonl", "test": "test.jsonl"},
+    },
     "stsb": {
         "task": {"kind": "regression"},
         "data": {"train": "train.csv", "test": "test.csv", "text_pair": "text_pair", "label": "score"},

@@ -27,7 +27,7 @@ def predict(
         Path | None,
         typer.Option(
             "--input",
-            help="Rows to answer (csv, tsv, jsonl, parquet, or a folder of images); default: an input a line on stdin.",
+            help="Rows to answer (a file as a study reads, or a folder of images); default: an input a line on stdin.",
         ),
     ] = None,
     as_json: AsJson = False,

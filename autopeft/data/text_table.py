@@ -1,4 +1,4 @@
-"""Tables that are text: csv, tsv, JSON lists and JSON lines, with the line or the row that is at fault."""
+"""Tables that are text: csv, tsv, JSON lists and lines, tagged words; with the line or the row that is at fault."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.free_memory import free_memory
 from autopeft.common.units import format_bytes
+from autopeft.data import conll
 from autopeft.data.cells import CellError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Cells = Callable[[Sequence[str]], pd.DataFrame]
 
-FORMATS = ("csv", "tsv", "jsonl", "json")
+FORMATS = ("csv", "tsv", "jsonl", "json", *conll.FORMATS)
 FALLBACK_ENCODING = "cp1252"
 LONGEST_FIELD = 2**31 - 1
 """Characters: the most that the reader takes on any system; by itself it allows 131,072."""
@@ -34,8 +35,11 @@ BYTE_ORDER_MARKS = (
 """UTF-32's first: the shorter of its marks begins like UTF-16's."""
 MARK = "\ufeff"
 """The mark as a character, where the encoding was named and keeps it."""
-MEMORY = {"csv": 7, "tsv": 7, "json": 4, "jsonl": 4}
-"""Bytes that are needed to read a byte of each format, at the least."""
+MEMORY = {"json": 4, "jsonl": 4}
+"""Bytes that are needed to read a byte of a format, at the least."""
+
+USUAL = 7
+"""Of any other."""
 
 
 def read(path: Path, suffix: str, encoding: str | None, note: Callable[[str], None]) -> tuple[list[str], Cells]:
@@ -52,15 +56,18 @@ def read(path: Path, suffix: str, encoding: str | None, note: Callable[[str], No
         OSError: it cannot be read.
     """
     size = path.stat().st_size
-    if size * MEMORY[suffix] > (free := free_memory()):
+    needed = size * MEMORY.get(suffix, USUAL)
+    if needed > (free := free_memory()):
         raise DataError(
-            f"{path} has {format_bytes(size)}, and to read it takes some {format_bytes(size * MEMORY[suffix])} of "
+            f"{path} has {format_bytes(size)}, and to read it takes some {format_bytes(needed)} of "
             f"memory, but {format_bytes(free)} are free; give a parquet file, which is read a part at a time, or "
             "fewer rows."
         )
     text = _decode(path, encoding, note)
     if suffix in ("csv", "tsv"):
         return _delimited(text, path, "," if suffix == "csv" else "\t", note)
+    if suffix in conll.FORMATS:
+        return conll.sentences(text, path, note)
     rows, numbers = (_json_rows if suffix == "json" else _json_lines)(text, path)
     index = pd.Index(numbers, name="row")
     names = list(dict.fromkeys(name for row in rows for name in row))

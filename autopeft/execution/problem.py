@@ -144,7 +144,7 @@ class Problem:
         device = study_device(spec) if card is None else described_card(spec)
         task = task.taking(spec.data.named)
         rows = load_rows(spec, task)
-        task = task.knowing(rows.facts)
+        task = task.knowing(rows.facts, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, task, rows.labels, device, quantized=card is None)
         base = load()

@@ -130,8 +130,9 @@ def given_settings(problem: Problem) -> dict[str, object]:
 def data_sets(problem: Problem) -> list[dict[str, str]]:
     """The training and the held-out rows, for MLflow."""
     data, folder = problem.spec.data, problem.spec.folder
+    taught = [key for key in ("label", *problem.task.taught_columns) if key in problem.rows.train]
     return [
-        dataset(frame, problem.spec.name, context, locate(source, folder))
+        dataset(frame, problem.spec.name, context, locate(source, folder), next(iter(taught), None))
         for frame, context, source in (
             (problem.rows.train, "train", data.train),
             (problem.rows.test, "test", data.test or data.train),

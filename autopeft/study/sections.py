@@ -117,8 +117,8 @@ class DataSection(Section):
     """Where the rows are and which columns matter. Any other key here is a column of the task."""
 
     train: Reference
-    """A csv, tsv, jsonl or parquet file, a saved datasets folder, a folder of images, or a hub id; `package:…` for one
-    inside a package."""
+    """A csv, tsv, jsonl, parquet or CoNLL file, a saved datasets folder, a folder of images, or a hub id; `package:…`
+    for one inside a package."""
     test: Reference | None = None
     """Held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
     test_fraction: float = Field(0.2, gt=0, lt=0.9)

@@ -47,7 +47,7 @@ class Task(ABC):
         kind: its name in study files, such as "text-classification".
         auto_class: the transformers class that puts the head on.
         processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
-        columns: what a row needs.
+        columns: what a row needs; the settings may bear on it (`configured`, `taking`).
         metrics: what can be maximised, by name; the first is the default.
         peft_task_type: peft's name for it (`peft.TaskType`); None where peft has none, as for images.
         taught: tensors of a batch that the model is not given.
@@ -61,6 +61,7 @@ class Task(ABC):
         options: the settings, of the class `Options`.
         taken: keys of the optional columns that are read.
         facts: what the training rows told that answers need, by name (`facts_of`).
+        names: the names among which an answer chooses (`labels`), once the rows are read.
 
     A kind with labels is a few lines, as `Classification` says what is lost and answered:
 
@@ -87,7 +88,7 @@ class Task(ABC):
     kind: ClassVar[str]
     auto_class: ClassVar[str]
     processor: ClassVar[str] = "AutoTokenizer"
-    columns: ClassVar[tuple[Column, ...]]
+    columns: tuple[Column, ...]
     metrics: ClassVar[Mapping[str, Metric]]
     peft_task_type: ClassVar[str | None] = None
     taught: ClassVar[tuple[str, ...]] = ("labels",)
@@ -98,6 +99,7 @@ class Task(ABC):
     options: Any = None
     taken: tuple[str, ...] = ()
     facts: Mapping[str, ParamValue] = MappingProxyType({})
+    names: tuple[str, ...] = ()
 
     def configured(self, options: Mapping[str, Any]) -> Self:
         """This task with its settings.
@@ -115,10 +117,10 @@ class Task(ABC):
         task.taken = tuple(column.key for column in self.columns if column.optional and column.key in named)
         return task
 
-    def knowing(self, facts: Mapping[str, ParamValue]) -> Self:
-        """This task with what the training rows told."""
+    def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
+        """This task with what the training rows told: facts, and the names among which an answer chooses."""
         task = copy.copy(self)
-        task.facts = dict(facts)
+        task.facts, task.names = dict(facts), tuple(names)
         return task
 
     @property

@@ -67,7 +67,7 @@ class Regression(Task):
         name: Metric(partial(score, name), partial(_written, name)) for name in METRICS
     }
 
-    def knowing(self, facts: Mapping[str, ParamValue]) -> Self:
+    def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with the mean and the scale of its numbers.
 
         Raises:
@@ -79,7 +79,7 @@ class Regression(Task):
                 f"{self.kind} must know the `mean` of its numbers and their `scale`, finite and above zero, but "
                 f"knows {shorten(dict(facts))}; train it again, or restore the winner's files."
             )
-        return super().knowing(facts)
+        return super().knowing(facts, names)
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """Each is a finite number, and they are not all the same."""

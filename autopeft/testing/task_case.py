@@ -65,8 +65,8 @@ class TaskCase:
         made = {key: pd.Series(texts.of(key, rows[key]), dtype=object) for key in read.keys() & {*rows.columns}}
         texts.check("the example", {key: key for key in made})
         self.rows = task.gathered(rows.assign(**made), "the example")
-        self.task = task.knowing(task.facts_of(self.rows))
-        self.labels = self.task.labels(self.rows, self.rows)
+        self.labels = task.labels(self.rows, self.rows)
+        self.task = task.knowing(task.facts_of(self.rows), self.labels)
 
     @functools.cached_property
     def reader(self) -> Reader:

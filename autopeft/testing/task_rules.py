@@ -228,7 +228,6 @@ def a_saved_winner_answers_the_same(case: TaskCase) -> None:
         method = next(method for method in discover().methods.values() if method.supports(base.spec))
         params = method.search_space(base.spec).defaults()
         model = attach(base, method, params, seed=0).eval()
-        expected = evaluate(model, case.data, [case.data.everything], case.task, CPU)[0]
         card = Card(
             base_model=str(base_folder),
             task=case.task.kind,
@@ -242,8 +241,14 @@ def a_saved_winner_answers_the_same(case: TaskCase) -> None:
             inputs=case.task.inputs,
             **case.reader.settings,
         )
-        save(model, method, case.reader, card, winner_folder)
-        found = load(winner_folder).answers(case.rows[list(case.task.inputs)])
+        rows = case.rows[list(case.task.inputs)]
+        reader = type(case.reader).of_winner(
+            base.processor, base.module, card, "the card"
+        )  # some types bring their own
+        data = case.task.encode(rows, reader, case.labels)
+        expected = evaluate(model, data, [data.everything], case.task, CPU)[0]
+        save(model, method, reader, card, winner_folder)
+        found = load(winner_folder).answers(rows)
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-5):
         raise BrokenRuleError("once loaded, the model answered otherwise.")
 

@@ -10,14 +10,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def dataset(rows: pd.DataFrame, name: str, context: str, source: Path | str) -> dict[str, str]:
+def dataset(
+    rows: pd.DataFrame, name: str, context: str, source: Path | str, target: str | None = "label"
+) -> dict[str, str]:
     """What MLflow keeps of the rows.
 
     Args:
-        rows: with the task's inputs and `label`.
+        rows: with the task's inputs and what they teach.
         name: of the data set.
         context: what they are for, such as "train".
         source: the file, or the id of a data set on the hub.
+        target: the column that they teach.
     """
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.pandas_dataset import PandasDataset, from_pandas
@@ -25,7 +28,7 @@ def dataset(rows: pd.DataFrame, name: str, context: str, source: Path | str) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a local path "can be interpreted in multiple ways", all of them the same
         if isinstance(source, Path):
-            found = from_pandas(rows, source=str(source), targets="label", name=name)
+            found = from_pandas(rows, source=str(source), targets=target, name=name)
         else:
-            found = PandasDataset(rows, CodeDatasetSource({"hub": source}), targets="label", name=name)
+            found = PandasDataset(rows, CodeDatasetSource({"hub": source}), targets=target, name=name)
         return {"context": context, **{key: str(value) for key, value in found.to_dict().items()}}

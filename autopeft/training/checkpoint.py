@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 History = list[tuple[float, float]]
 """A fold's score and loss at each rung."""
 
-OF_TRIAL, OF_FOLD = re.compile(r"[0-9a-f]{16}"), re.compile(rf"\d+\.(safetensors|draft)|{DRAFT.pattern}")
-"""Names of a trial's folder and of the files in it: nothing else is ever removed."""
+OF_TRIAL = re.compile(r"[0-9a-f]{16}")
+OF_FOLD = re.compile(rf"\d+\.(safetensors|draft)|{DRAFT.pattern}|\.tmp[0-9A-Za-z]{{6}}")
+"""Names of a trial's folder and of the files in it: nothing else is ever removed. The last is of files that safetensors
+writes to first, and leaves behind where the process is killed meanwhile.
+"""
 
 
 @dataclass(frozen=True)

@@ -26,4 +26,5 @@ def task_of(card: Card, folder: Path | None = None) -> Task:
             f'`task` in {where} is "{card.task}", which no plugin brings; {nearest(card.task, task_kinds())} Install '
             "the plugin."
         )
-    return find_task(card.task).configured(card.task_options).taking(card.inputs).knowing(card.task_facts)
+    task = find_task(card.task).configured(card.task_options)
+    return task.taking(card.inputs).knowing(card.task_facts, card.labels)

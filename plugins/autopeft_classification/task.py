@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from autopeft import Classification, Column, Encoded, Field, token_fields
 
@@ -21,7 +21,7 @@ class TextClassification(Classification):
     kind = "text-classification"
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
-    columns: ClassVar[tuple[Column, ...]] = (Column("text"), Column("label", "label", given=False))
+    columns: tuple[Column, ...] = (Column("text"), Column("label", "label", given=False))
 
     def example(self) -> pd.DataFrame:
         """Words of praise and of blame, and in a second text a word about them."""
@@ -44,7 +44,7 @@ class TextPairClassification(TextClassification):
     """Single-label classification of a pair of texts, such as entailment or paraphrase, given in one sequence."""
 
     kind = "text-pair-classification"
-    columns: ClassVar[tuple[Column, ...]] = (
+    columns: tuple[Column, ...] = (
         Column("text"),
         Column("text_pair"),
         Column("label", "label", given=False),

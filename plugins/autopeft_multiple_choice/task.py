@@ -65,7 +65,7 @@ class MultipleChoice(Task):
     kind = "multiple-choice"
     auto_class = "AutoModelForMultipleChoice"
     pipeline_tag = "multiple-choice"
-    columns: ClassVar[tuple[Column, ...]] = (
+    columns = (
         Column("question"),
         Column("context", optional=True),
         Column("choices", "list of texts", read=as_choices),
@@ -81,10 +81,10 @@ class MultipleChoice(Task):
         task = super().configured(options)
         if named := task.options.choice_columns:
             question, context, _, label = type(self).columns
-            task.columns = (question, context, *map(Column, named), label)  # type: ignore[misc]  # of this one alone
+            task.columns = (question, context, *map(Column, named), label)
         return task
 
-    def knowing(self, facts: Mapping[str, ParamValue]) -> Self:
+    def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with what labels are, and how many choices a row has at most.
 
         Raises:
@@ -96,7 +96,7 @@ class MultipleChoice(Task):
                 f"{self.kind} must know what labels are (`labels_are`: {', '.join(FORMS)}) and of how many `choices`, "
                 f"two or more, but knows {str(dict(facts))[:100]}; train it again, or restore the winner's files."
             )
-        return super().knowing(facts)
+        return super().knowing(facts, names)
 
     @property
     def texts(self) -> int:

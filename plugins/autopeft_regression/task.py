@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from autopeft import Column, Encoded, Field, Regression, token_fields
 
@@ -21,7 +21,7 @@ class TextRegression(Regression):
     kind = "regression"
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
-    columns: ClassVar[tuple[Column, ...]] = (
+    columns: tuple[Column, ...] = (
         Column("text"),
         Column("text_pair", optional=True),
         Column("label", "number", given=False),

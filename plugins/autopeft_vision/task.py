@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from autopeft import Classification, Column, Encoded, Exhibit, Field, ReportSection
 
@@ -25,7 +25,7 @@ class ImageClassification(Classification):
     auto_class = "AutoModelForImageClassification"
     processor = "AutoImageProcessor"
     pipeline_tag = "image-classification"
-    columns: ClassVar[tuple[Column, ...]] = (Column("image", "image"), Column("label", "label", given=False))
+    columns: tuple[Column, ...] = (Column("image", "image"), Column("label", "label", given=False))
 
     def example(self) -> pd.DataFrame:
         """Dark and bright images with some noise."""

@@ -11,7 +11,10 @@ from autopeft.tasks.registry import find_task, task_kinds
 from tests.conftest import DTYPE, autopeft, tiny_rows
 from tests.methods.test_registry import FIXTURES, beside, install, write_plugin
 
-OURS = ["image-classification", "multiple-choice", "regression", "text-classification", "text-pair-classification"]
+OURS = [
+    "image-classification", "multiple-choice", "regression", "text-classification", "text-pair-classification",
+    "token-classification",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import time
 from typing import ClassVar
 
 import pytest
@@ -79,3 +82,28 @@ def test_a_fold_whose_file_is_damaged_starts_over(tmp_path, content):
     (tmp_path / "trial" / "1.safetensors").write_bytes(content)
     assert not checkpoint.even(len(FOLDS))
     assert [(rung.scores, rung.loss) for rung in cross_validate(lora(), setup, HYPER, checkpoint=checkpoint)] == whole
+
+
+WRITING = """
+import sys, torch
+from safetensors.torch import save_file
+while True:
+    save_file({"state": torch.zeros(2**24)}, sys.argv[1])
+"""
+
+
+def test_what_a_process_that_was_killed_as_it_wrote_left_is_removed_and_nothing_else(tmp_path):
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    writer = subprocess.Popen([sys.executable, "-c", WRITING, folder / "0.safetensors"])
+    deadline = time.monotonic() + 60
+    while not any(path.name.startswith(".tmp") for path in folder.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    writer.kill()
+    writer.wait()
+    Checkpoint(folder).remove()
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / ".tmp-notes.txt").write_text("mine")
+    Checkpoint(folder).remove()
+    assert [path.name for path in folder.iterdir()] == [".tmp-notes.txt"]

@@ -1,0 +1,76 @@
+"""Files of tagged words, a word a line and an empty line between sentences: CoNLL-2002, -2003, Universal NER."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from autopeft.common.exceptions import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+FORMATS = ("conll", "iob2", "iob", "bio")
+WORDS, TAGS = "tokens", "tags"
+"""What the columns are called that are taken for the words and for their tags; others are `column_1`, `column_2`, …"""
+
+START = "-DOCSTART-"
+COMMENT = re.compile(r"#\s*\w[\w ]*=|#\s*$|# ")
+"""As in CoNLL-U, before the words of a sentence; a word may be "#" itself, and then has fields behind it."""
+
+
+def sentences(
+    text: str, path: Path, note: Callable[[str], None]
+) -> tuple[list[str], Callable[[Sequence[str]], pd.DataFrame]]:
+    """The names of the columns, and what gives the cells of some of them: lists, of a sentence each.
+
+    Fields are cut at tabs where a line has any, else at spaces. The words are the first field and the tags the last;
+    where the first counts the words, as in Universal NER, the words are the second field and the tags the third. What
+    was taken is noted.
+
+    Args:
+        text: of the file.
+        path: for errors.
+        note: told what was assumed.
+
+    Raises:
+        DataError: a line has another number of fields than the first.
+    """
+    rows: list[list[list[str]]] = []
+    lines: list[int] = []
+    width, ended = 0, True
+    for number, line in enumerate(text.split("\n"), 1):
+        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+        if not any(fields) or fields[0] == START:
+            ended = True
+            continue
+        if ended and COMMENT.match(line) and "\t" not in line:
+            continue
+        width = width or len(fields)
+        if len(fields) != width:
+            raise DataError(
+                f"{path}, line {number}: every line must have {width} fields like the first, but this one has "
+                f"{len(fields)}; put one word and its tag in a line, and an empty line between sentences."
+            )
+        if ended:
+            rows.append([])
+            lines.append(number)
+            ended = False
+        rows[-1].append(fields)
+    counted = bool(rows) and all(row[place][0] == str(place + 1) for row in rows for place in range(len(row)))
+    places = {f"column_{place + 1}": place for place in range(width)}
+    if width > 1:
+        named = {WORDS: 1, TAGS: 2} if counted and width > 2 else {WORDS: 0, TAGS: width - 1}
+        places |= named
+        where = [f"column {place + 1} for the {name}" for name, place in named.items()]
+        note(f"{path.name} has {width} columns; {where[0]} and {where[1]} were taken.")
+    index = pd.Index(lines, name="row")
+
+    def cells(columns: Sequence[str]) -> pd.DataFrame:
+        found = {name: [[fields[places[name]] for fields in row] for row in rows] for name in columns}
+        return pd.DataFrame({name: pd.Series(lists, index=index, dtype=object) for name, lists in found.items()})
+
+    return list(places), cells

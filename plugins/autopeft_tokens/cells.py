@@ -1,0 +1,118 @@
+"""What the cells of a row may be: its words with a tag each, or its text with the spans in it that have a label."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autopeft import CellError, as_text
+
+WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|\w+|[^\w\s]")
+"""A word of a text: letters and digits in a row, one sign, or one character of a script that puts no spaces."""
+
+WORDS = ("be a list of words", "give a list, or the words with spaces between them")
+SPANS = (
+    "be a list of spans",
+    'give a list such as [{"start": 0, "end": 4, "label": "PER"}], of characters from the first to behind the last',
+)
+
+
+def words(cell: object) -> tuple[str, ...]:
+    """A list of words, or of tags: as it is, as JSON, or as a text with white space between them.
+
+    Raises:
+        CellError: it is none of these, or holds an empty word.
+    """
+    found = _listed(cell, WORDS)
+    if isinstance(found, str):
+        found = found.split()
+    made = tuple(as_text(word) for word in found)
+    if not made or not all(word.strip() for word in made):
+        rule, advice = WORDS
+        raise CellError("holds no word" if not made else "holds an empty word", advice, rule)
+    return made
+
+
+def tags(cell: object) -> tuple[str, ...]:
+    """The tags of a row's words, in the forms in which words may be; without white space in them.
+
+    Raises:
+        CellError: it is none of these, or a tag has white space in it.
+    """
+    found = words(cell)
+    if odd := next((tag for tag in found if len(tag.split()) > 1), None):
+        raise CellError(f"has the tag {odd!r}", "put _ in its place", "have tags without white space in them")
+    return found
+
+
+def spans(cell: object) -> tuple[tuple[int, int, str], ...]:
+    """The start, the end and the label of each span, in their order; from mappings or lists of these, or their JSON.
+
+    Raises:
+        CellError: it is none of these, or two spans overlap.
+    """
+    rule, advice = SPANS
+    given = _listed(cell, SPANS)
+    if isinstance(given, str):
+        raise CellError("is a text", advice, rule)
+    found = sorted(_span(span) for span in given)
+    for (_, end, label), (start, _, other) in itertools.pairwise(found):
+        if start < end:
+            raise CellError(
+                f"has spans that overlap, {label!r} up to {end} and {other!r} from {start}",
+                "keep one of them, or make the other a row of its own",
+                "have spans that do not overlap",
+            )
+    return tuple(found)
+
+
+def _span(span: object) -> tuple[int, int, str]:
+    rule, advice = SPANS
+    if isinstance(span, Mapping) and {"start", "end", "label"} <= {*span}:
+        span = [span["start"], span["end"], span["label"]]
+    if not isinstance(span, Sequence) or isinstance(span, str | bytes) or len(span) != 3:
+        raise CellError("has a span without `start`, `end` and `label`", advice, rule)
+    start, end, label = span
+    if (
+        not all(isinstance(place, int) and not isinstance(place, bool) for place in (start, end))
+        or not 0 <= start < end
+    ):
+        raise CellError(f"has a span from {str(start)[:20]} to {str(end)[:20]}", advice, rule)
+    if len((name := as_text(label)).split()) != 1:
+        raise CellError(
+            f"has the label {name!r}", advice, "have labels that are one word; put _ in the place of spaces"
+        )
+    return start, end, name
+
+
+def _listed(cell: object, said: tuple[str, str]) -> Any:
+    """A cell as a list; a text that is no list in JSON stays one."""
+    rule, advice = said
+    if isinstance(cell, str):
+        if not cell.lstrip().startswith("["):
+            return cell
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+    if hasattr(cell, "tolist"):  # of numpy
+        cell = cell.tolist()
+    if isinstance(cell, CellError):
+        raise cell
+    if isinstance(cell, Mapping) or not isinstance(cell, Sequence) or isinstance(cell, bytes):
+        raise CellError(f"is a value of type {type(cell).__name__}", advice, rule)
+    return cell
+
+
+def placed(row: Mapping[Any, Any]) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a row, and where each of its words begins and ends in it."""
+    if "tokens" not in row:
+        return row["text"], [found.span() for found in WORD.finditer(row["text"])]
+    places, end = [], 0
+    for word in row["tokens"]:
+        places.append((end, end + len(word)))
+        end += len(word) + 1
+    return " ".join(row["tokens"]), places

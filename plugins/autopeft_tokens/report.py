@@ -1,0 +1,84 @@
+"""What the report shows of tags: scores by type, and what is taken for what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from autopeft import ReportSection, ReportTable
+from autopeft_tokens.cells import placed
+from autopeft_tokens.metrics import counts, f1, split
+from autopeft_tokens.tags import Entity, entities
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+SHOWN = 12
+"""Confusions in the table, the most frequent first."""
+
+ASIDE = 4
+"""Words before and behind an entity in an example."""
+
+MISSED, INVENTED = "(missed)", "(none there)"
+
+
+def sections(rows: pd.DataFrame, answers: Sequence[str], truths: Sequence[str]) -> list[ReportSection]:
+    """Both of them; answers and truths as they are written."""
+    by_type = counts(answers, truths)
+    table = tuple(
+        (
+            kind,
+            str(there),
+            f"{right / found if found else 0:.4f}",
+            f"{right / there if there else 0:.4f}",
+            f"{f1(right, found, there):.4f}",
+        )
+        for kind, (right, found, there) in sorted(by_type.items(), key=lambda item: -item[1][2])
+    )
+    columns = ("type", "entities", "precision", "recall", "F1")
+    told = "An entity is right where its words and its type are. Tags are read as CoNLL-2000's conlleval reads them."
+    made = [ReportSection("Entities by type", told, table=ReportTable(columns, table, (1, 2, 3, 4)))]
+    if wrong := _confusions(rows, answers, truths):
+        title, told = "What is taken for what", "The most frequent errors; of other bounds alone, the type is the same."
+        made.append(
+            ReportSection(title, told, table=ReportTable(("there is", "answered", "times", "such as"), wrong, (2,)))
+        )
+    return made
+
+
+def _confusions(rows: pd.DataFrame, answers: Sequence[str], truths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Pairs of what there is and what was answered in its place, with one of the sentences."""
+    times = Counter[tuple[str, str]]()
+    examples: dict[tuple[str, str], tuple[dict[Any, Any], Entity]] = {}
+    for row, answer, truth in zip(rows.to_dict("records"), answers, truths, strict=True):
+        true = truth.split()
+        real, given = entities(true), entities(split(answer, len(true)))
+        for pair, entity in _pairs(real, given):
+            times[pair] += 1
+            examples.setdefault(pair, (row, entity))
+    return tuple((*pair, str(count), _excerpt(*examples[pair])) for pair, count in times.most_common(SHOWN))
+
+
+def _pairs(real: Sequence[Entity], given: Sequence[Entity]) -> list[tuple[tuple[str, str], Entity]]:
+    """Each entity that is not answered as it is, with the one that overlaps it, and each that overlaps none."""
+    found = []
+    for entity in real:
+        if entity in given:
+            continue
+        other = next((one for one in given if one.start < entity.end and entity.start < one.end), None)
+        found.append(((entity.type, other.type if other else MISSED), entity))
+    for one in given:
+        if not any(one.start < entity.end and entity.start < one.end for entity in real):
+            found.append(((INVENTED, one.type), one))
+    return found
+
+
+def _excerpt(row: dict[Any, Any], entity: Entity) -> str:
+    """The words around an entity, which stands in brackets."""
+    text, places = placed(row)
+    first, last = places[max(0, entity.start - ASIDE)][0], places[min(len(places), entity.end + ASIDE) - 1][1]
+    start, end = places[entity.start][0], places[entity.end - 1][1]
+    before, behind = "… " * (first > 0), " …" * (last < len(text))
+    return f"{before}{text[first:start]}[{text[start:end]}]{text[end:last]}{behind}"
