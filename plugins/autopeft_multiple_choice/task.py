@@ -65,7 +65,7 @@ class MultipleChoice(Task):
     kind = "multiple-choice"
     auto_class = "AutoModelForMultipleChoice"
     pipeline_tag = "multiple-choice"
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("question"),
         Column("context", optional=True),
         Column("choices", "list of texts", read=as_choices),
