@@ -188,7 +188,7 @@ def test_evaluation_takes_no_more_rows_at_a_time_than_a_tight_budget_lets_traini
 def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, monkeypatch):
     problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
     candidate = problem.space["lora"].default()
-    expected = select_winner._score(problem, candidate, tiny_study.parent / "one", "x")
+    expected = select_winner._score(problem, candidate, tiny_study.parent / "one", "x", [])
     load, asked = select_winner.winner.load, []
 
     def scarce(*given, **options):
@@ -198,10 +198,10 @@ def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, 
         return load(*given, **options)
 
     monkeypatch.setattr(select_winner.winner, "load", scarce)
-    score, predictions = select_winner._score(problem, candidate, tiny_study.parent / "two", "x")
+    found = select_winner._score(problem, candidate, tiny_study.parent / "two", "x", [])
     assert [len(given) for given in asked] == [2, 1]
-    assert score == expected[0]
-    assert np.array_equal(predictions, expected[1])
+    assert found.score == expected.score
+    assert np.array_equal(found.answers, expected.answers)
 
 
 def test_ways_are_ordered_by_what_they_cost():
