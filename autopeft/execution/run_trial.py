@@ -113,7 +113,7 @@ class _Course:
 def _even(planned: Execution, problem: Problem, checkpoint: Checkpoint | None) -> Execution:
     """The execution as planned, but fold by fold where an interrupted trial's folds stand at different rungs."""
     uneven = planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds))
-    return Execution(planned.micro_batch) if uneven else planned
+    return replace(planned, folds=1) if uneven else planned
 
 
 def _attempt(
