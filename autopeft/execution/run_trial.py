@@ -20,7 +20,6 @@ from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training.batch import Batch
-from autopeft.training.batch_plan import Execution
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, joined
 from autopeft.training.packing import pack
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.rungs import Rung
     from autopeft.training.setup import Setup

@@ -138,7 +138,12 @@ def the_baseline_answers_every_row(case: TaskCase) -> None:
     answers = case.answers(case.data.everything)
     name, made = case.task.baseline(case.data.truths, case.data.truths, case.labels)
     told = 1 if case.task.contrasts else made.ndim  # no baseline can know how wide a model's vectors are
-    if made.ndim != answers.ndim or made.shape[:told] != answers.shape[:told] or not np.isfinite(made).all() or not name:
+    if (
+        made.ndim != answers.ndim
+        or made.shape[:told] != answers.shape[:told]
+        or not np.isfinite(made).all()
+        or not name
+    ):
         raise BrokenRuleError(f'"{name}" answers {made.shape}, where the model answers {answers.shape}.')
     case.task.written(case.task.worded(made, case.rows), case.labels)
 

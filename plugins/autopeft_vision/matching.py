@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from autopeft import Baseline, Bounds, Column, Encoded, Exhibit, Field, Float, Metric, ReportSection, SearchSpace, Task
-from autopeft import DataError, token_fields
+from autopeft import (
+    Baseline,
+    Bounds,
+    Column,
+    DataError,
+    Encoded,
+    Exhibit,
+    Field,
+    Float,
+    Metric,
+    ReportSection,
+    SearchSpace,
+    Task,
+    token_fields,
+)
 from autopeft_vision.options import MatchingOptions
 from autopeft_vision.ranks import METRICS, identities, ranks
 from autopeft_vision.thumbnail import thumbnail
@@ -68,9 +81,16 @@ class ImageTextMatching(Task):
         import pandas as pd
 
         generator = np.random.default_rng(0)
-        colours = {"red": (200, 0, 0), "deep green": (0, 120, 0), "a rather bright blue": (40, 40, 255), "grey": (99,) * 3}
+        colours = {
+            "red": (200, 0, 0),
+            "deep green": (0, 120, 0),
+            "a rather bright blue": (40, 40, 255),
+            "grey": (99,) * 3,
+        }
         rows = [(np.array(colour, np.uint8), name) for name, colour in colours.items()] * 3
-        images = [np.clip(colour + generator.integers(0, 40, (20, 24, 3)), 0, 255).astype(np.uint8) for colour, _ in rows]
+        images = [
+            np.clip(colour + generator.integers(0, 40, (20, 24, 3)), 0, 255).astype(np.uint8) for colour, _ in rows
+        ]
         texts = [name if place < 4 else f"{name} number {place}" for place, (_, name) in enumerate(rows)]
         images[5] = images[1]
         texts[6] = texts[2]
@@ -166,7 +186,9 @@ class ImageTextMatching(Task):
         exhibits = []
         for row in wrong[:SHOWN]:
             nearest = int((answers[:, half:] @ answers[row, :half]).argmax())
-            caption = f"{images[row].name}: its text “{texts[row]}” is number {found[row]}, the first “{texts[nearest]}”"
+            caption = (
+                f"{images[row].name}: its text “{texts[row]}” is number {found[row]}, the first “{texts[nearest]}”"
+            )
             exhibits.append(Exhibit(caption, thumbnail(images[row])))
         told = f"Of {len(rows)} held-out images, {len(wrong)} do not find their own text first. Those furthest off:"
         return [ReportSection("Images that were matched wrong", told, tuple(exhibits))]

@@ -29,7 +29,7 @@ def identities(rows: pd.DataFrame) -> np.ndarray:
 
 
 def ranks(answers: np.ndarray, equal: np.ndarray) -> np.ndarray:
-    """At which place among all rows an image finds a right text, and a text a right image, int64 `[rows, 2]`, from 1 on.
+    """At which place an image finds a right text among all, and a text a right image, int64 `[rows, 2]`, from 1 on.
 
     Right is what belongs to an image, or a text, that equals the row's own. A text that several rows have is one among
     those that are searched, and an image likewise. Those that are equally near come in the rows' order.
@@ -41,7 +41,8 @@ def ranks(answers: np.ndarray, equal: np.ndarray) -> np.ndarray:
     import numpy as np
 
     width = answers.shape[1] // 2
-    sides = answers[:, :width], answers[:, width:]
+    vectors = np.asarray(answers, np.float32)  # always the same, so that ranks worked out again are too
+    sides = vectors[:, :width], vectors[:, width:]
     found = np.empty((len(answers), 2), np.int64)
     for way in (0, 1):
         asked, offered = sides[way], sides[1 - way]
