@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from autopeft.study.sections import ModelSection
 
 
+FAR = 0.05
+"""Difference of a coordinate of a vector of length 1 that no rounding explains."""
+
+
 class Pairs(NamedTuple):
     """Rows as images of one size and as tokens."""
 
@@ -85,20 +89,20 @@ class PairReader(Reader):
         of_texts = section.model_copy(update={"image_size": None})
         images = ImageReader.of_study(processor.image_processor, vision, of_images, 1)
         reader = cls(processor, images, cls.tokenizing.of_study(processor.tokenizer, text, of_texts, columns))
-        rows = {name: tensor.to(next(model.parameters()).device) for name, tensor in reader.example(columns).items()}
-        lowered = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
-        place = next(model.parameters()).device.type
         try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(place, dtype=lowered or torch.bfloat16, enabled=lowered is not None),
-            ):
-                model(**rows)
+            example = reader.example(columns)
+            here = (example["input_ids"] != reader.texts.tokenizer.pad_token_id).long()
+            off = _padding_tells(model, {"attention_mask": here, **example})  # some tokenizers make none
         except Exception as error:  # a tower may be any model
             raise ModelError(
                 f"[model] name_or_path: {type(model).__name__} must make one vector of an image and of a text, but "
                 f"cannot ({in_a_line(error)}); give it towers that do, such as ViT, DINOv2 or CLIP, and BERT or MPNet."
             ) from error
+        if off > FAR:
+            raise ModelError(
+                f"[model] name_or_path: {type(model).__name__} gives a text another vector where it is padded to the "
+                "length of a longer one, so it cannot be used; take another model, such as CLIP."
+            )
         return reader
 
     @classmethod
@@ -153,6 +157,26 @@ class CachedPairReader(PairReader):
     """Takes the tokens of texts that it has seen before from the disk."""
 
     tokenizing: ClassVar[type[RowTokenizer]] = CachedRowTokenizer
+
+
+def _padding_tells(model: Any, rows: dict[str, torch.Tensor]) -> float:
+    """By how much the first row's text comes out otherwise alone than padded, in its largest coordinate.
+
+    The model is run in the precision that its weights are kept in.
+    """
+    place = next(model.parameters()).device
+    lowered = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    held = rows["attention_mask"][0].bool()
+    alone = {name: rows[name][:1] if name == "pixel_values" else rows[name][:1, held] for name in rows}
+    with (
+        torch.inference_mode(),
+        torch.autocast(place.type, dtype=lowered or torch.bfloat16, enabled=lowered is not None),
+    ):
+        padded, whole = (
+            model(**{name: tensor.to(place) for name, tensor in some.items()}).text_embeds[0].float()
+            for some in (rows, alone)
+        )
+    return float((padded - whole).abs().max())
 
 
 def _towers(model: Any) -> tuple[Any, Any]:
