@@ -18,6 +18,7 @@ import pytest
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.study.file import StudySpec
+from tests import tiny_pairs
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
 from tests.tiny_images import save_pictures, save_tiny
 
@@ -26,6 +27,10 @@ RECIPES = ROOT / "docs" / "recipes.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("make ", "pip ", "autopeft check low_rank")
 """What sets the machine up, and what needs a plugin installed, which `tests/cli/test_new_plugin.py` does."""
+
+
+IMAGES = {"image-classification": "images", "image-text-matching": "pairs"}
+"""Folders of the tiny models for kinds that read images."""
 
 
 def commands(page: Path) -> list[str]:
@@ -54,6 +59,9 @@ def place(tmp_path_factory, tiny_model) -> Path:
     write_answers(folder / "studies")
     save_tiny(folder / "studies" / "images")
     save_pictures(folder / "studies" / "photos", 8)
+    tiny_pairs.save_tiny(folder / "studies" / "pairs")
+    tiny_pairs.save_pairs(folder / "studies", 2)
+    (folder / "studies" / "pairs.csv").rename(folder / "studies" / "captions.csv")
     write_recipes(folder)
     return folder
 
@@ -81,7 +89,7 @@ def write_recipes(folder: Path) -> None:
         own = tomllib.loads(text)
         first = first or own
         tables = {table: {**first.get(table, {}), **own.get(table, {})} for table in [*first, *own]}
-        images = own.get("task", {}).get("kind", "").startswith("image")
+        images = IMAGES.get(own.get("task", {}).get("kind", ""), "")
         if images or "train" in own.get("data", {}):
             tables["data"] = own["data"]
         for table, settings in quick.items():
@@ -89,7 +97,7 @@ def write_recipes(folder: Path) -> None:
         if "tracking" in tables:
             tables["tracking"]["uri"] = f"sqlite:///{folder / 'server.db'}"
         if images:
-            tables["model"]["name_or_path"] = "images"
+            tables["model"]["name_or_path"] = images
         if "exclude" not in tables["search"]:
             tables["search"].setdefault("methods", ["lora"])
         (folder / name).write_text("".join(map(toml, tables, tables.values())), encoding="utf-8")
@@ -134,6 +142,7 @@ def run_python_of_recipes(place: Path) -> None:
         '"trials": 10': '"trials": 1, "epochs": 1',
         '("adapter", "bitfit")': '("adapter",)',
         "trials=10": "trials=1, folds=2",
+        '"dinov2-small", "all-MiniLM-L6-v2"': '"studies/images", "studies/model"',
         '"r": [4, 32]': '"r": [4, 32], "epochs": 1',
     }
     blocks = re.findall(r"```python\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL)

@@ -175,6 +175,8 @@ class CostEstimator:
 
     def _fit(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
+        if self._task.contrasts:
+            return self._fit_whole(candidate)
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
         least = self._least(self._model(candidate))
         found: dict[Execution, peak.MemoryEstimate] = {}
@@ -209,6 +211,28 @@ class CostEstimator:
             if possible and guess(way, known) <= GUESS_MARGIN * limit and fits(way):
                 return way, found[way]
         return smallest, found[smallest]
+
+    def _fit_whole(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
+        """The same where a batch must not be cut: packed, alone, or with checkpointed layers."""
+        name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
+        limit = math.inf if self._limit is None else self._limit
+        plain = Execution(size, whole=True)
+        if name in self._packed_methods:
+            with suppress(Exception):  # this candidate may not be packed at all
+                packed = replace(plain, folds=self._folds)
+                if (found := self.predict(candidate, packed)).peak <= limit:
+                    return packed, found
+        alone = self.predict(candidate, plain)
+        if alone.peak <= limit:
+            return plain, alone
+        checkpointed = replace(plain, checkpointing=True)
+        try:
+            least = self.predict(candidate, checkpointed)
+        except Exception as error:  # the method's layers cannot run twice
+            if machine.fault(error):
+                raise
+            return plain, alone
+        return (checkpointed, least) if least.peak < alone.peak else (plain, alone)
 
     def predict(self, candidate: Candidate, execution: Execution) -> peak.MemoryEstimate:
         """Predicted peak of one step at the longest batch, run that way."""

@@ -135,8 +135,11 @@ def _check_task(task: Task, families: list[str] | None, *, as_json: bool) -> Non
     else:
         table = Table("rule", *chosen, title=f"{task.kind} and the contract")
         for several in zip(*found.values(), strict=True):
-            table.add_row(several[0].rule, *("failed" if one.seen else "ok" for one in several))
+            table.add_row(several[0].rule, *("failed" if one.seen else "–" if one.skipped else "ok" for one in several))
         make_console().print(table)
+        for finding in next(iter(found.values())):
+            if finding.skipped:
+                make_console().print(f"–: {finding.rule} is not asked: {finding.skipped}", highlight=False)
         for family, finding in broken:
             make_console().print(f"\n{family}: {finding}", highlight=False)
     if broken:

@@ -175,17 +175,20 @@ def _read(
         DataError: a column or a row is missing, a cell is empty or no single value, or memory does not suffice.
     """
     table.require(wanted)
-    texts = Texts(others=readers(task.columns, table.folder), fillable=fillable(task.columns))
+    read = readers(task.columns, table.folder)
+    if wanted.get("group") == wanted.get(task.group, "") and (told := read.get(task.group)):
+        read["group"] = lambda cell: str(told(cell))  # of an image its content, whatever its file is called
+    texts = Texts(others=read, fillable=fillable(task.columns))
     room = Room(table.called)
     keys = {key: column for key, column in wanted.items() if key not in task.inputs}
     given = {key: column for key, column in wanted.items() if key in task.inputs}
     chosen = _texts(table, keys, texts, room.take)
-    if chosen.empty:
+    if not len(chosen):  # `empty` is true of a frame without columns
         raise nothing_in(table.called)
     chosen = choose(task.gathered(chosen, table.called))
-    read = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
+    found = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
     texts.check(table.called, wanted, table.row_name)
-    return pd.concat([read.loc[chosen.index], chosen], axis="columns")
+    return pd.concat([found.loc[chosen.index], chosen], axis="columns")
 
 
 def _texts(

@@ -15,7 +15,7 @@ from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.limits import LIMITS, MEMORY, Budget
 from autopeft.budget.memory import gpu
 from autopeft.budget.memory_watch import release_memory
-from autopeft.common.exceptions import MethodError
+from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.data.load import load_rows
 from autopeft.data.split import Fold, split
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
 
 CORES_PER_WORKER = 2
+
+FEWEST_COMPARED = 2
+"""Rows of a batch whose loss compares rows (`Task.contrasts`)."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,15 @@ def _space(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
     overrides, own = spec.search.overrides, task.search_space()
-    return CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own), refused
+    space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own)
+    if task.contrasts:
+        smallest = min(int(min(part.training["batch_size"].extremes())) for part in space.values())
+        if smallest < FEWEST_COMPARED:
+            raise SpecError(
+                f"`batch_size` in [search] must be at least {FEWEST_COMPARED}, since {task.kind} compares the rows of "
+                f"a batch, but may be {smallest}; raise it."
+            )
+    return space, refused
 
 
 def _folds(spec: StudySpec, task: Task, rows: StudyData) -> list[Fold]:

@@ -20,7 +20,6 @@ from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training.batch import Batch
-from autopeft.training.batch_plan import Execution
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, joined
 from autopeft.training.packing import pack
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.rungs import Rung
     from autopeft.training.setup import Setup
@@ -113,7 +113,7 @@ class _Course:
 def _even(planned: Execution, problem: Problem, checkpoint: Checkpoint | None) -> Execution:
     """The execution as planned, but fold by fold where an interrupted trial's folds stand at different rungs."""
     uneven = planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds))
-    return Execution(planned.micro_batch) if uneven else planned
+    return replace(planned, folds=1) if uneven else planned
 
 
 def _attempt(

@@ -59,6 +59,8 @@ class ModelSpec:
         head: dotted names of the modules on top of the base model; they are trained with every method.
         has_attention_interface: whether attention goes through transformers' `AttentionInterface`, where a method can
             put a function of its own, and PyTorch's `scaled_dot_product_attention` can do its sums.
+        layer_heads: heads of each of `layers`, and of its keys and values; of a model with towers of different width
+            the two numbers above, and `hidden_size`, are of the one for texts.
     """
 
     model_type: str
@@ -74,6 +76,11 @@ class ModelSpec:
     linears: tuple[LinearModule, ...]
     head: tuple[str, ...]
     has_attention_interface: bool
+    layer_heads: tuple[tuple[int, int], ...] = ()
+
+    def heads_of(self, layer: int) -> tuple[int, int]:
+        """Heads of a layer, by its index, and of its keys and values."""
+        return self.layer_heads[layer] if self.layer_heads else (self.num_attention_heads, self.num_key_value_heads)
 
     def modules(self, *roles: str) -> tuple[str, ...]:
         """Dotted names of the linear maps that play one of `roles`, in the model's order."""

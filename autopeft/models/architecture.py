@@ -50,6 +50,7 @@ def describe(
     base: Any = module.base_model
     layers = tuple(layer_names(module))
     head = _head(module, layers, missing_keys)
+    heads, key_value_heads = _heads(text_config)
     return ModelSpec(
         model_type=str(config.model_type),
         architecture=type(module).__name__,
@@ -57,10 +58,11 @@ def describe(
         peft_task_type=peft_task_type,
         num_parameters=sum(p.numel() for n, p in module.named_parameters() if not _inside(n, head)),
         hidden_size=int(text_config.hidden_size),
-        num_attention_heads=int(text_config.num_attention_heads),
-        num_key_value_heads=int(getattr(text_config, "num_key_value_heads", None) or text_config.num_attention_heads),
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
         num_hidden_layers=max(int(text_config.num_hidden_layers), len(layers)),  # configs count one stack alone
         layers=layers,
+        layer_heads=tuple(_heads(_config_of(module, layer)) for layer in layers),
         linears=tuple(_linears(module, layers, head)),
         head=head,
         has_attention_interface=bool(base._can_set_attn_implementation() and base._supports_sdpa),
@@ -99,7 +101,8 @@ def _head(module: nn.Module, layers: Sequence[str], missing_keys: Collection[str
     missing: dict[str, None] = {}
     for key in missing_keys or ():
         owner = key.split(".")[0]
-        missing[owner if owner in outside else key.rpartition(".")[0]] = None
+        if place := owner if owner in outside else key.rpartition(".")[0]:  # a number of the model itself is no head
+            missing[place] = None
     # A checkpoint that brings a whole head of its own was trained for other labels: all of it is trained again.
     return tuple(missing) if any(name in missing for name in outside) else (*outside, *missing)
 
@@ -116,10 +119,9 @@ def layer_names(module: nn.Module) -> Iterator[str]:
 
 def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) -> Iterator[LinearModule]:
     """Each linear map of the layers once, without those that are trained from scratch with the head."""
-    config: Any = module.config
-    width = int(config.get_text_config().hidden_size)
     seen: set[nn.Module] = set()
     for index, layer in enumerate(layers):
+        width = int(_config_of(module, layer).hidden_size)
         for path, child in module.get_submodule(layer).named_modules():
             shape, name = linear_shape(child), f"{layer}.{path}"
             if shape is None or child in seen or _inside(name, head):
@@ -127,6 +129,24 @@ def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) 
             seen.add(child)
             if role := _role(f"{_list_of(layer)}.{path}", *shape, width=width):
                 yield LinearModule(name, role, index, *shape, bias=getattr(child, "bias", None) is not None)
+
+
+def _config_of(module: nn.Module, layer: str) -> Any:
+    """The configuration of the stack that a layer is in: the towers of a model may differ in width and heads."""
+    whole: Any = module.config
+    *parents, _ = layer.split(".")
+    while parents:
+        config: Any = getattr(module.get_submodule(".".join(parents)), "config", None)
+        if config is not None and hasattr(config, "hidden_size") and hasattr(config, "num_attention_heads"):
+            return config
+        parents.pop()
+    return whole.get_text_config()
+
+
+def _heads(config: Any) -> tuple[int, int]:
+    """Heads of an attention module, and of its keys and values."""
+    heads = int(config.num_attention_heads)
+    return heads, int(getattr(config, "num_key_value_heads", None) or heads)
 
 
 def _list_of(layer: str) -> str:

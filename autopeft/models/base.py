@@ -61,7 +61,8 @@ class BaseModel:
         memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
         memo |= quantization.shared_state(source)
         twin: Any = copy.deepcopy(source, memo)
-        for name, module in twin.base_model.named_modules(prefix=twin.base_model_prefix):
+        prefix = "" if twin.base_model is twin else twin.base_model_prefix  # a model of two towers is its own base
+        for name, module in twin.base_model.named_modules(prefix=prefix):
             if not name.startswith(self.spec.head):  # a part of the base may be trained from scratch with the head
                 setattr(module, FROZEN, True)
                 if type(module) is nn.Dropout:

@@ -105,6 +105,10 @@ class Reader(ABC):
     def example(self, columns: int) -> dict[str, torch.Tensor]:
         """Two rows of so many columns, as the model takes them."""
 
+    def free_of(self, name: str) -> tuple[int, ...]:
+        """Dimensions of one input of the model that are of any size. Default: `free`."""
+        return self.free
+
     def told(self, truncated: Truncation) -> list[str]:
         """What a person should know of the rows that were read, a sentence each. Default: nothing."""
         return []

@@ -57,6 +57,8 @@ class Task(ABC):
             empty: rows are split one by one.
         arranging: Python that does with `inputs`, what the processor gave of rows, what `arranged` does; for READMEs.
         outputs: names of what the model gives of which answers are made.
+        contrasts: whether a loss compares the rows of a batch with each other, and an answer is scored against those
+            to other rows: then a batch always goes through the model whole, and not in several parts.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
@@ -100,6 +102,7 @@ class Task(ABC):
     group: ClassVar[str] = ""
     arranging: ClassVar[str] = ""
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    contrasts: ClassVar[bool] = False
     Options: ClassVar[type[Section]] = Section
     options: Any = None
     taken: tuple[str, ...] = ()
@@ -298,7 +301,8 @@ class Task(ABC):
         """The mean loss over what the batch's rows teach (`Encoded.units`), a scalar in float32.
 
         Padding must not bear on it, nor any row on the loss of another: folds are trained side by side in one pass,
-        and large batches in several.
+        and large batches in several. With `contrasts` rows may bear on each other, but it is still asked for the rows
+        of each fold by themselves.
         """
 
     # Answers.

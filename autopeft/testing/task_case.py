@@ -12,8 +12,9 @@ from autopeft.data.cell_readers import fillable, readers
 from autopeft.data.cells import Texts
 from autopeft.models.device import Device
 from autopeft.models.image_reader import ImageReader
+from autopeft.models.pair_reader import PairReader
 from autopeft.models.row_tokenizer import RowTokenizer
-from autopeft.testing.tiny import FAMILIES, IMAGE_FAMILIES, PATCH, SIDE, SIZES
+from autopeft.testing.tiny import FAMILIES, IMAGE_FAMILIES, PAIR_FAMILIES, PATCH, SIDE, SIZES
 from autopeft.training.learner import evaluate
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
     """Model types that read what the task reads and have its class, with what their configurations need."""
     import transformers
 
-    families = IMAGE_FAMILIES if task.processor == "AutoImageProcessor" else FAMILIES
+    families = {"AutoImageProcessor": IMAGE_FAMILIES, "AutoProcessor": PAIR_FAMILIES}.get(task.processor, FAMILIES)
     known = {config.model_type for config in getattr(transformers, task.auto_class)._model_mapping}
     return {name: options for name, options in families.items() if name in known}
 
@@ -70,7 +71,12 @@ class TaskCase:
 
     @functools.cached_property
     def reader(self) -> Reader:
-        """For the example rows: a tokenizer of their words, or an image processor for tiny images."""
+        """For the example rows: a tokenizer of their words, an image processor for tiny images, or both."""
+        if self.task.processor == "AutoProcessor":
+            from transformers import VisionTextDualEncoderProcessor
+
+            images, texts = self._image_reader(), self._tokenizer()
+            return PairReader(VisionTextDualEncoderProcessor(images.processor, texts.processor), images, texts)
         return self._image_reader() if self.task.processor == "AutoImageProcessor" else self._tokenizer()
 
     def _image_reader(self) -> ImageReader:
@@ -109,10 +115,16 @@ class TaskCase:
         import transformers
 
         transformers.logging.set_verbosity_error()
-        options = {**SIZES, **families_of(self.task)[self.family]}
-        if isinstance(self.reader, RowTokenizer):
+        options = {**families_of(self.task)[self.family]}
+        texts = self.reader.texts if isinstance(self.reader, PairReader) else self.reader
+        words: dict[str, Any] = {}
+        if isinstance(texts, RowTokenizer):
             ends = {"pad_token_id": 0, "eos_token_id": SPECIAL.index("[SEP]")}  # T5 reads a row where it ends
-            options = {"vocab_size": len(self.reader.tokenizer), **ends, **options}
+            words = {"vocab_size": len(texts.tokenizer), **ends}
+        if texts is self.reader:
+            options = {**words, **SIZES, **options}
+        else:
+            options["text_config"] = {**words, **options["text_config"]}
         config = transformers.AutoConfig.for_model(self.family, **options, **self.task.config(self.labels))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -37,39 +37,49 @@ if TYPE_CHECKING:
 CLOSE = 1e-4
 """Relative difference of two losses that the order of sums explains."""
 
+TOGETHER = 3
+"""Rows whose loss is asked for where it compares rows."""
+
 NEAR = 0.06
 """Relative difference of predicted and measured memory."""
 
 Rule = Callable[[TaskCase], None]
 
 
+class NotAskedError(Exception):
+    """A rule that does not go for this kind of task; says why."""
+
+
 @dataclass(frozen=True)
 class TaskFinding:
-    """What a rule found; `seen` is empty where it holds."""
+    """What a rule found; `seen` is empty where it holds, and `skipped` says why it does not go for this kind."""
 
     rule: str
     statement: str
     advice: str
     seen: str = ""
+    skipped: str = ""
 
     def __str__(self) -> str:
         """Which rule, what was seen, what to do."""
+        if self.skipped:
+            return f"{self.rule}: skipped: {self.skipped}"
         if not self.seen:
             return f"{self.rule}: ok"
         return f"{self.rule} broke: {self.seen}\nRule: {self.statement}\nWhat to do: {self.advice}"
 
 
 def padding_and_other_rows_do_not_bear_on_a_loss(case: TaskCase) -> None:
-    """The loss of a row is the same alone and among longer rows.
+    """The loss of a row, or of some where it compares rows, is the same alone and among longer rows.
 
     Mask out what stands where a row is padded, also in a softmax over positions: folds are trained side by side.
     """
-    everything = case.data.everything
+    everything, size = case.data.everything, TOGETHER if case.task.contrasts else 1
     outputs, batch = case.outputs(everything)
-    for row in everything:
-        part = slice(int(row), int(row) + 1)
+    for row in everything[::size]:
+        part = slice(int(row), int(row) + size)
         among = float(case.task.loss(rows_of(outputs, part), {name: t[part] for name, t in batch.items()}))
-        alone = float(case.task.loss(*case.outputs(np.array([row]))))
+        alone = float(case.task.loss(*case.outputs(everything[part])))
         if abs(among - alone) > CLOSE * max(1.0, abs(alone)):
             raise BrokenRuleError(f"row {row} alone has a loss of {alone:.6f}, and among others of {among:.6f}.")
 
@@ -79,6 +89,8 @@ def a_whole_is_the_weighted_mean_of_its_parts(case: TaskCase) -> None:
 
     Say in `Encoded.units` over how many things the loss of each row is a mean: large batches are trained in parts.
     """
+    if case.task.contrasts:
+        raise NotAskedError("its loss compares the rows of a batch, so batches are never trained in parts.")
     rows = case.data.everything
     whole = float(case.task.loss(*case.outputs(rows)))
     parts = np.array_split(rows, 3)
@@ -125,7 +137,13 @@ def the_baseline_answers_every_row(case: TaskCase) -> None:
     """
     answers = case.answers(case.data.everything)
     name, made = case.task.baseline(case.data.truths, case.data.truths, case.labels)
-    if made.shape != answers.shape or not np.isfinite(made).all() or not name:
+    told = 1 if case.task.contrasts else made.ndim  # no baseline can know how wide a model's vectors are
+    if (
+        made.ndim != answers.ndim
+        or made.shape[:told] != answers.shape[:told]
+        or not np.isfinite(made).all()
+        or not name
+    ):
         raise BrokenRuleError(f'"{name}" answers {made.shape}, where the model answers {answers.shape}.')
     case.task.written(case.task.worded(made, case.rows), case.labels)
 
@@ -280,12 +298,14 @@ def check_task(task: Task, family: str | None = None) -> list[TaskFinding]:
     found = []
     for rule in TASK_RULES:
         statement, _, advice = (inspect.getdoc(rule) or "").partition("\n")
-        seen = ""
+        seen = skipped = ""
         try:
             rule(TaskCase(task, family))
         except BrokenRuleError as broken:
             seen = broken.seen
+        except NotAskedError as reason:
+            skipped = str(reason)
         except Exception as error:  # a task may raise anything
             seen = f"{type(error).__name__}: {error}"
-        found.append(TaskFinding(rule.__name__, statement, " ".join(advice.split()), seen))
+        found.append(TaskFinding(rule.__name__, statement, " ".join(advice.split()), seen, skipped))
     return found

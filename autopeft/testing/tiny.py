@@ -56,6 +56,20 @@ IMAGE_FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Model types that read images, likewise."""
 
+PAIR_FAMILIES: dict[str, dict[str, Any]] = {
+    "vision-text-dual-encoder": {
+        "vision_config": {"model_type": "dinov2", **SIZES, **IMAGE_FAMILIES["dinov2"], "num_attention_heads": 2},
+        "text_config": {"model_type": "bert", **SIZES, "hidden_size": 48, "num_hidden_layers": 2},
+        "projection_dim": 24,
+    },
+    "clip": {
+        "vision_config": {**SIZES, **IMAGE_FAMILIES["vit"], "hidden_size": 48, "num_hidden_layers": 2},
+        "text_config": {**SIZES, "bos_token_id": 2, "num_hidden_layers": 2},
+        "projection_dim": 24,
+    },
+}
+"""Model types with a tower for images and one for texts, of different width, heads and depth."""
+
 ALL_FAMILIES = (*FAMILIES, *IMAGE_FAMILIES)
 """What methods are tested on."""
 

@@ -7,7 +7,7 @@ are the same in every way. What changes is the peak memory and the time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class Execution:
         micro_batch: rows of one forward and backward pass; gradients of the batch's passes add up.
         checkpointing: keep only the inputs of the transformer layers, and compute the rest again in the backward pass.
         folds: whose batches go through the model in one pass, whole and without checkpointing where there are several.
+        whole: whether a batch must not be cut into parts, since its loss compares its rows (`Task.contrasts`).
     """
 
     micro_batch: int
     checkpointing: bool = False
     folds: int = 1
+    whole: bool = False
 
     def __str__(self) -> str:
         if self.folds > 1:
@@ -57,7 +59,9 @@ class Execution:
     def smaller(self) -> Execution | None:
         """The next way that takes less memory; None where there is none."""
         if self.folds > 1:
-            return Execution(self.micro_batch)
+            return replace(self, folds=1)
+        if self.whole:
+            return None if self.checkpointing else replace(self, checkpointing=True)
         if self.micro_batch > 1:
             return Execution(-(-self.micro_batch // 2), self.checkpointing)
         return None if self.checkpointing else Execution(1, checkpointing=True)

@@ -152,8 +152,12 @@ def _onnx(winner: Winner, folder: Path) -> None:
     }
     names, outputs = [*inputs], task_of(winner.card).outputs
     added = max(inputs[name].ndim - plain[name].ndim for name in names)
-    free = dict.fromkeys(
-        (*reader.free, *(len(reader.free) + place for place in range(added))), torch.export.Dim.DYNAMIC
+    free = tuple(
+        dict.fromkeys(
+            (*reader.free_of(name), *(len(reader.free_of(name)) + place for place in range(added))),
+            torch.export.Dim.DYNAMIC,
+        )
+        for name in names
     )
     module = copy.deepcopy(winner.module).cpu().eval()
     with torch.no_grad():
@@ -163,7 +167,7 @@ def _onnx(winner: Winner, folder: Path) -> None:
             str(folder / "model.onnx"),
             input_names=names,
             output_names=[*outputs],
-            dynamic_shapes=(tuple(free for _ in names),),
+            dynamic_shapes=(free,),
             dynamo=True,
             verbose=False,
         )

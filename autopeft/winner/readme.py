@@ -48,6 +48,13 @@ USAGE = {
         '[Image.open(path).convert("RGB") for path in ("one.png", "another.png")]',
         ["one.png", "another.png"],
     ),
+    "AutoProcessor": Usage(
+        "from PIL import Image\n",
+        "processor",
+        'text=["a text", "another one"], images=[Image.open(path).convert("RGB") for path in ("one.png", '
+        '"another.png")], padding=True, truncation=True',
+        ["one.png", "another.png"],
+    ),
 }
 """By the class of processors."""
 

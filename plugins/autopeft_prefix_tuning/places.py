@@ -33,9 +33,9 @@ def attentions(spec: ModelSpec) -> tuple[Attention, ...]:
     the heads do not share equally is not known well enough, and left out.
     """
     found = []
-    heads = spec.num_key_value_heads
     for linear in spec.linears:
-        shares = {"value": heads, "qkv": spec.num_attention_heads + 2 * heads}.get(linear.role)
+        queries, heads = spec.heads_of(linear.layer)
+        shares = {"value": heads, "qkv": queries + 2 * heads}.get(linear.role)
         if shares and linear.out_features % shares == 0:
             module = linear.name.rpartition(".")[0]
             found.append(Attention(module, linear.layer, heads, linear.out_features // shares))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from autopeft import Classification, Column, Encoded, Exhibit, Field, ReportSection
+from autopeft_vision.thumbnail import thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-SHOWN, SIDE = 18, 128
-"""Images in the report, at most, and the longer side of each in pixels."""
+SHOWN = 18
+"""Images in the report, at most."""
 
 
 class ImageClassification(Classification):
@@ -62,7 +62,7 @@ class ImageClassification(Classification):
         exhibits = tuple(
             Exhibit(
                 f"{labels[truths[row]]}, answered {labels[given[row]]} ({sure[row]:.0%}): {images[row].name}",
-                _thumbnail(images[row]),
+                thumbnail(images[row]),
             )
             for row in shown
         )
@@ -70,12 +70,3 @@ class ImageClassification(Classification):
             f"{len(wrong)} of {len(rows)} held-out images were answered wrong. Of each confusion the surest is first."
         )
         return [*usual, ReportSection("Images that were answered wrong", told, exhibits)]
-
-
-def _thumbnail(picture: Any) -> bytes:
-    """A small copy as a PNG file."""
-    image, _ = picture.opened()
-    image.thumbnail((SIDE, SIDE))
-    content = io.BytesIO()
-    image.save(content, format="PNG")
-    return content.getvalue()

@@ -13,6 +13,7 @@ from tests.methods.test_registry import FIXTURES, beside, install, write_plugin
 
 OURS = [
     "image-classification",
+    "image-text-matching",
     "multi-label-classification",
     "multiple-choice",
     "question-answering",

@@ -5,13 +5,13 @@ import torch
 
 from autopeft.tasks.registry import find_task, task_kinds
 from autopeft.testing.task_rules import TASK_RULES, check_task
-from autopeft.testing.tiny import IMAGE_FAMILIES
+from autopeft.testing.tiny import IMAGE_FAMILIES, PAIR_FAMILIES
 from tests.conftest import autopeft_here, few
 
 FAMILIES = ("bert", "roberta", "gpt2", "llama", "modernbert", "distilbert", "deberta-v2", "t5")
 
 
-@pytest.mark.parametrize("kind", sorted(kind for kind in task_kinds() if kind != "image-classification"))
+@pytest.mark.parametrize("kind", sorted(kind for kind in task_kinds() if not kind.startswith("image-")))
 @pytest.mark.parametrize("family", few(FAMILIES, "bert"))
 def test_every_kind_of_texts_keeps_every_rule(kind, family):
     assert [f"{found.rule}: {found.seen}" for found in check_task(find_task(kind), family) if found.seen] == []
@@ -21,6 +21,13 @@ def test_every_kind_of_texts_keeps_every_rule(kind, family):
 def test_every_kind_of_images_keeps_every_rule(family):
     kind = "image-classification"
     assert [f"{found.rule}: {found.seen}" for found in check_task(find_task(kind), family) if found.seen] == []
+
+
+@pytest.mark.parametrize("family", few(PAIR_FAMILIES, "vision-text-dual-encoder"))
+def test_the_kind_of_pairs_keeps_every_rule_but_that_of_parts(family):
+    found = check_task(find_task("image-text-matching"), family)
+    assert [f"{one.rule}: {one.seen}" for one in found if one.seen] == []
+    assert [one.rule for one in found if one.skipped] == ["a_whole_is_the_weighted_mean_of_its_parts"]
 
 
 def broken(**changes):
