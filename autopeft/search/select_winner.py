@@ -156,7 +156,7 @@ class _Made(NamedTuple):
 def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, found: Sequence[TrialRecord]) -> _Made:
     """Refit, save to `folder`, load from there, and score on the test rows."""
     told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
-    task = problem.task.knowing({**problem.rows.facts, **told}, problem.rows.labels)
+    task = problem.task.knowing({**problem.task.facts, **told}, problem.rows.labels)
     spec = problem.spec
     card = Card(
         base_model=problem.base_model,

@@ -37,6 +37,20 @@ class Baseline(NamedTuple):
     answers: np.ndarray
 
 
+class ByHand(NamedTuple):
+    """How two rows are answered without autopeft, for the READMEs of exports.
+
+    Attributes:
+        texts: what the tokenizer is given, a list for each text of a row.
+        arguments: more of its arguments, after a comma; or nothing.
+        then: Python that makes of `logits`, and of `inputs`, the logits that answers are made of.
+    """
+
+    texts: Sequence[Sequence[str]]
+    arguments: str
+    then: str
+
+
 class Task(ABC):
     """A kind of task, such as giving a text one of several labels.
 
@@ -46,7 +60,10 @@ class Task(ABC):
     Class attributes:
         contract: the version of this contract that the task was written for, as a number.
         kind: its name in study files, such as "text-classification".
-        auto_class: the transformers class that puts the head on.
+        auto_class: the transformers class that puts the head on; settings or the base model may bear on it
+            (`configured`, `facts_of_config`).
+        new_head: whether what that class puts on top of the base model is trained from scratch; of a language model
+            it is a part of what was pretrained, and stays as it is.
         processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
         columns: what a row needs; the settings may bear on it (`configured`, `taking`).
         metrics: what can be maximised, by name; the first is the default.
@@ -90,11 +107,12 @@ class Task(ABC):
 
     contract: ClassVar[int]
     kind: ClassVar[str]
-    auto_class: ClassVar[str]
+    auto_class: str
+    new_head: ClassVar[bool] = True
     processor: ClassVar[str] = "AutoTokenizer"
     columns: tuple[Column, ...]
     metrics: ClassVar[Mapping[str, Metric]]
-    peft_task_type: ClassVar[str | None] = None
+    peft_task_type: str | None = None
     taught: ClassVar[tuple[str, ...]] = ("labels",)
     pipeline_tag: ClassVar[str] = "text-classification"
     group: ClassVar[str] = ""
@@ -145,6 +163,11 @@ class Task(ABC):
     def texts(self) -> int:
         """How many texts of a row the tokenizer is given at once, one or two. Default: each input is one."""
         return len(self.inputs)
+
+    @property
+    def auto_classes(self) -> tuple[str, ...]:
+        """The classes that `auto_class` may be with these settings. Default: the one."""
+        return (self.auto_class,)
 
     @property
     def taught_columns(self) -> tuple[str, ...]:
@@ -236,11 +259,56 @@ class Task(ABC):
         """
         return {key: [*cells] for key in self.inputs}
 
+    def by_hand(self, sample: Mapping[str, Sequence[Any]], export: str) -> ByHand | None:
+        """How those rows (`sample`) are answered without autopeft. Default: None, the inputs as they are.
+
+        Args:
+            sample: two rows, a list of cells for each input.
+            export: the format; in "onnx" the model is as `adapt` left it, in all others as transformers has it.
+        """
+        return None
+
     # The model.
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
         """What the model's configuration must say. Default: nothing."""
         return {}
+
+    def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
+        """What the base model's configuration tells that `auto_class` needs, before the model is loaded.
+
+        Default: nothing. It is kept with a winner, and is in `self.facts` from then on.
+
+        Args:
+            config: of transformers.
+
+        Raises:
+            UserInputError: no such model can do the task.
+        """
+        return {}
+
+    def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
+        """What the frozen base model tells that `adapt` or answers need. Default: nothing. It is kept likewise.
+
+        Args:
+            model: of transformers, as it was loaded; leave it as it is.
+            rows: to train on, the task's columns by their keys.
+            reader: as `encode` is given it.
+
+        Raises:
+            UserInputError: the model cannot do the task.
+        """
+        return {}
+
+    def adapt(self, model: Any) -> None:  # noqa: B027  # most models are as they should be
+        """Change a loaded model before methods see it, by what `facts_of_model` told. Default: nothing.
+
+        No tensor may be copied or written to: put modules around what is there, which `restore` takes off again. The
+        model may be on the meta device.
+        """
+
+    def restore(self, model: Any) -> None:  # noqa: B027  # likewise
+        """Undo `adapt`, of a model that is to be saved as transformers has it. Default: nothing."""
 
     # Tensors.
 
