@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from autopeft.models.template_rows import Template
     from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
+    from autopeft.tasks.base_model_part import ByHand
     from autopeft.tasks.class_loss import ClassOptions
     from autopeft.tasks.classification import Classification
     from autopeft.tasks.column import Column
-    from autopeft.tasks.contract import Baseline, ByHand, Task
+    from autopeft.tasks.contract import Baseline, Task
     from autopeft.tasks.metric import Metric
     from autopeft.tasks.multi_label import MultiLabel
     from autopeft.tasks.regression import Regression
@@ -94,7 +95,7 @@ LAZY = {
     "CellError": "autopeft.data.cells",
     "as_text": "autopeft.data.cells",
     "Baseline": "autopeft.tasks.contract",
-    "ByHand": "autopeft.tasks.contract",
+    "ByHand": "autopeft.tasks.base_model_part",
     "Classification": "autopeft.tasks.classification",
     "Column": "autopeft.tasks.column",
     "ClassOptions": "autopeft.tasks.class_loss",

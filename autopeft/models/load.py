@@ -18,6 +18,8 @@ from autopeft.models.size_limit import size_limit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from autopeft.methods.contract import ModelSpec
+
 
 class Asked(Protocol):
     """What loading asks of the kind of task; `tasks.Task` says what each is."""
@@ -101,12 +103,20 @@ def load_base(
         module.requires_grad_(False)
         if dense is not None:
             quantization.keep_rest_in_float32(module)
-        whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
-        drawn = missing_weights.judge(whole, report, location, new_head=task.new_head)
-        spec = describe(whole, task.kind, task.peft_task_type, drawn.missing, new_head=task.new_head)
-        for model in filter(None, (module, dense)):
-            task.adapt(model)
-    return BaseModel(module, processor, spec, dense, drawn.notes)
+        spec, notes = _judged(module, dense, report, task, location)
+    return BaseModel(module, processor, spec, dense, notes)
+
+
+def _judged(
+    module: nn.Module, dense: nn.Module | None, report: Mapping[str, Any], task: Asked, location: Path | str
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """What a model is for methods, with notes on what of it is drawn at random; it is left as the task has it."""
+    whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
+    drawn = missing_weights.judge(whole, report, location, new_head=task.new_head)
+    spec = describe(whole, task.kind, task.peft_task_type, drawn.missing, new_head=task.new_head)
+    for model in filter(None, (module, dense)):
+        task.adapt(model)
+    return spec, drawn.notes
 
 
 def read_config(location: Path | str, *, trust_remote_code: bool = False, revision: str | None = None) -> Any:

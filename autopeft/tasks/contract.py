@@ -12,6 +12,7 @@ from autopeft.common.exceptions import SpecError, brief, nearest
 from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import read_section
 from autopeft.study.sections import Section
+from autopeft.tasks.base_model_part import BaseModelPart
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -37,21 +38,7 @@ class Baseline(NamedTuple):
     answers: np.ndarray
 
 
-class ByHand(NamedTuple):
-    """How two rows are answered without autopeft, for the READMEs of exports.
-
-    Attributes:
-        texts: what the tokenizer is given, a list for each text of a row.
-        arguments: more of its arguments, after a comma; or nothing.
-        then: Python that makes of `logits`, and of `inputs`, the logits that answers are made of.
-    """
-
-    texts: Sequence[Sequence[str]]
-    arguments: str
-    then: str
-
-
-class Task(ABC):
+class Task(BaseModelPart, ABC):
     """A kind of task, such as giving a text one of several labels.
 
     The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost
@@ -107,8 +94,6 @@ class Task(ABC):
 
     contract: ClassVar[int]
     kind: ClassVar[str]
-    auto_class: str
-    new_head: ClassVar[bool] = True
     processor: ClassVar[str] = "AutoTokenizer"
     columns: tuple[Column, ...]
     metrics: ClassVar[Mapping[str, Metric]]
@@ -165,11 +150,6 @@ class Task(ABC):
         return len(self.inputs)
 
     @property
-    def auto_classes(self) -> tuple[str, ...]:
-        """The classes that `auto_class` may be with these settings. Default: the one."""
-        return (self.auto_class,)
-
-    @property
     def taught_columns(self) -> tuple[str, ...]:
         """Keys of the columns that the rows teach, of optional ones those that are read."""
         return tuple(c.key for c in self.columns if not c.given and (not c.optional or c.key in self.taken))
@@ -210,14 +190,14 @@ class Task(ABC):
         """
         return rows
 
-    def check(self, rows: pd.DataFrame, source: str) -> None:  # noqa: B027  # a kind need not refuse any
+    def check(self, rows: pd.DataFrame, source: str) -> None:
         """Refuse training rows, as they were read, that no study can be made of.
 
         Raises:
             DataError: in one sentence, with the row and what to do.
         """
 
-    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:  # noqa: B027  # likewise
+    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
         """Refuse held-out rows, of a file of their own, that ask for what the training rows do not teach.
 
         Raises:
@@ -258,57 +238,6 @@ class Task(ABC):
             cells: two of what the processor reads.
         """
         return {key: [*cells] for key in self.inputs}
-
-    def by_hand(self, sample: Mapping[str, Sequence[Any]], export: str) -> ByHand | None:
-        """How those rows (`sample`) are answered without autopeft. Default: None, the inputs as they are.
-
-        Args:
-            sample: two rows, a list of cells for each input.
-            export: the format; in "onnx" the model is as `adapt` left it, in all others as transformers has it.
-        """
-        return None
-
-    # The model.
-
-    def config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """What the model's configuration must say. Default: nothing."""
-        return {}
-
-    def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
-        """What the base model's configuration tells that `auto_class` needs, before the model is loaded.
-
-        Default: nothing. It is kept with a winner, and is in `self.facts` from then on.
-
-        Args:
-            config: of transformers.
-
-        Raises:
-            UserInputError: no such model can do the task.
-        """
-        return {}
-
-    def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
-        """What the frozen base model tells that `adapt` or answers need. Default: nothing. It is kept likewise.
-
-        Args:
-            model: of transformers, as it was loaded; leave it as it is.
-            rows: to train on, the task's columns by their keys.
-            reader: as `encode` is given it.
-
-        Raises:
-            UserInputError: the model cannot do the task.
-        """
-        return {}
-
-    def adapt(self, model: Any) -> None:  # noqa: B027  # most models are as they should be
-        """Change a loaded model before methods see it, by what `facts_of_model` told. Default: nothing.
-
-        No tensor may be copied or written to: put modules around what is there, which `restore` takes off again. The
-        model may be on the meta device.
-        """
-
-    def restore(self, model: Any) -> None:  # noqa: B027  # likewise
-        """Undo `adapt`, of a model that is to be saved as transformers has it. Default: nothing."""
 
     # Tensors.
 
