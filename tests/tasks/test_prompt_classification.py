@@ -35,7 +35,8 @@ def language_model(folder, family):
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "eos_token": "[SEP]"}
     if family == "bert":
         marks = [(mark, known.index(mark)) for mark in ("[CLS]", "[SEP]")]
-        backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
+        single, pair = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"
+        backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=marks)
         names |= {"mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=64, **names)
     options = {"n_embd": 32, "n_head": 4, "n_layer": 4, "n_positions": 128} if family == "gpt2" else SIZES
