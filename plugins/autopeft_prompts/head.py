@@ -26,6 +26,8 @@ class WordHead(nn.Module):
         words: ids.
     """
 
+    words: torch.Tensor
+
     def __init__(self, whole: nn.Module, words: Sequence[int]) -> None:
         super().__init__()
         self.whole = whole

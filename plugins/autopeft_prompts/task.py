@@ -170,7 +170,7 @@ class PromptClassification(Classification):
         found = [words[label] for label in self.names]
         ids = [vocabulary.tokens(word)[0] for word in found]
         check(model, ids)
-        told = {WORDS: json.dumps(found, ensure_ascii=False), IDS: json.dumps(ids)}
+        told: dict[str, ParamValue] = {WORDS: json.dumps(found, ensure_ascii=False), IDS: json.dumps(ids)}
         return {**told, MASK: reader.tokenizer.mask_token} if self.form == "masked" else told
 
     def adapt(self, model: Any) -> None:
@@ -195,6 +195,8 @@ class PromptClassification(Classification):
 
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
         """Texts in their template, which stays whole where they are too long."""
+        import numpy as np
+
         _require_mask(reader.tokenizer, self.form)
         parts, masked = self._parts, self.form == "masked"
         middle = [reader.tokenizer.mask_token_id] if masked else []
@@ -203,7 +205,7 @@ class PromptClassification(Classification):
         fields = {
             **token_fields(tokens.columns, tokens.offsets, reader.tokenizer.pad_token_id),
             "labels": Field(truths),
-            "word_at": Field(tokens.answered_at),
+            "word_at": Field(np.asarray(tokens.answered_at)),
         }
         return Encoded(fields, truths, axis="input_ids", whole=tokens.whole)
 

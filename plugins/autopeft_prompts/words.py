@@ -58,18 +58,18 @@ def named(vocabulary: Vocabulary, labels: Sequence[str], given: Mapping[str, str
     Raises:
         SpecError: a word that is given is not one token, or is of no label, or of two.
     """
-    for label, word in given.items():
+    for label, own in given.items():
         if label not in labels:
             raise SpecError(f"`words` in [task] names {quoted(label)}, which no row has; {nearest(label, labels)}")
-        if vocabulary.token(word) is None:
+        if vocabulary.token(own) is None:
             raise SpecError(
-                f"`words` in [task] must be one token each, but {quoted(word)}, of {quoted(label)}, has "
-                f"{len(vocabulary.tokens(word)) or 'several'} or is not in the model's vocabulary; give another word."
+                f"`words` in [task] must be one token each, but {quoted(own)}, of {quoted(label)}, has "
+                f"{len(vocabulary.tokens(own)) or 'several'} or is not in the model's vocabulary; give another word."
             )
     found: dict[str, str] = {}
     taken: dict[int | None, str] = {}
     for label in sorted(labels, key=lambda label: label not in given):
-        word = given.get(label) or next(
+        word: str | None = given.get(label) or next(
             (form for form in (label, label.lower()) if vocabulary.token(form) is not None), None
         )
         if word is None:
