@@ -91,9 +91,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[float]]:
     for seed in SEEDS[: arguments.splits]:
         drawn = pool.groupby("label", group_keys=False).sample(arguments.k, random_state=seed)
         with tempfile.TemporaryDirectory() as folder:
-            train, held_out = Path(folder) / "train.csv", Path(folder) / "test.csv"
+            train, held_out = Path(folder) / "train.jsonl", Path(folder) / "test.jsonl"
             for rows, path in ((drawn, train), (test, held_out)):
-                rows[["text", "label"]].to_csv(path, index=False)
+                rows[["text", "label"]].to_json(path, orient="records", lines=True)
             for kind in KINDS:
                 found = study(kind, arguments, train, held_out, seed, folder)
                 scores[kind].append(found.winner)

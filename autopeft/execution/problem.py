@@ -153,7 +153,7 @@ class Problem:
         base = load(task)
         kind = STUDY_READERS[task.processor]
         reader = kind.of_study(base.processor, base.module, spec.model, task.texts)
-        task = _knowing_model(task, base, rows, reader)
+        task = _knowing_model(task, base, rows, reader, device)
         space, refused = _space(spec, task, base, wanted, origins)
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
@@ -225,9 +225,13 @@ def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
     return task.facts_of_config(read_config(location, trust_remote_code=trusted, revision=revision))
 
 
-def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader) -> Task:
+def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader, device: Device) -> Task:
     """The task with what the base model tells, and that model as the task then has it."""
-    if not (told := task.facts_of_model(base.module, rows.train, reader)):
+    with torch.autocast(
+        next(base.module.parameters()).device.type, device.autocast, enabled=device.autocast is not None
+    ):
+        told = task.facts_of_model(base.module, rows.train, reader)
+    if not told:
         return task
     task = task.knowing({**task.facts, **told}, rows.labels)
     for module in filter(None, (base.module, base.dense)):

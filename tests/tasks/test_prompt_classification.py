@@ -138,6 +138,13 @@ def test_the_pretrained_head_stays_and_gives_words_alone(tmp_path, models, famil
         torch.testing.assert_close(full[..., json.loads(problem.task.facts["word_ids"])], logits)
 
 
+def test_words_are_found_in_the_precision_of_the_study(tmp_path, models):
+    rows = tiny_rows().assign(label=lambda frame: "the label " + frame["label"])
+    spec = specify(tmp_path, models, "gpt2", rows)
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": "bfloat16"})})
+    assert len(set(json.loads(Problem.from_spec(spec, discover()).task.facts["words"]))) == 3
+
+
 def test_words_are_found_that_tell_the_labels(tmp_path, models):
     rows = tiny_rows().assign(label=lambda frame: "the label " + frame["label"])
     problem = Problem.from_spec(specify(tmp_path, models, "bert", rows, words={"the label yes": "w5"}), discover())
