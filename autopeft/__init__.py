@@ -20,13 +20,16 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
 if TYPE_CHECKING:
-    from autopeft.common.exceptions import DataError, SpecError, nearest, quoted
+    from autopeft.common.exceptions import DataError, ModelError, SpecError, nearest, quoted
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.row_tokenizer import RowTokenizer
+    from autopeft.models.template_rows import Template
     from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
+    from autopeft.tasks.base_model_part import ByHand
+    from autopeft.tasks.class_loss import ClassOptions
     from autopeft.tasks.classification import Classification
     from autopeft.tasks.column import Column
     from autopeft.tasks.contract import Baseline, Task
@@ -44,8 +47,10 @@ __all__ = [
     "AutopeftError",
     "Baseline",
     "Bounds",
+    "ByHand",
     "Categorical",
     "CellError",
+    "ClassOptions",
     "Classification",
     "Column",
     "DataError",
@@ -56,6 +61,7 @@ __all__ = [
     "Integer",
     "LinearModule",
     "Metric",
+    "ModelError",
     "ModelSpec",
     "MultiLabel",
     "ParamValue",
@@ -72,6 +78,7 @@ __all__ = [
     "Support",
     "TargetGroups",
     "Task",
+    "Template",
     "TrainingCallback",
     "as_text",
     "export",
@@ -88,9 +95,12 @@ LAZY = {
     "CellError": "autopeft.data.cells",
     "as_text": "autopeft.data.cells",
     "Baseline": "autopeft.tasks.contract",
+    "ByHand": "autopeft.tasks.base_model_part",
     "Classification": "autopeft.tasks.classification",
     "Column": "autopeft.tasks.column",
+    "ClassOptions": "autopeft.tasks.class_loss",
     "DataError": "autopeft.common.exceptions",
+    "ModelError": "autopeft.common.exceptions",
     "SpecError": "autopeft.common.exceptions",
     "quoted": "autopeft.common.exceptions",
     "Encoded": "autopeft.data.encoded",
@@ -105,6 +115,7 @@ LAZY = {
     "ReportTable": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
+    "Template": "autopeft.models.template_rows",
     "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",
     "AutoPeftRegressor": "autopeft.estimator",

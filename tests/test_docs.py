@@ -21,6 +21,7 @@ from autopeft.study.file import StudySpec
 from tests import tiny_pairs
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
 from tests.tiny_images import save_pictures, save_tiny
+from tests.tiny_language_models import language_model
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes.md"
@@ -62,6 +63,12 @@ def place(tmp_path_factory, tiny_model) -> Path:
     tiny_pairs.save_tiny(folder / "studies" / "pairs")
     tiny_pairs.save_pairs(folder / "studies", 2)
     (folder / "studies" / "pairs.csv").rename(folder / "studies" / "captions.csv")
+    language_model(folder / "studies" / "words", "bert")
+    tones = tickets.rename(columns={"message": "text"}).assign(
+        label=tickets["queue"].map({"no": "negative", "maybe": "neutral", "yes": "positive"})
+    )
+    tones[::2].to_csv(folder / "studies" / "few.csv")
+    tones[1::2].to_csv(folder / "studies" / "test.csv")
     write_recipes(folder)
     return folder
 
@@ -98,6 +105,8 @@ def write_recipes(folder: Path) -> None:
             tables["tracking"]["uri"] = f"sqlite:///{folder / 'server.db'}"
         if images:
             tables["model"]["name_or_path"] = images
+        if own.get("task", {}).get("kind") == "prompt-classification":
+            tables["model"]["name_or_path"] = "words"
         if "exclude" not in tables["search"]:
             tables["search"].setdefault("methods", ["lora"])
         (folder / name).write_text("".join(map(toml, tables, tables.values())), encoding="utf-8")

@@ -24,7 +24,7 @@ def tasks(as_json: AsJson = False, block: Block = None) -> None:
             "columns": {column.key: ", ".join(_said(column)) for column in task.columns},
             "metrics": list(task.metrics),
             "options": {name: str(field.description or "") for name, field in type(task).Options.model_fields.items()},
-            "model_class": task.auto_class,
+            "model_class": " or ".join(task.auto_classes),
         }
         for kind, task in found.items.items()
     ]
@@ -37,8 +37,9 @@ def tasks(as_json: AsJson = False, block: Block = None) -> None:
     table = Table("kind", "plugin", "columns", "metrics, the default first", "settings", "model class", show_lines=True)
     for kind, task in found.items.items():
         columns = "\n".join(f"{column.key}: {', '.join(_said(column))}" for column in task.columns)
+        classes = " or ".join(task.auto_classes)
         options = "\n".join(type(task).Options.model_fields) or "–"
-        table.add_row(kind, str(found.origins[kind]), columns, ", ".join(task.metrics), options, task.auto_class)
+        table.add_row(kind, str(found.origins[kind]), columns, ", ".join(task.metrics), options, classes)
     console.print(table)
     for fault in found.faults:
         console.print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)

@@ -54,9 +54,8 @@ def _check_step(problem: Problem, where: str) -> None:
     """Run a few rows through a copy of the model, and change its head by them."""
     device, spec = problem.device, problem.base.spec
     model = problem.base.copy().eval()
-    head = [p for name in spec.head for p in model.get_submodule(name).parameters() if p.is_floating_point()]
-    for parameter in head:
-        parameter.requires_grad_(True)
+    parts = spec.head or spec.layers[-1:]  # a head that was pretrained stays as it is: then see what the layers learn
+    head = [p for name in parts for p in _own(model.get_submodule(name))]
     batch = Batch.of(problem.train, [_rows(problem.train.lengths)], device.type)
     try:
         with device.kernels():
@@ -75,9 +74,21 @@ def _check_step(problem: Problem, where: str) -> None:
         ) from error
     if not _changes(head):
         raise ModelError(
-            f"{where} must have a head that learns, but a step of training changes nothing in {', '.join(spec.head)}; "
+            f"{where} must have {'a head' if spec.head else 'layers'} that {'learns' if spec.head else 'learn'}, but a "
+            f"step of training changes nothing in {', '.join(parts)}; "
             "give another model."
         )
+
+
+def _own(module: nn.Module) -> list[nn.Parameter]:
+    """Trainable copies of a module's parameters, in their places: layers share theirs with the base model."""
+    found = []
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            if parameter.is_floating_point():
+                setattr(part, name, own := nn.Parameter(parameter.detach().clone()))
+                found.append(own)
+    return found
 
 
 def _rows(lengths: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import digest, hub_files
 from autopeft.models.device import described_card, study_device
-from autopeft.models.load import load_base
+from autopeft.models.load import load_base, read_config
 from autopeft.models.quantization import NONE
 from autopeft.models.readers import STUDY_READERS
 from autopeft.study.folder import STATES
@@ -38,6 +38,7 @@ from autopeft.training.trunk_cache import Trunk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from autopeft.common.params import ParamValue
     from autopeft.common.plugins import Origin
     from autopeft.common.truncation import Truncation
     from autopeft.data.encoded import Encoded
@@ -156,13 +157,14 @@ class Problem:
         task = task.taking(spec.data.named).maximising(spec.validation.metric or "")
         task = task.searching(spec.search.overrides)
         rows = load_rows(spec, task)
-        task = task.knowing(rows.facts, rows.labels)
+        task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
-        load, base_digest = _base_loader(spec, task, rows.labels, device, quantized=card is None)
-        base = load()
-        space, refused = _space(spec, task, base, wanted, origins)
+        load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
+        base = load(task)
         kind = STUDY_READERS[task.processor]
         reader = kind.of_study(base.processor, base.module, spec.model, task.texts)
+        task = _knowing_model(task, base, rows, reader, device)
+        space, refused = _space(spec, task, base, wanted, origins)
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
@@ -186,7 +188,7 @@ class Problem:
             workers=workers,
             blocked=registry.blocked,
             origins=origins,
-            weight_check=WeightCheck(base, load),
+            weight_check=WeightCheck(base, functools.partial(load, task)),
             base_model=portable(spec.model.name_or_path, spec.folder),
             base_digest=base_digest,
             kinds=kinds,
@@ -223,14 +225,39 @@ def references(spec: StudySpec) -> dict[str, str]:
     return {name: reference for name, reference in given.items() if reference is not None}
 
 
+def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
+    """What the base model's configuration tells a task that asks for it."""
+    from autopeft.tasks.contract import Task as Plain
+
+    if type(task).facts_of_config is Plain.facts_of_config:
+        return {}
+    location = locate(spec.model.name_or_path, spec.folder)
+    trusted, revision = spec.model.trust_remote_code, spec.model.revision
+    return task.facts_of_config(read_config(location, trust_remote_code=trusted, revision=revision))
+
+
+def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader, device: Device) -> Task:
+    """The task with what the base model tells, and that model as the task then has it."""
+    with torch.autocast(
+        next(base.module.parameters()).device.type, device.autocast, enabled=device.autocast is not None
+    ):
+        told = task.facts_of_model(base.module, rows.train, reader)
+    if not told:
+        return task
+    task = task.knowing({**task.facts, **told}, rows.labels)
+    for module in filter(None, (base.module, base.dense)):
+        task.adapt(module)
+    return task
+
+
 def _base_loader(
-    spec: StudySpec, task: Task, labels: tuple[str, ...], device: Device, *, quantized: bool
-) -> tuple[Callable[[], BaseModel], str]:
+    spec: StudySpec, labels: tuple[str, ...], device: Device, *, quantized: bool
+) -> tuple[Callable[[Task], BaseModel], str]:
     """What loads the study's base model, anew each time, and the model's identity."""
     location = locate(spec.model.name_or_path, spec.folder)
     commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
 
-    def load() -> BaseModel:
+    def load(task: Task) -> BaseModel:
         base = load_base(
             location,
             task,

@@ -33,7 +33,12 @@ reverse."""
 
 
 def describe(
-    module: nn.Module, task: str, peft_task_type: str | None, missing_keys: Collection[str] | None = None
+    module: nn.Module,
+    task: str,
+    peft_task_type: str | None,
+    missing_keys: Collection[str] | None = None,
+    *,
+    new_head: bool = True,
 ) -> ModelSpec:
     """Describe a transformers model with a head, on any device (meta included).
 
@@ -44,13 +49,15 @@ def describe(
         missing_keys: names of the parameters that the checkpoint did not hold, as `missing_weights.judge` lets them
             pass. Modules that own one start from random values and therefore count as head, a BERT pooler too. None:
             everything outside the base model.
+        new_head: whether what is outside the base model is trained from scratch, as far as it was not in the
+            checkpoint. Of a language model it was, and only what is missing is head.
     """
     config: Any = module.config
     text_config = config.get_text_config()
     base: Any = module.base_model
     layers = tuple(layer_names(module))
-    head = _head(module, layers, missing_keys)
     heads, key_value_heads = _heads(text_config)
+    head = _head(module, layers, missing_keys, new_head=new_head)
     return ModelSpec(
         model_type=str(config.model_type),
         architecture=type(module).__name__,
@@ -88,13 +95,16 @@ def is_body(name: str, part: nn.Module, layers: Sequence[str]) -> bool:
     return has_layers or any(isinstance(child, nn.Embedding) for child in part.modules())
 
 
-def _head(module: nn.Module, layers: Sequence[str], missing_keys: Collection[str] | None) -> tuple[str, ...]:
+def _head(
+    module: nn.Module, layers: Sequence[str], missing_keys: Collection[str] | None, *, new_head: bool
+) -> tuple[str, ...]:
     """Names of the modules to train from scratch, never one inside another."""
     alone = module.base_model is module  # T5 for questions
     outside = [
         name
         for name, child in module.named_children()
-        if child is not module.base_model
+        if new_head
+        and child is not module.base_model
         and any(True for _ in child.parameters())
         and not (alone and is_body(name, child, layers))
     ]

@@ -18,6 +18,8 @@ from autopeft.models.size_limit import size_limit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from autopeft.methods.contract import ModelSpec
+
 
 class Asked(Protocol):
     """What loading asks of the kind of task; `tasks.Task` says what each is."""
@@ -31,12 +33,19 @@ class Asked(Protocol):
         """The transformers class that puts on the head."""
 
     @property
+    def new_head(self) -> bool:
+        """Whether what that class puts on is trained from scratch."""
+
+    @property
     def peft_task_type(self) -> str | None:
         """Peft's name for it."""
 
     @property
     def processor(self) -> str:
         """The transformers class of what reads the rows."""
+
+    def adapt(self, model: Any) -> None:
+        """Change a loaded model before methods see it."""
 
 
 def load_base(
@@ -84,7 +93,9 @@ def load_base(
         with seeded(seed), size_limit(extent.tensors, extent.size):
             if quantized != quantization.NONE:
                 dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
-                skip = quantization.left_alone(dense, describe(dense, task.kind, task.peft_task_type))
+                skip = quantization.left_alone(
+                    dense, describe(dense, task.kind, task.peft_task_type, new_head=task.new_head)
+                )
                 special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
                 torch.manual_seed(seed)  # what was built so far drew some
             module, report = _pretrained(kind, location, {**special, **options})
@@ -92,10 +103,36 @@ def load_base(
         module.requires_grad_(False)
         if dense is not None:
             quantization.keep_rest_in_float32(module)
-        whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
-        drawn = missing_weights.judge(whole, report, location)
-        spec = describe(whole, task.kind, task.peft_task_type, drawn.missing)
-    return BaseModel(module, processor, spec, dense, drawn.notes)
+        spec, notes = _judged(module, dense, report, task, location)
+    return BaseModel(module, processor, spec, dense, notes)
+
+
+def _judged(
+    module: nn.Module, dense: nn.Module | None, report: Mapping[str, Any], task: Asked, location: Path | str
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """What a model is for methods, with notes on what of it is drawn at random; it is left as the task has it."""
+    whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
+    drawn = missing_weights.judge(whole, report, location, new_head=task.new_head)
+    spec = describe(whole, task.kind, task.peft_task_type, drawn.missing, new_head=task.new_head)
+    for model in filter(None, (module, dense)):
+        task.adapt(model)
+    return spec, drawn.notes
+
+
+def read_config(location: Path | str, *, trust_remote_code: bool = False, revision: str | None = None) -> Any:
+    """The configuration of a pretrained model; see `load_base`.
+
+    Raises:
+        ModelError: there is none that can be read.
+    """
+    from transformers import AutoConfig
+
+    local = isinstance(location, Path)
+    with files.reading(f"[model] name_or_path: {location} has no configuration that can be read"):
+        files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
+        return AutoConfig.from_pretrained(
+            location, local_files_only=local, trust_remote_code=trust_remote_code, revision=revision or "main"
+        )
 
 
 def _pretrained(kind: Any, location: Path | str, options: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:

@@ -32,16 +32,18 @@ class Drawn(NamedTuple):
     notes: tuple[str, ...]
 
 
-def judge(module: nn.Module, report: Mapping[str, Any], where: object) -> Drawn:
+def judge(module: nn.Module, report: Mapping[str, Any], where: object, *, new_head: bool = True) -> Drawn:
     """Settle what may be drawn at random.
 
     Args:
         module: the model with its head, as it was loaded.
         report: of transformers: `missing_keys`, `unexpected_keys`, and `mismatched_keys` with both shapes.
         where: the model's folder or hub id, for messages.
+        new_head: whether the head may be drawn at random.
 
     Raises:
-        ModelError: a part of the base model is not in the checkpoint, or of another shape there.
+        ModelError: a part of the base model, or of a head that is not to be drawn, is not in the checkpoint, or of
+            another shape there.
     """
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     shapes = {name: (tuple(there), tuple(here)) for name, there, here in report["mismatched_keys"]}
@@ -72,6 +74,12 @@ def judge(module: nn.Module, report: Mapping[str, Any], where: object) -> Drawn:
     notes += _left_out(unexpected, layers, base.prefix)
     # A head of another size is a whole head all the same; of a head in parts, what is missing alone is trained.
     heads = [name for name in missing if not base.holds(name)]
+    if not new_head and (lacking := [*heads, *mismatched]):
+        raise ModelError(
+            f"[model] name_or_path: {where} must bring the head of {type(module).__name__}, but its weights lack "
+            f"{lacking[0]}{' and more' if len(lacking) > 1 else ''}; give a model that was saved with that head, as "
+            "those are that were pretrained by predicting words."
+        )
     return Drawn(sorted({*missing, *(mismatched if heads else ())}), tuple(notes))
 
 

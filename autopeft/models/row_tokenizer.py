@@ -13,6 +13,7 @@ from autopeft.common.exceptions import ModelError, SpecError
 from autopeft.common.truncation import BOTH, HEAD, TAIL
 from autopeft.models import token_limits
 from autopeft.models.reader import Reader
+from autopeft.models.template_rows import Template, filled
 from autopeft.models.token_rows import COLUMNS, SPANS, TEXT_OF, TokenRows, joined, spans_of, text_of
 from autopeft.models.tokenizer import prepare, save
 
@@ -190,6 +191,26 @@ class RowTokenizer(Reader):
                 whole += [sum(b - a for a, b in pieces) + lost for pieces in kept]
             parts.append(part)
         return replace(joined(parts, np.asarray(whole, np.int64)), row_of=np.asarray(row_of, np.int64))
+
+    def filled(self, before: Template, behind: Template, middle: Sequence[int], *, closed: bool = True) -> TokenRows:
+        """Rows of texts that stand in a template; see `template_rows.filled`.
+
+        Raises:
+            SpecError: the rows may not be as long as the template alone is.
+            ModelError: the tokenizer cannot tell where tokens are in a text.
+        """
+        self._require_places()
+        return filled(self.tokenizer, before, behind, middle, self._keeping, closed=closed)
+
+    def _keeping(self, texts: list[tuple[int, int]], whole: int) -> list[tuple[int, int]]:
+        """From where to where a row of `whole` tokens is kept, whose texts are there; marks and templates all stay."""
+        alone = whole - sum(end - start for start, end in texts)
+        if alone + len(texts) > self.max_length:
+            raise SpecError(
+                f"`max_length` in [model] must leave room for a text in its template, which has {alone} tokens with "
+                f"the tokenizer's own, but got {self.max_length}; raise it, or shorten `template` in [task]."
+            )
+        return list(_kept(texts, whole, self.max_length, self.truncation)) if whole > self.max_length else [(0, whole)]
 
     def _require_places(self) -> None:
         if not self.tokenizer.is_fast:

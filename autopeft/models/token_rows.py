@@ -27,6 +27,7 @@ class TokenRows:
             tokenizer's own marks, and of tokens that stand for white space alone, -1. None where nobody asked.
         text_of: which of the row's texts each token is of, int8 `[tokens]`; of marks -1. None likewise.
         row_of: where rows are several windows, the row that each window is of, int64 `[windows]`; else None.
+        answered_at: of rows in a template, the token at which they are answered, int64 `[rows]`; else None.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -35,6 +36,7 @@ class TokenRows:
     spans: np.ndarray | None = None
     text_of: np.ndarray | None = None
     row_of: np.ndarray | None = None
+    answered_at: np.ndarray | None = None
 
 
 def spans_of(encoding: Any, texts: Sequence[str]) -> list[tuple[int, int]]:

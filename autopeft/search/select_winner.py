@@ -182,7 +182,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, fo
     A default whose trial did not complete does without what folds tell.
     """
     told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
-    task = problem.task.knowing({**problem.rows.facts, **told}, problem.rows.labels)
+    task = problem.task.knowing({**problem.task.facts, **told}, problem.rows.labels)
     spec = problem.spec
     card = Card(
         base_model=problem.base_model,

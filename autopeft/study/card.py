@@ -75,7 +75,7 @@ class Card:
     truncation: Annotated[str, Field(pattern="^(head|tail|both)$")] | None = None
     base_digest: Text = ""
     autopeft: Text = ""
-    task_options: Mapping[Name, Value | list[Value]] = field(default_factory=dict)
+    task_options: Mapping[Name, Value | list[Value] | Values] = field(default_factory=dict)
     task_facts: Values = field(default_factory=dict)
     inputs: tuple[Name, ...] = ()
     image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None

@@ -12,6 +12,7 @@ from autopeft.common.exceptions import SpecError, brief, nearest
 from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import read_section
 from autopeft.study.sections import Section
+from autopeft.tasks.base_model_part import BaseModelPart
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -37,7 +38,7 @@ class Baseline(NamedTuple):
     answers: np.ndarray
 
 
-class Task(ABC):
+class Task(BaseModelPart, ABC):
     """A kind of task, such as giving a text one of several labels.
 
     The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost
@@ -46,7 +47,10 @@ class Task(ABC):
     Class attributes:
         contract: the version of this contract that the task was written for, as a number.
         kind: its name in study files, such as "text-classification".
-        auto_class: the transformers class that puts the head on.
+        auto_class: the transformers class that puts the head on; settings or the base model may bear on it
+            (`configured`, `facts_of_config`).
+        new_head: whether what that class puts on top of the base model is trained from scratch; of a language model
+            it is a part of what was pretrained, and stays as it is.
         processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
         columns: what a row needs; the settings may bear on it (`configured`, `taking`).
         metrics: what can be maximised, by name; the first is the default.
@@ -92,11 +96,10 @@ class Task(ABC):
 
     contract: ClassVar[int]
     kind: ClassVar[str]
-    auto_class: ClassVar[str]
     processor: ClassVar[str] = "AutoTokenizer"
     columns: tuple[Column, ...]
     metrics: ClassVar[Mapping[str, Metric]]
-    peft_task_type: ClassVar[str | None] = None
+    peft_task_type: str | None = None
     taught: ClassVar[tuple[str, ...]] = ("labels",)
     pipeline_tag: ClassVar[str] = "text-classification"
     group: ClassVar[str] = ""
@@ -199,14 +202,14 @@ class Task(ABC):
         """
         return rows
 
-    def check(self, rows: pd.DataFrame, source: str) -> None:  # noqa: B027  # a kind need not refuse any
+    def check(self, rows: pd.DataFrame, source: str) -> None:
         """Refuse training rows, as they were read, that no study can be made of.
 
         Raises:
             DataError: in one sentence, with the row and what to do.
         """
 
-    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:  # noqa: B027  # likewise
+    def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
         """Refuse held-out rows, of a file of their own, that ask for what the training rows do not teach.
 
         Raises:
@@ -247,12 +250,6 @@ class Task(ABC):
             cells: two of what the processor reads.
         """
         return {key: [*cells] for key in self.inputs}
-
-    # The model.
-
-    def config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """What the model's configuration must say. Default: nothing."""
-        return {}
 
     # Tensors.
 

@@ -14,6 +14,7 @@ from autopeft.models.device import Device
 from autopeft.models.image_reader import ImageReader
 from autopeft.models.pair_reader import PairReader
 from autopeft.models.row_tokenizer import RowTokenizer
+from autopeft.tasks.contract import Task
 from autopeft.testing.tiny import FAMILIES, IMAGE_FAMILIES, PAIR_FAMILIES, PATCH, SIDE, SIZES
 from autopeft.training.learner import evaluate
 
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
 
     from autopeft.data.encoded import Encoded
     from autopeft.models.reader import Reader
-    from autopeft.tasks.contract import Task
 
 CPU = Device("cpu", None)
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST = 64
 
 
@@ -37,7 +37,8 @@ def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
     import transformers
 
     families = {"AutoImageProcessor": IMAGE_FAMILIES, "AutoProcessor": PAIR_FAMILIES}.get(task.processor, FAMILIES)
-    known = {config.model_type for config in getattr(transformers, task.auto_class)._model_mapping}
+    classes = [getattr(transformers, name) for name in task.auto_classes]
+    known = {config.model_type for one in classes for config in one._model_mapping}
     return {name: options for name, options in families.items() if name in known}
 
 
@@ -66,8 +67,12 @@ class TaskCase:
         made = {key: pd.Series(texts.of(key, rows[key]), dtype=object) for key in read.keys() & {*rows.columns}}
         texts.check("the example", {key: key for key in made})
         self.rows = task.gathered(rows.assign(**made), "the example")
-        self.labels = task.labels(self.rows, self.rows)
-        self.task = task.knowing(task.facts_of(self.rows), self.labels)
+        self.labels, self._inputs = task.labels(self.rows, self.rows), task.inputs
+        task = task.knowing(task.facts_of(self.rows), self.labels)
+        self.task = task.knowing({**task.facts, **task.facts_of_config(self._config(task))}, self.labels)
+        if type(task).facts_of_model is not Task.facts_of_model:
+            told = self.task.facts_of_model(self._built, self.rows, self.reader)
+            self.task = self.task.knowing({**self.task.facts, **told}, self.labels)
 
     @functools.cached_property
     def reader(self) -> Reader:
@@ -88,8 +93,7 @@ class TaskCase:
         from tokenizers import Tokenizer, models, pre_tokenizers, processors
         from transformers import PreTrainedTokenizerFast
 
-        words = sorted({word for name in self.task.inputs for cell in self.rows[name] for word in words_of(cell)})
-        vocabulary = {word: place for place, word in enumerate([*SPECIAL, *words])}
+        vocabulary = {word: place for place, word in enumerate([*SPECIAL, *self._words])}
         made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
         made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         made.post_processor = processors.TemplateProcessing(
@@ -97,8 +101,14 @@ class TaskCase:
             pair="[CLS] $A [SEP] $B:1 [SEP]:1",
             special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
         )
-        names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
+        names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
         return RowTokenizer(PreTrainedTokenizerFast(tokenizer_object=made, **names), LONGEST)
+
+    @functools.cached_property
+    def _words(self) -> list[str]:
+        """Those of the inputs, and of the labels."""
+        words = {word for name in self._inputs for cell in self.rows[name] for word in words_of(cell)}
+        return sorted({*words, *(word for label in self.labels for word in label.split())})
 
     @functools.cached_property
     def data(self) -> Encoded:
@@ -112,20 +122,29 @@ class TaskCase:
     @functools.cached_property
     def model(self) -> nn.Module:
         """With random weights, and all of them trainable."""
+        self.task.adapt(self._built)
+        return self._built
+
+    def _config(self, task: Task) -> Any:
+        """Of the tiny model."""
+        import transformers
+
+        options = {**families_of(task)[self.family]}
+        ends = {"pad_token_id": 0, "eos_token_id": SPECIAL.index("[SEP]")}  # T5 reads a row where it ends
+        words = {"vocab_size": len(self._words) + len(SPECIAL), **ends}
+        if task.processor == "AutoProcessor":
+            options["text_config"] = {**words, **options["text_config"]}
+        else:
+            options = {**(words if task.processor == "AutoTokenizer" else {}), **SIZES, **options}
+        return transformers.AutoConfig.for_model(self.family, **options, **task.config(self.labels))
+
+    @functools.cached_property
+    def _built(self) -> nn.Module:
+        """As transformers makes it."""
         import transformers
 
         transformers.logging.set_verbosity_error()
-        options = {**families_of(self.task)[self.family]}
-        texts = self.reader.texts if isinstance(self.reader, PairReader) else self.reader
-        words: dict[str, Any] = {}
-        if isinstance(texts, RowTokenizer):
-            ends = {"pad_token_id": 0, "eos_token_id": SPECIAL.index("[SEP]")}  # T5 reads a row where it ends
-            words = {"vocab_size": len(texts.tokenizer), **ends}
-        if texts is self.reader:
-            options = {**words, **SIZES, **options}
-        else:
-            options["text_config"] = {**words, **options["text_config"]}
-        config = transformers.AutoConfig.for_model(self.family, **options, **self.task.config(self.labels))
+        config = self._config(self.task)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             made: nn.Module = getattr(transformers, self.task.auto_class).from_config(config)

@@ -216,7 +216,8 @@ def folds_pack(case: TaskCase) -> None:
 
     Take from the outputs what belongs to the rows of the batch, and nothing of other rows.
     """
-    head = describe(case.model, case.task.kind, case.task.peft_task_type).head
+    spec = describe(case.model, case.task.kind, case.task.peft_task_type, new_head=case.task.new_head)
+    head = spec.head or (spec.linears[-1].name,)
 
     def make() -> torch.nn.Module:
         model = copy.deepcopy(case.model).requires_grad_(False)
@@ -242,7 +243,9 @@ def a_saved_winner_answers_the_same(case: TaskCase) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         base_folder, winner_folder = Path(folder) / "base", Path(folder) / "winner"
-        case.model.save_pretrained(base_folder)  # type: ignore[operator]  # transformers' models have it
+        plain = copy.deepcopy(case.model)
+        case.task.restore(plain)
+        plain.save_pretrained(base_folder)  # type: ignore[operator]  # transformers' models have it
         case.reader.save(base_folder)
         base = load_base(base_folder, case.task, seed=0, config_overrides=case.task.config(case.labels))
         method = next(method for method in discover().methods.values() if method.supports(base.spec))

@@ -203,7 +203,7 @@ FOR_PEFT = f"""\
 {{imports}}from peft import PeftModel
 {TRANSFORMERS}
 {PLAIN}model = PeftModel.from_pretrained(plain, ".").eval()
-{INPUTS}logits = model(**inputs).logits{{columns}}
+{INPUTS}logits = model(**inputs).logits{{columns}}{{then}}
 """
 
 FOR_ADAPTERS = f"""\
@@ -212,14 +212,14 @@ FOR_ADAPTERS = f"""\
 {PLAIN}adapters.init(plain)
 plain.set_active_adapters(plain.load_adapter(".", use_safetensors=True))
 model = plain.eval()
-{INPUTS}logits = model(**inputs).logits{{columns}}
+{INPUTS}logits = model(**inputs).logits{{columns}}{{then}}
 """
 
 FOR_TRANSFORMERS = f"""\
 {{imports}}{TRANSFORMERS}
 {{reader}} = AutoTokenizer.from_pretrained(".")  # this folder
 model = AutoModelForSequenceClassification.from_pretrained(".").eval()
-{INPUTS}logits = model(**inputs).logits{{named}}
+{INPUTS}logits = model(**inputs).logits{{named}}{{then}}
 """
 
 FOR_MLFLOW = """\
@@ -237,7 +237,7 @@ from transformers import AutoTokenizer
 {reader} = AutoTokenizer.from_pretrained(".")  # this folder
 session = onnxruntime.InferenceSession("model.onnx")
 inputs = {reader}({arguments}, return_tensors="np")
-{arranging}(logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()}){columns}
+{arranging}(logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()}){columns}{then}
 """
 
 

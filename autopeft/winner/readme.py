@@ -77,7 +77,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         form: the format of the folder.
     """
     task = task_of(card)
-    code = _filled(load, task, card)
+    code = _filled(load, task, card, form)
     params = {**card.params, **(evidence.hyperparameters if evidence else {})}
     lines = [
         *_metadata(card, evidence, form, task.pipeline_tag),
@@ -110,24 +110,28 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         draft.write_text("\n".join(lines), encoding="utf-8")
 
 
-def _filled(load: str, task: Task, card: Card) -> str:
+def _filled(load: str, task: Task, card: Card, form: str) -> str:
     """Python that loads the folder, with what is known put in."""
     reading, usage = task.reading(card.labels), USAGE[task.processor]
     sample = task.sample(usage.cells)
+    by_hand = task.by_hand(sample, form)
+    texts = by_hand.texts if by_hand else _texts(task, sample, usage.cells)
+    then = f"\n{by_hand.then}  # {reading}" if by_hand else ""
     values = {
         "{imports}": usage.imports,
         "{reader}": usage.name,
-        "{arguments}": usage.arguments,
+        "{arguments}": usage.arguments + (by_hand.arguments if by_hand else ""),
         "AutoTokenizer": task.processor,
         "{base}": base(card),
         "{config}": _config(task, card),
         "{predict}": "predict_proba" if card.labels else "predict",
         "{arranging}": f"{task.arranging}\n" if task.arranging else "",
+        "{then}": then,
         "{columns}": f"  # {reading}" if reading else "",
-        "{named}": f"  # {_named(task, card)}",
+        "{named}": "" if by_hand else f"  # {_named(task, card)}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
-        "{texts}": ", ".join(map(json.dumps, _texts(task, sample, usage.cells))),
+        "{texts}": ", ".join(json.dumps(column, ensure_ascii=False) for column in texts),
         "{rows}": json.dumps(sample),
         "logits = model(**inputs).logits": _taken(task.outputs),
         "(logits,) =": f"({', '.join(task.outputs)},) =",

@@ -248,6 +248,7 @@ class Winner:
                 f'a winner can be merged where its method can, but "{self.card.method}" cannot; '
                 "predict with the winner itself."
             )
+        self._task.restore(plain)
         return plain
 
 

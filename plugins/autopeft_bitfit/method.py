@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
 
@@ -52,10 +52,12 @@ class BitFit(PeftMethod):
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Let the chosen biases require gradients; the host gives this model copies of its own."""
         chosen = None if params["biases"] == "all" else _biased(spec)[str(params["biases"])]
+        whole: Any = model
+        of_base = {id(parameter) for parameter in whole.base_model.parameters()}  # a language model's head stays
         for name, parameter in model.named_parameters():
             module, _, leaf = name.rpartition(".")
             of_head = any(f".{head}." in f".{name}" for head in spec.head)
-            if leaf == "bias" and not of_head and (chosen is None or module in chosen):
+            if leaf == "bias" and id(parameter) in of_base and not of_head and (chosen is None or module in chosen):
                 parameter.requires_grad_(True)
         return model
 

@@ -16,6 +16,7 @@ OURS = [
     "image-text-matching",
     "multi-label-classification",
     "multiple-choice",
+    "prompt-classification",
     "question-answering",
     "regression",
     "text-classification",

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from autopeft.tasks.registry import find_task, task_kinds
+from autopeft.testing.task_case import families_of
 from autopeft.testing.task_rules import TASK_RULES, check_task
 from autopeft.testing.tiny import IMAGE_FAMILIES, PAIR_FAMILIES
 from tests.conftest import autopeft_here, few
@@ -14,6 +15,8 @@ FAMILIES = ("bert", "roberta", "gpt2", "llama", "modernbert", "distilbert", "deb
 @pytest.mark.parametrize("kind", sorted(kind for kind in task_kinds() if not kind.startswith("image-")))
 @pytest.mark.parametrize("family", few(FAMILIES, "bert"))
 def test_every_kind_of_texts_keeps_every_rule(kind, family):
+    if family not in families_of(find_task(kind)):
+        pytest.skip(f"transformers has no {family} for it")
     assert [f"{found.rule}: {found.seen}" for found in check_task(find_task(kind), family) if found.seen] == []
 
 
