@@ -145,11 +145,7 @@ class Problem:
         Raises:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
         """
-        task = find_task(spec.task.kind, registry.blocked).configured(spec.task.options)
-        wanted_metric, metric_digest = spec.validation.metric, ""
-        if wanted_metric is not None and user_metric.is_own(wanted_metric):
-            function, metric_digest = user_metric.load(wanted_metric, spec.folder)
-            task = task.measuring(wanted_metric, user_metric.metric(wanted_metric, function, task))
+        task, metric_digest = _measured(spec, find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
         spec = spec.with_metric(task.metric(spec.validation.metric))
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
@@ -176,10 +172,7 @@ class Problem:
             base=base,
             train=train,
             test=test,
-            folds=tuple(
-                Fold(train.samples_of(np.sort(fold.train)), train.samples_of(np.sort(fold.validation)))
-                for fold in _folds(spec, task, rows)
-            ),
+            folds=tuple(_folds(spec, task, rows, train)),
             device=device,
             space=space,
             budget=_budget(spec, base, device, workers, card),
@@ -217,6 +210,15 @@ class Problem:
     def all_rows(self) -> np.ndarray:
         """Positions of every training sample."""
         return self.train.everything
+
+
+def _measured(spec: StudySpec, task: Task) -> tuple[Task, str]:
+    """The task with a metric of the user's own where the study names one, and the SHA-256 of that one's file."""
+    name = spec.validation.metric
+    if name is None or not user_metric.is_own(name):
+        return task, ""
+    function, digest_of_file = user_metric.load(name, spec.folder)
+    return task.measuring(name, user_metric.metric(name, function, task)), digest_of_file
 
 
 def references(spec: StudySpec) -> dict[str, str]:
@@ -298,11 +300,13 @@ def _space(
     return space, refused
 
 
-def _folds(spec: StudySpec, task: Task, rows: StudyData) -> list[Fold]:
+def _folds(spec: StudySpec, task: Task, rows: StudyData, data: Encoded) -> list[Fold]:
+    """The samples of each fold; those of a row stay together."""
     groups = rows.train["group"].tolist() if "group" in rows.train else None
     strata = task.strata(rows.train)
     shares = None if strata is None else strata.tolist()
-    return split(len(rows.train), shares, groups, spec.validation.folds, spec.seed)
+    found = split(len(rows.train), shares, groups, spec.validation.folds, spec.seed)
+    return [Fold(*(data.samples_of(np.sort(part)) for part in (fold.train, fold.validation))) for fold in found]
 
 
 def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:

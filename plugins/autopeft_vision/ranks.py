@@ -74,14 +74,14 @@ def _right(own: np.ndarray, wanted: np.ndarray, rows: np.ndarray, offered: int) 
 
 def recall(found: np.ndarray, most: int) -> np.ndarray:
     """Of each row, the mean over both ways of whether the right one is among so many first."""
-    found: np.ndarray = (found <= most).mean(axis=1)
-    return found
+    share: np.ndarray = (found <= most).mean(axis=1)
+    return share
 
 
 def reciprocal(found: np.ndarray) -> np.ndarray:
     """Of each row, the mean over both ways of 1 / place."""
-    found: np.ndarray = (1.0 / found).mean(axis=1)
-    return found
+    share: np.ndarray = (1.0 / found).mean(axis=1)
+    return share
 
 
 def _metric(of_rows: Callable[[np.ndarray], np.ndarray]) -> Metric:
