@@ -74,12 +74,14 @@ def _right(own: np.ndarray, wanted: np.ndarray, rows: np.ndarray, offered: int) 
 
 def recall(found: np.ndarray, most: int) -> np.ndarray:
     """Of each row, the mean over both ways of whether the right one is among so many first."""
-    return (found <= most).mean(axis=1)
+    hits: np.ndarray = (found <= most).mean(axis=1)
+    return hits
 
 
 def reciprocal(found: np.ndarray) -> np.ndarray:
     """Of each row, the mean over both ways of 1 / place."""
-    return (1.0 / found).mean(axis=1)
+    parts: np.ndarray = (1.0 / found).mean(axis=1)
+    return parts
 
 
 def _metric(of_rows: Callable[[np.ndarray], np.ndarray]) -> Metric:
