@@ -211,6 +211,9 @@ def of_lora(study, winner, folder):
 
 @pytest.mark.parametrize("form", ["merged", "peft", "mlflow", pytest.param("onnx", marks=pytest.mark.exhaustive)])
 def test_exports_answer_as_the_winner_does(form, study, winner, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime") if form == "onnx" else None
+    if onnxruntime:
+        pytest.importorskip("onnxscript")
     winner, rows = of_lora(study, winner, tmp_path / "lora"), some(study)
     expected = winner.predict(rows)
     folder = api.export(winner, tmp_path / "made", form)
@@ -226,8 +229,7 @@ def test_exports_answer_as_the_winner_does(form, study, winner, tmp_path):
     images = [Image.open(name).convert("RGB") for name in rows["image"]]
     processor = AutoProcessor.from_pretrained(folder)
     inputs = processor(text=rows["text"].tolist(), images=images, padding=True, truncation=True, return_tensors="pt")
-    if form == "onnx":
-        onnxruntime = pytest.importorskip("onnxruntime")
+    if onnxruntime:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
         made = session.run(None, {one.name: inputs[one.name].numpy() for one in session.get_inputs()})
         image, text = map(torch.from_numpy, made)
@@ -241,7 +243,7 @@ def test_exports_answer_as_the_winner_does(form, study, winner, tmp_path):
         image, text = outputs.image_embeds.detach(), outputs.text_embeds.detach()
     assert (image * text).sum(-1).tolist() == pytest.approx(expected, abs=1e-4)
     readme = (folder / "README.md").read_text()
-    assert "similarity = (image_embeds * text_embeds).sum(-1)" in readme
+    assert form == "peft" or "similarity = (image_embeds * text_embeds).sum(-1)" in readme
     assert "AutoProcessor" in readme
     assert "AutoTokenizer" not in readme
 
@@ -263,7 +265,7 @@ def specify(folder, rows, **more):
     ("column", "cell", "said"),
     [
         ("image", "pictures/none.png", "row 7"),
-        ("image", "", 'row 7: the column "image" must not be empty'),
+        ("image", "", 'row 7: every cell of the column "image" must be an image'),
         ("text", " ", 'row 7: the column "text" must not be empty'),
     ],
 )
