@@ -74,7 +74,7 @@ def _plain(cell: Any) -> Any:
     """A cell as MLflow can write it: of an image its bytes, and lists for what cannot change."""
     if isinstance(cell, Picture):
         return cell.content()
-    return list(cell) if isinstance(cell, tuple) else cell
+    return [_plain(one) for one in cell] if isinstance(cell, tuple) else cell
 
 
 def holds(folder: Path, winner: Path) -> bool:

@@ -74,6 +74,8 @@ def _choice(one: object) -> str | tuple[str, str]:
     """A text, or a name and a text."""
     if isinstance(one, Mapping) and {"text", "label"} <= {*one}:
         one = one["label"], one["text"]
+    elif hasattr(one, "tolist"):
+        one = one.tolist()
     if isinstance(one, list | tuple) and len(one) == 2:
         return _text(one[0]), _text(one[1])
     return _text(one)

@@ -24,7 +24,7 @@ TAKEN = ("question", "context", "label", "group")
 """Names that columns of choices cannot have, as something else is called so."""
 
 FEWEST = 10
-"""Rows of each label, on average, from which on labels are kept in their shares: texts differ from row to row."""
+"""Rows of a label from which on it keeps its share in every part."""
 
 NO_CHOICE = -1.0
 """The answer to a choice that a row does not have."""
@@ -126,8 +126,12 @@ class MultipleChoice(Task):
         return told
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
-        """Every label keeps its share, unless they differ from row to row, as texts of choices do."""
-        return rows["label"] if rows["label"].nunique() * FEWEST <= len(rows) else None
+        """Every label keeps its share, rare ones with the most frequent; none where most are rare, as texts are."""
+        counts = rows["label"].value_counts()
+        frequent = counts.index[counts >= FEWEST]
+        if counts[frequent].sum() * 2 < len(rows):
+            return None
+        return rows["label"].where(rows["label"].isin(frequent), frequent[0])
 
     def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
         """What labels are, and the most choices of a row."""

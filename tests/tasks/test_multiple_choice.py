@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from autopeft_multiple_choice.choices import as_choices
 
 import autopeft as api
 from autopeft.common.exceptions import DataError, SpecError
@@ -17,6 +18,7 @@ from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
+from autopeft.winner import mlflow_model
 from tests.conftest import DTYPE, WORDS, autopeft_here
 
 TASK = find_task("multiple-choice")
@@ -218,6 +220,16 @@ def test_a_winner_that_lost_what_its_labels_are_is_refused(facts):
         TASK.knowing(facts)
 
 
+def test_a_rare_label_does_not_stop_rows_from_being_split(tmp_path):
+    rows = questions(60, 4, 4)
+    rows["label"] = [number % 3 for number in range(60)]
+    rows.at[7, "label"] = 3
+    data, _ = loaded(tmp_path, rows)
+    shares = data.test["label"].where(data.test["label"] != "3", "0").value_counts()
+    assert (shares.min(), shares.max()) == (4, 4)
+    assert TASK.strata(pd.DataFrame({"label": [f"a text {number}" for number in range(60)]})) is None
+
+
 class Words:
     """Reads two texts as their words, with what a `RowTokenizer` has."""
 
@@ -405,6 +417,11 @@ def lora(study, winner, tmp_path):
     return api.load(tmp_path / "lora")
 
 
+def saved(winner, tmp_path):
+    winner.save(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
 @pytest.mark.parametrize("form", ["merged", "mlflow", "onnx", "peft"])
 def test_exports_answer_as_the_winner_does(form, study, winner, tmp_path):
     if form == "onnx":
@@ -418,7 +435,12 @@ def test_exports_answer_as_the_winner_does(form, study, winner, tmp_path):
         import mlflow.pyfunc
 
         inputs = rows[["question", "context", "choices"]]
-        assert mlflow.pyfunc.load_model(str(folder)).predict(inputs)["choice"].tolist() == chosen.predict(rows)
+        model = mlflow.pyfunc.load_model(str(folder))
+        assert model.predict(inputs)["choice"].tolist() == chosen.predict(rows)
+        named = rows["choices"].map(lambda texts: [list(pair) for pair in zip(LETTERS, texts, strict=False)])
+        mlflow_model.save(saved(chosen, tmp_path), tmp_path / "named", inputs.assign(choices=named.map(as_choices)))
+        model = mlflow.pyfunc.load_model(str(tmp_path / "named"))
+        assert model.predict(inputs.assign(choices=named))["choice"].tolist() == chosen.predict(rows)
         return
     from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
