@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.row_tokenizer import RowTokenizer
-    from autopeft.study.report_section import Exhibit, ReportSection, ReportTable
+    from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
     from autopeft.tasks.classification import Classification
     from autopeft.tasks.column import Column
     from autopeft.tasks.contract import Baseline, Task
     from autopeft.tasks.metric import Metric
+    from autopeft.tasks.multi_label import MultiLabel
     from autopeft.tasks.regression import Regression
     from autopeft.tuning import tune
     from autopeft.winner.export import export
@@ -56,10 +57,12 @@ __all__ = [
     "LinearModule",
     "Metric",
     "ModelSpec",
+    "MultiLabel",
     "ParamValue",
     "Params",
     "PeftMethod",
     "Regression",
+    "ReportPlot",
     "ReportSection",
     "ReportTable",
     "RowTokenizer",
@@ -93,9 +96,11 @@ LAZY = {
     "Encoded": "autopeft.data.encoded",
     "Field": "autopeft.data.encoded",
     "Metric": "autopeft.tasks.metric",
+    "MultiLabel": "autopeft.tasks.multi_label",
     "RowTokenizer": "autopeft.models.row_tokenizer",
     "Regression": "autopeft.tasks.regression",
     "Exhibit": "autopeft.study.report_section",
+    "ReportPlot": "autopeft.study.report_section",
     "ReportSection": "autopeft.study.report_section",
     "ReportTable": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",

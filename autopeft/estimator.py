@@ -295,9 +295,11 @@ class AutoPeftClassifier(ClassifierMixin, AutoPeft):  # type: ignore[misc]  # sc
     classes_: np.ndarray
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name
-        """The most probable class of each row."""
-        best = self.predict_proba(X).argmax(axis=1)
-        found: np.ndarray = self.classes_[best]
+        """The class of each row: the most probable one, or by the threshold that the search chose for two."""
+        check_is_fitted(self)
+        places = {str(name): place for place, name in enumerate(self.classes_.tolist())}
+        given = self.winner_.predict(self._rows(X, reset=False))
+        found: np.ndarray = self.classes_[[places[name] for name in given]]
         return found
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803  # scikit-learn's name

@@ -47,14 +47,22 @@ def place(tmp_path_factory, tiny_model) -> Path:
     (folder / "rows.csv").write_bytes((folder / "studies" / "rows.csv").read_bytes())
     (folder / "new.csv").write_bytes((folder / "rows.csv").read_bytes())
     tickets = tiny_rows().rename(columns={"text": "message", "label": "queue"})
-    tickets.assign(customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7).to_csv(
-        folder / "studies" / "tickets.csv"
-    )
+    tickets.assign(
+        customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all"
+    ).to_csv(folder / "studies" / "tickets.csv")
+    save_exam(folder / "studies" / "exam.jsonl")
     write_answers(folder / "studies")
     save_tiny(folder / "studies" / "images")
     save_pictures(folder / "studies" / "photos", 8)
     write_recipes(folder)
     return folder
+
+
+def save_exam(path: Path) -> None:
+    """Questions with choices."""
+    rows = tiny_rows().rename(columns={"text": "question"}).drop(columns="label")
+    exam = rows.assign(passage="w1 w2", options=[["w3", "w4 w5", "w6"]] * len(rows), answer=rows.index % 3)
+    exam.to_json(path, orient="records", lines=True)
 
 
 def write_recipes(folder: Path) -> None:
@@ -65,12 +73,16 @@ def write_recipes(folder: Path) -> None:
         "validation": {"folds": 2, "packing": "off"},
     }
     first: dict[str, dict] = {}
+    for name, text in re.findall(
+        r"```python\n# (studies/\S+)\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
     for name, text in re.findall(r"```toml\n# (studies/\S+)\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL):
         own = tomllib.loads(text)
         first = first or own
         tables = {table: {**first.get(table, {}), **own.get(table, {})} for table in [*first, *own]}
         images = own.get("task", {}).get("kind", "").startswith("image")
-        if "train" in own.get("data", {}):
+        if images or "train" in own.get("data", {}):
             tables["data"] = own["data"]
         for table, settings in quick.items():
             tables[table] = {**tables.get(table, {}), **settings}

@@ -82,7 +82,7 @@ class CostEstimator:
         trunk: Trunk | None = None,
     ) -> None:
         self._base, self._task, self._device, self._data = base, task, device, data
-        self._rows, self._longest, self._limit = len(data), int(data.lengths.max()), limit
+        self._rows, self._longest, self._limit = len(data), int(data.lengths.max()) * data.sequences, limit
         self._quantized = quantized
         self._trunk = trunk
         self._packed_methods, self._folds = {} if packed is None else packed, folds
@@ -215,13 +215,14 @@ class CostEstimator:
         heartbeat()
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
         sizes = (min(execution.micro_batch, self._rows),) * execution.folds
+        task = self._task.trying(candidate.task)
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
             optimizer = make_optimizer(module, candidate.hyper, execution.folds)
             callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))
             # From the second pass on, the first one's gradients are there; a third would add nothing.
             return lambda tensors: training_step(
-                module, optimizer, [Batch(tensors, sizes)] * passes, self._task, self._device, callback
+                module, optimizer, [Batch(tensors, sizes)] * passes, task, self._device, callback
             )
 
         model = self._model(candidate, take=True)
@@ -272,7 +273,8 @@ def _one_row(fits: Callable[[Execution], bool], found: Mapping[Execution, peak.M
 
 
 def _key(candidate: Candidate) -> tuple[object, ...]:
-    return candidate.method.name, tuple(candidate.params.items()), candidate.hyper.batch_size
+    chosen = (*candidate.params.items(), *candidate.task.items())
+    return candidate.method.name, chosen, candidate.hyper.batch_size
 
 
 def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:

@@ -141,7 +141,7 @@ def _plan(problem: Problem, name: str, part: MethodSpace, samples: int) -> Metho
         )
     return MethodPlan(
         name=name,
-        dimensions={**_shown(part.own), **_shown(part.training)},
+        dimensions={**_shown(part.own), **_shown(part.training), **_shown(part.task)},
         default=_planned(problem, part.default()),
         sampled=sampled,
         shares={

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autopeft.common.params import ParamValue
     from autopeft.training.batch_plan import Execution
     from autopeft.training.rungs import Rung
 
@@ -27,6 +30,7 @@ class Outcome:
         excess: bytes that a step took on top of what is predicted for the method, 0 if none.
         leaked: bytes of tensors that its method still held when it had ended.
         machine: whether the machine failed, and not the method: a later start tries again.
+        facts: what its folds told that answers need (`Task.calibrated`), of one that is COMPLETE.
     """
 
     state: str
@@ -39,6 +43,7 @@ class Outcome:
     excess: int = 0
     leaked: int = 0
     machine: bool = False
+    facts: Mapping[str, ParamValue] = field(default_factory=dict)
 
     @property
     def score(self) -> float | None:

@@ -29,6 +29,7 @@ from autopeft.models.quantization import NONE
 from autopeft.models.readers import STUDY_READERS
 from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
 from autopeft.training.setup import Setup
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from autopeft.common.truncation import Truncation
     from autopeft.data.encoded import Encoded
     from autopeft.data.load import StudyData
+    from autopeft.methods.candidate import Candidate
     from autopeft.methods.contract import PeftMethod
     from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
@@ -64,7 +66,8 @@ class Problem:
 
     `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
     more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
-    was read (`locate.kind_of`), by the name of its setting.
+    was read (`locate.kind_of`), by the name of its setting. `metric_digest` is the SHA-256 of the file of a metric of
+    the user's own.
     """
 
     spec: StudySpec
@@ -84,6 +87,7 @@ class Problem:
     base_model: str
     base_digest: str
     kinds: dict[str, str]
+    metric_digest: str = ""
     workers: int = 1
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
@@ -115,10 +119,10 @@ class Problem:
         """What is maximised."""
         return self.task.metric(self.spec.validation.metric)
 
-    @property
-    def setup(self) -> Setup:
-        """What all trials share."""
-        return Setup(self.task, self.train, self.folds, self.device, self.metric, self.spec.seed)
+    def setup(self, candidate: Candidate) -> Setup:
+        """What a trial is given; all share it, but for settings of the task that are searched."""
+        task = self.task.trying(candidate.task)
+        return Setup(task, self.train, self.folds, self.device, self.metric, self.spec.seed)
 
     def rung_ends(self, epochs: int) -> list[float]:
         """After how many epochs a trial of `epochs` is scored."""
@@ -138,11 +142,16 @@ class Problem:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
         """
         task = find_task(spec.task.kind, registry.blocked).configured(spec.task.options)
+        wanted_metric, metric_digest = spec.validation.metric, ""
+        if wanted_metric is not None and user_metric.is_own(wanted_metric):
+            function, metric_digest = user_metric.load(wanted_metric, spec.folder)
+            task = task.measuring(wanted_metric, user_metric.metric(wanted_metric, function, task))
         spec = spec.with_metric(task.metric(spec.validation.metric))
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
-        task = task.taking(spec.data.named)
+        task = task.taking(spec.data.named).maximising(spec.validation.metric or "")
+        task = task.searching(spec.search.overrides)
         rows = load_rows(spec, task)
         task = task.knowing(rows.facts, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
@@ -150,7 +159,7 @@ class Problem:
         base = load()
         space, refused = _space(spec, task, base, wanted, origins)
         kind = STUDY_READERS[task.processor]
-        reader = kind.of_study(base.processor, base.module, spec.model, len(task.inputs))
+        reader = kind.of_study(base.processor, base.module, spec.model, task.texts)
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
@@ -178,6 +187,7 @@ class Problem:
             base_model=portable(spec.model.name_or_path, spec.folder),
             base_digest=base_digest,
             kinds=kinds,
+            metric_digest=metric_digest,
         )
 
     @contextmanager
@@ -246,7 +256,8 @@ def _space(
     if not methods or (spec.search.methods and refused):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
-    return CandidateSpace.build(methods, base.spec, spec.search.overrides, FIXED_SEARCH_KEYS), refused
+    overrides, own = spec.search.overrides, task.search_space()
+    return CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own), refused
 
 
 def _folds(spec: StudySpec, task: Task, rows: StudyData) -> list[Fold]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from autopeft.budget.memory import peak as memory
@@ -13,7 +14,7 @@ from autopeft.budget.memory_watch import MemoryWatch, ran_out, release_memory, t
 from autopeft.budget.time_watch import OverTimeError, TimeWatch
 from autopeft.common import machine
 from autopeft.common.containment import by_host, guarded, running_time, unguarded
-from autopeft.common.exceptions import MachineError, StoreError, in_a_line
+from autopeft.common.exceptions import MachineError, SpecError, StoreError, in_a_line
 from autopeft.execution.outcome import Outcome
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers, train_mode
@@ -21,17 +22,18 @@ from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, T
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.cross_validation import cross_validate
-from autopeft.training.learner import Learner
+from autopeft.training.learner import Learner, joined
 from autopeft.training.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from autopeft.data.encoded import Encoded
+    from autopeft.common.params import ParamValue
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.training.checkpoint import Checkpoint
     from autopeft.training.rungs import Rung
+    from autopeft.training.setup import Setup
 
 
 @unguarded()
@@ -85,6 +87,7 @@ def run_trial(
         needed_seconds=seconds if state == COMPLETE else course.pace.predicted,
         execution=execution,
         excess=excess,
+        facts=course.facts,
     )
 
 
@@ -97,12 +100,14 @@ class _Course:
         pace: on the time it takes.
         rungs: those it reached.
         refused: what the machine said when it had no memory for the trial; "" where that did not happen.
+        facts: what its folds told that answers need.
     """
 
     watch: MemoryWatch
     pace: TimeWatch
     rungs: list[Rung] = field(default_factory=list)
     refused: str = ""
+    facts: dict[str, ParamValue] = field(default_factory=dict)
 
 
 def _even(planned: Execution, problem: Problem, checkpoint: Checkpoint | None) -> Execution:
@@ -125,7 +130,7 @@ def _attempt(
             state, reason = _train(problem, candidate, execution, by_host(stop), course, checkpoint)
     except OverTimeError as error:
         return INFEASIBLE, str(error), False
-    except StoreError:  # no fault of the method's; the trial is not over, and the next start goes on with it
+    except (StoreError, SpecError):  # of a metric of the user's: no fault of the method's; the next start goes on
         raise
     except Exception as error:  # a plugin may raise anything, and one trial must not end the study
         reason = in_a_line(error)
@@ -158,17 +163,17 @@ def _train(
     if execution.folds > 1:
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
-    _measure(
-        problem, data, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), course.watch
-    )
+    setup, answers = replace(problem.setup(candidate), rows=data), dict[int, np.ndarray]()
+    _measure(setup, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), course.watch)
     for rung in cross_validate(
         model,
-        replace(problem.setup, rows=data),
+        setup,
         candidate.hyper,
         execution=execution,
         watch=together(course.watch, course.pace),
         checkpoint=checkpoint,
         make_callback=make_callback,
+        answers=answers if problem.task.calibrates else None,
     ):
         if rung.number <= len(course.rungs):  # reached before memory ran out, and kept
             continue
@@ -177,26 +182,35 @@ def _train(
         if reason and rung.epoch < candidate.hyper.epochs:
             return STOPPED if reason == TIMED_OUT else PRUNED, reason
         course.pace.check()
+    course.facts = _calibrated(problem, answers) if answers else {}
     return COMPLETE, ""
 
 
-def _measure(problem: Problem, data: Encoded, learner: Learner, watch: MemoryWatch) -> None:
+def _calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:
+    """What the answers to the rows that each fold validates tell, by the fold's number."""
+    data = problem.train
+    rows = np.concatenate([data.rows_of(problem.folds[fold].validation) for fold in answers])
+    made = joined([torch.from_numpy(found) for found in answers.values()]).numpy()
+    return problem.task.calibrated(made, data.truths[rows])
+
+
+def _measure(setup: Setup, learner: Learner, watch: MemoryWatch) -> None:
     """Run one real step at the longest batch, on tensors that are thrown away afterwards; the watch sees its peak.
 
     A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
     """
-    model, execution = learner.model, learner.execution
+    model, execution, data, device = learner.model, learner.execution, setup.rows, setup.device
     longest = data.lengths.argsort()[::-1]
-    batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, problem.device.type)
+    batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, device.type)
     passes = 2 if execution.micro_batch < min(learner.hyper.batch_size, len(longest)) else 1
     initial = [parameter.data for parameter in learner.parameters]
     learner.take_turn()
     train_mode(model)
     with torch.random.fork_rng():
         peak = memory.measure(
-            lambda: learner.step([batch] * passes, problem.task, problem.device),
+            lambda: learner.step([batch] * passes, setup.task, device),
             model,
-            problem.device.type,
+            device.type,
             others=(*batch.tensors.values(), *learner.kept_tensors()),
         )
     for parameter, tensor in zip(learner.parameters, initial, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest, shorten
@@ -20,36 +20,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method, its own params and the training hyperparameters."""
+    """A method, its own params, the training hyperparameters, and those settings of the task that are searched."""
 
     method: PeftMethod
     params: Params
     hyper: Hyperparameters
+    task: Params = field(default_factory=dict)
 
     @property
     def flat(self) -> dict[str, ParamValue]:
         """As Optuna and MLflow know it: `method`, and every dimension as `<method>.<name>`."""
         name = self.method.name
-        dimensions = {**self.params, **asdict(self.hyper)}
+        dimensions = {**self.params, **asdict(self.hyper), **self.task}
         return {"method": name, **{f"{name}.{key}": value for key, value in dimensions.items()}}
 
     def __str__(self) -> str:
         """A name a person can read, such as `lora r=8 lora_alpha=16 … lr=0.001`."""
-        shown = {**self.params, "lr": self.hyper.learning_rate, "epochs": self.hyper.epochs}
+        shown = {**self.params, "lr": self.hyper.learning_rate, "epochs": self.hyper.epochs, **self.task}
         return readable(self.method.name, shown)
 
 
 @dataclass(frozen=True)
 class MethodSpace:
-    """One method's part of the space: its own dimensions, and the training ones as it has them."""
+    """One method's part of the space: its own dimensions, the training ones as it has them, and some of the task."""
 
     method: PeftMethod
     own: SearchSpace
     training: SearchSpace
+    task: SearchSpace = field(default_factory=lambda: SearchSpace({}))
 
-    def candidate(self, params: Params, training: Mapping[str, Any]) -> Candidate:
-        """The candidate at a point of both spaces."""
-        return Candidate(self.method, dict(params), Hyperparameters(**training))
+    def candidate(self, params: Params, training: Mapping[str, Any], task: Params | None = None) -> Candidate:
+        """The candidate at a point of these spaces; without a point of the last, at its defaults."""
+        chosen = self.task.defaults() if task is None else dict(task)
+        return Candidate(self.method, dict(params), Hyperparameters(**training), chosen)
 
     def default(self) -> Candidate:
         """The candidate that the method's author considers proven."""
@@ -58,7 +61,8 @@ class MethodSpace:
     def suggest(self, trial: BaseTrial) -> Candidate:
         """Draw a candidate of this method."""
         prefix = f"{self.method.name}."
-        return self.candidate(self.own.suggest(trial, prefix), self.training.suggest(trial, prefix))
+        spaces = (self.own, self.training, self.task)
+        return self.candidate(*(space.suggest(trial, prefix) for space in spaces))
 
     def sample(self, count: int, seed: int) -> list[Candidate]:
         """`count` candidates drawn independently and evenly, by Optuna's random sampler."""
@@ -102,23 +106,28 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         spec: ModelSpec | None,
         overrides: Mapping[str, Any],
         fixed_keys: Iterable[str],
+        task: SearchSpace | None = None,
     ) -> CandidateSpace:
         """The space of `methods` on a model, narrowed by the study file's [search] table.
 
         `overrides` holds the keys of [search] that are not among its `fixed_keys`: a training dimension for every
-        method (`learning_rate = 3e-4`) or a table for one (`lora.r = [4, 32]`).
+        method (`learning_rate = 3e-4`), a table for one (`lora.r = [4, 32]`), or a dimension of the `task`, which is
+        searched where it is named alone.
 
         Raises:
             SpecError: a key is neither, a dimension is unknown, or a value lies outside what it can be.
         """
-        methods = list(methods)
+        methods, task = list(methods), task or SearchSpace({})
         names = {method.name for method in methods}
         for key in overrides:
-            if key not in names and key not in TRAINING_SPACE:
-                hint = nearest(key, {*names, *TRAINING_SPACE, *fixed_keys})
+            if key not in names and key not in TRAINING_SPACE and key not in task:
+                hint = nearest(key, {*names, *TRAINING_SPACE, *fixed_keys, *task})
                 raise SpecError(f'"{brief(key)}" in [search] is no setting, method or training dimension; {hint}')
         common = {key: value for key, value in overrides.items() if key in TRAINING_SPACE}
-        return cls(cls._narrow(method, spec, common, overrides.get(method.name, {})) for method in methods)
+        searched = {key: value for key, value in overrides.items() if key in task and key not in names}
+        chosen = SearchSpace({key: task[key] for key in searched}).narrowed(searched, "[search]")
+        parts = (cls._narrow(method, spec, common, overrides.get(method.name, {})) for method in methods)
+        return cls(replace(part, task=chosen) for part in parts)
 
     @staticmethod
     def _narrow(
@@ -161,7 +170,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         return {
             f"{name}.{key}": dimension.default
             for name, part in self.items()
-            for space in (part.training, part.own)  # the method's own of a name is what is drawn
+            for space in (part.task, part.training, part.own)  # the method's own of a name is what is drawn
             for key, dimension in space.items()
         }
 
@@ -173,5 +182,8 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         """The candidate behind the params of an Optuna trial."""
         space = self[str(flat["method"])]
         values = {key.partition(".")[2]: value for key, value in flat.items() if key != "method"}
-        own = {name: value for name, value in values.items() if name in space.own}
-        return space.candidate(own, {name: value for name, value in values.items() if name in space.training})
+        own, training, task = (
+            {name: value for name, value in values.items() if name in part}
+            for part in (space.own, space.training, space.task)
+        )
+        return space.candidate(own, training, task)

@@ -37,7 +37,7 @@ class Bootstrap:
     def __init__(
         self, metric: Metric, truths: Sequence[str], predictions: Mapping[str, Sequence[str]], seed: int = 0
     ) -> None:
-        draw = self._by_class if metric.of_counts else self._by_row
+        draw = self._by_class if metric.of_counts else self._by_count if metric.of_draws else self._by_row
         self._scores = draw(metric, truths, predictions, np.random.default_rng(seed))
 
     @staticmethod
@@ -60,6 +60,22 @@ class Bootstrap:
                 hits = drawn @ (is_class[own] * (own == cells[0])[:, None])
                 kept.append(metric.of_counts(hits, actual, drawn @ is_class[own]))
         return {name: np.concatenate(kept) for name, kept in parts.items()}
+
+    @staticmethod
+    def _by_count(
+        metric: Metric, truths: Sequence[str], predictions: Mapping[str, Sequence[str]], generator: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """How often each row is drawn, which is scored for all draws at once."""
+        assert metric.of_draws
+        rows, parts = len(truths), {name: list[np.ndarray]() for name in predictions}
+        some = max(1, LARGEST // rows)
+        for start in range(0, 1 + FEW_RESAMPLES, some):
+            drawn = generator.multinomial(rows, np.full(rows, 1 / rows), min(some, 1 + FEW_RESAMPLES - start))
+            if start == 0:
+                drawn[0] = 1  # what was observed
+            for name, answers in predictions.items():
+                parts[name].append(metric.of_draws(answers, truths, drawn.astype(float)))
+        return {name: np.concatenate(found) for name, found in parts.items()}
 
     @staticmethod
     def _by_row(

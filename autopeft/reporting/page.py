@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import whole
 from autopeft.reporting import wording
-from autopeft.reporting.plots import draw
+from autopeft.reporting.plots import draw, name_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def render(report: Report, plots: list[Plot] | None = None) -> str:
         plot.name: {"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)} for plot in plots or draw(report)
     }
     template = environment.get_template("page.html.jinja")
-    return template.render(report=report, plots=pictures, wording=wording, version=version("autopeft"))
+    return template.render(report=report, plots=pictures, wording=wording, name_of=name_of, version=version("autopeft"))
 
 
 def write(text: str, path: Path) -> None:

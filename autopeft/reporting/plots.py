@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from autopeft.reporting.comparison import Front
     from autopeft.reporting.content import Report
+    from autopeft.study.report_section import ReportPlot
 
 INK = "#010203"
 """Stands for the page's text colour: written by matplotlib, replaced by `currentColor`."""
@@ -76,11 +77,27 @@ def draw(report: Report) -> list[Plot]:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        return [
-            plot
-            for painter in (_leads, _fronts, _curves, _importance, _budget, _confusion, _residuals)
-            if (plot := painter(report))
-        ]
+        painters = (_leads, _fronts, _curves, _importance, _budget, _confusion, _residuals)
+        own = [_points(section.title, section.plot) for section in report.sections if section.plot]
+        return [*(plot for painter in painters if (plot := painter(report))), *own]
+
+
+def name_of(section: str) -> str:
+    """What the picture of a part of the report is called that the kind of task brings."""
+    return "section_" + re.sub(r"[^a-z0-9]+", "_", section.lower()).strip("_")
+
+
+def _points(section: str, content: ReportPlot) -> Plot:
+    figure, axes = _figure(4.5, 4.2)
+    if content.diagonal:
+        axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=1)
+    x, y, sizes = zip(*content.points, strict=True) if content.points else ((), (), ())
+    axes.plot(x, y, color=COLOURS[0], linewidth=1)
+    axes.scatter(x, y, s=[20 + 160 * size for size in sizes], color=COLOURS[0], alpha=0.7)
+    axes.set_xlabel(content.x)
+    axes.set_ylabel(content.y)
+    said = "; ".join(f"{content.x} {a:.3g}, {content.y} {b:.3g}" for a, b, _ in content.points)
+    return _plot(figure, name_of(section), content.title, said)
 
 
 def _leads(report: Report) -> Plot | None:

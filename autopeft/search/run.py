@@ -218,7 +218,7 @@ def _select_winner(
             study.set_user_attr(SCORES, {})
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         try:
-            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say)
+            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, records(study))
         except (StoreError, ModelError):  # the disk and the base model are no fault of a method
             raise
         except Exception as error:  # a method may do anything

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -27,7 +27,7 @@ from autopeft.training.learner import Learner, train_epoch
 from autopeft.winner import winner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.tasks.contract import Baseline
+    from autopeft.study.record import TrialRecord
+    from autopeft.tasks.contract import Task
     from autopeft.training.batch_plan import Execution
 
 REFIT_SEED_STREAM = 1_000_000
@@ -69,9 +70,10 @@ def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -
         checkpoint_layers(model)
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
     learner = Learner(model, candidate.hyper, len(problem.train), execution, callback=callback)
+    task = problem.task.trying(candidate.task)
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
-        train_epoch(learner, data, [problem.all_rows], problem.task, problem.device, [seed], seed)
+        train_epoch(learner, data, [problem.all_rows], task, problem.device, [seed], seed)
     make_whole()
     return model.eval()
 
@@ -83,62 +85,104 @@ def select_winner(
     origin: str,
     left_out: Mapping[str, str],
     say: Callable[[str], None],
+    found: Sequence[TrialRecord] = (),
 ) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
-    of them predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored.
+    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored. The trials that
+    were `found` have what their folds told that answers need (`Task.calibrated`).
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
         ModelError: the base model is not there any more, or is another; no fault of a method's either.
         Exception: whatever the best candidate's method raises.
     """
-    started, silence, say = time.monotonic(), problem.spec.search.hang_timeout, by_host(say)
+    started, say = time.monotonic(), by_host(say)
     say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
-        with guarded(silence):
-            score, answers = _score(problem, best, draft / "winner", origin)
-        predictions: dict[str, np.ndarray | None] = {held_out.WINNER: answers}
+        with guarded(problem.spec.search.hang_timeout):
+            first = _score(problem, best, draft / "winner", origin, found)
+        written: dict[str, list[str] | None] = {held_out.WINNER: first.written}
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
-        defaults: dict[str, float | None] = {}
-        notes: dict[str, str] = {}
+        defaults, notes = dict[str, float | None](), dict[str, str]()
         for name, part in problem.space.items():
-            default = part.default()
-            defaults[name] = predictions[held_out.DEFAULT + name] = None
+            default, column = part.default(), held_out.DEFAULT + name
+            defaults[name] = written[column] = None
             if default.flat == best.flat:
-                defaults[name], predictions[held_out.DEFAULT + name] = score, answers
+                defaults[name], written[column] = first.score, first.written
                 continue
             if name in left_out:
                 notes[name] = "left out of the search"
                 continue
-            try:
-                with guarded(silence):
-                    if reason := problem.budget.reason(problem.cost_estimator(default)):
-                        notes[name] = f"its default {reason}"
-                        continue
-                    say(f"Scoring the untuned default of {name} on the test rows")
-                    scored, made = _score(problem, default, draft / name, origin)
-                    defaults[name], predictions[held_out.DEFAULT + name] = scored, made
-            except (StoreError, ModelError):  # the disk and the base model are no fault of a method
-                raise
-            except Exception as error:  # a method whose default fails must not cost the winner
-                notes[name] = f"its default failed: {in_a_line(error)}"
-        baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-        _keep(problem, predictions, baseline, folder.parent / PREDICTIONS)
-        _show(problem, answers, folder.parent / SECTIONS)
-    least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
-    return TestScores(score, least, defaults, notes, round(time.monotonic() - started, 3), baseline_name=baseline.name)
+            tried = _default(problem, default, draft / name, origin, found, say)
+            if isinstance(tried, str):
+                notes[name] = tried
+            else:
+                defaults[name], written[column] = tried.score, tried.written
+        name, least = _baseline(problem)
+        written[held_out.column_of(name)] = least.written
+        _keep(problem, written, folder.parent / PREDICTIONS)
+        _show(problem, first, folder.parent / SECTIONS)
+    return TestScores(
+        first.score, least.score, defaults, notes, round(time.monotonic() - started, 3), baseline_name=name
+    )
 
 
-def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) -> tuple[float, np.ndarray]:
-    """Refit, save to `folder`, load from there, and score on the test rows; also returns what it predicts of them."""
+class _Made(NamedTuple):
+    """What was answered to the test rows, by a task that knows what its folds told, and the score of that."""
+
+    score: float
+    answers: np.ndarray
+    task: Task
+    written: list[str]
+
+
+def _default(
+    problem: Problem,
+    default: Candidate,
+    folder: Path,
+    origin: str,
+    found: Sequence[TrialRecord],
+    say: Callable[[str], None],
+) -> _Made | str:
+    """A method's untuned default, or why it has no score: one that fails must not cost the winner."""
+    try:
+        with guarded(problem.spec.search.hang_timeout):
+            if reason := problem.budget.reason(problem.cost_estimator(default)):
+                return f"its default {reason}"
+            say(f"Scoring the untuned default of {default.method.name} on the test rows")
+            return _score(problem, default, folder, origin, found)
+    except (StoreError, ModelError):  # the disk and the base model are no fault of a method
+        raise
+    except Exception as error:
+        return f"its default failed: {in_a_line(error)}"
+
+
+def _made(problem: Problem, task: Task, answers: np.ndarray) -> _Made:
+    score = task.score(problem.metric, problem.test.truths, answers)
+    return _Made(score, answers, task, task.written(task.worded(answers, problem.rows.test), problem.rows.labels))
+
+
+def _baseline(problem: Problem) -> tuple[str, _Made]:
+    """What looks at no input, and its name."""
+    name, answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
+    return name, _made(problem, problem.task, answers)
+
+
+def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, found: Sequence[TrialRecord]) -> _Made:
+    """Refit, save to `folder`, load from there, and score on the test rows.
+
+    A default whose trial did not complete does without what folds tell.
+    """
+    told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
+    task = problem.task.knowing({**problem.rows.facts, **told}, problem.rows.labels)
     spec = problem.spec
     card = Card(
         base_model=problem.base_model,
@@ -153,13 +197,12 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str) ->
         quantization=spec.model.quantization,
         base_digest=problem.base_digest,
         task_options=dict(spec.task.options),
-        task_facts=dict(problem.rows.facts),
+        task_facts=dict(task.facts),
         inputs=problem.task.inputs,
     )
     winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
     release_memory()
-    predictions = _predict(problem, folder)
-    return problem.task.score(problem.metric, problem.test.truths, predictions), predictions
+    return _made(problem, task, _predict(problem, folder))
 
 
 def _predict(problem: Problem, folder: Path) -> np.ndarray:
@@ -172,20 +215,18 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
         return winner.load(folder, trust_remote_code=trusted).answers(problem.rows.test)
 
 
-def _keep(problem: Problem, predictions: dict[str, np.ndarray | None], baseline: Baseline, path: Path) -> None:
+def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:
     """Write what each predictor answered to each row."""
-    task, labels, test = problem.task, problem.rows.labels, problem.rows.test
-    made = {name: answers for name, answers in predictions.items() if answers is not None}
-    made[held_out.column_of(baseline.name)] = baseline.answers
-    answers = {name: task.written(task.worded(found, test), labels) for name, found in made.items()}
-    rows = [str(row) for row in test.index]
+    answers = {name: made for name, made in written.items() if made is not None}
+    truths = problem.task.written_truths(problem.test.truths, problem.rows.labels)
+    rows = [str(row) for row in problem.rows.test.index]
     with writing(path), whole(path, lasting=True) as draft:
-        HeldOut(rows, task.written_truths(problem.test.truths, labels), answers).write(draft)
+        HeldOut(rows, truths, answers).write(draft)
 
 
-def _show(problem: Problem, answers: np.ndarray, path: Path) -> None:
+def _show(problem: Problem, made: _Made, path: Path) -> None:
     """Keep what the task shows of the held-out rows, where it shows something."""
-    rows, labels = problem.rows, problem.rows.labels
-    if sections := problem.task.sections(rows.test, problem.test.truths, answers, labels):
+    rows = problem.rows
+    if sections := made.task.sections(rows.test, problem.test.truths, made.answers, rows.labels):
         with writing(path), whole(path, lasting=True) as draft:
             report_section.write(sections, draft)

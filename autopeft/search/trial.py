@@ -234,4 +234,5 @@ def record_of(
         leaked=outcome.leaked,
         machine=outcome.machine,
         needs={limit.measure: need for limit, need in extra_needs(usage).items()} if usage else {},
+        facts=dict(outcome.facts),
     )

@@ -52,7 +52,7 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
         )
     part = space[name]
     own, training = part.own.nearest(values), part.training.nearest(values)
-    start = part.candidate(own, training)
+    start = part.candidate(own, training, part.task.nearest(values))
     return start, f"Starting from the winner of {source}: {start}{_changes(values, {**own, **training})}"
 
 

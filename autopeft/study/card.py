@@ -29,7 +29,8 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Values = Annotated[Mapping[Name, bool | Annotated[int, Field(ge=-(2**63), le=2**63)] | float | Text], Field()]
+Value = bool | Annotated[int, Field(ge=-(2**63), le=2**63)] | float | Text
+Values = Annotated[Mapping[Name, Value], Field()]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Card:
         base_digest: identity of the base model it was trained on (`digest.of`); "" in a card from before it was kept.
         autopeft: version that wrote this.
         task_options: the settings of the task that are its own.
-        task_facts: what the training rows told that answers need.
+        task_facts: what the training rows told that answers need, and the folds of its trial.
         image_size: side of an image in pixels; None where it is the image processor's own, or no image.
         inputs: keys of the columns that a row needs; empty in a winner of an earlier version.
         digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
@@ -74,7 +75,7 @@ class Card:
     truncation: Annotated[str, Field(pattern="^(head|tail|both)$")] | None = None
     base_digest: Text = ""
     autopeft: Text = ""
-    task_options: Values = field(default_factory=dict)
+    task_options: Mapping[Name, Value | list[Value]] = field(default_factory=dict)
     task_facts: Values = field(default_factory=dict)
     inputs: tuple[Name, ...] = ()
     image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None

@@ -29,7 +29,8 @@ RETRY_OF = "retry_of"
 class TrialRecord:
     """One trial. Memory in bytes, time in seconds; None where there is no value (an infeasible trial has no score).
 
-    `needs` is what it uses of the limits for which there is no field, by their measure.
+    `needs` is what it uses of the limits for which there is no field, by their measure; `facts` is what its folds told
+    that answers need (`Task.calibrated`).
     """
 
     number: int
@@ -55,6 +56,7 @@ class TrialRecord:
     leaked: int = 0
     machine: bool = False
     needs: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, ParamValue] = field(default_factory=dict)
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
@@ -90,8 +92,11 @@ class TrialRecord:
 
 
 def plain(content: Any) -> dict[str, Any]:
-    """A dataclass, with all that it holds, as JSON has it: without `needs` where it is empty."""
-    return asdict(content, dict_factory=lambda items: {key: value for key, value in items if key != "needs" or value})
+    """A dataclass, with all that it holds, as JSON has it: without `needs` and `facts` where they are empty."""
+    spared = ("needs", "facts")
+    return asdict(
+        content, dict_factory=lambda items: {key: value for key, value in items if key not in spared or value}
+    )
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:

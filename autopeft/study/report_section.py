@@ -42,8 +42,24 @@ class ReportTable:
 
 
 @dataclass(frozen=True)
+class ReportPlot:
+    """Points in a picture, `(x, y, size)` with the size from 0 to 1: how many rows stand behind each.
+
+    `diagonal` draws the line where both are equal; both then go from 0 to 1.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
+
+    title: str
+    x: str
+    y: str
+    points: tuple[tuple[float, float, float], ...]
+    diagonal: bool = False
+
+
+@dataclass(frozen=True)
 class ReportSection:
-    """A part of the report: its heading, a sentence or two, a table, and rows that are shown as images."""
+    """A part of the report: its heading, a sentence or two, a picture, a table, and rows that are shown as images."""
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
 
@@ -51,6 +67,7 @@ class ReportSection:
     text: str
     exhibits: tuple[Exhibit, ...] = ()
     table: ReportTable | None = None
+    plot: ReportPlot | None = None
 
 
 def write(sections: Sequence[ReportSection], path: Path) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autopeft.common.exceptions import DataError, nearest, quoted
+from autopeft.tasks import class_loss, score_metrics
 from autopeft.tasks.contract import Baseline, Task
 from autopeft.tasks.metric import Metric
 from autopeft.tasks.metrics import from_counts, names, scorer
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import torch
+
+    from autopeft.common.params import ParamValue
+    from autopeft.methods.search_space import SearchSpace
+    from autopeft.study.report_section import ReportSection
+    from autopeft.study.sections import Section
+
+
+HALF, THRESHOLD = 0.5, "threshold"
+"""The threshold where none was chosen, and the fact that holds one that was."""
+
+UNMOVED = ("accuracy", *score_metrics.OF_SCORES)
+"""Metrics that no threshold is chosen for: of probabilities, and the one that a half suits where these are right."""
 
 
 def _score(name: str, answers: np.ndarray, truths: np.ndarray) -> float:
@@ -40,10 +53,63 @@ class Classification(Task):
     stands in the column `label`.
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {name: _metric(name) for name in names()}
+    metrics: ClassVar[Mapping[str, Metric]] = {**{name: _metric(name) for name in names()}, **score_metrics.metrics()}
+    Options: ClassVar[type[Section]] = class_loss.ClassOptions
+
+    def search_space(self) -> SearchSpace:
+        """The settings of the loss; of a kind with settings of its own, which may lack them, none."""
+        own = isinstance(self.options, class_loss.ClassOptions)
+        return class_loss.search_space(self.options) if own else super().search_space()
+
+    def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
+        """The metric over rows: of the probabilities, or of the labels that are given."""
+        if metric in score_metrics.OF_SCORES or self.metrics[metric].written:
+            return super().score(metric, truths, answers)
+        return self.metrics[metric].score(self._sure(answers), truths)
+
+    @property
+    def threshold(self) -> float:
+        """Of two labels, from which probability on the last one is given."""
+        given = getattr(self.options, "threshold", "half")
+        return given if isinstance(given, float) else float(self.facts.get(THRESHOLD, HALF))
+
+    def given(self, answers: np.ndarray) -> np.ndarray:
+        """The position of the label that each row is given, `[rows]`: the most probable one, or by the threshold."""
+        if answers.shape[-1] != 2 or self.threshold == HALF:
+            found: np.ndarray = answers.argmax(axis=-1)
+            return found
+        last: np.ndarray = answers[:, -1] >= self.threshold
+        return last.astype(int)
+
+    def _sure(self, answers: np.ndarray) -> np.ndarray:
+        """Answers in which the label that is given is the most probable one."""
+        import numpy as np
+
+        if answers.shape[-1] != 2 or self.threshold == HALF:
+            return answers
+        found: np.ndarray = np.eye(2, dtype=np.float32)[self.given(answers)]
+        return found
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether there is a threshold to choose, as the metric asks for one: of two labels alone."""
+        asked = getattr(self.options, "threshold", "half") == "auto" and self.maximised not in UNMOVED
+        return bool(asked and len(self.names) == 2 and self.maximised)
+
+    def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
+        """The threshold of two labels with which the metric is best on rows that folds validate."""
+        import numpy as np
+
+        from autopeft.tasks.thresholds import shared
+
+        plain, metric = self.knowing({**self.facts, THRESHOLD: HALF}, self.names), self.maximised
+        made = np.eye(2, dtype=np.float32)
+        chosen = shared(answers[:, 1:], lambda given: plain.score(metric, truths, made[given[:, 0].astype(int)]))
+        return {THRESHOLD: chosen}
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """There are two labels or more, each of two rows or more."""
+        class_loss.check(self.options, rows)
         counts = rows["label"].value_counts()
         if len(counts) < 2:
             raise DataError(
@@ -97,6 +163,11 @@ class Classification(Task):
         """Sorted."""
         return tuple(sorted(set(train["label"]) | set(test["label"])))
 
+    def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
+        """How many training rows each label has, where the loss asks for it."""
+        asked = getattr(self.options, "class_weights", "none") == "balanced" or "class_weights" in self.searched
+        return class_loss.counts(train) if asked else {}
+
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
         """Name the labels and state that each row has one."""
         return {
@@ -114,10 +185,9 @@ class Classification(Task):
         return np.asarray(found, np.int64)
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross-entropy of `outputs.logits` `[rows, labels]`, in float32."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(outputs.logits.float(), batch["labels"])
+        """Mean cross-entropy of `outputs.logits` `[rows, labels]`, in float32; see `ClassOptions`."""
+        by_label = class_loss.weights(self.options, self.facts, self.names)
+        return class_loss.loss(outputs.logits.float(), batch["labels"], self.options, by_label)
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Probabilities `[rows, labels]`, float32."""
@@ -125,23 +195,46 @@ class Classification(Task):
         return logits.float().softmax(dim=-1)
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """The most probable label of each row; the probability of each label, as JSON, where the metric needs it."""
+        if self.maximised in score_metrics.OF_SCORES:
+            return score_metrics.written(answers, labels)
+        return self.values(answers, labels)
+
+    def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The most probable label of each row."""
-        return [labels[index] for index in answers.argmax(axis=-1)]
+        return [labels[index] for index in self.given(answers)]
 
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
         """Each row's label."""
         return [labels[index] for index in truths]
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-        """The most probable label of each row, and how probable it is."""
+        """The label of each row, and how probable it is."""
+        import numpy as np
         import pandas as pd
 
-        return pd.DataFrame({"label": self.written(answers, labels), "probability": answers.max(axis=-1).astype(float)})
+        sure = np.take_along_axis(answers, self.given(answers)[:, None], 1)[:, 0].astype(float)
+        return pd.DataFrame({"label": self.values(answers, labels), "probability": sure})
+
+    def reading(self, labels: Sequence[str]) -> str:
+        """The columns of the logits, and the threshold where it is no half."""
+        usual = super().reading(labels)
+        if len(labels) != 2 or self.threshold == HALF:
+            return usual
+        return f"{usual}; the last is given where its softmax is from {self.threshold:.4g} on"
 
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         """The label, and the probability of each."""
-        (label,) = self.written(answer[None], labels)
+        (label,) = self.values(answer[None], labels)
         return {"label": label, "scores": dict(zip(labels, answer.tolist(), strict=True))}
+
+    def sections(
+        self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
+    ) -> list[ReportSection]:
+        """Whether probabilities are to be believed."""
+        from autopeft.tasks import calibration
+
+        return [calibration.section(answers, truths)]
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
         """Always the most frequent training label."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from autopeft.common.exceptions import SpecError, brief, nearest
+from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import read_section
 from autopeft.study.sections import Section
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft.common.params import ParamValue
+    from autopeft.common.params import Params, ParamValue
     from autopeft.data.encoded import Encoded
     from autopeft.study.report_section import ReportSection
     from autopeft.tasks.column import Column
@@ -54,14 +55,17 @@ class Task(ABC):
         pipeline_tag: the Hugging Face hub's word for it.
         group: key of the column whose equal cells stay on one side of every split where [data] names no `group`;
             empty: rows are split one by one.
+        arranging: Python that does with `inputs`, what the processor gave of rows, what `arranged` does; for READMEs.
         outputs: names of what the model gives of which answers are made.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
         options: the settings, of the class `Options`.
         taken: keys of the optional columns that are read.
-        facts: what the training rows told that answers need, by name (`facts_of`).
         names: the names among which an answer chooses (`labels`), once the rows are read.
+        searched: names of its dimensions that are searched.
+        facts: what the training rows told that answers need, by name (`facts_of`), and what folds did (`calibrated`).
+        maximised: name of the metric that a study chooses by; empty outside of one.
 
     A kind with labels is a few lines, as `Classification` says what is lost and answered:
 
@@ -94,12 +98,15 @@ class Task(ABC):
     taught: ClassVar[tuple[str, ...]] = ("labels",)
     pipeline_tag: ClassVar[str] = "text-classification"
     group: ClassVar[str] = ""
+    arranging: ClassVar[str] = ""
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     Options: ClassVar[type[Section]] = Section
     options: Any = None
     taken: tuple[str, ...] = ()
     facts: Mapping[str, ParamValue] = MappingProxyType({})
+    searched: frozenset[str] = frozenset()
     names: tuple[str, ...] = ()
+    maximised: str = ""
 
     def configured(self, options: Mapping[str, Any]) -> Self:
         """This task with its settings.
@@ -123,10 +130,27 @@ class Task(ABC):
         task.facts, task.names = dict(facts), tuple(names)
         return task
 
+    def measuring(self, name: str, metric: Metric) -> Self:
+        """This task with one more metric."""
+        task = copy.copy(self)
+        vars(task)["metrics"] = {**self.metrics, name: metric}
+        return task
+
+    def maximising(self, metric: str) -> Self:
+        """This task in a study that chooses by that metric."""
+        task = copy.copy(self)
+        task.maximised = metric
+        return task
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Keys of the columns that prediction asks for."""
         return tuple(c.key for c in self.columns if c.given and (not c.optional or c.key in self.taken))
+
+    @property
+    def texts(self) -> int:
+        """How many texts of a row the tokenizer is given at once, one or two. Default: each input is one."""
+        return len(self.inputs)
 
     @property
     def taught_columns(self) -> tuple[str, ...]:
@@ -148,7 +172,17 @@ class Task(ABC):
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric over rows: what is true of them `[rows]`, and what was answered `[rows, …]`."""
-        return self.metrics[metric].score(answers, truths)
+        found = self.metrics[metric]
+        if found.written:
+            return found.of_written(self.written(answers, self.names), self.written_truths(truths, self.names))
+        return found.score(answers, truths)
+
+    def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
+        """The metric over the rows that a fold validates, by which candidates are compared. Default: `score`.
+
+        `calibrated` comes later: what answers need of it must be chosen here, or left at what it is without.
+        """
+        return self.score(metric, truths, answers)
 
     # Rows. `source` is what errors call the table.
 
@@ -233,7 +267,31 @@ class Task(ABC):
         """What of a batch the model takes: all but `taught`."""
         return {name: tensor for name, tensor in batch.items() if name not in self.taught}
 
+    def arranged(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the processor by itself gave, as the model takes it; for exports. Default: the same."""
+        return dict(inputs)
+
     # Learning.
+
+    def search_space(self) -> SearchSpace:
+        """Settings that [search] may name to have them searched, such as those of the loss; their defaults are the
+        settings. Default: none.
+        """  # noqa: D205  # one sentence
+        return SearchSpace({})
+
+    def searching(self, named: Collection[str]) -> Self:
+        """This task with the names of its dimensions that are searched."""
+        task = copy.copy(self)
+        task.searched = frozenset(self.search_space()) & frozenset(named)
+        return task
+
+    def trying(self, params: Params) -> Self:
+        """This task at a point of the dimensions that are searched."""
+        if not params:
+            return self
+        task = copy.copy(self)
+        task.options = self.options.model_copy(update=dict(params))
+        return task
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -252,6 +310,23 @@ class Task(ABC):
         Where the second dimension differs from batch to batch, as the number of words does, the host fills it up
         with -1.
         """
+
+    def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
+        """What answers need that is chosen on rows the model was not trained on, such as a threshold. Default: nothing.
+
+        It is asked once of each trial that completes. What it finds goes into `self.facts` of the model that is then
+        trained on all training rows, and is kept with a winner. Held-out rows have no part in it.
+
+        Args:
+            answers: to every training row, of the fold that validates it, `[rows, …]`.
+            truths: what is true of these rows.
+        """
+        return {}
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrated` has something to choose."""
+        return type(self).calibrated is not Task.calibrated
 
     def combine(self, answers: np.ndarray, row_of: np.ndarray) -> np.ndarray:
         """The answers to rows `[rows, …]` from those to their samples, where rows are of several (`Encoded.row_of`).
@@ -276,7 +351,10 @@ class Task(ABC):
 
     @abstractmethod
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """The answer to each row as it is kept in a file, from which every metric can be worked out again."""
+        """The answer to each row as it is kept in a file, from which the metric can be worked out again.
+
+        That is `maximised`; where it is empty, whichever you like.
+        """
 
     @abstractmethod
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
@@ -285,6 +363,14 @@ class Task(ABC):
     @abstractmethod
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         """The answers as people and MLflow get them: a row each, a column for each thing that is answered."""
+
+    def as_value(self, written: str) -> Any:
+        """What was written of a row, as a metric of the user's own gets it. Default: the text."""
+        return written
+
+    def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[Any]:
+        """The answer to each row as `Winner.predict` gives it. Default: the first column of `table`."""
+        return self.table(answers, labels).iloc[:, 0].tolist()
 
     @abstractmethod
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

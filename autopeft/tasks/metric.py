@@ -22,9 +22,14 @@ class Metric:
             McNemar's test hold.
         of_counts: of how many rows of each class were answered right, are of it, and were answered with it, `[…,
             classes]` each, for many draws of the rows at once; None where it cannot be told from these.
+        of_draws: the same as `of_written` for many draws of the rows at once, given how often each has each row,
+            `[draws, rows]`; None where one is worked out after the other.
+        written: whether answers are scored as they are written, since `score` cannot tell, which sees no names.
     """
 
     score: Callable[[np.ndarray, np.ndarray], float]
     of_written: Callable[[Sequence[str], Sequence[str]], float]
     proportion: bool = False
     of_counts: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    of_draws: Callable[[Sequence[str], Sequence[str], np.ndarray], np.ndarray] | None = None
+    written: bool = False

@@ -106,9 +106,10 @@ def written_answers_score_the_same(case: TaskCase) -> None:
     `written` and `written_truths` must keep all that `Metric.of_written` needs; the report scores what was written.
     """
     answers = case.answers(case.data.everything)
-    written = case.task.written(case.task.worded(answers, case.rows), case.labels)
-    truths = case.task.written_truths(case.data.truths, case.labels)
     for name, metric in case.task.metrics.items():
+        task = case.task.maximising(name)
+        written = task.written(task.worded(answers, case.rows), case.labels)
+        truths = task.written_truths(case.data.truths, case.labels)
         expected = case.task.score(name, case.data.truths, answers)
         found, best = metric.of_written(written, truths), metric.of_written(truths, truths)
         if abs(found - expected) > CLOSE * max(1.0, abs(expected)):

@@ -37,13 +37,15 @@ def cross_validate(
     watch: Watch | None = None,
     checkpoint: Checkpoint | None = None,
     make_callback: Callable[[], TrainingCallback | None] = lambda: None,
+    answers: dict[int, np.ndarray] | None = None,
 ) -> Iterator[Rung]:
     """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
     Folds take turns on the model, or advance side by side where `execution` has all of them packed. They start from the
     model's current values, or from where `checkpoint` has them; it is given each fold's state at each rung. Rungs that
     were reached before an interruption are yielded again, at once. A caller that stops iterating prunes the trial.
-    `make_callback` is asked once for each fold.
+    `make_callback` is asked once for each fold. At the last rung `answers` is filled, where it is given: by the fold's
+    number, what was answered to the rows it validates.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
@@ -61,18 +63,25 @@ def cross_validate(
     for turn, learner in zip(turns, learners, strict=True):
         if checkpoint:
             histories[turn.start : turn.stop] = checkpoint.restore(turn, learner)
-    for number, (start, end) in enumerate(itertools.pairwise([0.0, *rung_ends(hyper.epochs, fewest)]), 1):
+    ends = rung_ends(hyper.epochs, fewest)
+    for number, (start, end) in enumerate(itertools.pairwise([0.0, *ends]), 1):
         for turn, learner in zip(turns, learners, strict=True):
-            if all(len(histories[fold]) >= number for fold in turn):
-                continue
             training, held_out = ([getattr(folds[i], part) for i in turn] for part in ("train", "validation"))
+            if all(len(histories[fold]) >= number for fold in turn):
+                if answers is not None and number == len(ends):  # they were not kept, and take no training
+                    learner.take_turn()
+                    answers |= zip(turn, evaluate(model, data, held_out, task, device, most), strict=True)
+                    learner.end_turn()
+                continue
             for epoch, part in epochs_between(start, end):
                 seeds = [derive_seed(seed, fold, epoch) for fold in turn]
                 losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
             predictions = evaluate(model, data, held_out, task, device, most)
             for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
                 truths = data.truths[data.rows_of(few)]
-                histories[fold].append((task.score(setup.metric, truths, predicted), float(loss)))
+                histories[fold].append((task.score_of_fold(setup.metric, truths, predicted), float(loss)))
+            if answers is not None and number == len(ends):
+                answers |= zip(turn, predictions, strict=True)
             if checkpoint:
                 checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()

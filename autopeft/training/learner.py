@@ -287,11 +287,13 @@ def evaluate(
 ) -> list[np.ndarray]:
     """The task's answers to each fold's `rows`, in their order: float32 `[rows, …]` a fold.
 
-    Several folds need a packed model. At `most` so many rows of a fold go through it at a time. Where rows are of
-    several samples, `rows` are samples, and the answers are those of the rows they are of (`Encoded.rows_of`).
+    Several folds need a packed model. At `most` so many sequences of a fold go through it at a time, or those of one
+    sample. Where rows are of several samples, `rows` are samples, and the answers are those of the rows they are of
+    (`Encoded.rows_of`).
     """
     model.eval()
     orders = [np.argsort(data.lengths[few], kind="stable") for few in rows]
+    most = max(1, most // data.sequences)
     size = max(1, most // len(rows)) if device.type == "cpu" else most
     passes = -(-max(map(len, rows)) // size)
     parts: list[list[torch.Tensor]] = [[] for _ in rows]

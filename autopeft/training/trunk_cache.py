@@ -221,7 +221,7 @@ class Trunk:
             layer.register_forward_pre_hook(stop, with_kwargs=True)
             order = np.argsort(self._data.lengths, kind="stable")
             states, offsets = self._room(), self._offsets
-            start, size = 0, EVALUATION_BATCH_SIZE
+            start, size = 0, max(1, EVALUATION_BATCH_SIZE // self._data.sequences)
             while start < len(order):
                 rows = order[start : start + size]
                 try:

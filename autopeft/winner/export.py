@@ -146,9 +146,15 @@ def _onnx(winner: Winner, folder: Path) -> None:
     except ImportError as error:
         raise ExportError(f'ONNX needs a package that is not here ({error}); pip install "autopeft[onnx]".') from None
     reader = winner.reader.standalone()
-    inputs = reader.example(len(winner.inputs))
+    plain = reader.example(winner.texts)
+    inputs = {
+        name: tensor if len(tensor) > 1 else torch.cat([tensor] * 2) for name, tensor in winner.arranged(plain).items()
+    }
     names, outputs = [*inputs], task_of(winner.card).outputs
-    free = dict.fromkeys(reader.free, torch.export.Dim.DYNAMIC)
+    added = max(inputs[name].ndim - plain[name].ndim for name in names)
+    free = dict.fromkeys(
+        (*reader.free, *(len(reader.free) + place for place in range(added))), torch.export.Dim.DYNAMIC
+    )
     module = copy.deepcopy(winner.module).cpu().eval()
     with torch.no_grad():
         torch.onnx.export(
@@ -175,7 +181,7 @@ def _loading(winner: Winner, form: str) -> str:
     return f"{code}# Of a text over {most} tokens this tokenizer keeps the beginning, the winner itself both ends.\n"
 
 
-INPUTS = 'inputs = {reader}({arguments}, return_tensors="pt")\n'
+INPUTS = 'inputs = {reader}({arguments}, return_tensors="pt")\n{arranging}'
 PLAIN = """\
 {base}
 labels = {labels}
@@ -227,7 +233,7 @@ from transformers import AutoTokenizer
 {reader} = AutoTokenizer.from_pretrained(".")  # this folder
 session = onnxruntime.InferenceSession("model.onnx")
 inputs = {reader}({arguments}, return_tensors="np")
-(logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()}){columns}
+{arranging}(logits,) = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()}){columns}
 """
 
 

@@ -6,19 +6,19 @@ import functools
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopeft.budget.limits import LIMITS, SECONDS
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
+from autopeft.tasks.contract import Task
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from autopeft.study.card import Card, Evidence
-    from autopeft.tasks.contract import Task
 
 README = "README.md"
 
@@ -50,6 +50,8 @@ USAGE = {
     ),
 }
 """By the class of processors."""
+
+NAMED = "model.config.id2label names the columns"
 
 LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft"}
 """What the hub calls a library, by the format that is for it."""
@@ -113,21 +115,36 @@ def _filled(load: str, task: Task, card: Card) -> str:
         "{base}": base(card),
         "{config}": _config(task, card),
         "{predict}": "predict_proba" if card.labels else "predict",
+        "{arranging}": f"{task.arranging}\n" if task.arranging else "",
         "{columns}": f"  # {reading}" if reading else "",
-        "{named}": "  # model.config.id2label names the columns" if card.labels else f"  # {reading}",
+        "{named}": f"  # {_named(task, card)}",
         "AutoModelForSequenceClassification": task.auto_class,
         "{labels}": json.dumps(list(card.labels), ensure_ascii=False),
-        "{texts}": ", ".join(json.dumps(cells) for cells in sample.values()),
+        "{texts}": ", ".join(map(json.dumps, _texts(task, sample, usage.cells))),
         "{rows}": json.dumps(sample),
         "logits = model(**inputs).logits": _taken(task.outputs),
         "(logits,) =": f"({', '.join(task.outputs)},) =",
     }
+    load = load if values["{config}"] else load.replace("    {config}\n", "")
     code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
     if not card.labels:
         code = code.replace("labels = []\n", "")
     if task.processor != "AutoTokenizer":  # nothing is padded
         code = code.replace(f"    pad_token_id={usage.name}.pad_token_id,\n", "")
     return code
+
+
+def _named(task: Task, card: Card) -> str:
+    """How logits are read of a model that names its columns itself."""
+    reading = task.reading(card.labels)
+    return reading.replace(Task.reading(task, card.labels), NAMED) if card.labels else reading
+
+
+def _texts(task: Task, sample: Mapping[str, list[Any]], usual: list[str]) -> list[list[Any]]:
+    """What the processor is given of the rows that are shown, a list for each text of a row."""
+    cells = [*sample.values()]
+    plain = len(cells) == task.texts and all(isinstance(cell, str) for column in cells for cell in column)
+    return cells if plain else [usual] * task.texts
 
 
 def _taken(outputs: Sequence[str]) -> str:

@@ -108,6 +108,15 @@ class Winner:
         """The columns a row needs."""
         return self._task.inputs
 
+    @property
+    def texts(self) -> int:
+        """How many texts of a row the tokenizer is given at once (`Task.texts`)."""
+        return self._task.texts
+
+    def arranged(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the processor by itself gave, as the model takes it (`Task.arranged`)."""
+        return self._task.arranged(inputs)
+
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
         """Two rows to show how it is asked (`Task.sample`)."""
         return self._task.sample(cells)
@@ -182,9 +191,8 @@ class Winner:
         return self._task.worded(self._answers(cells, say), cells)
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:
-        """The answer to each row: its most probable label, or a number."""
-        found: list[Any] = self.table(rows).iloc[:, 0].tolist()
-        return found
+        """The answer to each row: its most probable label, the list of its labels, or a number."""
+        return self._task.values(self._worded(rows, None), self.card.labels)
 
     def save(self, folder: str | Path) -> None:
         """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.

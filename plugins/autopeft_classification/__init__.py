@@ -1,12 +1,13 @@
-"""One label for a text, or for two."""
+"""Labels for a text, or for two: one of several, or any number of them."""
 
 from collections.abc import Iterable
 
 from autopeft import Task, hookimpl
+from autopeft_classification.multi_label import TextMultiLabel
 from autopeft_classification.task import TextClassification, TextPairClassification
 
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """Both kinds."""
-    return [TextClassification(), TextPairClassification()]
+    """All three kinds."""
+    return [TextClassification(), TextPairClassification(), TextMultiLabel()]

@@ -49,14 +49,15 @@ class ImageClassification(Classification):
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """The images that the winner was most sure of and wrong about, one of each pair of labels first."""
-        given, sure = answers.argmax(axis=-1), answers.max(axis=-1)
+        """And the images that the winner was most sure of and wrong about, one of each pair of labels first."""
+        given, sure = self.given(answers), answers.max(axis=-1)
         wrong = sorted((row for row in range(len(rows)) if given[row] != truths[row]), key=lambda row: -sure[row])
         surest = {(truths[row], given[row]): row for row in reversed(wrong)}  # of each confusion
         first = sorted(surest.values(), key=wrong.index)
         shown = [*first, *(row for row in wrong if row not in first)][:SHOWN]
+        usual = super().sections(rows, truths, answers, labels)
         if not shown:
-            return []
+            return usual
         images = rows["image"].tolist()
         exhibits = tuple(
             Exhibit(
@@ -68,7 +69,7 @@ class ImageClassification(Classification):
         told = (
             f"{len(wrong)} of {len(rows)} held-out images were answered wrong. Of each confusion the surest is first."
         )
-        return [ReportSection("Images that were answered wrong", told, exhibits)]
+        return [*usual, ReportSection("Images that were answered wrong", told, exhibits)]
 
 
 def _thumbnail(picture: Any) -> bytes:

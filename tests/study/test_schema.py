@@ -15,7 +15,7 @@ from autopeft.study.sections import GATHERED, NO_SETTINGS
 from tests.conftest import TINY_STUDY, autopeft_here
 
 ROOT = Path(__file__).parents[2]
-STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+STUDIES = sorted((ROOT / "studies").rglob("*.toml"))
 
 
 def validator() -> Draft202012Validator:

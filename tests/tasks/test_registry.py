@@ -11,7 +11,16 @@ from autopeft.tasks.registry import find_task, task_kinds
 from tests.conftest import DTYPE, autopeft, tiny_rows
 from tests.methods.test_registry import FIXTURES, beside, install, write_plugin
 
-OURS = ["image-classification", "regression", "text-classification", "text-pair-classification"]
+OURS = [
+    "image-classification",
+    "multi-label-classification",
+    "multiple-choice",
+    "question-answering",
+    "regression",
+    "text-classification",
+    "text-pair-classification",
+    "token-classification",
+]
 
 
 @pytest.fixture(scope="module")

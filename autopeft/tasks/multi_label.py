@@ -1,0 +1,191 @@
+"""What all kinds of task have in common that give each row any number of labels."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from autopeft.common.exceptions import DataError, brief, shorten
+from autopeft.tasks.contract import Baseline
+from autopeft.tasks.label_metrics import OF_NUMBERS, OF_SCORES, metrics
+from autopeft.tasks.label_rows import PER_LABEL, SHARED, LabelRows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from autopeft.common.params import ParamValue
+    from autopeft.study.report_section import ReportSection
+    from autopeft.tasks.metric import Metric
+
+HALF = 0.5
+"""The threshold where none was chosen."""
+
+MOST_SHOWN = 200
+"""Labels in the table of the report."""
+
+
+class MultiLabel(LabelRows):
+    """Any number of several labels for each row; a kind of its own says what a row is, with `labels_column`.
+
+    Truths are whether a row has each label, bool `[rows, labels]`; answers are probabilities, float32 of that shape. A
+    row's labels stand in the column `label`, as a sorted tuple. A label is given from its threshold on: half of the
+    best F1 that can be reached is the threshold with which it is reached, of each label for the macro average, and of
+    all together for the micro average (Lipton, Elkan & Narayanaswamy 2014, arXiv:1402.1892).
+    """
+
+    metrics: ClassVar[Mapping[str, Metric]] = metrics()
+
+    def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
+        """This task with its thresholds, where they are known.
+
+        Raises:
+            DataError: one of them is no probability.
+        """
+        for name, value in facts.items():
+            if name.startswith("threshold") and not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise DataError(
+                    f"{self.kind} must know thresholds from 0 to 1, but `{brief(name)}` is {shorten(value)}; train it "
+                    "again, or restore the winner's files."
+                )
+        return super().knowing(facts, names)
+
+    def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean binary cross-entropy of `outputs.logits` `[rows, labels]` over rows and labels, in float32."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(outputs.logits.float(), batch["labels"])
+
+    def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Probabilities `[rows, labels]`, float32, each label's own."""
+        logits: torch.Tensor = outputs.logits
+        return logits.float().sigmoid()
+
+    @property
+    def threshold(self) -> float | str:
+        """How thresholds are chosen, or the one that was given."""
+        asked: float | str | None = self.options.threshold if self.options else None
+        return asked or (PER_LABEL if self.maximised == "f1_macro" else SHARED)
+
+    def thresholds(self, count: int) -> np.ndarray:
+        """Of that many labels, `[labels]`."""
+        import numpy as np
+
+        common = self.threshold if isinstance(self.threshold, float) else self.facts.get("threshold", HALF)
+        return np.array([float(self.facts.get(f"threshold.{place}", common)) for place in range(count)])
+
+    def given(self, answers: np.ndarray) -> np.ndarray:
+        """Which labels are given, bool `[rows, labels]`."""
+        found: np.ndarray = answers >= self.thresholds(answers.shape[-1])
+        return found
+
+    def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
+        """The metric of the labels that are given with the thresholds that are known, else with a half."""
+        if self.metrics[metric].written:
+            return super().score(metric, truths, answers)
+        return self.metrics[metric].score(answers if metric == OF_SCORES else self.given(answers), truths)
+
+    def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
+        """The metric with the one threshold for all labels that suits the fold best, unless a number was given.
+
+        Probabilities of a model that has just begun are all below a half. One number, chosen on all labels of all rows
+        of a fold, flatters little, and every candidate alike; a threshold for each label would flatter much.
+        """
+        return self.knowing({**self.facts, **self._shared(metric, truths, answers)}, self.names).score(
+            metric, truths, answers
+        )
+
+    def _shared(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> dict[str, ParamValue]:
+        from autopeft.tasks.thresholds import shared
+
+        if isinstance(self.threshold, float):
+            return {}
+        wanted = self.metrics["f1_micro" if metric == OF_SCORES else metric]
+        return {"threshold": shared(answers, lambda given: wanted.score(given, truths))}
+
+    def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
+        """`threshold` of all labels and, where each may have its own, `threshold.0`, … of those with enough rows."""
+        import numpy as np
+
+        from autopeft.tasks.thresholds import own
+
+        found = self._shared(self.maximised or next(iter(self.metrics)), truths, answers)
+        if self.threshold == PER_LABEL:
+            chosen = enumerate(own(answers, truths))
+            found |= {f"threshold.{place}": float(value) for place, value in chosen if not np.isnan(value)}
+        return found
+
+    def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """The labels that each row is given, as a list in JSON; numbers of all labels where the metric needs them."""
+        if self.maximised == OF_SCORES:
+            return [json.dumps(row) for row in answers.astype(float).tolist()]
+        return self.written_truths(self.given(answers), labels)
+
+    def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """The labels of each row, in the same form."""
+        if self.maximised in OF_NUMBERS:
+            return [json.dumps(row) for row in truths.astype(int).tolist()]
+        return [json.dumps(named(row, labels), ensure_ascii=False) for row in truths]
+
+    def as_value(self, written: str) -> Any:
+        """The list of labels."""
+        return json.loads(written)
+
+    def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[Any]:
+        """The list of labels of each row."""
+        return [named(row, labels) for row in self.given(answers)]
+
+    def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+        """The labels of each row, and the probability of each of them, both with the delimiter between."""
+        import pandas as pd
+
+        joined = (self.options.delimiter if self.options else ",").join
+        given = self.given(answers)
+        shares = [joined(f"{share:.6g}" for share in row[own]) for row, own in zip(answers, given, strict=True)]
+        return pd.DataFrame({"labels": [joined(named(own, labels)) for own in given], "probabilities": shares})
+
+    def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+        """The labels, and the probability of each that there is."""
+        (found,) = self.values(answer[None], labels)
+        return {"labels": found, "scores": dict(zip(labels, answer.tolist(), strict=True))}
+
+    def reading(self, labels: Sequence[str]) -> str:
+        """The columns of the logits, and from which probability on each is given."""
+        cuts = [float(f"{cut:.4g}") for cut in self.thresholds(len(labels))]
+        told = f"from {cuts[0]:g}" if len({*cuts}) == 1 else f"from these values, by column: {json.dumps(cuts)}"
+        return f"{super().reading(labels)}; a label is given where the sigmoid of its logit is {told} on"
+
+    def sections(
+        self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
+    ) -> list[ReportSection]:
+        """How well each label is told, the most frequent first."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        from autopeft.study.report_section import ReportSection, ReportTable
+
+        columns = precision_recall_fscore_support(truths, self.given(answers), average=None, zero_division=0)
+        found = sorted(zip(columns[3], labels, *columns[:3], self.thresholds(len(labels)), strict=True), reverse=True)
+        shown = [
+            (label, f"{support:,}", *(f"{number:.4f}" for number in (*numbers, cut)))
+            for support, label, *numbers, cut in found[:MOST_SHOWN]
+        ]
+        heads = ("label", "rows", "precision", "recall", "F1", "threshold")
+        left = f" The {MOST_SHOWN} most frequent of {len(labels)} are shown." * (len(labels) > MOST_SHOWN)
+        text = f"Of the winner, on the held-out rows; a label is given from its threshold on.{left}"
+        return [ReportSection("By label", text, table=ReportTable(heads, tuple(shown), (1, 2, 3, 4, 5)))]
+
+    def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
+        """Always the labels that half of the training rows or more have, else the most frequent one."""
+        import numpy as np
+
+        shares = train.mean(0)
+        given = shares >= HALF if (shares >= HALF).any() else np.arange(len(shares)) == shares.argmax()
+        return Baseline("most frequent labels", np.tile(given.astype(np.float32), (len(test), 1)))
+
+
+def named(row: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """The labels that a row has, of bool `[labels]`."""
+    return [label for label, has in zip(labels, row, strict=True) if has]

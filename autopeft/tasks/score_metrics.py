@@ -1,0 +1,167 @@
+"""Metrics of one label for each row that look at more than which label is the most probable, or at how far off it is.
+
+All are scores: more is better. Of rows in which a label, or every other one, does not occur, its part is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Scorer = Callable[[np.ndarray, np.ndarray], float]
+
+CHANCE = 0.5
+"""The area under ROC of what cannot be told."""
+
+TOP = (2, 3, 5)
+"""Of how many most probable labels one must be right."""
+
+KAPPA = "quadratic_kappa"
+
+
+def roc_auc(truths: np.ndarray, answers: np.ndarray) -> float:
+    """Area under the ROC curve of each label against all others, on average; of two labels, of the last one."""
+    from sklearn.metrics import roc_auc_score
+
+    found = [roc_auc_score(own, scores) for own, scores in _one_by_one(truths, answers) if own.any() and not own.all()]
+    return float(np.mean(found)) if found else CHANCE
+
+
+def average_precision(truths: np.ndarray, answers: np.ndarray) -> float:
+    """Area under precision and recall of each label, on average; of two labels, of the last one."""
+    from sklearn.metrics import average_precision_score
+
+    found = [average_precision_score(own, scores) for own, scores in _one_by_one(truths, answers) if own.any()]
+    return float(np.mean(found)) if found else 0.0
+
+
+def neg_log_loss(truths: np.ndarray, answers: np.ndarray) -> float:
+    """Mean logarithm of the probability of the right label."""
+    return float(np.log(_of_right(truths, answers).clip(np.finfo(np.float32).tiny)).mean())
+
+
+def neg_brier_score(truths: np.ndarray, answers: np.ndarray) -> float:
+    """Negative squared distance of the probabilities from what is true (Brier 1950); half of it for two labels, as in
+    scikit-learn.
+    """  # noqa: D205  # one sentence
+    off = answers.astype(np.float64) - (np.arange(answers.shape[1]) == truths[:, None])
+    return -float((off**2).sum(1).mean()) / (2 if answers.shape[1] == 2 else 1)
+
+
+def top(truths: np.ndarray, answers: np.ndarray, most: int) -> float:
+    """Share of rows whose label is among so many most probable ones."""
+    return float(((answers > _of_right(truths, answers)[:, None]).sum(1) < most).mean())
+
+
+def quadratic_kappa(truths: Sequence[str], answers: Sequence[str]) -> float:
+    """Cohen's kappa with quadratic weights, of labels in their order: of numbers, else of the alphabet."""
+    from sklearn.metrics import cohen_kappa_score
+
+    known = sorted({*truths, *answers}, key=_order)
+    if len(known) < 2:
+        return 0.0
+    places = {label: place for place, label in enumerate(known)}
+    if all(_is_number(label) for label in known):  # a label that no row has leaves a gap
+        places = {label: round(float(label)) for label in known} if _whole(known) else places
+    made, true = ([places[label] for label in few] for few in (answers, truths))
+    found = cohen_kappa_score(
+        true, made, weights="quadratic", labels=[*range(min(places.values()), max(places.values()) + 1)]
+    )
+    return 0.0 if np.isnan(found) else float(found)
+
+
+def _order(label: str) -> tuple[bool, float, str]:
+    return (False, float(label), label) if _is_number(label) else (True, 0.0, label)
+
+
+def _is_number(label: str) -> bool:
+    try:
+        return bool(np.isfinite(float(label)))
+    except ValueError:
+        return False
+
+
+def _whole(labels: Sequence[str], most: int = 1000) -> bool:
+    """Whether labels are whole numbers of a small range."""
+    numbers = [float(label) for label in labels]
+    return all(number.is_integer() for number in numbers) and max(numbers) - min(numbers) <= most
+
+
+def _of_right(truths: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    found: np.ndarray = answers[np.arange(len(truths)), truths]
+    return found
+
+
+def _one_by_one(truths: np.ndarray, answers: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    labels = range(answers.shape[1])
+    return [(truths == label, answers[:, label]) for label in (labels[-1:] if len(labels) == 2 else labels)]
+
+
+OF_SCORES: dict[str, Scorer] = {
+    "roc_auc": roc_auc,
+    "average_precision": average_precision,
+    "neg_log_loss": neg_log_loss,
+    "neg_brier_score": neg_brier_score,
+    **{f"top_{most}_accuracy": partial(top, most=most) for most in TOP},
+}
+"""They are told from the probabilities of all labels."""
+
+
+def written(answers: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """The probability of each label, as JSON."""
+    rows = answers.astype(float).tolist()
+    return [json.dumps(dict(zip(labels, row, strict=True)), ensure_ascii=False) for row in rows]
+
+
+def _read(answer: str) -> dict[str, float]:
+    """What `written` wrote; of a label alone, as truths are written, that it is sure."""
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {answer: 1.0}
+
+
+def metrics() -> dict[str, Metric]:
+    """By name."""
+    return {**{name: _of_scores(scorer) for name, scorer in OF_SCORES.items()}, KAPPA: _kappa()}
+
+
+def _of_scores(scorer: Scorer) -> Metric:
+    def of_draws(answers: Sequence[str], truths: Sequence[str], counts: np.ndarray) -> np.ndarray:
+        rows = [*map(_read, answers)]
+        labels = sorted({label for row in rows for label in row} | {*truths})
+        places = {label: place for place, label in enumerate(labels)}
+        made = np.array([[row.get(label, 0.0) for label in labels] for row in rows], np.float64)
+        return _drawn(scorer, np.array([places[label] for label in truths]), made, counts)
+
+    return Metric(lambda answers, truths: scorer(truths, answers), _once(of_draws), of_draws=of_draws)
+
+
+def _kappa() -> Metric:
+    def of_draws(answers: Sequence[str], truths: Sequence[str], counts: np.ndarray) -> np.ndarray:
+        return _drawn(quadratic_kappa, np.asarray(truths), np.asarray(answers), counts)
+
+    def of_places(answers: np.ndarray, truths: np.ndarray) -> float:
+        return quadratic_kappa([*map(str, truths)], [*map(str, answers.argmax(-1))])
+
+    return Metric(of_places, _once(of_draws), of_draws=of_draws, written=True)  # labels are ordered by their names
+
+
+def _once(of_draws: Callable[[Sequence[str], Sequence[str], np.ndarray], np.ndarray]) -> Callable[..., float]:
+    """The metric of the rows as they are."""
+    return lambda answers, truths: float(of_draws(answers, truths, np.ones((1, len(truths))))[0])
+
+
+def _drawn(score: Callable[..., float], truths: np.ndarray, answers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The metric of each draw, given how often it has each row."""
+    rows = (np.repeat(np.arange(len(truths)), drawn.astype(int)) for drawn in counts)
+    return np.array([score(truths[some], answers[some]) for some in rows])
