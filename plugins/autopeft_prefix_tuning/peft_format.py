@@ -80,7 +80,8 @@ def write(model: nn.Module, kept: Mapping[str, torch.Tensor], folder: Path) -> b
         folder: to write to.
 
     Returns:
-        False, and nothing is written, where peft would predict otherwise or could not keep all that was trained.
+        False, and nothing is written, where peft would predict otherwise, as it does without a task of its own, or
+        could not keep all that was trained.
     """
     from peft import PrefixTuningConfig
     from safetensors.torch import save_file
@@ -88,7 +89,7 @@ def write(model: nn.Module, kept: Mapping[str, torch.Tensor], folder: Path) -> b
     spec: ModelSpec | None = getattr(model, COUNTED, None)
     names = [f"{name}.states" for name in prefixes(model)]
     rest = {name: tensor for name, tensor in kept.items() if name not in names}
-    if spec is None or not all(name.startswith(spec.head) for name in rest):
+    if spec is None or spec.peft_task_type is None or not all(name.startswith(spec.head) for name in rest):
         return False
     states = torch.stack([kept[name] for name in names])
     layers, _, heads, tokens, head_dim = states.shape

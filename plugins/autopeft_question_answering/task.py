@@ -52,7 +52,7 @@ class QuestionAnswering(Task):
     contract = 1
     kind = "question-answering"
     auto_class = "AutoModelForQuestionAnswering"
-    peft_task_type = None  # peft's own model for questions drops `token_type_ids` (PeftModelForQuestionAnswering, 0.21)
+    peft_task_type = None  # peft's model for QUESTION_ANS drops `token_type_ids`, so BERT would read one text
     pipeline_tag = "question-answering"
     group = "context"
     outputs = ("start_logits", "end_logits")
