@@ -57,6 +57,7 @@ def place(tmp_path_factory, tiny_model) -> Path:
         customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all"
     ).to_csv(folder / "studies" / "tickets.csv")
     save_exam(folder / "studies" / "exam.jsonl")
+    write_tags(folder / "studies")
     write_answers(folder / "studies")
     save_tiny(folder / "studies" / "images")
     save_pictures(folder / "studies" / "photos", 8)
@@ -71,6 +72,17 @@ def place(tmp_path_factory, tiny_model) -> Path:
     tones[1::2].to_csv(folder / "studies" / "test.csv")
     write_recipes(folder)
     return folder
+
+
+def write_tags(folder: Path) -> None:
+    """Sentences with a tag for each word, and texts with spans."""
+    sentences = [
+        [("w0", "B-PER"), ("w1", "I-PER"), (f"w{10 + n % 40}", "O"), (f"w{5 + n // 40}", "O")] for n in range(60)
+    ]
+    lines = ["\n".join(f"{word} {tag}" for word, tag in sentence) for sentence in sentences]
+    (folder / "names.iob2").write_text("\n\n".join(lines))
+    said = [{"said": f"w{n} w10 w{n % 9}", "slots": [{"start": 0, "end": 2, "label": "genre"}]} for n in range(40)]
+    (folder / "slots.jsonl").write_text("\n".join(map(json.dumps, said)))
 
 
 def save_exam(path: Path) -> None:
