@@ -192,7 +192,7 @@ FOR_PEFT = f"""\
 {{imports}}from peft import PeftModel
 {TRANSFORMERS}
 {PLAIN}model = PeftModel.from_pretrained(plain, ".").eval()
-{INPUTS}logits = model(**inputs).logits
+{INPUTS}logits = model(**inputs).logits{{named}}
 """
 
 FOR_ADAPTERS = f"""\
@@ -201,7 +201,7 @@ FOR_ADAPTERS = f"""\
 {PLAIN}adapters.init(plain)
 plain.set_active_adapters(plain.load_adapter(".", use_safetensors=True))
 model = plain.eval()
-{INPUTS}logits = model(**inputs).logits
+{INPUTS}logits = model(**inputs).logits{{named}}
 """
 
 FOR_TRANSFORMERS = f"""\
