@@ -99,16 +99,27 @@ def head_only(spec: Any) -> float:
     from autopeft.training.learner import Learner, evaluate, train_epoch
 
     problem = Problem.from_spec(spec, discover())
-    model = problem.base.copy()
-    for name in problem.base.spec.head:
-        model.get_submodule(name).requires_grad_(True)
     hyper = Hyperparameters(**TRAINING_SPACE.defaults())  # type: ignore[arg-type]  # as declared
-    learner = Learner(model, hyper, len(problem.train))
-    for epoch in range(hyper.epochs):
-        seed = derive_seed(spec.seed, epoch)
-        train_epoch(learner, problem.train, [problem.all_rows], problem.task, problem.device, [seed], seed)
-    (answers,) = evaluate(model, problem.test, [np.arange(len(problem.test))], problem.task, problem.device)
-    return problem.task.score(problem.metric, problem.test.truths, answers)
+
+    def answers(rows: np.ndarray, data: Any, asked: np.ndarray) -> np.ndarray:
+        """To rows of `data`, trained on training `rows`."""
+        model = problem.base.copy()
+        for name in problem.base.spec.head:
+            model.get_submodule(name).requires_grad_(True)
+        learner = Learner(model, hyper, len(rows))
+        for epoch in range(hyper.epochs):
+            seed = derive_seed(spec.seed, epoch)
+            train_epoch(learner, problem.train, [rows], problem.task, problem.device, [seed], seed)
+        return evaluate(model, data, [asked], problem.task, problem.device)[0]
+
+    task = problem.task
+    if task.calibrates:  # as a trial's folds do it
+        made = [answers(fold.train, problem.train, fold.validation) for fold in problem.folds]
+        rows = np.concatenate([problem.train.rows_of(fold.validation) for fold in problem.folds])
+        told = task.calibrated(np.concatenate(made), problem.train.truths[rows])
+        task = task.knowing({**task.facts, **told})
+    found = answers(problem.all_rows, problem.test, problem.test.everything)
+    return task.score(problem.metric, problem.test.truths, found)
 
 
 def quickstart_model() -> str:

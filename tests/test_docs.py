@@ -80,6 +80,10 @@ def write_recipes(folder: Path) -> None:
         "validation": {"folds": 2, "packing": "off"},
     }
     first: dict[str, dict] = {}
+    for name, text in re.findall(
+        r"```python\n# (studies/\S+)\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
     for name, text in re.findall(r"```toml\n# (studies/\S+)\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL):
         own = tomllib.loads(text)
         first = first or own

@@ -32,9 +32,13 @@ def check(problem: Problem) -> None:
     """Make sure that the model can read the study's rows and learn from them; it stays as it is.
 
     Raises:
+        SpecError: a metric of the user's own fails.
         ModelError: the tokenizer has no padding token or knows tokens that the model does not, the model fails on the
             rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
     """
+    if problem.metric_digest:  # it is the user's code, which is tried before any hour is spent
+        answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels).answers
+        problem.task.score(problem.metric, problem.test.truths, answers)
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
     problem.reader.check(problem.base.processor, problem.base.module, problem.task.texts, where)
     try:

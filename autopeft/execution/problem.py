@@ -29,6 +29,7 @@ from autopeft.models.quantization import NONE
 from autopeft.models.readers import STUDY_READERS
 from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
 from autopeft.training.setup import Setup
@@ -66,7 +67,8 @@ class Problem:
 
     `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
     more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
-    was read (`locate.kind_of`), by the name of its setting.
+    was read (`locate.kind_of`), by the name of its setting. `metric_digest` is the SHA-256 of the file of a metric of
+    the user's own.
     """
 
     spec: StudySpec
@@ -86,6 +88,7 @@ class Problem:
     base_model: str
     base_digest: str
     kinds: dict[str, str]
+    metric_digest: str = ""
     workers: int = 1
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
@@ -140,6 +143,10 @@ class Problem:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
         """
         task = find_task(spec.task.kind, registry.blocked).configured(spec.task.options)
+        wanted_metric, metric_digest = spec.validation.metric, ""
+        if wanted_metric is not None and user_metric.is_own(wanted_metric):
+            function, metric_digest = user_metric.load(wanted_metric, spec.folder)
+            task = task.measuring(wanted_metric, user_metric.metric(wanted_metric, function, task))
         spec = spec.with_metric(task.metric(spec.validation.metric))
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
@@ -166,10 +173,7 @@ class Problem:
             base=base,
             train=train,
             test=test,
-            folds=tuple(
-                Fold(train.samples_of(np.sort(fold.train)), train.samples_of(np.sort(fold.validation)))
-                for fold in _folds(spec, task, rows)
-            ),
+            folds=_folds(spec, task, rows, train),
             device=device,
             space=space,
             budget=_budget(spec, base, device, workers, card),
@@ -182,6 +186,7 @@ class Problem:
             base_model=portable(spec.model.name_or_path, spec.folder),
             base_digest=base_digest,
             kinds=kinds,
+            metric_digest=metric_digest,
         )
 
     @contextmanager
@@ -279,11 +284,15 @@ def _space(
     return CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own), refused
 
 
-def _folds(spec: StudySpec, task: Task, rows: StudyData) -> list[Fold]:
+def _folds(spec: StudySpec, task: Task, rows: StudyData, train: Encoded) -> tuple[Fold, ...]:
+    """Of the samples, such that those of a row stay together."""
     groups = rows.train["group"].tolist() if "group" in rows.train else None
     strata = task.strata(rows.train)
     shares = None if strata is None else strata.tolist()
-    return split(len(rows.train), shares, groups, spec.validation.folds, spec.seed)
+    found = split(len(rows.train), shares, groups, spec.validation.folds, spec.seed)
+    return tuple(
+        Fold(train.samples_of(np.sort(fold.train)), train.samples_of(np.sort(fold.validation))) for fold in found
+    )
 
 
 def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:

@@ -21,7 +21,7 @@ import torch
 
 from autopeft.budget.memory_watch import cap
 from autopeft.common.containment import unguarded
-from autopeft.common.exceptions import StoreError, StreamError, StudyError
+from autopeft.common.exceptions import SpecError, StoreError, StreamError, StudyError
 from autopeft.execution.backend import Backend, TrialHandle
 from autopeft.execution.leak_check import LeakCheck
 from autopeft.execution.problem import Problem
@@ -262,7 +262,7 @@ def _work(
                 params, known = task
                 runner.learn(known)
                 pipe.send(("end", runner(problem.space.parse(params), Reporter(pipe))))
-    except (StoreError, StreamError) as error:
+    except (StoreError, SpecError, StreamError) as error:
         with suppress(OSError):
             pipe.send(("raise", error))
     except Exception as error:  # told in one sentence by the study's process, instead of a traceback among its lines

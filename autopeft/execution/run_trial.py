@@ -14,7 +14,7 @@ from autopeft.budget.memory_watch import MemoryWatch, ran_out, release_memory, t
 from autopeft.budget.time_watch import OverTimeError, TimeWatch
 from autopeft.common import machine
 from autopeft.common.containment import by_host, guarded, running_time, unguarded
-from autopeft.common.exceptions import MachineError, StoreError, in_a_line
+from autopeft.common.exceptions import MachineError, SpecError, StoreError, in_a_line
 from autopeft.execution.outcome import Outcome
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers, train_mode
@@ -130,7 +130,7 @@ def _attempt(
             state, reason = _train(problem, candidate, execution, by_host(stop), course, checkpoint)
     except OverTimeError as error:
         return INFEASIBLE, str(error), False
-    except StoreError:  # no fault of the method's; the trial is not over, and the next start goes on with it
+    except (StoreError, SpecError):  # of a metric of the user's: no fault of the method's; the next start goes on
         raise
     except Exception as error:  # a plugin may raise anything, and one trial must not end the study
         reason = in_a_line(error)

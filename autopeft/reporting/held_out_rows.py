@@ -11,10 +11,13 @@ from autopeft.reporting.statistics import CONFIDENCE, Difference, holm, mcnemar
 from autopeft.study.folder import PREDICTIONS
 from autopeft.study.predictions import DEFAULT, WINNER, HeldOut, column_of
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.user_metric import is_own
 
 if TYPE_CHECKING:
     from autopeft.study.archive import Archive
     from autopeft.tasks.metric import Metric
+
+NO_PLUGIN = "No plugin is there any more that knows this kind of task and its metric."
 
 MOST_POINTS = 2000
 """More in one picture would hide each other."""
@@ -93,7 +96,9 @@ def held_out_rows(archive: Archive) -> TestRows | None:
         task = find_task(asked["kind"]).configured(asked.get("options", {}))
         metric = task.metrics[archive.given["validation"]["metric"]]
     except (SpecError, KeyError):
-        return TestRows(plain, told, "No plugin is there any more that knows this kind of task and its metric.")
+        own = is_own(archive.given["validation"]["metric"])
+        why = "The metric is a function of the user's own, which a report does not run: so there are no intervals."
+        return TestRows(plain, told, why if own else NO_PLUGIN)
     try:
         answers = HeldOut.read(archive.output / PREDICTIONS)
         # Columns by name: the winner's own default would only be compared with itself.

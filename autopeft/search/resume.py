@@ -39,6 +39,7 @@ def given(problem: Problem) -> dict[str, Any]:
         "data_fingerprint": problem.rows.fingerprint,
         DIGEST: problem.base_digest,
         KINDS: problem.kinds,
+        **({"metric_file": problem.metric_digest} if problem.metric_digest else {}),
     }
 
 

@@ -91,70 +91,96 @@ def select_winner(
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
-    of them predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored.
-    What the folds of each one's trial told that answers need (`Task.calibrated`) is in the trials that were `found`; a
-    default whose trial did not complete does without.
+    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored. The trials that
+    were `found` have what their folds told that answers need (`Task.calibrated`).
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
         ModelError: the base model is not there any more, or is another; no fault of a method's either.
         Exception: whatever the best candidate's method raises.
     """
-    started, silence, say = time.monotonic(), problem.spec.search.hang_timeout, by_host(say)
+    started, say = time.monotonic(), by_host(say)
     say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
-        with guarded(silence):
+        with guarded(problem.spec.search.hang_timeout):
             first = _score(problem, best, draft / "winner", origin, found)
-        score = first.score
-        written: dict[str, list[str] | None] = {held_out.WINNER: _written(problem, first.task, first.answers)}
+        written: dict[str, list[str] | None] = {held_out.WINNER: first.written}
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
-        defaults: dict[str, float | None] = {}
-        notes: dict[str, str] = {}
+        defaults, notes = dict[str, float | None](), dict[str, str]()
         for name, part in problem.space.items():
-            default = part.default()
-            column = held_out.DEFAULT + name
+            default, column = part.default(), held_out.DEFAULT + name
             defaults[name] = written[column] = None
             if default.flat == best.flat:
-                defaults[name], written[column] = score, written[held_out.WINNER]
+                defaults[name], written[column] = first.score, first.written
                 continue
             if name in left_out:
                 notes[name] = "left out of the search"
                 continue
-            try:
-                with guarded(silence):
-                    if reason := problem.budget.reason(problem.cost_estimator(default)):
-                        notes[name] = f"its default {reason}"
-                        continue
-                    say(f"Scoring the untuned default of {name} on the test rows")
-                    made = _score(problem, default, draft / name, origin, found)
-                    defaults[name], written[column] = made.score, _written(problem, made.task, made.answers)
-            except (StoreError, ModelError):  # the disk and the base model are no fault of a method
-                raise
-            except Exception as error:  # a method whose default fails must not cost the winner
-                notes[name] = f"its default failed: {in_a_line(error)}"
-        baseline = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-        written[held_out.column_of(baseline.name)] = _written(problem, problem.task, baseline.answers)
+            tried = _default(problem, default, draft / name, origin, found, say)
+            if isinstance(tried, str):
+                notes[name] = tried
+            else:
+                defaults[name], written[column] = tried.score, tried.written
+        name, least = _baseline(problem)
+        written[held_out.column_of(name)] = least.written
         _keep(problem, written, folder.parent / PREDICTIONS)
         _show(problem, first, folder.parent / SECTIONS)
-    least = problem.task.score(problem.metric, problem.test.truths, baseline.answers)
-    return TestScores(score, least, defaults, notes, round(time.monotonic() - started, 3), baseline_name=baseline.name)
+    return TestScores(
+        first.score, least.score, defaults, notes, round(time.monotonic() - started, 3), baseline_name=name
+    )
 
 
 class _Made(NamedTuple):
-    """What a saved model answered to the test rows, their score, and the task as it knows it."""
+    """What was answered to the test rows, by a task that knows what its folds told, and the score of that."""
 
     score: float
     answers: np.ndarray
     task: Task
+    written: list[str]
+
+
+def _default(
+    problem: Problem,
+    default: Candidate,
+    folder: Path,
+    origin: str,
+    found: Sequence[TrialRecord],
+    say: Callable[[str], None],
+) -> _Made | str:
+    """A method's untuned default, or why it has no score: one that fails must not cost the winner."""
+    try:
+        with guarded(problem.spec.search.hang_timeout):
+            if reason := problem.budget.reason(problem.cost_estimator(default)):
+                return f"its default {reason}"
+            say(f"Scoring the untuned default of {default.method.name} on the test rows")
+            return _score(problem, default, folder, origin, found)
+    except (StoreError, ModelError):  # the disk and the base model are no fault of a method
+        raise
+    except Exception as error:
+        return f"its default failed: {in_a_line(error)}"
+
+
+def _made(problem: Problem, task: Task, answers: np.ndarray) -> _Made:
+    score = task.score(problem.metric, problem.test.truths, answers)
+    return _Made(score, answers, task, task.written(task.worded(answers, problem.rows.test), problem.rows.labels))
+
+
+def _baseline(problem: Problem) -> tuple[str, _Made]:
+    """What looks at no input, and its name."""
+    name, answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
+    return name, _made(problem, problem.task, answers)
 
 
 def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, found: Sequence[TrialRecord]) -> _Made:
-    """Refit, save to `folder`, load from there, and score on the test rows."""
+    """Refit, save to `folder`, load from there, and score on the test rows.
+
+    A default whose trial did not complete does without what folds tell.
+    """
     told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
     task = problem.task.knowing({**problem.task.facts, **told}, problem.rows.labels)
     spec = problem.spec
@@ -176,8 +202,7 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, fo
     )
     winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
     release_memory()
-    answers = _predict(problem, folder)
-    return _Made(task.score(problem.metric, problem.test.truths, answers), answers, task)
+    return _made(problem, task, _predict(problem, folder))
 
 
 def _predict(problem: Problem, folder: Path) -> np.ndarray:
@@ -188,11 +213,6 @@ def _predict(problem: Problem, folder: Path) -> np.ndarray:
             return winner.load(folder, problem.device.type, trust_remote_code=trusted).answers(problem.rows.test)
         release_memory()
         return winner.load(folder, trust_remote_code=trusted).answers(problem.rows.test)
-
-
-def _written(problem: Problem, task: Task, answers: np.ndarray) -> list[str]:
-    """What was answered to the test rows, as it is kept."""
-    return task.written(task.worded(answers, problem.rows.test), problem.rows.labels)
 
 
 def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:

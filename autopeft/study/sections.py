@@ -219,7 +219,8 @@ class ValidationSection(Section):
     Scores are the same up to the order of random numbers.
     """
     metric: str | None = None
-    """What is maximised, by scikit-learn's name. Default: the task's first, which is accuracy for classification."""
+    """What is maximised, by scikit-learn's name, or `module:function` of a Python file beside the study file. Default:
+    the task's first, which is accuracy for classification."""
 
 
 class BudgetSection(Section):

@@ -62,11 +62,8 @@ class Classification(Task):
         return class_loss.search_space(self.options) if own else super().search_space()
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
-        """The metric over rows; one that goes by the order of labels is told their names."""
-        if metric == score_metrics.KAPPA and self.names:
-            written = self.values(answers, self.names), self.written_truths(truths, self.names)
-            return self.metrics[metric].of_written(*written)
-        if metric in score_metrics.OF_SCORES:
+        """The metric over rows: of the probabilities, or of the labels that are given."""
+        if metric in score_metrics.OF_SCORES or self.metrics[metric].written:
             return super().score(metric, truths, answers)
         return self.metrics[metric].score(self._sure(answers), truths)
 

@@ -133,6 +133,12 @@ class Task(BaseModelPart, ABC):
         task.facts, task.names = dict(facts), tuple(names)
         return task
 
+    def measuring(self, name: str, metric: Metric) -> Self:
+        """This task with one more metric."""
+        task = copy.copy(self)
+        vars(task)["metrics"] = {**self.metrics, name: metric}
+        return task
+
     def maximising(self, metric: str) -> Self:
         """This task in a study that chooses by that metric."""
         task = copy.copy(self)
@@ -169,7 +175,10 @@ class Task(BaseModelPart, ABC):
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric over rows: what is true of them `[rows]`, and what was answered `[rows, …]`."""
-        return self.metrics[metric].score(answers, truths)
+        found = self.metrics[metric]
+        if found.written:
+            return found.of_written(self.written(answers, self.names), self.written_truths(truths, self.names))
+        return found.score(answers, truths)
 
     def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric over the rows that a fold validates, by which candidates are compared. Default: `score`.
@@ -351,6 +360,10 @@ class Task(BaseModelPart, ABC):
     @abstractmethod
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         """The answers as people and MLflow get them: a row each, a column for each thing that is answered."""
+
+    def as_value(self, written: str) -> Any:
+        """What was written of a row, as a metric of the user's own gets it. Default: the text."""
+        return written
 
     def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[Any]:
         """The answer to each row as `Winner.predict` gives it. Default: the first column of `table`."""

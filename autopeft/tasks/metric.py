@@ -24,6 +24,7 @@ class Metric:
             classes]` each, for many draws of the rows at once; None where it cannot be told from these.
         of_draws: the same as `of_written` for many draws of the rows at once, given how often each has each row,
             `[draws, rows]`; None where one is worked out after the other.
+        written: whether answers are scored as they are written, since `score` cannot tell, which sees no names.
     """
 
     score: Callable[[np.ndarray, np.ndarray], float]
@@ -31,3 +32,4 @@ class Metric:
     proportion: bool = False
     of_counts: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     of_draws: Callable[[Sequence[str], Sequence[str], np.ndarray], np.ndarray] | None = None
+    written: bool = False

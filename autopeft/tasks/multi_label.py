@@ -84,6 +84,8 @@ class MultiLabel(LabelRows):
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric of the labels that are given with the thresholds that are known, else with a half."""
+        if self.metrics[metric].written:
+            return super().score(metric, truths, answers)
         return self.metrics[metric].score(answers if metric == OF_SCORES else self.given(answers), truths)
 
     def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
@@ -127,6 +129,10 @@ class MultiLabel(LabelRows):
         if self.maximised in OF_NUMBERS:
             return [json.dumps(row) for row in truths.astype(int).tolist()]
         return [json.dumps(named(row, labels), ensure_ascii=False) for row in truths]
+
+    def as_value(self, written: str) -> Any:
+        """The list of labels."""
+        return json.loads(written)
 
     def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[Any]:
         """The list of labels of each row."""

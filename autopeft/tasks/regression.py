@@ -161,6 +161,10 @@ class Regression(Task):
         """Each number in full."""
         return [repr(float(truth)) for truth in truths]
 
+    def as_value(self, written: str) -> float:
+        """The number."""
+        return float(written)
+
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         """A column `value`."""
         import pandas as pd

@@ -121,6 +121,15 @@ def written(answers: np.ndarray, labels: Sequence[str]) -> list[str]:
     return [json.dumps(dict(zip(labels, row, strict=True)), ensure_ascii=False) for row in rows]
 
 
+def _read(answer: str) -> dict[str, float]:
+    """What `written` wrote; of a label alone, as truths are written, that it is sure."""
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {answer: 1.0}
+
+
 def metrics() -> dict[str, Metric]:
     """By name."""
     return {**{name: _of_scores(scorer) for name, scorer in OF_SCORES.items()}, KAPPA: _kappa()}
@@ -128,10 +137,10 @@ def metrics() -> dict[str, Metric]:
 
 def _of_scores(scorer: Scorer) -> Metric:
     def of_draws(answers: Sequence[str], truths: Sequence[str], counts: np.ndarray) -> np.ndarray:
-        rows = [json.loads(answer) for answer in answers]
-        labels = [*rows[0]]
+        rows = [*map(_read, answers)]
+        labels = sorted({label for row in rows for label in row} | {*truths})
         places = {label: place for place, label in enumerate(labels)}
-        made = np.array([[row[label] for label in labels] for row in rows], np.float64)
+        made = np.array([[row.get(label, 0.0) for label in labels] for row in rows], np.float64)
         return _drawn(scorer, np.array([places[label] for label in truths]), made, counts)
 
     return Metric(lambda answers, truths: scorer(truths, answers), _once(of_draws), of_draws=of_draws)
@@ -144,7 +153,7 @@ def _kappa() -> Metric:
     def of_places(answers: np.ndarray, truths: np.ndarray) -> float:
         return quadratic_kappa([*map(str, truths)], [*map(str, answers.argmax(-1))])
 
-    return Metric(of_places, _once(of_draws), of_draws=of_draws)
+    return Metric(of_places, _once(of_draws), of_draws=of_draws, written=True)  # labels are ordered by their names
 
 
 def _once(of_draws: Callable[[Sequence[str], Sequence[str], np.ndarray], np.ndarray]) -> Callable[..., float]:

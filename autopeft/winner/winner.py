@@ -192,7 +192,7 @@ class Winner:
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:
         """The answer to each row: its most probable label, the list of its labels, or a number."""
-        return self._task.values(self.answers(rows), self.card.labels)
+        return self._task.values(self._worded(rows, None), self.card.labels)
 
     def save(self, folder: str | Path) -> None:
         """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.

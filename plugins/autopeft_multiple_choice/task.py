@@ -81,7 +81,7 @@ class MultipleChoice(Task):
         task = super().configured(options)
         if named := task.options.choice_columns:
             question, context, _, label = type(self).columns
-            task.columns = (question, context, *map(Column, named), label)  # of this one alone
+            task.columns = (question, context, *map(Column, named), label)
         return task
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:

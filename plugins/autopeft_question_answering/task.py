@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -51,7 +52,7 @@ class QuestionAnswering(Task):
     contract = 1
     kind = "question-answering"
     auto_class = "AutoModelForQuestionAnswering"
-    peft_task_type = "QUESTION_ANS"
+    peft_task_type = None  # peft's own model for questions drops `token_type_ids` (PeftModelForQuestionAnswering, 0.21)
     pipeline_tag = "question-answering"
     group = "context"
     outputs = ("start_logits", "end_logits")
@@ -202,7 +203,8 @@ class QuestionAnswering(Task):
         import numpy as np
 
         found = self._wording.of([truth.context for truth in truths], answers)
-        return self.metrics[metric].score(np.asarray([answer.text for answer in found], object), truths)
+        texts = np.asarray([answer.text for answer in found], object)
+        return super().score(metric, truths, texts[:, None] if self.metrics[metric].written else texts)
 
     @property
     def _wording(self) -> Wording:
@@ -223,6 +225,10 @@ class QuestionAnswering(Task):
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
         """A JSON list of the answers that count."""
         return [written(truth.texts) for truth in truths]
+
+    def as_value(self, written: str) -> Any:
+        """The list of answers: of what was answered one, or none."""
+        return json.loads(written)
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         """The answer, how probable it is, and where it stands in the context; no answer is "" from -1 to -1."""

@@ -35,7 +35,7 @@ def _written(name: str) -> Metric:
     def score(answers: np.ndarray, truths: np.ndarray) -> float:
         return METRICS[name](answers.tolist(), truths.tolist())
 
-    return Metric(score, METRICS[name])
+    return Metric(score, METRICS[name], written=True)  # entities are told by the names of tags
 
 
 class TokenClassification(Task):
@@ -60,11 +60,6 @@ class TokenClassification(Task):
         task = super().taking(named)
         task.columns = SPANNED if {"text", "spans"} & {*named} else TAGGED
         return task
-
-    def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
-        """A metric of tags as they are written, which alone know their names."""
-        written = self.written(answers, self.names), self.written_truths(truths, self.names)
-        return self.metrics[metric].of_written(*written)
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """As many tags as words, spans within their texts, and something to find."""
@@ -160,6 +155,10 @@ class TokenClassification(Task):
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The tags of each row's words."""
         return [" ".join(labels[index] for index in truth) for truth in truths]
+
+    def as_value(self, written: str) -> list[str]:
+        """The list of tags."""
+        return written.split()
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         """The entities of each row as JSON, and the tags of its words."""

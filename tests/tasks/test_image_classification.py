@@ -112,7 +112,7 @@ def test_the_report_shows_what_was_answered_wrong(study):
         np.array([[0.9, 0.1, 0.0], [0.3, 0.7, 0.0], [0.8, 0.2, 0.0]], np.float32),
         COLOURS,
     )
-    captions = [one.caption for one in sections[0].exhibits]
+    captions = [one.caption for one in sections[-1].exhibits]
     assert captions == ["green, answered blue (80%): 2.png", "blue, answered green (70%): 1.png"]
     write(sections, output / "report_sections.json")
     done = autopeft_here("report", output, "--html", output / "page.html", cwd=study)
@@ -121,7 +121,7 @@ def test_the_report_shows_what_was_answered_wrong(study):
     page = (output / "page.html").read_text()
     assert page.count("data:image/png;base64,iVBOR") == 2
     told = json.loads(autopeft_here("report", output, "--json", cwd=study).stdout)
-    assert told["sections"][0]["exhibits"] == captions
+    assert told["sections"][-1]["exhibits"] == captions
 
 
 def test_sections_are_read_back(tmp_path):

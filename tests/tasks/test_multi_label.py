@@ -431,3 +431,44 @@ def test_its_exports_say_from_where_on_a_label_is_given(study):
 
     told = mlflow.pyfunc.load_model(str(folder / "mlflow")).predict(pd.DataFrame({"text": texts}))
     assert told["labels"].tolist() == ["|".join(labels) for labels in winner.predict(texts)]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("metric", ["f1_macro", "average_precision", "hamming"])
+def test_workers_and_columns_of_labels_and_other_metrics_give_a_winner_too(tmp_path, tiny_model, metric):
+    (tmp_path / "model").symlink_to(tiny_model)
+    flagged(emotions()).to_csv(tmp_path / "rows.csv", index=False)
+    study = STUDY.replace('delimiter = "|"', f"label_columns = {json.dumps(LABELS)}").replace(
+        'threshold = "per_label"', ""
+    )
+    study = study.replace("trials = 3", "trials = 2\nworkers = 2") + f'metric = "{metric}"\n'
+    (tmp_path / "study.toml").write_text(study)
+    done = autopeft_here("run", "study.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    winner = api.load(tmp_path / "outputs" / "emotions" / "winner")
+    assert dict(winner.card.task_facts) == result["best"]["facts"]
+    assert ("threshold.0" in winner.card.task_facts) == (metric == "f1_macro")
+    assert winner.card.task_options["label_columns"] == list(LABELS)
+    assert winner.inputs == ("text",)
+    report = json.loads(autopeft_here("report", "study.toml", "--json", cwd=tmp_path).stdout)
+    assert report["test"]["note"] == ""
+
+
+@pytest.mark.exhaustive
+def test_pairs_of_texts_in_memory_are_labelled(tmp_path, tiny_model):
+    rows = emotions().assign(other="w3 w4")
+    found = api.tune(
+        model={"name_or_path": tiny_model, "dtype": DTYPE},
+        data={"train": rows, "text_pair": "other"},
+        task={"kind": KIND, "threshold": 0.4},
+        search={"methods": ["lora"], "trials": 1, "epochs": 2},
+        validation={"folds": 2},
+        output=tmp_path / "out",
+        progress=False,
+    )
+    assert found.winner.inputs == ("text", "text_pair")
+    assert dict(found.winner.card.task_facts) == {}
+    asked = pd.DataFrame({"text": ["w0 w1"], "text_pair": ["w3"]})
+    (shares,) = found.winner.predict_proba(asked)
+    assert found.winner.predict(asked) == [[LABELS[place] for place in np.flatnonzero(shares >= 0.4)]]

@@ -78,7 +78,7 @@ def test_a_mask_in_a_text_is_text(models):
     prepare(tokenizer)
     found = RowTokenizer(tokenizer, 20).filled(Template(("", ""), (["[MASK] w1"],)), Template(("",)), [4])
     assert found.columns["input_ids"].tolist().count(4) == 1
-    assert found.answered_at.tolist() == [3]
+    assert found.answered_at.tolist() == [4]
 
 
 @pytest.mark.parametrize(

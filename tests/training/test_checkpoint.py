@@ -3,6 +3,7 @@ import sys
 import time
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from autopeft.data.split import split
@@ -55,6 +56,21 @@ def test_a_trial_goes_on_from_the_last_finished_fold_and_ends_as_if_it_never_sto
     ]
     assert again == whole
     assert len(trained) == 3 * len(rung_ends(HYPER.epochs, rows=32)) - finished
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_what_the_folds_answered_last_is_there_whenever_the_trial_was_interrupted(tmp_path, left):
+    setup, whole, again = Setup(rows=DATA, folds=FOLDS, **OPTIONS), {}, {}
+    list(cross_validate(lora(), setup, HYPER, answers=whole))
+    dying = Dying(tmp_path / "trial")
+    dying.left[0] = 3 * len(rung_ends(HYPER.epochs, rows=32)) - left
+    with pytest.raises(PowerCutError):
+        list(cross_validate(lora(), setup, HYPER, checkpoint=dying, answers={}))
+    list(cross_validate(lora(), setup, HYPER, checkpoint=Checkpoint(tmp_path / "trial"), answers=again))
+    assert sorted(again) == [0, 1, 2]
+    for fold, part in enumerate(FOLDS):
+        assert len(whole[fold]) == len(part.validation)
+        np.testing.assert_allclose(again[fold], whole[fold], rtol=1e-5)
 
 
 def test_another_trial_does_not_take_it_up_and_a_start_clears_all_but_those_that_wait(tmp_path):

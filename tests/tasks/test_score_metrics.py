@@ -1,0 +1,207 @@
+"""Metrics of probabilities, a threshold for two classes, calibration, and metrics of the user's own."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sklearn
+
+import autopeft as api
+from autopeft.common.exceptions import SpecError
+from autopeft.reporting.bootstrap import interval_of
+from autopeft.tasks import calibration, user_metric
+from autopeft.tasks.registry import find_task
+from autopeft.tasks.score_metrics import quadratic_kappa
+from tests.conftest import TINY_STUDY, WORDS, autopeft_here
+
+TASK = find_task("text-classification")
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def answered():
+    generator = np.random.default_rng(0)
+    truths = generator.integers(0, 3, 200)
+    logits = generator.normal(size=(200, 3)) + 1.5 * np.eye(3)[truths]
+    answers = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return truths, answers.astype(np.float32)
+
+
+def expected(name, truths, answers):
+    one_hot = np.eye(3)[truths]
+    return {
+        "roc_auc": lambda: sklearn.roc_auc_score(truths, answers, multi_class="ovr"),
+        "average_precision": lambda: sklearn.average_precision_score(one_hot, answers),
+        "neg_log_loss": lambda: -sklearn.log_loss(truths, answers),
+        "neg_brier_score": lambda: -((answers - one_hot) ** 2).sum(1).mean(),
+        "top_2_accuracy": lambda: sklearn.top_k_accuracy_score(truths, answers, k=2),
+        "quadratic_kappa": lambda: sklearn.cohen_kappa_score(truths, answers.argmax(1), weights="quadratic"),
+    }[name]()
+
+
+METRICS = ["roc_auc", "average_precision", "neg_log_loss", "neg_brier_score", "top_2_accuracy", "quadratic_kappa"]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_they_are_scikit_learns_and_told_from_what_is_written(name, answered):
+    truths, answers = answered
+    task = TASK.knowing({}, NAMES).maximising(name)
+    found = task.score(name, truths, answers)
+    assert found == pytest.approx(expected(name, truths, answers), rel=1e-5)
+    written = task.written(answers, NAMES), task.written_truths(truths, NAMES)
+    assert task.metrics[name].of_written(*written) == pytest.approx(found, rel=1e-5)
+    low, high = interval_of(task.metrics[name], written[1], written[0])
+    assert low < found < high
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "average_precision"])
+def test_of_two_classes_the_last_one_counts(name, answered):
+    truths, answers = answered
+    two = np.stack([1 - answers[:, 0], answers[:, 0]], axis=1)
+    function = {"roc_auc": sklearn.roc_auc_score, "average_precision": sklearn.average_precision_score}[name]
+    assert TASK.score(name, (truths == 0).astype(int), two) == pytest.approx(function(truths == 0, two[:, 1]))
+
+
+def test_brier_of_two_classes_is_scikit_learns():
+    answers, truths = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32), np.array([0, 0])
+    assert TASK.score("neg_brier_score", truths, answers) == pytest.approx(
+        -sklearn.brier_score_loss([0, 0], [0.1, 0.6])
+    )
+
+
+def test_rows_that_lack_a_class_are_scored_on_the_others():
+    answers = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]], np.float32)
+    assert TASK.score("roc_auc", np.array([0, 1]), answers) == 1.0
+    assert TASK.score("roc_auc", np.array([0, 0]), answers) == 0.5
+
+
+def test_kappa_knows_the_order_of_numbers():
+    labels = [str(number) for number in (1, 2, 10, 9, 2, 1, 10)]
+    made = [str(number) for number in (1, 2, 9, 9, 3, 1, 10)]
+    numbers = sklearn.cohen_kappa_score(
+        [*map(int, labels)], [*map(int, made)], weights="quadratic", labels=[*range(1, 11)]
+    )
+    assert quadratic_kappa(labels, made) == pytest.approx(numbers)
+    assert quadratic_kappa(["a"], ["a"]) == 0.0
+
+
+def test_calibration_of_sure_and_of_honest_answers():
+    generator = np.random.default_rng(0)
+    chance = generator.uniform(0.5, 1, 4000)
+    right = generator.uniform(size=4000) < chance
+    answers = np.stack([chance, 1 - chance], axis=1)
+    assert calibration.expected_calibration_error(answers, (~right).astype(int)) < 0.03
+    sure = np.stack([np.full(4000, 0.99), np.full(4000, 0.01)], axis=1)
+    error = calibration.expected_calibration_error(sure, (~right).astype(int))
+    assert error == pytest.approx(0.99 - right.mean(), abs=1e-6)
+    section = calibration.section(answers, (~right).astype(int))
+    assert section.plot.diagonal
+    assert sum(int(row[2].replace(",", "")) for row in section.table.rows) == 4000
+
+
+def test_the_threshold_of_two_classes_is_chosen_where_the_metric_asks_for_one():
+    generator = np.random.default_rng(0)
+    truths = (generator.uniform(size=400) < 0.2).astype(int)
+    last = np.clip(0.2 * generator.uniform(size=400) + 0.15 * truths, 0, 1)  # rare rows never reach a half
+    answers = np.stack([1 - last, last], axis=1).astype(np.float32)
+    task = TASK.knowing({}, ("no", "yes")).maximising("f1_macro")
+    assert task.calibrates
+    facts = task.calibrated(answers, truths)
+    assert 0.1 < facts["threshold"] < 0.3
+    tuned = task.knowing(facts, task.names)
+    assert tuned.score("f1_macro", truths, answers) > task.score("f1_macro", truths, answers) + 0.2
+    assert tuned.values(answers, task.names).count("yes") > 0
+    assert tuned.table(answers, task.names)["probability"].between(0, 1).all()
+    assert "from" in tuned.reading(task.names)
+    assert not TASK.knowing({}, ("no", "yes")).maximising("accuracy").calibrates
+    assert not TASK.knowing({}, NAMES).maximising("f1_macro").calibrates
+    fixed = TASK.configured({"threshold": 0.2}).knowing({}, ("no", "yes")).maximising("f1_macro")
+    assert not fixed.calibrates
+    assert fixed.values(answers, task.names).count("yes") == (last >= 0.2).sum()
+
+
+def two_classes(folder, tiny_model, metric):
+    generator = np.random.default_rng(0)
+    labels = np.repeat(["no", "yes"], [60, 20])
+    texts = [" ".join([*generator.choice(WORDS[10:], 5), WORDS["ny".index(label[0])]]) for label in labels]
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(folder / "rows.csv", index=False)
+    (folder / "model").symlink_to(tiny_model)
+    (folder / "study.toml").write_text(TINY_STUDY + f'metric = "{metric}"\n')
+    return folder / "study.toml"
+
+
+def test_a_study_keeps_the_threshold_it_chose(tmp_path, tiny_model):
+    two_classes(tmp_path, tiny_model, "f1_macro")
+    done = autopeft_here("run", "study.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    winner = api.load(tmp_path / "outputs" / "tiny" / "winner")
+    assert 0 < winner.card.task_facts["threshold"] < 1
+    report = json.loads(autopeft_here("report", "study.toml", "--json", cwd=tmp_path).stdout)
+    assert "probabilities" in report["sections"][0]["title"]
+    page = (tmp_path / "outputs" / "tiny" / "report.html").read_text()
+    assert "share of right answers" in page
+
+
+def test_a_metric_of_probabilities_is_searched_and_reported(tmp_path, tiny_model):
+    two_classes(tmp_path, tiny_model, "roc_auc")
+    done = autopeft_here("run", "study.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["test"]["baseline"] == 0.5
+    report = json.loads(autopeft_here("report", "study.toml", "--json", cwd=tmp_path).stdout)
+    assert report["test"]["note"] == ""
+    assert report["test"]["scores"][0]["interval"]
+
+
+OWN = (
+    "def cost(truths, answers):\n    return sum(t == a for t, a in zip(truths, answers)) - 0.5 * answers.count('yes')\n"
+)
+
+
+def test_a_metric_of_the_users_own_is_a_function_beside_the_study(tmp_path, tiny_model):
+    two_classes(tmp_path, tiny_model, "costs:cost")
+    (tmp_path / "costs.py").write_text(OWN)
+    done = autopeft_here("run", "study.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["metric"] == "costs:cost"
+    assert result["test"]["baseline"] == 12.0
+    report = json.loads(autopeft_here("report", "study.toml", "--json", cwd=tmp_path).stdout)
+    assert "which a report does not run" in report["test"]["note"]
+    (tmp_path / "costs.py").write_text(OWN + "# changed\n")
+    again = autopeft_here("run", "study.toml", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "begun with other settings" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("metric", "content", "said"),
+    [
+        ("costs:cost", None, "there is no file"),
+        ("os:system", None, "there is no file"),
+        ("costs:other", OWN, "must have a function `other`, but has none"),
+        ("costs:cost", "1 / 0", "fails as it is run: ZeroDivisionError"),
+        ("costs:cost", "def cost(truths, answers): return 1 / 0", "costs:cost failed on 16 rows: ZeroDivisionError"),
+        ("costs:cost", "def cost(truths): return 1", "failed on 16 rows: TypeError"),
+        ("costs:cost", "def cost(truths, answers): return float('nan')", "must return a finite number, but returned"),
+        ("../costs:cost", OWN, "of a file beside the study, but got"),
+    ],
+)
+def test_an_error_in_it_is_one_sentence(metric, content, said, tmp_path, tiny_model):
+    two_classes(tmp_path, tiny_model, metric)
+    if content is not None:
+        (tmp_path / "costs.py").write_text(content)
+    done = autopeft_here("run", "study.toml", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_what_it_gets_is_of_the_kinds_own_form():
+    regression = find_task("regression")
+    assert regression.as_value("1.5") == 1.5
+    assert find_task("token-classification").as_value("O B-A") == ["O", "B-A"]
+    assert find_task("multi-label-classification").as_value('["a"]') == ["a"]
+    with pytest.raises(SpecError, match="must be a metric of the kind of task"):
+        user_metric.load("a:b:c", "folder")
