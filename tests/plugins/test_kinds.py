@@ -41,7 +41,7 @@ NEAR = 0.06
 
 QUICK = {("multi-label-classification", "lora"), ("multiple-choice", "lora"), ("multiple-choice", "prefix_tuning"),
          ("question-answering", "lora"), ("token-classification", "lora"), ("token-classification", "prefix_tuning"),
-         ("image-classification", "adapter"), ("regression", "lora")}  # fmt: skip
+         ("image-classification", "adapter"), ("regression", "lora"), ("prompt-classification", "bitfit")}  # fmt: skip
 """Kinds and methods that `make test` tries, on the first family of the kind."""
 
 
@@ -54,7 +54,7 @@ def pairs():
 
 def model_of(case, method):
     """The case's model with the method on, as a trial has it; and its description."""
-    spec = describe(case.model, case.task.kind, case.task.peft_task_type)
+    spec = describe(case.model, case.task.kind, case.task.peft_task_type, new_head=case.task.new_head)
     if not (answer := method.supports(spec)):
         pytest.skip(answer.reason)
     base = BaseModel(copy.deepcopy(case.model).requires_grad_(False), None, spec)
@@ -129,7 +129,9 @@ def its_folds_pack(case, method, base, params):
 def it_answers_the_same_once_saved(case, method, params):
     with tempfile.TemporaryDirectory() as folder:
         there, kept = Path(folder) / "base", Path(folder) / "winner"
-        case.model.save_pretrained(there)
+        plain = copy.deepcopy(case.model)
+        case.task.restore(plain)
+        plain.save_pretrained(there)
         case.reader.save(there)
         base = load_base(there, case.task, seed=0, config_overrides=case.task.config(case.labels))
         model = attach(base, method, params).eval()
