@@ -84,7 +84,7 @@ def all_of_a_batch_reaches_the_model(case, method, base, params):
 def it_learns_within_what_memory_was_predicted(case, method, base, params):
     rows = len(case.data)
     hyper = Hyperparameters(**{**TRAINING_SPACE.defaults(), "batch_size": rows, "learning_rate": 1e-2})
-    callback = method.callback(base.copy(meta=True), params, base.spec)
+    callback = method.callback(attach(base, method, params, meta=True), params, base.spec)
     if callback is None:  # what a callback holds is weighed in the conformance of methods
 
         def make_step(module):
