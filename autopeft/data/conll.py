@@ -18,8 +18,8 @@ WORDS, TAGS = "tokens", "tags"
 """What the columns are called that are taken for the words and for their tags; others are `column_1`, `column_2`, …"""
 
 START = "-DOCSTART-"
-COMMENT = re.compile(r"#\s*\w[\w ]*=|#\s*$|# ")
-"""As in CoNLL-U, before the words of a sentence; a word may be "#" itself, and then has fields behind it."""
+KEY = re.compile(r"#\s*\w[\w ]*=")
+"""How a comment of CoNLL-U begins that names something, such as `# text = …`."""
 
 
 def sentences(
@@ -41,15 +41,14 @@ def sentences(
     """
     rows: list[list[list[str]]] = []
     lines: list[int] = []
-    width, ended = 0, True
+    width, ended = _width(text), True
     for number, line in enumerate(text.split("\n"), 1):
-        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+        fields = _fields(line)
         if not any(fields) or fields[0] == START:
             ended = True
             continue
-        if ended and COMMENT.match(line) and "\t" not in line:
-            continue
-        width = width or len(fields)
+        if ended and "\t" not in line and line.startswith("#") and (KEY.match(line) or len(fields) != width):
+            continue  # a comment, as in CoNLL-U; a word may be "#" itself, and then has as many fields as all others
         if len(fields) != width:
             raise DataError(
                 f"{path}, line {number}: every line must have {width} fields like the first, but this one has "
@@ -74,3 +73,13 @@ def sentences(
         return pd.DataFrame({name: pd.Series(lists, index=index, dtype=object) for name, lists in found.items()})
 
     return list(places), cells
+
+
+def _fields(line: str) -> list[str]:
+    return [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+
+
+def _width(text: str) -> int:
+    """Fields of the first line that is surely one of a word; 0 where there is none."""
+    lines = (line for line in text.split("\n") if line.strip() and not line.startswith(("#", START)))
+    return len(_fields(next(lines, "")))

@@ -61,15 +61,21 @@ def _reaching(dimension: Float) -> Float:
 
 
 def check(options: Any, train: pd.DataFrame) -> None:
-    """Weights are of labels that there are, above zero.
+    """Weights are of labels that there are, above zero; a threshold is given for two labels alone.
 
     Raises:
-        SpecError: one is not.
+        SpecError: that is not so.
     """
+    known = set(train["label"])
+    threshold = getattr(options, "threshold", "half")
+    if isinstance(threshold, float) and len(known) > 2:
+        raise SpecError(
+            f"`threshold` in [task] is for two labels, but the rows have {len(known)}; remove it: the most probable "
+            "label is given."
+        )
     given = getattr(options, "class_weights", "none")
     if isinstance(given, str):
         return
-    known = set(train["label"])
     for label, weight in given.items():
         if label not in known:
             raise SpecError(

@@ -274,9 +274,10 @@ class Task(BaseModelPart, ABC):
     # Learning.
 
     def search_space(self) -> SearchSpace:
-        """Settings that [search] may name to have them searched, such as those of the loss; their defaults are the
-        settings. Default: none.
-        """  # noqa: D205  # one sentence
+        """Settings that [search] may name to have them searched, such as those of the loss. Default: none.
+
+        The default of each dimension is what is set.
+        """
         return SearchSpace({})
 
     def searching(self, named: Collection[str]) -> Self:

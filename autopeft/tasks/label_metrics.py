@@ -15,34 +15,35 @@ from functools import partial
 import numpy as np
 
 from autopeft.tasks.metric import Metric
+from autopeft.tasks.metrics import over
 
 Counted = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def f1_micro(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """F1 over all pairs of a row and a label."""
-    return _over(2 * counts @ (given & truths).sum(1), counts @ (given.sum(1) + truths.sum(1)))
+    return over(2 * counts @ (given & truths).sum(1), counts @ (given.sum(1) + truths.sum(1)))
 
 
 def f1_macro(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The mean of each label's F1."""
     below = counts @ (given.astype(float) + truths)
-    return _over(_over(2 * counts @ (given & truths).astype(float), below).sum(1), (below > 0).sum(1))
+    return over(over(2 * counts @ (given & truths).astype(float), below).sum(1), (below > 0).sum(1))
 
 
 def f1_samples(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The mean of each row's F1; 0 of a row that has no label and is given none, as in scikit-learn."""
-    return _over(counts @ _over(2 * (given & truths).sum(1), given.sum(1) + truths.sum(1)), counts.sum(1))
+    return over(counts @ over(2 * (given & truths).sum(1), given.sum(1) + truths.sum(1)), counts.sum(1))
 
 
 def subset_accuracy(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The share of rows that are given their labels and no others."""
-    return _over(counts @ (given == truths).all(1), counts.sum(1))
+    return over(counts @ (given == truths).all(1), counts.sum(1))
 
 
 def hamming(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The share of pairs of a row and a label that are told right: 1 less the Hamming loss."""
-    return _over(counts @ (given == truths).mean(1), counts.sum(1))
+    return over(counts @ (given == truths).mean(1), counts.sum(1))
 
 
 def average_precision(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -54,14 +55,9 @@ def average_precision(given: np.ndarray, truths: np.ndarray, counts: np.ndarray)
         drawn = counts[:, order]
         hits, rows = (np.cumsum(some, axis=1)[:, last] for some in (drawn * true[order], drawn))
         gained = np.diff(hits, axis=1, prepend=0)
-        total += _over((gained * _over(hits, rows)).sum(1), hits[:, -1])
+        total += over((gained * over(hits, rows)).sum(1), hits[:, -1])
         known += hits[:, -1] > 0
-    return _over(total, known)
-
-
-def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    share: np.ndarray = np.divide(above, below, out=np.zeros(np.shape(below)), where=below != 0)
-    return share
+    return over(total, known)
 
 
 def score(metric: Counted, given: np.ndarray, truths: np.ndarray) -> float:

@@ -63,26 +63,27 @@ def from_counts(metric: str, hits: np.ndarray, actual: np.ndarray, predicted: np
     """
     rows, right = actual.sum(-1), hits.sum(-1)
     if metric == "accuracy":
-        return _over(right, rows)
+        return over(right, rows)
     if metric == "balanced_accuracy":
         there = actual > 0
-        return np.asarray(_over(hits, actual).sum(-1) / there.sum(-1))
+        return np.asarray(over(hits, actual).sum(-1) / there.sum(-1))
     chance = (actual * predicted).sum(-1)
     if metric == "cohen_kappa":
-        return _over(right * rows - chance, rows**2 - chance)
+        return over(right * rows - chance, rows**2 - chance)
     if ALIASES.get(metric, metric) == "matthews_corrcoef":
         spread = (rows**2 - (actual**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
-        return _over(right * rows - chance, np.sqrt(spread))
+        return over(right * rows - chance, np.sqrt(spread))
     kind, _, average = metric.rpartition("_")
     if average not in AVERAGES:
         raise ValueError(f'the metric "{metric}" cannot be computed from counts; extend `from_counts`.')
     below = {"precision": predicted, "recall": actual, "f1": (actual + predicted) / 2}[kind]
     if average == "micro":
-        return _over(right, below.sum(-1))
+        return over(right, below.sum(-1))
     weights = actual if average == "weighted" else ((actual > 0) | (predicted > 0)).astype(float)
-    return np.asarray((_over(hits, below) * weights).sum(-1) / weights.sum(-1))
+    return np.asarray((over(hits, below) * weights).sum(-1) / weights.sum(-1))
 
 
-def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Element by element, and 0 where it would be divided by 0."""
     share: np.ndarray = np.divide(above, below, out=np.zeros(np.shape(below)), where=below != 0)
     return share

@@ -84,9 +84,16 @@ class MultiLabel(LabelRows):
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric of the labels that are given with the thresholds that are known, else with a half."""
-        if self.metrics[metric].written:
-            return super().score(metric, truths, answers)
-        return self.metrics[metric].score(answers if metric == OF_SCORES else self.given(answers), truths)
+        if metric == OF_SCORES:
+            return self.metrics[metric].score(answers, truths)
+        return self._score_of_given(metric, truths, self.given(answers))
+
+    def _score_of_given(self, metric: str, truths: np.ndarray, given: np.ndarray) -> float:
+        """The metric of the labels that are given, bool `[rows, labels]`."""
+        found = self.metrics[metric]
+        if found.written:
+            return found.of_written(*(self.written_truths(rows, self.names) for rows in (given, truths)))
+        return found.score(given, truths)
 
     def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric with the one threshold for all labels that suits the fold best, unless a number was given.
@@ -103,8 +110,8 @@ class MultiLabel(LabelRows):
 
         if isinstance(self.threshold, float):
             return {}
-        wanted = self.metrics["f1_micro" if metric == OF_SCORES else metric]
-        return {"threshold": shared(answers, lambda given: wanted.score(given, truths))}
+        wanted = "f1_micro" if metric == OF_SCORES else metric
+        return {"threshold": shared(answers, lambda given: self._score_of_given(wanted, truths, given))}
 
     def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
         """`threshold` of all labels and, where each may have its own, `threshold.0`, … of those with enough rows."""

@@ -49,9 +49,10 @@ def neg_log_loss(truths: np.ndarray, answers: np.ndarray) -> float:
 
 
 def neg_brier_score(truths: np.ndarray, answers: np.ndarray) -> float:
-    """Negative squared distance of the probabilities from what is true (Brier 1950); half of it for two labels, as in
-    scikit-learn.
-    """  # noqa: D205  # one sentence
+    """Negative squared distance of the probabilities from what is true (Brier 1950).
+
+    Half of it for two labels, as in scikit-learn.
+    """
     off = answers.astype(np.float64) - (np.arange(answers.shape[1]) == truths[:, None])
     return -float((off**2).sum(1).mean()) / (2 if answers.shape[1] == 2 else 1)
 

@@ -169,9 +169,11 @@ class TokenClassification(Task):
         return pd.DataFrame({"entities": entities, "tags": [" ".join(row["tags"]) for row in found]})
 
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-        """Each entity with its type, its words, its characters in the text (of words, with one space between them) and
-        the least probability of its tags; and the tag of each word.
-        """  # noqa: D205  # one sentence
+        """Each entity with its type, place and score, and the tag of each word.
+
+        `start` and `end` are characters of the text, of words with one space between them; `words` are positions of
+        words. The score is the least probability of the entity's tags.
+        """
         tags = _tags(answer, labels)
         found = []
         for start, end, kind in entities(tags):

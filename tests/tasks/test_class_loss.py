@@ -78,6 +78,7 @@ def test_the_rules_of_the_contract_hold_with_them(options):
     [
         ({"class_weights": {"d": 2.0}}, '`class_weights` in \\[task\\] names "d", which no training row has'),
         ({"class_weights": {"a": 0.0}}, 'must be above zero, but "a" has 0'),
+        ({"threshold": 0.3}, "`threshold` in \\[task\\] is for two labels, but the rows have 3"),
     ],
 )
 def test_wrong_weights_are_told(options, said):

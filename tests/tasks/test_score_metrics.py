@@ -205,3 +205,17 @@ def test_what_it_gets_is_of_the_kinds_own_form():
     assert find_task("multi-label-classification").as_value('["a"]') == ["a"]
     with pytest.raises(SpecError, match="must be a metric of the kind of task"):
         user_metric.load("a:b:c", "folder")
+
+
+def test_thresholds_of_several_labels_are_chosen_by_a_metric_of_the_users_own():
+    def own(truths, answers):
+        return -sum(len({*truth} ^ {*answer}) for truth, answer in zip(truths, answers, strict=True))
+
+    task = find_task("multi-label-classification")
+    task = task.measuring("m:own", user_metric.metric("m:own", own, task)).maximising("m:own").knowing({}, ("a", "b"))
+    truths = np.array([[True, False], [True, True], [False, False]])
+    answers = np.array([[0.3, 0.1], [0.3, 0.3], [0.1, 0.1]], np.float32)
+    facts = task.calibrated(answers, truths)
+    assert 0.1 < facts["threshold"] <= 0.3
+    assert task.score_of_fold("m:own", truths, answers) == 0.0
+    assert task.knowing(facts, task.names).score("m:own", truths, answers) == 0.0

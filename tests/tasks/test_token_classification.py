@@ -186,6 +186,14 @@ def test_other_columns_of_such_a_file_can_be_named(tmp_path):
     assert "NNP" in found.labels
 
 
+def test_a_word_may_be_a_hash_and_comments_are_left_out(tmp_path):
+    content = "".join(f"# a remark\n# O\nEU{n} B-ORG\n\n# id = {n}\nPeter{n} B-PER\n\n" for n in range(10))
+    found = load(specify(tmp_path, content, "conll"))
+    rows = {*found.train["tokens"], *found.test["tokens"]}
+    assert {("#", "EU3"), ("Peter4",)} < rows
+    assert len(rows) == 20
+
+
 def test_a_line_of_another_width_is_told(tmp_path):
     with pytest.raises(DataError, match=r"rows\.conll, line 2: every line must have 3 fields .* but this one has 2"):
         load(specify(tmp_path, "EU NNP B-ORG\nrejects VBZ\n", "conll"))
