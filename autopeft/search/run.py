@@ -219,7 +219,7 @@ def _select_winner(
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         try:
             scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, records(study))
-        except (StoreError, ModelError):  # the disk and the base model are no fault of a method
+        except (StoreError, ModelError, SpecError):  # the disk, the base model and a metric are no fault of a method
             raise
         except Exception as error:  # a method may do anything
             failed[best.method] = in_a_line(error)

@@ -11,7 +11,7 @@ import torch
 
 from autopeft.budget.memory_watch import ran_out, release_memory
 from autopeft.common.containment import by_host, guarded
-from autopeft.common.exceptions import ModelError, StoreError, in_a_line
+from autopeft.common.exceptions import ModelError, SpecError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.seeds import derive_seed
 from autopeft.models.attach import attach
@@ -159,7 +159,11 @@ def _default(
                 return f"its default {reason}"
             say(f"Scoring the untuned default of {default.method.name} on the test rows")
             return _score(problem, default, folder, origin, found)
-    except (StoreError, ModelError):  # the disk and the base model are no fault of a method
+    except (
+        StoreError,
+        ModelError,
+        SpecError,
+    ):  # the disk, the base model and a metric of the user's are no method's fault
         raise
     except Exception as error:
         return f"its default failed: {in_a_line(error)}"

@@ -6,9 +6,7 @@ themselves (`tests/tasks/test_task_rules.py`); here the two meet. `make test` tr
 """
 
 import copy
-import tempfile
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,15 +20,13 @@ from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
 from autopeft.models.architecture import describe
 from autopeft.models.attach import attach, trainable
 from autopeft.models.base import BaseModel
-from autopeft.models.load import load_base
 from autopeft.models.modes import train_mode
-from autopeft.study.card import Card
 from autopeft.tasks.registry import find_task, task_kinds
 from autopeft.testing.task_case import CPU, TaskCase, families_of
+from autopeft.testing.task_rules import answers_before_and_after_saving
 from autopeft.training.batch import Batch
-from autopeft.training.learner import Learner, backward, evaluate, make_optimizer, training_step
+from autopeft.training.learner import Learner, backward, make_optimizer, training_step
 from autopeft.training.packing_check import packable
-from autopeft.winner.winner import load, save
 
 METHODS = discover().methods
 STARTS_AS_NOTHING = {"adalora", "adapter", "bitfit", "dora", "ia3", "lora", "vera"}
@@ -68,7 +64,7 @@ def test_a_method_serves_a_kind(kind, family, name):
     all_of_a_batch_reaches_the_model(case, method, base, params)
     it_learns_within_what_memory_was_predicted(case, method, base, params)
     its_folds_pack(case, method, base, params)
-    it_answers_the_same_once_saved(case, method, params)
+    it_answers_the_same_once_saved(case, method)
 
 
 def all_of_a_batch_reaches_the_model(case, method, base, params):
@@ -126,36 +122,12 @@ def its_folds_pack(case, method, base, params):
     assert packable(lambda: attach(base, method, params), gradients, batch, torch.float32) is not None
 
 
-def it_answers_the_same_once_saved(case, method, params):
-    with tempfile.TemporaryDirectory() as folder:
-        there, kept = Path(folder) / "base", Path(folder) / "winner"
-        plain = copy.deepcopy(case.model)
-        case.task.restore(plain)
-        plain.save_pretrained(there)
-        case.reader.save(there)
-        base = load_base(there, case.task, seed=0, config_overrides=case.task.config(case.labels))
-        model = attach(base, method, params).eval()
-        with torch.no_grad():
-            for parameter in trainable(model).values():
-                parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-        card = Card(
-            base_model=str(there),
-            task=case.task.kind,
-            labels=case.labels,
-            method=method.name,
-            params=dict(params),
-            plugin="",
-            seed=0,
-            task_options=case.task.options.model_dump(exclude_unset=True),
-            task_facts=dict(case.task.facts),
-            inputs=case.task.inputs,
-            **case.reader.settings,
-        )
-        rows = case.rows[list(case.task.inputs)]
-        reader = type(case.reader).of_winner(base.processor, base.module, card, "the card")
-        data = case.task.encode(rows, reader, case.labels)
-        expected = evaluate(model, data, [data.everything], case.task, CPU)[0]
-        save(model, method, reader, card, kept)
-        found = load(kept).answers(rows)
+def it_answers_the_same_once_saved(case, method):
+    @torch.no_grad()
+    def train(model):
+        for parameter in trainable(model).values():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+
+    expected, found = answers_before_and_after_saving(case, method, train)
     assert found.shape == expected.shape
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-4)

@@ -198,6 +198,25 @@ def test_an_error_in_it_is_one_sentence(metric, content, said, tmp_path, tiny_mo
     assert "Traceback" not in done.stderr
 
 
+FAILS_ON_THE_WINNER = """
+seen = []
+
+def cost(truths, answers):
+    if len(truths) == 16 and seen:  # the baseline was tried on them before the first trial
+        raise ValueError("no such rows")
+    seen.append(len(truths))
+    return sum(map(str.__eq__, truths, answers))
+"""
+
+
+def test_one_that_fails_on_the_held_out_rows_is_no_fault_of_a_method(tmp_path, tiny_model):
+    two_classes(tmp_path, tiny_model, "costs:cost")
+    (tmp_path / "costs.py").write_text(FAILS_ON_THE_WINNER)
+    done = autopeft_here("run", "study.toml", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "costs:cost failed on 16 rows: ValueError: no such rows" in " ".join(done.stderr.split())
+
+
 def test_what_it_gets_is_of_the_kinds_own_form():
     regression = find_task("regression")
     assert regression.as_value("1.5") == 1.5
