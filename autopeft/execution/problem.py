@@ -30,6 +30,7 @@ from autopeft.models.readers import STUDY_READERS
 from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
+from autopeft.tasks.base_model_part import BaseModelPart
 from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
 from autopeft.training.setup import Setup
@@ -229,9 +230,7 @@ def references(spec: StudySpec) -> dict[str, str]:
 
 def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
     """What the base model's configuration tells a task that asks for it."""
-    from autopeft.tasks.contract import Task as Plain
-
-    if type(task).facts_of_config is Plain.facts_of_config:
+    if type(task).facts_of_config is BaseModelPart.facts_of_config:
         return {}
     location = locate(spec.model.name_or_path, spec.folder)
     trusted, revision = spec.model.trust_remote_code, spec.model.revision

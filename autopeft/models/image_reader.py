@@ -12,6 +12,7 @@ import torch
 from autopeft.common.exceptions import DataError, ModelError, SpecError, in_a_line
 from autopeft.common.free_memory import free_memory
 from autopeft.common.units import format_bytes
+from autopeft.models.modes import as_kept
 from autopeft.models.reader import Reader
 
 if TYPE_CHECKING:
@@ -104,11 +105,7 @@ class ImageReader(Reader):
     def _try(self, model: Any, columns: int) -> None:
         """Run the model on an image, in the precision that its weights are kept in."""
         place = next(model.parameters()).device.type
-        lowered = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
-        with (
-            torch.inference_mode(),
-            torch.autocast(place, dtype=lowered or torch.bfloat16, enabled=lowered is not None),
-        ):
+        with torch.inference_mode(), as_kept(model):
             model(**{name: tensor.to(place) for name, tensor in self.example(columns).items()})
 
     @classmethod

@@ -46,3 +46,10 @@ def checkpoint_layers(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, LAYER):
             module.forward = recomputing(module.forward)
+
+
+def as_kept(model: nn.Module) -> torch.autocast:
+    """Products in the precision that the model's weights are kept in, where some are in less than float32."""
+    lowered = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    place = next(model.parameters()).device.type
+    return torch.autocast(place, dtype=lowered or torch.bfloat16, enabled=lowered is not None)

@@ -8,6 +8,7 @@ import torch
 
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.models.image_reader import ImageReader, Pixels
+from autopeft.models.modes import as_kept
 from autopeft.models.reader import Reader
 from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.token_cache import CachedRowTokenizer
@@ -165,13 +166,9 @@ def _padding_tells(model: Any, rows: dict[str, torch.Tensor]) -> float:
     The model is run in the precision that its weights are kept in.
     """
     place = next(model.parameters()).device
-    lowered = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
     held = rows["attention_mask"][0].bool()
     alone = {name: rows[name][:1] if name == "pixel_values" else rows[name][:1, held] for name in rows}
-    with (
-        torch.inference_mode(),
-        torch.autocast(place.type, dtype=lowered or torch.bfloat16, enabled=lowered is not None),
-    ):
+    with torch.inference_mode(), as_kept(model):
         padded, whole = (
             model(**{name: tensor.to(place) for name, tensor in some.items()}).text_embeds[0].float()
             for some in (rows, alone)

@@ -152,10 +152,8 @@ class RowTokenizer(Reader):
         self._require_places()
         rows, parts, whole = zip(*texts, strict=True), [], []
         while some := list(islice(rows, ROWS_AT_ONCE)):
-            found = self._tokens(some)
+            found = self._located_tokens(some)
             whole += [len(row) for row in found["input_ids"]]
-            found[SPANS] = [spans_of(encoding, row) for encoding, row in zip(found.encodings, some, strict=True)]
-            found[TEXT_OF] = [text_of(encoding) for encoding in found.encodings]
             self._cut(found, len(texts))
             parts.append(found)
         return joined(parts, np.asarray(whole, np.int64))
@@ -177,9 +175,7 @@ class RowTokenizer(Reader):
         parts, whole, row_of = [], list[int](), list[int]()
         for start in range(0, len(first), ROWS_AT_ONCE):
             some = list(zip(first[start : start + ROWS_AT_ONCE], second[start : start + ROWS_AT_ONCE], strict=True))
-            found = self._tokens(some)
-            found[SPANS] = [spans_of(encoding, row) for encoding, row in zip(found.encodings, some, strict=True)]
-            found[TEXT_OF] = [text_of(encoding) for encoding in found.encodings]
+            found = self._located_tokens(some)
             names = found.keys() & {*COLUMNS, SPANS, TEXT_OF}
             part: dict[str, list[Any]] = {name: [] for name in names}
             for place, texts in enumerate(found[TEXT_OF]):
@@ -219,6 +215,13 @@ class RowTokenizer(Reader):
                 f"{type(self.tokenizer).__name__} is written in Python and does not; give a model with a "
                 "tokenizer.json."
             )
+
+    def _located_tokens(self, rows: Sequence[tuple[str, ...]]) -> Any:
+        """Whole rows, with the characters and the text that each token stands for."""
+        found = self._tokens(rows)
+        found[SPANS] = [spans_of(encoding, row) for encoding, row in zip(found.encodings, rows, strict=True)]
+        found[TEXT_OF] = [text_of(encoding) for encoding in found.encodings]
+        return found
 
     def _tokens(self, rows: Sequence[tuple[str, ...]]) -> Any:
         """Whole rows, as the tokenizer gives them."""
