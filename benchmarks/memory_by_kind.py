@@ -1,7 +1,7 @@
 """Predicted against measured peak memory of a training step, for every kind of task and every method that supports it.
 
-A BERT of MiniLM's size with random weights, or a ViT of that size for images, and a batch of each kind's own example
-rows, its texts made several times as long. The truth is the allocator's record (torch.profiler), as in
+A BERT of MiniLM's size with random weights, a ViT of that size for images or both for pairs, and a batch of each kind's
+own example rows, its texts made several times as long. The truth is the allocator's record (torch.profiler), as in
 `memory_prediction.py`.
 
     python benchmarks/memory_by_kind.py
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 ROWS, TIMES = 16, 8
 CPU = Device("cpu", None)
 SIZES = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12, "num_hidden_layers": 6}
+TEXTS = {**SIZES, "vocab_size": 30_522, "pad_token_id": 0}
+IMAGES = {"image_size": 16, "patch_size": 4}
+TOWERS = {
+    "vision_config": {"model_type": "dinov2", **SIZES, **IMAGES},
+    "text_config": {"model_type": "bert", **TEXTS},
+    "projection_dim": 256,
+}
 
 
 def main() -> None:
@@ -68,7 +75,8 @@ def error_of(kind: str, name: str) -> float | None:
     case.rows = pd.concat([case.rows] * (1 + ROWS // len(case.rows)), ignore_index=True)
     data = case.data
     model = make_model(case)
-    spec = describe(model, kind, case.task.peft_task_type)
+    missing = None if case.task.new_head else ()  # a language model brings its head
+    spec = describe(model, kind, case.task.peft_task_type, missing, new_head=case.task.new_head)
     if not method.supports(spec):
         return None
     base = BaseModel(model.requires_grad_(False), None, spec)
@@ -89,13 +97,10 @@ def error_of(kind: str, name: str) -> float | None:
 
 def make_model(case: TaskCase) -> torch.nn.Module:
     """With random weights, of the size of MiniLM."""
-    options: dict[str, Any] = {**SIZES, **case.task.config(case.labels)}
-    if case.task.processor == "AutoTokenizer":
-        options |= {"vocab_size": 30_522, "pad_token_id": 0}
-    else:
-        options |= {"image_size": 16, "patch_size": 4}
-    config = transformers.AutoConfig.for_model(case.family, **options)
+    options = {"AutoTokenizer": TEXTS, "AutoImageProcessor": {**SIZES, **IMAGES}}.get(case.task.processor, TOWERS)
+    config = transformers.AutoConfig.for_model(case.family, **options, **case.task.config(case.labels))
     made: torch.nn.Module = getattr(transformers, case.task.auto_class).from_config(config)
+    case.task.adapt(made)
     return made
 
 

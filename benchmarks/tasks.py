@@ -1,13 +1,16 @@
 """What a search finds for each kind of task on real rows, beside what needs no search.
 
 The winner, each untuned default, the head trained alone and what looks at no input, all on held-out rows that decide
-nothing. A study of `--trials` trials on MiniLM, or `--model`, and `--rows` training rows at most. FOLDER holds them:
+nothing. A study of `--trials` trials on MiniLM, the case's own model or `--model`, and `--rows` rows at most. FOLDER
+holds them:
 
     snips           train_slots.jsonl, test_slots.jsonl: tokens, tags (Coucke et al. 2018)
     uner            train.jsonl, test.jsonl: tokens, tags of English-EWT (Mayhew et al. 2024)
     stsb            train.csv, test.csv: text, text_pair, score (Cer et al. 2017)
     goemotions      train.csv, test.csv: text, labels with | between them (Demszky et al. 2020)
     xquad           en.jsonl: question, context, answers, title (Artetxe et al. 2020)
+    emoji           what `emoji.py` wrote: the category of a picture, read by DINOv2-S (Oquab et al. 2023)
+    emoji-names     the same: which name goes with which picture, read by DINOv2-S and MiniLM
 
     python benchmarks/tasks.py stsb FOLDER
 """
@@ -45,6 +48,16 @@ CASES: dict[str, dict[str, Any]] = {
         "task": {"kind": "question-answering"},
         "data": {"train": "en.jsonl", "group": "title", "test_fraction": 0.25},
     },
+    "emoji": {
+        "model": {"name_or_path": "dinov2", "image_size": 70},
+        "task": {"kind": "image-classification"},
+        "data": {"train": "emoji.csv", "test_fraction": 0.33},
+    },
+    "emoji-names": {
+        "model": {"name_or_path": "towers", "image_size": 70, "max_length": 32},
+        "task": {"kind": "image-text-matching"},
+        "data": {"train": "emoji.csv", "text": "name", "test_fraction": 0.33},
+    },
 }
 """Tables of the study file, by what the benchmark is called; files of [data] are in FOLDER."""
 
@@ -74,7 +87,7 @@ def main() -> None:
             **case,
             "name": arguments.case,
             "output": output + "/study",
-            "model": {"name_or_path": arguments.model or quickstart_model(), **case.get("model", {})},
+            "model": {**case.get("model", {}), "name_or_path": model_of(case, arguments)},
             "data": {**data, "max_rows": arguments.rows},
             "search": {"trials": arguments.trials, **case.get("search", {})},
         }
@@ -122,8 +135,11 @@ def head_only(spec: Any) -> float:
     return task.score(problem.metric, problem.test.truths, found)
 
 
-def quickstart_model() -> str:
-    """The encoder of the demo."""
+def model_of(case: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """What was asked for, else the case's own in its folder, else the encoder of the demo."""
+    own = case.get("model", {}).get("name_or_path")
+    if arguments.model or own:
+        return arguments.model or str(arguments.folder.resolve() / own)
     study = Path(__file__).resolve().parent.parent / "studies" / "quickstart.toml"
     return str(tomllib.loads(study.read_text())["model"]["name_or_path"])
 

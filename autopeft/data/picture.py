@@ -124,6 +124,8 @@ def as_picture(value: object, folder: Path) -> Picture:
         if value["bytes"] is not None:
             return as_picture(_named(value["bytes"], value["path"]), folder)
         value = value["path"]
+    if isinstance(value, str) and not value.strip():
+        raise CellError("is empty", ADVICE, RULE)
     if isinstance(value, str | Path):
         return _file(Path(value), folder)
     if isinstance(value, bytes | bytearray | memoryview):

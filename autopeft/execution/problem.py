@@ -38,6 +38,7 @@ from autopeft.training.trunk_cache import Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from autopeft.common.params import ParamValue
     from autopeft.common.plugins import Origin
@@ -233,8 +234,13 @@ def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
     if type(task).facts_of_config is BaseModelPart.facts_of_config:
         return {}
     location = locate(spec.model.name_or_path, spec.folder)
-    trusted, revision = spec.model.trust_remote_code, spec.model.revision
+    trusted, revision = spec.model.trust_remote_code, _commit(spec, location) or spec.model.revision
     return task.facts_of_config(read_config(location, trust_remote_code=trusted, revision=revision))
+
+
+def _commit(spec: StudySpec, location: Path | str) -> str | None:
+    """Of the base model on the hub, where it is there and can be told."""
+    return hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
 
 
 def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader, device: Device) -> Task:
@@ -256,7 +262,7 @@ def _base_loader(
 ) -> tuple[Callable[[Task], BaseModel], str]:
     """What loads the study's base model, anew each time, and the model's identity."""
     location = locate(spec.model.name_or_path, spec.folder)
-    commit = hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
+    commit = _commit(spec, location)
 
     def load(task: Task) -> BaseModel:
         base = load_base(

@@ -36,6 +36,7 @@ from autopeft.search.story import (
     given_settings,
     log_missing,
     note_on,
+    notes,
     test_metrics,
     truncation_facts,
 )
@@ -125,7 +126,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None]) -> None:
     """Say what a user should know of the model, the rows and the methods before the search begins."""
-    for note in filter(None, (*problem.base.notes, *problem.rows.notes, precision_note(problem.device))):
+    for note in filter(None, (*notes(problem), precision_note(problem.device))):
         say(note)
     for told in problem.reader.told(problem.truncated):
         say(f"{told} {problem.reader.hint}".rstrip())

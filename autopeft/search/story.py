@@ -140,6 +140,11 @@ def data_sets(problem: Problem) -> list[dict[str, str]]:
     ]
 
 
+def notes(problem: Problem) -> list[str]:
+    """What a user should know of the model and the rows, and of what the task found out about them."""
+    return [*problem.base.notes, *problem.rows.notes, *problem.task.notes]
+
+
 def data_card(problem: Problem) -> dict[str, object]:
     """The rows in numbers, and what was noted about them."""
     return {
@@ -147,7 +152,7 @@ def data_card(problem: Problem) -> dict[str, object]:
         "train_rows": len(problem.rows.train),
         "test_rows": len(problem.rows.test),
         "labels": list(problem.rows.labels),
-        "notes": [*problem.base.notes, *problem.rows.notes],
+        "notes": notes(problem),
         "truncated": {**asdict(problem.truncated), **truncation_facts(problem)},
     }
 

@@ -67,6 +67,11 @@ class BaseModelPart:
         """
         return {}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of `facts` before the search begins, a sentence each. Default: nothing."""
+        return ()
+
     def adapt(self, model: Any) -> None:
         """Change a loaded model before methods see it, by what `facts_of_model` told. Default: nothing.
 

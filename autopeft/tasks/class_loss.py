@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from autopeft.common.bounds import Bounds
-from autopeft.common.exceptions import SpecError, brief, nearest
+from autopeft.common.exceptions import SpecError, brief, nearest, quoted
 from autopeft.methods.dimensions import Categorical, Float
 from autopeft.methods.search_space import SearchSpace
 from autopeft.study.sections import Section
@@ -36,9 +36,13 @@ class ClassOptions(Section):
     """Counts the loss of a row by (1 - p)^gamma, where p is its label's probability (Lin et al. 2017); 0: fully."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the probability that is spread over all labels in what is taught (Szegedy et al. 2016)."""
+    positive_label: str | None = None
+    """Of two labels, the one that `f1`, `precision`, `recall`, `average_precision` and the threshold are of. Default:
+    the last of the alphabet."""
     threshold: Literal["auto", "half"] | Annotated[float, Field(gt=0, lt=1)] = "auto"
-    """Of two labels, from which probability on the last one is given. "auto" chooses it on the validation folds where
-    the metric is F1, precision, recall, balanced accuracy, a kappa or a correlation, which a half rarely suits."""
+    """Of two labels, from which probability on the positive one is given. "auto" chooses it on the validation folds
+    where the metric is F1, precision, recall, balanced accuracy, a kappa or a correlation, which a half rarely suits.
+    """
 
 
 def search_space(options: Any) -> SearchSpace:
@@ -61,7 +65,7 @@ def _reaching(dimension: Float) -> Float:
 
 
 def check(options: Any, train: pd.DataFrame) -> None:
-    """Weights are of labels that there are, above zero; a threshold is given for two labels alone.
+    """Weights are of labels that there are, above zero; a threshold and a positive label are for two labels alone.
 
     Raises:
         SpecError: that is not so.
@@ -72,6 +76,12 @@ def check(options: Any, train: pd.DataFrame) -> None:
         raise SpecError(
             f"`threshold` in [task] is for two labels, but the rows have {len(known)}; remove it: the most probable "
             "label is given."
+        )
+    positive = getattr(options, "positive_label", None)
+    if positive is not None and (positive not in known or len(known) > 2):
+        raise SpecError(
+            f'`positive_label` in [task] must be one of two labels, but is "{brief(positive)}", and the rows have '
+            f"{', '.join(map(quoted, sorted(known)[:5]))}{', …' * (len(known) > 5)}."
         )
     given = getattr(options, "class_weights", "none")
     if isinstance(given, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from autopeft.common.exceptions import DataError, nearest, quoted
+from autopeft.common.exceptions import DataError, SpecError, nearest, quoted
 from autopeft.tasks import class_loss, score_metrics
 from autopeft.tasks.contract import Baseline, Task
 from autopeft.tasks.metric import Metric
@@ -111,6 +111,11 @@ class Classification(Task):
         """There are two labels or more, each of two rows or more."""
         class_loss.check(self.options, rows)
         counts = rows["label"].value_counts()
+        if self.maximised in score_metrics.OF_LAST and len(counts) > 2:
+            raise SpecError(
+                f'`metric` in [validation] is "{self.maximised}", which is of one of two labels, but the rows '
+                f'have {len(counts)}; give "{self.maximised}_macro".'
+            )
         if len(counts) < 2:
             raise DataError(
                 f"{source}: there must be at least two labels, but every row has {quoted(counts.index[0])}."
@@ -160,8 +165,9 @@ class Classification(Task):
         return rows["label"]
 
     def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
-        """Sorted."""
-        return tuple(sorted(set(train["label"]) | set(test["label"])))
+        """Sorted, but the positive one is last."""
+        positive = getattr(self.options, "positive_label", None)
+        return tuple(sorted(set(train["label"]) | set(test["label"]), key=lambda label: (label == positive, label)))
 
     def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
         """How many training rows each label has, where the loss asks for it."""
@@ -198,6 +204,8 @@ class Classification(Task):
         """The most probable label of each row; the probability of each label, as JSON, where the metric needs it."""
         if self.maximised in score_metrics.OF_SCORES:
             return score_metrics.written(answers, labels)
+        if self.maximised in score_metrics.OF_LAST:  # which label is the last is not seen where no row has it
+            return score_metrics.written(self._sure(answers), labels)
         return self.values(answers, labels)
 
     def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:

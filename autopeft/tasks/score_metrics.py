@@ -62,6 +62,14 @@ def top(truths: np.ndarray, answers: np.ndarray, most: int) -> float:
     return float(((answers > _of_right(truths, answers)[:, None]).sum(1) < most).mean())
 
 
+def of_last(name: str, truths: np.ndarray, answers: np.ndarray) -> float:
+    """F1, precision or recall of the last of two labels, the one of which it is asked which rows have it."""
+    from sklearn import metrics
+
+    given = answers.argmax(axis=-1)
+    return float(getattr(metrics, f"{name}_score")(truths == 1, given == 1, zero_division=0))
+
+
 def quadratic_kappa(truths: Sequence[str], answers: Sequence[str]) -> float:
     """Cohen's kappa with quadratic weights, of labels in their order: of numbers, else of the alphabet."""
     from sklearn.metrics import cohen_kappa_score
@@ -115,6 +123,9 @@ OF_SCORES: dict[str, Scorer] = {
 }
 """They are told from the probabilities of all labels."""
 
+OF_LAST: dict[str, Scorer] = {name: partial(of_last, name) for name in ("f1", "precision", "recall")}
+"""They are told from which of two labels is given. As GLUE scores MRPC and QQP."""
+
 
 def written(answers: np.ndarray, labels: Sequence[str]) -> list[str]:
     """The probability of each label, as JSON."""
@@ -133,13 +144,13 @@ def _read(answer: str) -> dict[str, float]:
 
 def metrics() -> dict[str, Metric]:
     """By name."""
-    return {**{name: _of_scores(scorer) for name, scorer in OF_SCORES.items()}, KAPPA: _kappa()}
+    return {**{name: _of_scores(scorer) for name, scorer in (OF_SCORES | OF_LAST).items()}, KAPPA: _kappa()}
 
 
 def _of_scores(scorer: Scorer) -> Metric:
     def of_draws(answers: Sequence[str], truths: Sequence[str], counts: np.ndarray) -> np.ndarray:
         rows = [*map(_read, answers)]
-        labels = sorted({label for row in rows for label in row} | {*truths})
+        labels = [*dict.fromkeys([label for row in rows for label in row] + sorted({*truths}))]  # as `written` has them
         places = {label: place for place, label in enumerate(labels)}
         made = np.array([[row.get(label, 0.0) for label in labels] for row in rows], np.float64)
         return _drawn(scorer, np.array([places[label] for label in truths]), made, counts)

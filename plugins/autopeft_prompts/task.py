@@ -17,6 +17,7 @@ from autopeft import (
     Field,
     ModelError,
     Section,
+    quoted,
     token_fields,
 )
 from autopeft_prompts.template import DEFAULTS, Parts, taken_apart
@@ -172,6 +173,17 @@ class PromptClassification(Classification):
         check(model, ids)
         told: dict[str, ParamValue] = {WORDS: json.dumps(found, ensure_ascii=False), IDS: json.dumps(ids)}
         return {**told, MASK: reader.tokenizer.mask_token} if self.form == "masked" else told
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The words of labels that were given none and are none themselves."""
+        if WORDS not in self.facts:
+            return ()
+        words = zip(self.names, json.loads(str(self.facts[WORDS])), strict=True)
+        found = [
+            f"{quoted(label)}: {quoted(word)}" for label, word in words if label not in {*self.options.words, word}
+        ]
+        return (f"Words of labels, chosen on training rows: {', '.join(found)}.",) if found else ()
 
     def adapt(self, model: Any) -> None:
         """Cut the head down to the words, where they are known."""

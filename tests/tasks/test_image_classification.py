@@ -288,7 +288,13 @@ def test_a_photograph_that_was_turned_is_put_upright(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("none.png", "where no file is"), (3, "value of type int"), (np.zeros((3, 3)), "array"), ("a\0b", "no file")],
+    [
+        ("none.png", "where no file is"),
+        (" ", "is empty"),
+        (3, "value of type int"),
+        (np.zeros((3, 3)), "array"),
+        ("a\0b", "no file"),
+    ],
 )
 def test_a_cell_that_is_no_image_is_told(value, words, tmp_path):
     from autopeft.data.cells import CellError

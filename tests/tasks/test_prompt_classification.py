@@ -152,6 +152,8 @@ def test_words_are_found_that_tell_the_labels(tmp_path, models):
     assert problem.rows.labels == ("the label maybe", "the label no", "the label yes")
     assert words[2] == "w5"
     assert len(set(words)) == 3
+    told = f'Words of labels, chosen on training rows: "the label maybe": "{words[0]}", "the label no": "{words[1]}".'
+    assert problem.task.notes == (told,)
     again = Problem.from_spec(specify(tmp_path, models, "bert", rows, words={"the label yes": "w5"}), discover())
     assert again.task.facts == problem.task.facts
 

@@ -63,6 +63,42 @@ def test_of_two_classes_the_last_one_counts(name, answered):
     assert TASK.score(name, (truths == 0).astype(int), two) == pytest.approx(function(truths == 0, two[:, 1]))
 
 
+@pytest.mark.parametrize("name", ["f1", "precision", "recall"])
+@pytest.mark.parametrize("positive", ["no", "yes"])
+def test_f1_precision_and_recall_are_of_the_positive_label(name, positive, answered):
+    truths, answers = answered
+    two = np.stack([1 - answers[:, 0], answers[:, 0]], axis=1)
+    task = TASK.configured({"positive_label": positive})
+    rows = pd.DataFrame({"text": "x", "label": np.where(truths == 0, positive, {"no": "yes", "yes": "no"}[positive])})
+    labels = task.labels(rows, rows)
+    assert labels[-1] == positive
+    task = task.knowing({"threshold": 0.4}, labels).maximising(name)
+    found = task.score(name, task.truths(rows, labels), two)
+    assert found == pytest.approx(getattr(sklearn, f"{name}_score")(truths == 0, two[:, 1] >= 0.4))
+    written = task.written(two, labels), task.written_truths(task.truths(rows, labels), labels)
+    assert task.metrics[name].of_written(*written) == pytest.approx(found)
+
+
+def test_f1_of_a_label_that_no_row_has_is_zero():
+    task = TASK.knowing({}, ("no", "yes")).maximising("f1")
+    answers = np.array([[0.9, 0.1]], np.float32)
+    assert task.metrics["f1"].of_written(task.written(answers, ("no", "yes")), ["no"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric", "labels", "told"),
+    [
+        ({"positive_label": "maybe"}, "", ["no", "yes"], 'is "maybe", and the rows have "no", "yes"'),
+        ({"positive_label": "a"}, "", ["a", "b", "c"], "must be one of two labels"),
+        ({}, "f1", ["a", "b", "c"], 'give "f1_macro"'),
+    ],
+)
+def test_a_positive_label_is_one_of_two(settings, metric, labels, told):
+    task = TASK.configured(settings).maximising(metric)
+    with pytest.raises(SpecError, match=told):
+        task.check(pd.DataFrame({"text": "x", "label": labels * 2}), "rows")
+
+
 def test_brier_of_two_classes_is_scikit_learns():
     answers, truths = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32), np.array([0, 0])
     assert TASK.score("neg_brier_score", truths, answers) == pytest.approx(
