@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
+    from autopeft.models.generation import WritingLimits
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.models.template_rows import Template
     from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
     from autopeft.tasks.multi_label import MultiLabel
     from autopeft.tasks.regression import Regression
+    from autopeft.tasks.writing import Writing
     from autopeft.tuning import tune
     from autopeft.winner.export import export
     from autopeft.winner.winner import load
@@ -80,6 +82,8 @@ __all__ = [
     "Task",
     "Template",
     "TrainingCallback",
+    "Writing",
+    "WritingLimits",
     "as_text",
     "export",
     "hookimpl",
@@ -116,6 +120,8 @@ LAZY = {
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
     "Template": "autopeft.models.template_rows",
+    "Writing": "autopeft.tasks.writing",
+    "WritingLimits": "autopeft.models.generation",
     "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",
     "AutoPeftRegressor": "autopeft.estimator",

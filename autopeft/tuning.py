@@ -16,6 +16,7 @@ from autopeft.common.console import make_console
 from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
 from autopeft.data.in_memory import as_table, keep, split_of
+from autopeft.data.load import table_columns
 from autopeft.methods.registry import discover
 from autopeft.reporting.progress import make_progress
 from autopeft.search.run import run
@@ -209,8 +210,8 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
         given["test"] = own_test
         called["test"] = f"`data`, split {quoted(spec.data.test_split)}"
     task = find_task(spec.task.kind).configured(spec.task.options).taking(spec.data.named)
-    columns = {name: spec.data.column(name) for name in (*task.inputs, *task.taught_columns)}
-    cells = list(columns.values())
+    columns = table_columns(spec.data, task)
+    cells = [*dict.fromkeys(columns.values())]
     if spec.data.group is not None:
         columns["group"] = spec.data.group
     if IN_MEMORY in named.values():

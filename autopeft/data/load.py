@@ -110,7 +110,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     """
     section, notes = spec.data, list[str]()
     inputs = task.inputs
-    wanted = {name: section.column(name) for name in (*inputs, *task.taught_columns)}
+    wanted = table_columns(section, task)
     _check_keys(section.columns, wanted)
     if group := section.group or (task.group and section.column(task.group)):
         wanted["group"] = group
@@ -138,6 +138,12 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     check_groups(train, spec.validation.folds, source)
     facts = task.facts_of(train)
     return StudyData(train, test, task.labels(train, test), tuple(notes), _fingerprint(train, test), facts)
+
+
+def table_columns(section: DataSection, task: Rows) -> dict[str, str]:
+    """What the table calls each column that the task reads, by its key."""
+    shared = {column.key: column.of for column in task.columns if column.of}
+    return {name: section.column(shared.get(name, name)) for name in (*task.inputs, *task.taught_columns)}
 
 
 def _check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:

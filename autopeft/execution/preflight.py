@@ -36,7 +36,9 @@ def check(problem: Problem) -> None:
         ModelError: the tokenizer has no padding token or knows tokens that the model does not, the model fails on the
             rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
     """
-    if problem.metric_digest:  # it is the user's code, which is tried before any hour is spent
+    if (
+        problem.metric_digest and not problem.task.writes
+    ):  # it is the user's code, which is tried before any hour is spent
         answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels).answers
         problem.task.score(problem.metric, problem.test.truths, answers)
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
@@ -60,7 +62,7 @@ def _check_step(problem: Problem, where: str) -> None:
     try:
         with device.kernels():
             with device.precision():
-                outputs = model(**problem.task.model_inputs(batch.tensors))
+                outputs = problem.task.run(model, batch.tensors)
             predictions = problem.task.answer(outputs, batch.tensors)
             (loss,) = (problem.task.loss(*part) for part in batch.per_fold(outputs))
             _check_finite(problem, predictions, where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.data.load import load_rows
 from autopeft.data.split import Fold, split
+from autopeft.data.table import open_table
 from autopeft.execution.screening import refusal
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
@@ -31,6 +32,7 @@ from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
 from autopeft.tasks.base_model_part import BaseModelPart
+from autopeft.tasks.contract import Task
 from autopeft.tasks.registry import find_task
 from autopeft.training.rungs import rung_ends
 from autopeft.training.setup import Setup
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from autopeft.models.device import Device
     from autopeft.models.reader import Reader
     from autopeft.study.file import StudySpec
-    from autopeft.tasks.contract import Task
 
 CORES_PER_WORKER = 2
 
@@ -152,9 +153,11 @@ class Problem:
         wanted = {name: registry[name] for name in _wanted(spec, registry)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
+        spec, told = _recognised(spec, task)
         task = task.taking(spec.data.named).maximising(spec.validation.metric or "")
         task = task.searching(spec.search.overrides)
         rows = load_rows(spec, task)
+        rows = replace(rows, notes=(told, *rows.notes)) if told else rows
         task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
@@ -227,6 +230,16 @@ def references(spec: StudySpec) -> dict[str, str]:
     """What the study file refers to, by the name of the setting."""
     given = {"model.name_or_path": spec.model.name_or_path, "data.train": spec.data.train, "data.test": spec.data.test}
     return {name: reference for name, reference in given.items() if reference is not None}
+
+
+def _recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, str]:
+    """The study with the columns that the task finds in the training table where [data] names none, and a note on it."""
+    if type(task).recognised is Task.recognised or spec.data.columns or "text" in spec.data.named:
+        return spec, ""
+    table = open_table(locate(spec.data.train, spec.folder), encoding=spec.data.encoding, config=spec.data.config,
+                       split=spec.data.train_split)  # fmt: skip
+    columns, told = task.recognised(table.names)
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"columns": columns})}), told
 
 
 def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:

@@ -12,6 +12,7 @@ import numpy as np
 from autopeft.common.exceptions import ModelError, SpecError
 from autopeft.common.truncation import BOTH, HEAD, TAIL
 from autopeft.models import token_limits
+from autopeft.models.answer_rows import AnswerRows, answer_rows
 from autopeft.models.reader import Reader
 from autopeft.models.template_rows import Template, filled
 from autopeft.models.token_rows import COLUMNS, SPANS, TEXT_OF, TokenRows, joined, spans_of, text_of
@@ -197,6 +198,17 @@ class RowTokenizer(Reader):
         """
         self._require_places()
         return filled(self.tokenizer, before, behind, middle, self._keeping, closed=closed)
+
+    def answered(
+        self, texts: Sequence[str], answers: Sequence[Sequence[tuple[int, int]]], *, plain: bool
+    ) -> AnswerRows:
+        """Rows of prompts and what is to be written behind them; see `answer_rows.answer_rows`.
+
+        Raises:
+            ModelError: the tokenizer cannot tell where tokens are in a text.
+        """
+        self._require_places()
+        return answer_rows(self.tokenizer, texts, answers, self.max_length, self.truncation, plain=plain)
 
     def _keeping(self, texts: list[tuple[int, int]], whole: int) -> list[tuple[int, int]]:
         """From where to where a row of `whole` tokens is kept, whose texts are there; marks and templates all stay."""

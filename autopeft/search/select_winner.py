@@ -23,7 +23,7 @@ from autopeft.study.folder import PREDICTIONS, SECTIONS
 from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
-from autopeft.training.learner import Learner, train_epoch
+from autopeft.training.learner import Learner, evaluate, train_epoch
 from autopeft.winner import winner
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
     from autopeft.tasks.contract import Task
     from autopeft.training.batch_plan import Execution
+
+BASE = "base model"
+"""What the baseline of tasks that write is called."""
 
 REFIT_SEED_STREAM = 1_000_000
 """Keeps the refit's random numbers apart from every fold's."""
@@ -175,7 +178,11 @@ def _made(problem: Problem, task: Task, answers: np.ndarray) -> _Made:
 
 
 def _baseline(problem: Problem) -> tuple[str, _Made]:
-    """What looks at no input, and its name."""
+    """What looks at no input, or the base model as it was pretrained where the task writes; and its name."""
+    if problem.task.writes:
+        base = problem.base.copy().to(problem.device.type).eval()
+        (answers,) = evaluate(base, problem.test, [problem.test.everything], problem.task, problem.device)
+        return BASE, _made(problem, problem.task, answers)
     name, answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
     return name, _made(problem, problem.task, answers)
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    import torch
 
     from autopeft.common.params import ParamValue
 
@@ -31,6 +32,8 @@ class BaseModelPart:
 
     auto_class: str
     new_head: ClassVar[bool] = True
+    taught: ClassVar[tuple[str, ...]]
+    writes: ClassVar[bool] = False
 
     @property
     def auto_classes(self) -> tuple[str, ...]:
@@ -81,6 +84,17 @@ class BaseModelPart:
 
     def restore(self, model: Any) -> None:
         """Undo `adapt`, of a model that is to be saved as transformers has it. Default: nothing."""
+
+    def model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What of a batch the model takes: all but `taught`."""
+        return {name: tensor for name, tensor in batch.items() if name not in self.taught}
+
+    def run(self, model: Any, batch: Mapping[str, torch.Tensor]) -> Any:
+        """The outputs that `loss` and `answer` are given. Default: those of the model, for its inputs.
+
+        What it gives is a mapping of tensors `[rows, …]` that its own class makes anew of the same names.
+        """
+        return model(**self.model_inputs(batch))
 
     def by_hand(self, sample: Mapping[str, Sequence[Any]], export: str) -> ByHand | None:
         """How those rows (`sample`) are answered without autopeft. Default: None, the inputs as they are.

@@ -23,6 +23,7 @@ class Column:
         read: makes something else of a cell than a text, such as a tuple of words, or raises `CellError`. What it makes
             is of Python's own kinds, equal for equal cells, and JSON can hold it; `read` takes its JSON too. Default:
             by what the column holds.
+        of: key of another column, from whose cells in the table this one is read too. Default: it has cells of its own.
     """
 
     key: str
@@ -31,3 +32,4 @@ class Column:
     optional: bool = False
     blank: bool = False
     read: Callable[[object], Any] | None = None
+    of: str = ""

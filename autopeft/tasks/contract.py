@@ -51,6 +51,7 @@ class Task(BaseModelPart, ABC):
             (`configured`, `facts_of_config`).
         new_head: whether what that class puts on top of the base model is trained from scratch; of a language model
             it is a part of what was pretrained, and stays as it is.
+        writes: whether it answers with a text that the model writes; see `autopeft.tasks.writing`.
         processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
         columns: what a row needs; the settings may bear on it (`configured`, `taking`).
         metrics: what can be maximised, by name; the first is the default.
@@ -129,6 +130,10 @@ class Task(BaseModelPart, ABC):
         task = copy.copy(self)
         task.taken = tuple(column.key for column in self.columns if column.optional and column.key in named)
         return task
+
+    def recognised(self, names: Sequence[str]) -> tuple[dict[str, str], str]:
+        """Columns of a table, by key, that are read where [data] names none, and a sentence on it. Default: none."""
+        return {}, ""
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with what the training rows told: facts, and the names among which an answer chooses."""
@@ -262,10 +267,6 @@ class Task(BaseModelPart, ABC):
             reader: that goes with `processor`: a `RowTokenizer` for texts.
             labels: the names among which an answer chooses.
         """
-
-    def model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What of a batch the model takes: all but `taught`."""
-        return {name: tensor for name, tensor in batch.items() if name not in self.taught}
 
     def arranged(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the processor by itself gave, as the model takes it; for exports. Default: the same."""

@@ -102,6 +102,8 @@ class TaskCase:
             special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
         )
         names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+        if self.task.writes:
+            names["eos_token"] = "[SEP]"
         return RowTokenizer(PreTrainedTokenizerFast(tokenizer_object=made, **names), LONGEST)
 
     @functools.cached_property
@@ -157,7 +159,7 @@ class TaskCase:
         """Of the model for those rows, and their batch."""
         batch = self.data.batch(rows)
         with CPU.kernels(), torch.no_grad():
-            return self.model(**self.task.model_inputs(batch)), batch
+            return self.task.run(self.model, batch), batch
 
     def answers(self, rows: np.ndarray, most: int = 32) -> np.ndarray:
         """To those rows, in their order."""

@@ -136,6 +136,8 @@ def the_baseline_answers_every_row(case: TaskCase) -> None:
 
     It looks at what is true of the training rows alone.
     """
+    if case.task.writes:
+        return  # the base model answers
     answers = case.answers(case.data.everything)
     name, made = case.task.baseline(case.data.truths, case.data.truths, case.labels)
     told = 1 if case.task.contrasts else made.ndim  # no baseline can know how wide a model's vectors are
@@ -168,6 +170,8 @@ def rows_without_truths_are_encoded(case: TaskCase) -> None:
 
     Prediction has no truths: put zeros in their place.
     """
+    if case.task.writes:
+        return  # what is taught is read by the model too, and a prompt alone put to it to write
     bare = case.encode(case.rows[list(case.task.inputs)])
     taught = set(case.task.taught)
     rows = case.data.everything
@@ -281,7 +285,7 @@ def answers_before_and_after_saving(
             inputs=case.task.inputs,
             **case.reader.settings,
         )
-        rows = case.rows[list(case.task.inputs)]
+        rows = case.rows if case.task.writes else case.rows[list(case.task.inputs)]
         # Some types of models bring a tokenizer of their own in the place of the one that was saved.
         reader = type(case.reader).of_winner(base.processor, base.module, card, "the card")
         data = case.task.encode(rows, reader, case.labels)

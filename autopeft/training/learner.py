@@ -213,7 +213,7 @@ def backward(model: nn.Module, batch: Batch, task: Task, device: Device, share: 
     """Add the gradients of a batch, counted by `share`; returns each fold's mean loss `[folds]`, counted likewise."""
     with device.kernels():
         with device.precision():
-            outputs = model(**task.model_inputs(batch.tensors))
+            outputs = task.run(model, batch.tensors)
         losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)]) * share
         losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return losses.detach()
@@ -301,7 +301,7 @@ def evaluate(
         heartbeat()
         batch = Batch.of(data, [few[some] for few, some in zip(rows, places, strict=True)], device.type)
         with device.kernels(), device.precision():
-            outputs = model(**task.model_inputs(batch.tensors))
+            outputs = task.run(model, batch.tensors)
         for found, (of_fold, own) in zip(parts, batch.per_fold(outputs), strict=True):
             found.append(task.answer(of_fold, own))
     predictions = [joined(found).cpu().numpy() for found in parts]

@@ -281,8 +281,8 @@ class Trunk:
         place = next(model.parameters()).device  # not the device's own where one plans for a card that is not here
         batch = (data or self._data).batch(rows, place)
         with self._device.kernels(), self._device.precision():
-            outputs = model(**self._task.model_inputs(batch))
-        first: torch.Tensor = outputs[0]
+            outputs = self._task.run(model, batch)
+        first: torch.Tensor = next(iter(outputs.values()))
         return first.float()
 
 

@@ -34,6 +34,7 @@ from autopeft.models.readers import READERS
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
+from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, readme
 from autopeft.winner.readme import README
@@ -124,6 +125,8 @@ class Winner:
     def answers(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
         """What the task answers to each row, float32 `[rows, …]`: probabilities of the labels, or numbers.
 
+        Of a task that writes it is how probable the texts are that the rows teach.
+
         Args:
             rows: a frame with the task's input columns, or inputs where it takes one: texts, or images.
             say: told in a sentence where rows are longer than `card.max_length` and so cut.
@@ -132,7 +135,7 @@ class Winner:
             DataError: no table and no list of inputs, a column or a cell is missing or no single value, or there are no
                 rows.
         """
-        return self._answers(self._cells(rows), say)
+        return self._answers(self._cells(rows, taught=self._task.writes), say)
 
     def _answers(self, cells: pd.DataFrame, say: Callable[[str], None] | None) -> np.ndarray:
         encoded = self._task.encode(cells, self.reader, self.card.labels)
@@ -148,24 +151,25 @@ class Winner:
             raise DataError(f"prediction needs finite outputs, but the model's for row {row} are not; train it again.")
         return found
 
-    def _cells(self, rows: Any) -> pd.DataFrame:
-        """The input columns as texts or images, by the rule that held in training."""
+    def _cells(self, rows: Any, *, taught: bool = False) -> pd.DataFrame:
+        """The input columns as texts or images, by the rule of training; and what the rows teach, if asked."""
         import pandas as pd
 
         if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
             raise DataError("prediction needs rows: a frame, or a list of inputs; put a single one into a list.")
         if not isinstance(rows, pd.DataFrame):
             rows = pd.DataFrame({self.inputs[0]: pd.Series(list(rows), dtype=object)})
-        missing = [name for name in self.inputs if list(rows.columns).count(name) != 1]
+        wanted = (*self.inputs, *(self._task.taught_columns if taught else ()))
+        missing = [name for name in wanted if list(rows.columns).count(name) != 1]
         if missing or rows.empty:
             several = missing and missing[0] in rows
             lack = f"{'several columns' if several else 'no column'} {missing[0]!r}" if missing else "no row"
-            raise DataError(f"prediction needs rows with the columns {', '.join(self.inputs)}, but got {lack}.")
+            raise DataError(f"prediction needs rows with the columns {', '.join(wanted)}, but got {lack}.")
         texts = Texts(blank=True, others=readers(self._task.columns, None))
-        found = pd.DataFrame({name: texts.of(name, rows[name]) for name in self.inputs}, index=rows.index)
+        found = pd.DataFrame({name: texts.of(name, rows[name]) for name in wanted}, index=rows.index)
         for name, fault in texts.empty.items():
             raise DataError(f'prediction needs every input, but row {fault.row} has none in "{name}".')
-        texts.check("the rows to predict", {name: name for name in self.inputs})
+        texts.check("the rows to predict", {name: name for name in wanted})
         return found
 
     def predict_proba(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
@@ -188,6 +192,8 @@ class Winner:
 
     def _worded(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None) -> np.ndarray:
         cells = self._cells(rows)
+        if isinstance(self._task, Writing):
+            return self._task.write(self.module, cells, self.reader)
         return self._task.worded(self._answers(cells, say), cells)
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:

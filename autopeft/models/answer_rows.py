@@ -1,0 +1,118 @@
+"""Rows of a prompt and what is to be written behind it, as tokens: where the states are that tell each token of it."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from autopeft.common.truncation import BOTH, TAIL
+from autopeft.models.token_rows import TokenRows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Spans = Sequence[tuple[int, int]]
+
+AT_ONCE = 100
+"""Rows that are lists of Python numbers at a time."""
+
+
+class AnswerRows(NamedTuple):
+    """Rows as tokens, and the tokens of their answers.
+
+    Attributes:
+        tokens: of prompts and answers.
+        at: the place before each token of an answer, whose state tells it; of all rows in a line, int64.
+        labels: these tokens, int64.
+        offsets: where each row's stand in both, int64 `[rows + 1]`.
+    """
+
+    tokens: TokenRows
+    at: np.ndarray
+    labels: np.ndarray
+    offsets: np.ndarray
+
+
+def answer_rows(
+    tokenizer: Any,
+    texts: Sequence[str],
+    answers: Sequence[Spans],
+    most: int,
+    truncation: str,
+    *,
+    plain: bool,
+) -> AnswerRows:
+    """Tokenise texts whole, and find the tokens of their answers.
+
+    A token that stands for the end of a prompt and the beginning of an answer is of the answer. The first token of a
+    row is told by nothing, and never taught.
+
+    Args:
+        tokenizer: a fast one of transformers.
+        texts: prompts and answers in one.
+        answers: of each text, from which character to which the answers go.
+        most: tokens of a row.
+        truncation: "head", "tail" or "both", what is kept of a longer one.
+        plain: whether the texts lack the tokenizer's own marks: then what it puts before a text is put there, and a
+            mark for the end behind each that ends with an answer.
+    """
+    end = [tokenizer.eos_token_id] if plain and tokenizer.eos_token_id is not None else []
+    ids, at, labels, counts, whole = [], [], [], list[int](), list[int]()
+    for start in range(0, len(texts), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        found = tokenizer(
+            list(texts[some]), add_special_tokens=plain, split_special_tokens=plain, verbose=False
+        ).encodings
+        for encoding, text, spans in zip(found, texts[some], answers[some], strict=True):
+            row, places = _row(encoding, text, spans, end, plain=plain)
+            kept = _kept(len(row), most, truncation)
+            whole.append(len(row))
+            ids.append(row[kept])
+            moved = np.cumsum(_mask(kept, len(row))) - 1  # where a token of the whole row stands in what is kept
+            there = np.isin(places, kept) & np.isin(places - 1, kept) & (moved[places] > 0)
+            at.append(moved[places[there]] - 1)
+            labels.append(row[places[there]])
+            counts.append(int(there.sum()))
+    lengths = [len(row) for row in ids]
+    columns = {"input_ids": np.concatenate(ids).astype(np.int32)}
+    tokens = TokenRows(columns, np.cumsum([0, *lengths]), np.asarray(whole, np.int64))
+    return AnswerRows(
+        tokens,
+        np.concatenate(at).astype(np.int64),
+        np.concatenate(labels).astype(np.int64),
+        np.cumsum([0, *counts]),
+    )
+
+
+def _row(encoding: Any, text: str, spans: Spans, end: list[int], *, plain: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A row's tokens, and the places of those of its answers."""
+    ids = list(encoding.ids)
+    offsets = list(encoding.offsets)
+    if plain:  # some tokenizers put marks behind a text too: one for its end is put there below
+        while ids and encoding.special_tokens_mask[len(ids) - 1] and offsets[len(ids) - 1] == (0, 0):
+            ids.pop()
+    places = [
+        place
+        for place, (first, last) in enumerate(offsets[: len(ids)])
+        if last > first and any(last > a and first < b for a, b in spans)
+    ]
+    if end and spans and spans[-1][1] == len(text):
+        places.append(len(ids))
+        ids += end
+    return np.asarray(ids, np.int64), np.asarray([place for place in places if place], np.int64)
+
+
+def _kept(length: int, most: int, truncation: str) -> np.ndarray:
+    """Places of a row that are kept."""
+    if length <= most:
+        return np.arange(length)
+    tail = {TAIL: most, BOTH: most // 2}.get(truncation, 0)
+    return np.asarray([*chain(range(most - tail), range(length - tail, length))])
+
+
+def _mask(kept: np.ndarray, length: int) -> np.ndarray:
+    found = np.zeros(length, np.int64)
+    found[kept] = 1
+    return found

@@ -1,0 +1,108 @@
+"""Texts that a language model writes behind prompts: the most probable token each time, many rows at once."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from autopeft.common.containment import heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TOKENS_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
+"""Of prompts, padding and what is written, on each kind of device."""
+
+
+class WritingLimits(NamedTuple):
+    """When writing ends.
+
+    Attributes:
+        new: tokens that are written, at most.
+        ends: tokens after which nothing comes.
+        positions: tokens of a prompt and what is written behind it, at most; None where the model has no bound.
+    """
+
+    new: int
+    ends: tuple[int, ...]
+    positions: int | None = None
+
+
+def written(
+    model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], limits: WritingLimits, **sampling: Any
+) -> list[np.ndarray]:
+    """The tokens that the model writes behind each prompt, without the one that ends them.
+
+    Of a prompt that leaves no room the end is kept.
+
+    Args:
+        model: of transformers; methods may have changed it.
+        tokenizer: for its padding token.
+        prompts: tokens of each.
+        limits: when writing ends.
+        sampling: of transformers' `GenerationConfig`, such as `do_sample` and `temperature`. Default: greedy.
+    """
+    new = limits.new
+    if limits.positions is not None:
+        new = max(1, min(new, limits.positions // 2))
+        prompts = [ids[-(limits.positions - new) :] for ids in prompts]
+    found: list[np.ndarray] = [np.zeros(0, np.int64)] * len(prompts)
+    for rows in _batches([len(ids) + new for ids in prompts], TOKENS_AT_ONCE.get(model.device.type, 2**13)):
+        heartbeat()
+        for row, ids in zip(
+            rows, _batch(model, tokenizer, [prompts[row] for row in rows], new, limits, sampling), strict=True
+        ):
+            found[row] = ids
+    return found
+
+
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Rows of similar length, as many at once as have `most` tokens with their padding; the longest come first."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    while order:
+        count = max(1, most // lengths[order[0]])
+        yield order[:count]
+        order = order[count:]
+
+
+def _batch(
+    model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], new: int, limits: WritingLimits, sampling: dict[str, Any]
+) -> list[np.ndarray]:
+    from transformers import GenerationConfig
+
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), int(tokenizer.pad_token_id))
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):  # on the left, or what is written would stand behind padding
+        ids[row, longest - len(prompt) :] = torch.from_numpy(np.asarray(prompt, np.int64))
+        mask[row, longest - len(prompt) :] = 1
+    config = GenerationConfig(
+        max_new_tokens=new,
+        eos_token_id=list(limits.ends) or None,
+        pad_token_id=int(tokenizer.pad_token_id),
+        use_cache=True,
+        **{"do_sample": False, **sampling},
+    )
+    with torch.no_grad(), _configured(model, config):
+        made = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+    return [_ended(row, limits.ends) for row in made[:, longest:].cpu().numpy()]
+
+
+@contextmanager
+def _configured(model: Any, config: Any) -> Iterator[None]:
+    """With these settings alone: what a model's files say of temperature and beams does not bear on scores."""
+    own = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _ended(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+    """Tokens up to the first that ends them."""
+    places = np.flatnonzero(np.isin(ids, list(ends)))
+    return ids[: places[0]] if len(places) else ids

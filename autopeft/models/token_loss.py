@@ -1,0 +1,277 @@
+"""The loss of each token of an answer, without the logits of a whole vocabulary for every token at once.
+
+The map onto the vocabulary is frozen, and the loss of a token depends on its own state alone. So the gradient of a
+state can be made as its loss is, some tokens at a time, and kept instead of the logits: of N tokens, a width of H and
+a vocabulary of V that is N · H numbers and not several times N · V (as in Liger's fused loss, arXiv:2410.10989).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from autopeft.common.exceptions import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+AT_ONCE = 2**24
+"""Logits that are held at a time."""
+
+IGNORED = -100
+"""The label of a place that is no token, as in `torch.nn.functional.cross_entropy`."""
+
+CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
+"""Difference of two losses that rounding explains in that precision."""
+
+
+class Shape(NamedTuple):
+    """What a model does to its logits: multiply them by `scale`, and bound them by `cap` · tanh(logits / cap)."""
+
+    scale: float = 1.0
+    cap: float = 0.0
+
+
+class LanguageHead(nn.Module):
+    """A map onto a vocabulary that can keep what it is given instead.
+
+    Args:
+        whole: the map; its tensors stay where they are.
+    """
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.whole = whole
+        self._listening = False
+        self._heard: torch.Tensor | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Of the map: some models ask their head for it. `[words, hidden size]`."""
+        return self.whole.get_parameter("weight")
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """Likewise, where there is one."""
+        found: torch.Tensor | None = getattr(self.whole, "bias", None)
+        return found
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """`[…, hidden size]` → `[…, words]`; or a number in their place, where the states are all that is asked for."""
+        if not self._listening:
+            logits: torch.Tensor = self.whole(hidden)
+            return logits
+        self._heard = hidden
+        return hidden.new_zeros((1,) * hidden.ndim)
+
+    @contextmanager
+    def listening(self) -> Iterator[list[torch.Tensor]]:
+        """While the model runs; then the list has the states that it gave its head."""
+        found: list[torch.Tensor] = []
+        self._listening = True
+        try:
+            yield found
+            if self._heard is not None:
+                found.append(self._heard)
+        finally:
+            self._listening, self._heard = False, None
+
+
+def put_on(model: Any) -> None:
+    """Have the head of a language model keep what it is given where it is asked to.
+
+    Raises:
+        ModelError: it has no linear map onto its vocabulary.
+    """
+    _replace(model, output_of(model), LanguageHead(output_of(model)))
+
+
+def take_off(model: nn.Module) -> None:
+    """Put the plain head back."""
+    for module in list(model.modules()):
+        if isinstance(module, LanguageHead):
+            _replace(model, module, module.whole)
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old and not name.endswith(".whole"):
+            model.set_submodule(name, new)
+
+
+def output_of(model: Any) -> nn.Module:
+    """The map of a language model onto its vocabulary.
+
+    Raises:
+        ModelError: it has none that can be told.
+    """
+    found = model.get_output_embeddings()
+    if not isinstance(found, nn.Linear | LanguageHead):
+        raise ModelError(
+            f"a language model must have one linear map onto its vocabulary, but {type(model).__name__} has something "
+            "else; take another model."
+        )
+    return found
+
+
+def head_of(model: nn.Module) -> LanguageHead:
+    """What `put_on` put there."""
+    return next(module for module in model.modules() if isinstance(module, LanguageHead))
+
+
+def shape_of(config: Any) -> Shape:
+    """What transformers' models do to their logits, by their configurations."""
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    return Shape(float(scale), float(getattr(config, "final_logit_softcapping", None) or 0.0))  # Gemma 2
+
+
+class TokenLosses(dict[str, torch.Tensor]):
+    """Of each row the losses of its tokens (`losses`) and whether each is the most probable one (`hits`), float32.
+
+    Both are `[rows, tokens]`, and 0 where a row has no such token. They can be cut by rows as a model's outputs can.
+    """
+
+
+def token_losses(model: nn.Module, inputs: Mapping[str, Any], at: torch.Tensor, labels: torch.Tensor) -> TokenLosses:
+    """Run a language model with a `LanguageHead`, and say how probable it finds given tokens.
+
+    Args:
+        model: on which `put_on` was called; methods may have changed it since.
+        inputs: what it is given.
+        at: places whose states tell the tokens, int64 `[rows, tokens]`.
+        labels: the tokens, int64 `[rows, tokens]`; `IGNORED` where a row has fewer.
+    """
+    head = head_of(model)
+    with head.listening() as found:
+        outputs = model(**inputs)
+    (hidden,) = found
+    del outputs
+    rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
+    there = labels != IGNORED
+    if isinstance(labels, FakeTensor):  # which places are none is not known where memory is predicted
+        states, wanted = hidden[rows, at].flatten(0, 1), labels.flatten()
+    else:
+        states, wanted = hidden[rows[there], at[there]], labels[there]
+    shape = shape_of(getattr(model, "config", None))
+    given: tuple[torch.Tensor, torch.Tensor] = _Losses.apply(states, head.weight, head.bias, wanted, shape)
+    if isinstance(labels, FakeTensor):
+        return TokenLosses(losses=given[0].view(labels.shape), hits=given[1].view(labels.shape))
+    empty = torch.zeros(labels.shape, device=labels.device)
+    return TokenLosses(losses=empty.masked_scatter(there, given[0]), hits=empty.masked_scatter(there, given[1]))
+
+
+class _Losses(torch.autograd.Function):
+    """Cross-entropy of each state and whether its label is the most probable word, some states at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        labels: torch.Tensor,
+        shape: Shape,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`states` `[tokens, hidden size]`, `weight` `[words, hidden size]` → losses and hits, float32 `[tokens]`."""
+        learning = any(ctx.needs_input_grad)
+        losses = torch.empty(len(states), dtype=torch.float32, device=states.device)
+        hits = torch.empty_like(losses)
+        gradients = torch.empty_like(states) if learning else losses
+        for some in _parts(states, weight):
+            losses[some], hits[some], slopes = _told(states[some], weight, bias, labels[some], shape, learning=learning)
+            if slopes is not None:
+                gradients[some] = slopes.to(weight.dtype) @ weight
+        trained = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        ctx.save_for_backward(gradients, *((states, weight, bias, labels) if trained else ()))
+        ctx.shape = shape
+        ctx.mark_non_differentiable(hits)
+        return losses, hits
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of states, which were made as the losses were; of a head that is trained they are made here."""
+        gradients, *more = ctx.saved_tensors
+        counts = upstream[0][:, None]
+        of_weight = of_bias = None
+        if more:
+            states, weight, bias, labels = more
+            of_weight = torch.zeros_like(weight)
+            of_bias = None if bias is None else torch.zeros_like(bias)
+            for some in _parts(states, weight):
+                slopes = _told(states[some], weight, bias, labels[some], ctx.shape, learning=True)[2]
+                slopes = (slopes * counts[some]).to(weight.dtype)
+                of_weight += slopes.T @ states[some].to(weight.dtype)
+                if of_bias is not None:
+                    of_bias += slopes.sum(0)
+        return gradients * counts.to(gradients.dtype), of_weight, of_bias, None, None
+
+
+def _parts(states: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
+    """So many states at a time that their logits have the room of `AT_ONCE`."""
+    step = max(1, AT_ONCE // len(weight))
+    for start in range(0, len(states), step):
+        yield slice(start, start + step)
+
+
+def _told(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    labels: torch.Tensor,
+    shape: Shape,
+    *,
+    learning: bool,
+) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    """Losses, hits, and where it is `learning` the slopes of the losses in the products with the weight."""
+    logits = nn.functional.linear(states, weight, bias).float()
+    slope: Any = None
+    if shape.scale != 1:
+        logits *= shape.scale
+    if shape.cap:
+        logits.div_(shape.cap).tanh_()
+        slope = 1 - logits.square() if learning else None
+        logits *= shape.cap
+    label = labels[:, None].clamp(min=0)
+    hits = (logits.argmax(-1, keepdim=True) == label).squeeze(-1).float()
+    total = logits.logsumexp(-1, keepdim=True)
+    losses = (total - logits.gather(-1, label)).squeeze(-1)
+    if not learning:
+        return losses, hits, None
+    slopes = logits.sub_(total).exp_()  # probabilities
+    slopes.scatter_add_(-1, label, -torch.ones_like(total))
+    if slope is not None:
+        slopes *= slope
+    return losses, hits, slopes.mul_(shape.scale)
+
+
+@torch.no_grad()
+def check(model: Any, words: int = 8) -> None:
+    """Make sure that the losses of some tokens are those that the model's own logits have.
+
+    Args:
+        model: of transformers, as it was loaded.
+        words: tokens that are tried.
+
+    Raises:
+        ModelError: they are not: it does something to its logits that is not known here.
+    """
+    ids = torch.arange(4, 4 + words, device=model.device)[None] % model.get_output_embeddings().weight.shape[0]
+    at, labels = torch.arange(words - 1, device=model.device)[None], ids[:, 1:]
+    whole = model(input_ids=ids).logits.float()[:, :-1]
+    put_on(model)
+    try:
+        found = token_losses(model, {"input_ids": ids}, at, labels)["losses"]
+    finally:
+        take_off(model)
+    wanted = nn.functional.cross_entropy(whole.flatten(0, 1), labels.flatten(), reduction="none")
+    close = CLOSE.get(next(model.parameters()).dtype, CLOSE[torch.bfloat16]) * float(1 + wanted.abs().max())
+    if not torch.allclose(found.flatten(), wanted, rtol=0, atol=close):
+        raise ModelError(
+            f"a language model's logits must be one linear map of its states, scaled or bounded at most, but those of "
+            f"{type(model).__name__} are something else; take another model."
+        )

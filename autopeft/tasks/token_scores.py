@@ -1,0 +1,70 @@
+"""Scores of a language model by how probable it finds what it should write. All are scores: more is better."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+LOSS, HITS, TOKENS = range(3)
+"""What is known of each row: the sum of its tokens' losses, how many are the most probable ones, and how many there
+are."""
+
+NAMES = ("loss", "hits", "tokens")
+WORST = 1e4
+"""A loss of a token beyond which perplexity is no finite number."""
+
+
+def neg_loss(sums: np.ndarray) -> np.ndarray:
+    """Mean log-probability of a token, of sums `[…, 3]`; 0 where there is no token."""
+    return np.asarray(-sums[..., LOSS] / np.maximum(sums[..., TOKENS], 1))
+
+
+def neg_perplexity(sums: np.ndarray) -> np.ndarray:
+    """Minus the exponential of the mean loss of a token."""
+    return np.asarray(-np.exp(np.minimum(-neg_loss(sums), math.log(WORST) * 8)))
+
+
+def token_accuracy(sums: np.ndarray) -> np.ndarray:
+    """Share of tokens that the model finds the most probable ones."""
+    return np.asarray(sums[..., HITS] / np.maximum(sums[..., TOKENS], 1))
+
+
+def written(answers: np.ndarray) -> list[str]:
+    """What is known of each row, `[rows, 3]`, as JSON."""
+    return [json.dumps(dict(zip(NAMES, row, strict=True))) for row in answers.astype(float).tolist()]
+
+
+def read(answer: str) -> list[float]:
+    """What `written` wrote; of a text, that it is the text itself: of one token, which is certain."""
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        found = None
+    return [float(found[name]) for name in NAMES] if isinstance(found, dict) and {*found} == {*NAMES} else [0, 1, 1]
+
+
+def metrics() -> dict[str, Metric]:
+    """By name."""
+    functions = (neg_loss, token_accuracy, neg_perplexity)
+    return {function.__name__: _metric(function) for function in functions}
+
+
+def _metric(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
+    def score(answers: np.ndarray, truths: np.ndarray) -> float:
+        return float(function(answers.astype(np.float64).sum(axis=0)))
+
+    def of_written(answers: Sequence[str], truths: Sequence[str]) -> float:
+        return float(function(np.asarray([*map(read, answers)]).sum(axis=0)))
+
+    def of_draws(answers: Sequence[str], truths: Sequence[str], counts: np.ndarray) -> np.ndarray:
+        return function(counts @ np.asarray([*map(read, answers)]))
+
+    return Metric(score, of_written, of_draws=of_draws)

@@ -1,0 +1,140 @@
+"""What all kinds of task have in common that answer with a text which a language model writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from autopeft.tasks import token_scores
+from autopeft.tasks.contract import Baseline, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from autopeft.common.params import ParamValue
+    from autopeft.models.generation import WritingLimits
+    from autopeft.tasks.metric import Metric
+
+
+class Writing(Task):
+    """A text for each row; a kind of its own says what a row is and how it is put to the model.
+
+    While it is searched, what counts is how probable the model finds the text that a row teaches: nothing is written,
+    and one pass tells all of a row's tokens. Truths are these texts, an object array `[rows]`; answers are float32
+    `[rows, 3]`: the sum of the tokens' losses, how many of them are the most probable ones, and how many there are.
+    Texts that the model wrote (`generation`) are an object array `[rows]` in their place.
+
+    A batch has, beside what the model takes, `answer_at` and `labels` `[rows, tokens]`: places whose states tell the
+    tokens of the answer, and these; -100 where a row has fewer. The head was pretrained and stays as it is.
+    """
+
+    new_head: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
+    pipeline_tag: ClassVar[str] = "text-generation"
+    taught: ClassVar[tuple[str, ...]] = ("labels", "answer_at")
+    metrics: ClassVar[Mapping[str, Metric]] = token_scores.metrics()
+
+    @property
+    def texts(self) -> int:
+        """A row is one text to the tokenizer."""
+        return 1
+
+    def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
+        """Nothing; but a model whose losses cannot be told is refused.
+
+        Raises:
+            ModelError: it has no head of the usual form.
+        """
+        from autopeft.models import token_loss
+
+        token_loss.check(model)
+        return {}
+
+    def adapt(self, model: Any) -> None:
+        """Have the head give states in the place of logits where these are asked for."""
+        from autopeft.models import token_loss
+
+        token_loss.put_on(model)
+
+    def restore(self, model: Any) -> None:
+        """Put the plain head back."""
+        from autopeft.models import token_loss
+
+        token_loss.take_off(model)
+
+    def run(self, model: Any, batch: Mapping[str, torch.Tensor]) -> Any:
+        """The losses of the answers' tokens, and whether each is the most probable one."""
+        from autopeft.models.token_loss import token_losses
+
+        return token_losses(model, self.model_inputs(batch), batch["answer_at"], batch["labels"])
+
+    def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy of the answers' tokens; 0 without any."""
+        losses: torch.Tensor = outputs["losses"]
+        return losses.sum() / (batch["labels"] >= 0).sum().clamp(min=1)
+
+    def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Sums over each row's tokens, float32 `[rows, 3]`."""
+        import torch
+
+        told = outputs["losses"], outputs["hits"], (batch["labels"] >= 0).float()
+        return torch.stack([each.sum(dim=1) for each in told], dim=1)
+
+    def prompts(self, rows: pd.DataFrame, reader: Any) -> list[np.ndarray]:
+        """The tokens that each row is put to the model with.
+
+        Args:
+            rows: the task's inputs by their keys.
+            reader: as `encode` is given it.
+        """
+        raise NotImplementedError(f"{self.kind} must say how its rows are put to the model.")
+
+    @property
+    def limits(self) -> WritingLimits:
+        """When writing ends."""
+        raise NotImplementedError(f"{self.kind} must say when writing ends.")
+
+    def write(self, model: Any, rows: pd.DataFrame, reader: Any, **sampling: Any) -> np.ndarray:
+        """What the model writes for each row, an object array of texts `[rows]`; see `generation.written`."""
+        import numpy as np
+
+        from autopeft.models import generation
+
+        found = np.empty(len(rows), dtype=object)
+        made = generation.written(model, reader.tokenizer, self.prompts(rows, reader), self.limits, **sampling)
+        found[:] = reader.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return found
+
+    def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """The sums of each row as JSON; texts as they are."""
+        return [*answers] if answers.dtype == object else token_scores.written(answers)
+
+    def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
+        """The texts."""
+        return [*truths]
+
+    def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
+        """A column `text`; of texts that were given, the mean loss of a token and the share of hits."""
+        import pandas as pd
+
+        if answers.dtype == object:
+            return pd.DataFrame({"text": [*answers]})
+        return pd.DataFrame(
+            {"loss": -token_scores.neg_loss(answers), "token_accuracy": token_scores.token_accuracy(answers)}
+        )
+
+    def as_json(self, answer: Any, labels: Sequence[str]) -> dict[str, Any]:
+        """The text; or what is known of one that was given."""
+        if isinstance(answer, str):
+            return {"text": answer}
+        return {
+            "loss": float(-token_scores.neg_loss(answer)),
+            "token_accuracy": float(token_scores.token_accuracy(answer)),
+        }
+
+    def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
+        """None of its own: the host asks the base model as it was pretrained."""
+        raise NotImplementedError(f"{self.kind} is compared with the base model itself.")

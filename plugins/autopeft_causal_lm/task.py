@@ -1,0 +1,265 @@
+"""A text that follows a prompt or a conversation."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field as Setting
+
+from autopeft import (
+    Column,
+    DataError,
+    Encoded,
+    Field,
+    ModelError,
+    Section,
+    SpecError,
+    Writing,
+    WritingLimits,
+    token_fields,
+)
+from autopeft_causal_lm import conversations
+from autopeft_causal_lm.shapes import shape_of
+from autopeft_causal_lm.template import AUTO, CHAT, PLAIN, ChatTemplate, Rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import numpy as np
+    import pandas as pd
+
+    from autopeft import ParamValue, RowTokenizer
+    from autopeft_causal_lm.message import Message
+
+MESSAGES = (
+    Column("messages", "conversations", read=conversations.prompt),
+    Column("answer", given=False, read=conversations.answer, of="messages"),
+)
+PROMPTS = (
+    Column("prompt", "prompts", read=conversations.prompt_or_text),
+    Column("completion", given=False, read=conversations.completion),
+)
+INSTRUCTIONS = (Column("instruction"), Column("input", optional=True, blank=True), Column("output", given=False))
+QUESTIONS = (Column("question"), Column("answer", given=False))
+TEXTS = (Column("text"),)
+FORMS = {"messages": MESSAGES, "prompt": PROMPTS, "instruction": INSTRUCTIONS, "question": QUESTIONS, "text": TEXTS}
+"""The forms of rows, by their first columns: conversations, prompts with what follows each, instructions with what is
+done by them, questions with answers, and texts alone."""
+
+LONGEST, ENDS, POSITIONS = "longest_answer", "ends", "positions"
+"""Facts: how many tokens a written text may have, those that end it, and how many places the model has."""
+
+USUAL, LONGER = 0.99, 8
+"""Share of the training rows whose answers what is written may be as long as, and by how many tokens longer."""
+
+
+class Options(Section):
+    """Settings under [task]."""
+
+    template: str = Setting(AUTO, max_length=2**16)
+    """How conversations become text: "chat" by the tokenizer's own chat template, "plain" with who speaks before each
+    message, or a template of Jinja's. Default: the tokenizer's own where it has one, else "plain"."""
+    system: str = ""
+    """A system message that is put before conversations that have none."""
+    learn: Literal["all", "last"] = "all"
+    """Which of the assistant's messages are learnt."""
+    max_new_tokens: int | None = Setting(None, ge=1, le=2**16)
+    """Tokens of a written text, at most. Default: what 99 of 100 training rows need, and some more."""
+
+
+class CausalLm(Writing):
+    """What comes after a prompt, after a conversation, or after the beginning of a text.
+
+    Of a conversation the assistant's messages are learnt, with the marks that end them; of a prompt and its completion
+    the completion, with a mark for the end; of a text all of it.
+    """
+
+    contract = 1
+    kind = "causal-lm"
+    auto_class = "AutoModelForCausalLM"
+    peft_task_type = "CAUSAL_LM"
+    columns: tuple[Column, ...] = MESSAGES
+    Options: ClassVar[type[Section]] = Options
+
+    def taking(self, named: Collection[str]) -> Self:
+        """With the columns of the form that is named."""
+        form = next((form for key, form in FORMS.items() if key in named), MESSAGES)
+        task = copy.copy(self)
+        task.columns = form
+        return super(CausalLm, task).taking(named)
+
+    def recognised(self, names: Sequence[str]) -> tuple[dict[str, str], str]:
+        """The columns of the first form that a table has."""
+        found = shape_of(names)
+        if found is None:
+            return {}, ""
+        return {("messages" if name == "conversations" else name): name for name in found.columns}, found.told
+
+    def config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """A decoder."""
+        return {"is_decoder": True}
+
+    def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
+        """Nothing; but an encoder is refused.
+
+        Raises:
+            ModelError: the model reads both ways.
+        """
+        import transformers
+
+        masked = type(config) in transformers.AutoModelForMaskedLM._model_mapping
+        if masked and not getattr(config, "is_decoder", False):
+            raise ModelError(
+                f"[model] name_or_path must be a model that was pretrained to go on with a text, but "
+                f"{config.model_type} fills in words of one; give a causal language model."
+            )
+        return {}
+
+    def example(self) -> pd.DataFrame:
+        """Questions and answers."""
+        import pandas as pd
+
+        said = [("what is red", "a rose is red"), ("what is blue", "the sky is blue today"), ("what is it", "it is so")]
+        rows = [(ask, f"{'well ' * count}{answer}") for count in range(4) for ask, answer in said]
+        return pd.DataFrame(rows, columns=["question", "answer"])
+
+    def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: RowTokenizer) -> dict[str, ParamValue]:
+        """How long what is written may be, and the tokens that end it, as the training rows have them.
+
+        Raises:
+            ModelError: the model's losses cannot be told.
+        """
+        import numpy as np
+
+        super().facts_of_model(model, rows, reader)
+        data = self.encode(rows, reader, ())
+        labels = data.fields["labels"]
+        assert labels.offsets is not None
+        full = (data.lengths == data.whole) & (labels.lengths > 0)
+        last = labels.values[labels.offsets[1:][full] - 1]
+        asked, own = self.options.max_new_tokens, reader.tokenizer.eos_token_id
+        longest = int(np.quantile(labels.lengths, USUAL)) + LONGER
+        end = [] if self.columns is TEXTS or not len(last) else [int(np.bincount(last).argmax())]
+        ends = dict.fromkeys([*end, *([own] if own is not None else [])])
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        return {LONGEST: asked or longest, ENDS: json.dumps([*ends]), POSITIONS: int(positions or 0)}
+
+    @property
+    def limits(self) -> WritingLimits:
+        """As the training rows had it."""
+        ends = json.loads(str(self.facts[ENDS]))
+        return WritingLimits(int(self.facts[LONGEST]), tuple(map(int, ends)), int(self.facts[POSITIONS]) or None)
+
+    # Rows.
+
+    def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
+        """Enough rows for the folds."""
+        if len(train) < folds:
+            raise DataError(
+                f"{source}: there must be a training row for each of the {folds} folds, but there are {len(train)}; "
+                "lower `folds` in [validation], or give more rows."
+            )
+        return []
+
+    def truths(self, rows: pd.DataFrame) -> np.ndarray:
+        """What is to be written, as people read it, an object array `[rows]`; "" where the rows do not say."""
+        import numpy as np
+
+        found = np.full(len(rows), "", dtype=object)
+        if self.columns is TEXTS:
+            found[:] = rows["text"]
+        elif (key := self.taught_columns[0]) in rows:
+            written_here = self.columns in (MESSAGES, PROMPTS)
+            found[:] = [conversations.text_of(cell) if written_here else cell for cell in rows[key]]
+        return found
+
+    def rendered(self, rows: pd.DataFrame, tokenizer: Any) -> list[Rendered]:
+        """Each row as a text; without what it teaches, as it is put to the model.
+
+        Raises:
+            SpecError: the template does not take a conversation, or does not say it as it must.
+        """
+        if self.columns is TEXTS:
+            return [Rendered(text, [(0, len(text))]) for text in rows["text"]]
+        template = self._template(tokenizer)
+        return [self._rendered(*row, template) for row in zip(self._prompts(rows), self._answers(rows), strict=True)]
+
+    def _prompts(self, rows: pd.DataFrame) -> list[str | list[Message]]:
+        """What is asked in each row: a text as it is, or messages."""
+        first = self.columns[0].key
+        if self.columns in (MESSAGES, PROMPTS):
+            return [conversations.parse(cell) for cell in rows[first]]
+        more = rows["input"] if "input" in self.inputs else [""] * len(rows)
+        asked = [f"{text}\n\n{given}" if given.strip() else text for text, given in zip(rows[first], more, strict=True)]
+        return [[{"role": "user", "content": text}] for text in asked]
+
+    def _answers(self, rows: pd.DataFrame) -> list[str | list[Message] | None]:
+        """What follows in each row, likewise; None where the rows do not say."""
+        key = self.taught_columns[0]
+        if key not in rows:
+            return [None] * len(rows)
+        return [conversations.parse(cell) if self.columns in (MESSAGES, PROMPTS) else cell for cell in rows[key]]
+
+    def _rendered(
+        self, prompt: str | list[Message], said: str | list[Message] | None, template: ChatTemplate
+    ) -> Rendered:
+        if isinstance(prompt, str):
+            answer = said if isinstance(said, str) else said[-1]["content"] if said else ""
+            return Rendered(prompt + answer, [] if said is None else [(len(prompt), len(prompt + answer))])
+        if self.options.system and prompt[0]["role"] != "system":
+            prompt = [{"role": "system", "content": self.options.system}, *prompt]
+        if said is None:
+            return Rendered(template.text(prompt, asking=True), [])
+        last = [{"role": "assistant", "content": said}] if isinstance(said, str) else said
+        return template.rendered([*prompt, *last], every=self.options.learn == "all")
+
+    def _template(self, tokenizer: Any) -> ChatTemplate:
+        asked = self.options.template
+        if asked == CHAT and not tokenizer.chat_template:
+            raise SpecError(
+                '`template` in [task] is "chat", but the tokenizer brings no chat template; give "plain", or a '
+                "template of Jinja's."
+            )
+        return ChatTemplate(tokenizer, {AUTO: "", CHAT: "", PLAIN: PLAIN}.get(asked, asked))
+
+    def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
+        """Tokens of each row, and those that are learnt.
+
+        Raises:
+            SpecError: nothing is left to learn of any row.
+        """
+        import numpy as np
+
+        texts = self.rendered(rows, reader.tokenizer)
+        plain = self._is_plain(rows)
+        found = reader.answered([row.text for row in texts], [row.answers for row in texts], plain=plain)
+        counts = np.diff(found.offsets)
+        if any(row.answers for row in texts) and not counts.any():
+            raise SpecError(
+                f"`max_length` in [model] must leave something of an answer, but of no row {reader.max_length} tokens "
+                "reach that far; raise it."
+            )
+        tokens = found.tokens
+        fields = {
+            **token_fields(tokens.columns, tokens.offsets, reader.tokenizer.pad_token_id),
+            "answer_at": Field(found.at, found.offsets),
+            "labels": Field(found.labels, found.offsets, -100),
+        }
+        return Encoded(fields, self.truths(rows), axis="input_ids", units=counts, whole=tokens.whole)
+
+    def prompts(self, rows: pd.DataFrame, reader: RowTokenizer) -> list[np.ndarray]:
+        """Each row's tokens up to where the answer begins, however long it is."""
+        import numpy as np
+
+        texts = self.rendered(rows[list(self.inputs)], reader.tokenizer)
+        plain = self._is_plain(rows)
+        found = reader.answered([row.text for row in texts], [[] for _ in texts], plain=plain).tokens
+        return np.split(found.columns["input_ids"], found.offsets[1:-1])
+
+    def _is_plain(self, rows: pd.DataFrame) -> bool:
+        """Whether the rows are plain texts, without the marks of a chat template."""
+        return self.columns is TEXTS or (
+            self.columns is PROMPTS and isinstance(conversations.parse(rows["prompt"].iloc[0]), str)
+        )

@@ -1,0 +1,91 @@
+"""How a conversation becomes the text that a model reads, and where in it the assistant speaks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from autopeft import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Message = dict[str, Any]
+
+AUTO, CHAT, PLAIN = "auto", "chat", "plain"
+"""Settings of `template` beside a template of Jinja's."""
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ {'system': '', 'user': 'User: ', 'assistant': 'Assistant: ', 'tool': 'Tool: '}[message['role']] }}"
+    "{{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token or '' }}{% endif %}\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""For models that bring no template: who speaks stands before what is said."""
+
+
+class Rendered(NamedTuple):
+    """A text, and from which character to which the assistant speaks in it."""
+
+    text: str
+    answers: list[tuple[int, int]]
+
+
+class ChatTemplate:
+    """A tokenizer's template, or another.
+
+    Args:
+        tokenizer: of transformers.
+        template: of Jinja; "" for the tokenizer's own, and where it has none for `PLAIN_TEMPLATE`.
+    """
+
+    def __init__(self, tokenizer: Any, template: str = "") -> None:
+        self._tokenizer = tokenizer
+        self._template = template or tokenizer.chat_template or PLAIN_TEMPLATE
+
+    def text(self, messages: Sequence[Message], *, asking: bool = False) -> str:
+        """The text of a conversation; where it is `asking`, with what comes before an answer.
+
+        Raises:
+            SpecError: the template fails, as some do for roles or an order that they do not know.
+        """
+        try:
+            found = self._tokenizer.apply_chat_template(
+                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=asking
+            )
+        except Exception as error:  # templates raise what they like
+            roles = ", ".join(message["role"] for message in messages)
+            raise SpecError(
+                f"the chat template must take every conversation, but of one with the roles {roles} it says: {error}; "
+                "change these rows, or give another `template` in [task]."
+            ) from None
+        return str(found)
+
+    def rendered(self, messages: Sequence[Message], *, every: bool) -> Rendered:
+        """A conversation that ends with the assistant, with the answers that are learnt: `every` one, or the last.
+
+        An answer goes from where the template asks for it to the mark behind it, which is learnt too, or a model would
+        never end.
+
+        Raises:
+            SpecError: the template fails, or does not say the beginning of a conversation as it says the whole.
+        """
+        whole = self.text(messages)
+        places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        spans = []
+        for place in places if every else places[-1:]:
+            before, behind = self.text(messages[:place], asking=True), self.text(messages[: place + 1])
+            if not whole.startswith(before) or not (whole.startswith(behind) or place == places[-1]):
+                raise SpecError(
+                    "the chat template must say the beginning of a conversation alike whatever follows, so that it can "
+                    f"be told which tokens are the assistant's, but message {place + 1} of one begins differently; "
+                    'set `learn = "last"` in [task], or give another `template`.'
+                )
+            end = len(whole) if place == places[-1] else len(behind)
+            spans.append((len(before), len(whole[:end].rstrip())))
+        if any(end <= start for start, end in spans):
+            raise SpecError(
+                "the chat template must print what the assistant says, but of some conversation it prints nothing; "
+                "give another `template` in [task]."
+            )
+        return Rendered(whole, spans)
