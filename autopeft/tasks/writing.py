@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
+from autopeft.study.sections import Section
 from autopeft.tasks import token_scores
 from autopeft.tasks.contract import Baseline, Task
 
@@ -17,6 +20,17 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
     from autopeft.models.generation import WritingLimits
     from autopeft.tasks.metric import Metric
+
+
+class WritingOptions(Section):
+    """Settings under [task] of all kinds that write."""
+
+    max_new_tokens: int | None = Field(None, ge=1, le=2**16)
+    """Tokens of a written text, at most. Default: what 99 of 100 training rows need, and some more."""
+    written_rows: int = Field(64, ge=0, le=10**6)
+    """Held-out rows for which the winner, the base model and each default write a text at the end; 0: none."""
+    scores: list[str] = Field(["exact_match", "token_f1"], min_length=1)
+    """Scores of these texts, such as "rouge_l", "bleu", "chrf" or "numeric_match"."""
 
 
 class Writing(Task):
@@ -36,6 +50,7 @@ class Writing(Task):
     pipeline_tag: ClassVar[str] = "text-generation"
     taught: ClassVar[tuple[str, ...]] = ("labels", "answer_at")
     metrics: ClassVar[Mapping[str, Metric]] = token_scores.metrics()
+    Options: ClassVar[type[Section]] = WritingOptions
 
     @property
     def texts(self) -> int:
@@ -107,6 +122,10 @@ class Writing(Task):
         made = generation.written(model, reader.tokenizer, self.prompts(rows, reader), self.limits, **sampling)
         found[:] = reader.tokenizer.batch_decode(made, skip_special_tokens=True)
         return found
+
+    def asked(self, rows: pd.DataFrame) -> list[str]:
+        """What a person reads as the prompt of each row. Default: the first input."""
+        return [str(cell) for cell in rows[self.inputs[0]]]
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The sums of each row as JSON; texts as they are."""

@@ -39,6 +39,8 @@ def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
     families = {"AutoImageProcessor": IMAGE_FAMILIES, "AutoProcessor": PAIR_FAMILIES}.get(task.processor, FAMILIES)
     classes = [getattr(transformers, name) for name in task.auto_classes]
     known = {config.model_type for one in classes for config in one._model_mapping}
+    if task.writes:  # transformers takes encoders for decoders too, if they are told to be
+        known -= {config.model_type for config in transformers.AutoModelForMaskedLM._model_mapping}
     return {name: options for name, options in families.items() if name in known}
 
 

@@ -97,10 +97,6 @@ class CausalLm(Writing):
             return {}, ""
         return {("messages" if name == "conversations" else name): name for name in found.columns}, found.told
 
-    def config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """A decoder."""
-        return {"is_decoder": True}
-
     def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
         """Nothing; but an encoder is refused.
 

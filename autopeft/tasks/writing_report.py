@@ -1,0 +1,91 @@
+"""What the report shows of texts that were written: how each model's score, and examples side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.common.exceptions import shorten
+from autopeft.study.report_section import ReportSection, ReportTable
+from autopeft.tasks.text_scores import score_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EXAMPLES = 8
+"""Rows that are shown."""
+
+WIDTH = 400
+"""Characters of a text that are shown."""
+
+FEWEST = 4
+"""Models from which on it is told whether the two scores agree."""
+
+
+def sections(
+    prompts: Sequence[str],
+    references: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+    chosen_by: Mapping[str, float],
+    metric: str,
+    scores: Sequence[str],
+) -> list[ReportSection]:
+    """Scores of what each model wrote, and examples.
+
+    Args:
+        prompts: of the rows, as people read them.
+        references: what should have been written.
+        texts: what each model wrote for these rows, by its name; the winner's comes first.
+        chosen_by: the score by which models were compared, on all held-out rows, by their names.
+        metric: its name.
+        scores: names of the scores of texts.
+    """
+    found = {name: [score_text(score, made, [[one] for one in references]) for score in scores] for name, made in
+             texts.items()}  # fmt: skip
+    rows = tuple(
+        (name, f"{chosen_by[name]:.4f}" if name in chosen_by else "–", *(f"{value:.4f}" for value in values))
+        for name, values in found.items()
+    )
+    columns = ("model", metric, *scores)
+    told = (
+        f"The winner was chosen by {metric}, for which nothing is written. These texts were written for "
+        f"{len(references)} held-out rows, the most probable token each time."
+    )
+    if agreement := _agreement(found, chosen_by, metric, scores):
+        told += f" {agreement}"
+    table = ReportTable(columns, rows, tuple(range(1, len(columns))))
+    return [ReportSection("What was written", told, table=table), _examples(prompts, references, texts)]
+
+
+def _agreement(
+    found: Mapping[str, Sequence[float]], chosen_by: Mapping[str, float], metric: str, scores: Sequence[str]
+) -> str:
+    """Whether models come in the same order by what chose and by what was written."""
+    from scipy.stats import kendalltau
+
+    known = [name for name in found if name in chosen_by]
+    if len(known) < FEWEST:
+        return ""
+    taus = []
+    for place, score in enumerate(scores):
+        tau = kendalltau([chosen_by[name] for name in known], [found[name][place] for name in known]).statistic
+        if tau == tau:  # it is no number where all score alike
+            taus.append(f"{tau:+.2f} with {score}")
+    if not taus:
+        return ""
+    return (
+        f"Rank agreement of {metric} over {len(known)} models (Kendall's tau, 1 is the same order): {', '.join(taus)}."
+    )
+
+
+def _examples(prompts: Sequence[str], references: Sequence[str], texts: Mapping[str, Sequence[str]]) -> ReportSection:
+    """Some rows, with what each model wrote; rows with different texts come first."""
+    differing = sorted(range(len(references)), key=lambda row: -len({made[row] for made in texts.values()}))
+    rows = tuple(
+        tuple(shorten(text, WIDTH) for text in (prompts[row], references[row], *(made[row] for made in texts.values())))
+        for row in differing[:EXAMPLES]
+    )
+    return ReportSection(
+        "Examples",
+        "Held-out rows on which the models differ most.",
+        table=ReportTable(("prompt", "target", *texts), rows),
+    )
