@@ -1,0 +1,273 @@
+"""Cells that teach a language model to write: conversations, and prompts with their answers, each in one form.
+
+A conversation is JSON text of a list of messages. A prompt or an answer is JSON text of an object with one key, which
+tells whether it is a text or messages; no text of the user's passes for messages later, whatever it looks like. Each
+function reads what it made as the same again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from autopeft import CellError, as_text
+from autopeft_causal_lm.json_values import from_json, unboxed, whole
+from autopeft_causal_lm.message import Message, is_missing, read_message
+from autopeft_causal_lm.turns import check_turns
+
+TEXT, MESSAGES = "autopeft_text", "autopeft_messages"
+"""Keys of prompts and answers. Texts of users hold objects with plainer ones, such as {"text": "…"}."""
+WRITTEN = re.compile(rf'\s*\{{\s*"({TEXT}|{MESSAGES})"')
+"""How a prompt or an answer begins that was written here."""
+BROKEN = re.compile(r"""\s*\[\s*\{\s*(['"])(role|from)\1\s*:""")
+"""How a text begins that is meant as messages."""
+
+LIST = "be a list of messages"
+AS_JSON = 'write JSON such as [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
+EITHER = "be a text or a list of messages"
+
+
+def messages(cell: object) -> str:
+    """A conversation, which may end with anyone's message.
+
+    Args:
+        cell: a list, a tuple or an array of messages in OpenAI's or ShareGPT's form, a mapping of lists of their
+            fields, or the JSON of any.
+
+    Returns:
+        JSON text of a list of objects with `role` ("system", "user", "assistant" or "tool"), `content`, and where they
+        were given `tool_calls`, `tool_call_id` and `name`, in this order.
+
+    Raises:
+        CellError: it is none of these, or the turns have no order that a chat has.
+    """
+    return json.dumps(_conversation(cell), ensure_ascii=False)
+
+
+def prompt(cell: object) -> str:
+    """What comes before the answer that ends a conversation; all of one that no answer ends.
+
+    Args:
+        cell: a conversation as `messages` reads it, or a prompt of messages.
+
+    Raises:
+        CellError: as `messages`.
+    """
+    kept = _kept(cell)
+    if isinstance(kept, str):
+        raise CellError("is a prompt of plain text", AS_JSON, LIST)
+    found = _conversation(cell if kept is None else kept)
+    return _written(found[:-1] if found[-1]["role"] == "assistant" else found)
+
+
+def answer(cell: object) -> str:
+    """The assistant's message that ends a conversation.
+
+    Args:
+        cell: a conversation as `messages` reads it, or an answer.
+
+    Raises:
+        CellError: as `messages`, or the conversation ends with something else.
+    """
+    kept = _kept(cell)
+    if isinstance(kept, str):
+        raise CellError("is an answer of plain text", AS_JSON, LIST)
+    if kept is not None and len(kept) == 1:
+        return completion(cell)
+    found = _conversation(cell if kept is None else kept)
+    if found[-1]["role"] != "assistant":
+        any_other = any(message["role"] == "assistant" for message in found)
+        raise CellError(
+            f"ends with message {len(found)} of the {found[-1]['role']}" if any_other else "has none of the assistant",
+            "remove what comes after the last answer" if any_other else "add an answer or remove the row",
+            "end with a message of the assistant, which is the answer to learn",
+        )
+    return _written(found[-1:])
+
+
+def prompt_or_text(cell: object) -> str:
+    """A prompt beside a completion: a text as it is, or messages up to the one to answer.
+
+    Args:
+        cell: a single value, which is a text, or a conversation as `messages` reads it. JSON is a text too, unless it
+            is a list whose first item has the keys of a message.
+
+    Raises:
+        CellError: it is neither, or ends with an answer.
+    """
+    found = _either(cell)
+    if isinstance(found, str):
+        return _text(found)
+    made = _conversation(found)
+    if made[-1]["role"] == "assistant":
+        raise CellError(
+            f"ends with message {len(made)} of the assistant",
+            "move that into the completion, or give whole conversations as `messages`",
+            "end with what is to be answered",
+        )
+    return _written(made)
+
+
+def completion(cell: object) -> str:
+    """The answer to a prompt beside it: a text as it is, or one message of the assistant.
+
+    Args:
+        cell: a single value, which is a text, or a list of one message. JSON is a text too, unless it is a list whose
+            first item has the keys of a message.
+
+    Raises:
+        CellError: it is neither.
+    """
+    found = _either(cell)
+    if isinstance(found, str):
+        return _text(found)
+    items = _listed(found)
+    made = [read_message(item, number) for number, item in enumerate(items, 1)]
+    if [message["role"] for message in made] != ["assistant"]:
+        raise CellError(
+            f"has {len(made)} messages" if len(made) > 1 else f"has one of the {made[0]['role']}",
+            "give whole conversations as `messages` in place of prompts and completions",
+            "be a text or one message of the assistant",
+        )
+    return _written(made)
+
+
+def from_alpaca(instruction: object, given: object, output: object, system: object = None) -> tuple[str, str]:
+    """The prompt and the answer of a row in Alpaca's form, as messages.
+
+    Args:
+        instruction: what to do.
+        given: the column `input`, what to do it with; may be empty. It follows the instruction after an empty line.
+        output: the answer.
+        system: the system's message; may be empty.
+
+    Raises:
+        CellError: a cell is no single value, or one that must not be is empty.
+    """
+    texts = {"instruction": instruction, "input": given, "output": output, "system": system}
+    found = {key: "" if is_missing(cell) else as_text(cell) for key, cell in texts.items()}
+    for key in ("instruction", "output"):
+        if not found[key].strip():
+            raise CellError("is empty", "fill it or remove the row", f"hold text as `{key}`")
+    asked = found["instruction"] + (f"\n\n{found['input']}" if found["input"].strip() else "")
+    first = [{"role": "system", "content": found["system"]}] if found["system"].strip() else []
+    return (
+        _written([*first, {"role": "user", "content": asked}]),
+        _written([{"role": "assistant", "content": found["output"]}]),
+    )
+
+
+def parse(cell: str) -> str | list[Message]:
+    """A prompt or an answer as these functions wrote it: its text, or its messages.
+
+    Raises:
+        CellError: it was not written here.
+    """
+    found: str | list[Message] | None = _kept(cell)
+    if found is None:
+        raise CellError("was written elsewhere", "read it first", "be a prompt or an answer as autopeft writes them")
+    return found
+
+
+def text_of(answer: str) -> str:
+    """What a person reads of an answer: its text, and its tool calls as JSON on a line of their own."""
+    found = parse(answer)
+    if isinstance(found, str):
+        return found
+    parts = [found[-1]["content"]]
+    if calls := found[-1].get("tool_calls"):
+        parts.append(json.dumps(calls, ensure_ascii=False))
+    return "\n".join(part for part in parts if part.strip())
+
+
+def _conversation(cell: object) -> list[Message]:
+    made = [read_message(item, number) for number, item in enumerate(_listed(cell), 1)]
+    check_turns([message["role"] for message in made])
+    return made
+
+
+def _listed(cell: object) -> list[Any]:
+    """The items of a cell that is a list, none of them read yet."""
+    cell = unboxed(cell)
+    if isinstance(cell, str):
+        cell = _of_json(cell)
+    if isinstance(cell, CellError):  # whoever read the cell could tell already
+        raise cell
+    if isinstance(cell, Mapping):
+        cell = _turned(cell)
+    if not isinstance(cell, list | tuple):
+        raise CellError("is empty" if is_missing(cell) else "is one value", AS_JSON, LIST)
+    if not cell:
+        raise CellError("has no message", "fill it or remove the row", LIST)
+    return list(cell)
+
+
+def _of_json(text: str) -> Any:
+    if not text.lstrip().startswith(("[", "{")):
+        raise CellError("is a text that is no JSON list", AS_JSON, LIST)
+    return from_json(text)
+
+
+def _turned(cell: Mapping[Any, Any]) -> list[Any]:
+    """A mapping of lists, as `datasets` keeps a sequence of mappings, as the list of mappings."""
+    lists = [unboxed(one) for one in cell.values()]
+    if not {"role", "from"} & {*cell} or not all(isinstance(one, list | tuple) for one in lists):
+        raise CellError("is a mapping", AS_JSON, LIST)
+    if len({len(one) for one in lists}) > 1:
+        raise CellError("is a mapping of lists of several lengths", AS_JSON, LIST)
+    return [dict(zip(cell, fields, strict=True)) for fields in zip(*lists, strict=True)]
+
+
+def _either(cell: object) -> Any:
+    """A text, or something else that is to be messages."""
+    kept = _kept(cell)
+    if kept is not None:
+        return kept
+    cell = unboxed(cell)
+    if isinstance(cell, list | tuple | Mapping):
+        return cell
+    try:
+        text = as_text(cell)
+    except CellError as error:
+        raise CellError(error.found, error.advice, EITHER) from None
+    return _of_json(text) if _means_messages(text) else text
+
+
+def _means_messages(text: str) -> bool:
+    """Whether a text is a list of messages as JSON, or was to be one."""
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return BROKEN.match(text) is not None
+    first = found[0] if found else None
+    keys = {*first} if isinstance(first, dict) else set()
+    return bool(keys & {"role", "from"} and keys & {"content", "value", "tool_calls", "function_call"})
+
+
+def _kept(cell: object) -> Any:
+    """What a prompt or an answer holds that was written here; None of any other cell."""
+    if not isinstance(cell, str) or not WRITTEN.match(cell):
+        return None
+    found = from_json(cell)
+    key, value = next(iter(found.items()))
+    if len(found) > 1 or not isinstance(value, str if key == TEXT else list) or not value:
+        raise CellError(
+            f"begins with the key {key}, but goes on otherwise",
+            "leave cells as autopeft wrote them",
+            "keep that key to what autopeft writes",
+        )
+    return value
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise CellError("is empty", "fill it or remove the row", EITHER)
+    return json.dumps({TEXT: whole(text)}, ensure_ascii=False)
+
+
+def _written(found: list[Message]) -> str:
+    return json.dumps({MESSAGES: found}, ensure_ascii=False)
