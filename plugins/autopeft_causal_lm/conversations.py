@@ -165,7 +165,7 @@ def parse(cell: str) -> str | list[Message]:
     Raises:
         CellError: it was not written here.
     """
-    found = _kept(cell)
+    found: str | list[Message] | None = _kept(cell)
     if found is None:
         raise CellError("was written elsewhere", "read it first", "be a prompt or an answer as autopeft writes them")
     return found
@@ -200,17 +200,14 @@ def _listed(cell: object) -> list[Any]:
     if not isinstance(cell, list | tuple):
         raise CellError("is empty" if is_missing(cell) else "is one value", AS_JSON, LIST)
     if not cell:
-        raise CellError("has none", "fill it or remove the row", LIST)
+        raise CellError("has no message", "fill it or remove the row", LIST)
     return list(cell)
 
 
 def _of_json(text: str) -> Any:
     if not text.lstrip().startswith(("[", "{")):
         raise CellError("is a text that is no JSON list", AS_JSON, LIST)
-    try:
-        return from_json(text)
-    except CellError as error:
-        raise CellError(error.found, f"{error.advice}; {AS_JSON}", LIST) from None
+    return from_json(text)
 
 
 def _turned(cell: Mapping[Any, Any]) -> list[Any]:

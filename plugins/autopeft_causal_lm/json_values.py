@@ -15,8 +15,10 @@ from autopeft import CellError, as_text, quoted
 DEEPEST = 50
 """Lists and mappings within each other, at most; Python's own limit depends on who calls."""
 
-LARGEST = 10**4000
-"""Whole numbers are smaller; Python writes none of more than 4,300 digits."""
+DIGITS = 4_000
+"""Of a whole number, at most; Python reads and writes no more than 4,300."""
+
+LARGEST = 10**DIGITS
 
 RULE = "hold what JSON can hold"
 
@@ -25,17 +27,17 @@ def from_json(text: str) -> Any:
     """What a JSON text says, read strictly.
 
     Raises:
-        CellError: it is no JSON, is nested too deep, holds NaN or Infinity, or an object has a key twice, of which
-            Python's reader would keep the last.
+        CellError: it is no JSON, is nested too deep, holds NaN, Infinity or a number without end, or an object has a
+            key twice, of which Python's reader would keep the last.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole_number)
     except CellError:
         raise
     except RecursionError:
         raise _too_deep() from None
     except ValueError:
-        raise CellError("is a text that is no JSON", "write it with json.dumps", "be JSON") from None
+        raise CellError("is a text that is no JSON", "write it with json.dumps", RULE) from None
 
 
 def plain(value: object, left: int = DEEPEST) -> Any:
@@ -60,7 +62,7 @@ def plain(value: object, left: int = DEEPEST) -> Any:
         return value
     if isinstance(value, int):
         if abs(value) >= LARGEST:
-            raise CellError("holds a whole number of thousands of digits", "put it into quotes", RULE)
+            raise _too_long()
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -106,11 +108,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _whole_number(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise _too_long()
+    return int(digits)
+
+
 def _constant(name: str) -> Any:
     raise CellError(f"holds the number {name}", "give finite numbers, or leave them out", RULE)
 
 
+def _too_long() -> CellError:
+    return CellError("holds a whole number of thousands of digits", "put it into quotes", RULE)
+
+
 def _too_deep() -> CellError:
     return CellError(
-        "is nested deeper", "write what is within as text", f"have at most {DEEPEST} lists and objects in each other"
+        "is nested deeper", "write what is within as text", f"hold at most {DEEPEST} lists and objects in each other"
     )

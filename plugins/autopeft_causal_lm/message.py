@@ -89,7 +89,7 @@ def _fields(item: object) -> dict[str, Any]:
     for other, key in SHAREGPT.items():
         if other in found and key not in found:
             found[key] = found.pop(other)
-    return {key: value for key, value in found.items() if key in ("role", "content") or not _holds_nothing(value)}
+    return {key: value for key, value in found.items() if key in ("role", "content") or not _says_nothing(value)}
 
 
 def _role(value: object) -> str:
@@ -154,7 +154,7 @@ def _part(part: object) -> str:
         raise CellError(
             f"has a part of the type {quoted(kind)}", "remove rows with images or sound", "have contents of texts alone"
         )
-    if more := [key for key in part if key not in ("type", "text") and not is_missing(part[key])]:
+    if more := [key for key in part if key not in ("type", "text") and not _says_nothing(part[key])]:
         raise CellError(
             f"has a part with the key {_named(more[0])}",
             "remove it",
@@ -181,8 +181,8 @@ def _named(key: object) -> str:
     return quoted(key) if isinstance(key, str) else f"of type {type(key).__name__}"
 
 
-def _holds_nothing(value: object) -> bool:
-    return isinstance(value, Sized) and len(value) == 0
+def _says_nothing(value: object) -> bool:
+    return is_missing(value) or (isinstance(value, Sized) and len(value) == 0)
 
 
 def _kind(value: object) -> str:

@@ -24,7 +24,7 @@ def tool_calls(value: object) -> list[dict[str, Any]]:
     try:
         found = plain(from_json(value) if isinstance(value, str) else value)
     except CellError as error:
-        raise CellError(f"has a value in `tool_calls` that {error.found}", error.advice, error.rule) from None
+        raise CellError(f"has something as `tool_calls` that {error.found}", error.advice, error.rule) from None
     if not isinstance(found, list) or not found or not all(isinstance(call, dict) and call for call in found):
         raise CellError("has `tool_calls` that are something else", ADVICE, RULE)
     return found
