@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
     from autopeft.tasks.multi_label import MultiLabel
     from autopeft.tasks.regression import Regression
-    from autopeft.tasks.writing import Writing
+    from autopeft.tasks.writing import Writing, WritingOptions
     from autopeft.tuning import tune
     from autopeft.winner.export import export
     from autopeft.winner.winner import load
@@ -84,6 +84,7 @@ __all__ = [
     "TrainingCallback",
     "Writing",
     "WritingLimits",
+    "WritingOptions",
     "as_text",
     "export",
     "hookimpl",
@@ -121,6 +122,7 @@ LAZY = {
     "Task": "autopeft.tasks.contract",
     "Template": "autopeft.models.template_rows",
     "Writing": "autopeft.tasks.writing",
+    "WritingOptions": "autopeft.tasks.writing",
     "WritingLimits": "autopeft.models.generation",
     "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",

@@ -41,8 +41,7 @@ def answer_rows(
     answers: Sequence[Spans],
     most: int,
     truncation: str,
-    *,
-    plain: bool,
+    plain: Sequence[bool],
 ) -> AnswerRows:
     """Tokenise texts whole, and find the tokens of their answers.
 
@@ -55,18 +54,16 @@ def answer_rows(
         answers: of each text, from which character to which the answers go.
         most: tokens of a row.
         truncation: "head", "tail" or "both", what is kept of a longer one.
-        plain: whether the texts lack the tokenizer's own marks: then what it puts before a text is put there, and a
-            mark for the end behind each that ends with an answer.
+        plain: of each text, whether it lacks the tokenizer's own marks: then what that puts before a text is put there,
+            and a mark for the end behind one that ends with an answer; and marks in it are text.
     """
-    end = [tokenizer.eos_token_id] if plain and tokenizer.eos_token_id is not None else []
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids, at, labels, counts, whole = [], [], [], list[int](), list[int]()
     for start in range(0, len(texts), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        found = tokenizer(
-            list(texts[some]), add_special_tokens=plain, split_special_tokens=plain, verbose=False
-        ).encodings
-        for encoding, text, spans in zip(found, texts[some], answers[some], strict=True):
-            row, places = _row(encoding, text, spans, end, plain=plain)
+        found = _encodings(tokenizer, texts[some], plain[some])
+        for encoding, text, spans, bare in zip(found, texts[some], answers[some], plain[some], strict=True):
+            row, places = _row(encoding, text, spans, end if bare else [], plain=bare)
             kept = _kept(len(row), most, truncation)
             whole.append(len(row))
             ids.append(row[kept])
@@ -84,6 +81,17 @@ def answer_rows(
         np.concatenate(labels).astype(np.int64),
         np.cumsum([0, *counts]),
     )
+
+
+def _encodings(tokenizer: Any, texts: Sequence[str], plain: Sequence[bool]) -> list[Any]:
+    found: list[Any] = [None] * len(texts)
+    for bare in {*plain}:
+        rows = [row for row, own in enumerate(plain) if own == bare]
+        few = [texts[row] for row in rows]
+        made = tokenizer(few, add_special_tokens=bare, split_special_tokens=bare, verbose=False).encodings
+        for row, encoding in zip(rows, made, strict=True):
+            found[row] = encoding
+    return found
 
 
 def _row(encoding: Any, text: str, spans: Spans, end: list[int], *, plain: bool) -> tuple[np.ndarray, np.ndarray]:

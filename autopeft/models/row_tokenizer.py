@@ -200,7 +200,7 @@ class RowTokenizer(Reader):
         return filled(self.tokenizer, before, behind, middle, self._keeping, closed=closed)
 
     def answered(
-        self, texts: Sequence[str], answers: Sequence[Sequence[tuple[int, int]]], *, plain: bool
+        self, texts: Sequence[str], answers: Sequence[Sequence[tuple[int, int]]], plain: Sequence[bool]
     ) -> AnswerRows:
         """Rows of prompts and what is to be written behind them; see `answer_rows.answer_rows`.
 
@@ -208,7 +208,7 @@ class RowTokenizer(Reader):
             ModelError: the tokenizer cannot tell where tokens are in a text.
         """
         self._require_places()
-        return answer_rows(self.tokenizer, texts, answers, self.max_length, self.truncation, plain=plain)
+        return answer_rows(self.tokenizer, texts, answers, self.max_length, self.truncation, plain)
 
     def _keeping(self, texts: list[tuple[int, int]], whole: int) -> list[tuple[int, int]]:
         """From where to where a row of `whole` tokens is kept, whose texts are there; marks and templates all stay."""

@@ -23,6 +23,8 @@ from autopeft.study.folder import PREDICTIONS, SECTIONS
 from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
+from autopeft.tasks import writing_report
+from autopeft.tasks.writing import Writing
 from autopeft.training.learner import Learner, evaluate, train_epoch
 from autopeft.winner import winner
 
@@ -110,6 +112,7 @@ def select_winner(
         with guarded(problem.spec.search.hang_timeout):
             first = _score(problem, best, draft / "winner", origin, found)
         written: dict[str, list[str] | None] = {held_out.WINNER: first.written}
+        texts = {f"winner: {best.method.name}": first}
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
@@ -129,22 +132,27 @@ def select_winner(
                 notes[name] = tried
             else:
                 defaults[name], written[column] = tried.score, tried.written
+                texts[f"untuned {name}"] = tried
         name, least = _baseline(problem)
         written[held_out.column_of(name)] = least.written
         _keep(problem, written, folder.parent / PREDICTIONS)
-        _show(problem, first, folder.parent / SECTIONS)
+        _show(problem, first, {**texts, name: least}, folder.parent / SECTIONS)
     return TestScores(
         first.score, least.score, defaults, notes, round(time.monotonic() - started, 3), baseline_name=name
     )
 
 
 class _Made(NamedTuple):
-    """What was answered to the test rows, by a task that knows what its folds told, and the score of that."""
+    """What was answered to the test rows, by a task that knows what its folds told, and the score of that.
+
+    Of a task that writes also what was written for the first of them.
+    """
 
     score: float
     answers: np.ndarray
     task: Task
     written: list[str]
+    texts: np.ndarray | None = None
 
 
 def _default(
@@ -172,9 +180,18 @@ def _default(
         return f"its default failed: {in_a_line(error)}"
 
 
-def _made(problem: Problem, task: Task, answers: np.ndarray) -> _Made:
+def _made(problem: Problem, task: Task, answers: np.ndarray, texts: np.ndarray | None = None) -> _Made:
     score = task.score(problem.metric, problem.test.truths, answers)
-    return _Made(score, answers, task, task.written(task.worded(answers, problem.rows.test), problem.rows.labels))
+    told = task.written(task.worded(answers, problem.rows.test), problem.rows.labels)
+    return _Made(score, answers, task, told, texts)
+
+
+def _texts(problem: Problem, model: nn.Module) -> np.ndarray | None:
+    """What a model writes for the first held-out rows; None where the task does not write."""
+    task = problem.task
+    if not isinstance(task, Writing) or not task.options.written_rows:
+        return None
+    return task.write(model, problem.rows.test[: task.options.written_rows], problem.reader)
 
 
 def _baseline(problem: Problem) -> tuple[str, _Made]:
@@ -182,7 +199,8 @@ def _baseline(problem: Problem) -> tuple[str, _Made]:
     if problem.task.writes:
         base = problem.base.copy().to(problem.device.type).eval()
         (answers,) = evaluate(base, problem.test, [problem.test.everything], problem.task, problem.device)
-        return BASE, _made(problem, problem.task, answers)
+        with problem.device.kernels(), problem.device.precision():
+            return BASE, _made(problem, problem.task, answers, _texts(problem, base))
     name, answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
     return name, _made(problem, problem.task, answers)
 
@@ -213,17 +231,21 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, fo
     )
     winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
     release_memory()
-    return _made(problem, task, _predict(problem, folder))
+    return _made(problem, task, *_predict(problem, folder))
 
 
-def _predict(problem: Problem, folder: Path) -> np.ndarray:
+def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """What a saved model predicts of the test rows: on the study's device, or on the CPU where it has no room."""
-    trusted = problem.spec.model.trust_remote_code
+
+    def predicted(device: str) -> tuple[np.ndarray, np.ndarray | None]:
+        loaded = winner.load(folder, device, trust_remote_code=problem.spec.model.trust_remote_code)
+        return loaded.answers(problem.rows.test), _texts(problem, loaded.module)
+
     with problem.off_the_card():
         with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did
-            return winner.load(folder, problem.device.type, trust_remote_code=trusted).answers(problem.rows.test)
+            return predicted(problem.device.type)
         release_memory()
-        return winner.load(folder, trust_remote_code=trusted).answers(problem.rows.test)
+        return predicted("cpu")
 
 
 def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:
@@ -235,9 +257,20 @@ def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path)
         HeldOut(rows, truths, answers).write(draft)
 
 
-def _show(problem: Problem, made: _Made, path: Path) -> None:
-    """Keep what the task shows of the held-out rows, where it shows something."""
+def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path) -> None:
+    """Keep what the task shows of the held-out rows, and of `texts` that were written for them, where there is any."""
     rows = problem.rows
-    if sections := made.task.sections(rows.test, problem.test.truths, made.answers, rows.labels):
+    sections = made.task.sections(rows.test, problem.test.truths, made.answers, rows.labels)
+    if isinstance(made.task, Writing) and made.texts is not None:
+        few = slice(len(made.texts))
+        sections = sections + writing_report.sections(
+            made.task.asked(rows.test[few]),
+            list(problem.test.truths[few]),
+            {name: list(one.texts) for name, one in texts.items() if one.texts is not None},
+            {name: one.score for name, one in texts.items()},
+            problem.metric,
+            made.task.options.scores,
+        )
+    if sections:
         with writing(path), whole(path, lasting=True) as draft:
             report_section.write(sections, draft)

@@ -18,6 +18,7 @@ from autopeft import (
     SpecError,
     Writing,
     WritingLimits,
+    WritingOptions,
     token_fields,
 )
 from autopeft_causal_lm import conversations
@@ -55,7 +56,7 @@ USUAL, LONGER = 0.99, 8
 """Share of the training rows whose answers what is written may be as long as, and by how many tokens longer."""
 
 
-class Options(Section):
+class Options(WritingOptions):
     """Settings under [task]."""
 
     template: str = Setting(AUTO, max_length=2**16)
@@ -65,8 +66,6 @@ class Options(Section):
     """A system message that is put before conversations that have none."""
     learn: Literal["all", "last"] = "all"
     """Which of the assistant's messages are learnt."""
-    max_new_tokens: int | None = Setting(None, ge=1, le=2**16)
-    """Tokens of a written text, at most. Default: what 99 of 100 training rows need, and some more."""
 
 
 class CausalLm(Writing):
@@ -178,7 +177,7 @@ class CausalLm(Writing):
             SpecError: the template does not take a conversation, or does not say it as it must.
         """
         if self.columns is TEXTS:
-            return [Rendered(text, [(0, len(text))]) for text in rows["text"]]
+            return [Rendered(text, [(0, len(text))], plain=True) for text in rows["text"]]
         template = self._template(tokenizer)
         return [self._rendered(*row, template) for row in zip(self._prompts(rows), self._answers(rows), strict=True)]
 
@@ -203,7 +202,7 @@ class CausalLm(Writing):
     ) -> Rendered:
         if isinstance(prompt, str):
             answer = said if isinstance(said, str) else said[-1]["content"] if said else ""
-            return Rendered(prompt + answer, [] if said is None else [(len(prompt), len(prompt + answer))])
+            return Rendered(prompt + answer, [] if said is None else [(len(prompt), len(prompt + answer))], plain=True)
         if self.options.system and prompt[0]["role"] != "system":
             prompt = [{"role": "system", "content": self.options.system}, *prompt]
         if said is None:
@@ -229,8 +228,9 @@ class CausalLm(Writing):
         import numpy as np
 
         texts = self.rendered(rows, reader.tokenizer)
-        plain = self._is_plain(rows)
-        found = reader.answered([row.text for row in texts], [row.answers for row in texts], plain=plain)
+        found = reader.answered(
+            [row.text for row in texts], [row.answers for row in texts], [row.plain for row in texts]
+        )
         counts = np.diff(found.offsets)
         if any(row.answers for row in texts) and not counts.any():
             raise SpecError(
@@ -250,12 +250,16 @@ class CausalLm(Writing):
         import numpy as np
 
         texts = self.rendered(rows[list(self.inputs)], reader.tokenizer)
-        plain = self._is_plain(rows)
-        found = reader.answered([row.text for row in texts], [[] for _ in texts], plain=plain).tokens
+        found = reader.answered([row.text for row in texts], [[] for _ in texts], [row.plain for row in texts]).tokens
         return np.split(found.columns["input_ids"], found.offsets[1:-1])
 
-    def _is_plain(self, rows: pd.DataFrame) -> bool:
-        """Whether the rows are plain texts, without the marks of a chat template."""
-        return self.columns is TEXTS or (
-            self.columns is PROMPTS and isinstance(conversations.parse(rows["prompt"].iloc[0]), str)
-        )
+    def asked(self, rows: pd.DataFrame) -> list[str]:
+        """The prompt, or the last message of a conversation."""
+        if self.columns is TEXTS:
+            return [*rows["text"]]
+        return [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in self._prompts(rows)]
+
+    def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
+        """Two conversations of a message each, or two texts."""
+        messages = [[{"role": "user", "content": str(cell)}] for cell in cells]
+        return {key: messages if key == "messages" else [*cells] for key in self.inputs}

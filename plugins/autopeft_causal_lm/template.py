@@ -25,10 +25,11 @@ PLAIN_TEMPLATE = (
 
 
 class Rendered(NamedTuple):
-    """A text, and from which character to which the assistant speaks in it."""
+    """A text, and from which character to which the assistant speaks in it, and whether no template put marks in it."""
 
     text: str
     answers: list[tuple[int, int]]
+    plain: bool = False
 
 
 class ChatTemplate:
