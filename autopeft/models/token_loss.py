@@ -158,7 +158,9 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Any], at: torch.Tensor, 
     else:
         states, wanted = hidden[rows[there], at[there]], labels[there]
     shape = shape_of(getattr(model, "config", None))
-    given: tuple[torch.Tensor, torch.Tensor] = _Losses.apply(states, head.weight, head.bias, wanted, shape)
+    given: tuple[torch.Tensor, torch.Tensor] = _Losses.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        states, head.weight, head.bias, wanted, shape
+    )
     if isinstance(labels, FakeTensor):
         return TokenLosses(losses=given[0].view(labels.shape), hits=given[1].view(labels.shape))
     empty = torch.zeros(labels.shape, device=labels.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autopeft.common.exceptions import shorten
 from autopeft.study.report_section import ReportSection, ReportTable
 from autopeft.tasks.text_scores import score_text
 
@@ -81,7 +80,7 @@ def _examples(prompts: Sequence[str], references: Sequence[str], texts: Mapping[
     """Some rows, with what each model wrote; rows with different texts come first."""
     differing = sorted(range(len(references)), key=lambda row: -len({made[row] for made in texts.values()}))
     rows = tuple(
-        tuple(shorten(text, WIDTH) for text in (prompts[row], references[row], *(made[row] for made in texts.values())))
+        tuple(_cut(text) for text in (prompts[row], references[row], *(made[row] for made in texts.values())))
         for row in differing[:EXAMPLES]
     )
     return ReportSection(
@@ -89,3 +88,7 @@ def _examples(prompts: Sequence[str], references: Sequence[str], texts: Mapping[
         "Held-out rows on which the models differ most.",
         table=ReportTable(("prompt", "target", *texts), rows),
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]} …"
