@@ -98,6 +98,9 @@ class Writing(Task):
         told = outputs["losses"], outputs["hits"], (batch["labels"] >= 0).float()
         return torch.stack([each.sum(dim=1) for each in told], dim=1)
 
+    def prepare(self, reader: Any) -> None:
+        """Put into a reader what is saved with it for others, such as a chat template. Default: nothing."""
+
     def prompts(self, rows: pd.DataFrame, reader: Any) -> list[np.ndarray]:
         """The tokens that each row is put to the model with.
 
@@ -126,6 +129,14 @@ class Writing(Task):
     def asked(self, rows: pd.DataFrame) -> list[str]:
         """What a person reads as the prompt of each row. Default: the first input."""
         return [str(cell) for cell in rows[self.inputs[0]]]
+
+    def code(self, sample: Mapping[str, Sequence[Any]]) -> str:
+        """Python that has a `model` write for those rows with a `tokenizer`, without autopeft; for READMEs.
+
+        Args:
+            sample: two rows, a list of cells for each input.
+        """
+        raise NotImplementedError(f"{self.kind} must say how it is asked by hand.")
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The sums of each row as JSON; texts as they are."""

@@ -85,6 +85,8 @@ class Winner:
         self.evidence = evidence
         self._task = task_of(card)
         self.reader = READERS[self._task.processor].of_winner(processor, module, card, "the winner's card")
+        if isinstance(self._task, Writing):
+            self._task.prepare(self.reader)
         self._device = Device(device, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -108,6 +110,11 @@ class Winner:
     def inputs(self) -> tuple[str, ...]:
         """The columns a row needs."""
         return self._task.inputs
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers with texts that it writes."""
+        return self._task.writes
 
     @property
     def texts(self) -> int:

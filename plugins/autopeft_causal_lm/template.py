@@ -38,11 +38,14 @@ class ChatTemplate:
     Args:
         tokenizer: of transformers.
         template: of Jinja; "" for the tokenizer's own, and where it has none for `PLAIN_TEMPLATE`.
+
+    Attributes:
+        source: the template.
     """
 
     def __init__(self, tokenizer: Any, template: str = "") -> None:
         self._tokenizer = tokenizer
-        self._template = template or tokenizer.chat_template or PLAIN_TEMPLATE
+        self.source = template or (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE)
 
     def text(self, messages: Sequence[Message], *, asking: bool = False) -> str:
         """The text of a conversation; where it is `asking`, with what comes before an answer.
@@ -52,7 +55,7 @@ class ChatTemplate:
         """
         try:
             found = self._tokenizer.apply_chat_template(
-                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=asking
+                list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=asking
             )
         except Exception as error:  # templates raise what they like
             roles = ", ".join(message["role"] for message in messages)
