@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
     from autopeft.tasks.multi_label import MultiLabel
     from autopeft.tasks.regression import Regression
+    from autopeft.tasks.text_scores.names import score_text, text_score, text_scores
+    from autopeft.tasks.text_scores.score import TextScore, metric_of, written_texts
     from autopeft.tuning import tune
     from autopeft.winner.export import export
     from autopeft.winner.winner import load
@@ -79,16 +81,22 @@ __all__ = [
     "TargetGroups",
     "Task",
     "Template",
+    "TextScore",
     "TrainingCallback",
     "as_text",
     "export",
     "hookimpl",
     "layer_groups",
     "load",
+    "metric_of",
     "nearest",
     "quoted",
+    "score_text",
+    "text_score",
+    "text_scores",
     "token_fields",
     "tune",
+    "written_texts",
 ]
 
 LAZY = {
@@ -116,6 +124,12 @@ LAZY = {
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
     "Template": "autopeft.models.template_rows",
+    "TextScore": "autopeft.tasks.text_scores.score",
+    "metric_of": "autopeft.tasks.text_scores.score",
+    "written_texts": "autopeft.tasks.text_scores.score",
+    "score_text": "autopeft.tasks.text_scores.names",
+    "text_score": "autopeft.tasks.text_scores.names",
+    "text_scores": "autopeft.tasks.text_scores.names",
     "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",
     "AutoPeftRegressor": "autopeft.estimator",
