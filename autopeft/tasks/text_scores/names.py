@@ -1,0 +1,64 @@
+"""The scores of texts by their names."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from autopeft.common.exceptions import SpecError, brief, nearest
+from autopeft.tasks.text_scores import corpus, json_texts, library, numeric, pattern, rouge, words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from autopeft.tasks.text_scores.score import TextScore
+
+MATCHES = "matches:"
+"""What comes before a regular expression."""
+
+SCORES: Mapping[str, TextScore] = MappingProxyType(
+    {
+        **words.SCORES,
+        **rouge.SCORES,
+        **corpus.SCORES,
+        **numeric.SCORES,
+        **json_texts.SCORES,
+    }
+)
+
+
+def text_scores() -> Mapping[str, TextScore]:
+    """All scores that have a name of their own; `matches:` and a regular expression make another (`text_score`).
+
+    Those of the extra `writing` are among them whether or not it is installed: then they raise a SpecError when they
+    are worked out.
+    """
+    return SCORES
+
+
+def text_score(name: str) -> TextScore:
+    """The score of that name, or the one that `matches:` and a regular expression make.
+
+    Raises:
+        SpecError: it is not known, its pattern breaks a rule, or the library that it needs is not installed.
+    """
+    if name.startswith(MATCHES):
+        return pattern.matching(name.removeprefix(MATCHES))
+    if name not in SCORES:
+        known = nearest(name, [*SCORES, f"{MATCHES}<regular expression>"])
+        raise SpecError(f'the score of texts "{brief(name)}" is not known; {known}')
+    library.require(name)
+    return SCORES[name]
+
+
+def score_text(name: str, answers: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """A score of all answers, `[rows]`, with the references of each row: none, one or more.
+
+    Raises:
+        SpecError: as `text_score`; or the pattern takes too long.
+        ValueError: no rows, or more answers than references or the other way round.
+        TypeError: a row's references are one text, and no list of texts.
+    """
+    if any(isinstance(own, str) for own in references):
+        raise TypeError("the references of a row are a list of texts, also where there is one.")
+    return text_score(name).of(answers, references)

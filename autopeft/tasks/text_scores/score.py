@@ -1,0 +1,83 @@
+"""A score of written texts, and the metric that a study maximises which is made of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+NOTHING = ("",)
+"""What counts where a row has no reference: that nothing is written."""
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """A score of written texts: more is better, and 0 is the least.
+
+    Attributes:
+        of_draws: of answers, with the references of each row, for many draws of the rows at once, given how often each
+            has each row `[draws, rows]`. A row may have several references, of which the best counts, or none: then
+            nothing should have been written.
+        of_row: one row's own; None where only all rows together have one, as of BLEU. The score of several rows is
+            the mean of theirs, but for chrF, which adds up what matches before it divides.
+        most: what answers that equal their references get: 1, or 100 for BLEU and chrF.
+    """
+
+    of_draws: Callable[[Sequence[str], Sequence[Sequence[str]], np.ndarray], np.ndarray]
+    of_row: Callable[[str, Sequence[str]], float] | None
+    most: float = 1.0
+
+    def of(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+        """Of the rows as they are; there is at least one, and each has its own list of references.
+
+        Raises:
+            ValueError: no rows, or more of the one than of the other.
+        """
+        if not answers or len(answers) != len(references):
+            raise ValueError(f"a score needs references of every answer: {len(references)} of {len(answers)}.")
+        return float(self.of_draws(answers, references, np.ones((1, len(answers))))[0])
+
+
+def mean_of(of_row: Callable[[str, Sequence[str]], float]) -> TextScore:
+    """The score that is the mean of each row's own, from 0 to 1."""
+
+    def of_draws(answers: Sequence[str], references: Sequence[Sequence[str]], counts: np.ndarray) -> np.ndarray:
+        rows = np.array([of_row(answer, own) for answer, own in zip(answers, references, strict=True)], np.float64)
+        return np.asarray(counts @ rows / counts.sum(axis=1))
+
+    return TextScore(of_draws, of_row)
+
+
+def best(alike: Callable[[str, str], float]) -> TextScore:
+    """The score that is, of each row, how much the answer is like the reference that it is most like."""
+    return mean_of(lambda answer, references: max(alike(answer, text) for text in references or NOTHING))
+
+
+def written_texts(texts: Iterable[str]) -> str:
+    """The references of a row, or the one answer to it, as they are kept in a file: JSON, a list of texts."""
+    return json.dumps(list(texts), ensure_ascii=False)
+
+
+def metric_of(score: TextScore) -> Metric:
+    """The metric that is a score of texts. It is told from answers and truths as `written_texts` has them alone.
+
+    Of an answer that is written with several texts the first counts, and of one with none that nothing was written:
+    so the truths themselves can be scored as answers.
+    """
+
+    def of_draws(answers: Sequence[str], truths: Sequence[str], counts: np.ndarray) -> np.ndarray:
+        given = [next(iter(json.loads(answer)), "") for answer in answers]
+        return score.of_draws(given, [json.loads(truth) for truth in truths], counts)
+
+    def of_written(answers: Sequence[str], truths: Sequence[str]) -> float:
+        return float(of_draws(answers, truths, np.ones((1, len(truths))))[0])
+
+    return Metric(lambda answers, truths: math.nan, of_written, of_draws=of_draws, written=True)

@@ -1,0 +1,45 @@
+"""Whether a text is the reference, and how many words the two share."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+
+from autopeft.tasks.text_scores.score import best
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def same(answer: str, reference: str) -> float:
+    """Whether the texts are the same but for white space around them."""
+    return float(answer.strip() == reference.strip())
+
+
+def normal(text: str) -> str:
+    """As SQuAD compares texts: in lower case, without ASCII punctuation, English articles and needless white space.
+
+    Rajpurkar et al. 2016, arXiv:1606.05250.
+    """
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())
+
+
+def same_normal(answer: str, reference: str) -> float:
+    """Whether the texts are the same up to `normal`."""
+    return float(normal(answer) == normal(reference))
+
+
+def shared(answer: str, reference: str) -> float:
+    """The F1 of the words, those between white space, that the texts share up to `normal`.
+
+    A text of a script without spaces is one word. Where a text has no word left, whether neither has one.
+    """
+    first, second = normal(answer).split(), normal(reference).split()
+    if not first or not second:
+        return float(first == second)
+    found = sum((Counter(first) & Counter(second)).values())
+    return 2 * found / (len(first) + len(second))
+
+
+SCORES = {"exact_match": best(same), "token_f1": best(shared), "squad_exact_match": best(same_normal)}
