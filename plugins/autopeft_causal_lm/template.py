@@ -24,6 +24,10 @@ PLAIN_TEMPLATE = (
 """For models that bring no template: who speaks stands before what is said."""
 
 
+OTHER = "?"
+"""What is said besides, to see whether a template prints it."""
+
+
 class Rendered(NamedTuple):
     """A text, and from which character to which the assistant speaks in it, and whether no template put marks in it."""
 
@@ -87,7 +91,8 @@ class ChatTemplate:
                 )
             end = len(whole) if place == places[-1] else len(behind)
             spans.append((len(before), len(whole[:end].rstrip())))
-        if any(end <= start for start, end in spans):
+        other = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}{OTHER}", "tool_calls": None}]
+        if any(end <= start for start, end in spans) or self.text(other) == whole:
             raise SpecError(
                 "the chat template must print what the assistant says, but of some conversation it prints nothing; "
                 "give another `template` in [task]."

@@ -97,7 +97,7 @@ def test_a_text_is_learnt_whole(tmp_path, model):
 
 
 def test_names_in_data_choose_the_form(tmp_path, model):
-    rows = [{"text": "w1 w2", "ask": m[0]["content"], "reply": m[1]["content"]} for m in conversations()]
+    rows = [{"text": "w1 w2", "ask": m[0]["content"], "reply": f" {m[1]['content']}"} for m in conversations()]
     pd.DataFrame(rows).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
     content = {
         "model": {"name_or_path": str(model), "dtype": DTYPE},
