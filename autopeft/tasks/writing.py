@@ -57,6 +57,17 @@ class Writing(Task):
         """A row is one text to the tokenizer."""
         return 1
 
+    def check(self, rows: pd.DataFrame, source: str) -> None:
+        """The scores of written texts are known, and what they need is installed.
+
+        Raises:
+            SpecError: one is not.
+        """
+        from autopeft.tasks.text_scores.names import text_score
+
+        for name in self.options.scores if self.options.written_rows else ():
+            text_score(name)
+
     def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
         """Nothing; but a model whose losses cannot be told is refused.
 

@@ -166,6 +166,11 @@ def test_rows_without_an_answer_that_fits_are_refused(tmp_path, model):
         Problem.from_spec(StudySpec.from_mapping(content, folder=tmp_path), discover())
 
 
+def test_a_score_that_is_not_known_is_refused_before_anything_trains(tmp_path, model):
+    with pytest.raises(SpecError, match="rouge_l"):
+        problem_of(tmp_path, model, [{"messages": one} for one in conversations()], scores=["rouge_ll"])
+
+
 def test_an_encoder_is_refused(tmp_path, tiny_model):
     with pytest.raises(ModelError, match="was pretrained to go on with a text, but bert"):
         problem_of(tmp_path, tiny_model, [{"messages": one} for one in conversations()])
