@@ -32,7 +32,7 @@ class Asked:
     method: str
     settings: Sequence[str]
     batch: Sequence[int]
-    block: Sequence[str] | None
+    block: list[str] | None
 
 
 def tell(asked: Asked, *, as_json: bool) -> None:
