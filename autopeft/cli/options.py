@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autopeft.common.console import make_console
+from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from autopeft.methods.registry import Registry
@@ -53,6 +54,20 @@ def find_plugins(block: list[str] | None, spec: StudySpec | None = None, *, sile
         if not any(map(fault.concerns, unwanted)):
             make_console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
     return registry
+
+
+def lines_of_stdin() -> list[str]:
+    """A text a line; an empty one is a text too, so that answers stay beside their lines.
+
+    Raises:
+        UserInputError: they are in another encoding.
+    """
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
+    text = text.removeprefix("\ufeff")  # a byte-order mark, which PowerShell puts there
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def print_json(content: Any) -> None:
