@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
     from autopeft.tasks.multi_label import MultiLabel
     from autopeft.tasks.regression import Regression
+    from autopeft.tasks.text_scores.names import score_text, text_score, text_scores
+    from autopeft.tasks.text_scores.score import TextScore, metric_of, written_texts
     from autopeft.tasks.writing import Writing, WritingOptions
     from autopeft.tuning import tune
     from autopeft.winner.export import export
@@ -81,6 +83,7 @@ __all__ = [
     "TargetGroups",
     "Task",
     "Template",
+    "TextScore",
     "TrainingCallback",
     "Writing",
     "WritingLimits",
@@ -90,10 +93,15 @@ __all__ = [
     "hookimpl",
     "layer_groups",
     "load",
+    "metric_of",
     "nearest",
     "quoted",
+    "score_text",
+    "text_score",
+    "text_scores",
     "token_fields",
     "tune",
+    "written_texts",
 ]
 
 LAZY = {
@@ -124,6 +132,12 @@ LAZY = {
     "Writing": "autopeft.tasks.writing",
     "WritingOptions": "autopeft.tasks.writing",
     "WritingLimits": "autopeft.models.generation",
+    "TextScore": "autopeft.tasks.text_scores.score",
+    "metric_of": "autopeft.tasks.text_scores.score",
+    "written_texts": "autopeft.tasks.text_scores.score",
+    "score_text": "autopeft.tasks.text_scores.names",
+    "text_score": "autopeft.tasks.text_scores.names",
+    "text_scores": "autopeft.tasks.text_scores.names",
     "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",
     "AutoPeftRegressor": "autopeft.estimator",

@@ -34,6 +34,10 @@ IMAGES = {"image-classification": "images", "image-text-matching": "pairs"}
 """Folders of the tiny models for kinds that read images."""
 
 
+LANGUAGE_MODELS = {"prompt-classification": "words", "causal-lm": "writer"}
+"""Those for kinds that need a language model's head."""
+
+
 def commands(page: Path) -> list[str]:
     """The lines after a prompt in the page's console blocks, without their comments, each once."""
     blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -65,6 +69,9 @@ def place(tmp_path_factory, tiny_model) -> Path:
     tiny_pairs.save_pairs(folder / "studies", 2)
     (folder / "studies" / "pairs.csv").rename(folder / "studies" / "captions.csv")
     language_model(folder / "studies" / "words", "bert")
+    language_model(folder / "studies" / "writer", "gpt2")
+    said = [[{"role": "user", "content": f"w{n}"}, {"role": "assistant", "content": f"w{n % 3}"}] for n in range(40)]
+    pd.DataFrame({"messages": said}).to_json(folder / "studies" / "talks.jsonl", orient="records", lines=True)
     tones = tickets.rename(columns={"message": "text"}).assign(
         label=tickets["queue"].map({"no": "negative", "maybe": "neutral", "yes": "positive"})
     )
@@ -108,7 +115,8 @@ def write_recipes(folder: Path) -> None:
         own = tomllib.loads(text)
         first = first or own
         tables = {table: {**first.get(table, {}), **own.get(table, {})} for table in [*first, *own]}
-        images = IMAGES.get(own.get("task", {}).get("kind", ""), "")
+        kind = own.get("task", {}).get("kind", "")
+        images = IMAGES.get(kind, "")
         if images or "train" in own.get("data", {}):
             tables["data"] = own["data"]
         for table, settings in quick.items():
@@ -117,8 +125,8 @@ def write_recipes(folder: Path) -> None:
             tables["tracking"]["uri"] = f"sqlite:///{folder / 'server.db'}"
         if images:
             tables["model"]["name_or_path"] = images
-        if own.get("task", {}).get("kind") == "prompt-classification":
-            tables["model"]["name_or_path"] = "words"
+        if kind in LANGUAGE_MODELS:
+            tables["model"]["name_or_path"] = LANGUAGE_MODELS[kind]
         if "exclude" not in tables["search"]:
             tables["search"].setdefault("methods", ["lora"])
         (folder / name).write_text("".join(map(toml, tables, tables.values())), encoding="utf-8")

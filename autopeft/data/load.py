@@ -188,13 +188,18 @@ def _read(
     room = Room(table.called)
     keys = {key: column for key, column in wanted.items() if key not in task.inputs}
     given = {key: column for key, column in wanted.items() if key in task.inputs}
+    if not keys:  # rows that teach nothing but themselves
+        keys, given = given, {}
     chosen = _texts(table, keys, texts, room.take)
     if not len(chosen):  # `empty` is true of a frame without columns
         raise nothing_in(table.called)
     chosen = choose(task.gathered(chosen, table.called))
-    found = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
+    parts = [chosen]
+    if given:
+        found = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
+        parts = [found.loc[chosen.index], chosen]
     texts.check(table.called, wanted, table.row_name)
-    return pd.concat([found.loc[chosen.index], chosen], axis="columns")
+    return pd.concat(parts, axis="columns")
 
 
 def _texts(

@@ -57,6 +57,17 @@ class Writing(Task):
         """A row is one text to the tokenizer."""
         return 1
 
+    def check(self, rows: pd.DataFrame, source: str) -> None:
+        """The scores of written texts are known, and what they need is installed.
+
+        Raises:
+            SpecError: one is not.
+        """
+        from autopeft.tasks.text_scores.names import text_score
+
+        for name in self.options.scores if self.options.written_rows else ():
+            text_score(name)
+
     def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
         """Nothing; but a model whose losses cannot be told is refused.
 
@@ -97,6 +108,9 @@ class Writing(Task):
 
         told = outputs["losses"], outputs["hits"], (batch["labels"] >= 0).float()
         return torch.stack([each.sum(dim=1) for each in told], dim=1)
+
+    def prepare(self, reader: Any) -> None:
+        """Put into a reader what is saved with it for others, such as a chat template. Default: nothing."""
 
     def prompts(self, rows: pd.DataFrame, reader: Any) -> list[np.ndarray]:
         """The tokens that each row is put to the model with.
@@ -160,6 +174,14 @@ class Writing(Task):
     def asked(self, rows: pd.DataFrame) -> list[str]:
         """What a person reads as the prompt of each row. Default: the first input."""
         return [str(cell) for cell in rows[self.inputs[0]]]
+
+    def code(self, sample: Mapping[str, Sequence[Any]]) -> str:
+        """Python that has a `model` write for those rows with a `tokenizer`, without autopeft; for READMEs.
+
+        Args:
+            sample: two rows, a list of cells for each input.
+        """
+        raise NotImplementedError(f"{self.kind} must say how it is asked by hand.")
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The sums of each row as JSON; texts as they are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.study.report_section import ReportSection, ReportTable
-from autopeft.tasks.text_scores import score_text
+from autopeft.tasks.text_scores.names import score_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

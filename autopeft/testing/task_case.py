@@ -41,6 +41,7 @@ def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
     known = {config.model_type for one in classes for config in one._model_mapping}
     if task.writes:  # transformers takes encoders for decoders too, if they are told to be
         known -= {config.model_type for config in transformers.AutoModelForMaskedLM._model_mapping}
+        known -= {"qwen2"}  # of a saved tokenizer of words transformers makes Qwen's, which knows none of them
     return {name: options for name, options in families.items() if name in known}
 
 

@@ -141,6 +141,11 @@ class Logits(nn.Module):
 
 def _onnx(winner: Winner, folder: Path) -> None:
     """The model with its add-on, traced; the number of rows is free, and of texts the length."""
+    if winner.writes:
+        raise ExportError(
+            "ONNX holds one pass of a model, but a text takes one for each of its tokens, which ONNX runtimes leave to "
+            "their users; export as merged, and write that folder for ONNX with `optimum`."
+        )
     try:
         import onnx  # noqa: F401  # torch.onnx needs them, and says so less plainly
         import onnxscript  # noqa: F401

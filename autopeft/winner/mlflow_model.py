@@ -52,10 +52,13 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
         rows: some of the study's rows, for the example.
     """
     import mlflow.pyfunc
+    import pandas as pd
     from mlflow.models import infer_signature
 
     model = Model(artifact.load(winner, trust_remote_code=True))  # this study's own, or one that is loaded already
     example = rows[list(model.winner.inputs)].head(EXAMPLE_ROWS).reset_index(drop=True).map(_plain)
+    if model.winner.writes:  # rows were read, and conversations are told in a form of their own
+        example = pd.DataFrame(model.winner.sample(model.winner.reader.cells()))
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it would recommend type hints, which a loader cannot have
     with draft_folder(folder) as draft, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -13,6 +13,7 @@ from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
 from autopeft.tasks.contract import Task
+from autopeft.tasks.writing import Writing
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def _filled(load: str, task: Task, card: Card, form: str) -> str:
     """Python that loads the folder, with what is known put in."""
     reading, usage = task.reading(card.labels), USAGE[task.processor]
     sample = task.sample(usage.cells)
+    if isinstance(task, Writing) and "inputs = " in load:
+        load = load[: load.index("inputs = ")] + task.code(sample)
     by_hand = task.by_hand(sample, form)
     texts = by_hand.texts if by_hand else _texts(task, sample, usage.cells)
     then = f"\n{by_hand.then}  # {reading}" if by_hand else ""

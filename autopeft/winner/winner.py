@@ -87,6 +87,8 @@ class Winner:
         self.evidence = evidence
         self._task = task_of(card)
         self.reader = READERS[self._task.processor].of_winner(processor, module, card, "the winner's card")
+        if isinstance(self._task, Writing):
+            self._task.prepare(self.reader)
         self._device = Device(device, None)
         self._base = base if self._task.writes else None  # its tensors are the module's own, but for what trained
 
@@ -111,6 +113,11 @@ class Winner:
     def inputs(self) -> tuple[str, ...]:
         """The columns a row needs."""
         return self._task.inputs
+
+    @property
+    def writes(self) -> bool:
+        """Whether it answers with texts that it writes."""
+        return self._task.writes
 
     @property
     def texts(self) -> int:

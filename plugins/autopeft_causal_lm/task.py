@@ -28,7 +28,7 @@ from autopeft_causal_lm.template import AUTO, CHAT, PLAIN, PLAIN_TEMPLATE, ChatT
 from autopeft_causal_lm.typed_marks import TypedMarks, texts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -135,6 +135,7 @@ class CausalLm(Writing):
         import numpy as np
 
         super().facts_of_model(model, rows, reader)
+        self.prepare(reader)
         data = self.encode(rows, reader, ())
         labels = data.fields["labels"]
         assert labels.offsets is not None
@@ -261,6 +262,11 @@ class CausalLm(Writing):
         }
         return Encoded(fields, self.truths(rows), axis="input_ids", units=counts, whole=tokens.whole)
 
+    def prepare(self, reader: RowTokenizer) -> None:
+        """Give the tokenizer the chat template that conversations are put into."""
+        if self.columns is not TEXTS:
+            reader.tokenizer.chat_template = self._template(reader.tokenizer).source
+
     def prompts(self, rows: pd.DataFrame, reader: RowTokenizer) -> list[np.ndarray]:
         """Each row's tokens up to where the answer begins, however long it is."""
         import numpy as np
@@ -291,6 +297,36 @@ class CausalLm(Writing):
         if self.columns is TEXTS:
             return [*rows["text"]]
         return [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in self._prompts(rows)]
+
+    def code(self, sample: Mapping[str, Sequence[Any]]) -> str:
+        """The chat template filled in, or the texts as they are; then `generate`."""
+        if self.columns in (TEXTS, PROMPTS):
+            (texts,) = sample.values()
+            asked, marks = f"prompts = {json.dumps([*texts], ensure_ascii=False)}", ""
+        else:
+            messages = [[{"role": "user", "content": text}] for text in self._shown(sample)]
+            system = [{"role": "system", "content": self.options.system}] if self.options.system else []
+            asked = (
+                f"conversations = {json.dumps([[*system, *one] for one in messages], ensure_ascii=False)}\n"
+                "prompts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)"
+            )
+            marks = ", add_special_tokens=False, split_special_tokens=False"
+        limits = self.limits
+        return (
+            f"{asked}\n"
+            f'inputs = tokenizer(prompts, padding=True, padding_side="left"{marks}, return_tensors="pt")\n'
+            f"tokens = model.generate(**inputs, max_new_tokens={limits.new}, eos_token_id={[*limits.ends]}, "
+            "do_sample=False)\n"
+            'new = tokens[:, inputs["input_ids"].shape[1] :]\n'
+            "texts = tokenizer.batch_decode(new, skip_special_tokens=True)\n"
+        )
+
+    def _shown(self, sample: Mapping[str, Sequence[Any]]) -> list[str]:
+        """What the user says in rows that are shown."""
+        if self.columns is MESSAGES:
+            return [messages[-1]["content"] for messages in sample["messages"]]
+        columns = [sample[key] for key in self.inputs]
+        return ["\n\n".join(cells) for cells in zip(*columns, strict=True)]
 
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
         """Two conversations of a message each, or two texts."""

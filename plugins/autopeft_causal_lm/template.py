@@ -25,6 +25,10 @@ PLAIN_TEMPLATE = (
 """For models that bring no template: who speaks stands before what is said."""
 
 
+OTHER = "?"
+"""What is said besides, to see whether a template prints it."""
+
+
 class Rendered(NamedTuple):
     """A row as a text.
 
@@ -47,12 +51,15 @@ class ChatTemplate:
     Args:
         tokenizer: of transformers.
         template: of Jinja; "" for the tokenizer's own, and where it has none for `PLAIN_TEMPLATE`.
+
+    Attributes:
+        source: the template.
     """
 
     def __init__(self, tokenizer: Any, template: str = "") -> None:
         self._tokenizer = tokenizer
         self._marks = TypedMarks(tokenizer)
-        self._template = template or tokenizer.chat_template or PLAIN_TEMPLATE
+        self.source = template or (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE)
 
     def text(self, messages: Sequence[Message], *, asking: bool = False) -> str:
         """The text of a conversation; where it is `asking`, with what comes before an answer.
@@ -62,7 +69,7 @@ class ChatTemplate:
         """
         try:
             found = self._tokenizer.apply_chat_template(
-                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=asking
+                list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=asking
             )
         except Exception as error:  # templates raise what they like
             roles = ", ".join(message["role"] for message in messages)
@@ -106,7 +113,8 @@ class ChatTemplate:
                 )
             end = len(whole) if place == places[-1] else len(behind)
             spans.append((len(before), len(whole[:end].rstrip())))
-        if any(end <= start for start, end in spans):
+        other = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}{OTHER}", "tool_calls": None}]
+        if any(end <= start for start, end in spans) or self.text(other) == whole:
             raise SpecError(
                 "the chat template must print what the assistant says, but of some conversation it prints nothing; "
                 "give another `template` in [task]."

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-import string
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from autopeft import Metric
+from autopeft import Metric, text_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 KEPT = 2**16
 """Scores that are remembered: a report asks for each of them some hundred times."""
 
@@ -28,40 +23,22 @@ class Truth(NamedTuple):
     texts: tuple[str, ...]
 
 
-def normal(text: str) -> str:
-    """In lower case, without punctuation, English articles and needless white space."""
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())
-
-
 def exact_match(answer: str, texts: Sequence[str]) -> float:
-    """1 where the answer is one of those that count, up to `normal`; where there is none to find, if it is ""."""
-    return _best(answer, texts, lambda one, other: float(one == other))
+    """1 where the answer is one of those that count, as SQuAD compares them; where none is to be found, if it is ""."""
+    return _best("squad_exact_match", answer, texts)
 
 
 def f1(answer: str, texts: Sequence[str]) -> float:
     """The F1 of the words that the answer shares with the one of those that count that is nearest to it."""
-    return _best(answer, texts, _overlap)
+    return _best("token_f1", answer, texts)
 
 
-def _best(answer: str, texts: Sequence[str], alike: Callable[[str, str], float]) -> float:
-    if not answer or not texts:
+def _best(name: str, answer: str, texts: Sequence[str]) -> float:
+    if not answer or not texts:  # an answer of articles alone is one, though SQuAD compares it as none
         return float(not answer and not texts)
-    given = normal(answer)
-    return max(alike(given, normal(text)) for text in texts)
-
-
-def _overlap(one: str, other: str) -> float:
-    """Of two normal texts; where either has no word left, whether both have none."""
-    first, second = one.split(), other.split()
-    if not first or not second:
-        return float(first == second)
-    shared = sum((Counter(first) & Counter(second)).values())
-    return 2 * shared / (len(first) + len(second))
-
-
-def written(texts: Iterable[str]) -> str:
-    """The answers that count, or the one that was given, as they are kept in a file: JSON, `[]` for none."""
-    return json.dumps(list(texts), ensure_ascii=False)
+    of_row = text_scores()[name].of_row
+    assert of_row
+    return of_row(answer, texts)
 
 
 def _score(name: str, answers: Sequence[str], truths: Sequence[Truth]) -> float:

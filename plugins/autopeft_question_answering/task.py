@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field as Setting
 
-from autopeft import Baseline, Column, DataError, Section, SpecError, Task
+from autopeft import Baseline, Column, DataError, Section, SpecError, Task, written_texts
 from autopeft_question_answering import row_checks
 from autopeft_question_answering.answer_cells import read_answer, read_answers, read_context, read_start, together
 from autopeft_question_answering.encoding import encoded
 from autopeft_question_answering.spans import NONE_PROBABILITY, WIDTH, best_spans, best_windows
-from autopeft_question_answering.squad_score import METRICS, written
+from autopeft_question_answering.squad_score import METRICS
 from autopeft_question_answering.wording import Worded, Wording
 
 if TYPE_CHECKING:
@@ -220,11 +220,11 @@ class QuestionAnswering(Task):
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """A JSON list of the answer's text, `[]` for none."""
-        return [written([text] if text else []) for text in answers[:, 0]]
+        return [written_texts([text] if text else []) for text in answers[:, 0]]
 
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
         """A JSON list of the answers that count."""
-        return [written(truth.texts) for truth in truths]
+        return [written_texts(truth.texts) for truth in truths]
 
     def as_value(self, written: str) -> Any:
         """The list of answers: of what was answered one, or none."""

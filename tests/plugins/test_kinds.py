@@ -37,7 +37,8 @@ NEAR = 0.06
 
 QUICK = {("multi-label-classification", "lora"), ("multiple-choice", "lora"), ("multiple-choice", "prefix_tuning"),
          ("question-answering", "lora"), ("token-classification", "lora"), ("token-classification", "prefix_tuning"),
-         ("image-classification", "adapter"), ("regression", "lora"), ("prompt-classification", "bitfit")}  # fmt: skip
+         ("image-classification", "adapter"), ("regression", "lora"), ("prompt-classification", "bitfit"),
+         ("causal-lm", "lora"), ("causal-lm", "prefix_tuning")}  # fmt: skip
 """Kinds and methods that `make test` tries, on the first family of the kind."""
 
 

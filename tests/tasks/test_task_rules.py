@@ -20,6 +20,12 @@ def test_every_kind_of_texts_keeps_every_rule(kind, family):
     assert [f"{found.rule}: {found.seen}" for found in check_task(find_task(kind), family) if found.seen] == []
 
 
+@pytest.mark.parametrize("family", few(("gpt2", "opt", "llama"), "gpt2"))
+def test_the_kind_that_writes_keeps_every_rule(family):
+    found = check_task(find_task("causal-lm"), family)
+    assert [f"{one.rule}: {one.seen}" for one in found if one.seen] == []
+
+
 @pytest.mark.parametrize("family", IMAGE_FAMILIES)
 def test_every_kind_of_images_keeps_every_rule(family):
     kind = "image-classification"

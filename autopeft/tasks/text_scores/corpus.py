@@ -2,10 +2,10 @@
 
 As sacrebleu 2.6.0 works them out, whose signatures for one reference are:
 
-- `bleu` (Papineni et al. 2002): `nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp|version:2.6.0`. `eff:yes` leaves out runs
-  of so many words that no answer has, and changes nothing where any answer has four: without, answers of three words
-  that are all right would score 0. Words are told as for European languages: for Chinese, Japanese, Thai and other
-  scripts without spaces use `chrf`.
+- `bleu` (Papineni et al. 2002): `nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp|version:2.6.0`. `eff:yes` leaves out
+  runs of so many words that no answer has, and changes nothing where any answer has four: without, answers of three
+  words that are all right would score 0. Words are told as for European languages: for Chinese, Japanese, Thai and
+  other scripts without spaces use `chrf`.
 - `chrf` (Popović 2015): `nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0`, which is chrF2 and sees
   characters, whatever the script.
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from autopeft.tasks.text_scores.score import best
 
 NUMBER = re.compile(
-    r"(?:(?<![\w.)%])(?P<sign>[-−–－+])[$€£¥₹]?)?"  # noqa: RUF001 - a minus as people type it
+    r"(?:(?<![\w.)%])(?P<sign>[-\u2212\u2013\uff0d+])[$€£¥₹]?)?"
     r"(?:(?P<whole>\d[\d,]*)(?P<part>\.\d+)?|(?<![\w.])(?P<only>\.\d+))"
     r"(?P<power>[eE][+-]?\d{1,3}(?!\w))?"
 )

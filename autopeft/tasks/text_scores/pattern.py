@@ -46,7 +46,8 @@ def matching(pattern: str) -> TextScore:
     least = math.prod(max(1, min(MOST + 1, int(count[:10]))) for count in LEAST.findall(pattern))
     if least > MOST:
         raise SpecError(
-            f"{rule}, whose least counts of repetitions multiply to {MOST:,} at most, but got {quoted(pattern)}; repeat less."
+            f"{rule}, whose least counts of repetitions multiply to {MOST:,} at most, but got {quoted(pattern)}; "
+            "repeat less."
         )
     try:
         re.compile(pattern)  # no recursion, and nothing else that `regex` alone knows: it may take all the memory

@@ -7,7 +7,8 @@ compared without their suffixes (Porter). Of several references the best counts.
   scores 0. Here letters, marks and digits of every script count. Those of scripts without spaces between words, such
   as Chinese and Thai, are a word each. A text in ASCII has the same words as there.
 - Two texts of the same words score 1. There they score 0 if they have no words at all, or no pairs for `rouge_2`.
-- For `rouge_l` and `rouge_lsum` the first `LONGEST` words of a text are read, and no more.
+- For `rouge_l` and `rouge_lsum` the first `LONGEST` words of a text are read and no more, for the latter also no more
+  than the first `LINES` lines with words.
 
 `rouge_lsum` takes a line for a sentence, as that library does: a summary must have its sentences on lines of their own,
 and of one line it is much the same as `rouge_l`.
@@ -30,17 +31,16 @@ from autopeft.tasks.text_scores.words import same
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LONGEST = 10_000
-"""Words of a text whose order is looked at: the time it takes grows with the square."""
+LONGEST, LINES = 10_000, 1000
+"""Words of a text whose order is looked at, and lines of a summary: the time it takes grows with the square."""
 
 SHORTEST = 4
 """Letters of a word that is stemmed."""
 
 ALONE = "".join(
-    rf"\p{{{script}}}"
-    for script in ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese")
+    rf"\p{{scx={script}}}" for script in ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "Myanmar")
 )
-"""Scripts without spaces between words."""
+"""Scripts without spaces between words, with letters that they share, such as 々 and ー."""
 
 WORD = regex.compile(rf"(?V1)[[\p{{L}}\p{{Nd}}]&&[{ALONE}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{Nd}}]--[{ALONE}]]+")
 KEPT = 2**16
@@ -93,7 +93,8 @@ def _of_lines(answer: str, reference: str) -> float:
     found: dict[tuple[str, ...], list[int]] = {}
     for line in map(tuple, true):
         if line not in found:
-            others = {_against(frozenset(line), other) for other in given}
+            known = frozenset(line)
+            others = {_against(known, other) for other in given}
             found[line] = sorted(set[int]().union(*(places(line, other) for other in others)))
         for word in (line[place] for place in found[line]):
             if left[word] > 0 and needed[word] > 0:
@@ -102,12 +103,13 @@ def _of_lines(answer: str, reference: str) -> float:
 
 
 def _lines(text: str) -> list[list[str]]:
-    """The words of each line, of all together the first `LONGEST`."""
+    """The words of each line that has any, of all together the first `LONGEST`."""
     found, room = list[list[str]](), LONGEST
     for line in text.split("\n"):
-        found.append(Words().tokenize(line)[:room])
-        room -= len(found[-1])
-        if not room:
+        if words := Words().tokenize(line)[:room]:
+            found.append(words)
+            room -= len(words)
+        if not room or len(found) == LINES:
             break
     return found
 

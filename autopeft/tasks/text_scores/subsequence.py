@@ -1,12 +1,13 @@
 """The longest common subsequence of two texts, a word of the second at a time for all words of the first at once.
 
-A column of the table of dynamic programming is kept as the bits of one number: bit i is 0 where the subsequence with the
-first i + 1 words is longer than with the first i (Crochemore et al. 2001, "A fast and practical bit-vector algorithm for
-the longest common subsequence problem"; in the form of Hyyrö 2004).
+A column of the table of dynamic programming is kept as the bits of one number: bit i is 0 where the subsequence with
+the first i + 1 words is longer than with the first i (Crochemore et al. 2001, "A fast and practical bit-vector
+algorithm for the longest common subsequence problem"; in the form of Hyyrö 2004).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
 
 def length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
     """How many words the longest common subsequence has."""
-    column = 0
-    for column in _columns(first, second):
-        pass
-    return len(first) - column.bit_count()
+    (last,) = deque(_columns(first, second), maxlen=1)
+    return len(first) - last.bit_count()
 
 
 def places(first: Sequence[Hashable], second: Sequence[Hashable]) -> set[int]:
