@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from autopeft.common.console import make_console
 from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from autopeft.methods.registry import Registry
     from autopeft.study.file import StudySpec
 
@@ -68,6 +71,12 @@ def lines_of_stdin() -> list[str]:
         raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
     text = text.removeprefix("\ufeff")  # a byte-order mark, which PowerShell puts there
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """A table as any reader of CSV has it again: a lone carriage return is quoted too, which pandas leaves bare."""
+    bare = any(isinstance(cell, str) and "\r" in cell for name in table for cell in (name, *table[name]))
+    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL)
 
 
 def print_json(content: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli.options import EPILOG, AsJson, Trust, app, lines_of_stdin
+from autopeft.cli.options import EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.streams import for_stdout
@@ -62,7 +62,7 @@ def predict(
             sys.stdout.write(json.dumps({**named, **answer}) + "\n")
         return
     table = loaded.table(frame, say).round(6)
-    sys.stdout.write(for_stdout(pd.DataFrame({**names, **table}).to_csv(index=False)))
+    sys.stdout.write(for_stdout(as_csv(pd.DataFrame({**names, **table}))))
 
 
 def _names(winner: Winner, frame: pd.DataFrame) -> dict[str, list[str]]:

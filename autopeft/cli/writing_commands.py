@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli.options import EPILOG, AsJson, Trust, app, lines_of_stdin
+from autopeft.cli.options import EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
 from autopeft.common.exceptions import UserInputError, printable
 from autopeft.common.streams import for_stdout
 
@@ -76,7 +76,7 @@ def generate(
     if as_json:
         told = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     elif input_file is not None:
-        told = pd.DataFrame({"text": texts}).to_csv(index=False)
+        told = as_csv(pd.DataFrame({"text": texts}))
     else:
         told = "".join(f"{_in_a_line(text)}\n" for text in texts)
     sys.stdout.write(for_stdout(told))
