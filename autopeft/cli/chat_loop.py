@@ -67,7 +67,7 @@ class ChatLoop:
         try:
             if self._piped:
                 line = sys.stdin.readline()
-                return line.removesuffix("\n") if line else None
+                return line.removesuffix("\n").removeprefix("\ufeff") if line else None
             return input(PROMPT)
         except EOFError:
             sys.stdout.write("\n")

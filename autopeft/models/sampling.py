@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,5 +70,5 @@ class Sampling:
         }
 
     def seeded(self) -> AbstractContextManager[None]:
-        """Random numbers drawn from the seed inside."""
-        return nullcontext() if self.seed is None else seeded(self.seed)
+        """Random numbers drawn from the seed inside; torch's own are the same in every process."""
+        return seeded(secrets.randbelow(LARGEST_SEED) if self.seed is None else self.seed)

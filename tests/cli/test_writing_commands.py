@@ -1,7 +1,6 @@
 """Texts and chats of a winner that writes, from a study on a tiny model to what a terminal is shown."""
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -11,18 +10,17 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 import autopeft as api
 from autopeft.cli import app
-from autopeft.common.exceptions import DataError, UserInputError
+from autopeft.common.exceptions import DataError, UserInputError, printable
 from autopeft.models.sampling import Sampling
 from autopeft.winner.chat import Answer, Chat
+from autopeft.winner.winner import Winner
 from tests.conftest import DTYPE, autopeft_here, trained_winner
 from tests.tiny_language_models import chat_model
 
@@ -41,7 +39,7 @@ methods = ["lora"]
 trials = 1
 epochs = 2
 batch_size = 8
-learning_rate = 0.02
+learning_rate = 0.01
 [validation]
 folds = 2
 packing = "off"
@@ -74,11 +72,11 @@ def study(tmp_path_factory, model) -> tuple[Path, str]:
     """The folder of a study of conversations, and what was told while it ran."""
     folder = tmp_path_factory.mktemp("replies")
     said = [f"say {first} {second}" for first in "abcdef" for second in "abcd"]
-    rows = [{"messages": conversation(text, text[4:].upper())} for text in said]
-    rows += [{"messages": conversation(f"{FORGED} {number}", "no")} for number in range(4)]
+    rows = [{"messages": conversation(text, text[4:].upper() * 15)} for text in said]
+    rows += [{"messages": conversation(f"{FORGED} {number}", "no" * 20)} for number in range(4)]
     path = study_of(folder, model, rows)
     path.write_text(STUDY.replace("[search]", 'test = "later.jsonl"\n[search]'))
-    later = [{"messages": conversation(f"say {number}", f"{number}")} for number in range(4)]
+    later = [{"messages": conversation(f"say {number}", f"{number}" * 40)} for number in range(4)]
     (folder / "later.jsonl").write_text("\n".join(map(json.dumps, later)))
     done = autopeft_here("run", "study.toml", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -124,14 +122,11 @@ def in_words(line: str) -> str:
 
 
 def test_marks_in_rows_that_are_learnt_are_told(study):
-    folder, told = study
+    _, told = study
     sentence = (
-        'What looks like a mark of the tokenizer\'s, such as "<|im_end|>", stands in 4 training rows; it is read as text, '
-        "and begins or ends nothing."
+        'What looks like a mark of the tokenizer\'s, such as "<|im_end|>", stands in 4 training rows; it is read as '
     )
-    assert sentence in told
-    report = autopeft_here("report", "study.toml", "--json", cwd=folder)
-    assert "4 training rows" in report.stdout
+    assert told.count(f"{sentence}text, and begins or ends nothing.\n") == 1
 
 
 def test_marks_that_a_user_types_begin_and_end_no_turn(winner):
@@ -197,20 +192,28 @@ def test_drawn_texts_are_the_same_again_by_their_seed(study, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--temperature", "-1"], "`temperature` must be 0 for the most probable token, or from 0.01 to 100"),
-        (["--temperature", "nan"], "`temperature` must be"),
-        (["--temperature", "1", "--top-p", "0"], "`top_p` must be above 0 and at most 1, but is 0.0"),
-        (["--temperature", "1", "--top-k", "-2"], "`top_k` must be 0 or more"),
-        (["--top-k", "5"], "at a `temperature` of 0 none is drawn"),
-        (["--seed", "-1"], "`seed` must be from 0 to 4294967295, but is -1"),
-        (["--max-new-tokens", "0"], "`max_new_tokens` must be at least 1, but is 0"),
+        (
+            {"temperature": -1.0},
+            "`temperature` must be 0 for the most probable token, or from 0.01 to 100, but is -1.0",
+        ),
+        ({"temperature": float("nan")}, "`temperature` must be 0 for the most probable token"),
+        ({"temperature": 1, "top_p": 0}, "`top_p` must be above 0 and at most 1, but is 0; change it."),
+        ({"temperature": 1, "top_k": -2}, "`top_k` must be 0 or more"),
+        ({"top_k": 5}, "at a `temperature` of 0 none is drawn"),
+        ({"seed": -1}, "`seed` must be from 0 to 4294967295, but is -1"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` must be at least 1, but is 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(winner, options, told):
-    names = [name.removeprefix("--").replace("-", "_") for name in options[::2]]
-    numbers = [float(number) if "." in number or number == "nan" else int(number) for number in options[1::2]]
-    with pytest.raises(UserInputError, match=re.escape(told.replace("0.0", "0"))):
-        winner.write([conversation("say a")], **dict(zip(names, numbers, strict=True)))
+    with pytest.raises(UserInputError, match=re.escape(told)):
+        winner.write([conversation("say a")], **options)
+
+
+def test_the_command_line_refuses_them_too(study, monkeypatch):
+    piped(monkeypatch, "say a\n")
+    done = ask("generate", study[0] / "outputs" / "replies" / "winner", "--temperature", "-1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("autopeft: `temperature` must be 0")
 
 
 def test_odd_input_is_told_in_a_sentence(study, others, monkeypatch, tmp_path):
@@ -257,6 +260,13 @@ def test_winners_that_do_not_write_are_refused(tiny_study):
         assert "but text-classification answers otherwise; ask it with `autopeft predict`" in done.stderr
 
 
+def test_a_winner_that_was_not_loaded_does_not_know_its_base_model(winner):
+    own = Winner(winner.module, winner.processor, winner.card, winner.spec)
+    assert own.write([conversation("say a")]) == winner.write([conversation("say a")])
+    with pytest.raises(UserInputError, match="save this one, and load it"):
+        own.write([conversation("say a")], base=True)
+
+
 # chat.
 
 
@@ -270,7 +280,6 @@ def said_by(chat: Chat, text: str) -> str:
     answer = chat.answer(pieces.append)
     chat.keep(answer)
     assert "".join(pieces).strip() == answer.text
-    assert len(pieces) > 1
     return answer.text
 
 
@@ -280,10 +289,15 @@ def test_a_chat_on_a_pipe_answers_each_line_with_what_was_said_before(study, win
     assert done.returncode == 0, done.stderr
 
     def answer(*said: str) -> str:
-        return winner.write([conversation(*said)])[0].strip()
+        return winner.write([conversation(*said)])[0].lstrip()
 
     first = answer("say a b")
-    expected = [first, answer("say a b", first, "say c"), answer("say a b", first, "say d"), answer("say d")]
+    expected = [
+        first,
+        answer("say a b", first.strip(), "say c"),
+        answer("say a b", first.strip(), "say d"),
+        answer("say d"),
+    ]
     assert done.stdout == "".join(f"{text}\n" for text in expected)
     assert expected[2] != expected[3]
     assert done.stderr.splitlines() == [
@@ -303,7 +317,7 @@ def test_the_base_model_answers_below_without_the_add_on(study, winner, monkeypa
     done = ask("chat", folder, "--base", "--system", "be kind")
     row = [{"role": "system", "content": "be kind"}, *conversation("say a b")]
     (own,), (base,) = (winner.write([row], base=base) for base in (False, True))
-    assert done.stdout == f"winner: {own.strip()}\nbase model: {base.strip()}\n"
+    assert done.stdout == f"winner: {own.lstrip()}\nbase model: {base.lstrip()}\n"
     assert own != base
     tokenizer = AutoTokenizer.from_pretrained(study[0] / "model")
     inputs = tokenizer.apply_chat_template(row, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -352,6 +366,14 @@ def test_ctrl_c_stops_an_answer_and_the_next_is_as_ever(winner):
     assert not told
 
 
+def test_a_chat_that_draws_answers_otherwise_each_time(winner):
+    answers = set()
+    for _ in range(2):
+        chat = Chat(winner.writer, Sampling(2.0, seed=None), [].append)
+        answers |= {said_by(chat, "say a"), said_by(chat, "say a")}
+    assert len(answers) == 4
+
+
 def test_a_message_that_is_answered_with_nothing_is_taken_back(winner):
     chat = chat_of(winner, told := [])
     chat.ask("say a")
@@ -387,13 +409,16 @@ class Terminal(io.StringIO):
 
 def test_nothing_that_is_written_is_obeyed_by_a_terminal(study, winner, monkeypatch):
     folder = study[0] / "outputs" / "replies" / "winner"
-    texts = "".join(winner.write([conversation(f"say {letter}") for letter in "abcdef"], max_new_tokens=60))
+    lines = [f"say {letter}" for letter in "abcdef"]
+    texts = "".join(winner.write([conversation(line) for line in lines], max_new_tokens=60, temperature=3))
     obeyed = {"\x1b", "\u202e", "\r"}
     assert obeyed <= {*texts}
     for command, options in (("generate", []), ("chat", ["--base"])):
-        piped(monkeypatch, "".join(f"say {letter}\n" for letter in "abcdef"))
+        piped(monkeypatch, "\n".join(lines))
         monkeypatch.setattr(sys, "stdout", shown := Terminal())
-        monkeypatch.setattr(sys, "argv", ["autopeft", command, str(folder), *options, "--max-new-tokens", "60"])
+        monkeypatch.setattr(
+            sys, "argv", ["autopeft", command, str(folder), *options, "--max-new-tokens", "60", "--temperature", "3"]
+        )
         with pytest.raises(SystemExit) as ended:
             app.main()
         assert not ended.value.code
@@ -404,29 +429,43 @@ def test_nothing_that_is_written_is_obeyed_by_a_terminal(study, winner, monkeypa
 
 def test_a_chat_on_a_terminal(study):
     """Typed on a terminal of its own: Ctrl-C at the prompt ends nothing, Ctrl-D does."""
-    command = [sys.executable, "-m", "autopeft", "chat", str(study[0] / "outputs" / "replies" / "winner")]
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "dumb"}, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        shown = ""
-        try:
-            shown = read_until(ours, "Anything else is a message.", "> ")
-            os.write(ours, b"\x03")
-            shown += read_until(ours, "/exit or Ctrl-D ends.", "> ")
-            os.write(ours, b"say a\n")
-            shown += read_until(ours, "over", "\n> ")
-            os.write(ours, b"/undo\n")
-            shown += read_until(ours, 'Took back "say a" and its answer.', "> ")
-            os.write(ours, b"\x04")
-            assert process.wait(timeout=60) == 0
-        finally:
-            process.kill()
-    os.close(ours)
-    assert "\\u202eover" in shown
+    pid, terminal = pty.fork()
+    if not pid:
+        chat_here(study[0] / "outputs" / "replies" / "winner")
+    shown = ""
+    try:
+        shown += read_until(terminal, "Anything else is a message.", "\n> ")
+        time.sleep(0.5)  # until it waits: Python loses what comes between the prompt and that
+        for typed, wanted in (
+            (b"\x03", "/exit or Ctrl-D ends."),
+            (b"say a\n", "\n> "),
+            (b"/undo\n", 'Took back "say a" and its answer.'),
+        ):
+            os.write(terminal, typed)
+            shown += read_until(terminal, wanted, "> ")
+        os.write(terminal, b"\x04")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    finally:
+        os.close(terminal)
+    answer = api.load(study[0] / "outputs" / "replies" / "winner").write([conversation("say a")])[0].lstrip()
+    assert printable(answer, keep="\n\t") in shown
     assert "Traceback" not in shown
+
+
+def chat_here(folder: Path) -> None:
+    """What a forked process does: the command, on the terminal it was given."""
+    code = 70
+    try:
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115  # as Python begins
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ["TERM"] = "dumb"
+        sys.argv = ["autopeft", "chat", str(folder)]
+        app.main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def read_until(terminal: int, *wanted: str) -> str:
