@@ -46,7 +46,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
 
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
 def plan(
-    study: StudyFile,
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY]", help="The study file (TOML).")] = None,
     as_json: AsJson = False,
     samples: Annotated[int, typer.Option(min=1, help="Random candidates drawn of each method.")] = 24,
     device: Annotated[
@@ -56,9 +56,37 @@ def plan(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the PNG goes; default: plan.png in the output folder.")
     ] = None,
+    model_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Plan for a language model without weights: qwen3-8b, …, or a config folder."
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Of a row, with --model-config.")] = 2048,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="How many of them are learnt.")] = 512,
+    quantization: Annotated[str, typer.Option(help="Of the model's layers: none, 8bit or 4bit.")] = "none",
+    method: Annotated[str, typer.Option(help="That is to train it.")] = "lora",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=V,…", help="Its settings: r=8,64.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows of an update; may be given again.")] = None,
     block: Block = None,
 ) -> None:
-    """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory."""
+    """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory.
+
+    With --model-config, and without a study: what one method takes on a card, for a language model of which there are
+    no weights here.
+    """
+    if model_config:
+        from autopeft.cli import architecture_plan
+
+        asked = architecture_plan.Asked(
+            model_config, tokens, answer_tokens, quantization, device, method, settings or (), batch or (), block
+        )
+        architecture_plan.tell(asked, as_json=as_json)
+        return
+    if study is None:
+        raise UserInputError("`autopeft plan` needs a study file, or --model-config with a model; give one of them.")
     spec = read_spec(study)
     console = make_console()
     registry = find_plugins(block, spec)

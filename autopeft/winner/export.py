@@ -17,7 +17,7 @@ from autopeft.methods import registry
 from autopeft.models.quantization import NONE
 from autopeft.study.card import CARD
 from autopeft.study.folder import WINNER
-from autopeft.winner import mlflow_model, readme
+from autopeft.winner import mlflow_model, readme, serving
 from autopeft.winner import winner as artifact
 from autopeft.winner.base_model import find_base
 from autopeft.winner.task import task_of
@@ -108,6 +108,11 @@ def _by_method(winner: Winner, library: str, folder: Path) -> None:
     if not answer:
         others = "`mlflow` and `onnx` take any winner, `merged` those whose method can be merged"
         raise ExportError(f"this winner cannot be exported as {library}: {answer.reason} Of the formats, {others}.")
+
+
+def _for_serving(winner: Winner, folder: Path) -> None:
+    _for_peft(winner, folder)
+    serving.rewrite(folder)
 
 
 def _merged(winner: Winner, folder: Path) -> None:
@@ -212,6 +217,12 @@ FOR_PEFT = f"""\
 {INPUTS}logits = model(**inputs).logits{{columns}}{{then}}
 """
 
+FOR_SERVING = f"""\
+# vLLM:      vllm serve BASE --enable-lora --lora-modules winner=THIS_FOLDER --max-lora-rank 64
+# SGLang:    python -m sglang.launch_server --model-path BASE --lora-paths winner=THIS_FOLDER
+# llama.cpp: python convert_lora_to_gguf.py --base BASE THIS_FOLDER
+{FOR_PEFT}"""
+
 FOR_ADAPTERS = f"""\
 {{imports}}import adapters
 {TRANSFORMERS}
@@ -257,9 +268,10 @@ class Format(NamedTuple):
 
 FORMATS = {
     "peft": Format(_for_peft, FOR_PEFT),
+    "serving": Format(_for_serving, FOR_SERVING),
     "merged": Format(_merged, FOR_TRANSFORMERS),
     "adapterhub": Format(_for_adapterhub, FOR_ADAPTERS),
     "mlflow": Format(_for_mlflow, FOR_MLFLOW, quantized=True),
     "onnx": Format(_onnx, FOR_ONNX),
 }
-"""For peft, for transformers alone, for the adapters library, for mlflow.pyfunc, and for ONNX runtimes."""
+"""For peft, for servers of LoRA, for transformers alone, the adapters library, mlflow.pyfunc, and ONNX runtimes."""

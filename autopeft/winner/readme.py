@@ -61,7 +61,7 @@ USAGE = {
 
 NAMED = "model.config.id2label names the columns"
 
-LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft"}
+LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft", "serving": "peft"}
 """What the hub calls a library, by the format that is for it."""
 
 

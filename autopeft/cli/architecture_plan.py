@@ -1,0 +1,107 @@
+"""What `autopeft plan --model-config` does: whether a card can train a model of which there is only a description."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from autopeft.cli.options import find_plugins, print_json
+from autopeft.common.console import make_console
+from autopeft.common.exceptions import UserInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.budget.architecture_plan import Answer
+
+KIND = "causal-lm"
+"""The kind of task that is planned for: of language models, where a card is soon too small."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of the command, as they were given."""
+
+    model: str
+    tokens: int
+    answer_tokens: int
+    quantization: str
+    device: str | None
+    method: str
+    settings: Sequence[str]
+    batch: Sequence[int]
+    block: list[str] | None
+
+
+def tell(asked: Asked, *, as_json: bool) -> None:
+    """Print what training takes, a line for each setting and batch size as it is worked out.
+
+    Raises:
+        UserInputError: an option is wrong.
+    """
+    from autopeft.common.units import format_bytes, parse_bytes
+
+    if asked.quantization not in ("none", "8bit", "4bit"):
+        raise UserInputError(f'`--quantization` must be none, 8bit or 4bit, but got "{asked.quantization}".')
+    try:
+        card = parse_bytes(asked.device or "16 GiB")
+    except ValueError as error:
+        raise UserInputError(f"`--device` {error}.") from None
+    settings = _settings(asked.settings)
+    registry = find_plugins(asked.block)
+    method = registry[asked.method]
+    from autopeft.budget.architecture_plan import Question, answers
+    from autopeft.tasks.registry import find_task
+
+    task = find_task(KIND, registry.blocked).configured({}).taking(["text"])
+    question = Question(asked.model, asked.tokens, asked.answer_tokens, asked.quantization, card)
+    found = []
+    for answer in answers(question, method, task, settings, asked.batch or (1, 8)):
+        found.append(answer)
+        if not as_json:
+            make_console(stderr=True).print(f"{_named(answer)}: {format_bytes(answer.memory['peak'])}", soft_wrap=True)
+    if as_json:
+        print_json([asdict(answer) for answer in found])
+        return
+    make_console().print(_table(found, asked, format_bytes(card)))
+
+
+def _settings(given: Sequence[str]) -> list[dict[str, Any]]:
+    """`r=8,16` and the like: each combination of the values."""
+    choices: dict[str, list[Any]] = {}
+    for setting in given:
+        name, sign, values = setting.partition("=")
+        if not sign or not values:
+            raise UserInputError(f'`--set` must be a name and values, such as r=8,16, but got "{setting}".')
+        choices[name.strip()] = [_value(value.strip()) for value in values.split(",")]
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except ValueError:
+        return text
+
+
+def _named(answer: Answer) -> str:
+    settings = " ".join(f"{name}={value}" for name, value in answer.params.items()) or "defaults"
+    return f"{settings}, batch of {answer.batch_size}"
+
+
+def _table(found: Sequence[Answer], asked: Asked, card: str) -> Any:
+    from rich.table import Table
+
+    from autopeft.common.units import format_bytes
+
+    title = f"{asked.method} on {asked.model}, {asked.tokens:,} tokens a row, {asked.quantization} quantization, {card}"
+    table = Table("settings", "batch", "trained", "weights", "optimizer", "activations", "peak", "run as", "fits",
+                  title=title, title_justify="left")  # fmt: skip
+    for answer in found:
+        parts = (format_bytes(answer.memory[name]) for name in ("weights", "optimizer", "activations", "peak"))
+        settings = " ".join(f"{name}={value}" for name, value in answer.params.items()) or "defaults"
+        table.add_row(settings, str(answer.batch_size), f"{answer.trained:,}", *parts, answer.execution,
+                      "yes" if answer.fits else "no")  # fmt: skip
+    return table
