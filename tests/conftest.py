@@ -182,6 +182,9 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
         params=own,
         plugin="",
         seed=problem.spec.seed,
+        task_options=dict(problem.spec.task.options),
+        task_facts=dict(problem.task.facts),
+        inputs=problem.task.inputs,
     )
     winner.save(model, method, problem.reader, card, study.parent / name)
     return winner.load(study.parent / name)

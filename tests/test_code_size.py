@@ -16,6 +16,7 @@ MANY = {
     ("tuning.py", "tune"): "a study file's tables, each a keyword",
     ("estimator.py", "AutoPeft.__init__"): "scikit-learn wants every setting named in the signature",
     ("budget/cost_estimator.py", "CostEstimator.__init__"): "all that a trial's cost depends on",
+    ("cli/writing_commands.py", "generate"): "each an option of the command line",
 }
 """Exceptions, each with its reason."""
 

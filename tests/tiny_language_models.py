@@ -43,3 +43,42 @@ def language_model(folder: Path, family: str) -> None:
             parameter.data *= 3
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+CHAT_MARKS = ("<|end|>", "<|im_start|>", "<|im_end|>")
+"""Of the tokenizer of `chat_model`; the last ends a message."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] | trim }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+WRITTEN = (" one", "two\nlines", " back\\slash", " \x1b[31mred", "日本", " \u202eover", ' "quoted", ', "\r")
+"""Words that `chat_model` writes, whatever it is asked; people can write them, but then they are their letters."""
+
+
+def chat_model(folder: Path, positions: int = 256) -> None:
+    """A tiny GPT-2 with a chat template, whose endless answers have line ends and what a terminal would obey."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = [in_bytes.pre_tokenize_str(word)[0][0] for word in WRITTEN]
+    known = [*CHAT_MARKS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *words]
+    backend = Tokenizer(models.BPE(vocab={word: place for place, word in enumerate(known)}, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend.add_special_tokens(list(CHAT_MARKS))
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=CHAT_MARKS[2], pad_token=CHAT_MARKS[0], chat_template=CHAT_TEMPLATE
+    )
+    config = transformers.GPT2Config(
+        n_embd=32, n_head=4, n_layer=2, n_positions=positions, vocab_size=len(known), bos_token_id=0, eos_token_id=2
+    )
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(config)
+    model.transformer.wte.weight.data[: -len(words)] *= 0.1  # the head's too: what is read, and never written
+    for parameter in model.transformer.h.parameters():
+        if parameter.ndim > 1:
+            parameter.data *= 10  # so that what is read bears on what is written
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

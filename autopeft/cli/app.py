@@ -15,6 +15,7 @@ from autopeft.common.streams import plain_streams, tell_error
 for commands in (
     "study_commands",
     "winner_commands",
+    "writing_commands",
     "method_commands",
     "task_commands",
 ):  # each enters its own; as --help lists them

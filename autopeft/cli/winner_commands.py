@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli.options import EPILOG, AsJson, Trust, app
+from autopeft.cli.options import EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.streams import for_stdout
@@ -51,7 +51,7 @@ def predict(
     elif len(loaded.inputs) > 1:
         raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
     else:
-        lines = _lines_of_stdin()
+        lines = lines_of_stdin()
         frame = pd.DataFrame({loaded.inputs[0]: lines}, index=range(1, len(lines) + 1))
 
     names = _names(loaded, frame)
@@ -62,7 +62,7 @@ def predict(
             sys.stdout.write(json.dumps({**named, **answer}) + "\n")
         return
     table = loaded.table(frame, say).round(6)
-    sys.stdout.write(for_stdout(pd.DataFrame({**names, **table}).to_csv(index=False)))
+    sys.stdout.write(for_stdout(as_csv(pd.DataFrame({**names, **table}))))
 
 
 def _names(winner: Winner, frame: pd.DataFrame) -> dict[str, list[str]]:
@@ -90,13 +90,3 @@ def export(
     if repo:
         address = hub.push(to, repo, private=private or None)
         console.print(f"On the hub: {address}", soft_wrap=True)
-
-
-def _lines_of_stdin() -> list[str]:
-    """A text a line; an empty one is a text too, so that labels stay beside their lines."""
-    try:
-        text = sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
-    text = text.removeprefix("\ufeff")  # a byte-order mark, which PowerShell puts there
-    return text.removesuffix("\n").split("\n") if text else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ def answer_rows(
     most: int,
     truncation: str,
     plain: Sequence[bool],
+    typed: Sequence[Spans] = (),
 ) -> AnswerRows:
     """Tokenise texts whole, and find the tokens of their answers.
 
@@ -56,12 +57,14 @@ def answer_rows(
         truncation: "head", "tail" or "both", what is kept of a longer one.
         plain: of each text, whether it lacks the tokenizer's own marks: then what that puts before a text is put there,
             and a mark for the end behind one that ends with an answer; and marks in it are text.
+        typed: of each text that has marks, from which character to which stands what looks like one but was typed by a
+            person: it is text, and no token goes across its bounds. Default: nowhere.
     """
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids, at, labels, counts, whole = [], [], [], list[int](), list[int]()
     for start in range(0, len(texts), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        found = _encodings(tokenizer, texts[some], plain[some])
+        found = _encodings(tokenizer, texts[some], plain[some], typed[some] or [()] * len(texts[some]))
         for encoding, text, spans, bare in zip(found, texts[some], answers[some], plain[some], strict=True):
             row, places = _row(encoding, text, spans, end if bare else [], plain=bare)
             kept = _kept(len(row), most, truncation)
@@ -83,15 +86,36 @@ def answer_rows(
     )
 
 
-def _encodings(tokenizer: Any, texts: Sequence[str], plain: Sequence[bool]) -> list[Any]:
+def _encodings(tokenizer: Any, texts: Sequence[str], plain: Sequence[bool], typed: Sequence[Spans]) -> list[Any]:
+    """Each text's tokens, as `ids`, `offsets` and `special_tokens_mask`."""
     found: list[Any] = [None] * len(texts)
     for bare in {*plain}:
         rows = [row for row, own in enumerate(plain) if own == bare]
         few = [texts[row] for row in rows]
         made = tokenizer(few, add_special_tokens=bare, split_special_tokens=bare, verbose=False).encodings
         for row, encoding in zip(rows, made, strict=True):
-            found[row] = encoding
+            found[row] = _Pieces.of(tokenizer, texts[row], typed[row]) if typed[row] and not bare else encoding
     return found
+
+
+class _Pieces(NamedTuple):
+    """The tokens of a text that was read in pieces, as the tokenizers library has those of a whole one."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    special_tokens_mask: list[int]
+
+    @classmethod
+    def of(cls, tokenizer: Any, text: str, typed: Spans) -> _Pieces:
+        """Of a text with marks, some of which are text."""
+        made = cls([], [], [])
+        for number, (start, end) in enumerate(pairwise([0, *chain.from_iterable(typed), len(text)])):
+            options = {"add_special_tokens": False, "split_special_tokens": number % 2 == 1, "verbose": False}
+            (piece,) = tokenizer([text[start:end]], **options).encodings
+            made.ids.extend(piece.ids)
+            made.offsets.extend((start + first, start + last) for first, last in piece.offsets)
+            made.special_tokens_mask.extend(piece.special_tokens_mask)
+        return made
 
 
 def _row(encoding: Any, text: str, spans: Spans, end: list[int], *, plain: bool) -> tuple[np.ndarray, np.ndarray]:

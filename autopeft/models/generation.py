@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from autopeft.common.containment import heartbeat
+from autopeft.common.exceptions import UserInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from autopeft.models.growing_text import GrowingText
 
 TOKENS_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
 """Of prompts, padding and what is written, on each kind of device."""
@@ -30,13 +33,44 @@ class WritingLimits(NamedTuple):
     ends: tuple[int, ...]
     positions: int | None = None
 
+    @property
+    def room(self) -> tuple[int, int | None]:
+        """Tokens that are written, and tokens of a prompt, at most; None: as many as it has."""
+        if self.positions is None:
+            return self.new, None
+        new = max(1, min(self.new, self.positions // 2))
+        return new, self.positions - new
+
+    def having(self, new: int | None) -> WritingLimits:
+        """With so many tokens that are written, at most; None: as it is.
+
+        Raises:
+            UserInputError: less than one.
+        """
+        if new is not None and new < 1:
+            raise UserInputError(f"`max_new_tokens` must be at least 1, but is {new}; change it.")
+        return self if new is None else self._replace(new=new)
+
+    def told(self, prompts: Sequence[np.ndarray]) -> list[str]:
+        """What a user should know of how these bear on prompts, a sentence each."""
+        new, most = self.room
+        told = []
+        if new < self.new:
+            told.append(f"Texts have at most {new:,} tokens, half of what the model can read.")
+        if most is not None and (long := sum(len(ids) > most for ids in prompts)):
+            told.append(
+                f"{long} of {len(prompts)} prompts leave no room for {new:,} tokens behind them within the model's "
+                f"{self.positions:,}; of each the last {most:,} are read."
+            )
+        return told
+
 
 def written(
     model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], limits: WritingLimits, **sampling: Any
 ) -> list[np.ndarray]:
     """The tokens that the model writes behind each prompt, without the one that ends them.
 
-    Of a prompt that leaves no room the end is kept.
+    Of a prompt that leaves no room the end is kept; where there is none, a text is begun.
 
     Args:
         model: of transformers; methods may have changed it.
@@ -45,10 +79,8 @@ def written(
         limits: when writing ends.
         sampling: of transformers' `GenerationConfig`, such as `do_sample` and `temperature`. Default: greedy.
     """
-    new = limits.new
-    if limits.positions is not None:
-        new = max(1, min(new, limits.positions // 2))
-        prompts = [ids[-(limits.positions - new) :] for ids in prompts]
+    new, _ = limits.room
+    prompts = [_fitting(ids, tokenizer, limits) for ids in prompts]
     found: list[np.ndarray] = [np.zeros(0, np.int64)] * len(prompts)
     for rows in _batches([len(ids) + new for ids in prompts], TOKENS_AT_ONCE.get(model.device.type, 2**13)):
         heartbeat()
@@ -57,6 +89,24 @@ def written(
         ):
             found[row] = ids
     return found
+
+
+def streamed(
+    model: Any, tokenizer: Any, prompt: np.ndarray, limits: WritingLimits, text: GrowingText, **sampling: Any
+) -> None:
+    """Write behind one prompt, as `written` does, with each token given to `text` as soon as it is there."""
+    new, _ = limits.room
+    _batch(model, tokenizer, [_fitting(prompt, tokenizer, limits)], new, limits, sampling, text)
+    text.end()
+
+
+def _fitting(prompt: np.ndarray, tokenizer: Any, limits: WritingLimits) -> np.ndarray:
+    """As much of a prompt as there is room for, and never nothing."""
+    if not len(prompt):  # as texts begin that were pretrained on
+        first = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        return np.array([next(token for token in first if token is not None)])
+    _, most = limits.room
+    return prompt if most is None else prompt[-most:]
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
@@ -69,7 +119,13 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 
 
 def _batch(
-    model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], new: int, limits: WritingLimits, sampling: dict[str, Any]
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[np.ndarray],
+    new: int,
+    limits: WritingLimits,
+    sampling: dict[str, Any],
+    streamer: GrowingText | None = None,
 ) -> list[np.ndarray]:
     from transformers import GenerationConfig
 
@@ -87,7 +143,8 @@ def _batch(
         **{"do_sample": False, **sampling},
     )
     with torch.no_grad(), _configured(model, config):
-        made = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+        inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+        made = model.generate(**inputs, **({"streamer": streamer} if streamer else {}))
     return [_ended(row, limits.ends) for row in made[:, longest:].cpu().numpy()]
 
 

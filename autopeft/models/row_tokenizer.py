@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autopeft.common.truncation import Truncation
+    from autopeft.models.answer_rows import Spans
     from autopeft.study.card import Card
     from autopeft.study.sections import ModelSection
 
@@ -200,7 +201,7 @@ class RowTokenizer(Reader):
         return filled(self.tokenizer, before, behind, middle, self._keeping, closed=closed)
 
     def answered(
-        self, texts: Sequence[str], answers: Sequence[Sequence[tuple[int, int]]], plain: Sequence[bool]
+        self, texts: Sequence[str], answers: Sequence[Spans], plain: Sequence[bool], typed: Sequence[Spans] = ()
     ) -> AnswerRows:
         """Rows of prompts and what is to be written behind them; see `answer_rows.answer_rows`.
 
@@ -208,7 +209,7 @@ class RowTokenizer(Reader):
             ModelError: the tokenizer cannot tell where tokens are in a text.
         """
         self._require_places()
-        return answer_rows(self.tokenizer, texts, answers, self.max_length, self.truncation, plain)
+        return answer_rows(self.tokenizer, texts, answers, self.max_length, self.truncation, plain, typed)
 
     def _keeping(self, texts: list[tuple[int, int]], whole: int) -> list[tuple[int, int]]:
         """From where to where a row of `whole` tokens is kept, whose texts are there; marks and templates all stay."""

@@ -11,7 +11,7 @@ from autopeft.tasks import token_scores
 from autopeft.tasks.contract import Baseline, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -126,14 +126,48 @@ class Writing(Task):
         """When writing ends."""
         raise NotImplementedError(f"{self.kind} must say when writing ends.")
 
-    def write(self, model: Any, rows: pd.DataFrame, reader: Any, **sampling: Any) -> np.ndarray:
-        """What the model writes for each row, an object array of texts `[rows]`; see `generation.written`."""
+    @property
+    def converses(self) -> bool:
+        """Whether the first input of a row is a conversation: a list of messages, each with `role` and `content`."""
+        return False
+
+    def told(self, rows: pd.DataFrame, reader: Any) -> list[str]:
+        """What a user should know of rows that are put to the model, a sentence each. Default: nothing."""
+        return []
+
+    def write(
+        self,
+        model: Any,
+        rows: pd.DataFrame,
+        reader: Any,
+        say: Callable[[str], None] | None = None,
+        *,
+        new: int | None = None,
+        **sampling: Any,
+    ) -> np.ndarray:
+        """What the model writes for each row, an object array of texts `[rows]`; see `generation.written`.
+
+        Args:
+            model: of transformers.
+            rows: the task's inputs by their keys.
+            reader: as `encode` is given it.
+            say: told in a sentence what a user should know of the rows.
+            new: tokens of a text, at most. Default: what `limits` says.
+            sampling: of transformers' `GenerationConfig`.
+
+        Raises:
+            UserInputError: `new` is less than one.
+        """
         import numpy as np
 
         from autopeft.models import generation
 
         found = np.empty(len(rows), dtype=object)
-        made = generation.written(model, reader.tokenizer, self.prompts(rows, reader), self.limits, **sampling)
+        prompts, limits = self.prompts(rows, reader), self.limits.having(new)
+        if say:
+            for told in [*self.told(rows, reader), *limits.told(prompts)]:
+                say(told)
+        made = generation.written(model, reader.tokenizer, prompts, limits, **sampling)
         found[:] = reader.tokenizer.batch_decode(made, skip_special_tokens=True)
         return found
 

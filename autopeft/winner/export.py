@@ -19,6 +19,7 @@ from autopeft.study.card import CARD
 from autopeft.study.folder import WINNER
 from autopeft.winner import mlflow_model, readme, serving
 from autopeft.winner import winner as artifact
+from autopeft.winner.base_model import find_base
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def export(
     if isinstance(winner, str | Path):
         winner = artifact.load(find(Path(winner)), trust_remote_code=trust_remote_code)
     else:
-        artifact.find_base(winner.card)  # what is written may name it, and is then loaded with what is there now
+        find_base(winner.card)  # what is written may name it, and is then loaded with what is there now
     if winner.card.quantization != NONE and not FORMATS[format].quantized:
         raise ExportError(
             f"a winner on a base model in {winner.card.quantization} can be exported as "

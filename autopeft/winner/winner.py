@@ -15,12 +15,10 @@ from autopeft.common.exceptions import (
     AutopeftError,
     DataError,
     MethodError,
-    ModelError,
     UserInputError,
     in_a_line,
 )
 from autopeft.common.files import draft_folder, put
-from autopeft.common.locate import NotFoundError, locate
 from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
 from autopeft.methods import registry
@@ -31,14 +29,17 @@ from autopeft.models.device import Device
 from autopeft.models.load import load_base
 from autopeft.models.quantization import NONE
 from autopeft.models.readers import READERS
+from autopeft.models.sampling import Sampling
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, readme
+from autopeft.winner.base_model import find_base
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
+from autopeft.winner.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ class Winner:
         spec: ModelSpec,
         evidence: Evidence | None = None,
         device: str = "cpu",
+        base: nn.Module | None = None,
     ) -> None:
         self.module = module.to(device)
         self.card = card
@@ -88,6 +90,7 @@ class Winner:
         if isinstance(self._task, Writing):
             self._task.prepare(self.reader)
         self._device = Device(device, None)
+        self._base = base if self._task.writes else None  # its tensors are the module's own, but for what trained
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the files it is saved as, for joblib and multiprocessing; the base model stays where it is."""
@@ -200,12 +203,44 @@ class Winner:
     def _worded(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None) -> np.ndarray:
         cells = self._cells(rows)
         if isinstance(self._task, Writing):
-            return self._task.write(self.module, cells, self.reader)
+            return self._task.write(self.module, cells, self.reader, say)
         return self._task.worded(self._answers(cells, say), cells)
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:
         """The answer to each row: its most probable label, the list of its labels, or a number."""
         return self._task.values(self._worded(rows, None), self.card.labels)
+
+    @property
+    def writer(self) -> Writer:
+        """What writes texts.
+
+        Raises:
+            UserInputError: it is of a kind that does not.
+        """
+        return Writer.of(self._task, self.reader, self._cells, self.module, self._base)
+
+    def write(
+        self,
+        rows: pd.DataFrame | Sequence[Any],
+        say: Callable[[str], None] | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        base: bool = False,
+        **sampling: Any,
+    ) -> list[str]:
+        """A text for each row, by a winner of a kind that writes; `predict` gives those without any setting.
+
+        Args:
+            rows: as `answers` takes them; a conversation is a list of messages, as a study reads them.
+            say: told in a sentence where rows are cut, or hold what is not read as it looks.
+            max_new_tokens: tokens of a text, at most. Default: as many as the training rows need.
+            base: have the base model write, without the add-on.
+            sampling: `temperature`, `top_p`, `top_k` and `seed` of `Sampling`. Default: the most probable token.
+
+        Raises:
+            UserInputError: it does not write, a number is out of its range, or as `answers`.
+        """
+        return self.writer.write(rows, say, max_new_tokens, Sampling(**sampling), base=base)
 
     def save(self, folder: str | Path) -> None:
         """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.
@@ -315,7 +350,7 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
         raise UserInputError(f"{folder} cannot be loaded as a winner: {in_a_line(error)}; restore it.") from error
     # A quantized base model lives on the GPU, wherever the rest was asked for.
     at = device if card.quantization == NONE else "cuda"
-    return Winner(module, base.processor, card, base.spec, evidence, at)
+    return Winner(module, base.processor, card, base.spec, evidence, at, base.module)
 
 
 def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.BaseModel, nn.Module]:
@@ -352,25 +387,6 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
         name=card.method,
         digests={name: digest for name, digest in card.digests.items() if name != CARD},
     )
-
-
-def find_base(card: Card) -> Path | str:
-    """Where a winner's base model is: the one that it was trained on, and no other in its place.
-
-    Raises:
-        ModelError: it is not there any more, or another is.
-    """
-    try:
-        location = locate(card.base_model, Path.cwd(), digest.kind_of(card.base_digest))
-    except NotFoundError as error:
-        raise ModelError(f"the winner's base model is needed, but: {error}") from None
-    if isinstance(location, Path) and card.base_digest and (found := digest.of(location)) != card.base_digest:
-        raise ModelError(
-            f"the winner was trained on another base model than {location} holds now (digest {card.base_digest[:19]}… "
-            f"then, {found[:19]}… now), and would predict something else; put the files back that were there, or run "
-            "the study again."
-        )
-    return location
 
 
 def _of_files(files: Mapping[str, bytes], device: str) -> Winner:

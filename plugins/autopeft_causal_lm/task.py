@@ -19,11 +19,13 @@ from autopeft import (
     Writing,
     WritingLimits,
     WritingOptions,
+    quoted,
     token_fields,
 )
 from autopeft_causal_lm import conversations
 from autopeft_causal_lm.shapes import shape_of
 from autopeft_causal_lm.template import AUTO, CHAT, PLAIN, PLAIN_TEMPLATE, ChatTemplate, Rendered
+from autopeft_causal_lm.typed_marks import TypedMarks, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -49,8 +51,12 @@ FORMS = {"messages": MESSAGES, "prompt": PROMPTS, "instruction": INSTRUCTIONS, "
 """The forms of rows, by their first columns: conversations, prompts with what follows each, instructions with what is
 done by them, questions with answers, and texts alone."""
 
-LONGEST, ENDS, POSITIONS = "longest_answer", "ends", "positions"
-"""Facts: how many tokens a written text may have, those that end it, and how many places the model has."""
+LONGEST, ENDS, POSITIONS, TYPED = "longest_answer", "ends", "positions", "typed_marks"
+"""Facts: how many tokens a written text may have, those that end it, how many places the model has, and a sentence on
+training rows in which what looks like a mark was typed, where there are any."""
+
+WHOLE = 2**31
+"""Tokens that no row has."""
 
 USUAL, LONGER = 0.99, 8
 """Share of the training rows whose answers what is written may be as long as, and by how many tokens longer."""
@@ -140,7 +146,19 @@ class CausalLm(Writing):
         end = [] if self.columns is TEXTS or not len(last) else [int(np.bincount(last).argmax())]
         ends = dict.fromkeys([*end, *([own] if own is not None else [])])
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        return {LONGEST: asked or longest, ENDS: json.dumps([*ends]), POSITIONS: int(positions or 0)}
+        found = {LONGEST: asked or longest, ENDS: json.dumps([*ends]), POSITIONS: int(positions or 0)}
+        typed = self._typed(rows, reader, "training rows")
+        return {**found, TYPED: typed} if typed else found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That people typed what looks like a mark."""
+        return tuple(filter(None, [str(self.facts.get(TYPED, ""))]))
+
+    @property
+    def converses(self) -> bool:
+        """Whether rows have messages."""
+        return self.columns is MESSAGES
 
     @property
     def limits(self) -> WritingLimits:
@@ -207,7 +225,7 @@ class CausalLm(Writing):
         if self.options.system and prompt[0]["role"] != "system":
             prompt = [{"role": "system", "content": self.options.system}, *prompt]
         if said is None:
-            return Rendered(template.text(prompt, asking=True), [])
+            return template.asked(prompt)
         last = [{"role": "assistant", "content": said}] if isinstance(said, str) else said
         return template.rendered([*prompt, *last], every=self.options.learn == "all")
 
@@ -229,9 +247,7 @@ class CausalLm(Writing):
         import numpy as np
 
         texts = self.rendered(rows, reader.tokenizer)
-        found = reader.answered(
-            [row.text for row in texts], [row.answers for row in texts], [row.plain for row in texts]
-        )
+        found = _answered(reader, texts, [row.answers for row in texts])
         counts = np.diff(found.offsets)
         if any(row.answers for row in texts) and not counts.any():
             raise SpecError(
@@ -256,8 +272,25 @@ class CausalLm(Writing):
         import numpy as np
 
         texts = self.rendered(rows[list(self.inputs)], reader.tokenizer)
-        found = reader.answered([row.text for row in texts], [[] for _ in texts], [row.plain for row in texts]).tokens
+        whole = type(reader)(reader.tokenizer, WHOLE)  # one that is cut would not end where the answer begins
+        found = _answered(whole, texts, [[] for _ in texts]).tokens
         return np.split(found.columns["input_ids"], found.offsets[1:-1])
+
+    def told(self, rows: pd.DataFrame, reader: RowTokenizer) -> list[str]:
+        """In how many rows what looks like a mark was typed."""
+        return list(filter(None, [self._typed(rows[list(self.inputs)], reader, "rows")]))
+
+    def _typed(self, rows: pd.DataFrame, reader: RowTokenizer, called: str) -> str:
+        """A sentence on rows in which what looks like a mark was typed; empty without any."""
+        marks = TypedMarks(reader.tokenizer)
+        said = rows["text"] if self.columns is TEXTS else zip(self._prompts(rows), self._answers(rows), strict=True)
+        found = list(filter(None, (marks.first_in(texts_of(one)) for one in said)))
+        if not found:
+            return ""
+        return (
+            f"What looks like a mark of the tokenizer's, such as {quoted(found[0])}, stands in {len(found)} "
+            f"{called if len(found) > 1 else called.removesuffix('s')}; it is read as text, and begins or ends nothing."
+        )
 
     def asked(self, rows: pd.DataFrame) -> list[str]:
         """The prompt, or the last message of a conversation."""
@@ -299,3 +332,9 @@ class CausalLm(Writing):
         """Two conversations of a message each, or two texts."""
         messages = [[{"role": "user", "content": str(cell)}] for cell in cells]
         return {key: messages if key == "messages" else [*cells] for key in self.inputs}
+
+
+def _answered(reader: RowTokenizer, texts: Sequence[Rendered], answers: Sequence[list[tuple[int, int]]]) -> Any:
+    return reader.answered(
+        [row.text for row in texts], answers, [row.plain for row in texts], [row.typed for row in texts]
+    )

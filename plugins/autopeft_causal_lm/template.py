@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopeft import SpecError
+from autopeft_causal_lm.typed_marks import TypedMarks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +30,19 @@ OTHER = "?"
 
 
 class Rendered(NamedTuple):
-    """A text, and from which character to which the assistant speaks in it, and whether no template put marks in it."""
+    """A row as a text.
+
+    Attributes:
+        text: what a model reads.
+        answers: from which character to which the assistant speaks.
+        plain: whether no template put marks in it.
+        typed: from which character to which stands what looks like a mark, but is of what people wrote.
+    """
 
     text: str
     answers: list[tuple[int, int]]
     plain: bool = False
+    typed: Sequence[tuple[int, int]] = ()
 
 
 class ChatTemplate:
@@ -49,6 +58,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any, template: str = "") -> None:
         self._tokenizer = tokenizer
+        self._marks = TypedMarks(tokenizer)
         self.source = template or (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE)
 
     def text(self, messages: Sequence[Message], *, asking: bool = False) -> str:
@@ -69,6 +79,16 @@ class ChatTemplate:
             ) from None
         return str(found)
 
+    def asked(self, messages: Sequence[Message]) -> Rendered:
+        """A conversation up to where an answer begins.
+
+        Raises:
+            SpecError: as `text`.
+        """
+        wrapped = self._marks.wrapped(messages)
+        text, _, typed = wrapped.freed(self.text(wrapped.messages, asking=True), [])
+        return Rendered(text, [], typed=typed)
+
     def rendered(self, messages: Sequence[Message], *, every: bool) -> Rendered:
         """A conversation that ends with the assistant, with the answers that are learnt: `every` one, or the last.
 
@@ -78,6 +98,8 @@ class ChatTemplate:
         Raises:
             SpecError: the template fails, or does not say the beginning of a conversation as it says the whole.
         """
+        wrapped = self._marks.wrapped(messages)
+        messages = wrapped.messages
         whole = self.text(messages)
         places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         spans = []
@@ -97,4 +119,5 @@ class ChatTemplate:
                 "the chat template must print what the assistant says, but of some conversation it prints nothing; "
                 "give another `template` in [task]."
             )
-        return Rendered(whole, spans)
+        text, answers, typed = wrapped.freed(whole, spans)
+        return Rendered(text, answers, typed=typed)

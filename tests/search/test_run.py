@@ -416,6 +416,8 @@ def test_every_command_has_an_example(tmp_path):
         "methods",
         "new-plugin",
         "predict",
+        "generate",
+        "chat",
         "ui",
         "status",
         "sync",

@@ -1,0 +1,127 @@
+"""Commands on a winner that writes texts: generate, chat."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autopeft.cli.options import EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
+from autopeft.common.exceptions import UserInputError, printable
+from autopeft.common.streams import for_stdout
+
+if TYPE_CHECKING:
+    from autopeft.winner.winner import Winner
+
+Folder = Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="Tokens of a text, at most; default: as many as the training rows need.")
+]
+Temperature = Annotated[
+    float, typer.Option(metavar="T", help="Draw tokens at this temperature, such as 0.7; 0: the most probable ones.")
+]
+
+
+@app.command(
+    epilog=f"Example: autopeft generate outputs/replies/winner --input rows.jsonl --json > texts.jsonl. {EPILOG}"
+)
+def generate(
+    winner: Folder,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input", help="Rows to write for (a file as a study reads); default: one a line on stdin."),
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: Annotated[
+        float, typer.Option(metavar="P", help="Draw from the most probable tokens that have this much together.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Draw from so many tokens; 0: from all.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of what is drawn: the same again for the same rows.")] = 0,
+    as_json: AsJson = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    r"""Write texts with a saved winner: for the rows of a file, or for one prompt a line on stdin.
+
+    For a winner of conversations a line is one message of the user's; whole
+    conversations come in a file.
+
+    Texts for a file are a table (CSV) with a column `text`. A text for a line
+    is one line too, so that the two stay beside each other: line ends in it
+    are written \n and \r, backslashes \\, which `printf '%b\n'` turns back.
+    With --json each text is a line {"text": "…"} for either.
+    """
+    import pandas as pd
+
+    from autopeft.data.table import read_rows
+
+    loaded = _load(winner, trust_remote_code)
+    converses = loaded.writer.task.converses
+    if input_file is not None:
+        frame = read_rows(input_file, loaded.inputs, loaded.columns, _say)
+    elif len(loaded.inputs) > 1:
+        raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
+    else:
+        lines = lines_of_stdin()
+        if not lines:
+            return
+        cells = [[{"role": "user", "content": line}] for line in lines] if converses else lines
+        frame = pd.DataFrame({loaded.inputs[0]: pd.Series(cells, dtype=object, index=range(1, len(lines) + 1))})
+    texts = loaded.write(
+        frame, _say, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
+    if as_json:
+        told = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    elif input_file is not None:
+        told = as_csv(pd.DataFrame({"text": texts}))
+    else:
+        told = "".join(f"{_in_a_line(text)}\n" for text in texts)
+    sys.stdout.write(for_stdout(told))
+
+
+@app.command(epilog=f"Example: autopeft chat outputs/replies/winner --base. {EPILOG}")
+def chat(
+    winner: Folder,
+    base: Annotated[bool, typer.Option("--base", help="Show what the base model answers to the same, below.")] = False,
+    system: Annotated[
+        str, typer.Option(metavar="TEXT", help="What the system says first; default: as the study has it.")
+    ] = "",
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Chat with a saved winner of conversations: on the terminal, or with a message a line on a pipe.
+
+    /reset begins anew, /undo takes the last turn back, /exit or Ctrl-D ends;
+    Ctrl-C stops an answer. Once the model cannot read all turns the oldest
+    are dropped, which is told.
+    """
+    from autopeft.cli.chat_loop import ChatLoop
+    from autopeft.models.sampling import Sampling
+    from autopeft.winner.chat import Chat
+
+    sampling = Sampling(temperature, seed=None)
+    loaded = _load(winner, trust_remote_code)
+    made = Chat(loaded.writer, sampling, _say, system=system, max_new_tokens=max_new_tokens)
+    ChatLoop(made, _say, base=base).run()
+
+
+def _load(folder: Path, trust_remote_code: bool) -> Winner:
+    """A winner, on the GPU where there is one: a text takes a pass of the model for each of its tokens."""
+    import torch
+
+    from autopeft.winner import winner as artifact
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return artifact.load(folder, device, trust_remote_code=trust_remote_code)
+
+
+def _say(told: str) -> None:
+    typer.echo(f"autopeft: {printable(told)}", err=True)
+
+
+def _in_a_line(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")

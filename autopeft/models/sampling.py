@@ -1,0 +1,74 @@
+"""How each token of a text is chosen: the most probable one, or drawn by its probability."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autopeft.common.exceptions import UserInputError, shorten
+from autopeft.common.seeds import seeded
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+COLDEST, HOTTEST = 0.01, 100.0
+"""Temperatures between which logits stay numbers and differ."""
+
+LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How each token is chosen.
+
+    Attributes:
+        temperature: what logits are divided by before tokens are drawn by their probabilities; 0: the most probable
+            token is taken, and nothing drawn.
+        top_p: of the most probable tokens, as many as have this much probability together are drawn from; 1: all.
+        top_k: tokens that are drawn from, at most; 0: all.
+        seed: the same rows are written the same again, on the same machine; None: other texts each time.
+
+    Raises:
+        UserInputError: a number is out of its range, or nothing is drawn that `top_p` or `top_k` could bear on.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "temperature": (
+                self.temperature == 0 or COLDEST <= self.temperature <= HOTTEST,
+                f"0 for the most probable token, or from {COLDEST} to {HOTTEST:.0f}",
+            ),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "top_k": (self.top_k >= 0, "0 or more, where 0 is all tokens"),
+            "seed": (self.seed is None or 0 <= self.seed <= LARGEST_SEED, f"from 0 to {LARGEST_SEED}"),
+        }
+        for name, (within, rule) in ranges.items():
+            if not within:
+                raise UserInputError(f"`{name}` must be {rule}, but is {shorten(getattr(self, name))}; change it.")
+        if not self.temperature and (self.top_p, self.top_k) != (1, 0):
+            raise UserInputError(
+                "`top_p` and `top_k` say which tokens are drawn from, but at a `temperature` of 0 none is drawn; give "
+                "one such as 0.7 too."
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As transformers' `GenerationConfig` has it."""
+        if not self.temperature:
+            return {"do_sample": False}
+        return {
+            "do_sample": True,
+            "temperature": float(self.temperature),
+            "top_p": float(self.top_p),
+            "top_k": self.top_k,
+        }
+
+    def seeded(self) -> AbstractContextManager[None]:
+        """Random numbers drawn from the seed inside; torch's own are the same in every process."""
+        return seeded(secrets.randbelow(LARGEST_SEED) if self.seed is None else self.seed)

@@ -1,0 +1,137 @@
+"""A conversation with a winner: as much of it as its model can read, and each answer as it is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from autopeft.common.exceptions import UserInputError
+from autopeft.models.growing_text import GrowingText
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autopeft.models.sampling import Sampling
+    from autopeft.winner.writer import Writer
+
+
+class Answer(NamedTuple):
+    """What was written, and whether Ctrl-C ended it."""
+
+    text: str
+    stopped: bool
+
+
+class Turn(NamedTuple):
+    """What the user said, and what was answered."""
+
+    said: str
+    answer: str
+
+
+class Chat:
+    """A conversation with a winner.
+
+    For each message: `ask`, then `answer`, of the winner and if wanted of its base model, then `keep`.
+
+    Args:
+        writer: of the winner.
+        sampling: how tokens are chosen.
+        say: told in a sentence what a user should know.
+        system: what the system says first; "": as the study has it.
+        max_new_tokens: tokens of an answer, at most. Default: as many as the training rows need.
+
+    Attributes:
+        turns: those that are still read.
+
+    Raises:
+        UserInputError: the winner was not trained on conversations, or the system's message cannot be put to it.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        sampling: Sampling,
+        say: Callable[[str], None],
+        *,
+        system: str = "",
+        max_new_tokens: int | None = None,
+    ) -> None:
+        if not writer.task.converses:
+            columns = ", ".join(f"`{name}`" for name in writer.task.inputs)
+            raise UserInputError(
+                f"a chat needs a winner that was trained on conversations, but this one was on rows with {columns}; "
+                "give it such rows with `autopeft generate`."
+            )
+        self._writer, self._sampling, self._say = writer, sampling, say
+        self._system = [{"role": "system", "content": system}] if system.strip() else []
+        self._limits = writer.task.limits.having(max_new_tokens)
+        self._said, self._prompt = "", np.zeros(0, np.int64)
+        self.turns: list[Turn] = []
+        writer.prompt(self._row([], "hello"))  # what a template cannot say is better told at once
+
+    def ask(self, said: str) -> None:
+        """Put a message; the oldest turns are dropped until the model can read the rest and has room for an answer.
+
+        Raises:
+            UserInputError: the message alone is too long, or no text.
+        """
+        new, most = self._limits.room
+        turns, dropped = list(self.turns), 0
+        for told in self._writer.told(self._row([], said)):
+            self._say(told)
+        prompt = self._writer.prompt(self._row(turns, said))
+        while most is not None and len(prompt) > most:
+            if not turns:
+                raise UserInputError(
+                    f"a message must leave room for an answer of {new:,} tokens within the {self._limits.positions:,} "
+                    f"that the model can read, but with its marks this one has {len(prompt):,}; shorten it."
+                )
+            turns.pop(0)
+            dropped += 1
+            prompt = self._writer.prompt(self._row(turns, said))
+        if dropped:
+            oldest = "The oldest turn was" if dropped == 1 else f"The {dropped} oldest turns were"
+            self._say(
+                f"{oldest} dropped, to stay within the {self._limits.positions:,} tokens that the model can read."
+            )
+        self.turns, self._said, self._prompt = turns, said, prompt
+
+    def answer(self, tell: Callable[[str], None], *, base: bool = False) -> Answer:
+        """Have the message answered, by the winner or by its base model; Ctrl-C stops it.
+
+        Args:
+            tell: given each piece of the answer as soon as it is written.
+            base: ask the base model.
+        """
+        text = GrowingText(self._writer.reader.processor, self._limits.ends, tell)
+        stopped = False
+        try:
+            self._writer.stream(self._prompt, self._limits, text, self._sampling, base=base)
+        except KeyboardInterrupt:
+            stopped = True
+            text.end()
+        return Answer(text.text.strip(), stopped)
+
+    def keep(self, answer: Answer) -> None:
+        """Go on behind this answer; a message that was answered with nothing is taken back."""
+        if answer.text:
+            self.turns.append(Turn(self._said, answer.text))
+        else:
+            self._say("Nothing was answered, so the message is taken back.")
+
+    def undo(self) -> Turn | None:
+        """Take the last turn back; None where there is none."""
+        return self.turns.pop() if self.turns else None
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.turns = []
+
+    def _row(self, turns: list[Turn], said: str) -> list[dict[str, str]]:
+        """The conversation as a row has it."""
+        row = list(self._system)
+        for turn in turns:
+            row += [{"role": "user", "content": turn.said}, {"role": "assistant", "content": turn.answer}]
+        return [*row, {"role": "user", "content": said}]
