@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from autopeft.cli.options import find_plugins, print_json
 from autopeft.common.console import make_console
@@ -15,6 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from autopeft.budget.architecture_plan import Answer
+
+ModelConfig = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Plan for a language model without weights: qwen3-8b, …, or a config folder."),
+]
+Tokens = Annotated[int, typer.Option(min=2, help="Of a row, with --model-config.")]
+AnswerTokens = Annotated[int, typer.Option(min=1, help="How many of them are learnt.")]
+Quantization = Annotated[str, typer.Option(help="Of the model's layers: none, 8bit or 4bit.")]
+Method = Annotated[str, typer.Option(help="That is to train it.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=V,…", help="Its settings: r=8,64.")]
+Batch = Annotated[list[int] | None, typer.Option(min=1, help="Rows of an update; may be given again.")]
 
 KIND = "causal-lm"
 """The kind of task that is planned for: of language models, where a card is soon too small."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from autopeft.cli import architecture_plan
 from autopeft.cli.options import EPILOG, AsJson, Block, StudyFile, app, find_plugins, print_json, read_spec
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError
@@ -56,20 +57,13 @@ def plan(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the PNG goes; default: plan.png in the output folder.")
     ] = None,
-    model_config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Plan for a language model without weights: qwen3-8b, …, or a config folder."
-        ),
-    ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Of a row, with --model-config.")] = 2048,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="How many of them are learnt.")] = 512,
-    quantization: Annotated[str, typer.Option(help="Of the model's layers: none, 8bit or 4bit.")] = "none",
-    method: Annotated[str, typer.Option(help="That is to train it.")] = "lora",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=V,…", help="Its settings: r=8,64.")
-    ] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows of an update; may be given again.")] = None,
+    model_config: architecture_plan.ModelConfig = None,
+    tokens: architecture_plan.Tokens = 2048,
+    answer_tokens: architecture_plan.AnswerTokens = 512,
+    quantization: architecture_plan.Quantization = "none",
+    method: architecture_plan.Method = "lora",
+    settings: architecture_plan.Settings = None,
+    batch: architecture_plan.Batch = None,
     block: Block = None,
 ) -> None:
     """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory.
@@ -78,8 +72,6 @@ def plan(
     no weights here.
     """
     if model_config:
-        from autopeft.cli import architecture_plan
-
         asked = architecture_plan.Asked(
             model_config, tokens, answer_tokens, quantization, device, method, settings or (), batch or (), block
         )

@@ -41,17 +41,17 @@ class Baseline(NamedTuple):
 class Task(BaseModelPart, ABC):
     """A kind of task, such as giving a text one of several labels.
 
-    The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost
-    and what is answered. `autopeft tasks` lists the kinds that were found.
+    The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost and
+    what is answered.
 
     Class attributes:
         contract: the version of this contract that the task was written for, as a number.
         kind: its name in study files, such as "text-classification".
         auto_class: the transformers class that puts the head on; settings or the base model may bear on it
             (`configured`, `facts_of_config`).
-        new_head: whether what that class puts on top of the base model is trained from scratch; of a language model
-            it is a part of what was pretrained, and stays as it is.
-        writes: whether it answers with a text that the model writes; see `autopeft.tasks.writing`.
+        new_head: whether what that class puts on top of the base model is trained from scratch; that of a language
+            model was pretrained, and stays as it is.
+        writes: whether it answers with texts; see `autopeft.tasks.writing`.
         processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
         columns: what a row needs; the settings may bear on it (`configured`, `taking`).
         metrics: what can be maximised, by name; the first is the default.
@@ -60,10 +60,10 @@ class Task(BaseModelPart, ABC):
         pipeline_tag: the Hugging Face hub's word for it.
         group: key of the column whose equal cells stay on one side of every split where [data] names no `group`;
             empty: rows are split one by one.
-        arranging: Python that does with `inputs`, what the processor gave of rows, what `arranged` does; for READMEs.
+        arranging: Python that does with `inputs` of the processor what `arranged` does; for READMEs.
         outputs: names of what the model gives of which answers are made.
-        contrasts: whether a loss compares the rows of a batch with each other, and an answer is scored against those
-            to other rows: then a batch always goes through the model whole, and not in several parts.
+        contrasts: whether a loss compares the rows of a batch, and an answer is scored against those to other rows:
+            then a batch goes through the model whole.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
@@ -354,10 +354,7 @@ class Task(BaseModelPart, ABC):
 
     @abstractmethod
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """The answer to each row as it is kept in a file, from which the metric can be worked out again.
-
-        That is `maximised`; where it is empty, whichever you like.
-        """
+        """The answer to each row as it is kept in a file, from which the metric (`maximised`) can be told again."""
 
     @abstractmethod
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
