@@ -79,6 +79,13 @@ def plan(
         return
     if study is None:
         raise UserInputError("`autopeft plan` needs a study file, or --model-config with a model; give one of them.")
+    _plan_study(study, samples, device, picture, block, as_json=as_json)
+
+
+def _plan_study(
+    study: Path, samples: int, device: str | None, picture: Path | None, block: list[str] | None, *, as_json: bool
+) -> None:
+    """Show what a search would face."""
     spec = read_spec(study)
     console = make_console()
     registry = find_plugins(block, spec)
