@@ -29,7 +29,7 @@ class LinearModule:
 
     `role` is one of ``query``, ``key``, ``value``, ``qkv`` (fused), ``attention_output``, ``feed_forward_up``
     (gates included) and ``feed_forward_down``. `layer` is the index into `ModelSpec.layers`. `bias` says whether it
-    has one.
+    has one. `cross` says whether it is of a decoder's attention to what an encoder made.
     """
 
     name: str
@@ -38,6 +38,7 @@ class LinearModule:
     in_features: int
     out_features: int
     bias: bool = False
+    cross: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,14 @@ class ModelSpec:
         """Heads of a layer, by its index, and of its keys and values."""
         return self.layer_heads[layer] if self.layer_heads else (self.num_attention_heads, self.num_key_value_heads)
 
-    def modules(self, *roles: str) -> tuple[str, ...]:
-        """Dotted names of the linear maps that play one of `roles`, in the model's order."""
-        return tuple(linear.name for linear in self.linears if linear.role in roles)
+    def modules(self, *roles: str, cross: bool | None = None) -> tuple[str, ...]:
+        """Dotted names of the linear maps that play one of `roles`, in the model's order.
+
+        Args:
+            roles: of `LinearModule`.
+            cross: those of a decoder's attention to an encoder alone (True), or all others (False). Default: both.
+        """
+        return tuple(linear.name for linear in self.linears if linear.role in roles and cross in (None, linear.cross))
 
     def groups(self, roles: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
         """Of groups of roles, those this model has, each with its `modules`; of two that are equal, the first."""

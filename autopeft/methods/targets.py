@@ -19,6 +19,8 @@ ROLES = {
     "feed_forward": FEED_FORWARD,
     "all_linear": ATTENTION + FEED_FORWARD,
 }
+CROSS = "cross_attention"
+"""A group that only models with an encoder and a decoder have (Gheini et al. 2021, arXiv:2104.08771)."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ class TargetGroups:
     names: tuple[str, ...] = tuple(ROLES)
 
     def on(self, spec: ModelSpec) -> dict[str, tuple[str, ...]]:
-        """The groups a model has, each with the names of its modules; of two that are equal, the first."""
-        return spec.groups({name: ROLES[name] for name in self.names})
+        """The groups a model has, each with the names of its modules; of two that are equal, the first.
+
+        A decoder's attention to an encoder, where there is one, is one more group.
+        """
+        found = spec.groups({name: ROLES[name] for name in self.names})
+        crossing = spec.modules(*ATTENTION, cross=True)
+        return {**found, CROSS: crossing} if crossing else found
 
     def linears(self, spec: ModelSpec, group: str) -> list[LinearModule]:
         """The linear maps of a group that the model has."""

@@ -27,6 +27,9 @@ ATTENTION_ROLES = (
 )
 
 
+CROSS = re.compile(r"(enc_?dec_?att|encoder_attn|cross_?att)", re.IGNORECASE)
+"""What model types call the attention of a decoder to what an encoder made."""
+
 FEED_FORWARD_PARTS = {"intermediate": "feed_forward_up", "output": "feed_forward_down"}
 """What BERT and its kin call the parts: of MobileBERT's, whose layers are narrower than the model, shapes say the
 reverse."""
@@ -69,7 +72,7 @@ def describe(
         num_key_value_heads=key_value_heads,
         num_hidden_layers=max(int(text_config.num_hidden_layers), len(layers)),  # configs count one stack alone
         layers=layers,
-        layer_heads=tuple(_heads(_config_of(module, layer)) for layer in layers),
+        layer_heads=tuple(_heads(_config_of(module, layer), decoder=".decoder." in f".{layer}") for layer in layers),
         linears=tuple(_linears(module, layers, head)),
         head=head,
         has_attention_interface=bool(base._can_set_attn_implementation() and base._supports_sdpa),
@@ -138,7 +141,8 @@ def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) 
                 continue
             seen.add(child)
             if role := _role(f"{_list_of(layer)}.{path}", *shape, width=width):
-                yield LinearModule(name, role, index, *shape, bias=getattr(child, "bias", None) is not None)
+                bias, cross = getattr(child, "bias", None) is not None, CROSS.search(path) is not None
+                yield LinearModule(name, role, index, *shape, bias=bias, cross=cross)
 
 
 def _config_of(module: nn.Module, layer: str) -> Any:
@@ -153,9 +157,10 @@ def _config_of(module: nn.Module, layer: str) -> Any:
     return whole.get_text_config()
 
 
-def _heads(config: Any) -> tuple[int, int]:
-    """Heads of an attention module, and of its keys and values."""
-    heads = int(config.num_attention_heads)
+def _heads(config: Any, *, decoder: bool = False) -> tuple[int, int]:
+    """Heads of an attention module, and of its keys and values; a `decoder` may have others than its encoder."""
+    own = getattr(config, "decoder_attention_heads", None) if decoder else None
+    heads = int(own or config.num_attention_heads)
     return heads, int(getattr(config, "num_key_value_heads", None) or heads)
 
 
