@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
-from autopeft.data.in_memory import as_table, keep, split_of
+from autopeft.data.in_memory import as_table, columns_of, keep, split_of
 from autopeft.data.load import table_columns
 from autopeft.methods.registry import discover
 from autopeft.reporting.progress import make_progress
@@ -209,8 +209,13 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     if own_test is not None and "test" not in given and "test_fraction" not in spec.data.model_fields_set:
         given["test"] = own_test
         called["test"] = f"`data`, split {quoted(spec.data.test_split)}"
-    task = find_task(spec.task.kind).configured(spec.task.options).taking(spec.data.named)
-    columns = table_columns(spec.data, task)
+    task = find_task(spec.task.kind).configured(spec.task.options)
+    section = spec.data
+    if not isinstance(given["train"], str | Path) and not section.columns and "text" not in section.named:
+        found_columns, _ = task.recognised(columns_of(given["train"], called["train"]))  # told as the study begins
+        section = section.model_copy(update={"columns": found_columns})
+    task = task.taking(section.named)
+    columns = table_columns(section, task)
     cells = [*dict.fromkeys(columns.values())]
     if spec.data.group is not None:
         columns["group"] = spec.data.group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from autopeft.common.exceptions import DataError, quoted, shorten
 from autopeft.common.files import whole
 from autopeft.data.arrow import CALLED
 from autopeft.data.cell_readers import fillable, readers, writable
-from autopeft.data.cells import Texts
+from autopeft.data.cells import CellError, Texts
 from autopeft.data.table import Table, of_dataset
 from autopeft.study.folder import ROWS
 
@@ -115,7 +116,11 @@ def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[
         DataError: a column is missing, or a cell is empty or no single value.
     """
     table.require(columns)
-    read = {columns[key]: read for key, read in readers(task, table.folder).items() if key in columns}
+    reads: dict[str, list[Callable[[object], Any]]] = {}
+    for key, read_cell in readers(task, table.folder).items():
+        if key in columns:
+            reads.setdefault(columns[key], []).append(read_cell)
+    read = {name: _whole(several) if len(several) > 1 else several[0] for name, several in reads.items()}
     texts = Texts(others=read, fillable={columns[key] for key in fillable(task) if key in columns})
     names = [name for name in table.names if name in columns.values()]
     blocks = [{name: texts.of(name, block[name]) for name in names} for block in table.blocks(names)]
@@ -128,6 +133,34 @@ def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[
     if not _is_kept(path, table.called):
         _write(plain.map(writable), path, table.called)
     return path
+
+
+def _whole(reads: Sequence[Callable[[object], Any]]) -> Callable[[object], str]:
+    """What keeps a cell of which several things are read as it is, as JSON, if all of them can be read."""
+
+    def read(cell: object) -> str:
+        for each in reads:
+            each(cell)
+        return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False, default=_plain)
+
+    return read
+
+
+def _plain(value: Any) -> Any:
+    """An array, or a number of NumPy's, as what JSON can hold."""
+    if not isinstance(value, np.ndarray | np.generic):
+        raise CellError(f"holds a value of type {quoted(type(value).__name__)}", "write it as text")
+    return value.tolist()
+
+
+def columns_of(rows: Any, called: str) -> list[str]:
+    """The names of the columns of rows as `as_table` takes them; none where they are tuples.
+
+    Raises:
+        DataError: as `as_table`.
+    """
+    tuples = isinstance(rows, Sequence) and not isinstance(rows, str) and rows and _is_tuple(rows[0])
+    return [] if tuples else [*as_table(rows, (), called).names]
 
 
 def _is_kept(path: Path, called: str) -> bool:

@@ -111,7 +111,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     section, notes = spec.data, list[str]()
     inputs = task.inputs
     wanted = table_columns(section, task)
-    _check_keys(section.columns, wanted)
+    _check_keys(section.columns, {**wanted, **{column.of: "" for column in task.columns if column.of}})
     if group := section.group or (task.group and section.column(task.group)):
         wanted["group"] = group
 

@@ -1,5 +1,6 @@
 """Rows in memory: which come to a study as they are, and how those are named that cannot."""
 
+import json
 from pathlib import Path
 
 import datasets
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autopeft.common.exceptions import DataError
+from autopeft.data.in_memory import as_table, keep
 from autopeft.data.load import StudyData, load_rows
 from autopeft.tasks.registry import find_task
 from autopeft.tuning import specify
@@ -153,3 +155,14 @@ def test_the_same_rows_under_another_name_are_named_anew(tmp_path):
     again = specified(tmp_path, datasets.DatasetDict(train=datasets.Dataset.from_pandas(frame()))).data.train
     assert kept == again
     assert pq.read_schema(kept).metadata[b"autopeft.called"] == b'`data`, split "train"'
+
+
+def test_a_cell_of_which_several_things_are_read_is_kept_whole(tmp_path):
+    said = [{"role": "user", "content": "a fox"}, {"role": "assistant", "content": "runs"}]
+    task = find_task("causal-lm")
+    names = dict.fromkeys((*task.inputs, *task.taught_columns), "messages")
+    rows = as_table(pd.DataFrame({"messages": [said, json.dumps(said), np.array(said, dtype=object)]}), [], "`data`")
+    kept = pd.read_parquet(keep(rows, names, tmp_path, task.columns))["messages"]
+    assert [json.loads(cell) for cell in kept] == [said] * 3
+    with pytest.raises(DataError, match="row 1: every cell of the column"):
+        keep(as_table([{"messages": said[:1] * 2}], [], "`data`"), names, tmp_path, task.columns)
