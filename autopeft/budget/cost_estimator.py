@@ -82,7 +82,7 @@ class CostEstimator:
         trunk: Trunk | None = None,
     ) -> None:
         self._base, self._task, self._device, self._data = base, task, device, data
-        self._rows, self._longest, self._limit = len(data), int(data.lengths.max()) * data.sequences, limit
+        self._rows, self._longest, self._limit = len(data), data.places_of(data.everything) // len(data), limit
         self._quantized = quantized
         self._trunk = trunk
         self._packed_methods, self._folds = {} if packed is None else packed, folds

@@ -83,6 +83,7 @@ class Encoded:
         fields: by the name of the tensor, of every sample.
         truths: what is scored against, one entry a row: labels, numbers, lists.
         axis: the field whose length sorts rows into batches; empty where all rows are alike, as images are.
+        beside: another field whose places a pass costs too, as of a text that is read with another one being written.
         places: of each row where there is no axis, such as the patches of an image: what a pass costs grows with them.
         units: over how many things the loss of each sample is a mean, int64 `[samples]`; None: one each.
         row_of: the row that each sample is of, int64 `[samples]`, rising; None where each row is one sample.
@@ -96,6 +97,7 @@ class Encoded:
     fields: Mapping[str, Field]
     truths: np.ndarray
     axis: str = ""
+    beside: str = ""
     places: int = 1
     units: np.ndarray | None = None
     row_of: np.ndarray | None = None
@@ -132,6 +134,16 @@ class Encoded:
     def lengths(self) -> np.ndarray:
         """Places of each sample, on the axis where there is one, int64 `[samples]`."""
         return self.fields[self.axis].lengths if self.axis else np.full(len(self), self.places, np.int64)
+
+    @property
+    def extents(self) -> np.ndarray:
+        """Places of each sample in all, by which rows are sorted into batches, int64 `[samples]`."""
+        return self.lengths + self.fields[self.beside].lengths if self.beside else self.lengths
+
+    def places_of(self, samples: Sequence[int] | np.ndarray) -> int:
+        """Places that a pass of those samples goes through, padding included."""
+        longest = int(self.lengths[samples].max()) * self.sequences
+        return len(samples) * (longest + (int(self.fields[self.beside].lengths[samples].max()) if self.beside else 0))
 
     @property
     def truncated(self) -> Truncation:

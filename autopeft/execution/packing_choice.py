@@ -168,7 +168,7 @@ class PackingChoice:
         rows = []
         for index, fold in enumerate(self._problem.folds if packed else self._problem.folds[:1]):
             count = -(-len(fold.train) // candidate.hyper.batch_size)
-            chosen = bucketed(data.lengths[fold.train], count, derive_seed(seed, index), seed)[0]
+            chosen = bucketed(data.extents[fold.train], count, derive_seed(seed, index), seed)[0]
             rows.append(fold.train[chosen[:size]])
         return Batch.of(data, rows, self._problem.device.type)
 

@@ -58,7 +58,7 @@ def _check_step(problem: Problem, where: str) -> None:
     model = problem.base.copy().eval()
     parts = spec.head or spec.layers[-1:]  # a head that was pretrained stays as it is: then see what the layers learn
     head = [p for name in parts for p in _own(model.get_submodule(name))]
-    batch = Batch.of(problem.train, [_rows(problem.train.lengths)], device.type)
+    batch = Batch.of(problem.train, [_rows(problem.train.extents)], device.type)
     try:
         with device.kernels():
             with device.precision():

@@ -200,7 +200,7 @@ def _measure(setup: Setup, learner: Learner, watch: MemoryWatch) -> None:
     A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
     """
     model, execution, data, device = learner.model, learner.execution, setup.rows, setup.device
-    longest = data.lengths.argsort()[::-1]
+    longest = data.extents.argsort()[::-1]
     batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, device.type)
     passes = 2 if execution.micro_batch < min(learner.hyper.batch_size, len(longest)) else 1
     initial = [parameter.data for parameter in learner.parameters]

@@ -37,8 +37,7 @@ class Batch:
         filled = [np.resize(few if len(few) else 0, room) for few in rows]
         together = np.concatenate(filled)
         weight = data.weight(rows[0]) if len(rows) == 1 else 0
-        places = len(together) * int(data.lengths[together].max()) * data.sequences
-        return cls(data.batch(together, device), tuple(map(len, rows)), weight, places)
+        return cls(data.batch(together, device), tuple(map(len, rows)), weight, data.places_of(together))
 
     def of_fold(self, fold: int) -> Batch:
         """The rows of one fold alone, padded as they are here."""

@@ -262,7 +262,7 @@ def train_epoch(
     learner.take_turn()
     train_mode(learner.model)
     schedules = [
-        bucketed(data.lengths[few], learner.batches, seed, order) for few, seed in zip(rows, seeds, strict=True)
+        bucketed(data.extents[few], learner.batches, seed, order) for few, seed in zip(rows, seeds, strict=True)
     ]
     first, last = (round(share * learner.batches) for share in part)
     torch.manual_seed(seeds[0] + first)  # dropout; each fold, epoch and part draws its own
@@ -292,7 +292,7 @@ def evaluate(
     (`Encoded.rows_of`).
     """
     model.eval()
-    orders = [np.argsort(data.lengths[few], kind="stable") for few in rows]
+    orders = [np.argsort(data.extents[few], kind="stable") for few in rows]
     most = max(1, most // data.sequences)
     size = max(1, most // len(rows)) if device.type == "cpu" else most
     passes = -(-max(map(len, rows)) // size)
