@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
+    from autopeft.models.decoder_start import decoder_start
     from autopeft.models.generation import WritingLimits
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.models.template_rows import Template
@@ -89,6 +90,7 @@ __all__ = [
     "WritingLimits",
     "WritingOptions",
     "as_text",
+    "decoder_start",
     "export",
     "hookimpl",
     "layer_groups",
@@ -141,6 +143,7 @@ LAZY = {
     "token_fields": "autopeft.data.encoded",
     "AutoPeftClassifier": "autopeft.estimator",
     "AutoPeftRegressor": "autopeft.estimator",
+    "decoder_start": "autopeft.models.decoder_start",
     "export": "autopeft.winner.export",
     "load": "autopeft.winner.winner",
     "nearest": "autopeft.common.exceptions",

@@ -1,4 +1,8 @@
-"""Texts that a language model writes behind prompts: the most probable token each time, many rows at once."""
+"""Texts that a language model writes behind prompts, or for sources: the likeliest token each time, many rows at once.
+
+A decoder goes on with its prompts, which are therefore padded on the left. A model of an encoder and a decoder reads
+its sources whole, padded on the right, and its decoder begins with tokens of its own.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +30,24 @@ class WritingLimits(NamedTuple):
     Attributes:
         new: tokens that are written, at most.
         ends: tokens after which nothing comes.
-        positions: tokens of a prompt and what is written behind it, at most; None where the model has no bound.
+        positions: tokens of a prompt and what is written behind it, at most; of a model with an encoder, those that
+            its decoder reads. None where the model has no bound.
+        begin: tokens that a decoder behind an encoder begins with, such as its start and the code of a language. None
+            where prompts are gone on with.
     """
 
     new: int
     ends: tuple[int, ...]
     positions: int | None = None
+    begin: tuple[int, ...] = ()
 
     @property
     def room(self) -> tuple[int, int | None]:
         """Tokens that are written, and tokens of a prompt, at most; None: as many as it has."""
         if self.positions is None:
             return self.new, None
+        if self.begin:
+            return max(1, min(self.new, self.positions - len(self.begin))), None
         new = max(1, min(self.new, self.positions // 2))
         return new, self.positions - new
 
@@ -56,7 +66,8 @@ class WritingLimits(NamedTuple):
         new, most = self.room
         told = []
         if new < self.new:
-            told.append(f"Texts have at most {new:,} tokens, half of what the model can read.")
+            bound = "for which the model's decoder has places" if self.begin else "half of what the model can read"
+            told.append(f"Texts have at most {new:,} tokens, {bound}.")
         if most is not None and (long := sum(len(ids) > most for ids in prompts)):
             told.append(
                 f"{long} of {len(prompts)} prompts leave no room for {new:,} tokens behind them within the model's "
@@ -68,14 +79,14 @@ class WritingLimits(NamedTuple):
 def written(
     model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], limits: WritingLimits, **sampling: Any
 ) -> list[np.ndarray]:
-    """The tokens that the model writes behind each prompt, without the one that ends them.
+    """The tokens that the model writes behind each prompt, or for each source, without the one that ends them.
 
     Of a prompt that leaves no room the end is kept; where there is none, a text is begun.
 
     Args:
         model: of transformers; methods may have changed it.
         tokenizer: for its padding token.
-        prompts: tokens of each.
+        prompts: tokens of each; where `limits.begin` is set, what its encoder reads.
         limits: when writing ends.
         sampling: of transformers' `GenerationConfig`, such as `do_sample` and `temperature`. Default: greedy.
     """
@@ -129,34 +140,56 @@ def _batch(
 ) -> list[np.ndarray]:
     from transformers import GenerationConfig
 
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), int(tokenizer.pad_token_id))
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):  # on the left, or what is written would stand behind padding
-        ids[row, longest - len(prompt) :] = torch.from_numpy(np.asarray(prompt, np.int64))
-        mask[row, longest - len(prompt) :] = 1
+    pad, begin = int(tokenizer.pad_token_id), [*limits.begin]
+    ids, mask = _padded(prompts, pad, left=not begin)  # or what is written would stand behind padding
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if begin:
+        inputs["decoder_input_ids"] = torch.tensor([begin] * len(prompts))
     config = GenerationConfig(
         max_new_tokens=new,
         eos_token_id=list(limits.ends) or None,
-        pad_token_id=int(tokenizer.pad_token_id),
+        pad_token_id=pad,
         use_cache=True,
+        **(_of_decoder(begin, pad, limits.ends) if begin else {}),
         **{"do_sample": False, **sampling},
     )
     with torch.no_grad(), _configured(model, config):
-        inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-        made = model.generate(**inputs, **({"streamer": streamer} if streamer else {}))
-    return [_ended(row, limits.ends) for row in made[:, longest:].cpu().numpy()]
+        given = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        made = model.generate(**given, **({"streamer": streamer} if streamer else {}))
+    return [_ended(row, limits.ends) for row in made[:, len(begin) or ids.shape[1] :].cpu().numpy()]
+
+
+def _of_decoder(begin: Sequence[int], pad: int, ends: Sequence[int]) -> dict[str, Any]:
+    """Settings of a decoder behind an encoder."""
+    never = {} if pad in ends else {"suppress_tokens": [pad]}  # which Marian's models find probable
+    return {"decoder_start_token_id": begin[0], **never}
+
+
+def _padded(prompts: Sequence[np.ndarray], pad: int, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens of all rows, padded on one side, and where they are."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        place = slice(longest - len(prompt), longest) if left else slice(len(prompt))
+        ids[row, place] = torch.from_numpy(np.asarray(prompt, np.int64))
+        mask[row, place] = 1
+    return ids, mask
 
 
 @contextmanager
 def _configured(model: Any, config: Any) -> Iterator[None]:
     """With these settings alone: what a model's files say of temperature and beams does not bear on scores."""
-    own = model.generation_config
-    model.generation_config = config
+    from transformers import GenerationMixin
+
+    # What peft wraps around a model with an encoder leaves the model its own settings.
+    plain = next((module for module in model.modules() if isinstance(module, GenerationMixin)), model)
+    own = plain.generation_config
+    plain.generation_config = config
     try:
         yield
     finally:
-        model.generation_config = own
+        plain.generation_config = own
 
 
 def _ended(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:

@@ -45,12 +45,16 @@ class RowTokenizer(Reader):
         tokenizer: as `tokenizer.prepare` left it.
         max_length: tokens of a row, at most, the tokenizer's own marks among them.
         truncation: "head", "tail" or "both", what is kept; None is as the tokenizer has it.
+
+    Attributes:
+        of_targets: whether the texts are those that a model with a decoder of its own is to write (`targets`).
     """
 
     unit: ClassVar[str] = "tokens"
     hint: ClassVar[str] = "`max_length` and `truncation` in [model] say how."
     advice: ClassVar[str] = "give a smaller `max_length` in [model] if its positions end before"
     free: ClassVar[tuple[int, ...]] = (0, 1)
+    of_targets = False
 
     def __init__(self, tokenizer: Any, max_length: int, truncation: str | None = None) -> None:
         self.processor, self.max_length = tokenizer, max_length
@@ -211,6 +215,23 @@ class RowTokenizer(Reader):
         self._require_places()
         return answer_rows(self.tokenizer, texts, answers, self.max_length, self.truncation, plain, typed)
 
+    def targets(self, texts: Sequence[str], most: int) -> TokenRows:
+        """Tokens of texts that are to be written, whose pieces and marks may be others than those of texts to read.
+
+        Args:
+            texts: one a row.
+            most: tokens of a text, its marks among them; of a longer one the beginning is kept.
+        """
+        reader = type(self)(self.processor, most, HEAD)
+        reader.of_targets = True
+        return reader(texts)
+
+    def target_marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens that stand before, and behind, every text that is to be written, such as the code of its language."""
+        none, some = self.tokenizer(text_target=["", "a"])["input_ids"]
+        before, behind = _alike(none, some), _alike(none[::-1], some[::-1])
+        return tuple(none[:before]), tuple(none[len(none) - behind :])
+
     def _keeping(self, texts: list[tuple[int, int]], whole: int) -> list[tuple[int, int]]:
         """From where to where a row of `whole` tokens is kept, whose texts are there; marks and templates all stay."""
         alone = whole - sum(end - start for start, end in texts)
@@ -238,8 +259,10 @@ class RowTokenizer(Reader):
 
     def _tokens(self, rows: Sequence[tuple[str, ...]]) -> Any:
         """Whole rows, as the tokenizer gives them."""
+        texts = [*map(list, zip(*rows, strict=True))]
         return self.tokenizer(
-            *map(list, zip(*rows, strict=True)),
+            *(() if self.of_targets else texts),
+            **({"text_target": texts[0]} if self.of_targets else {}),
             truncation=False,
             padding=False,
             return_attention_mask=False,
@@ -263,6 +286,11 @@ class RowTokenizer(Reader):
                 for name in found.keys() & {*COLUMNS, SPANS, TEXT_OF}:
                     whole = found[name][place]
                     found[name][place] = list(chain.from_iterable(whole[a:b] for a, b in kept))
+
+
+def _alike(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike."""
+    return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(first))
 
 
 def own_truncation(tokenizer: Any) -> str:

@@ -53,6 +53,8 @@ class CachedRowTokenizer(RowTokenizer):
         backend.no_truncation()  # the last call's settings, which every call sets anew
         backend.no_padding()
         own = [kind.__qualname__, tokenizer.model_input_names, tokenizer.split_special_tokens]
+        if self.of_targets:  # of which the backend knows nothing until it is asked for them
+            own.append(tokenizer(text_target=["", "a"])["input_ids"])
         versions = [tokenizers.__version__, transformers.__version__]
         call = json.dumps([own, versions, self.max_length, self.truncation, [list(column) for column in texts]])
         return cache.key("rows", backend.to_str(), call)

@@ -123,6 +123,19 @@ def head_of(model: nn.Module) -> LanguageHead:
     return next(module for module in model.modules() if isinstance(module, LanguageHead))
 
 
+ADDED = "final_logits_bias"
+"""What BART and its kin call a vector that they add to their logits, behind the map; no method trains it."""
+
+
+def bias_of(model: nn.Module, head: LanguageHead) -> torch.Tensor | None:
+    """What is added to the products with the head's weight: its own bias, and a vector behind it; `[words]`."""
+    added = next((tensor for name, tensor in model.named_buffers() if name.rpartition(".")[2] == ADDED), None)
+    if added is None:
+        return head.bias
+    behind = added.flatten().to(head.weight.dtype)
+    return behind if head.bias is None else head.bias + behind
+
+
 def shape_of(config: Any) -> Shape:
     """What transformers' models do to their logits, by their configurations."""
     scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
@@ -159,7 +172,7 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Any], at: torch.Tensor, 
         states, wanted = hidden[rows[there], at[there]], labels[there]
     shape = shape_of(getattr(model, "config", None))
     given: tuple[torch.Tensor, torch.Tensor] = _Losses.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        states, head.weight, head.bias, wanted, shape
+        states, head.weight, bias_of(model, head), wanted, shape
     )
     if isinstance(labels, FakeTensor):
         return TokenLosses(losses=given[0].view(labels.shape), hits=given[1].view(labels.shape))
@@ -262,12 +275,13 @@ def check(model: Any, words: int = 8) -> None:
     Raises:
         ModelError: they are not: it does something to its logits that is not known here.
     """
-    ids = torch.arange(4, 4 + words, device=model.device)[None] % model.get_output_embeddings().weight.shape[0]
+    ids = torch.arange(4, 4 + words, device=model.device)[None] % output_of(model).get_parameter("weight").shape[0]
     at, labels = torch.arange(words - 1, device=model.device)[None], ids[:, 1:]
-    whole = model(input_ids=ids).logits.float()[:, :-1]
+    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
+    whole = model(**inputs).logits.float()[:, :-1]
     put_on(model)
     try:
-        found = token_losses(model, {"input_ids": ids}, at, labels)["losses"]
+        found = token_losses(model, inputs, at, labels)["losses"]
     finally:
         take_off(model)
     wanted = nn.functional.cross_entropy(whole.flatten(0, 1), labels.flatten(), reduction="none")

@@ -1,0 +1,87 @@
+"""The token that the decoder of an encoder–decoder model begins with, before the first that it is to tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from autopeft.common.exceptions import ModelError
+from autopeft.models.token_loss import IGNORED
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TRIED = 4
+"""Labels of a row that is tried."""
+
+
+@torch.no_grad()
+def decoder_start(model: Any, last: np.ndarray) -> int:
+    """The first token of what the model makes of labels for its decoder: of labels a, b, c that is start, a, b.
+
+    Most models have one token for it, which their configuration names; mBART and its kin take the last label of each
+    row, such as the code of a language, to the front. The model is asked, on labels of two rows.
+
+    Args:
+        model: of transformers.
+        last: the last label of each row that is to be learnt.
+
+    Raises:
+        ModelError: it makes something else of labels, or takes last labels to the front that differ.
+    """
+    words = model.get_output_embeddings().weight.shape[0]
+    known = [token for token in range(min(words, 4 * TRIED)) if token != model.config.pad_token_id]
+    labels = torch.tensor([[*known[:TRIED]], [*known[TRIED : 2 * TRIED - 1], IGNORED]], device=model.device)
+    found = _decoder_inputs(model, labels).cpu()
+    first, rest = found[:, 0], found[:, 1:]
+    given = labels[:, :-1].cpu()
+    front = torch.stack([labels[0, -1], labels[1, -2]]).cpu()
+    if torch.equal(rest, given) and first[0] == first[1]:
+        return int(first[0])
+    if not torch.equal(rest, given) or not torch.equal(first, front):
+        raise ModelError(
+            f"[model] name_or_path: a decoder must be given the labels moved one place on, behind a token to begin "
+            f"with, but {type(model).__name__} makes something else of them; give another model."
+        )
+    if (last != last[0]).any():
+        raise ModelError(
+            f"[model] name_or_path: {type(model).__name__} begins with the last token of what is to be written, which "
+            "must be one and the same in all rows, such as the code of a language, but differs; give another model, "
+            "or a tokenizer that puts a mark at the end."
+        )
+    return int(last[0])
+
+
+class _ReachedError(Exception):
+    """The decoder has its input."""
+
+
+def _decoder_inputs(model: Any, labels: torch.Tensor) -> torch.Tensor:
+    """What the model gives its decoder where it is given those labels.
+
+    Raises:
+        ModelError: nothing, as its configuration does not say what to begin with.
+    """
+    found: list[torch.Tensor] = []
+
+    def catch(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(args[0] if args else kwargs["input_ids"])
+        raise _ReachedError
+
+    hook = model.get_decoder().register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        model(input_ids=labels.clamp(min=0), labels=labels)
+    except _ReachedError:
+        return found[0]
+    except ValueError as error:
+        raise ModelError(
+            f"[model] name_or_path: the configuration of {type(model).__name__} must name the token that its decoder "
+            f"begins with (`decoder_start_token_id`), but: {error}"
+        ) from None
+    finally:
+        hook.remove()
+    raise ModelError(
+        f"[model] name_or_path: a model must make its decoder's input of labels, but {type(model).__name__} does not; "
+        "give another model."
+    )
