@@ -270,6 +270,7 @@ def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path)
             {name: one.score for name, one in texts.items()},
             problem.metric,
             made.task.options.scores,
+            made.task.untrained(rows.test[few]),
         )
     if sections:
         with writing(path), whole(path, lasting=True) as draft:

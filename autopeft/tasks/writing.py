@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from autopeft.common.exceptions import DataError
 from autopeft.study.sections import Section
 from autopeft.tasks import token_scores
 from autopeft.tasks.contract import Baseline, Task
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
     from autopeft.models.generation import WritingLimits
     from autopeft.tasks.metric import Metric
+
+
+USUAL, LONGER = 0.99, 8
+"""Share of the training rows whose answers what is written may be as long as, and by how many tokens longer."""
 
 
 class WritingOptions(Section):
@@ -42,7 +47,8 @@ class Writing(Task):
     Texts that the model wrote (`generation`) are an object array `[rows]` in their place.
 
     A batch has, beside what the model takes, `answer_at` and `labels` `[rows, tokens]`: places whose states tell the
-    tokens of the answer, and these; -100 where a row has fewer. The head was pretrained and stays as it is.
+    tokens of the answer, and these; -100 where a row has fewer. Of a model whose decoder reads nothing but the answer
+    there is no `answer_at`: each place tells one token. The head was pretrained and stays as it is.
     """
 
     new_head: ClassVar[bool] = False
@@ -67,6 +73,15 @@ class Writing(Task):
 
         for name in self.options.scores if self.options.written_rows else ():
             text_score(name)
+
+    def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
+        """Enough rows for the folds."""
+        if len(train) < folds:
+            raise DataError(
+                f"{source}: there must be a training row for each of the {folds} folds, but there are {len(train)}; "
+                "lower `folds` in [validation], or give more rows."
+            )
+        return []
 
     def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
         """Nothing; but a model whose losses cannot be told is refused.
@@ -93,9 +108,13 @@ class Writing(Task):
 
     def run(self, model: Any, batch: Mapping[str, torch.Tensor]) -> Any:
         """The losses of the answers' tokens, and whether each is the most probable one."""
+        import torch
+
         from autopeft.models.token_loss import token_losses
 
-        return token_losses(model, self.model_inputs(batch), batch["answer_at"], batch["labels"])
+        labels = batch["labels"]
+        every = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+        return token_losses(model, self.model_inputs(batch), batch.get("answer_at", every), labels)
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Mean cross-entropy of the answers' tokens; 0 without any."""
@@ -120,6 +139,17 @@ class Writing(Task):
             reader: as `encode` is given it.
         """
         raise NotImplementedError(f"{self.kind} must say how its rows are put to the model.")
+
+    def longest(self, lengths: np.ndarray) -> int:
+        """Tokens of a written text, at most: as the settings say, or else some more than most training rows teach.
+
+        Args:
+            lengths: tokens that each training row teaches, int64 `[rows]`.
+        """
+        import numpy as np
+
+        asked: int | None = self.options.max_new_tokens
+        return asked or int(np.quantile(lengths, USUAL)) + LONGER
 
     @property
     def limits(self) -> WritingLimits:
@@ -174,6 +204,14 @@ class Writing(Task):
     def asked(self, rows: pd.DataFrame) -> list[str]:
         """What a person reads as the prompt of each row. Default: the first input."""
         return [str(cell) for cell in rows[self.inputs[0]]]
+
+    def untrained(self, rows: pd.DataFrame) -> dict[str, list[str]]:
+        """Texts that no model wrote, which are scored beside those of models, by what they are called. Default: none.
+
+        Args:
+            rows: the task's columns by their keys.
+        """
+        return {}
 
     def code(self, sample: Mapping[str, Sequence[Any]]) -> str:
         """Python that has a `model` write for those rows with a `tokenizer`, without autopeft; for READMEs.

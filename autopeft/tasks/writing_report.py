@@ -27,6 +27,7 @@ def sections(
     chosen_by: Mapping[str, float],
     metric: str,
     scores: Sequence[str],
+    untrained: Mapping[str, Sequence[str]] | None = None,
 ) -> list[ReportSection]:
     """Scores of what each model wrote, and examples.
 
@@ -37,9 +38,13 @@ def sections(
         chosen_by: the score by which models were compared, on all held-out rows, by their names.
         metric: its name.
         scores: names of the scores of texts.
+        untrained: texts that no model wrote, such as copies of the prompts, by what they are called; they are scored,
+            but not among the examples.
     """
-    found = {name: [score_text(score, made, [[one] for one in references]) for score in scores] for name, made in
-             texts.items()}  # fmt: skip
+    found = {
+        name: [score_text(score, made, [[one] for one in references]) for score in scores]
+        for name, made in {**texts, **(untrained or {})}.items()
+    }
     rows = tuple(
         (name, f"{chosen_by[name]:.4f}" if name in chosen_by else "–", *(f"{value:.4f}" for value in values))
         for name, values in found.items()

@@ -10,7 +10,6 @@ from pydantic import Field as Setting
 
 from autopeft import (
     Column,
-    DataError,
     Encoded,
     Field,
     ModelError,
@@ -57,9 +56,6 @@ training rows in which what looks like a mark was typed, where there are any."""
 
 WHOLE = 2**31
 """Tokens that no row has."""
-
-USUAL, LONGER = 0.99, 8
-"""Share of the training rows whose answers what is written may be as long as, and by how many tokens longer."""
 
 
 class Options(WritingOptions):
@@ -141,12 +137,12 @@ class CausalLm(Writing):
         assert labels.offsets is not None
         full = (data.lengths == data.whole) & (labels.lengths > 0)
         last = labels.values[labels.offsets[1:][full] - 1]
-        asked, own = self.options.max_new_tokens, reader.tokenizer.eos_token_id
-        longest = int(np.quantile(labels.lengths, USUAL)) + LONGER
+        own = reader.tokenizer.eos_token_id
         end = [] if self.columns is TEXTS or not len(last) else [int(np.bincount(last).argmax())]
         ends = dict.fromkeys([*end, *([own] if own is not None else [])])
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        found = {LONGEST: asked or longest, ENDS: json.dumps([*ends]), POSITIONS: int(positions or 0)}
+        found: dict[str, ParamValue] = {LONGEST: self.longest(labels.lengths), ENDS: json.dumps([*ends])}
+        found[POSITIONS] = int(positions or 0)
         typed = self._typed(rows, reader, "training rows")
         return {**found, TYPED: typed} if typed else found
 
@@ -167,15 +163,6 @@ class CausalLm(Writing):
         return WritingLimits(int(self.facts[LONGEST]), tuple(map(int, ends)), int(self.facts[POSITIONS]) or None)
 
     # Rows.
-
-    def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Enough rows for the folds."""
-        if len(train) < folds:
-            raise DataError(
-                f"{source}: there must be a training row for each of the {folds} folds, but there are {len(train)}; "
-                "lower `folds` in [validation], or give more rows."
-            )
-        return []
 
     def truths(self, rows: pd.DataFrame) -> np.ndarray:
         """What is to be written, as people read it, an object array `[rows]`; "" where the rows do not say."""
