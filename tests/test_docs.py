@@ -34,7 +34,7 @@ IMAGES = {"image-classification": "images", "image-text-matching": "pairs"}
 """Folders of the tiny models for kinds that read images."""
 
 
-LANGUAGE_MODELS = {"prompt-classification": "words", "causal-lm": "writer"}
+LANGUAGE_MODELS = {"prompt-classification": "words", "causal-lm": "writer", "seq2seq": "translator"}
 """Those for kinds that need a language model's head."""
 
 
@@ -72,6 +72,9 @@ def place(tmp_path_factory, tiny_model) -> Path:
     language_model(folder / "studies" / "writer", "gpt2")
     said = [[{"role": "user", "content": f"w{n}"}, {"role": "assistant", "content": f"w{n % 3}"}] for n in range(40)]
     pd.DataFrame({"messages": said}).to_json(folder / "studies" / "talks.jsonl", orient="records", lines=True)
+    language_model(folder / "studies" / "translator", "t5")
+    pairs = [{"en": f"w{n} w{n + 1}", "de": f"w{n % 3}"} for n in range(40)]
+    pd.DataFrame({"translation": pairs}).to_json(folder / "studies" / "pairs.jsonl", orient="records", lines=True)
     tones = tickets.rename(columns={"message": "text"}).assign(
         label=tickets["queue"].map({"no": "negative", "maybe": "neutral", "yes": "positive"})
     )

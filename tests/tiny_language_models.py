@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft.testing.tiny import SIZES
+from autopeft.testing.tiny import SIZES, WRITING_FAMILIES
 from tests.conftest import WORDS
 
 if TYPE_CHECKING:
@@ -30,12 +30,22 @@ def language_model(folder: Path, family: str) -> None:
         single, pair = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"
         backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=marks)
         names |= {"mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    elif family in WRITING_FAMILIES:
+        marks = [(mark, known.index(mark)) for mark in ("[CLS]", "[SEP]")]
+        single = f"{'[CLS] ' * (family == 'bart')}$A [SEP]"
+        backend.post_processor = processors.TemplateProcessing(
+            single=single, pair=f"{single} $B [SEP]", special_tokens=marks
+        )
+        names |= {"cls_token": "[CLS]", "model_input_names": ["input_ids", "attention_mask"]}
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=64, **names)
     options = {"n_embd": 32, "n_head": 4, "n_layer": 4, "n_positions": 128} if family == "gpt2" else SIZES
+    options = {**options, **WRITING_FAMILIES.get(family, {})}
     config = transformers.AutoConfig.for_model(
         family, **options, vocab_size=len(known), pad_token_id=1, bos_token_id=2, eos_token_id=3
     )
-    kind = transformers.AutoModelForMaskedLM if family == "bert" else transformers.AutoModelForCausalLM
+    kind = {"bert": transformers.AutoModelForMaskedLM, "gpt2": transformers.AutoModelForCausalLM}.get(
+        family, transformers.AutoModelForSeq2SeqLM
+    )
     torch.manual_seed(0)
     model = kind.from_config(config)
     for parameter in model.parameters():

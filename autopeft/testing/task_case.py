@@ -15,7 +15,7 @@ from autopeft.models.image_reader import ImageReader
 from autopeft.models.pair_reader import PairReader
 from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.tasks.contract import Task
-from autopeft.testing.tiny import FAMILIES, IMAGE_FAMILIES, PAIR_FAMILIES, PATCH, SIDE, SIZES
+from autopeft.testing.tiny import FAMILIES, IMAGE_FAMILIES, PAIR_FAMILIES, PATCH, SIDE, SIZES, WRITING_FAMILIES
 from autopeft.training.learner import evaluate
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
     import transformers
 
     families = {"AutoImageProcessor": IMAGE_FAMILIES, "AutoProcessor": PAIR_FAMILIES}.get(task.processor, FAMILIES)
+    if task.auto_class == "AutoModelForSeq2SeqLM":
+        return WRITING_FAMILIES
     classes = [getattr(transformers, name) for name in task.auto_classes]
     known = {config.model_type for one in classes for config in one._model_mapping}
     if task.writes:  # transformers takes encoders for decoders too, if they are told to be

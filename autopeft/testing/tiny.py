@@ -70,6 +70,21 @@ PAIR_FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Model types with a tower for images and one for texts, of different width, heads and depth."""
 
+TWO_STACKS: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "decoder_attention_heads": 2,
+    "decoder_start_token_id": PAD,
+}
+WRITING_FAMILIES: dict[str, dict[str, Any]] = {
+    "t5": FAMILIES["t5"],
+    "bart": TWO_STACKS,
+    "marian": TWO_STACKS,
+}
+"""Model types that read one text and write another, likewise."""
+
 ALL_FAMILIES = (*FAMILIES, *IMAGE_FAMILIES)
 """What methods are tested on."""
 

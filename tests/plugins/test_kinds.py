@@ -41,7 +41,8 @@ NOT_PACKED = {("bitfit", "deberta-v2"), ("mixed", "modernbert"), ("prefix_tuning
 QUICK = {("multi-label-classification", "lora"), ("multiple-choice", "lora"), ("multiple-choice", "prefix_tuning"),
          ("question-answering", "lora"), ("token-classification", "lora"), ("token-classification", "prefix_tuning"),
          ("image-classification", "adapter"), ("regression", "lora"), ("prompt-classification", "bitfit"),
-         ("causal-lm", "lora"), ("causal-lm", "prefix_tuning")}  # fmt: skip
+         ("causal-lm", "lora"), ("causal-lm", "prefix_tuning"), ("seq2seq", "lora"),
+         ("seq2seq", "prefix_tuning")}  # fmt: skip
 """Kinds and methods that `make test` tries, on the first family of the kind."""
 
 

@@ -6,7 +6,7 @@ import torch
 from autopeft.tasks.registry import find_task, task_kinds
 from autopeft.testing.task_case import families_of
 from autopeft.testing.task_rules import TASK_RULES, check_task
-from autopeft.testing.tiny import IMAGE_FAMILIES, PAIR_FAMILIES
+from autopeft.testing.tiny import IMAGE_FAMILIES, PAIR_FAMILIES, WRITING_FAMILIES
 from tests.conftest import autopeft_here, few
 
 FAMILIES = ("bert", "roberta", "gpt2", "llama", "modernbert", "distilbert", "deberta-v2", "t5")
@@ -23,6 +23,12 @@ def test_every_kind_of_texts_keeps_every_rule(kind, family):
 @pytest.mark.parametrize("family", few(("gpt2", "opt", "llama"), "gpt2"))
 def test_the_kind_that_writes_keeps_every_rule(family):
     found = check_task(find_task("causal-lm"), family)
+    assert [f"{one.rule}: {one.seen}" for one in found if one.seen] == []
+
+
+@pytest.mark.parametrize("family", few(WRITING_FAMILIES, "t5", "bart"))
+def test_the_kind_of_a_text_for_a_text_keeps_every_rule(family):
+    found = check_task(find_task("seq2seq"), family)
     assert [f"{one.rule}: {one.seen}" for one in found if one.seen] == []
 
 
