@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.decoder_start import decoder_start
-    from autopeft.models.generation import WritingLimits
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.models.template_rows import Template
+    from autopeft.models.writing_limits import WritingLimits
     from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
     from autopeft.tasks.base_model_part import ByHand
@@ -133,7 +133,7 @@ LAZY = {
     "Template": "autopeft.models.template_rows",
     "Writing": "autopeft.tasks.writing",
     "WritingOptions": "autopeft.tasks.writing",
-    "WritingLimits": "autopeft.models.generation",
+    "WritingLimits": "autopeft.models.writing_limits",
     "TextScore": "autopeft.tasks.text_scores.score",
     "metric_of": "autopeft.tasks.text_scores.score",
     "written_texts": "autopeft.tasks.text_scores.score",

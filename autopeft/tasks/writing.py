@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from autopeft.common.params import ParamValue
-    from autopeft.models.generation import WritingLimits
+    from autopeft.models.writing_limits import WritingLimits
     from autopeft.tasks.metric import Metric
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autopeft.models.growing_text import GrowingText
     from autopeft.models.reader import Reader
     from autopeft.models.sampling import Sampling
+    from autopeft.models.writing_limits import WritingLimits
     from autopeft.tasks.contract import Task
 
     Say = Callable[[str], None] | None
@@ -84,7 +85,7 @@ class Writer:
     def stream(
         self,
         prompt: np.ndarray,
-        limits: generation.WritingLimits,
+        limits: WritingLimits,
         text: GrowingText,
         sampling: Sampling,
         *,

@@ -1,0 +1,64 @@
+"""When a text that a model writes ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from autopeft.common.exceptions import UserInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+
+class WritingLimits(NamedTuple):
+    """When writing ends.
+
+    Attributes:
+        new: tokens that are written, at most.
+        ends: tokens after which nothing comes.
+        positions: tokens of a prompt and what is written behind it, at most; of a model with an encoder, those that
+            its decoder reads. None where the model has no bound.
+        begin: tokens that a decoder behind an encoder begins with, such as its start and the code of a language; empty
+            where prompts are gone on with.
+    """
+
+    new: int
+    ends: tuple[int, ...]
+    positions: int | None = None
+    begin: tuple[int, ...] = ()
+
+    @property
+    def room(self) -> tuple[int, int | None]:
+        """Tokens that are written, and tokens of a prompt, at most; None: as many as it has."""
+        if self.positions is None:
+            return self.new, None
+        if self.begin:
+            return max(1, min(self.new, self.positions - len(self.begin))), None
+        new = max(1, min(self.new, self.positions // 2))
+        return new, self.positions - new
+
+    def having(self, new: int | None) -> WritingLimits:
+        """With so many tokens that are written, at most; None: as it is.
+
+        Raises:
+            UserInputError: less than one.
+        """
+        if new is not None and new < 1:
+            raise UserInputError(f"`max_new_tokens` must be at least 1, but is {new}; change it.")
+        return self if new is None else self._replace(new=new)
+
+    def told(self, prompts: Sequence[np.ndarray]) -> list[str]:
+        """What a user should know of how these bear on prompts, a sentence each."""
+        new, most = self.room
+        told = []
+        if new < self.new:
+            bound = "for which the model's decoder has places" if self.begin else "half of what the model can read"
+            told.append(f"Texts have at most {new:,} tokens, {bound}.")
+        if most is not None and (long := sum(len(ids) > most for ids in prompts)):
+            told.append(
+                f"{long} of {len(prompts)} prompts leave no room for {new:,} tokens behind them within the model's "
+                f"{self.positions:,}; of each the last {most:,} are read."
+            )
+        return told
