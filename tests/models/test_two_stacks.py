@@ -13,7 +13,7 @@ from autopeft.models.architecture import describe
 from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.models.decoder_start import decoder_start
-from autopeft.models.generation import WritingLimits
+from autopeft.models.writing_limits import WritingLimits
 from autopeft.testing.tiny import END, PAD, SIZES, START, VOCABULARY, WRITING_FAMILIES
 
 T5, BART = WRITING_FAMILIES["t5"], WRITING_FAMILIES["bart"]
