@@ -17,7 +17,6 @@ from autopeft import (
     Writing,
     WritingLimits,
     WritingOptions,
-    decoder_start,
     token_fields,
 )
 from autopeft_seq2seq import forms, languages
@@ -147,6 +146,8 @@ class Seq2Seq(Writing):
             ModelError: the model's losses cannot be told, or its decoder begins or ends in a way that is not known.
             SpecError: a language is not known, or `max_target_length` is more than the decoder has places.
         """
+        from autopeft import decoder_start  # it needs torch
+
         super().facts_of_model(model, rows, reader)
         asked = self.options.source_language, self.options.target_language
         languages.check(reader.tokenizer, *asked, choosing=self.translations is not None)

@@ -459,7 +459,7 @@ def test_workers_and_columns_of_labels_and_other_metrics_give_a_winner_too(tmp_p
 def test_pairs_of_texts_in_memory_are_labelled(tmp_path, tiny_model):
     rows = emotions().assign(other="w3 w4")
     found = api.tune(
-        model={"name_or_path": tiny_model, "dtype": DTYPE},
+        model={"name_or_path": str(tiny_model), "dtype": DTYPE},
         data={"train": rows, "text_pair": "other"},
         task={"kind": KIND, "threshold": 0.4},
         search={"methods": ["lora"], "trials": 1, "epochs": 2},
