@@ -80,7 +80,7 @@ def check(kind: str, case: int, folder: Path) -> bool:
     draw = random.Random(f"{kind} {case}")
     rows = example(kind)
     for place, row in enumerate(rows):  # or half of them would be left out as repeats
-        key = next(key for key in row if key in ("text", "tokens", "question", "context"))
+        key = next(key for key in row if key in ("text", "tokens", "question", "context", "source"))
         cell = row[key]
         row[key] = [*cell[:-1], f"{cell[-1]}{place}"] if isinstance(cell, list) else f"{cell} {place}"
     for _ in range(draw.choice((0, 1, 1, 2, 5))):
@@ -109,8 +109,9 @@ def check(kind: str, case: int, folder: Path) -> bool:
 
 def encode(spec: StudySpec, task: Any) -> None:
     found = load_rows(spec, task)
-    made = task.knowing(found.facts, found.labels)
-    reader = TaskCase(find_task(task.kind)).reader
+    case = TaskCase(find_task(task.kind))
+    reader = case.reader
+    made = task.knowing({**case.task.facts, **found.facts}, found.labels)  # some facts are told by the model
     for part in (found.train, found.test):
         encoded = made.encode(part, reader, found.labels)
         encoded.batch(encoded.everything[:3])

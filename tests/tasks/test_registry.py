@@ -12,6 +12,7 @@ from tests.conftest import DTYPE, autopeft, tiny_rows
 from tests.methods.test_registry import FIXTURES, beside, install, write_plugin
 
 OURS = [
+    "causal-lm",
     "image-classification",
     "image-text-matching",
     "multi-label-classification",
@@ -19,6 +20,7 @@ OURS = [
     "prompt-classification",
     "question-answering",
     "regression",
+    "seq2seq",
     "text-classification",
     "text-pair-classification",
     "token-classification",
