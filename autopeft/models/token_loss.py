@@ -252,13 +252,16 @@ def _told(
         slope = 1 - logits.square() if learning else None
         logits *= shape.cap
     label = labels[:, None].clamp(min=0)
-    hits = (logits.argmax(-1, keepdim=True) == label).squeeze(-1).float()
-    total = logits.logsumexp(-1, keepdim=True)
-    losses = (total - logits.gather(-1, label)).squeeze(-1)
+    # In place, and not by `logsumexp`, which takes the room of the logits once more and shows it to nobody.
+    most, best = logits.max(-1, keepdim=True)
+    hits = (best == label).squeeze(-1).float()
+    given = logits.gather(-1, label)
+    sums = logits.sub_(most).exp_().sum(-1, keepdim=True)
+    losses = (sums.log() + most - given).squeeze(-1)
     if not learning:
         return losses, hits, None
-    slopes = logits.sub_(total).exp_()  # probabilities
-    slopes.scatter_add_(-1, label, -torch.ones_like(total))
+    slopes = logits.div_(sums)  # probabilities
+    slopes.scatter_add_(-1, label, -torch.ones_like(sums))
     if slope is not None:
         slopes *= slope
     return losses, hits, slopes.mul_(shape.scale)
