@@ -78,6 +78,8 @@ def _require_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     reason = None
     if kind != "LORA":
         reason = f"this winner is of the type {kind}"
+    elif config.get("task_type") == "SEQ_2_SEQ_LM":
+        reason = "they serve no model with an encoder and a decoder"
     elif config.get("use_dora"):
         reason = "DoRA has a length beside each pair, which vLLM refuses and llama.cpp ends on"
     elif config.get("bias", "none") != "none" or config.get("lora_bias"):

@@ -96,6 +96,7 @@ def test_patterns_of_ranks_and_scales_are_worked_in(tmp_path):
     ("change", "told"),
     [
         ({"peft_type": "IA3"}, "of the type IA3"),
+        ({"task_type": "SEQ_2_SEQ_LM"}, "no model with an encoder and a decoder"),
         ({"use_dora": True}, "DoRA has a length"),
         ({"bias": "all"}, "it trains biases"),
         ({"lora_bias": True}, "it trains biases"),
