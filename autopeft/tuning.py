@@ -211,7 +211,7 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
         called["test"] = f"`data`, split {quoted(spec.data.test_split)}"
     task = find_task(spec.task.kind).configured(spec.task.options)
     section = spec.data
-    if not isinstance(given["train"], str | Path) and not section.columns and "text" not in section.named:
+    if not isinstance(given["train"], str | Path) and not section.names_columns:
         found_columns, _ = task.recognised(columns_of(given["train"], called["train"]))  # told as the study begins
         section = section.model_copy(update={"columns": found_columns})
     task = task.taking(section.named)

@@ -36,9 +36,8 @@ def check(problem: Problem) -> None:
         ModelError: the tokenizer has no padding token or knows tokens that the model does not, the model fails on the
             rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
     """
-    if (
-        problem.metric_digest and not problem.task.writes
-    ):  # it is the user's code, which is tried before any hour is spent
+    # A metric of the user's own is tried before any hour is spent; of a task that writes nothing can be tried yet.
+    if problem.metric_digest and not problem.task.writes:
         answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels).answers
         problem.task.score(problem.metric, problem.test.truths, answers)
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"

@@ -234,7 +234,7 @@ def references(spec: StudySpec) -> dict[str, str]:
 
 def _recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, str]:
     """The study with the columns that the task finds in the training table where [data] names none, and a note."""
-    if type(task).recognised is Task.recognised or spec.data.columns or "text" in spec.data.named:
+    if type(task).recognised is Task.recognised or spec.data.names_columns:
         return spec, ""
     table = open_table(locate(spec.data.train, spec.folder), encoding=spec.data.encoding, config=spec.data.config,
                        split=spec.data.train_split)  # fmt: skip

@@ -157,6 +157,11 @@ class DataSection(Section):
         """Keys of the columns that the study file names."""
         return self.model_fields_set | {*self.columns}
 
+    @property
+    def names_columns(self) -> bool:
+        """Whether the study file names a column of texts or of a kind's own, so that none is to be recognised."""
+        return bool(self.columns) or "text" in self.named
+
     def column(self, key: str) -> str:
         """What the table calls the task's column of that key; the key itself where nothing is said."""
         return str(getattr(self, key)) if key in COLUMNS else self.columns.get(key, key)

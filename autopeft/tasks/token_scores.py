@@ -18,8 +18,8 @@ LOSS, HITS, TOKENS = range(3)
 are."""
 
 NAMES = ("loss", "hits", "tokens")
-WORST = 1e4
-"""A loss of a token beyond which perplexity is no finite number."""
+WORST = 1e32
+"""Perplexity that larger ones are told as: at a loss of some 700 it would be no finite number."""
 
 
 def neg_loss(sums: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def neg_loss(sums: np.ndarray) -> np.ndarray:
 
 def neg_perplexity(sums: np.ndarray) -> np.ndarray:
     """Minus the exponential of the mean loss of a token."""
-    return np.asarray(-np.exp(np.minimum(-neg_loss(sums), math.log(WORST) * 8)))
+    return np.asarray(-np.exp(np.minimum(-neg_loss(sums), math.log(WORST))))
 
 
 def token_accuracy(sums: np.ndarray) -> np.ndarray:
