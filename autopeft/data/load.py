@@ -15,7 +15,7 @@ from autopeft.common.units import format_bytes
 from autopeft.data.cell_readers import fillable, readers, size
 from autopeft.data.cells import Texts
 from autopeft.data.picture import Picture
-from autopeft.data.split import check_groups, hold_out, thin, without_repeats
+from autopeft.data.split import check_groups, hold_out, thin, together, without_repeats
 from autopeft.data.table import nothing_in, open_table
 from autopeft.study.sections import DataSection
 
@@ -77,6 +77,10 @@ class Rows(Protocol):
     def group(self) -> str:
         """The column whose equal cells stay together."""
 
+    @property
+    def writes(self) -> bool:
+        """Whether answers are texts, of which several may be right."""
+
     def gathered(self, rows: pd.DataFrame, source: str) -> pd.DataFrame:
         """What the rows teach, in the columns that the task works with."""
 
@@ -103,7 +107,8 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     """Read and split the rows that a study file names.
 
     The held-out rows are chosen first of all. Training rows whose inputs repeat a held-out row's, or an earlier
-    training row's, are then left out, so that nothing is scored on what it was trained on.
+    training row's, are then left out, so that nothing is scored on what it was trained on. Of a task that writes, a
+    prompt may have several answers: training rows that repeat another's prompt stay, on one side of every split.
 
     Raises:
         DataError: in one sentence, with the file, the row or the key, and what to do.
@@ -124,6 +129,8 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
             "the first that was drawn has; raise it."
         )
     task.check(train, source)
+    if task.writes and "group" not in train:
+        train = together(train, list(inputs), notes)
     if section.test is None:
         whole = len(train)
         train, test = hold_out(train, task.strata(train), section.test_fraction, spec.seed, source)
@@ -133,7 +140,8 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
         table = _opened(spec, section.test, section.test_split, notes)
         test = _read(table, wanted, task)
         task.check_test(test, train, table.called)
-    train = without_repeats(train, test, list(inputs), notes)
+    taught = task.taught_columns if task.writes else ()
+    train = without_repeats(train, test, list(inputs), notes, taught=taught)
     notes += task.check_folds(train, spec.validation.folds, source)
     check_groups(train, spec.validation.folds, source)
     facts = task.facts_of(train)

@@ -122,11 +122,22 @@ def check_groups(train: pd.DataFrame, folds: int, source: str) -> None:
         )
 
 
-def without_repeats(train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
-    """The training rows whose inputs repeat no held-out row's and no earlier training row's; `notes` says how many."""
+def without_repeats(
+    train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str], *, taught: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The training rows whose inputs repeat no held-out row's and no earlier training row's; `notes` says how many.
+
+    Args:
+        train: to train on.
+        test: held out.
+        inputs: columns of what is given.
+        notes: gets a sentence for each reason for which rows are left out.
+        taught: columns in which a training row must repeat an earlier one as well, to be left out: where one input
+            has several right answers, each is worth training on.
+    """
     own, others = (rows[inputs].map(str) for rows in (train, test))  # an image is told by its content
     leaked = pd.MultiIndex.from_frame(own).isin(pd.MultiIndex.from_frame(others))
-    repeated = own.duplicated().to_numpy() & ~leaked
+    repeated = train[[*inputs, *taught]].map(str).duplicated().to_numpy() & ~leaked
     for count, what in (
         (int(leaked.sum()), "repeat a held-out row"),
         (int(repeated.sum()), "repeat another training row"),
@@ -136,3 +147,17 @@ def without_repeats(train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], 
                 f"{count} training row{'s' * (count > 1)} that {what} {'were' if count > 1 else 'was'} left out."
             )
     return train[~leaked & ~repeated]
+
+
+def together(rows: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
+    """The rows with a column `group`, if some have equal inputs: these stay on one side of every split."""
+    keys = pd.MultiIndex.from_frame(rows[inputs].map(str))
+    codes, unique = keys.factorize()
+    if len(unique) == len(rows):
+        return rows
+    shared = int(keys.duplicated(keep=False).sum())
+    notes.append(
+        f"{shared} rows share their {' and '.join(f'`{name}`' for name in inputs)} with others, {len(unique)} are "
+        "different; rows that share it stay on one side of every split."
+    )
+    return rows.assign(group=codes.astype(str))

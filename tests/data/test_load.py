@@ -440,3 +440,33 @@ def test_a_small_file_that_unpacks_to_more_than_memory_is_refused_and_read_with_
     assert "must fit into memory 4 times" in first, done.stderr
     assert "set `max_rows`" in first
     assert 20 < int(second) <= 60  # rows drawn twice are left out
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "seq2seq"])
+def test_a_prompt_with_several_answers_keeps_them_all_on_one_side(tmp_path, kind):
+    names = {"causal-lm": ("question", "answer"), "seq2seq": ("source", "target")}[kind]
+    said = [(f"prompt {i}", f"answer {i}, {j}") for i in range(20) for j in range(3)]
+    pd.DataFrame([*said, said[7]], columns=names).to_csv(tmp_path / "rows.csv", index=False)
+    content = {"name": "s", "model": {"name_or_path": "m"}, "task": {"kind": kind}, "data": {"train": "rows.csv"}}
+    task = find_task(kind).configured({}).taking(names)
+    found = load_rows(StudySpec.from_mapping(content, folder=tmp_path), task)
+    assert not {*found.train[names[0]]} & {*found.test[names[0]]}
+    kept = {(row[0], row[1]) for frame in (found.train, found.test) for row in frame[[*names]].to_numpy()}
+    assert kept == {*said}
+    assert found.train.groupby(names[0])["group"].nunique().eq(1).all()
+    assert any(f"61 rows share their `{names[0]}` with others, 20 are different" in note for note in found.notes)
+
+
+def test_held_out_prompts_are_not_trained_on_whatever_their_answer(tmp_path):
+    pd.DataFrame({"question": [f"q{i}" for i in range(9)], "answer": "here"}).to_csv(tmp_path / "rows.csv", index=False)
+    pd.DataFrame({"question": ["q1", "q5"], "answer": "there"}).to_csv(tmp_path / "test.csv", index=False)
+    content = {
+        "name": "s",
+        "model": {"name_or_path": "m"},
+        "task": {"kind": "causal-lm"},
+        "data": {"train": "rows.csv", "test": "test.csv"},
+    }
+    task = find_task("causal-lm").configured({}).taking(("question", "answer"))
+    found = load_rows(StudySpec.from_mapping(content, folder=tmp_path), task)
+    assert {*found.train["question"]} == {f"q{i}" for i in (0, 2, 3, 4, 6, 7, 8)}
+    assert "2 training rows that repeat a held-out row were left out." in found.notes

@@ -125,11 +125,11 @@ def test_of_several_answers_all_or_the_last_are_learnt(tmp_path, model, learn, w
     assert [word for word in learnt(problem, 0).split() if word != "[UNK]"] == wanted
 
 
-def test_a_prompt_on_both_sides_of_the_split_is_told(tmp_path, model):
+def test_a_prompt_with_two_answers_is_on_one_side_of_the_split_and_told(tmp_path, model):
     rows = [{"messages": messages} for messages in conversations()]
     again = [{"messages": [messages[0], {"role": "assistant", "content": "great"}]} for messages in conversations(30)]
     problem = problem_of(tmp_path, model, [*rows, *again])
-    assert any("repeat a held-out row" in note for note in problem.rows.notes)
+    assert any("rows share their `messages`" in note for note in problem.rows.notes)
     assert not {*problem.rows.train["messages"]} & {*problem.rows.test["messages"]}
 
 
