@@ -85,7 +85,11 @@ def export(
     from autopeft.winner.export import export as write
 
     console = make_console()
-    write(winner, to, form, trust_remote_code=trust_remote_code)
+
+    def say(told: str) -> None:
+        console.print(told, soft_wrap=True, markup=False)
+
+    write(winner, to, form, trust_remote_code=trust_remote_code, say=say)
     console.print(f"Written to {to}; {to / 'README.md'} says how to load it.", soft_wrap=True)
     if repo:
         address = hub.push(to, repo, private=private or None)

@@ -10,7 +10,9 @@ from autopeft.common.locate import NotFoundError, locate
 from autopeft.models import digest
 
 if TYPE_CHECKING:
+    from autopeft.models import base as models
     from autopeft.study.card import Card
+    from autopeft.tasks.contract import Task
 
 
 def find_base(card: Card) -> Path | str:
@@ -30,3 +32,22 @@ def find_base(card: Card) -> Path | str:
             "the study again."
         )
     return location
+
+
+def load_base_of(card: Card, task: Task) -> models.BaseModel:
+    """A winner's base model, as it was before the add-on, with the winner's own head still untrained.
+
+    Raises:
+        ModelError: it is not there any more, or another is.
+    """
+    from autopeft.models.load import load_base
+
+    return load_base(
+        find_base(card),
+        task,
+        seed=card.seed,
+        trust_remote_code=card.trust_remote_code,
+        config_overrides=task.config(card.labels),
+        quantized=card.quantization,
+        revision=digest.revision_of(card.base_digest),
+    )

@@ -17,15 +17,17 @@ from autopeft.methods import registry
 from autopeft.models.quantization import NONE
 from autopeft.study.card import CARD
 from autopeft.study.folder import WINNER
-from autopeft.winner import mlflow_model, readme, serving
+from autopeft.winner import as_lora, mlflow_model, readme, serving
 from autopeft.winner import winner as artifact
-from autopeft.winner.base_model import find_base
+from autopeft.winner.base_model import find_base, load_base_of
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from autopeft.winner.winner import Winner
+
+    Say = Callable[[str], None] | None
 
 
 class ExportError(UserInputError):
@@ -38,6 +40,7 @@ def export(
     format: str,  # noqa: A002  # the reader's word
     *,
     trust_remote_code: bool = False,
+    say: Say = None,
 ) -> Path:
     """Write a winner for another library, with a README that says how to load it there.
 
@@ -46,6 +49,7 @@ def export(
         folder: to write; it must be empty or not there; a new one appears whole or not at all.
         format: one of `FORMATS`.
         trust_remote_code: run code that the base model brings, as in `artifact.load`.
+        say: told in a sentence what is not the same as in the winner.
 
     Returns:
         `folder`.
@@ -74,7 +78,7 @@ def export(
     with draft_folder(folder) as draft:
         made = draft / "made"
         made.mkdir()
-        FORMATS[format].write(winner, made)
+        FORMATS[format].write(winner, made, say)
         readme.write(made, winner.card, winner.evidence, _loading(winner, format), format)
         put(made, folder, (), last=readme.README)
     return folder
@@ -86,7 +90,7 @@ def find(folder: Path) -> Path:
     return inner if not (folder / CARD).is_file() and (inner / CARD).is_file() else folder
 
 
-def _for_peft(winner: Winner, folder: Path) -> None:
+def _for_peft(winner: Winner, folder: Path, say: Say = None) -> None:
     from peft import PeftModel
 
     if isinstance(winner.module, PeftModel):
@@ -96,7 +100,7 @@ def _for_peft(winner: Winner, folder: Path) -> None:
     winner.reader.standalone().save(folder)
 
 
-def _for_adapterhub(winner: Winner, folder: Path) -> None:
+def _for_adapterhub(winner: Winner, folder: Path, say: Say) -> None:
     _by_method(winner, "adapterhub", folder)
     winner.reader.standalone().save(folder)
 
@@ -110,18 +114,38 @@ def _by_method(winner: Winner, library: str, folder: Path) -> None:
         raise ExportError(f"this winner cannot be exported as {library}: {answer.reason} Of the formats, {others}.")
 
 
-def _for_serving(winner: Winner, folder: Path) -> None:
-    _for_peft(winner, folder)
+def _for_serving(winner: Winner, folder: Path, say: Say) -> None:
+    if _is_lora(winner.module):
+        _for_peft(winner, folder)
+    else:
+        plain = winner.merge()
+        base = load_base_of(winner.card, task_of(winner.card)).module
+        lost = as_lora.write(plain, base, winner.spec, folder, winner.card.base_model)
+        if say:
+            say(
+                f"What {winner.card.method} adds was split into pairs of A and B, which lose {lost:.1g} of it at most, "
+                "as a share of what a map gains."
+            )
+        winner.reader.standalone().save(folder)
     serving.rewrite(folder)
 
 
-def _merged(winner: Winner, folder: Path) -> None:
+def _is_lora(module: nn.Module) -> bool:
+    from peft import LoraConfig, PeftModel
+
+    if not isinstance(module, PeftModel):
+        return False
+    config = module.peft_config[str(module.active_adapter)]
+    return isinstance(config, LoraConfig) and not config.use_dora
+
+
+def _merged(winner: Winner, folder: Path, say: Say) -> None:
     plain: Any = winner.merge()
     plain.save_pretrained(str(folder), safe_serialization=True)
     winner.reader.standalone().save(folder)
 
 
-def _for_mlflow(winner: Winner, folder: Path) -> None:
+def _for_mlflow(winner: Winner, folder: Path, say: Say) -> None:
     import pandas as pd
 
     with tempfile.TemporaryDirectory() as draft:
@@ -144,7 +168,7 @@ class Logits(nn.Module):
         return tuple(found[name] for name in self.outputs)
 
 
-def _onnx(winner: Winner, folder: Path) -> None:
+def _onnx(winner: Winner, folder: Path, say: Say) -> None:
     """The model with its add-on, traced; the number of rows is free, and of texts the length."""
     if winner.writes:
         raise ExportError(
@@ -261,7 +285,7 @@ inputs = {reader}({arguments}, return_tensors="np")
 class Format(NamedTuple):
     """How a winner is written, and Python that loads what was; `quantized` where a quantized base model is no bar."""
 
-    write: Callable[[Winner, Path], None]
+    write: Callable[[Winner, Path, Say], None]
     load: str
     quantized: bool = False
 

@@ -23,10 +23,9 @@ from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
 from autopeft.methods import registry
 from autopeft.models import base as models
-from autopeft.models import digest, weights_file
+from autopeft.models import weights_file
 from autopeft.models.attach import merged
 from autopeft.models.device import Device
-from autopeft.models.load import load_base
 from autopeft.models.quantization import NONE
 from autopeft.models.readers import READERS
 from autopeft.models.sampling import Sampling
@@ -36,7 +35,7 @@ from autopeft.study.journal import writing
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, readme
-from autopeft.winner.base_model import find_base
+from autopeft.winner.base_model import load_base_of
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
 from autopeft.winner.writer import Writer
@@ -367,16 +366,7 @@ def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.Ba
             f"{folder / CARD} must name the classes of its weights, but has {len(card.labels):,} labels, and no "
             f"tensor has more than {widest:,} rows; restore it."
         )
-    location = find_base(card)
-    base = load_base(
-        location,
-        task,
-        seed=card.seed,
-        trust_remote_code=card.trust_remote_code,
-        config_overrides=task.config(card.labels),
-        quantized=card.quantization,
-        revision=digest.revision_of(card.base_digest),
-    )
+    base = load_base_of(card, task)
     READERS[task.processor].of_winner(base.processor, base.module, card, str(folder / CARD))
     return base, weights_file.read_weights(
         base,

@@ -57,6 +57,9 @@ def probabilities(found: dict, texts: list[str]) -> np.ndarray:
         ("merged", "lora", {}),
         ("merged", "adalora", {}),
         ("merged", "bitfit", {}),
+        ("serving", "lora", {}),
+        ("serving", "adalora", {}),
+        ("serving", "dora", {}),
     ],
 )
 def test_an_export_predicts_as_the_winner_in_its_own_library(tiny_study, tiny_model, form, method, params):
