@@ -136,7 +136,7 @@ def _is_lora(module: nn.Module) -> bool:
     if not isinstance(module, PeftModel):
         return False
     config = module.peft_config[str(module.active_adapter)]
-    return isinstance(config, LoraConfig) and not config.use_dora
+    return type(config) is LoraConfig and not config.use_dora  # AdaLoraConfig is derived from it
 
 
 def _merged(winner: Winner, folder: Path, say: Say) -> None:
