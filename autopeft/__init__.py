@@ -16,6 +16,7 @@ from autopeft.common.params import Params, ParamValue
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
 from autopeft.methods.dimensions import Categorical, Float, Integer
+from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
 
@@ -70,6 +71,7 @@ __all__ = [
     "ModelSpec",
     "MultiLabel",
     "ParamValue",
+    "ParameterGroup",
     "Params",
     "PeftMethod",
     "Regression",

@@ -15,6 +15,7 @@ from autopeft.common.exceptions import MethodError, brief, nearest
 
 if TYPE_CHECKING:
     from autopeft.methods.registry import Registry
+    from autopeft.methods.search_space import SearchSpace
     from autopeft.tasks.contract import Task
 
 
@@ -40,8 +41,8 @@ def methods(
             "plugin": str(registry.origins[name]),
             "tasks": list(method.tasks) or "every task",
             "paper": method.paper,
-            "search_space": {key: str(dimension) for key, dimension in method.search_space().items()},
-            "training_space": {key: str(dimension) for key, dimension in method.training_space().items()},
+            "search_space": _shown(method.search_space()),
+            "training_space": _shown(method.training_space()),
         }
         for name, method in registry.methods.items()
     ]
@@ -62,6 +63,11 @@ def methods(
         for fault in registry.faults:
             broken.add_row(Text(str(fault.origin)), Text(fault.reason))
         console.print(broken)
+
+
+def _shown(space: SearchSpace) -> dict[str, str]:
+    """What each dimension takes."""
+    return {key: f"{dimension}{', if a study names it' * dimension.optional}" for key, dimension in space.items()}
 
 
 @app.command(epilog=f"Example: autopeft check lora --family bert. {EPILOG}")

@@ -11,13 +11,14 @@ from autopeft.common.exceptions import PluginError
 from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
     from autopeft.common.params import Params
     from autopeft.methods.callback import TrainingCallback
+    from autopeft.methods.parameter_groups import ParameterGroup
 
 CONTRACT = 1
 """Version of what this file asks of a method. It rises when a method that met the last one may fail."""
@@ -199,6 +200,19 @@ class PeftMethod(ABC):
         that has an `apply` of its own and leaves this as it was is not asked.
         """
         return None
+
+    def parameter_groups(
+        self, trained: Mapping[str, tuple[int, ...]], params: Params, spec: ModelSpec
+    ) -> Iterable[ParameterGroup]:
+        """Trained parameters with a learning rate or a weight decay of their own. Default: none.
+
+        Args:
+            trained: names of all that is trained, the head among it, with shapes; those of one fold, however many are
+                packed.
+            params: of the candidate.
+            spec: the model's.
+        """
+        return ()
 
     def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback | None:
         """What the method does around the steps of training, such as a schedule of ranks. Default: nothing.

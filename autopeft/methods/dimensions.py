@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 When = tuple[str, ParamValue | tuple[ParamValue, ...]]
-"""`("prefix_projection", True)`: the dimension exists only where that sibling has that value, or one of a tuple's."""
+"""`("prefix_projection", True)`: the dimension exists only where that sibling has that value, or one of a tuple's.
+
+Beside it any dimension may be `optional`: it exists only where a study file names it, so it costs a search nothing that
+does not ask for it. Candidates without it must be what they are at its default.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,7 @@ class Integer:
     step: int = 1
     when: When | None = None
     bounds: Bounds | None = None
+    optional: bool = False
 
     @property
     def valid(self) -> Bounds:
@@ -80,6 +85,7 @@ class Float:
     log: bool = False
     when: When | None = None
     bounds: Bounds | None = None
+    optional: bool = False
 
     @property
     def valid(self) -> Bounds:
@@ -114,6 +120,7 @@ class Categorical:
     choices: tuple[ParamValue, ...]
     default: ParamValue
     when: When | None = None
+    optional: bool = False
 
     def __contains__(self, value: object) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in self.choices)
@@ -179,6 +186,8 @@ def _check(name: str, dimension: Dimension, earlier: Mapping[str, Dimension]) ->
         raise ValueError(f'the default of dimension "{name}" must lie in {dimension}, but is {dimension.default!r}.')
     if dimension.when is not None:
         sibling = dimension.when[0]
+        if sibling in earlier and earlier[sibling].optional and not dimension.optional:
+            raise ValueError(f'dimension "{name}" depends on "{sibling}", which is optional, and must be so too.')
         for value in enabling(dimension):
             if value not in earlier.get(sibling, ()):
                 raise ValueError(

@@ -98,7 +98,7 @@ class SearchSpace(Mapping[str, Dimension]):
 
         A single value fixes a dimension; `[low, high]` gives a number a new range; any other list gives the
         choices. `where` names the table of the file for error messages. A dimension whose condition can no longer hold
-        is dropped.
+        is dropped, and so is an optional one that the study does not name.
 
         Raises:
             SpecError: an unknown dimension, or a value it cannot take.
@@ -110,7 +110,10 @@ class SearchSpace(Mapping[str, Dimension]):
                 )
         kept: dict[str, Dimension] = {}
         for name, dimension in self.items():
+            if dimension.optional and name not in overrides:
+                continue
             own = _narrow(dimension, overrides[name], f"{where}.{name}") if name in overrides else dimension
+            own = replace(own, optional=False)  # the study has named it
             if own.when is None:
                 kept[name] = own
             elif possible := tuple(value for value in enabling(own) if value in kept.get(own.when[0], ())):

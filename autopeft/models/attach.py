@@ -10,7 +10,8 @@ from torch import nn
 from autopeft.common.exceptions import PluginError
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import declared_params
-from autopeft.models.marks import TRAINED
+from autopeft.methods.parameter_groups import checked
+from autopeft.models.marks import GROUPS, TRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
 
     Raises:
         PluginError: the method returned no module, one with nothing of the model it was given inside, one with nothing
-            of its own to train, or parameters that another model trains already.
+            of its own to train, parameters that another model trains already, or groups of parameters that cannot be.
     """
     frozen = base.copy(meta=meta)
     given = [module for module in frozen.modules() if module._parameters]
@@ -42,6 +43,8 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
     _check_trained(named, method.name)
     _train_head(named, base.spec.head)
     _train_in_float32(named.values())
+    shapes = {name: tuple(parameter.shape) for name, parameter in named.items() if parameter.requires_grad}
+    setattr(model, GROUPS, checked(method.parameter_groups(shapes, params, base.spec), shapes, method.name))
     return model
 
 

@@ -10,6 +10,10 @@ TRAINED = "_autopeft_trained"
 """Marks the parameters of an add-on, which belong to one model alone."""
 
 
+GROUPS = "_autopeft_groups"
+"""Marks a model with an add-on on; the value is the groups of parameters that are trained at rates of their own."""
+
+
 LAYER = "_autopeft_layer"
 """Marks its transformer layers; the value is the layer's index, from the bottom."""
 

@@ -10,6 +10,7 @@ import torch
 
 from autopeft.common.exceptions import PluginError
 from autopeft.models.attach import trainable, trained_params
+from autopeft.models.marks import GROUPS
 from autopeft.testing.case import TASK, logits, of_head, same, values
 from autopeft.testing.process import guarded
 from autopeft.testing.rule import BrokenRuleError, rule
@@ -70,6 +71,24 @@ def _nearest_to_defaults(case: Case, params: Params, wrong: Callable[[Case, Para
         if simpler != params and wrong(case, simpler):
             params = simpler
     return params
+
+
+@rule()
+def is_the_same_without_what_is_optional(case: Case) -> str | None:
+    """An optional dimension changes nothing at its default: candidates without it start from the same values.
+
+    Ask for it with `params.get(name, default)`, and let that default be what the method does without it. Studies that
+    do not name the dimension, and winners that are older than it, have params without it.
+    """
+    given = {name: dimension.default for name, dimension in case.space.items() if dimension.optional}
+    if not given:
+        return "the method has no optional dimension"
+    plain = case.attach(case.defaults, seed=7)
+    for name, value in given.items():
+        model = case.attach({**case.defaults, name: value}, seed=7)
+        if not same(values(model), values(plain)) or getattr(model, GROUPS) != getattr(plain, GROUPS):
+            raise BrokenRuleError(f'"{name}" at its default, {value!r}, is not as without.', case.defaults)
+    return None
 
 
 @rule()

@@ -88,17 +88,17 @@ class Case:
 
     @functools.cached_property
     def space(self) -> SearchSpace:
-        """The method's own on this model."""
+        """The method's own on this model, with what is searched on request alone."""
         return self.method.search_space(self.base.spec)
 
     @functools.cached_property
     def defaults(self) -> Params:
         """The point that the method's author considers proven."""
-        return self.space.defaults()
+        return self.candidates.own.defaults()
 
     @functools.cached_property
     def corners(self) -> list[Params]:
-        """The defaults, then the few points that between them hold every extreme of every dimension."""
+        """The defaults, then the few points that hold every extreme of every dimension, optional ones among them."""
         one_changed = [
             self.space.nearest({name: value}) for name in self.space for value in self.space[name].extremes()
         ]

@@ -9,6 +9,7 @@ import torch
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.attach import trainable
+from autopeft.models.marks import GROUPS
 from autopeft.models.modes import train_mode
 from autopeft.testing.case import CPU, STEPS, TASK, logits, of_head, same
 from autopeft.testing.rule import BrokenRuleError, rule
@@ -85,6 +86,23 @@ def runs_in_bfloat16(case: Case) -> str | None:
     odd = [n for n, p in trainable(model).items() if p.grad is not None and not torch.isfinite(p.grad).all()]
     if odd:
         raise BrokenRuleError(f"the gradient of {odd[0]} is not finite.", case.defaults)
+    return None
+
+
+@rule()
+def groups_hang_on_the_params_alone(case: Case) -> str | None:
+    """The groups of parameter_groups() are the same each time, with weights and without, at any params.
+
+    Make them of the names and shapes that it is given, the params and the model's description, and of nothing else: a
+    learning rate that is another in the next fold, or after an interruption, makes scores that nobody can repeat.
+    """
+    if type(case.method).parameter_groups is PeftMethod.parameter_groups:
+        return "the method has no groups of parameters"
+    for params in case.corners:
+        first, again, meta = (getattr(case.attach(params, meta=meta), GROUPS) for meta in (False, False, True))
+        if not first == again == meta:
+            other = "without weights" if first == again else "the second time"
+            raise BrokenRuleError(f"they were {again if first != again else meta} {other}, and {first} before.", params)
     return None
 
 

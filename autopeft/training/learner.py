@@ -11,7 +11,9 @@ import torch
 from autopeft.common.containment import heartbeat
 from autopeft.common.exceptions import AutopeftError
 from autopeft.methods.callback import TrainingCallback
+from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.models.attach import trainable
+from autopeft.models.marks import GROUPS
 from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
@@ -100,7 +102,7 @@ class Learner:
         """Train on a batch at the schedule's rate; returns its mean loss, `[folds]`."""
         heartbeat()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group["rate"]
         self.done += 1
         places = max(batch.places for batch in micro_batches)
         with self.watch(self, places) if self.watch else nullcontext():
@@ -165,17 +167,27 @@ class Learner:
 
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters, folds: int = 1) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; vectors (biases, norms) are not decayed.
+    """AdamW over the trainable parameters; vectors (biases, norms) are not decayed unless their group says so.
 
-    It works element by element, so a stack of `folds` is trained as each of its slices would be.
+    It works element by element, so a stack of `folds` is trained as each of its slices would be. The learning rate of a
+    group is that of the training times its `rate`.
     """
-    parameters = list(trainable(model).values())
-    vector = 1 if folds == 1 else 2
+    own = {name: group for group in getattr(model, GROUPS, ()) for name in group.names}
+    usual, vector = ParameterGroup(()), 1 if folds == 1 else 2
+    alike: dict[tuple[float, float, bool], list[torch.Tensor]] = {
+        (1.0, hyper.weight_decay, False): [],
+        (1.0, 0.0, True): [],
+    }  # these first: the order in which gradients' norms are added stays what it was
+    for name, parameter in trainable(model).items():
+        group, flat = own.get(name, usual), parameter.ndim <= vector
+        decay = (0.0 if flat else hyper.weight_decay) if group.weight_decay is None else group.weight_decay
+        alike.setdefault((group.rate, decay, flat), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > vector], "weight_decay": hyper.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= vector], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "rate": rate, "lr": hyper.learning_rate * rate}
+        for (rate, decay, _), parameters in alike.items()
+        if parameters
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=hyper.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=hyper.learning_rate, fused=True)
 
 
 def training_step(

@@ -10,6 +10,7 @@ from autopeft import (
     Float,
     Integer,
     ModelSpec,
+    ParameterGroup,
     Params,
     PeftMethod,
     SearchSpace,
@@ -18,20 +19,32 @@ from autopeft import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
 TARGETS = TargetGroups()  # "query_value" first: Hu et al.'s choice
+RATIO, INITIAL = "loraplus_lr_ratio", "init_lora_weights"
+DEFAULT, GAUSSIAN, ORTHOGONAL = "default", "gaussian", "orthogonal"
+SUBTRACTED = ("pissa", "pissa_niter_4", "olora")
+"""First values whose product is not zero, and is taken off again."""
 
 
 class Lora(PeftMethod):
     """LoRA on one of four groups of linear maps, scaled by lora_alpha / r, or by lora_alpha / √r with `use_rslora`.
 
     The groups are resolved to full module names from the model's description, so no table of model types is needed.
+
+    Two dimensions are optional: `loraplus_lr_ratio`, by how much faster B learns than A and everything else (LoRA+),
+    and `init_lora_weights`, the first values, by peft's names (`initial.py`).
     """
 
     contract = 1
     name = "lora"
-    paper = "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732"
+    paper = (
+        "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732; LoRA+: Hayou et al. 2024, "
+        "arXiv:2402.12354"
+    )
     decomposes: ClassVar[bool] = False
     """Whether the sum is split into length and direction."""
 
@@ -48,6 +61,10 @@ class Lora(PeftMethod):
                 "target_modules": TARGETS.dimension(spec),
                 "lora_dropout": Float(low=0.0, high=0.3, default=0.0, bounds=Bounds(least=0, below=1)),
                 "use_rslora": Categorical(choices=(False, True), default=False),
+                RATIO: Float(low=1, high=16, default=1, log=True, bounds=Bounds(above=0, most=1000), optional=True),
+                INITIAL: Categorical(
+                    choices=(DEFAULT, GAUSSIAN, ORTHOGONAL, *SUBTRACTED), default=DEFAULT, optional=True
+                ),
             }
         )
 
@@ -61,15 +78,33 @@ class Lora(PeftMethod):
         from transformers.pytorch_utils import Conv1D
 
         names = TARGETS.on(spec)[str(params["target_modules"])]
+        how = str(params.get(INITIAL, DEFAULT))
+        own: dict[str, Any] = {name: value for name, value in params.items() if name != RATIO}
+        own |= {"target_modules": list(names), INITIAL: GAUSSIAN if how == GAUSSIAN else True}
+        if how in SUBTRACTED:  # of twice the rank, at the same scale
+            own["r"] = 2 * int(params["r"])
+            own["lora_alpha"] = int(params["lora_alpha"]) * (2**0.5 if params.get("use_rslora") else 2)
         config = LoraConfig(
-            **{**params, "target_modules": list(names)},
+            **own,
             fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
             use_dora=self.decomposes,
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,
         )
         wrapped: nn.Module = get_peft_model(model, config)
+        if how not in (DEFAULT, GAUSSIAN):
+            from autopeft_lora import initial
+
+            initial.start(map(model.get_submodule, names), how, int(params["r"]))
         return wrapped
+
+    def parameter_groups(
+        self, trained: Mapping[str, tuple[int, ...]], params: Params, spec: ModelSpec
+    ) -> tuple[ParameterGroup, ...]:
+        """B alone, where it learns faster: the head learns as A does."""
+        ratio = float(params.get(RATIO, 1))
+        names = tuple(name for name in trained if ".lora_B." in name)
+        return (ParameterGroup(names, rate=ratio),) if ratio != 1 else ()
 
     def trained_params(self, params: Params, spec: ModelSpec) -> int:
         """A and B of every target, and the lengths where there are any."""
@@ -79,6 +114,9 @@ class Lora(PeftMethod):
 
     def merge(self, model: nn.Module) -> nn.Module:
         """W + scale · B A in place of each W."""
+        from autopeft_lora import initial
+
+        initial.as_plain(model)
         plain: nn.Module = cast("Any", model).merge_and_unload()
         return plain
 

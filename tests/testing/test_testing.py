@@ -12,7 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from autopeft import Categorical, Float, Integer, Params, PeftMethod, SearchSpace, Support, TrainingCallback
+from autopeft import (
+    Categorical,
+    Float,
+    Integer,
+    ParameterGroup,
+    Params,
+    PeftMethod,
+    SearchSpace,
+    Support,
+    TrainingCallback,
+)
 from autopeft.common.exceptions import UserInputError
 from autopeft.testing import FAILED, OK, RULES, UNSUPPORTED, MethodTests, check
 from autopeft.testing.case import covering
@@ -231,6 +241,27 @@ class CountsOnTheModel(WithCallback):
         return callback
 
 
+class Drifts(Good):
+    def parameter_groups(self, trained, params, spec):
+        return [
+            ParameterGroup(tuple(name for name in trained if ".up" in name), rate=1 + random.SystemRandom().random())
+        ]
+
+
+class IsOtherWhereNamed(Good):
+    def search_space(self, spec=None):
+        return SearchSpace(
+            {**super().search_space(spec), "scale": Float(low=1.0, high=2.0, default=1.0, optional=True)}
+        )
+
+    def apply(self, model, params, spec):
+        model = super().apply(model, params, spec)
+        for module in model.modules():
+            if isinstance(module, Site):
+                module.down.data *= params.get("scale", 2.0)
+        return model
+
+
 class TrainsTheBasesMemory(Good):
     class site(Site):  # noqa: N801
         def __init__(self, base, size):
@@ -259,6 +290,8 @@ MUTANTS: dict[type[PeftMethod], tuple[str, ...]] = {
     MixesRows: ("packs_alike_everywhere",),
     AllocatesByValue: ("memory_is_predicted",),
     PatchesAClass: ("leaves_the_process_as_it_was",),
+    Drifts: ("groups_hang_on_the_params_alone",),
+    IsOtherWhereNamed: ("is_the_same_without_what_is_optional",),
     SetsTheEnvironment: ("leaves_the_process_as_it_was",),
     TrainsTheBasesMemory: ("trains_its_own_alone", "loads_what_it_saved"),  # loading then writes into the base
 }
