@@ -234,3 +234,27 @@ def test_a_method_cannot_widen_what_the_host_can_train_with():
     for dimension in (Integer(low=0, high=4, default=1), Categorical(choices=(0, 4), default=4)):
         with pytest.raises(ValueError, match='"epochs" must be at least 1'):
             within_bounds(SearchSpace({"epochs": dimension}))
+
+
+def test_an_optional_dimension_is_there_where_a_study_names_it_alone():
+    lora = discover().methods["lora"]
+    plain, named = (
+        CandidateSpace.build([lora], None, {"lora": table}, ())["lora"]
+        for table in ({}, {"loraplus_lr_ratio": [1, 4, 16], "init_lora_weights": ["pissa", "default"]})
+    )
+    assert set(named.own) - set(plain.own) == {"loraplus_lr_ratio", "init_lora_weights"}
+    assert named.default().params["loraplus_lr_ratio"] == 1
+    assert named.default().params["init_lora_weights"] == "default"
+    drawn = [named.suggest(trial(seed)).params["loraplus_lr_ratio"] for seed in range(30)]
+    assert {*drawn} == {1, 4, 16}
+    with pytest.raises(SpecError, match=r"must be one of default \| gaussian"):
+        CandidateSpace.build([lora], None, {"lora": {"init_lora_weights": "pisa"}}, ())
+    inner = Integer(low=1, high=2, default=1, when=("a", True))
+    outer = Categorical(choices=(False, True), default=False, optional=True)
+    with pytest.raises(ValueError, match='"b" depends on "a", which is optional'):
+        SearchSpace({"a": outer, "b": inner})
+    both = SearchSpace({"a": outer, "b": Integer(low=1, high=2, default=1, when=("a", True), optional=True)})
+    assert set(both.narrowed({"a": True, "b": [1, 2]}, "x")) == {"a", "b"}
+    assert not both.narrowed({"b": 2}, "x")
+    with pytest.raises(ValueError, match='"epochs" is needed by every training'):
+        within_bounds(SearchSpace({"epochs": Integer(low=1, high=2, default=1, optional=True)}))

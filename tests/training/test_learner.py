@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from autopeft import ParameterGroup, PeftMethod, SearchSpace
+from autopeft.common.exceptions import PluginError
 from autopeft.common.seeds import derive_seed
 from autopeft.data.encoded import Encoded
 from autopeft.data.split import split
@@ -12,8 +14,10 @@ from autopeft.models.attach import trainable
 from autopeft.models.device import Device
 from autopeft.tasks.registry import find_task
 from autopeft.training.batch import bucketed
+from autopeft.training.batch_plan import Execution
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import DivergedError, Learner, evaluate, train_epoch
+from autopeft.training.packing import pack
 from autopeft.training.rungs import epochs_between, rung_ends
 from autopeft.training.setup import Setup
 from tests.models.test_base import METHODS, attach, base_of
@@ -27,9 +31,9 @@ HYPER = Hyperparameters(learning_rate=5e-3, epochs=3, batch_size=8, warmup_ratio
 rows = learnable_rows
 
 
-def lora(base=None):
+def lora(base=None, **params):
     base = base or base_of()
-    return attach(base, METHODS["lora"], METHODS["lora"].search_space(base.spec).defaults())
+    return attach(base, METHODS["lora"], {**METHODS["lora"].search_space(base.spec).defaults(), **params})
 
 
 def test_bucketed_batches_hold_every_row_once_and_pad_less():
@@ -119,6 +123,76 @@ def test_a_diverging_loss_is_an_error():
         parameter.data.fill_(float("nan"))
     with pytest.raises(DivergedError):
         train_epoch(Learner(model, HYPER, len(data)), data, [np.arange(len(data))], TASK, CPU, [0], 0)
+
+
+class Grouped(PeftMethod):
+    """Trains the queries' biases and all norms, at the rates that the test gives."""
+
+    contract, name = 1, "grouped"
+
+    def __init__(self, groups):
+        self.groups = groups
+
+    def search_space(self, spec=None):
+        return SearchSpace({})
+
+    def apply(self, model, params, spec):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("query.weight" in name or "LayerNorm.weight" in name)
+        return model
+
+    def parameter_groups(self, trained, params, spec):
+        return self.groups(trained)
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_a_group_is_trained_at_its_own_rate_and_decay_packed_too(folds):
+    """The first step of AdamW moves each value by the learning rate, whatever its gradient, and takes off the decay."""
+    groups = [ParameterGroup((".query.weight",), rate=4.0), ParameterGroup(("LayerNorm.weight",), 0.5, 0.25)]
+
+    def named(trained):
+        assert all(len(shape) < 3 for shape in trained.values())
+        return [replace(group, names=tuple(n for n in trained if n.endswith(group.names))) for group in groups]
+
+    model = attach(base_of(), Grouped(named), {})
+    if folds > 1:
+        pack(model, folds)
+    data, hyper = rows(), replace(HYPER, warmup_ratio=0.0, weight_decay=0.1)
+    learner = Learner(model, hyper, len(data), Execution(8, folds=folds))
+    learner.take_turn()
+    before = {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
+    batch = learner.load(data, [np.arange(8) + 8 * fold for fold in range(folds)], "cpu")
+    learner.step(batch, TASK, CPU)
+    for name, parameter in trainable(model).items():
+        rate, decay = (4.0, 0.1) if "query" in name else (0.5, 0.25) if "LayerNorm" in name else (1.0, 0.1)
+        decay = 0.0 if name.endswith("bias") else decay
+        moved = (parameter.detach() - before[name] * (1 - 5e-3 * rate * decay)).abs() / 5e-3
+        assert float(moved.max()) == pytest.approx(rate, rel=1e-2), name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda trained: [ParameterGroup(("lora_B",), rate=2)], "named 'lora_B'"),
+        (lambda trained: [ParameterGroup((next(iter(trained)),))] * 2, "each parameter once"),
+        (lambda trained: [ParameterGroup(tuple(trained), rate=0)], "a `rate` above 0, but gave 0"),
+        (lambda trained: [ParameterGroup(tuple(trained), rate=float("nan"))], "a `rate` above 0, but gave nan"),
+        (lambda trained: [ParameterGroup(tuple(trained), weight_decay=-1)], "a `weight_decay` of at least 0"),
+        (lambda trained: [tuple(trained)], "a ParameterGroup, but gave"),
+    ],
+)
+def test_a_group_that_cannot_be_trained_is_the_methods_fault(wrong, told):
+    with pytest.raises(PluginError, match=told):
+        attach(base_of(), Grouped(wrong), {})
+
+
+def test_loraplus_trains_b_faster_and_nothing_else():
+    model = lora(loraplus_lr_ratio=16.0)
+    faster = {n for n, p in trainable(model).items() for g in Learner(model, HYPER, 8).optimizer.param_groups
+              if g["rate"] == 16 and any(p is one for one in g["params"])}  # fmt: skip
+    assert faster == {name for name in trainable(model) if ".lora_B." in name}
+    usual = Learner(lora(), HYPER, 8).optimizer.param_groups
+    assert [(group["rate"], group["weight_decay"]) for group in usual] == [(1.0, 0.01), (1.0, 0.0)]
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero():

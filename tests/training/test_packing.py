@@ -105,11 +105,14 @@ def without_dropout(model):
     return model
 
 
-@pytest.mark.parametrize("name", PACKED)
-def test_learning_curves_are_those_of_folds_that_take_turns(name):
+FASTER = {"loraplus_lr_ratio": 16.0, "init_lora_weights": "pissa"}
+
+
+@pytest.mark.parametrize(("name", "params"), [*((name, {}) for name in PACKED), ("lora", FASTER), ("dora", FASTER)])
+def test_learning_curves_are_those_of_folds_that_take_turns(name, params):
     curves = []
     for execution in (Execution(8), Execution(8, folds=3)):
-        model = without_dropout(add_on(name))
+        model = without_dropout(add_on(name, params=params))
         if execution.folds > 1:
             pack(model, 3, sites=name in SITES)
         found = list(cross_validate(model, Setup(rows=DATA, folds=FOLDS, **OPTIONS), HYPER, execution=execution))
@@ -218,14 +221,24 @@ def test_modules_that_bring_a_packed_forward_pass_are_not_mapped(family, monkeyp
     assert all(float(gradient.flatten(1).norm(dim=1).min()) > 0 for gradient in together.values())
 
 
+def test_first_values_that_are_taken_off_again_are_packed_without_mapping(monkeypatch):
+    params = {"init_lora_weights": "pissa", "target_modules": "all_linear"}
+    monkeypatch.delattr(packing, "vmap")
+    assert packable(lambda: add_on("lora", "gpt2", params), gradients, TOGETHER, torch.float32) is False
+
+
 def test_modules_that_read_each_other_are_mapped_by_place():
+    params = {"init_lora_weights": "olora"}
+    assert packable(lambda: add_on("dora", params=params), gradients, TOGETHER, torch.float32) is True
     assert packable(lambda: add_on("dora"), gradients, TOGETHER, torch.float32) is True
 
 
-@pytest.mark.parametrize("name", PACKED)
-def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_turns(name):
+@pytest.mark.parametrize(
+    ("name", "params"), [*((name, {}) for name in PACKED), ("lora", {"init_lora_weights": "pissa"})]
+)
+def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_turns(name, params):
     base = base_of()
-    candidate = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default()
+    candidate = CandidateSpace.build([METHODS[name]], base.spec, {name: params}, ())[name].default()
     lengths = np.full(64, 24)
 
     def cost_estimator(limit=None):
@@ -247,11 +260,12 @@ def test_memory_of_packed_folds_is_predicted_and_a_budget_they_break_is_kept_by_
     assert smaller.memory.peak < usage.memory.peak
 
 
-def test_packed_folds_go_on_after_an_interruption_and_as_turns_where_they_stand_apart(tmp_path):
+@pytest.mark.parametrize("params", [{}, FASTER], ids=["usual", "faster"])
+def test_packed_folds_go_on_after_an_interruption_and_as_turns_where_they_stand_apart(tmp_path, params):
     execution = Execution(8, folds=3)
 
     def rungs(checkpoint=None, count=None, how=execution):
-        model = add_on("lora")
+        model = add_on("lora", params=params)
         if how.folds > 1:
             pack(model, 3)
         steps = cross_validate(

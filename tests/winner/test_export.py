@@ -49,6 +49,8 @@ def probabilities(found: dict, texts: list[str]) -> np.ndarray:
     ("form", "method", "params"),
     [
         ("peft", "lora", {}),
+        ("peft", "lora", {"init_lora_weights": "pissa", "use_rslora": True, "loraplus_lr_ratio": 4.0}),
+        ("merged", "dora", {"init_lora_weights": "olora"}),
         ("peft", "ia3", {}),
         ("peft", "vera", {}),
         ("peft", "adalora", {}),

@@ -92,6 +92,20 @@ def test_patterns_of_ranks_and_scales_are_worked_in(tmp_path):
         torch.testing.assert_close(found[name], scale * delta, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("rslora", [False, True])
+def test_first_values_that_were_taken_off_are_served_as_pairs_of_their_own(tmp_path, rslora):
+    from peft import PeftModel
+
+    model = written(tmp_path, "gpt2", init_lora_weights="pissa", use_rslora=rslora)
+    inputs = {name: tensor for name, tensor in batch().items() if name != "labels"}
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        serving.rewrite(tmp_path)
+        again = PeftModel.from_pretrained(tiny_base("gpt2").copy(), str(tmp_path)).eval()
+        torch.testing.assert_close(again(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
+    assert json.loads((tmp_path / serving.CONFIG).read_text())["lora_alpha"] == 16  # of two times 6
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

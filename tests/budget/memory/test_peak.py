@@ -91,6 +91,24 @@ def three_answers(base, method, params, rows, length, autocast):
     return estimate.peak, measured, profiled(model, make_step(model), real)
 
 
+@pytest.mark.parametrize("method", ["lora", "dora"])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_frozen_first_values_are_predicted(family, method):
+    params = {"init_lora_weights": "pissa", "r": 16, "target_modules": "all_linear"}
+    base = tiny_base(family)
+    predicted, measured, profiled = three_answers(base, method, params, 16, 32, None)
+    assert predicted == pytest.approx(measured, rel=0.01)
+    assert predicted == pytest.approx(profiled, rel=0.02)
+    kept = 4 * 16 * sum(linear.in_features + linear.out_features for linear in base.spec.linears)
+    plain, both = (
+        predict(add_on(base, method, {**params, "init_lora_weights": how}, meta=True), stepper(None), shapes(16, 32))
+        for how in ("default", "pissa")
+    )
+    assert both.weights - plain.weights == kept
+    assert both.optimizer == plain.optimizer
+    assert both.gradients == plain.gradients
+
+
 @PRECISIONS
 @pytest.mark.parametrize(
     ("family", "method"),

@@ -1,0 +1,148 @@
+"""LoRA's first values: training starts from the base model, as peft's own does, and what is kept is a plain LoRA."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from autopeft_lora import Dora, Lora
+from autopeft_lora.method import SUBTRACTED, TARGETS
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from autopeft.models.attach import attach, merged, trainable
+from autopeft.models.base import BaseModel
+from autopeft.models.weights_file import file_size, read_weights, saved_tensors, write_weights
+from tests.tiny_models import batch, tiny_base
+
+EVERY = ("gaussian", "orthogonal", *SUBTRACTED)
+ROWS = {name: tensor for name, tensor in batch().items() if name != "labels"}
+
+
+def started(family, how, kind=Lora, *, meta=False, seed=0, **changes):
+    base = tiny_base(family)
+    params = {**kind().search_space(base.spec).defaults(), "target_modules": "all_linear", "init_lora_weights": how}
+    return attach(base, kind(), {**params, **changes}, meta=meta, seed=seed)
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(**ROWS).logits
+
+
+def moved(model):
+    """The model with other values than it started from."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize("how", EVERY)
+@pytest.mark.parametrize("kind", [Lora, Dora])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_it_starts_from_the_base_models_output_at_any_rank(family, kind, how):
+    base = tiny_base(family).module
+    for r, use_rslora in ((3, True), (64, False)):  # the second is over the rank of any weight there
+        model = started(family, how, kind, r=r, use_rslora=use_rslora)
+        torch.testing.assert_close(logits(model), logits(base), atol=1e-5, rtol=0)
+        assert not torch.allclose(logits(moved(model)), logits(base), atol=1e-2)
+
+
+@pytest.mark.parametrize(("family", "how"), [("bert", "pissa"), ("gpt2", "pissa"), ("bert", "olora")])
+def test_it_trains_as_in_peft_which_changes_the_base_model_instead(family, how):
+    base = tiny_base(family)
+    before = {name: tensor.clone() for name, tensor in base.module.state_dict().items()}
+    names = TARGETS.on(base.spec)["all_linear"]
+    ours = started(family, how, r=4, lora_alpha=8)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=list(names),
+        init_lora_weights=how,
+        fan_in_fan_out=family == "gpt2",
+        modules_to_save=list(base.spec.head),
+        task_type=base.spec.peft_task_type,
+    )
+    torch.manual_seed(0)
+    theirs = get_peft_model(copy.deepcopy(base.module), config)
+    for model in (ours, theirs):
+        model.eval()
+        optimizer = torch.optim.SGD(trainable(model).values(), lr=0.1)
+        for _ in range(5):
+            model(**batch()).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert not torch.allclose(logits(ours), logits(base.module), atol=1e-2)
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-4, rtol=1e-3)
+    after = base.module.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_the_largest_singular_values_are_what_is_trained():
+    base = tiny_base("bert")
+    model = started("bert", "pissa", r=5, lora_alpha=10)
+    name = base.spec.modules("query")[0]
+    layer, weight = model.get_submodule(f"base_model.model.{name}"), base.module.get_submodule(name).weight
+    a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+    assert a.shape == (5, 32)
+    values = torch.linalg.svdvals(weight)
+    torch.testing.assert_close(torch.linalg.svdvals(2 * b @ a)[:5], values[:5])
+    torch.testing.assert_close(torch.linalg.svdvals(weight - 2 * b @ a)[: 32 - 5], values[5:])
+
+
+def test_an_odd_rank_starts_orthogonal_but_for_one_pair():
+    base = tiny_base("bert")
+    name = f"base_model.model.{base.spec.modules('query')[0]}"
+    layer = started("bert", "orthogonal", r=5).get_submodule(name)
+    a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+    assert b[:, :4].abs().min() > 0
+    assert (b[:, 4] == 0).all()
+    assert a.norm(dim=1).min() > 0
+    assert (b @ a).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("how", ["pissa_niter_4", "orthogonal"])
+def test_what_is_drawn_hangs_on_the_seed_alone(how):
+    first, again, other = (trainable(started("bert", how, seed=seed)) for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first if "lora_A" in name)
+
+
+@pytest.mark.parametrize(("kind", "family"), [(Lora, "bert"), (Lora, "gpt2"), (Dora, "llama")])
+@pytest.mark.parametrize("how", SUBTRACTED)
+def test_what_is_kept_is_a_plain_lora_of_twice_the_rank(family, kind, how, tmp_path):
+    base, own = tiny_base(family), {"r": 3, "use_rslora": True}
+    params = {**kind().search_space(base.spec).defaults(), "target_modules": "all_linear", "init_lora_weights": how}
+    model = moved(started(family, how, kind, **own))
+    expected = logits(model)
+    write_weights(model, kind(), tmp_path)
+    size = file_size(saved_tensors(started(family, how, kind, meta=True, **own), kind()))
+    assert (Path(tmp_path) / "adapter_model.safetensors").stat().st_size == size
+    loaded = PeftModel.from_pretrained(base.copy(), tmp_path)  # as anybody would
+    assert loaded.peft_config["default"].r == 6
+    torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=1e-5)
+    ours = read_weights(base, kind, {**params, **own}, tmp_path)
+    torch.testing.assert_close(logits(ours), expected, atol=1e-5, rtol=1e-5)
+    for one in (model, ours):
+        torch.testing.assert_close(logits(merged(one, kind())), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(model), expected)  # merging took a copy apart
+
+
+def test_a_quantized_weight_is_read_as_it_computes():
+    bnb = pytest.importorskip("bitsandbytes", reason='needs pip install "autopeft[quantization]"')
+    base = tiny_base("llama")
+    module = copy.deepcopy(base.module)
+    for linear in base.spec.linears:
+        dense = module.get_submodule(linear.name)
+        narrow = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=False, quant_type="nf4")
+        narrow.weight = bnb.nn.Params4bit(dense.weight.data, requires_grad=False, quant_type="nf4")
+        module.set_submodule(linear.name, narrow.to("cpu"))
+    quantized = BaseModel(module.requires_grad_(False), None, base.spec)
+    before = logits(module)
+    assert not torch.allclose(before, logits(base.module), atol=1e-3)
+    for how in ("pissa", "olora"):
+        params = {**Lora().search_space(base.spec).defaults(), "init_lora_weights": how}
+        model = attach(quantized, Lora(), params)
+        torch.testing.assert_close(logits(model), before, atol=1e-5, rtol=0)
+        assert not torch.allclose(logits(moved(model)), before, atol=1e-2)
