@@ -16,8 +16,12 @@ import pandas as pd
 import pytest
 
 from autopeft.execution.problem import Problem
+from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
+from autopeft.models.attach import attach
 from autopeft.study.file import StudySpec
+from autopeft.testing.tiny import tiny_base
+from autopeft.training.learner import make_optimizer
 from tests import tiny_pairs
 from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
 from tests.tiny_images import save_pictures, save_tiny
@@ -211,3 +215,16 @@ def test_every_link_in_the_docs_leads_somewhere():
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_method_with_a_faster_part_is_as_the_page_says():
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "parameter_groups" in block)
+    found: dict = {}
+    exec(code, found)
+    base, method = tiny_base("llama"), found["Faster"]()
+    assert not CandidateSpace.build([method], base.spec, {}, ())["faster"].default().params
+    named = CandidateSpace.build([method], base.spec, {"faster": {"ratio": [4, 16]}}, ())["faster"].default()
+    assert named.params == {"ratio": 4}
+    optimizer = make_optimizer(attach(base, method, named.params), named.hyper)
+    assert [group["rate"] for group in optimizer.param_groups] == [1, 4]
