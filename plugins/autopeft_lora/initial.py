@@ -117,7 +117,7 @@ def plain_weight(module: nn.Module) -> torch.Tensor:
     from peft.utils.integrations import dequantize_module_weight
     from transformers.pytorch_utils import Conv1D
 
-    weight = dequantize_module_weight(module).detach().float()
+    weight: torch.Tensor = dequantize_module_weight(module).detach().float()
     return weight.T if isinstance(module, Conv1D) else weight
 
 
