@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.study.report_section import ReportSection, ReportTable
-from autopeft.tasks.text_scores.names import score_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from autopeft.tasks.text_scores.score import TextScore
 
 EXAMPLES = 8
 """Rows that are shown."""
@@ -26,7 +27,7 @@ def sections(
     texts: Mapping[str, Sequence[str]],
     chosen_by: Mapping[str, float],
     metric: str,
-    scores: Sequence[str],
+    scores: Mapping[str, TextScore],
     untrained: Mapping[str, Sequence[str]] | None = None,
 ) -> list[ReportSection]:
     """Scores of what each model wrote, and examples.
@@ -37,12 +38,12 @@ def sections(
         texts: what each model wrote for these rows, by its name; the winner's comes first.
         chosen_by: the score by which models were compared, on all held-out rows, by their names.
         metric: its name.
-        scores: names of the scores of texts.
+        scores: of texts, by name.
         untrained: texts that no model wrote, such as copies of the prompts, by what they are called; they are scored,
             but not among the examples.
     """
     found = {
-        name: [score_text(score, made, [[one] for one in references]) for score in scores]
+        name: [score.of(made, [[one] for one in references]) for score in scores.values()]
         for name, made in {**texts, **(untrained or {})}.items()
     }
     rows = tuple(
