@@ -271,6 +271,7 @@ def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path)
             problem.metric,
             {name: made.task.text_score(name) for name in made.task.options.scores},
             made.task.untrained(rows.test[few]),
+            made.task.options.choose_by,
         )
     if sections:
         with writing(path), whole(path, lasting=True) as draft:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from autopeft.common.exceptions import DataError
+from autopeft.common.exceptions import DataError, SpecError
 from autopeft.study.sections import Section
 from autopeft.tasks import token_scores
 from autopeft.tasks.contract import Baseline, Task
@@ -41,6 +41,12 @@ class WritingOptions(Section):
     scores: list[str] = Field(["exact_match", "token_f1"], min_length=1)
     """Scores of these texts, such as "rouge_l", "bleu", "chrf" or "numeric_match", or `module:function` of a Python file
     beside the study file."""
+    choose_by: str | None = Field(None, min_length=1)
+    """Such a score, by which the winner is chosen among the candidates that are best by the metric: at the end of the
+    search the models of their folds write texts for validation rows, as many as `written_rows`. Default: the metric
+    decides."""
+    choose_among: int = Field(3, ge=2, le=100)
+    """How many candidates these are."""
 
 
 class Writing(Task):
@@ -78,13 +84,19 @@ class Writing(Task):
         Raises:
             SpecError: one is not.
         """
+        if self.options.choose_by and not self.options.written_rows:
+            raise SpecError(
+                "`choose_by` in [task] needs texts, but `written_rows` is 0; raise it, or leave `choose_by` out."
+            )
         for name in self.named_scores:
             self.text_score(name)
 
     @property
     def named_scores(self) -> dict[str, str]:
         """The scores of texts that are worked out, by name, with the setting that names each."""
-        return dict.fromkeys(self.options.scores if self.options.written_rows else (), "`scores` in [task]")
+        scores = dict.fromkeys(self.options.scores if self.options.written_rows else (), "`scores` in [task]")
+        by = self.options.choose_by
+        return scores if by is None else {by: "`choose_by` in [task]", **scores}
 
     def scoring(self, own: Mapping[str, OwnScore]) -> Self:
         """This task with scores of texts that are functions of the user's, by name."""
@@ -188,6 +200,13 @@ class Writing(Task):
     def converses(self) -> bool:
         """Whether the first input of a row is a conversation: a list of messages, each with `role` and `content`."""
         return False
+
+    def chat_template(self, tokenizer: Any) -> str | None:
+        """The template by which who has the tokenizer alone puts a conversation to the model as this task does.
+
+        Default: None, as rows are no conversations.
+        """
+        return None
 
     def told(self, rows: pd.DataFrame, reader: Any) -> list[str]:
         """What a user should know of rows that are put to the model, a sentence each. Default: nothing."""

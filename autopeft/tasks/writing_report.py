@@ -29,6 +29,7 @@ def sections(
     metric: str,
     scores: Mapping[str, TextScore],
     untrained: Mapping[str, Sequence[str]] | None = None,
+    chose: str | None = None,
 ) -> list[ReportSection]:
     """Scores of what each model wrote, and examples.
 
@@ -41,6 +42,7 @@ def sections(
         scores: of texts, by name.
         untrained: texts that no model wrote, such as copies of the prompts, by what they are called; they are scored,
             but not among the examples.
+        chose: the score of texts by which the winner was chosen, where it was not the metric.
     """
     found = {
         name: [score.of(made, [[one] for one in references]) for score in scores.values()]
@@ -51,9 +53,10 @@ def sections(
         for name, values in found.items()
     )
     columns = ("model", metric, *scores)
+    compared = f"The search compared candidates by {metric}" if chose else f"The winner was chosen by {metric}"
     told = (
-        f"The winner was chosen by {metric}, for which nothing is written. These texts were written for "
-        f"{len(references)} held-out rows, the most probable token each time."
+        f"{compared}, for which nothing is written{f'; the winner was chosen by {chose}' if chose else ''}. These texts "
+        f"were written for {len(references)} held-out rows, the most probable token each time."
     )
     if agreement := _agreement(found, chosen_by, metric, scores):
         told += f" {agreement}"
@@ -65,21 +68,27 @@ def _agreement(
     found: Mapping[str, Sequence[float]], chosen_by: Mapping[str, float], metric: str, scores: Sequence[str]
 ) -> str:
     """Whether models come in the same order by what chose and by what was written."""
-    from scipy.stats import kendalltau
-
     known = [name for name in found if name in chosen_by]
     if len(known) < FEWEST:
         return ""
     taus = []
     for place, score in enumerate(scores):
-        tau = kendalltau([chosen_by[name] for name in known], [found[name][place] for name in known]).statistic
-        if tau == tau:  # it is no number where all score alike
+        tau = rank_agreement([chosen_by[name] for name in known], [found[name][place] for name in known])
+        if tau is not None:
             taus.append(f"{tau:+.2f} with {score}")
     if not taus:
         return ""
     return (
         f"Rank agreement of {metric} over {len(known)} models (Kendall's tau, 1 is the same order): {', '.join(taus)}."
     )
+
+
+def rank_agreement(some: Sequence[float], others: Sequence[float]) -> float | None:
+    """Kendall's tau of two scores of the same models, 1 for the same order; None where all score alike."""
+    from scipy.stats import kendalltau
+
+    tau = float(kendalltau(some, others).statistic)
+    return None if tau != tau else tau
 
 
 def _examples(prompts: Sequence[str], references: Sequence[str], texts: Mapping[str, Sequence[str]]) -> ReportSection:

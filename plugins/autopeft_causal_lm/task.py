@@ -234,6 +234,12 @@ class CausalLm(Writing):
             )
         return ChatTemplate(tokenizer, {AUTO: "", CHAT: "", PLAIN: PLAIN_TEMPLATE}.get(asked, asked))
 
+    def chat_template(self, tokenizer: Any) -> str | None:
+        """The template with the system message of the settings; None of prompts and texts, which are read as they are."""
+        if self.columns in (PROMPTS, TEXTS):
+            return None
+        return self._template(tokenizer).beginning_with(self.options.system)
+
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
         """Tokens of each row, and those that are learnt.
 
