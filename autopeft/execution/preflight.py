@@ -51,8 +51,10 @@ def check(problem: Problem) -> None:
 
 
 def _try_own(problem: Problem) -> None:
-    """Try what is of the user's own before any hour is spent: a metric, and scores of texts on some that are right and
-    some that are empty, as models write them too."""
+    """Try a metric and scores of texts of the user's own before any hour is spent.
+
+    Scores are asked of texts that are right, and of empty ones, as models write them too.
+    """
     task, test = problem.task, problem.test.truths
     if problem.metric_digest:
         answers = (

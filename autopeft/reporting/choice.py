@@ -1,4 +1,4 @@
-"""How the winner was chosen where written texts decided: what the best candidates scored, and whether both scores agree."""
+"""How the winner was chosen where written texts decided: both scores of the best candidates, and whether they agree."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def verdict(archive: Archive) -> str:
     if not found or choice is None:
         return ""
     return (
-        f"It was chosen by {choice.by}, {found[0].written:.4f} of what its folds wrote for {choice.rows} validation rows, "
-        f"among the {len(found)} trials that are best by {archive.given['validation']['metric']}."
+        f"It was chosen by {choice.by}, {found[0].written:.4f} of what its folds wrote for {choice.rows} validation "
+        f"rows, among the {len(found)} trials that are best by {archive.given['validation']['metric']}."
     )
 
 

@@ -39,8 +39,8 @@ class WritingOptions(Section):
     written_rows: int = Field(64, ge=0, le=10**6)
     """Held-out rows for which the winner, the base model and each default write a text at the end; 0: none."""
     scores: list[str] = Field(["exact_match", "token_f1"], min_length=1)
-    """Scores of these texts, such as "rouge_l", "bleu", "chrf" or "numeric_match", or `module:function` of a Python file
-    beside the study file."""
+    """Scores of these texts, such as "rouge_l", "bleu", "chrf" or "numeric_match", or `module:function` of a Python
+    file beside the study file."""
     choose_by: str | None = Field(None, min_length=1)
     """Such a score, by which the winner is chosen among the candidates that are best by the metric: at the end of the
     search the models of their folds write texts for validation rows, as many as `written_rows`. Default: the metric

@@ -54,11 +54,12 @@ def sections(
     )
     columns = ("model", metric, *scores)
     compared = f"The search compared candidates by {metric}" if chose else f"The winner was chosen by {metric}"
+    decided = f"; the winner was chosen by {chose}" if chose else ""
     told = (
-        f"{compared}, for which nothing is written{f'; the winner was chosen by {chose}' if chose else ''}. These texts "
-        f"were written for {len(references)} held-out rows, the most probable token each time."
+        f"{compared}, for which nothing is written{decided}. These texts were written for {len(references)} held-out "
+        "rows, the most probable token each time."
     )
-    if agreement := _agreement(found, chosen_by, metric, scores):
+    if agreement := _agreement(found, chosen_by, metric, [*scores]):
         told += f" {agreement}"
     table = ReportTable(columns, rows, tuple(range(1, len(columns))))
     return [ReportSection("What was written", told, table=table), _examples(prompts, references, texts)]

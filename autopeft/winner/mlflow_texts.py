@@ -75,12 +75,10 @@ def _task(winner: Winner) -> Writing:
     task = task_of(winner.card)
     instead = "export as mlflow, which runs the winner itself"
     if not isinstance(task, Writing):
-        raise UserInputError(
-            f"MLflow's tasks for texts are for winners that write, and {task.kind} does not; {instead}."
-        )
+        raise UserInputError(f"MLflow's {CHAT} is for winners that write, and {task.kind} does not; {instead}.")
     if task.limits.begin:
         raise UserInputError(
-            f"MLflow's {CHAT} and {COMPLETIONS} are for models that go on with a text, and {task.kind} reads one text and "
-            f"writes another, for which transformers 5 has no pipeline; {instead}."
+            f"MLflow's {CHAT} and {COMPLETIONS} are for models that go on with a text, and {task.kind} reads one text "
+            f"and writes another, for which transformers 5 has no pipeline; {instead}."
         )
     return task

@@ -235,7 +235,7 @@ class CausalLm(Writing):
         return ChatTemplate(tokenizer, {AUTO: "", CHAT: "", PLAIN: PLAIN_TEMPLATE}.get(asked, asked))
 
     def chat_template(self, tokenizer: Any) -> str | None:
-        """The template with the system message of the settings; None of prompts and texts, which are read as they are."""
+        """The template with the system message of the settings; None where rows are read as they are."""
         if self.columns in (PROMPTS, TEXTS):
             return None
         return self._template(tokenizer).beginning_with(self.options.system)

@@ -76,6 +76,6 @@ def test_its_readme_asks_it(tmp_path, model, monkeypatch):
 
 def test_winners_that_mlflow_has_no_task_for_are_refused(tmp_path, tiny_study):
     winner = trained_winner(tiny_study, "lora")
-    with pytest.raises(UserInputError, match=r"are for winners that write, and text-classification does not; export"):
+    with pytest.raises(UserInputError, match=r"is for winners that write, and text-classification does not; export"):
         api.export(winner, tmp_path / "made", "mlflow-transformers")
     assert not (tmp_path / "made").exists()

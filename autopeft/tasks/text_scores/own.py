@@ -57,7 +57,7 @@ def _of_draws(
 ) -> np.ndarray:
     """Each draw is scored by itself: the function may be no mean over rows."""
     firsts = [next(iter(own), *NOTHING) for own in references]
-    drawn = [np.repeat(np.arange(len(answers)), row.astype(np.int64)) for row in counts]
+    drawn = [np.repeat(np.arange(len(answers)), row.astype(np.int64)).tolist() for row in counts]
     return np.array([call([answers[row] for row in rows], [firsts[row] for row in rows]) for rows in drawn])
 
 
