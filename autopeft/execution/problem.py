@@ -220,7 +220,7 @@ class Problem:
 
 
 def _measured(spec: StudySpec, task: Task) -> tuple[Task, str]:
-    """The task with scores and a metric of the user's own, where there are any, and the SHA-256 of the metric's file."""
+    """The task with scores and a metric of the user's own, where named, and the SHA-256 of the metric's file."""
     if isinstance(task, Writing):
         named = {name: setting for name, setting in task.named_scores.items() if own_score.is_own(name)}
         task = task.scoring({name: own_score.load(name, spec.folder, setting) for name, setting in named.items()})

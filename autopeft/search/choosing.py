@@ -6,6 +6,7 @@ only says which few candidates write at its end; held-out rows have no part in i
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,15 @@ import numpy as np
 
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.containment import guarded, unguarded
-from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, in_a_line
+from autopeft.common.exceptions import (
+    MachineError,
+    ModelError,
+    SpecError,
+    StoreError,
+    StreamError,
+    StudyError,
+    in_a_line,
+)
 from autopeft.common.seeds import derive_seed
 from autopeft.execution.run_trial import run_trial
 from autopeft.models.attach import attach
@@ -46,7 +55,7 @@ def choice_of(problem: Problem, study: optuna.Study) -> Choice | None:
     by, rows = task.options.choose_by, min(task.options.written_rows, len(problem.rows.train))
     digest = task.own_scores[by].digest if by in task.own_scores else ""
     fresh, earlier = Choice(by, task.options.choose_among, rows, digest), Choice.read(study.user_attrs)
-    return replace(fresh, scores=earlier.scores, failed=earlier.failed) if earlier and fresh.alike(earlier) else fresh
+    return replace(earlier, among=fresh.among) if earlier and fresh.alike(earlier) else fresh
 
 
 def told(problem: Problem) -> list[str]:
@@ -95,6 +104,7 @@ def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], ch
     Raises:
         SpecError: a score of the user's own fails.
         StoreError: something could not be kept.
+        MachineError: the machine failed; the next start goes on.
     """
     choice = choice_of(problem, study)
     if choice is None:
@@ -103,20 +113,20 @@ def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], ch
         if len(choice.best(best)) == 1:  # there is nothing to choose
             break
         check()
+        began = time.monotonic()
         record, candidate = waiting[0], problem.space.parse(waiting[0].params)
         say(f"Trial {record.number} ({candidate}) writes texts for {choice.rows} validation rows")
         try:
             found = written_score(problem, candidate)
-        except (StoreError, ModelError, SpecError):  # the disk, the base model and a score are no fault of a method
-            raise
+        except (StoreError, MachineError, StreamError, ModelError, SpecError):  # the disk, the machine, whoever reads,
+            raise  # the base model and a score of the user's: no fault of a method's
         except Exception as error:  # a method may do anything
             reason = in_a_line(error)
             say(f"Trial {record.number} cannot be chosen, as its folds cannot write: {reason}")
             choice = replace(choice, failed={**choice.failed, record.number: reason})
         else:
             choice = replace(choice, scores={**choice.scores, record.number: found})
-        study.set_user_attr(CHOICE, choice.kept())
-    if study.user_attrs.get(CHOICE) != choice.kept():  # it may choose among fewer than before
+        choice = replace(choice, seconds=round(choice.seconds + time.monotonic() - began, 3))
         study.set_user_attr(CHOICE, choice.kept())
     Checkpoint.clear(problem.spec.output, retrying.to_come(study))
 

@@ -118,7 +118,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             best.number,
             spec.output / WINNER,
             result.stopped,
-            Written(result.chosen_by, written) if written else None,
+            Written(result.chosen_by, written) if result.chosen_by else None,
         )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT

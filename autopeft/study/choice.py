@@ -25,6 +25,7 @@ class Choice:
         digest: SHA-256 of the file of a score that is a function of the user's; "" of any other.
         scores: of what trials wrote, by number.
         failed: why others could not write, by number.
+        seconds: wall time of the writing.
     """
 
     by: str
@@ -33,6 +34,7 @@ class Choice:
     digest: str = ""
     scores: Mapping[int, float] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @classmethod
     def read(cls, attrs: Mapping[str, Any]) -> Choice | None:

@@ -351,7 +351,7 @@ def _lost(number: int, winner: int, scores: Mapping[int, float], written: Writte
     deciding = written.scores if written else scores
     if number not in deciding:
         return f"not among the {len(deciding)} whose folds wrote"
-    gap = deciding[winner] - deciding[number]
+    gap = max(deciding.values()) - deciding[number]
     if not gap:
         return "tied with the winner, which is smaller or came first"
     return f"lost by {gap:.4f}" + (f" in {written.by} of what its folds wrote" if written else "")

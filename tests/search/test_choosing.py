@@ -1,6 +1,8 @@
 """The winner chosen by what the folds of the best candidates write for the rows that they validate."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -10,12 +12,13 @@ import pytest
 from autopeft.common.exceptions import SpecError
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
+from autopeft.reporting import choice as choices
 from autopeft.search import choosing
 from autopeft.study.archive import open_archive
-from autopeft.study.choice import Choice
+from autopeft.study.choice import CHOICE, Choice
 from autopeft.study.file import StudySpec
 from autopeft.study.folder import CHECKPOINTS, RESULT
-from autopeft.study.journal import open_journal
+from autopeft.study.journal import StudyStorage, open_journal
 from autopeft.study.record import TrialRecord, by_score, ranked, records
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.learner import evaluate
@@ -121,7 +124,7 @@ def test_the_report_says_by_what_and_mlflow_has_it(study):
 
 
 def test_a_choice_that_was_interrupted_goes_on_without_the_trials(tmp_path, model):
-    study_file(tmp_path, model, 3)
+    study_file(tmp_path, model, 2)
     (tmp_path / "mine.py").write_text(
         "seen = []\n"
         "def shortest(texts, references):\n"
@@ -134,16 +137,42 @@ def test_a_choice_that_was_interrupted_goes_on_without_the_trials(tmp_path, mode
     assert done.returncode != 0
     study = records_of(tmp_path)
     before = [record.number for record in by_score(records(study))]
-    assert len(before) == 3
+    assert len(before) == 2
     assert len(Choice.read(study.user_attrs).scores) == 1
     assert all(record.written is None for record in records(study)), "nothing is chosen yet"
-    assert len([*(tmp_path / "outputs/chosen" / CHECKPOINTS).iterdir()]) >= 2
+    assert [*(tmp_path / "outputs/chosen" / CHECKPOINTS).iterdir()], "one of them has still to write"
     (tmp_path / "mine.py").write_text(SHORTEST)
     said = run(tmp_path)
     found = records(records_of(tmp_path))
     assert [record.number for record in by_score(found)] == before, "no trial ran again"
-    assert said.count("writes texts for 20 validation rows") == 3, "the function is another one now"
+    assert said.count("writes texts for 20 validation rows") == 2, "the function is another one now"
     assert all(record.written is not None for record in found)
+
+
+def test_one_that_cannot_write_gives_its_place_to_the_next(study, tmp_path, monkeypatch):
+    shutil.copytree(study[0], tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    problem = Problem.from_spec(StudySpec.from_file(Path("study.toml")), discover())
+    kept = optuna.load_study(study_name="chosen", storage=StudyStorage(problem.spec.output))
+    kept.set_user_attr(CHOICE, {})
+    best, said = [record.number for record in by_score(records(kept))], []
+
+    class Fails(type(problem.task)):
+        failed = False
+
+        def write(self, *args, **settings):
+            if not Fails.failed:
+                Fails.failed = True
+                raise RuntimeError("no head")
+            return super().write(*args, **settings)
+
+    problem.task.__class__ = Fails
+    choosing.choose(problem, kept, said.append, lambda: None)
+    assert f"Trial {best[0]} cannot be chosen, as its folds cannot write: RuntimeError: no head" in said
+    assert {record.number for record in records(kept) if record.written is not None} == {*best[1:4]}
+    assert [record.number for record in ranked(records(kept))][-1] == best[0], "what did not write comes last"
+    (section,) = choices.sections(open_archive(problem.spec.output))
+    assert f"Trial {best[0]} could not write: RuntimeError: no head" in section.text
 
 
 def test_folds_write_with_what_they_learnt_and_train_again_where_that_is_gone(tmp_path, model):

@@ -2,6 +2,8 @@
 
 import json
 
+import mlflow.pyfunc
+import mlflow.transformers
 import pandas as pd
 import pytest
 
@@ -28,8 +30,6 @@ def winner_of(folder, model, form, **options):
 
 def served(winner, folder):
     """The texts for `ROWS`, through `mlflow.pyfunc`, and the folder that was written."""
-    import mlflow.pyfunc
-
     made = mlflow.pyfunc.load_model(str(api.export(winner, folder / "made", "mlflow-transformers")))
     key = "prompt" if winner.inputs == ("prompt",) else "messages"
     asked = [messages[0]["content"] if key == "prompt" else messages[:1] for messages in ROWS]
@@ -47,6 +47,7 @@ def test_chats_are_answered_as_by_the_winner(tmp_path, model, options):
     assert len({*texts}) > 5, "or all could be alike whatever is asked"
     assert served(winner, tmp_path) == [text.lstrip() for text in texts]
     folder = tmp_path / "made"
+    assert mlflow.transformers.load_model(str(folder)).generation_config.do_sample is False
     assert not {path.suffix for path in folder.rglob("*")} & {".pkl", ".bin", ".pt"}
     assert not (folder / "LICENSE.txt").exists()
     assert "llm/v1/chat" in (folder / "MLmodel").read_text()
