@@ -47,7 +47,7 @@ def test_chats_are_answered_as_by_the_winner(tmp_path, model, options):
     assert len({*texts}) > 5, "or all could be alike whatever is asked"
     assert served(winner, tmp_path) == [text.lstrip() for text in texts]
     folder = tmp_path / "made"
-    assert mlflow.transformers.load_model(str(folder)).generation_config.do_sample is False
+    assert mlflow.transformers.load_model(str(folder)).model.generation_config.do_sample is False
     assert not {path.suffix for path in folder.rglob("*")} & {".pkl", ".bin", ".pt"}
     assert not (folder / "LICENSE.txt").exists()
     assert "llm/v1/chat" in (folder / "MLmodel").read_text()
