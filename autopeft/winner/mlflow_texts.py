@@ -12,6 +12,7 @@ from autopeft.tasks.writing import Writing
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from autopeft.winner.winner import Winner
@@ -26,8 +27,13 @@ LICENSE = "LICENSE.txt"
 """MLflow writes one that sends readers to the hub for a model of that name."""
 
 
-def write(winner: Winner, folder: Path) -> None:
+def write(winner: Winner, folder: Path, say: Callable[[str], None] | None = None) -> None:
     """Merge the winner and write it for `mlflow.pyfunc` and `mlflow.transformers`; greedy, and as long as the winner.
+
+    Args:
+        winner: one of a kind that writes.
+        folder: an empty one.
+        say: told in a sentence what is not the same as in the winner.
 
     Raises:
         UserInputError: its kind of task does not write, or with a decoder behind an encoder; or it cannot be merged.
@@ -60,6 +66,8 @@ def write(winner: Winner, folder: Path) -> None:
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
         )
     (folder / LICENSE).unlink(missing_ok=True)
+    if say:
+        say("MLflow drops white space before an answer, which the winner itself keeps.")
 
 
 def asked(winner: Winner) -> str:
