@@ -74,7 +74,9 @@ def _names(winner: Winner, frame: pd.DataFrame) -> dict[str, list[str]]:
 @app.command(epilog=f"Example: autopeft export outputs/quickstart --to tickets --format merged. {EPILOG}")
 def export(
     winner: Annotated[Path, typer.Argument(metavar="DIR", help="A winner, or the output folder of its study.")],
-    form: Annotated[str, typer.Option("--format", help="peft, serving, merged, adapterhub, mlflow or onnx.")],
+    form: Annotated[
+        str, typer.Option("--format", help="peft, serving, merged, adapterhub, mlflow, mlflow-transformers or onnx.")
+    ],
     to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write, empty or not there.")],
     repo: Annotated[str | None, typer.Option("--push-to-hub", metavar="REPO", help="Put it on the hub too.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,

@@ -15,6 +15,8 @@ from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
 from autopeft.models.quantization import NONE
+from autopeft.tasks import token_scores
+from autopeft.tasks.writing import Writing
 from autopeft.training.batch import Batch
 
 if TYPE_CHECKING:
@@ -32,14 +34,11 @@ def check(problem: Problem) -> None:
     """Make sure that the model can read the study's rows and learn from them; it stays as it is.
 
     Raises:
-        SpecError: a metric of the user's own fails.
+        SpecError: a metric or a score of texts of the user's own fails.
         ModelError: the tokenizer has no padding token or knows tokens that the model does not, the model fails on the
             rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
     """
-    # A metric of the user's own is tried before any hour is spent; of a task that writes nothing can be tried yet.
-    if problem.metric_digest and not problem.task.writes:
-        answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels).answers
-        problem.task.score(problem.metric, problem.test.truths, answers)
+    _try_own(problem)
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
     problem.reader.check(problem.base.processor, problem.base.module, problem.task.texts, where)
     try:
@@ -49,6 +48,26 @@ def check(problem: Problem) -> None:
         pass
     finally:
         release_memory()
+
+
+def _try_own(problem: Problem) -> None:
+    """Try a metric and scores of texts of the user's own before any hour is spent.
+
+    Scores are asked of texts that are right, and of empty ones, as models write them too.
+    """
+    task, test = problem.task, problem.test.truths
+    if problem.metric_digest:
+        answers = (
+            np.ones((len(test), len(token_scores.NAMES)), np.float32)
+            if task.writes
+            else task.baseline(problem.train.truths, test, problem.rows.labels).answers
+        )
+        task.score(problem.metric, test, answers)
+    if isinstance(task, Writing):
+        texts = [*test[: task.options.written_rows]]
+        for own in task.own_scores.values():
+            for written in (texts, [""] * len(texts)):
+                own.score.of(written, [[text] for text in texts])
 
 
 def _check_step(problem: Problem, where: str) -> None:

@@ -34,6 +34,8 @@ from autopeft.tasks import user_metric
 from autopeft.tasks.base_model_part import BaseModelPart
 from autopeft.tasks.contract import Task
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.text_scores import own as own_score
+from autopeft.tasks.writing import Writing
 from autopeft.training.rungs import rung_ends
 from autopeft.training.setup import Setup
 from autopeft.training.trunk_cache import Trunk
@@ -218,7 +220,10 @@ class Problem:
 
 
 def _measured(spec: StudySpec, task: Task) -> tuple[Task, str]:
-    """The task with a metric of the user's own where the study names one, and the SHA-256 of that one's file."""
+    """The task with scores and a metric of the user's own, where named, and the SHA-256 of the metric's file."""
+    if isinstance(task, Writing):
+        named = {name: setting for name, setting in task.named_scores.items() if own_score.is_own(name)}
+        task = task.scoring({name: own_score.load(name, spec.folder, setting) for name, setting in named.items()})
     name = spec.validation.metric
     if name is None or not user_metric.is_own(name):
         return task, ""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.truncation import Truncation
+from autopeft.reporting import choice
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
@@ -117,7 +118,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
         budget=budget_use(archive),
         cost=cost(archive),
         test=test,
-        sections=_sections(archive) if test else [],
+        sections=[*choice.sections(archive), *(_sections(archive) if test else [])],
     )
 
 
@@ -152,9 +153,13 @@ def _headline(
         f"{best.method} {verb}: trial {best.number}{untuned} has a mean "
         f"{metric} of {best.score:.4f} over {len(best.fold_scores)} folds ({best.name})."
     )
+    if chosen := choice.verdict(archive):
+        told.append(chosen)
     rivals = [c for c in comparisons if c.ahead.number == best.number and c.behind.method != best.method]
     rivals = [c for c in rivals if c.behind.role.startswith("the best")]
-    if rivals:
+    if chosen:  # by what was written; the leads are of the score that all trials have
+        told += [c.verdict for c in rivals[:1]]
+    elif rivals:
         told.append(rivals[0].verdict)
         told.append(_whether_real(rivals))
     elif len({record.method for record in archive.records}) > 1:

@@ -31,22 +31,22 @@ def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
     says so.
     """
     table = Table(title="Trials", title_justify="left", caption_justify="left")
-    extra = extra_columns(found)
+    extra, wrote = extra_columns(found), any(record.written is not None for record in found)
     for column, justify in (
         ("rank", "right"), ("trial", "right"), ("candidate", "left"), (f"mean {metric}", "right"),
         ("± folds", "right"), ("state", "left"), ("trained", "right"), ("saved", "right"), ("memory", "right"),
-        ("seconds", "right"), *((limit.measure, "right") for limit in extra),
+        ("seconds", "right"), *((limit.measure, "right") for limit in extra), *[("its texts", "right")] * wrote,
     ):  # fmt: skip
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     complete = ranked(list(found))
     others = [record for record in found if not record.complete and record.state != INFEASIBLE]
     refused = [record for record in found if record.state == INFEASIBLE]
     for rank, record in enumerate(complete, 1):
-        table.add_row(str(rank), *_cells(record, extra), style="bold green" if rank == 1 else None)
+        table.add_row(str(rank), *_cells(record, extra, wrote), style="bold green" if rank == 1 else None)
     for record in sorted(others, key=lambda record: (ORDER.index(record.state), -(record.score or 0.0))):
-        table.add_row("–", *_cells(record, extra), style="dim")
+        table.add_row("–", *_cells(record, extra, wrote), style="dim")
     for record in refused[:SHOWN_REFUSED]:
-        table.add_row("–", *_cells(record, extra), style="dim")
+        table.add_row("–", *_cells(record, extra, wrote), style="dim")
     if refused:
         table.caption = f"{len(refused)} proposals were refused and not trained."
     return table
@@ -95,7 +95,8 @@ def summary(
     return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), *short, saved)
 
 
-def _cells(record: TrialRecord, extra: Sequence[Limit]) -> tuple[str, ...]:
+def _cells(record: TrialRecord, extra: Sequence[Limit], wrote: bool) -> tuple[str, ...]:
+    """A trial's; `wrote` where there is a column for what texts score."""
     spread = ""
     if record.fold_scores:
         spread = f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}"
@@ -115,4 +116,5 @@ def _cells(record: TrialRecord, extra: Sequence[Limit]) -> tuple[str, ...]:
         format_bytes(record.measured_memory) if record.measured_memory else "–",
         f"{record.seconds:.0f}",
         *(limit.cell(record) for limit in extra),
+        *["–" if record.written is None else f"{record.written:.4f}"] * wrote,
     )

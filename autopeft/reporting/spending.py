@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import LIMITS, MEMORY
 from autopeft.common.units import format_seconds
+from autopeft.study.choice import Choice
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def cost(archive: Archive) -> Cost:
         for state, name in names.items()
         if state != STOPPED or any(record.state == STOPPED for record in archive.records)
     }
+    if choice := Choice.read(archive.attrs):
+        seconds["choice"] = choice.seconds
     refits = archive.attrs.get("test_scores", {}).get("scores", {}).get("seconds")
     if refits is not None:
         seconds["refits"] = refits
@@ -141,7 +144,8 @@ def _shares(seconds: dict[str, float]) -> str:
 
 
 def _what(name: str) -> str:
-    return {"refits": "refits and their scoring", "refused": "refused proposals"}.get(name, f"{name} trials")
+    others = {"choice": "the choice", "refits": "refits and their scoring", "refused": "refused proposals"}
+    return others.get(name, f"{name} trials")
 
 
 def _plain_default(archive: Archive) -> str:

@@ -11,7 +11,7 @@ from autopeft.execution.in_process import InProcess
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.processes import Processes
 from autopeft.execution.runner import Findings
-from autopeft.search import retrying
+from autopeft.search import choosing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
 from autopeft.search.trial import PACKING, Trial
@@ -71,13 +71,12 @@ class Search:
 
     def run(self) -> None:
         """Draw and train candidates until as many trials ended as were asked for, or time is up."""
-        output = self.problem.spec.output
         recover(self.study)
         retrying.retry(self.study)
         if self.done() < self.wanted:
             retrying.go_on(self.study)
             self.study.set_user_attr(STOPPED_EARLY, None)
-        Checkpoint.clear(output, retrying.to_come(self.study))
+        self._clear_checkpoints()
         with self._backend() as backend:
             while True:
                 while backend.free and (trial := self.ask()):
@@ -90,7 +89,12 @@ class Search:
         for method, excess in self.known().excess.items():  # what workers found out, the winner's refit has to know
             self.problem.cost_estimator.learn(method, excess)
         self._note_end()
-        Checkpoint.clear(output, retrying.to_come(self.study))
+        self._clear_checkpoints()
+
+    def _clear_checkpoints(self) -> None:
+        """Remove what trials left behind that neither go on nor are to write."""
+        kept = [*retrying.to_come(self.study), *choosing.awaited(self.problem, self.study)]
+        Checkpoint.clear(self.problem.spec.output, kept)
 
     def _backend(self) -> Backend:
         """What runs the trials: other processes where several are wanted, and there are as many to run."""

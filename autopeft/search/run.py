@@ -23,12 +23,13 @@ from autopeft.execution import preflight
 from autopeft.execution.problem import Problem
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
-from autopeft.search import resume
+from autopeft.search import choosing, resume
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
 from autopeft.search.select_winner import select_winner
 from autopeft.search.story import (
+    chosen_by,
     data_card,
     data_sets,
     description_of,
@@ -46,7 +47,7 @@ from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
-from autopeft.tracking import Tracker, environment, public
+from autopeft.tracking import Tracker, Written, environment, public
 from autopeft.winner import mlflow_model, winner
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load:
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
+            choosing.choose(problem, study, progress.say, interrupt.check)
             best, test = _select_winner(problem, study, search.left_out, progress)
             winner.describe(
                 spec.output / WINNER,
@@ -105,10 +107,18 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             winner_folder=str(spec.output / WINNER),
             tracking_uri=tracker.uri,
             stopped=study.user_attrs[STOPPED_EARLY],
+            chosen_by=chosen_by(problem, study, best),
         )
         scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
+        written = {record.number: record.written for record in result.records if record.written is not None}
         tracker.log_result(
-            note_on(result), test_metrics(result), scores, best.number, spec.output / WINNER, result.stopped
+            note_on(result),
+            test_metrics(result),
+            scores,
+            best.number,
+            spec.output / WINNER,
+            result.stopped,
+            Written(result.chosen_by, written) if result.chosen_by else None,
         )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT
@@ -126,7 +136,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None]) -> None:
     """Say what a user should know of the model, the rows and the methods before the search begins."""
-    for note in filter(None, (*notes(problem), precision_note(problem.device))):
+    for note in filter(None, (*notes(problem), precision_note(problem.device), *choosing.told(problem))):
         say(note)
     for told in problem.reader.told(problem.truncated):
         say(f"{told} {problem.reader.hint}".rstrip())

@@ -269,8 +269,9 @@ def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path)
             {name: list(one.texts) for name, one in texts.items() if one.texts is not None},
             {name: one.score for name, one in texts.items()},
             problem.metric,
-            made.task.options.scores,
+            {name: made.task.text_score(name) for name in made.task.options.scores},
             made.task.untrained(rows.test[few]),
+            made.task.options.choose_by,
         )
     if sections:
         with writing(path), whole(path, lasting=True) as draft:

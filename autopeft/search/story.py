@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.locate import LOCAL, locate
 from autopeft.reporting.bootstrap import interval_of
+from autopeft.search import choosing
 from autopeft.study import predictions
 from autopeft.study.card import Evidence
 from autopeft.study.folder import PREDICTIONS, ROWS
@@ -47,7 +48,14 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         hyperparameters={name: value for name, value in hyper.items() if name not in own},
         trained_params=best.trainable_params or 0,
         stopped=study.user_attrs[STOPPED_EARLY],
+        chosen_by=chosen_by(problem, study, best),
     )
+
+
+def chosen_by(problem: Problem, study: optuna.Study, best: TrialRecord) -> str:
+    """The score of texts by which the best trial was chosen; "" where it was the score of the search."""
+    choice = choosing.choice_of(problem, study)
+    return choice.by if choice and best.written is not None else ""
 
 
 def test_interval(metric: Metric, path: Path) -> tuple[float, float] | None:
@@ -90,6 +98,7 @@ def note_on(result: Result) -> str:
     lines = [
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
         f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
+        *([f"It was chosen by {result.chosen_by} of what its folds wrote."] if result.chosen_by else []),
         *([f"The search was {result.stopped}."] if result.stopped else []),
         "",
         f"| candidate | mean {result.metric} | trained params |",

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from autopeft.budget.limits import SECONDS, extra_needs
 from autopeft.common.exceptions import MachineError
 from autopeft.execution.outcome import Outcome
-from autopeft.search import retrying
+from autopeft.search import choosing, retrying
 from autopeft.search.recovery import tell
 from autopeft.study.record import RECORD, TrialRecord, plain, records
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
@@ -125,8 +125,11 @@ class Trial:
         record = self._record(outcome)
         self._drawn.set_user_attr(RECORD, plain(record))
         tell(self._search.study, self.number, record)
-        if record.state != STOPPED:  # which may go on; and not before it is in the record
-            Checkpoint.of(self._search.problem.spec.output, self.candidate.flat).remove()
+        problem, study = self._search.problem, self._search.study
+        kept = record.state == STOPPED or self.candidate.flat in choosing.awaited(problem, study)
+        if not kept:  # what may go on, or write; and not before it is in the record
+            Checkpoint.of(problem.spec.output, self.candidate.flat).remove()
+        choosing.forget(problem, study, [other.candidate.flat for other in self._search.running.values()])
         self._close_run(record)
         self._search.ended(record)
 

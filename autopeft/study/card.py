@@ -120,7 +120,8 @@ class Evidence:
         data: where the rows were from; of a local path its last part alone.
         train_rows, test_rows: how many it was trained on, and scored on.
         metric: what the scores are.
-        fold_scores: in cross-validation, where it was chosen by their mean.
+        fold_scores: in cross-validation, where it was chosen by their mean; `chosen_by` names the score of texts which
+            the folds wrote that decided among the best, where one did.
         test_score: on the held-out rows.
         test_interval: of `test_score`, at 95%; None where its predictions were not kept.
         baseline: on the held-out rows, of what answers without looking at the inputs, and `baseline_name` what that is.
@@ -150,6 +151,7 @@ class Evidence:
     trained_params: Count
     stopped: Text = ""
     baseline_name: Text = "majority class"
+    chosen_by: Text = ""
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from autopeft.study.choice import Choice
 from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class TrialRecord:
     """One trial. Memory in bytes, time in seconds; None where there is no value (an infeasible trial has no score).
 
     `needs` is what it uses of the limits for which there is no field, by their measure; `facts` is what its folds told
-    that answers need (`Task.calibrated`).
+    that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
+    and it was among those to choose from.
     """
 
     number: int
@@ -57,6 +60,7 @@ class TrialRecord:
     machine: bool = False
     needs: dict[str, float] = field(default_factory=dict)
     facts: dict[str, ParamValue] = field(default_factory=dict)
+    written: float | None = None
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
@@ -92,28 +96,42 @@ class TrialRecord:
 
 
 def plain(content: Any) -> dict[str, Any]:
-    """A dataclass, with all that it holds, as JSON has it: without `needs` and `facts` where they are empty."""
-    spared = ("needs", "facts")
+    """A dataclass, with all that it holds, as JSON has it: without what most studies have none of."""
+    spared = ("needs", "facts", "written", "chosen_by")
+    nothing: tuple[Any, ...] = (None, "", {})
     return asdict(
-        content, dict_factory=lambda items: {key: value for key, value in items if key not in spared or value}
+        content,
+        dict_factory=lambda items: {key: value for key, value in items if key not in spared or value not in nothing},
     )
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:
-    """Every trial that ended, in order; those that run again, or have, are left out."""
+    """Every trial that ended, in order; those that run again, or have, are left out.
+
+    Where the study chose by written texts, the best have what theirs score.
+    """
     found, trials = [], study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
     for trial in trials:
         content = trial.user_attrs.get(RECORD)
         if content is not None and trial.number not in again:
             found.append(TrialRecord.read(content))
-    return found
+    choice = Choice.read(study.user_attrs)
+    chosen = choice.put_in(by_score(found)) if choice else {}
+    return [chosen.get(record.number, record) for record in found]
+
+
+def by_score(found: list[TrialRecord]) -> list[TrialRecord]:
+    """Complete trials by the score of the search, the best first; of equal ones that which trains fewer parameters."""
+    complete = [record for record in found if record.complete and record.score is not None]
+    return sorted(complete, key=lambda record: (-(record.score or 0.0), record.trainable_params or 0, record.number))
 
 
 def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
-    """Complete trials, the best first; of equal scores the one that trains fewer parameters."""
-    complete = [record for record in found if record.complete and record.score is not None]
-    return sorted(complete, key=lambda record: (-(record.score or 0.0), record.trainable_params or 0, record.number))
+    """Complete trials, the winner first: those whose texts were scored by that, then the others by their scores."""
+    return sorted(
+        by_score(found), key=lambda record: -math.inf if record.written is None else record.written, reverse=True
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,7 @@ class Result:
     """A study with a winner: its trials, the best of them, and the scores on the held-out rows.
 
     `stopped` says how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
-    it is empty where it did not.
+    it is empty where it did not. `chosen_by` names the score of texts by which the winner was chosen, where one was.
     """
 
     name: str
@@ -148,3 +166,4 @@ class Result:
     winner_folder: str
     tracking_uri: str
     stopped: str = ""
+    chosen_by: str = ""

@@ -42,13 +42,18 @@ def written(answers: np.ndarray) -> list[str]:
     return [json.dumps(dict(zip(NAMES, row, strict=True))) for row in answers.astype(float).tolist()]
 
 
-def read(answer: str) -> list[float]:
-    """What `written` wrote; of a text, that it is the text itself: of one token, which is certain."""
+def sums_in(answer: str) -> dict[str, float] | None:
+    """What `written` wrote of a row, by name; None of a text."""
     try:
         found = json.loads(answer)
     except ValueError:
-        found = None
-    return [float(found[name]) for name in NAMES] if isinstance(found, dict) and {*found} == {*NAMES} else [0, 1, 1]
+        return None
+    return {name: float(found[name]) for name in NAMES} if isinstance(found, dict) and {*found} == {*NAMES} else None
+
+
+def read(answer: str) -> list[float]:
+    """What `written` wrote; of a text, that it is the text itself: of one token, which is certain."""
+    return [*(sums_in(answer) or dict(zip(NAMES, (0.0, 1.0, 1.0), strict=True))).values()]
 
 
 def metrics() -> dict[str, Metric]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import copy
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
-from autopeft.common.exceptions import DataError
+from autopeft.common.exceptions import DataError, SpecError
 from autopeft.study.sections import Section
 from autopeft.tasks import token_scores
 from autopeft.tasks.contract import Baseline, Task
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
     from autopeft.models.writing_limits import WritingLimits
     from autopeft.tasks.metric import Metric
+    from autopeft.tasks.text_scores.own import OwnScore
+    from autopeft.tasks.text_scores.score import TextScore
 
 
 USUAL, LONGER = 0.99, 8
@@ -35,7 +39,14 @@ class WritingOptions(Section):
     written_rows: int = Field(64, ge=0, le=10**6)
     """Held-out rows for which the winner, the base model and each default write a text at the end; 0: none."""
     scores: list[str] = Field(["exact_match", "token_f1"], min_length=1)
-    """Scores of these texts, such as "rouge_l", "bleu", "chrf" or "numeric_match"."""
+    """Scores of these texts, such as "rouge_l", "bleu", "chrf" or "numeric_match", or `module:function` of a Python
+    file beside the study file."""
+    choose_by: str | None = Field(None, min_length=1)
+    """Such a score, by which the winner is chosen among the candidates that are best by the metric: at the end of the
+    search the models of their folds write texts for validation rows, as many as `written_rows`. Default: the metric
+    decides."""
+    choose_among: int = Field(3, ge=2, le=100)
+    """How many candidates these are."""
 
 
 class Writing(Task):
@@ -49,6 +60,9 @@ class Writing(Task):
     A batch has, beside what the model takes, `answer_at` and `labels` `[rows, tokens]`: places whose states tell the
     tokens of the answer, and these; -100 where a row has fewer. Of a model whose decoder reads nothing but the answer
     there is no `answer_at`: each place tells one token. The head was pretrained and stays as it is.
+
+    Attributes:
+        own_scores: scores of texts that are functions of the user's, by name.
     """
 
     new_head: ClassVar[bool] = False
@@ -57,6 +71,7 @@ class Writing(Task):
     taught: ClassVar[tuple[str, ...]] = ("labels", "answer_at")
     metrics: ClassVar[Mapping[str, Metric]] = token_scores.metrics()
     Options: ClassVar[type[Section]] = WritingOptions
+    own_scores: Mapping[str, OwnScore] = MappingProxyType({})
 
     @property
     def texts(self) -> int:
@@ -69,10 +84,35 @@ class Writing(Task):
         Raises:
             SpecError: one is not.
         """
+        if self.options.choose_by and not self.options.written_rows:
+            raise SpecError(
+                "`choose_by` in [task] needs texts, but `written_rows` is 0; raise it, or leave `choose_by` out."
+            )
+        for name in self.named_scores:
+            self.text_score(name)
+
+    @property
+    def named_scores(self) -> dict[str, str]:
+        """The scores of texts that are worked out, by name, with the setting that names each."""
+        scores = dict.fromkeys(self.options.scores if self.options.written_rows else (), "`scores` in [task]")
+        by = self.options.choose_by
+        return scores if by is None else {by: "`choose_by` in [task]", **scores}
+
+    def scoring(self, own: Mapping[str, OwnScore]) -> Self:
+        """This task with scores of texts that are functions of the user's, by name."""
+        task = copy.copy(self)
+        task.own_scores = own
+        return task
+
+    def text_score(self, name: str) -> TextScore:
+        """The score of texts of that name.
+
+        Raises:
+            SpecError: it is not known, or what it needs is not installed.
+        """
         from autopeft.tasks.text_scores.names import text_score
 
-        for name in self.options.scores if self.options.written_rows else ():
-            text_score(name)
+        return self.own_scores[name].score if name in self.own_scores else text_score(name)
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
         """Enough rows for the folds."""
@@ -161,6 +201,13 @@ class Writing(Task):
         """Whether the first input of a row is a conversation: a list of messages, each with `role` and `content`."""
         return False
 
+    def chat_template(self, tokenizer: Any) -> str | None:
+        """The template by which who has the tokenizer alone puts a conversation to the model as this task does.
+
+        Default: None, as rows are no conversations.
+        """
+        return None
+
     def told(self, rows: pd.DataFrame, reader: Any) -> list[str]:
         """What a user should know of rows that are put to the model, a sentence each. Default: nothing."""
         return []
@@ -228,6 +275,10 @@ class Writing(Task):
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The texts."""
         return [*truths]
+
+    def as_value(self, written: str) -> Any:
+        """A text; of sums a mapping with `loss`, `hits` and `tokens`."""
+        return token_scores.sums_in(written) or written
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
         """A column `text`; of texts that were given, the mean loss of a token and the share of hits."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.study.report_section import ReportSection, ReportTable
-from autopeft.tasks.text_scores.names import score_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from autopeft.tasks.text_scores.score import TextScore
 
 EXAMPLES = 8
 """Rows that are shown."""
@@ -26,8 +27,9 @@ def sections(
     texts: Mapping[str, Sequence[str]],
     chosen_by: Mapping[str, float],
     metric: str,
-    scores: Sequence[str],
+    scores: Mapping[str, TextScore],
     untrained: Mapping[str, Sequence[str]] | None = None,
+    chose: str | None = None,
 ) -> list[ReportSection]:
     """Scores of what each model wrote, and examples.
 
@@ -37,12 +39,13 @@ def sections(
         texts: what each model wrote for these rows, by its name; the winner's comes first.
         chosen_by: the score by which models were compared, on all held-out rows, by their names.
         metric: its name.
-        scores: names of the scores of texts.
+        scores: of texts, by name.
         untrained: texts that no model wrote, such as copies of the prompts, by what they are called; they are scored,
             but not among the examples.
+        chose: the score of texts by which the winner was chosen, where it was not the metric.
     """
     found = {
-        name: [score_text(score, made, [[one] for one in references]) for score in scores]
+        name: [score.of(made, [[one] for one in references]) for score in scores.values()]
         for name, made in {**texts, **(untrained or {})}.items()
     }
     rows = tuple(
@@ -50,11 +53,13 @@ def sections(
         for name, values in found.items()
     )
     columns = ("model", metric, *scores)
+    compared = f"The search compared candidates by {metric}" if chose else f"The winner was chosen by {metric}"
+    decided = f"; the winner was chosen by {chose}" if chose else ""
     told = (
-        f"The winner was chosen by {metric}, for which nothing is written. These texts were written for "
-        f"{len(references)} held-out rows, the most probable token each time."
+        f"{compared}, for which nothing is written{decided}. These texts were written for {len(references)} held-out "
+        "rows, the most probable token each time."
     )
-    if agreement := _agreement(found, chosen_by, metric, scores):
+    if agreement := _agreement(found, chosen_by, metric, [*scores]):
         told += f" {agreement}"
     table = ReportTable(columns, rows, tuple(range(1, len(columns))))
     return [ReportSection("What was written", told, table=table), _examples(prompts, references, texts)]
@@ -64,21 +69,27 @@ def _agreement(
     found: Mapping[str, Sequence[float]], chosen_by: Mapping[str, float], metric: str, scores: Sequence[str]
 ) -> str:
     """Whether models come in the same order by what chose and by what was written."""
-    from scipy.stats import kendalltau
-
     known = [name for name in found if name in chosen_by]
     if len(known) < FEWEST:
         return ""
     taus = []
     for place, score in enumerate(scores):
-        tau = kendalltau([chosen_by[name] for name in known], [found[name][place] for name in known]).statistic
-        if tau == tau:  # it is no number where all score alike
+        tau = rank_agreement([chosen_by[name] for name in known], [found[name][place] for name in known])
+        if tau is not None:
             taus.append(f"{tau:+.2f} with {score}")
     if not taus:
         return ""
     return (
         f"Rank agreement of {metric} over {len(known)} models (Kendall's tau, 1 is the same order): {', '.join(taus)}."
     )
+
+
+def rank_agreement(some: Sequence[float], others: Sequence[float]) -> float | None:
+    """Kendall's tau of two scores of the same models, 1 for the same order; None where all score alike."""
+    from scipy.stats import kendalltau
+
+    tau = float(kendalltau(some, others).statistic)
+    return None if tau != tau else tau
 
 
 def _examples(prompts: Sequence[str], references: Sequence[str], texts: Mapping[str, Sequence[str]]) -> ReportSection:

@@ -19,7 +19,7 @@ from autopeft.common.exceptions import TrackingError
 from autopeft.tracking.address import public, tracking_uri
 from autopeft.tracking.datasets import dataset
 from autopeft.tracking.quiet import hush
-from autopeft.tracking.runs import PARENT, Tracker, TrialRun, sync
+from autopeft.tracking.runs import PARENT, Tracker, TrialRun, Written, sync
 from autopeft.tracking.ui import serve, serving
 
 hush()
@@ -29,6 +29,7 @@ __all__ = [
     "Tracker",
     "TrackingError",
     "TrialRun",
+    "Written",
     "dataset",
     "public",
     "serve",

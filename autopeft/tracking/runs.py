@@ -6,7 +6,7 @@ import re
 import time
 from base64 import b64encode
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from autopeft.common.exceptions import TrackingError
 from autopeft.study.folder import OUTBOX, REFUSED
@@ -42,6 +42,18 @@ SHOWN = 3
 
 SHORTEST_WAIT = 5.0
 """Seconds that a start waits at least for an answer, after it sent what was left."""
+
+
+class Written(NamedTuple):
+    """What the folds of some trials wrote: the name of a score of texts, and what it is, by trial number."""
+
+    by: str
+    scores: Mapping[int, float]
+
+    @property
+    def metric(self) -> str:
+        """What MLflow calls it, whose names are of few signs."""
+        return "written_" + re.sub(r"[^\w.-]", "_", self.by)[: LONGEST_NAME // 2]
 
 
 class TrialRun:
@@ -223,6 +235,7 @@ class Tracker:
         winner_number: int,
         folder: Path,
         stopped: str = "",
+        written: Written | None = None,
     ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
 
@@ -236,14 +249,14 @@ class Tracker:
             folder: of the saved winner.
             stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
                 empty where it did not. The tag of that name.
+            written: what the folds of the best trials wrote, where the winner was chosen by that.
         """
-        best = max(scores.values())
-        for number, score in scores.items():
-            won, gap = number == winner_number, best - score
-            lost = f"lost by {gap:.4f}" if gap else "tied with the winner, which is smaller or came first"
-            reason = "won" if won else lost
-            tags = _tags(winner=str(won).lower(), reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
-            self.put("log", self._key(number), tags=tags)
+        for number in scores:
+            reason = _lost(number, winner_number, scores, written)
+            won = str(number == winner_number).lower()
+            tags = _tags(winner=won, reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
+            of_texts = {"metrics": _metrics({written.metric: written.scores.get(number)})} if written else {}
+            self.put("log", self._key(number), tags=tags, **of_texts)
         tags = _tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
         self.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
         # A folder of its own per winner: a study that goes on with more trials may select another one.
@@ -329,6 +342,19 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
 
 def _parent(study_id: str) -> str:
     return f"{study_id}/search"
+
+
+def _lost(number: int, winner: int, scores: Mapping[int, float], written: Written | None) -> str:
+    """How a complete trial did beside the winner."""
+    if number == winner:
+        return f"won by {written.by} of what its folds wrote" if written else "won"
+    deciding = written.scores if written else scores
+    if number not in deciding:
+        return f"not among the {len(deciding)} whose folds wrote"
+    gap = max(deciding.values()) - deciding[number]
+    if not gap:
+        return "tied with the winner, which is smaller or came first"
+    return f"lost by {gap:.4f}" + (f" in {written.by} of what its folds wrote" if written else "")
 
 
 def _folder(folder: Path, output: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from autopeft.methods import registry
 from autopeft.models.quantization import NONE
 from autopeft.study.card import CARD
 from autopeft.study.folder import WINNER
-from autopeft.winner import as_lora, mlflow_model, readme, serving
+from autopeft.winner import as_lora, mlflow_model, mlflow_texts, readme, serving
 from autopeft.winner import winner as artifact
 from autopeft.winner.base_model import find_base, load_base_of
 from autopeft.winner.task import task_of
@@ -214,6 +214,8 @@ def _onnx(winner: Winner, folder: Path, say: Say) -> None:
 def _loading(winner: Winner, form: str) -> str:
     """Python that loads what was written, with what it does otherwise than the winner."""
     code = FORMATS[form].load
+    if "{asked}" in code:
+        return code.replace("{asked}", mlflow_texts.asked(winner))
     if winner.card.truncation != BOTH or "{arguments}" not in code:
         return code
     most = winner.card.max_length
@@ -271,6 +273,14 @@ model = mlflow.pyfunc.load_model(".")  # this folder; autopeft must be installed
 model.predict(pd.DataFrame({rows}))
 """
 
+FOR_MLFLOW_TEXTS = """\
+import mlflow.pyfunc
+
+model = mlflow.pyfunc.load_model(".")  # this folder; of transformers alone, and mlflow.transformers loads it too
+(answer,) = model.predict({asked})
+answer["choices"][0]
+"""
+
 FOR_ONNX = """\
 {imports}import onnxruntime
 from transformers import AutoTokenizer
@@ -296,6 +306,8 @@ FORMATS = {
     "merged": Format(_merged, FOR_TRANSFORMERS),
     "adapterhub": Format(_for_adapterhub, FOR_ADAPTERS),
     "mlflow": Format(_for_mlflow, FOR_MLFLOW, quantized=True),
+    "mlflow-transformers": Format(mlflow_texts.write, FOR_MLFLOW_TEXTS),
     "onnx": Format(_onnx, FOR_ONNX),
 }
-"""For peft, for servers of LoRA, for transformers alone, the adapters library, mlflow.pyfunc, and ONNX runtimes."""
+"""For peft, for servers of LoRA, for transformers alone, the adapters library, mlflow.pyfunc, services of chats and
+completions by MLflow, and ONNX runtimes."""

@@ -197,6 +197,9 @@ def _results(evidence: Evidence) -> list[str]:
         for name, score in evidence.defaults.items()
     ]
     mean = sum(folds) / len(folds)
+    texts = ","
+    if evidence.chosen_by:
+        texts = f", and of the best by that for the {evidence.chosen_by} of what the folds' models wrote,"
     return [
         "## Results",
         "",
@@ -207,8 +210,10 @@ def _results(evidence: Evidence) -> list[str]:
         f"| {evidence.baseline_name} | {evidence.baseline:.4f} |",
         "",
         f"It was chosen of {evidence.trials} trials for its mean {metric} of {mean:.4f} in cross-validation (folds "
-        f"from {min(folds):.4f} to {max(folds):.4f}), then trained on all {evidence.train_rows} training rows. The "
-        "held-out rows were scored once, at the end." + f" The search was {evidence.stopped}." * bool(evidence.stopped),
+        f"from {min(folds):.4f} to {max(folds):.4f}){texts} then trained on all {evidence.train_rows} training rows. "
+        "The held-out rows were scored once, at the end."
+        + f" The search was {evidence.stopped}."
+        * bool(evidence.stopped),
         "",
         "## Training",
         "",

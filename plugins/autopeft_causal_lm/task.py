@@ -21,7 +21,7 @@ from autopeft import (
     quoted,
     token_fields,
 )
-from autopeft_causal_lm import conversations
+from autopeft_causal_lm import conversations, plain_rows
 from autopeft_causal_lm.shapes import shape_of
 from autopeft_causal_lm.template import AUTO, CHAT, PLAIN, PLAIN_TEMPLATE, ChatTemplate, Rendered
 from autopeft_causal_lm.typed_marks import TypedMarks, texts_of
@@ -97,6 +97,15 @@ class CausalLm(Writing):
         if found is None:
             return {}, ""
         return {("messages" if name == "conversations" else name): name for name in found.columns}, found.told
+
+    def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
+        """Enough rows for the folds, and settings that bear on them."""
+        told = super().check_folds(train, folds, source)
+        if self.columns is TEXTS:
+            plain = [True] * len(train)
+        else:
+            plain = [isinstance(prompt, str) for prompt in self._prompts(train)]
+        return [*told, *plain_rows.told(self.options, plain)]
 
     def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
         """Nothing; but an encoder is refused.
@@ -224,6 +233,12 @@ class CausalLm(Writing):
                 "template of Jinja's."
             )
         return ChatTemplate(tokenizer, {AUTO: "", CHAT: "", PLAIN: PLAIN_TEMPLATE}.get(asked, asked))
+
+    def chat_template(self, tokenizer: Any) -> str | None:
+        """The template with the system message of the settings; None where rows are read as they are."""
+        if self.columns in (PROMPTS, TEXTS):
+            return None
+        return self._template(tokenizer).beginning_with(self.options.system)
 
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
         """Tokens of each row, and those that are learnt.

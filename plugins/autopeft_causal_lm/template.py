@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopeft import SpecError
@@ -60,6 +61,15 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._marks = TypedMarks(tokenizer)
         self.source = template or (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE)
+
+    def beginning_with(self, system: str) -> str:
+        """The template, putting that before conversations without a system message; where it is empty, as it is."""
+        if not system:
+            return self.source
+        first = f"{{'role': 'system', 'content': {json.dumps(system, ensure_ascii=False)}}}"
+        return (
+            "{% if messages[0]['role'] != 'system' %}{% set messages = [" + first + "] + messages %}{% endif %}"
+        ) + self.source
 
     def text(self, messages: Sequence[Message], *, asking: bool = False) -> str:
         """The text of a conversation; where it is `asking`, with what comes before an answer.

@@ -41,14 +41,14 @@ def conversations(count=90, seed=0):
     return rows
 
 
-def problem_of(folder, model, rows, **task):
+def problem_of(folder, model, rows, metric="neg_loss", **task):
     pd.DataFrame(rows).to_json(folder / "rows.jsonl", orient="records", lines=True)
     content = {
         "name": "writes",
         "model": {"name_or_path": str(model), "dtype": DTYPE},
         "task": {"kind": "causal-lm", **task},
         "data": {"train": "rows.jsonl"},
-        "validation": {"folds": 2},
+        "validation": {"folds": 2, "metric": metric},
     }
     return Problem.from_spec(StudySpec.from_mapping(content, folder=folder), discover())
 

@@ -1,0 +1,187 @@
+"""Which of the best candidates wins, by what the models of their folds write for the rows that they validate.
+
+While it is searched nothing is written, since that takes a pass of the model for each token. So the score of the search
+only says which few candidates write at its end; held-out rows have no part in it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.budget.memory_watch import release_memory
+from autopeft.common.containment import guarded, unguarded
+from autopeft.common.exceptions import (
+    MachineError,
+    ModelError,
+    SpecError,
+    StoreError,
+    StreamError,
+    StudyError,
+    in_a_line,
+)
+from autopeft.common.seeds import derive_seed
+from autopeft.execution.run_trial import run_trial
+from autopeft.models.attach import attach
+from autopeft.search import retrying
+from autopeft.study.choice import CHOICE, Choice
+from autopeft.study.record import by_score, records
+from autopeft.study.states import COMPLETE
+from autopeft.tasks.writing import Writing
+from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.learner import Learner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    import optuna
+
+    from autopeft.common.params import Params
+    from autopeft.execution.problem import Problem
+    from autopeft.methods.candidate import Candidate
+
+ROWS_SEED_STREAM = 2_000_000
+"""Keeps the draw of rows apart from every fold's and the refit's random numbers."""
+
+
+def choice_of(problem: Problem, study: optuna.Study) -> Choice | None:
+    """How the study chooses, with what was found out before; None where the score of the search decides."""
+    task = problem.task
+    if not isinstance(task, Writing) or task.options.choose_by is None:
+        return None
+    by, rows = task.options.choose_by, min(task.options.written_rows, len(problem.rows.train))
+    digest = task.own_scores[by].digest if by in task.own_scores else ""
+    fresh, earlier = Choice(by, task.options.choose_among, rows, digest), Choice.read(study.user_attrs)
+    return replace(earlier, among=fresh.among) if earlier and fresh.alike(earlier) else fresh
+
+
+def told(problem: Problem) -> list[str]:
+    """What a user should know before the search, a sentence each: what the choice takes."""
+    task = problem.task
+    if not isinstance(task, Writing) or task.options.choose_by is None:
+        return []
+    rows = min(task.options.written_rows, len(problem.rows.train))
+    return [
+        f"The {task.options.choose_among} candidates that are best by {problem.metric} write texts for {rows} "
+        f"validation rows each at the end of the search, and the best of them by {task.options.choose_by} wins. What "
+        "their folds learnt is kept on the disk until then."
+    ]
+
+
+def awaited(problem: Problem, study: optuna.Study) -> list[Params]:
+    """The params of the trials that are to write: what their folds learnt is kept."""
+    choice = choice_of(problem, study)
+    if choice is None:
+        return []
+    return [record.params for record in choice.awaited(by_score(records(study)))]
+
+
+def forget(problem: Problem, study: optuna.Study, running: Collection[Params]) -> None:
+    """Remove what the folds of trials learnt that were overtaken, and so are not to write."""
+    if choice_of(problem, study) is None:
+        return
+    kept = [*awaited(problem, study), *running]
+    for record in records(study):
+        if record.complete and record.params not in kept:
+            Checkpoint.of(problem.spec.output, record.params).remove()
+
+
+def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], check: Callable[[], None]) -> None:
+    """Have the best candidates write, and keep what their texts score; `records` then have it.
+
+    Each is kept as soon as it is known, so a choice that was interrupted goes on with the next one. Of a candidate that
+    cannot write the next best takes the place.
+
+    Args:
+        problem: the study's.
+        study: whose search is over.
+        say: told what is worth a sentence.
+        check: asked before each candidate; raises what a signal raised.
+
+    Raises:
+        SpecError: a score of the user's own fails.
+        StoreError: something could not be kept.
+        MachineError: the machine failed; the next start goes on.
+    """
+    choice = choice_of(problem, study)
+    if choice is None:
+        return
+    while waiting := choice.awaited(best := by_score(records(study))):
+        if len(choice.best(best)) == 1:  # there is nothing to choose
+            break
+        check()
+        began = time.monotonic()
+        record, candidate = waiting[0], problem.space.parse(waiting[0].params)
+        say(f"Trial {record.number} ({candidate}) writes texts for {choice.rows} validation rows")
+        try:
+            found = written_score(problem, candidate)
+        except (StoreError, MachineError, StreamError, ModelError, SpecError):  # the disk, the machine, whoever reads,
+            raise  # the base model and a score of the user's: no fault of a method's
+        except Exception as error:  # a method may do anything
+            reason = in_a_line(error)
+            say(f"Trial {record.number} cannot be chosen, as its folds cannot write: {reason}")
+            choice = replace(choice, failed={**choice.failed, record.number: reason})
+        else:
+            choice = replace(choice, scores={**choice.scores, record.number: found})
+        choice = replace(choice, seconds=round(choice.seconds + time.monotonic() - began, 3))
+        study.set_user_attr(CHOICE, choice.kept())
+    Checkpoint.clear(problem.spec.output, retrying.to_come(study))
+
+
+@unguarded()
+def written_score(problem: Problem, candidate: Candidate) -> float:
+    """The score of what the folds' models write, each for rows that it validates, of all rows together.
+
+    Where what a fold learnt is not there any more, as after a search that goes on, the trial runs once more.
+
+    Raises:
+        StudyError: it does not complete this time.
+        Exception: whatever the candidate's method raises.
+    """
+    task = problem.task
+    assert isinstance(task, Writing)
+    checkpoint = Checkpoint.of(problem.spec.output, candidate.flat)
+    if checkpoint.rungs(len(problem.folds)) < len(problem.rung_ends(candidate.hyper.epochs)):
+        outcome = run_trial(problem, candidate, lambda rung: None, checkpoint)
+        if outcome.state != COMPLETE:
+            raise StudyError(f"its folds were trained once more, and then it did not complete: {outcome.reason}")
+    rows = written_rows(problem)
+    try:
+        with guarded(problem.spec.search.hang_timeout):
+            texts = _texts(problem, task, candidate, checkpoint, rows)
+    finally:
+        release_memory()
+    truths = problem.train.truths[np.concatenate(rows)]
+    return task.text_score(task.options.choose_by).of(texts, [[truth] for truth in truths])
+
+
+def _texts(
+    problem: Problem, task: Writing, candidate: Candidate, checkpoint: Checkpoint, rows: list[np.ndarray]
+) -> list[str]:
+    """What the model of each fold writes for its `rows`, one fold after the other."""
+    model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
+    callback = candidate.method.callback(model, candidate.params, problem.base.spec)
+    learner = Learner(model, candidate.hyper, len(problem.train), callback=callback)
+    texts: list[str] = []
+    for fold, few in enumerate(rows):
+        checkpoint.restore([fold], learner)
+        learner.take_turn()
+        with problem.device.kernels(), problem.device.precision():
+            texts += [*task.write(model.eval(), problem.rows.train.iloc[few], problem.reader)] if len(few) else []
+    return texts
+
+
+def written_rows(problem: Problem) -> list[np.ndarray]:
+    """Of each fold, positions of the training rows that it validates and writes for, as many as `written_rows` in all.
+
+    The draw is the same for all candidates.
+    """
+    found = [problem.train.rows_of(fold.validation) for fold in problem.folds]
+    fold_of = np.repeat(np.arange(len(found)), [*map(len, found)])
+    generator = np.random.default_rng(derive_seed(problem.spec.seed, ROWS_SEED_STREAM))
+    drawn = np.sort(generator.permutation(len(fold_of))[: problem.task.options.written_rows])
+    every = np.concatenate(found)
+    return [every[drawn[fold_of[drawn] == fold]] for fold in range(len(found))]

@@ -1,0 +1,86 @@
+"""A score of texts that is a function of the user's, in a Python file beside the study file."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from autopeft.common.exceptions import SpecError, in_a_line, shorten
+from autopeft.tasks import user_function
+from autopeft.tasks.text_scores.names import MATCHES
+from autopeft.tasks.text_scores.score import NOTHING, TextScore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+TAKES = (
+    "It gets two lists of texts, those written and those that should have been, and returns a number for each row, or "
+    "one for all; more is better."
+)
+
+
+class OwnScore(NamedTuple):
+    """A score that is a function: what scores texts, and the SHA-256 of the function's file."""
+
+    score: TextScore
+    digest: str
+
+
+def is_own(name: str) -> bool:
+    """Whether that names a function, and neither a score that is known nor a pattern."""
+    return ":" in name and not name.startswith(MATCHES)
+
+
+def load(name: str, folder: Path, setting: str) -> OwnScore:
+    """The score that the function of that name is; of rows with several references it gets the first of each.
+
+    Args:
+        name: ``module:function``; `module.py` is in the folder.
+        folder: of the study file.
+        setting: which one names it, for errors, such as "`scores` in [task]".
+
+    Raises:
+        SpecError: there is no such file or function, or the file fails as it runs.
+    """
+    function, digest = user_function.load(name, folder, setting, f'a score of texts, "{MATCHES}<regular expression>"')
+    return OwnScore(TextScore(partial(_of_draws, partial(_call, name, function, setting)), None), digest)
+
+
+def _of_draws(
+    call: Callable[[list[str], list[str]], float],
+    answers: Sequence[str],
+    references: Sequence[Sequence[str]],
+    counts: np.ndarray,
+) -> np.ndarray:
+    """Each draw is scored by itself: the function may be no mean over rows."""
+    firsts = [next(iter(own), *NOTHING) for own in references]
+    drawn = [np.repeat(np.arange(len(answers)), row.astype(np.int64)).tolist() for row in counts]
+    return np.array([call([answers[row] for row in rows], [firsts[row] for row in rows]) for rows in drawn])
+
+
+def _call(name: str, function: Callable[..., Any], setting: str, texts: list[str], references: list[str]) -> float:
+    """What the function says of rows; the mean where it says something of each.
+
+    Raises:
+        SpecError: it fails, or returns anything but numbers.
+    """
+    count = len(texts)
+    try:
+        found = function([*texts], [*references])
+    except Exception as error:  # a function of the user's may raise anything
+        raise SpecError(f"{setting}: {name} failed on {count} rows: {in_a_line(error)}. {TAKES}") from error
+    try:
+        # A text such as "0.5", and None, would pass for numbers.
+        numbers = np.asarray(found)
+        numbers = numbers.astype(np.float64) if numbers.dtype.kind in "biuf" else np.zeros((0, 0))
+    except Exception:  # so may what it returns
+        numbers = np.zeros((0, 0))
+    if numbers.shape not in ((), (count,)) or not np.isfinite(numbers).all():
+        raise SpecError(
+            f"{setting}: {name} must return a finite number for each of {count} rows, or one for all, but returned "
+            f"{shorten(found)}. {TAKES}"
+        )
+    return float(numbers.mean())

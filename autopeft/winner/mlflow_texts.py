@@ -1,0 +1,92 @@
+"""A winner that writes as a model of MLflow's own flavour for transformers, which is asked as services of chats are."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from autopeft.common.exceptions import UserInputError
+from autopeft.tasks.writing import Writing
+from autopeft.winner.task import task_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from autopeft.winner.winner import Winner
+
+CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
+"""What MLflow calls being asked with messages, and with a prompt."""
+
+REQUIREMENTS = ("torch", "transformers")
+"""What loading needs beside MLflow, whose own list has torchvision, which no model of texts does."""
+
+LICENSE = "LICENSE.txt"
+"""MLflow writes one that sends readers to the hub for a model of that name."""
+
+
+def write(winner: Winner, folder: Path, say: Callable[[str], None] | None = None) -> None:
+    """Merge the winner and write it for `mlflow.pyfunc` and `mlflow.transformers`; greedy, and as long as the winner.
+
+    Args:
+        winner: one of a kind that writes.
+        folder: an empty one.
+        say: told in a sentence what is not the same as in the winner.
+
+    Raises:
+        UserInputError: its kind of task does not write, or with a decoder behind an encoder; or it cannot be merged.
+    """
+    import mlflow.transformers
+    from transformers import GenerationConfig
+
+    task = _task(winner)
+    plain: Any = winner.merge()
+    tokenizer: Any = winner.reader.standalone().processor
+    tokenizer.chat_template = task.chat_template(tokenizer)
+    limits = task.limits
+    new, _ = limits.room
+    plain.generation_config = GenerationConfig(
+        max_new_tokens=new, eos_token_id=[*limits.ends], pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    # No name that the hub could have: MLflow would look there for a card and a licence.
+    plain.name_or_path = f"{winner.card.method} (by autopeft)"
+    settings: dict[str, Any] = {"max_new_tokens": new, "do_sample": False}
+    if tokenizer.chat_template:  # which writes the marks that begin a text itself
+        settings["add_special_tokens"] = False
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.transformers.save_model(
+            {"model": plain, "tokenizer": tokenizer},
+            str(folder),
+            task=CHAT if tokenizer.chat_template else COMPLETIONS,
+            model_config=settings,
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+        )
+    (folder / LICENSE).unlink(missing_ok=True)
+    if say:
+        say("MLflow drops white space before an answer, which the winner itself keeps.")
+
+
+def asked(winner: Winner) -> str:
+    """Python that says what such a model is asked with."""
+    task = _task(winner)
+    sample = task.sample(winner.reader.cells())
+    if task.chat_template(winner.reader.processor) is None:
+        return repr({"prompt": next(iter(sample.values()))[0]})
+    return repr({"messages": [{"role": "user", "content": winner.reader.cells()[0]}]})
+
+
+def _task(winner: Winner) -> Writing:
+    task = task_of(winner.card)
+    instead = "export as mlflow, which runs the winner itself"
+    if not isinstance(task, Writing):
+        raise UserInputError(f"MLflow's {CHAT} is for winners that write, and {task.kind} does not; {instead}.")
+    if task.limits.begin:
+        raise UserInputError(
+            f"MLflow's {CHAT} and {COMPLETIONS} are for models that go on with a text, and {task.kind} reads one text "
+            f"and writes another, for which transformers 5 has no pipeline; {instead}."
+        )
+    return task
