@@ -58,18 +58,18 @@ TOWERS = {
 OPTIONS = {"AutoTokenizer": TEXTS, "AutoImageProcessor": {**SIZES, **IMAGES}}
 """Of a model for each processor; else `TOWERS`."""
 
-WIDTH = {"hidden_size": 384, "num_attention_heads": 12, "num_hidden_layers": 6, "vocab_size": 30_522, "pad_token_id": 0}
-GROUPED = {**WIDTH, "intermediate_size": 1024, "num_key_value_heads": 4, "head_dim": 32}
+WIDTH = {"hidden_size": 192, "num_attention_heads": 6, "num_hidden_layers": 4, "vocab_size": 8192, "pad_token_id": 0}
+GROUPED = {**WIDTH, "intermediate_size": 512, "num_key_value_heads": 2, "head_dim": 32}
 TWO_STACKS = {
-    "d_model": 384,
-    "encoder_layers": 4,
-    "decoder_layers": 4,
-    "encoder_attention_heads": 12,
-    "decoder_attention_heads": 12,
-    "encoder_ffn_dim": 1536,
-    "decoder_ffn_dim": 1536,
+    "d_model": 192,
+    "encoder_layers": 3,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 6,
+    "decoder_attention_heads": 6,
+    "encoder_ffn_dim": 768,
+    "decoder_ffn_dim": 768,
     "max_position_embeddings": 512,
-    "vocab_size": 30_522,
+    "vocab_size": 8192,
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
     "eos_token_id": 3,
@@ -78,11 +78,11 @@ FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
     "causal-lm": {
         "llama": GROUPED,
         "qwen3": GROUPED,
-        "gpt2": {"n_embd": 384, "n_head": 12, "n_layer": 6, "vocab_size": 30_522, "pad_token_id": 0},
+        "gpt2": {"n_embd": 192, "n_head": 6, "n_layer": 4, "vocab_size": 8192, "pad_token_id": 0},
         "gemma2": GROUPED,
     },
     "seq2seq": {
-        "t5": {"d_model": 384, "d_kv": 32, "d_ff": 1024, "num_layers": 4, "num_heads": 12, "vocab_size": 30_522},
+        "t5": {"d_model": 192, "d_kv": 32, "d_ff": 512, "num_layers": 3, "num_heads": 6, "vocab_size": 8192},
         "bart": TWO_STACKS,
         "marian": TWO_STACKS,
     },
@@ -180,7 +180,7 @@ def error_of(
 
 
 def make_model(case: TaskCase, family: str, options: dict[str, Any]) -> torch.nn.Module:
-    """With random weights, of the size of MiniLM."""
+    """With random weights."""
     config = transformers.AutoConfig.for_model(family, **options, **case.task.config(case.labels))
     made: torch.nn.Module = getattr(transformers, case.task.auto_class).from_config(config)
     case.task.adapt(made)
