@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from autopeft import SpecError, quoted
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SECONDS = 60.0
-"""How long a template may take for the trial of one conversation."""
+SECONDS = 20.0
+"""What a template may take of the processor for the trial of one conversation; on a busy machine that lasts longer."""
+
+WAIT = 0.2
+"""Seconds between looks at it."""
 
 FIRST = 7_300_481
 """What messages say in a trial, counted from here: digits, which a template that trims or capitalises leaves alone."""
@@ -113,8 +117,10 @@ def in_time(work: Callable[[], T]) -> T:
             found["error"] = error
 
     thread = threading.Thread(target=run, daemon=True)
+    start = time.process_time()
     thread.start()
-    thread.join(SECONDS)
+    while thread.is_alive() and time.process_time() - start < SECONDS:
+        thread.join(WAIT)
     if "error" in found:
         raise found["error"]
     if "made" not in found:
