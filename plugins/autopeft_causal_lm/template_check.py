@@ -113,6 +113,8 @@ def in_time(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             found["made"] = work()
+        except SystemExit:  # it was stopped below
+            return
         except Exception as error:  # raised again where it was asked for
             found["error"] = error
 
