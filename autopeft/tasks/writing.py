@@ -142,9 +142,9 @@ class Writing(Task):
 
     def restore(self, model: Any) -> None:
         """Put the plain head back."""
-        from autopeft.models import token_loss
+        from autopeft.models.token_loss import LanguageHead
 
-        token_loss.take_off(model)
+        LanguageHead.take_off(model)
 
     def run(self, model: Any, batch: Mapping[str, torch.Tensor]) -> Any:
         """The losses of the answers' tokens, and whether each is the most probable one."""

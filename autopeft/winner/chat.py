@@ -69,7 +69,11 @@ class Chat:
         self._limits = writer.task.limits.having(max_new_tokens)
         self._said, self._prompt = "", np.zeros(0, np.int64)
         self.turns: list[Turn] = []
-        writer.prompt(self._row([], "hello"))  # what a template cannot say is better told at once
+        first = self._row([], "hello")
+        writer.prompt(first)  # what a template cannot say is better told at once
+        self._told = writer.told(first)
+        for told in self._told:
+            say(told)
 
     def ask(self, said: str) -> None:
         """Put a message; the oldest turns are dropped until the model can read the rest and has room for an answer.
@@ -80,7 +84,8 @@ class Chat:
         new, most = self._limits.room
         turns, dropped = list(self.turns), 0
         for told in self._writer.told(self._row([], said)):
-            self._say(told)
+            if told not in self._told:  # of the system's message, which is there each time
+                self._say(told)
         prompt = self._writer.prompt(self._row(turns, said))
         while most is not None and len(prompt) > most:
             if not turns:

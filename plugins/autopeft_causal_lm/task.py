@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field as Setting
@@ -24,7 +25,7 @@ from autopeft import (
 from autopeft_causal_lm import conversations, plain_rows
 from autopeft_causal_lm.shapes import shape_of
 from autopeft_causal_lm.template import AUTO, CHAT, PLAIN, PLAIN_TEMPLATE, ChatTemplate, Rendered
-from autopeft_causal_lm.typed_marks import TypedMarks, texts_of
+from autopeft_causal_lm.typed_marks import TypedMarks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -50,9 +51,14 @@ FORMS = {"messages": MESSAGES, "prompt": PROMPTS, "instruction": INSTRUCTIONS, "
 """The forms of rows, by their first columns: conversations, prompts with what follows each, instructions with what is
 done by them, questions with answers, and texts alone."""
 
-LONGEST, ENDS, POSITIONS, TYPED = "longest_answer", "ends", "positions", "typed_marks"
-"""Facts: how many tokens a written text may have, those that end it, how many places the model has, and a sentence on
-training rows in which what looks like a mark was typed, where there are any."""
+LONGEST, ENDS, POSITIONS = "longest_answer", "ends", "positions"
+"""Facts: how many tokens a written text may have, those that end it, and how many places the model has."""
+
+TYPED, UNREAD, ENDED = "typed_marks", "unread", "ended"
+"""Facts that are sentences, where there is something to say: on training rows in which what looks like a mark was typed
+or of which the template leaves something out, and on a mark that ends answers and is an ordinary token."""
+
+UNREAD_NAMES = {"system": "the system's message", "tool": "messages of tools", "tool_calls": "calls of tools"}
 
 WHOLE = 2**31
 """Tokens that no row has."""
@@ -147,18 +153,25 @@ class CausalLm(Writing):
         full = (data.lengths == data.whole) & (labels.lengths > 0)
         last = labels.values[labels.offsets[1:][full] - 1]
         own = reader.tokenizer.eos_token_id
-        end = [] if self.columns is TEXTS or not len(last) else [int(np.bincount(last).argmax())]
+        marked = own is not None or self.columns not in (TEXTS, PROMPTS)  # what no template fills in ends with the own
+        end = [int(np.bincount(last).argmax())] if marked and self.columns is not TEXTS and len(last) else []
         ends = dict.fromkeys([*end, *([own] if own is not None else [])])
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         found: dict[str, ParamValue] = {LONGEST: self.longest(labels.lengths), ENDS: json.dumps([*ends])}
         found[POSITIONS] = int(positions or 0)
-        typed = self._typed(rows, reader, "training rows")
-        return {**found, TYPED: typed} if typed else found
+        told = {TYPED: self._typed(rows, reader, "training rows"), UNREAD: self._unread(rows, reader, "training rows")}
+        if end and end[0] not in {own, *reader.tokenizer.added_tokens_decoder}:
+            told[ENDED] = (
+                f"Answers end with the token {quoted(reader.tokenizer.decode(end))}, which is an ordinary one, so that "
+                "what is written ends wherever the model writes it; a template that prints {{ eos_token }} behind "
+                "answers has a mark of its own."
+            )
+        return {**found, **{key: sentence for key, sentence in told.items() if sentence}}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """That people typed what looks like a mark."""
-        return tuple(filter(None, [str(self.facts.get(TYPED, ""))]))
+        """That people typed what looks like a mark, that something is not read, and what is no mark."""
+        return tuple(str(self.facts[key]) for key in (TYPED, UNREAD, ENDED) if key in self.facts)
 
     @property
     def converses(self) -> bool:
@@ -218,12 +231,16 @@ class CausalLm(Writing):
         if isinstance(prompt, str):
             answer = said if isinstance(said, str) else said[-1]["content"] if said else ""
             return Rendered(prompt + answer, [] if said is None else [(len(prompt), len(prompt + answer))], plain=True)
-        if self.options.system and prompt[0]["role"] != "system":
-            prompt = [{"role": "system", "content": self.options.system}, *prompt]
         if said is None:
-            return template.asked(prompt)
+            return template.asked(self._opened(prompt))
         last = [{"role": "assistant", "content": said}] if isinstance(said, str) else said
-        return template.rendered([*prompt, *last], every=self.options.learn == "all")
+        return template.rendered([*self._opened(prompt), *last], every=self.options.learn == "all")
+
+    def _opened(self, prompt: list[Message]) -> list[Message]:
+        """A conversation with the system's message of the settings, where it has none of its own."""
+        if not self.options.system.strip() or prompt[0]["role"] == "system":
+            return prompt
+        return [{"role": "system", "content": self.options.system}, *prompt]
 
     def _template(self, tokenizer: Any) -> ChatTemplate:
         asked = self.options.template
@@ -279,20 +296,47 @@ class CausalLm(Writing):
         return np.split(found.columns["input_ids"], found.offsets[1:-1])
 
     def told(self, rows: pd.DataFrame, reader: RowTokenizer) -> list[str]:
-        """In how many rows what looks like a mark was typed."""
-        return list(filter(None, [self._typed(rows[list(self.inputs)], reader, "rows")]))
+        """In how many rows what looks like a mark was typed, and of how many the template leaves something out."""
+        given = rows[list(self.inputs)]
+        return list(filter(None, [self._typed(given, reader, "rows"), self._unread(given, reader, "rows")]))
 
     def _typed(self, rows: pd.DataFrame, reader: RowTokenizer, called: str) -> str:
         """A sentence on rows in which what looks like a mark was typed; empty without any."""
-        marks = TypedMarks(reader.tokenizer)
-        said = rows["text"] if self.columns is TEXTS else zip(self._prompts(rows), self._answers(rows), strict=True)
-        found = list(filter(None, (marks.first_in(texts_of(one)) for one in said)))
+        if self.columns is TEXTS:
+            marks, said = TypedMarks(reader.tokenizer), [(text,) for text in rows["text"]]
+        else:
+            marks = self._template(reader.tokenizer).marks
+            said = [*zip(self._prompts(rows), self._answers(rows), strict=True)]
+        found = list(filter(None, (next(filter(None, map(marks.first_in, row)), "") for row in said)))
         if not found:
             return ""
         return (
-            f"What looks like a mark of the tokenizer's, such as {quoted(found[0])}, stands in {len(found)} "
-            f"{called if len(found) > 1 else called.removesuffix('s')}; it is read as text, and begins or ends nothing."
+            f"What looks like a mark of the tokenizer's, such as {quoted(found[0])}, stands in "
+            f"{_counted(len(found), called)}; it is read as text, and begins or ends nothing."
         )
+
+    def _unread(self, rows: pd.DataFrame, reader: RowTokenizer, called: str) -> str:
+        """A sentence on rows of which the chat template leaves something out; empty without any.
+
+        Raises:
+            SpecError: it leaves out the system's message of the settings.
+        """
+        if self.columns is TEXTS:
+            return ""
+        template, counts = self._template(reader.tokenizer), Counter[str]()
+        for prompt in self._prompts(rows):
+            if not isinstance(prompt, str):
+                missing = template.unread(self._opened(prompt))
+                if "system" in missing and prompt[0]["role"] != "system":
+                    raise SpecError(
+                        "`system` in [task] must be read by the model, but its chat template prints nothing of the "
+                        "system; leave it out, or give another `template`."
+                    )
+                counts.update(missing)
+        if not counts:
+            return ""
+        parts = [f"{UNREAD_NAMES.get(who, 'some answers')} in {_counted(n, called)}" for who, n in counts.items()]
+        return f"The chat template prints nothing of {', and of '.join(parts)}, so the model does not read that."
 
     def asked(self, rows: pd.DataFrame) -> list[str]:
         """The prompt, or the last message of a conversation."""
@@ -334,6 +378,10 @@ class CausalLm(Writing):
         """Two conversations of a message each, or two texts."""
         messages = [[{"role": "user", "content": str(cell)}] for cell in cells]
         return {key: messages if key == "messages" else [*cells] for key in self.inputs}
+
+
+def _counted(count: int, called: str) -> str:
+    return f"{count} {called if count > 1 else called.removesuffix('s')}"
 
 
 def _answered(reader: RowTokenizer, texts: Sequence[Rendered], answers: Sequence[list[tuple[int, int]]]) -> Any:

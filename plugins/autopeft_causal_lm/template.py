@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autopeft import SpecError
+from autopeft import SpecError, quoted
+from autopeft_causal_lm.template_check import examined
 from autopeft_causal_lm.typed_marks import TypedMarks
 
 if TYPE_CHECKING:
@@ -25,9 +26,8 @@ PLAIN_TEMPLATE = (
 )
 """For models that bring no template: who speaks stands before what is said."""
 
-
-OTHER = "?"
-"""What is said besides, to see whether a template prints it."""
+SAID = 300
+"""Characters of a template's error that are shown."""
 
 
 class Rendered(NamedTuple):
@@ -55,12 +55,17 @@ class ChatTemplate:
 
     Attributes:
         source: the template.
+        marks: those of the tokenizer and of the template.
+
+    Raises:
+        SpecError: the tokenizer brings several templates and names none as its default.
     """
 
     def __init__(self, tokenizer: Any, template: str = "") -> None:
         self._tokenizer = tokenizer
-        self._marks = TypedMarks(tokenizer)
-        self.source = template or (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE)
+        self.source = template or _own(tokenizer) or PLAIN_TEMPLATE
+        self.marks = TypedMarks(tokenizer, self.source)
+        self._seen: dict[tuple[Any, ...], Sequence[str]] = {}
 
     def beginning_with(self, system: str) -> str:
         """The template, putting that before conversations without a system message; where it is empty, as it is."""
@@ -82,20 +87,37 @@ class ChatTemplate:
                 list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=asking
             )
         except Exception as error:  # templates raise what they like
-            roles = ", ".join(message["role"] for message in messages)
+            roles = quoted(", ".join(message["role"] for message in messages))
             raise SpecError(
-                f"the chat template must take every conversation, but of one with the roles {roles} it says: {error}; "
-                "change these rows, or give another `template` in [task]."
+                f"the chat template must take every conversation, but of one with the roles {roles} it says: "
+                f"{quoted(' '.join(str(error).split()), SAID)}; change these rows, or give another `template` in "
+                "[task]."
             ) from None
         return str(found)
+
+    def unread(self, messages: Sequence[Message], *, learnt: Sequence[int] = ()) -> Sequence[str]:
+        """Of whose messages the template prints nothing, such as "system", in conversations of that form.
+
+        Args:
+            messages: a conversation.
+            learnt: the places of the answers in it that are learnt.
+
+        Raises:
+            SpecError: as `examined`.
+        """
+        form = (*learnt, *((one["role"], bool(one["content"].strip()), "tool_calls" in one) for one in messages))
+        if form not in self._seen:
+            self._seen[form] = examined(self.text, messages, learnt)
+        return self._seen[form]
 
     def asked(self, messages: Sequence[Message]) -> Rendered:
         """A conversation up to where an answer begins.
 
         Raises:
-            SpecError: as `text`.
+            SpecError: as `text` and `unread`.
         """
-        wrapped = self._marks.wrapped(messages)
+        self.unread(messages)
+        wrapped = self.marks.wrapped(messages)
         text, _, typed = wrapped.freed(self.text(wrapped.messages, asking=True), [])
         return Rendered(text, [], typed=typed)
 
@@ -108,26 +130,43 @@ class ChatTemplate:
         Raises:
             SpecError: the template fails, or does not say the beginning of a conversation as it says the whole.
         """
-        wrapped = self._marks.wrapped(messages)
+        places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        learnt = places if every else places[-1:]
+        self.unread(messages, learnt=learnt)
+        wrapped = self.marks.wrapped(messages)
         messages = wrapped.messages
         whole = self.text(messages)
-        places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         spans = []
-        for place in places if every else places[-1:]:
-            before, behind = self.text(messages[:place], asking=True), self.text(messages[: place + 1])
-            if not whole.startswith(before) or not (whole.startswith(behind) or place == places[-1]):
+        for place in learnt:
+            last = place == places[-1]
+            before, behind = (
+                self.text(messages[:place], asking=True),
+                whole if last else self.text(messages[: place + 1]),
+            )
+            if not whole.startswith(before) or not whole.startswith(behind):
+                advice = 'set `learn = "last"` in [task], or give' if every and not last else "give"
                 raise SpecError(
                     "the chat template must say the beginning of a conversation alike whatever follows, so that it can "
                     f"be told which tokens are the assistant's, but message {place + 1} of one begins differently; "
-                    'set `learn = "last"` in [task], or give another `template`.'
+                    f"{advice} another `template`."
                 )
-            end = len(whole) if place == places[-1] else len(behind)
-            spans.append((len(before), len(whole[:end].rstrip())))
-        other = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}{OTHER}", "tool_calls": None}]
-        if any(end <= start for start, end in spans) or self.text(other) == whole:
+            spans.append((len(before), len(behind.rstrip())))
+        if any(end <= start for start, end in spans):
             raise SpecError(
                 "the chat template must print what the assistant says, but of some conversation it prints nothing; "
                 "give another `template` in [task]."
             )
         text, answers, typed = wrapped.freed(whole, spans)
         return Rendered(text, answers, typed=typed)
+
+
+def _own(tokenizer: Any) -> str:
+    """The template that a tokenizer brings; "" for none."""
+    try:
+        return str(tokenizer.get_chat_template()) if tokenizer.chat_template else ""
+    except ValueError:
+        names = ", ".join(map(quoted, sorted(tokenizer.chat_template)))
+        raise SpecError(
+            f'a tokenizer with several chat templates must name one of them "default", but this one has {names}; give '
+            "one of them as the `template` in [task], in Jinja's language."
+        ) from None

@@ -1,4 +1,10 @@
-"""What looks like a mark of the tokenizer's in what people wrote: text, which begins no turn and ends none."""
+"""What looks like a mark of the tokenizer's in what people wrote: text, which begins no turn and ends none.
+
+Special tokens are marks wherever they stand, and nobody types one: in a message they are text. Tokens that were added
+without being special, such as `<think>` and `<tool_call>`, are marks where the chat template prints them. The assistant
+writes these too, so they stay marks in its messages, and in the system's, whose author runs the model; of users and
+tools they are text.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from autopeft_causal_lm.message import Message
 
@@ -17,24 +23,32 @@ if TYPE_CHECKING:
 SIGNS = range(0x100000, 0x10FFFE)
 """Characters for private use that no font or template has: two that a conversation lacks stand around marks in it."""
 
+TRUSTED = ("assistant", "system")
+"""Roles whose messages may have marks that are no special tokens."""
+
 
 class TypedMarks:
     """Finds a tokenizer's marks, such as `<|im_end|>`, in texts of people.
 
     Args:
-        tokenizer: of transformers. Tokens that were added to it as text are no marks.
+        tokenizer: of transformers.
+        template: the chat template, of Jinja; "" for none.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        marks = sorted({*map(str, tokenizer.all_special_tokens), *special} - {""}, key=len, reverse=True)
-        self._marks = re.compile("|".join(map(re.escape, marks)) or r"\b\B")  # what matches nowhere
-        self._begun = {mark[:end] for mark in marks for end in range(1, len(mark))}
-        self._longest = max(map(len, self._begun), default=0)
+    def __init__(self, tokenizer: Any, template: str = "") -> None:
+        added = tokenizer.added_tokens_decoder.values()
+        special = {*map(str, tokenizer.all_special_tokens), *(token.content for token in added if token.special)}
+        printed = _printed(template)
+        found = {token.content for token in added if token.content in printed and not token.content.isspace()}
+        self._special = _Known(special, ())
+        self._every = _Known(special | found, found - special)
 
-    def first_in(self, texts: Iterable[str]) -> str:
-        """The first mark that stands in any of the texts; empty where none does."""
-        return next((found[0] for text in texts if (found := self._marks.search(text))), "")
+    def first_in(self, said: str | Sequence[Message] | None) -> str:
+        """The first mark that was typed into a text, or into any of some messages; empty where none was."""
+        if said is None or isinstance(said, str):
+            return self._special.first_in(said or "")
+        texts = ((self._of(message["role"]), text) for message in said for text in texts_of(message))
+        return next(filter(None, (known.first_in(text) for known, text in texts)), "")
 
     def wrapped(self, messages: Sequence[Message]) -> Wrapped:
         """Messages with signs around each mark in their texts, and around what may become one with what follows it."""
@@ -42,23 +56,67 @@ class TypedMarks:
         free = (sign for sign in map(chr, SIGNS) if sign not in told)
         signs = next(free), next(free)
         made = [
-            {key: value if key == "role" else self._around(value, *signs) for key, value in message.items()}
+            {
+                key: value if key == "role" else self._around(self._of(message["role"]), value, *signs)
+                for key, value in message.items()
+            }
             for message in messages
         ]
         return Wrapped(made, *signs)
 
-    def _around(self, value: Any, before: str, behind: str) -> Any:
+    def _of(self, role: str) -> _Known:
+        return self._special if role in TRUSTED else self._every
+
+    def _around(self, known: _Known, value: Any, before: str, behind: str) -> Any:
         if isinstance(value, list):
-            return [self._around(one, before, behind) for one in value]
+            return [self._around(known, one, before, behind) for one in value]
         if isinstance(value, dict):
-            return {self._around(key, before, behind): self._around(one, before, behind) for key, one in value.items()}
-        if not isinstance(value, str):
-            return value
-        text = self._marks.sub(lambda found: f"{before}{found[0]}{behind}", value)
-        for length in range(min(self._longest, len(text)), 0, -1):
-            if text[-length:] in self._begun:
-                return f"{text[:-length]}{before}{text[-length:]}{behind}"
-        return text
+            return {
+                self._around(known, key, before, behind): self._around(known, one, before, behind)
+                for key, one in value.items()
+            }
+        return known.around(value, before, behind) if isinstance(value, str) else value
+
+
+class _Known:
+    """Marks that are looked for.
+
+    Args:
+        marks: all of them.
+        cut: those of them that a tokenizer finds in any text, unless it is cut in between.
+    """
+
+    def __init__(self, marks: Collection[str], cut: Collection[str]) -> None:
+        known = sorted({*marks} - {""}, key=len, reverse=True)
+        self._marks = re.compile("|".join(map(re.escape, known)) or r"\b\B")  # what matches nowhere
+        self._cut = {*cut}
+        self._begun = {mark[:end] for mark in known for end in range(1, len(mark))}
+        self._longest = max(map(len, self._begun), default=0)
+
+    def first_in(self, text: str) -> str:
+        found = self._marks.search(text)
+        return found[0] if found else ""
+
+    def around(self, text: str, before: str, behind: str) -> str:
+        def signed(found: re.Match[str]) -> str:
+            parts = (found[0][:1], found[0][1:]) if found[0] in self._cut else (found[0],)
+            return "".join(f"{before}{part}{behind}" for part in parts)
+
+        made = self._marks.sub(signed, text)
+        for length in range(min(self._longest, len(made)), 0, -1):
+            if made[-length:] in self._begun:
+                return f"{made[:-length]}{before}{made[-length:]}{behind}"
+        return made
+
+
+def _printed(template: str) -> str:
+    """What a template prints whatever it is given: its texts, without its code."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        return "\0".join(text for _, kind, text in Environment().lex(template) if kind in ("data", "string"))
+    except TemplateSyntaxError:  # told as soon as something is rendered
+        return ""
 
 
 class Wrapped(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from autopeft_prompts.head import output_of
+from autopeft import OutputHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,9 @@ def _mean(model: Any, data: Encoded, rows: np.ndarray, taught: Sequence[str], at
     def here(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         return (args[0][torch.arange(len(place[0])), place[0]][:, None],)
 
-    hook = output_of(model).register_forward_pre_hook(here)  # of all other tokens the vocabulary would fill the memory
+    hook = OutputHead.map_of(model).register_forward_pre_hook(
+        here
+    )  # of all other tokens the vocabulary would fill the memory
     training = model.training
     total: Any = 0.0
     try:

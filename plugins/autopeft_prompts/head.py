@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from autopeft import ModelError
+from autopeft import ModelError, OutputHead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
-"""Difference of two logits, as a share of the largest, that rounding explains in that precision."""
 
-
-class WordHead(nn.Module):
+class WordHead(OutputHead):
     """A linear map onto a vocabulary that gives the logits of some words alone.
 
     A row's logits then take words, and not the vocabulary, for each of its tokens.
@@ -29,59 +26,13 @@ class WordHead(nn.Module):
     words: torch.Tensor
 
     def __init__(self, whole: nn.Module, words: Sequence[int]) -> None:
-        super().__init__()
-        self.whole = whole
-        self.register_buffer("words", torch.tensor(words, device=_weight(whole).device), persistent=False)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """Of all words: some models ask their head for it."""
-        return _weight(self.whole)
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """Likewise, where there is one."""
-        found: torch.Tensor | None = getattr(self.whole, "bias", None)
-        return found
+        super().__init__(whole)
+        self.register_buffer("words", torch.tensor(words, device=self.weight.device), persistent=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[…, hidden size]` → `[…, words]`."""
         bias = None if self.bias is None else self.bias[self.words]
         return nn.functional.linear(hidden, self.weight[self.words], bias)
-
-
-def _weight(module: nn.Module) -> torch.Tensor:
-    return module.get_parameter("weight")
-
-
-def put_on(model: Any, words: Sequence[int]) -> None:
-    """Cut the head of a model down to those words."""
-    _replace(model, output_of(model), WordHead(output_of(model), words))
-
-
-def take_off(model: Any) -> None:
-    """Put its whole head back where it was cut down."""
-    for module in list(model.modules()):
-        if isinstance(module, WordHead):
-            _replace(model, module, module.whole)
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module is old and not name.endswith(".whole"):
-            model.set_submodule(name, new)
-
-
-def output_of(model: Any) -> nn.Module:
-    """The map of a language model onto its vocabulary.
-
-    Raises:
-        ModelError: it has none that can be told.
-    """
-    found = model.get_output_embeddings()
-    if not isinstance(found, nn.Linear):
-        raise _none(model)
-    return found
 
 
 def check(model: Any, words: Sequence[int]) -> None:
@@ -93,14 +44,15 @@ def check(model: Any, words: Sequence[int]) -> None:
     ids = torch.tensor([[*words, *words][:8]], device=model.device)
     with torch.no_grad():
         whole = model(input_ids=ids).logits[..., list(words)]
+        head = WordHead(OutputHead.map_of(model), words)
         try:
-            put_on(model, words)
+            head.put_on(model)
             found = model(input_ids=ids).logits
         except (RuntimeError, TypeError, AttributeError) as error:
             raise _none(model) from error
         finally:
-            take_off(model)
-    close = CLOSE.get(whole.dtype, CLOSE[torch.bfloat16]) * float(whole.abs().max())
+            WordHead.take_off(model)
+    close = OutputHead.tolerance(whole.dtype) * float(whole.abs().max())
     if found.shape != whole.shape or not torch.allclose(found.float(), whole.float(), rtol=0, atol=close):
         raise _none(model)
 

@@ -188,15 +188,16 @@ class PromptClassification(Classification):
     def adapt(self, model: Any) -> None:
         """Cut the head down to the words, where they are known."""
         if IDS in self.facts:
-            from autopeft_prompts.head import put_on
+            from autopeft import OutputHead
+            from autopeft_prompts.head import WordHead
 
-            put_on(model, self._ids)
+            WordHead(OutputHead.map_of(model), self._ids).put_on(model)
 
     def restore(self, model: Any) -> None:
         """Put the whole head back."""
-        from autopeft_prompts.head import take_off
+        from autopeft_prompts.head import WordHead
 
-        take_off(model)
+        WordHead.take_off(model)
 
     @property
     def _ids(self) -> list[int]:

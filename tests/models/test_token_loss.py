@@ -85,7 +85,7 @@ def test_a_model_is_left_as_it_was(family, batch):
     assert model.get_output_embeddings() is head
     token_loss.put_on(model)
     torch.testing.assert_close(model(batch[0]).logits, wanted)
-    token_loss.take_off(model)
+    token_loss.LanguageHead.take_off(model)
     assert model.get_output_embeddings() is head
 
 

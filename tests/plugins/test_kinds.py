@@ -35,7 +35,7 @@ STARTS_AS_NOTHING = {"adalora", "adapter", "bitfit", "dora", "ia3", "lora", "ver
 NEAR = 0.06
 """Relative difference of predicted and measured memory."""
 
-NOT_PACKED = {("bitfit", "deberta-v2"), ("mixed", "modernbert"), ("prefix_tuning", "modernbert")}
+NOT_PACKED = {("bitfit", "deberta-v2")}
 """Methods whose folds train one after the other on a family, of some kinds at least, as `packable` finds out."""
 
 QUICK = {("multi-label-classification", "lora"), ("multiple-choice", "lora"), ("multiple-choice", "prefix_tuning"),

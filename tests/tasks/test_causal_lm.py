@@ -1,7 +1,6 @@
 """Language models that write: which form rows have, what is learnt of them, and the way from rows to written texts."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
 from tests.conftest import DTYPE, WORDS, autopeft_here
 from tests.tiny_language_models import language_model
+from tests.writing_study import better_than_the_base_model, run_readme, run_study
 
 CHATML = (
     "{% for message in messages %}<|im_start|> {{ message['role'] }} {{ message['content'] }} <|im_end|>\n{% endfor %}"
@@ -180,32 +180,8 @@ def test_an_encoder_is_refused(tmp_path, tiny_model):
 def study(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("study")
     pd.DataFrame({"messages": conversations(120)}).to_json(folder / "rows.jsonl", orient="records", lines=True)
-    (folder / "study.toml").write_text(
-        f"""
-name = "writes"
-[model]
-name_or_path = "{model}"
-dtype = "{DTYPE}"
-[task]
-kind = "causal-lm"
-template = "plain"
-scores = ["exact_match", "token_f1"]
-[data]
-train = "rows.jsonl"
-[search]
-methods = ["lora"]
-trials = 1
-epochs = 15
-batch_size = 8
-learning_rate = 0.03
-lora.target_modules = "all_linear"
-[validation]
-folds = 2
-"""
-    )
-    done = autopeft_here("run", "study.toml", "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    search = {"epochs": 15, "batch_size": 8, "learning_rate": 0.03}
+    return folder, run_study(folder, model, "rows.jsonl", {"kind": "causal-lm", "template": "plain"}, search)
 
 
 @pytest.fixture(scope="module")
@@ -214,10 +190,7 @@ def winner(study):
 
 
 def test_a_study_is_better_than_the_base_model(study):
-    _, result = study
-    assert result["metric"] == "neg_loss"
-    assert result["test"]["baseline_name"] == "base model"
-    assert result["test"]["winner"] > result["test"]["baseline"] + 0.5
+    assert better_than_the_base_model(study[1]) > 0.5
 
 
 def test_the_report_shows_what_was_written(study):
@@ -245,16 +218,12 @@ def test_the_winner_writes_for_rows_of_a_file(study, winner):
 
 
 @pytest.mark.parametrize("form", ["merged", "peft"])
-def test_exports_write_the_same_by_their_readme(study, winner, form, tmp_path, monkeypatch):
+def test_exports_write_the_same_by_their_readme(model, winner, form, tmp_path, monkeypatch):
     folder = api.export(winner, tmp_path / "made", form)
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(folder)
-    base = study[0].joinpath("study.toml").read_text().split('name_or_path = "')[1].split('"')[0]
-    made = {}
-    exec(compile(code.replace('base = "gpt2"', f"base = {base!r}"), "README.md", "exec"), made)
+    made = run_readme(folder, model, monkeypatch)
     sample = pd.DataFrame({"messages": made["conversations"]})
     assert made["texts"] == winner.predict(sample)
-    model, tokenizer = made["model"], made["tokenizer"]
+    trained, tokenizer = made["model"], made["tokenizer"]
     rows = conversations(50, seed=2)
     prompts = [
         tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True) for messages in rows
@@ -267,7 +236,7 @@ def test_exports_write_the_same_by_their_readme(study, winner, form, tmp_path, m
         split_special_tokens=False,
         return_tensors="pt",
     )
-    tokens = model.generate(**inputs, max_new_tokens=winner._task.limits.new, do_sample=False, eos_token_id=[3])
+    tokens = trained.generate(**inputs, max_new_tokens=winner._task.limits.new, do_sample=False, eos_token_id=[3])
     texts = tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert texts == winner.predict(pd.DataFrame({"messages": [messages[:1] for messages in rows]}))
 

@@ -1,7 +1,6 @@
 """A text for a text, by models with an encoder and a decoder: from rows to what is learnt, written and exported."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
 from tests.conftest import DTYPE, WORDS, autopeft_here
 from tests.tiny_language_models import language_model
+from tests.writing_study import better_than_the_base_model, run_readme, run_study
 
 ANSWERS = ("yes", "no", "maybe okay")
 
@@ -220,31 +220,8 @@ def test_targets_are_not_taken_from_what_is_kept_of_sources(tmp_path, models):
 def study(tmp_path_factory, models):
     folder = tmp_path_factory.mktemp("study")
     rows_of(120).to_csv(folder / "rows.csv", index=False)
-    (folder / "study.toml").write_text(
-        f"""
-name = "writes"
-[model]
-name_or_path = "{models / "t5"}"
-dtype = "{DTYPE}"
-[task]
-kind = "seq2seq"
-prefix = "w9 "
-[data]
-train = "rows.csv"
-[search]
-methods = ["lora"]
-trials = 1
-epochs = 12
-batch_size = 4
-learning_rate = 0.005
-lora.target_modules = "all_linear"
-[validation]
-folds = 2
-"""
-    )
-    done = autopeft_here("run", "study.toml", "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    search = {"epochs": 12, "batch_size": 4, "learning_rate": 0.005}
+    return folder, run_study(folder, models / "t5", "rows.csv", {"kind": "seq2seq", "prefix": "w9 "}, search)
 
 
 @pytest.fixture(scope="module")
@@ -253,10 +230,7 @@ def winner(study):
 
 
 def test_a_study_is_better_than_the_base_model(study):
-    _, result = study
-    assert result["metric"] == "neg_loss"
-    assert result["test"]["baseline_name"] == "base model"
-    assert result["test"]["winner"] > result["test"]["baseline"] + 1
+    assert better_than_the_base_model(study[1]) > 1
 
 
 def test_the_report_sets_copies_of_the_sources_beside_what_was_written(study):
@@ -283,17 +257,11 @@ def test_the_winner_writes_for_rows_of_a_file(study, winner):
 
 
 @pytest.mark.parametrize("form", ["merged", "peft"])
-def test_exports_write_the_same_by_their_readme(study, winner, form, tmp_path, monkeypatch):
+def test_exports_write_the_same_by_their_readme(models, winner, form, tmp_path, monkeypatch):
     folder = api.export(winner, tmp_path / "made", form)
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     sources = rows_of(12, seed=2)["source"].tolist()
-    shown = 'sources = ["w9 a text", "w9 another one"]'
-    assert shown in code
-    code = code.replace(shown, f"sources = {[f'w9 {text}' for text in sources]}")
-    base = study[0].joinpath("study.toml").read_text().split('name_or_path = "')[1].split('"')[0]
-    monkeypatch.chdir(folder)
-    made = {}
-    exec(compile(code.replace('base = "t5"', f"base = {base!r}"), "README.md", "exec"), made)
+    shown, asked = 'sources = ["w9 a text", "w9 another one"]', f"sources = {[f'w9 {text}' for text in sources]}"
+    made = run_readme(folder, models / "t5", monkeypatch, {shown: asked})
     assert made["texts"] == winner.predict(sources)
 
 

@@ -34,10 +34,8 @@ PACKED = [
 ]
 
 
-NOT_PACKED = {("bitfit", "deberta-v2"), ("mixed", "modernbert"), ("prefix_tuning", "modernbert")}
-"""Their folds take turns, which only costs time. BitFit's biases turn positions, which all rows of DeBERTa share; why a
-prefix does not pack on ModernBERT with unequal folds is not known yet.
-"""
+NOT_PACKED = {("bitfit", "deberta-v2")}
+"""Their folds take turns, which only costs time. BitFit's biases turn positions, which all rows of DeBERTa share."""
 
 
 @pytest.fixture(params=few(FAMILIES, "bert"))

@@ -46,7 +46,10 @@ def test_marks_are_where_the_template_puts_them_and_nowhere_else(family):
     prepare(tokenizer)
     reader = RowTokenizer(tokenizer, 10**6)
     mark = str(tokenizer.eos_token or tokenizer.sep_token)
-    template = f"{{% for m in messages %}}{mark} {{{{ m.role }}}} {{{{ m.content }}}} {mark}{{% endfor %}}{mark}"
+    template = (
+        f"{{% for m in messages %}}{mark} {{{{ m.role }}}} {{{{ m.content }}}} {mark}{{% endfor %}}"
+        f"{mark}{{% if add_generation_prompt %}} assistant {{% endif %}}"
+    )
     unknown = {tokenizer.unk_token} - {tokenizer.eos_token}  # what unknown text is
     typed = [control for control in tokenizer.all_special_tokens if control not in unknown]
     texts = [context.format(control) for control in typed for context in CONTEXTS]

@@ -1,0 +1,73 @@
+"""What stands for a language model's map onto its vocabulary, and is put on and taken off around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from autopeft.common.exceptions import ModelError
+
+CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
+"""By how much numbers of a size around one may differ through rounding in that precision."""
+
+
+class OutputHead(nn.Module):
+    """Stands around a map onto a vocabulary; a class of its own says in `forward` what it gives in its place.
+
+    Args:
+        whole: the map; its tensors stay where they are.
+    """
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.whole = whole
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Of the map: some models ask their head for it. `[words, hidden size]`."""
+        return self.whole.get_parameter("weight")
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """Likewise, where there is one."""
+        found: torch.Tensor | None = getattr(self.whole, "bias", None)
+        return found
+
+    def put_on(self, model: Any) -> None:
+        """Stand in the place of the map in its model."""
+        _replace(model, self.whole, self)
+
+    @classmethod
+    def take_off(cls, model: nn.Module) -> None:
+        """Put the plain map back wherever one of this class stands around it."""
+        for module in list(model.modules()):
+            if isinstance(module, cls):
+                _replace(model, module, module.whole)
+
+    @staticmethod
+    def map_of(model: Any) -> nn.Module:
+        """The map of a language model onto its vocabulary, or what stands for it.
+
+        Raises:
+            ModelError: it has none that can be told.
+        """
+        found = model.get_output_embeddings()
+        if not isinstance(found, nn.Linear | OutputHead):
+            raise ModelError(
+                f"a language model must have one linear map onto its vocabulary, but {type(model).__name__} has "
+                "something else; take another model."
+            )
+        return found
+
+    @staticmethod
+    def tolerance(dtype: torch.dtype) -> float:
+        """By how much numbers of a size around one may differ through rounding in that precision."""
+        return CLOSE.get(dtype, CLOSE[torch.bfloat16])
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old and not name.endswith(".whole"):
+            model.set_submodule(name, new)
