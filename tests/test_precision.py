@@ -25,7 +25,9 @@ def native():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"), [("float32", None), ("bfloat16", torch.bfloat16)], ids=["float32", "bfloat16"]
+    ("dtype", "expected"),
+    [("float32", None), ("bfloat16", torch.bfloat16), ("float16", torch.float16)],
+    ids=["float32", "bfloat16", "float16"],
 )
 def test_a_precision_that_is_named_is_taken_on_every_processor(tiny_study, dtype, expected):
     problem = Problem.from_spec(StudySpec.from_file(in_precision(tiny_study, dtype)), discover())
@@ -41,10 +43,12 @@ def test_auto_takes_what_the_processor_computes_natively(tiny_study):
 
 
 @pytest.mark.skipif(not CPUINFO.is_file(), reason="this system does not say what its processor can")
-@pytest.mark.parametrize("dtype", few(["float32", "bfloat16"], "bfloat16"))
-def test_a_study_runs_in_either_precision_and_says_where_it_is_emulated(tiny_study, dtype):
+@pytest.mark.parametrize("dtype", few(["float32", "bfloat16", "float16"], "bfloat16", "float16"))
+def test_a_study_runs_in_every_precision_and_says_where_it_is_emulated(tiny_study, dtype):
     study = in_precision(tiny_study, dtype)
     study.write_text(study.read_text().replace("trials = 4", "trials = 2").replace("epochs = 4", "epochs = 1"))
     done = autopeft_here("run", "study.toml", cwd=study.parent)
     assert done.returncode == 0, done.stderr
-    assert ("does not compute natively" in done.stdout + done.stderr) is (dtype == "bfloat16" and not native())
+    told = done.stdout + done.stderr
+    assert ("does not compute natively" in told) is (dtype == "bfloat16" and not native())
+    assert ("which is for GPUs without bfloat16" in told) is (dtype == "float16")

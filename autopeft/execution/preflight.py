@@ -14,8 +14,10 @@ from torch import nn
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
+from autopeft.models.float16 import overflows
 from autopeft.models.quantization import NONE
 from autopeft.training.batch import Batch
+from autopeft.training.loss_scale import PROBE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,14 +35,20 @@ def check(problem: Problem) -> None:
 
     Raises:
         SpecError: a metric of the user's own fails.
-        ModelError: the tokenizer has no padding token or knows tokens that the model does not, the model fails on the
-            rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
+        ModelError: the model is known to overflow in float16, the tokenizer has no padding token or knows tokens that
+            the model does not, the model fails on the rows, its outputs are no finite numbers in the study's precision,
+            or a step of training changes nothing.
     """
     # A metric of the user's own is tried before any hour is spent; of a task that writes nothing can be tried yet.
     if problem.metric_digest and not problem.task.writes:
         answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels).answers
         problem.task.score(problem.metric, problem.test.truths, answers)
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
+    if problem.device.scaled and (reason := overflows(problem.base.module, problem.base.spec)):
+        raise ModelError(
+            f'{where} cannot be trained with `dtype = "float16"` in [model], since {reason}; set `dtype = "float32"`, '
+            'or "bfloat16" on a GPU that computes it.'
+        )
     problem.reader.check(problem.base.processor, problem.base.module, problem.task.texts, where)
     try:
         with seeded(problem.spec.seed):
@@ -65,6 +73,7 @@ def _check_step(problem: Problem, where: str) -> None:
             predictions = problem.task.answer(outputs, batch.tensors)
             (loss,) = (problem.task.loss(*part) for part in batch.per_fold(outputs))
             _check_finite(problem, predictions, where)
+            loss = loss * PROBE if device.scaled else loss
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     except (torch.OutOfMemoryError, ModelError):
         raise

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from autopeft.training.batch import Batch
 
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-1}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 """Largest difference of a gradient, as a share of the largest gradient, that the precision of the products explains.
 
 In bfloat16 up to 0.04 was seen on an H100 with a mixture of methods on a model of BERT-base size, and 0.02 with others.
+float16 has three binary digits more.
 """
 
 
