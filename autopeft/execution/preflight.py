@@ -14,6 +14,7 @@ from torch import nn
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
+from autopeft.models.device import name_of
 from autopeft.models.float16 import overflows
 from autopeft.models.quantization import NONE
 from autopeft.training.batch import Batch
@@ -111,7 +112,7 @@ def _check_finite(problem: Problem, predictions: torch.Tensor, where: str) -> No
     if torch.isfinite(predictions).all():
         return
     lowered = problem.device.autocast is not None or problem.spec.model.quantization != NONE
-    precision = str(problem.device.autocast or "float32").removeprefix("torch.")
+    precision = name_of(problem.device.autocast)
     kept = "" if problem.spec.model.quantization == NONE else f" and {problem.spec.model.quantization} weights"
     advice = 'set `dtype = "float32"` and `quantization = "none"` in [model], or ' if lowered else ""
     raise ModelError(

@@ -40,8 +40,14 @@ class Device:
         return torch.autocast(self.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
+FLOAT32 = "float32"
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """The precisions below float32, by their names in study files."""
+
+
+def name_of(autocast: torch.dtype | None) -> str:
+    """As study files name it."""
+    return str(autocast or torch.float32).removeprefix("torch.")
 
 
 def supports_bfloat16(device: str) -> bool:
@@ -52,10 +58,15 @@ def supports_bfloat16(device: str) -> bool:
 
 
 def study_device(spec: StudySpec) -> Device:
-    """The GPU where there is one; bfloat16 products where they are asked for, or "auto" and computed natively."""
+    """The GPU where there is one, and the precision that is asked for.
+
+    With "auto" it is the lowest that may be worth its rounding: bfloat16 where it is computed natively, or float16 on
+    a GPU that does not. Whether it is, `execution.precision` measures.
+    """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     if spec.model.dtype == "auto":
-        return Device(kind, torch.bfloat16 if supports_bfloat16(kind) else None)
+        other = torch.float16 if kind == "cuda" else None
+        return Device(kind, torch.bfloat16 if supports_bfloat16(kind) else other)
     return Device(kind, LOWER.get(spec.model.dtype))
 
 
