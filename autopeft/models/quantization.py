@@ -129,7 +129,8 @@ def expanded(module: nn.Module) -> torch.Tensor:
         return found.float()
     state: Any = module.state
     rows, scales = (state.CB, state.SCB) if state.CB is not None else (weight.data, weight.SCB)
-    return rows.float() * scales.float()[:, None] / 127
+    whole: torch.Tensor = rows.float() * scales.float()[:, None] / 127
+    return whole
 
 
 def weight_bytes(kind: str, in_features: int, out_features: int) -> int:

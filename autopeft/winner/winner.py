@@ -349,7 +349,7 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
     except Exception as error:  # whatever the libraries make of what they were given
         raise UserInputError(f"{folder} cannot be loaded as a winner: {in_a_line(error)}; restore it.") from error
     # A quantized base model lives on the GPU where there is one, wherever the rest was asked for.
-    at = device if card.quantization == NONE else base.module.device.type
+    at = device if card.quantization == NONE else next(base.module.parameters()).device.type
     return Winner(module, base.processor, card, base.spec, evidence, at, base.module)
 
 
