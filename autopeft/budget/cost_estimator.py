@@ -26,6 +26,7 @@ from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
 from autopeft.training.learner import make_optimizer, training_step
+from autopeft.training.loss_scale import LossScale
 from autopeft.training.packing import pack
 from autopeft.training.trunk_cache import cut
 
@@ -242,11 +243,14 @@ class CostEstimator:
         task = self._task.trying(candidate.task)
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
-            optimizer = make_optimizer(module, candidate.hyper, execution.folds)
+            scaled = self._device.scaled
+            optimizer = make_optimizer(module, candidate.hyper, execution.folds, scaled=scaled)
+            place = next(module.parameters()).device
+            scale = LossScale(execution.folds, place) if scaled else None
             callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))
             # From the second pass on, the first one's gradients are there; a third would add nothing.
             return lambda tensors: training_step(
-                module, optimizer, [Batch(tensors, sizes)] * passes, task, self._device, callback
+                module, optimizer, [Batch(tensors, sizes)] * passes, task, self._device, callback, scale=scale
             )
 
         model = self._model(candidate, take=True)

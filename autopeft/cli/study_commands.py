@@ -91,8 +91,10 @@ def _plan_study(
     registry = find_plugins(block, spec)
     from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
+    from autopeft.execution.precision import settle
     from autopeft.execution.problem import Problem
     from autopeft.reporting import plan_view
+    from autopeft.search.resume import as_begun
     from autopeft.study.folder import PLAN
     from autopeft.study.output import require
 
@@ -103,7 +105,7 @@ def _plan_study(
     drawn = picture or (None if as_json else spec.output / PLAN)
     if drawn and not picture:
         require(spec.output)
-    problem = Problem.from_spec(spec, registry, card)
+    problem = Problem.from_spec(spec, registry, card) if card else settle(as_begun(spec), registry)[0]
     plans = planning.plan(problem, samples)
     if drawn:
         plan_view.picture(plans, problem.budget, drawn)

@@ -17,6 +17,7 @@ from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import backward
+from autopeft.training.loss_scale import PROBE
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable, seconds_of
 
@@ -185,7 +186,10 @@ class PackingChoice:
 
 def gradients(model: nn.Module, batch: Batch, task: Task, device: Device) -> dict[str, torch.Tensor]:
     """Of what is trained, without dropout, for one batch; nothing is left over of them in the model."""
-    backward(model.eval(), batch, task, device)
+    factors = torch.full((len(batch.sizes),), PROBE, device=device.type) if device.scaled else None
+    backward(model.eval(), batch, task, device, factors=factors)
     found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}
+    if factors is not None:
+        found = {name: gradient / PROBE for name, gradient in found.items()}
     model.zero_grad()
     return found

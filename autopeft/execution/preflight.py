@@ -14,10 +14,13 @@ from torch import nn
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import ModelError, in_a_line
 from autopeft.common.seeds import seeded
+from autopeft.models.device import name_of
+from autopeft.models.float16 import overflows
 from autopeft.models.quantization import NONE
 from autopeft.tasks import token_scores
 from autopeft.tasks.writing import Writing
 from autopeft.training.batch import Batch
+from autopeft.training.loss_scale import PROBE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +38,17 @@ def check(problem: Problem) -> None:
 
     Raises:
         SpecError: a metric or a score of texts of the user's own fails.
-        ModelError: the tokenizer has no padding token or knows tokens that the model does not, the model fails on the
-            rows, its outputs are no finite numbers in the study's precision, or a step of training changes nothing.
+        ModelError: the model is known to overflow in float16, the tokenizer has no padding token or knows tokens that
+            the model does not, the model fails on the rows, its outputs are no finite numbers in the study's precision,
+            or a step of training changes nothing.
     """
     _try_own(problem)
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
+    if problem.device.scaled and (reason := overflows(problem.base.module, problem.base.spec)):
+        raise ModelError(
+            f'{where} cannot be trained with `dtype = "float16"` in [model], since {reason}; set `dtype = "float32"`, '
+            'or "bfloat16" on a GPU that computes it.'
+        )
     problem.reader.check(problem.base.processor, problem.base.module, problem.task.texts, where)
     try:
         with seeded(problem.spec.seed):
@@ -84,6 +93,7 @@ def _check_step(problem: Problem, where: str) -> None:
             predictions = problem.task.answer(outputs, batch.tensors)
             (loss,) = (problem.task.loss(*part) for part in batch.per_fold(outputs))
             _check_finite(problem, predictions, where)
+            loss = loss * PROBE if device.scaled else loss
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     except (torch.OutOfMemoryError, ModelError):
         raise
@@ -121,7 +131,7 @@ def _check_finite(problem: Problem, predictions: torch.Tensor, where: str) -> No
     if torch.isfinite(predictions).all():
         return
     lowered = problem.device.autocast is not None or problem.spec.model.quantization != NONE
-    precision = str(problem.device.autocast or "float32").removeprefix("torch.")
+    precision = name_of(problem.device.autocast)
     kept = "" if problem.spec.model.quantization == NONE else f" and {problem.spec.model.quantization} weights"
     advice = 'set `dtype = "float32"` and `quantization = "none"` in [model], or ' if lowered else ""
     raise ModelError(

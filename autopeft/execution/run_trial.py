@@ -164,7 +164,9 @@ def _train(
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
     setup, answers = replace(problem.setup(candidate), rows=data), dict[int, np.ndarray]()
-    _measure(setup, Learner(model, candidate.hyper, len(data), execution, callback=make_callback()), course.watch)
+    scaled = problem.device.scaled
+    tried = Learner(model, candidate.hyper, len(data), execution, callback=make_callback(), scaled=scaled)
+    _measure(setup, tried, course.watch)
     for rung in cross_validate(
         model,
         setup,

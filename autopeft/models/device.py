@@ -22,6 +22,11 @@ class Device:
     type: str
     autocast: torch.dtype | None
 
+    @property
+    def scaled(self) -> bool:
+        """Whether the loss has to be scaled, or small gradients would become 0 (`training.loss_scale`)."""
+        return self.autocast is torch.float16
+
     def kernels(self) -> AbstractContextManager[None]:
         """The context forward and backward passes run in.
 
@@ -35,6 +40,16 @@ class Device:
         return torch.autocast(self.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
+FLOAT32 = "float32"
+LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The precisions below float32, by their names in study files."""
+
+
+def name_of(autocast: torch.dtype | None) -> str:
+    """As study files name it."""
+    return str(autocast or torch.float32).removeprefix("torch.")
+
+
 def supports_bfloat16(device: str) -> bool:
     """Whether the device multiplies bfloat16 matrices natively; emulated it would be slower than float32."""
     if device == "cuda":
@@ -43,14 +58,25 @@ def supports_bfloat16(device: str) -> bool:
 
 
 def study_device(spec: StudySpec) -> Device:
-    """The GPU where there is one; bfloat16 products where they are asked for, or "auto" and computed natively."""
+    """The GPU where there is one, and the precision that is asked for.
+
+    With "auto" it is the lowest that may be worth its rounding: bfloat16 where it is computed natively, or float16 on
+    a GPU that does not. Whether it is, `execution.precision` measures.
+    """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    lower = spec.model.dtype == "bfloat16" or (spec.model.dtype == "auto" and supports_bfloat16(kind))
-    return Device(kind, torch.bfloat16 if lower else None)
+    if spec.model.dtype == "auto":
+        other = torch.float16 if kind == "cuda" else None
+        return Device(kind, torch.bfloat16 if supports_bfloat16(kind) else other)
+    return Device(kind, LOWER.get(spec.model.dtype))
 
 
 def precision_note(device: Device) -> str:
     """What to know of the precision; empty where there is nothing."""
+    if device.autocast is torch.float16 and device.type == "cpu":
+        return (
+            '`dtype` in [model] is "float16", which is for GPUs without bfloat16: on this cpu scores are those of '
+            'float16, but every step is slower than with "auto".'
+        )
     if device.autocast is not torch.bfloat16 or supports_bfloat16(device.type):
         return ""
     return (
@@ -70,4 +96,4 @@ class AbsentCard(Device):
 def described_card(spec: StudySpec) -> Device:
     """The GPU to plan for. Every card since 2020 computes bfloat16."""
     kind = Device if torch.cuda.is_available() else AbsentCard
-    return kind("cuda", None if spec.model.dtype == "float32" else torch.bfloat16)
+    return kind("cuda", torch.bfloat16 if spec.model.dtype == "auto" else LOWER.get(spec.model.dtype))

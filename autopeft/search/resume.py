@@ -5,10 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from autopeft.common.exceptions import ModelError, SpecError, UserInputError
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.execution.problem import references
 from autopeft.models import digest
+from autopeft.models.device import name_of, study_device, supports_bfloat16
 from autopeft.study.file import changes
 from autopeft.study.folder import JOURNAL
 from autopeft.study.journal import open_journal
@@ -44,7 +47,9 @@ def given(problem: Problem) -> dict[str, Any]:
 
 
 def as_begun(spec: StudySpec) -> StudySpec:
-    """The study file as it is to be read where the study was begun before: a hub's model at the commit it had then.
+    """The study file as it is to be read where the study was begun before.
+
+    A hub's model is taken at the commit it had then, and `dtype = "auto"` for what it was then.
 
     Raises:
         NotFoundError: what was a local path then is not there any more. It is not looked for on the hub.
@@ -62,10 +67,24 @@ def as_begun(spec: StudySpec) -> StudySpec:
                 locate(reference, spec.folder, before[KINDS][name])
             except NotFoundError as error:
                 raise NotFoundError(f"`{key}` in [{table}]: {error}") from None
+    if before and spec.model.dtype == "auto":
+        spec = _with_model(spec, dtype=_dtype_of(before, spec))
     commit = digest.revision_of(before.get(DIGEST, ""))
     if commit and spec.model.revision is None and before["model"]["name_or_path"] == spec.model.name_or_path:
-        return spec.model_copy(update={"model": spec.model.model_copy(update={"revision": commit})})
+        return _with_model(spec, revision=commit)
     return spec
+
+
+def _with_model(spec: StudySpec, **changed: str) -> StudySpec:
+    return spec.model_copy(update={"model": spec.model.model_copy(update=changed)})
+
+
+def _dtype_of(before: Mapping[str, Any], spec: StudySpec) -> str:
+    """What "auto" was when the study was begun; before it was kept, bfloat16 where the device computes it natively."""
+    found: str = before["model"].get("dtype", "auto")
+    if found != "auto":
+        return found
+    return name_of(torch.bfloat16 if supports_bfloat16(study_device(spec).type) else None)
 
 
 def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) -> None:
@@ -78,6 +97,8 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
     known = {key: value for key, value in now.items() if key in before or key not in (DIGEST, KINDS)}
     there, here = before.get(DIGEST), known.pop(DIGEST, None)
     rest = {key: value for key, value in before.items() if key != DIGEST}
+    if rest.get("model", {}).get("dtype") == "auto":  # what that was could not be told from it
+        rest["model"] = {**rest["model"], "dtype": now["model"]["dtype"]}
     rest["search"] = {"sampler": "tpe", **rest.get("search", {})}  # there was no other before it could be chosen
     changed = [line for key, line in changes(rest, known).items() if key not in MAY_CHANGE]
     if changed:

@@ -20,7 +20,7 @@ from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyE
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.execution import preflight
-from autopeft.execution.problem import Problem
+from autopeft.execution.precision import settle
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, resume
@@ -53,6 +53,7 @@ from autopeft.winner import mlflow_model, winner
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.methods.registry import Registry
     from autopeft.reporting.progress import Progress
@@ -79,9 +80,11 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     spec = resume.as_begun(spec)
-    problem = Problem.from_spec(spec, registry)
+    problem, precision = settle(spec, registry)
     spec = problem.spec
     _say_notes(problem, registry, progress.say)
+    if precision:
+        progress.say(precision)
     require_room(problem.space, problem.cost_estimator, problem.budget, spec.search.hang_timeout)
     preflight.check(problem)
     study, storage = _open(problem, progress.say)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopeft.common.locate import LOCAL, locate
+from autopeft.models.device import name_of
 from autopeft.reporting.bootstrap import interval_of
 from autopeft.search import choosing
 from autopeft.study import predictions
@@ -132,7 +133,7 @@ def given_settings(problem: Problem) -> dict[str, object]:
         "lost_tokens": problem.truncated.lost_tokens,
         **problem.budget.values,
         "device": problem.device.type,
-        "precision": str(problem.device.autocast or "float32").removeprefix("torch."),
+        "precision": name_of(problem.device.autocast),
     }
 
 

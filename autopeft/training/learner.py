@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from autopeft.models.marks import GROUPS
 from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
+from autopeft.training.loss_scale import LossScale
+from autopeft.training.stacked_adamw import StackedAdamW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +60,7 @@ class Learner:
         execution: how a batch is run; default: whole, one fold alone.
         watch: entered around every step with this learner and the places of its largest pass; may raise.
         callback: the method's own part in training this fold, of one fold alone.
+        scaled: whether the loss is scaled, of each fold by itself, as float16 needs it.
     """
 
     def __init__(
@@ -68,13 +71,16 @@ class Learner:
         execution: Execution | None = None,
         watch: Watch | None = None,
         callback: TrainingCallback | None = None,
+        *,
+        scaled: bool = False,
     ) -> None:
         self.model, self.hyper = model, hyper
         self.execution, self.watch = execution or Execution(hyper.batch_size), watch
         self.folds = self.execution.folds
         self.parameters = list(trainable(model).values())
         self.tensors = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
-        self.optimizer = make_optimizer(model, hyper, self.folds)
+        self.optimizer = make_optimizer(model, hyper, self.folds, scaled=scaled)
+        self.scale = LossScale(self.folds, self.parameters[0].device) if scaled else None
         self.batches = -(-rows // hyper.batch_size)
         self.steps = hyper.epochs * self.batches
         self.warmup = round(hyper.warmup_ratio * self.steps)
@@ -106,7 +112,9 @@ class Learner:
         self.done += 1
         places = max(batch.places for batch in micro_batches)
         with self.watch(self, places) if self.watch else nullcontext():
-            return training_step(self.model, self.optimizer, micro_batches, task, device, self.callback, self.done)
+            return training_step(
+                self.model, self.optimizer, micro_batches, task, device, self.callback, self.done, self.scale
+            )
 
     def take_turn(self) -> None:
         """Make the shared model this fold's."""
@@ -123,9 +131,9 @@ class Learner:
             self._move(index, torch.device("cpu"))
 
     def kept_tensors(self) -> list[torch.Tensor]:
-        """What stays from step to step beside the model: the optimiser's state and the callback's."""
+        """What stays from step to step beside the model: the optimiser's state, the callback's and the loss's scale."""
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
-        return [*moments, *self.callback.state().values()]
+        return [*moments, *self.callback.state().values(), *(self.scale.state().values() if self.scale else ())]
 
     def _move(self, index: int, device: torch.device) -> None:
         state = self.optimizer.state.get(self.parameters[index], {})
@@ -140,6 +148,7 @@ class Learner:
             values = self.optimizer.state.get(parameter, {})
             found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         found |= {f"callback.{name}": value for name, value in self.callback.state().items()}
+        found |= {f"scale.{name}": value for name, value in self.scale.state().items()} if self.scale else {}
         found["done"] = torch.tensor(self.done)
         found = {name: tensor.detach().cpu() for name, tensor in found.items()}
         return [
@@ -153,24 +162,29 @@ class Learner:
         of_callback = {}
         for name, first in states[0].items():
             kind, *place = name.split(".")
-            shared = self.folds == 1 or name == "done" or place[-1] == "step"
+            counted = place[-1:] == ["step"] and not isinstance(self.optimizer, StackedAdamW)
+            shared = self.folds == 1 or name == "done" or counted
             value = first if shared else torch.stack([state[name] for state in states])
             if kind == "tensors":
                 self.tensors[int(place[0])].copy_(value)
             elif kind == "optimizer":
                 parameter = self.parameters[int(place[0])]
                 self.optimizer.state[parameter][place[1]] = value.to(parameter.device)
+            elif kind == "scale" and self.scale:
+                self.scale.load_state(place[0], value)
             elif kind == "callback":
                 of_callback[".".join(place)] = value
         self.callback.load_state(of_callback)
         self.done = int(states[0]["done"])
 
 
-def make_optimizer(model: nn.Module, hyper: Hyperparameters, folds: int = 1) -> torch.optim.AdamW:
+def make_optimizer(
+    model: nn.Module, hyper: Hyperparameters, folds: int = 1, *, scaled: bool = False
+) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters; vectors (biases, norms) are not decayed unless their group says so.
 
-    It works element by element, so a stack of `folds` is trained as each of its slices would be. The learning rate of a
-    group is that of the training times its `rate`.
+    It works element by element, so a stack of `folds` is trained as each of its slices would be. Where the loss is
+    `scaled` each slice may sit out a step. The learning rate of a group is that of the training times its `rate`.
     """
     own = {name: group for group in getattr(model, GROUPS, ()) for name in group.names}
     usual, vector = ParameterGroup(()), 1 if folds == 1 else 2
@@ -182,11 +196,13 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters, folds: int = 1) -> 
         group, flat = own.get(name, usual), parameter.ndim <= vector
         decay = (0.0 if flat else hyper.weight_decay) if group.weight_decay is None else group.weight_decay
         alike.setdefault((group.rate, decay, flat), []).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay, "rate": rate, "lr": hyper.learning_rate * rate}
         for (rate, decay, _), parameters in alike.items()
         if parameters
     ]
+    if scaled and folds > 1:
+        return StackedAdamW(groups, lr=hyper.learning_rate)
     return torch.optim.AdamW(groups, lr=hyper.learning_rate, fused=True)
 
 
@@ -198,36 +214,58 @@ def training_step(
     device: Device,
     callback: TrainingCallback | None = None,
     step: int = 1,
+    scale: LossScale | None = None,
 ) -> torch.Tensor:
     """Forward, loss, backward; clip, update. Returns each fold's mean loss `[folds]`, without waiting for it.
 
     A batch may come in several parts. Each part's loss counts by its share of the batch, so the gradients that add up
-    are those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each.
+    are those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each. With a
+    `scale` a fold whose gradients overflow stays as it is.
     """
     folds = len(micro_batches[0].sizes)
     callback = callback or TrainingCallback()
+    factors = scale.factors if scale else None
     parts = []
     weights = [batch.weight or sum(batch.sizes) for batch in micro_batches]
     for batch, weight in zip(micro_batches, weights, strict=True):
-        parts.append(backward(model, batch, task, device, weight / sum(weights)))
+        parts.append(backward(model, batch, task, device, weight / sum(weights), factors))
     if (extra := callback.loss()) is not None:
+        extra = extra if factors is None else extra * factors.sum()  # of one fold alone
         extra.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     with torch.no_grad():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if scale:
+            scale.unscale(parameters)
+            skipped = scale.overflowed.float()
+            optimizer.found_inf = skipped if folds > 1 else skipped.squeeze()  # type: ignore[attr-defined]  # as GradScaler tells it
         callback.before_update(step)
-        clip_gradients([p for group in optimizer.param_groups for p in group["params"]], folds)
+        clip_gradients(parameters, folds)
         optimizer.step()
         callback.after_update(step)
+        if scale:
+            scale.update()
     optimizer.zero_grad(set_to_none=True)
     return torch.stack(parts).sum(dim=0)
 
 
-def backward(model: nn.Module, batch: Batch, task: Task, device: Device, share: float = 1.0) -> torch.Tensor:
-    """Add the gradients of a batch, counted by `share`; returns each fold's mean loss `[folds]`, counted likewise."""
+def backward(
+    model: nn.Module,
+    batch: Batch,
+    task: Task,
+    device: Device,
+    share: float = 1.0,
+    factors: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Add the gradients of a batch, counted by `share`; returns each fold's mean loss `[folds]`, counted likewise.
+
+    The gradients of each fold are multiplied by its one of the `factors` `[folds]`.
+    """
     with device.kernels():
         with device.precision():
             outputs = task.run(model, batch.tensors)
         losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)]) * share
-        losses.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        whole = losses.sum() if factors is None else (losses * factors).sum()
+        whole.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return losses.detach()
 
 
@@ -285,6 +323,11 @@ def train_epoch(
     means = total.cpu().numpy() / max(1, last - first)  # the only wait for the device
     if not np.isfinite(means).all():
         raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")
+    if learner.scale and learner.scale.exhausted:
+        raise DivergedError(
+            "the gradients are beyond float16 in every step; a lower learning rate may help, or another `dtype` in "
+            "[model]."
+        )
     return means
 
 

@@ -38,7 +38,7 @@ MEMORY_SHARE = 0.1
 """Of the machine's memory that one level's output may take; a larger one goes to a memory-mapped file."""
 
 CHECKED_ROWS = 4
-CLOSE = {None: 1e-3, torch.bfloat16: 5e-2}
+CLOSE = {None: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference of an output, as a share of the largest, that other padding explains in that precision."""
 
 

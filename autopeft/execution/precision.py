@@ -1,0 +1,132 @@
+"""Settles `dtype = "auto"`: by a measured step where the device computes a lower precision than float32 natively."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from autopeft.budget.memory_watch import release_memory
+from autopeft.common import machine
+from autopeft.common.containment import guarded
+from autopeft.common.exceptions import in_a_line
+from autopeft.execution.problem import Problem
+from autopeft.models.attach import attach
+from autopeft.models.device import FLOAT32, Device, name_of
+from autopeft.models.float16 import overflows
+from autopeft.models.modes import checkpoint_layers, train_mode
+from autopeft.models.quantization import NONE
+from autopeft.training.batch import Batch, bucketed
+from autopeft.training.learner import Learner
+from autopeft.training.packing_check import seconds_of
+
+if TYPE_CHECKING:
+    from autopeft.methods.candidate import Candidate
+    from autopeft.methods.registry import Registry
+    from autopeft.study.file import StudySpec
+
+WORTH_DOING = 1.1
+"""How many times as fast as in float32 a step must be in a lower precision for that to be taken."""
+
+USUAL = "lora"
+"""The method whose default is timed, where it is searched; else the first of all."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A study's precision by its name in study files, and what a user is told of how it was chosen."""
+
+    dtype: str
+    told: str = ""
+
+
+def settle(spec: StudySpec, registry: Registry) -> tuple[Problem, str]:
+    """The study made ready, in the precision that its file names, or in one that is chosen now.
+
+    What was chosen stands in the problem's own study file, so that it is kept with the study: a later start, workers
+    and the refit take it from there.
+
+    Returns:
+        The problem, and a sentence on the choice; empty where nothing was measured.
+
+    Raises:
+        UserInputError: as `Problem.from_spec`.
+    """
+    problem = Problem.from_spec(spec, registry)
+    if spec.model.dtype != "auto":
+        return problem, ""
+    choice = _choice(problem)
+    if choice.dtype != name_of(problem.device.autocast):
+        del problem
+        release_memory()
+        problem = Problem.from_spec(_in(spec, choice.dtype), registry)
+    return replace(problem, spec=_in(problem.spec, choice.dtype)), choice.told
+
+
+def _in(spec: StudySpec, dtype: str) -> StudySpec:
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": dtype})})
+
+
+def _choice(problem: Problem) -> Choice:
+    """The precision for a problem that was made ready in the lower of the two, where the device has one."""
+    lower = name_of(problem.device.autocast)
+    if problem.device.autocast is None:
+        return Choice(FLOAT32)
+    if problem.device.scaled and (reason := overflows(problem.base.module, problem.base.spec)):
+        return Choice(FLOAT32, f'`dtype = "auto"` is float32 here, and not float16, since {reason}.')
+    if problem.spec.model.quantization != NONE:  # whose weights are expanded to it for every product
+        return Choice(lower)
+    part = problem.space.get(USUAL) or next(iter(problem.space.values()))
+    try:
+        with guarded(problem.spec.search.hang_timeout):
+            candidate = part.default()
+            quick = seconds_of_step(problem, candidate, problem.device)
+            try:
+                plain = seconds_of_step(problem, candidate, Device(problem.device.type, None))
+            except torch.OutOfMemoryError:
+                return Choice(lower, f'`dtype = "auto"` is {lower} here, since a step in float32 does not fit.')
+    except Exception as error:  # a method may do anything, and its trial will tell it
+        if machine.fault(error):
+            raise
+        return Choice(lower, f'`dtype = "auto"` is {lower} here, since no step could be timed ({in_a_line(error)}).')
+    finally:
+        release_memory()
+    chosen = lower if plain >= WORTH_DOING * quick else FLOAT32
+    return Choice(
+        chosen,
+        f"A training step of {candidate.method.name} takes {1000 * quick:.3g} ms in {lower} and {1000 * plain:.3g} ms "
+        f'in float32: `dtype = "auto"` is {chosen} for this study.',
+    )
+
+
+def seconds_of_step(problem: Problem, candidate: Candidate, device: Device) -> float:
+    """Of a training step of a candidate in the precision of `device`, once that is warm.
+
+    Weights that the problem keeps in a lower precision than that are expanded in a copy.
+    """
+    model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(device.type)
+    if device.autocast is None:
+        _in_float32(model)
+    execution = replace(problem.cost_estimator(candidate).execution, folds=1)
+    if execution.checkpointing:
+        checkpoint_layers(model)
+    train_mode(model)
+    rows = problem.folds[0].train
+    callback = candidate.method.callback(model, candidate.params, problem.base.spec)
+    learner = Learner(model, candidate.hyper, len(rows), execution, callback=callback, scaled=device.scaled)
+    learner.take_turn()
+    chosen = bucketed(problem.train.extents[rows], learner.batches, problem.spec.seed, problem.spec.seed)[0]
+    batches: list[Batch] = learner.load(problem.train, [rows[chosen]], device.type)
+    task = problem.task.trying(candidate.task)
+    with torch.random.fork_rng():
+        learner.step(batches, task, device)
+        return seconds_of(lambda: learner.step(batches, task, device))
+
+
+def _in_float32(model: nn.Module) -> None:
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.dtype in (torch.bfloat16, torch.float16):
+                module._parameters[name] = nn.Parameter(parameter.float(), requires_grad=False)

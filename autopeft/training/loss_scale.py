@@ -1,0 +1,75 @@
+"""What a loss is multiplied by before it is differentiated in float16, so that small gradients do not become 0 there.
+
+Micikevicius et al. 2018, arXiv:1710.03740. `torch.amp.GradScaler` does it for an optimiser as a whole; here every fold
+has a factor of its own, so that one whose gradients overflow costs no other fold a step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+START = 2.0**16
+GROWTH_STEPS = 2000
+"""Steps in a row without an overflow after which a factor is doubled; it is halved after each step with one. All three
+numbers are those of `torch.amp.GradScaler`."""
+
+LEAST = 1.0
+"""Below it the gradients overflow by themselves, and no factor helps."""
+
+PROBE = 2.0**10
+"""For a pass by itself, whose gradients are looked at and not trained on: it loses few, and hardly any overflow."""
+
+
+class LossScale:
+    """The factor of each fold's loss.
+
+    Attributes:
+        factors: float32 `[folds]`; powers of two, so that they change no digit of a gradient.
+        good: steps since the factor last changed, int64 `[folds]`.
+        overflowed: whether the fold's gradients were no finite numbers in the latest step, bool `[folds]`.
+    """
+
+    def __init__(self, folds: int, device: torch.device | str) -> None:
+        self.factors = torch.full((folds,), START, device=device)
+        self.good = torch.zeros(folds, dtype=torch.int64, device=device)
+        self.overflowed = torch.zeros(folds, dtype=torch.bool, device=device)
+
+    @torch.no_grad()
+    def unscale(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Divide each fold's gradients by its factor, without waiting for a GPU; those of one that overflowed become 0.
+
+        Args:
+            parameters: stacks `[folds, …]`, or those of one fold `[…]`.
+        """
+        folds = len(self.factors)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        largest = [torch.linalg.vector_norm(g.reshape(folds, -1), float("inf"), dim=1) for g in gradients]
+        self.overflowed = ~torch.stack(largest).isfinite().all(dim=0)
+        for gradient in gradients:
+            shape = (-1, *[1] * (gradient.ndim - 1)) if folds > 1 else ()
+            gradient.div_(self.factors.view(shape)).masked_fill_(self.overflowed.view(shape), 0.0)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Halve the factors of the folds that overflowed, and double those that did not for `GROWTH_STEPS`."""
+        due = ~self.overflowed & (self.good + 1 >= GROWTH_STEPS)
+        self.factors *= torch.where(self.overflowed, 0.5, torch.where(due, 2.0, 1.0))
+        self.good = torch.where(self.overflowed | due, 0, self.good + 1)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a fold's gradients overflow whatever they are multiplied by; waits for the device."""
+        return bool((self.factors < LEAST).any())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What the steps so far have changed, `[folds]` each."""
+        return {"factors": self.factors, "good": self.good}
+
+    def load_state(self, name: str, values: torch.Tensor) -> None:
+        """Go on with one of what `state` gave, of as many folds."""
+        getattr(self, name).copy_(values.reshape(-1))
