@@ -5,11 +5,11 @@
     python benchmarks/vs_sft.py MODEL FOLDER --search 8 --threads 2
     python benchmarks/vs_sft.py MODEL FOLDER --quick
 
-All sides train the same LoRA (peft's configuration is made once, by our method, and lent to trl) on the same prompts and
-completions, with the loss on the completions alone: as many epochs, rows of a batch, rate with a linear fall and
-no warm-up, AdamW without decay, gradients clipped to 1, the same precision, no checkpointed layers. A side has a process
-of its own; its clock runs while it trains, not while it loads and tokenises. The tokens that teach are counted on every
-side, and another number ends the run.
+All sides train the same LoRA (peft's configuration is made by our method, and lent to trl) on the same prompts and
+completions, with the loss on the completions alone: as many epochs, rows of a batch, rate with a linear fall and no
+warm-up, AdamW without decay, gradients clipped to 1, the same precision, no checkpointed layers. A side has a process
+of its own; its clock runs while it trains, not while it loads and tokenises. The tokens that teach are counted on
+every side, and another number ends the run.
 
 - ours: `train_epoch`, as a trial has it.
 - default: `SFTTrainer`, the settings above apart as it comes: random batches.
@@ -28,13 +28,11 @@ than trl's. A clock runs from the start of the process to each trial's end. Rows
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -112,7 +110,12 @@ class Setup:
             "model": {"name_or_path": self.model, "max_length": self.max_length},
             "task": {"kind": "causal-lm", "written_rows": 0},
             "data": {name: f"{output}/{name}.jsonl" for name in names},
-            "search": {"methods": ["lora"], "trials": max(1, self.search), "lora": {} if self.search else fixed, **common},
+            "search": {
+                "methods": ["lora"],
+                "trials": max(1, self.search),
+                "lora": {} if self.search else fixed,
+                **common,
+            },
             "validation": {"folds": 5, "packing": "off"},
         }
         return StudySpec.from_mapping(content)
@@ -275,7 +278,9 @@ def table(runs: list[dict[str, Any]], epochs: int) -> str:
         if side != OURS and pairs:
             cells[2] = ratio(run["seconds"] / own["seconds"] for run, own in pairs)
             gap, low, high = interval([own for _, own in pairs], [run for run, _ in pairs])
-            spread = max(np.ptp([mean_loss(np.array(run["held_out"])) for run in some]) for some in zip(*pairs, strict=True))
+            spread = max(
+                np.ptp([mean_loss(np.array(run["held_out"])) for run in some]) for some in zip(*pairs, strict=True)
+            )
             noise = low <= 0 <= high or abs(gap) <= spread
             held = median(run["seconds"] / own["seconds"] for run, own in pairs) >= BARS[side]
             cells += [f"{gap:+.4f} ({low:+.4f} to {high:+.4f})", "within noise" if noise else "**not within noise**"]
