@@ -152,21 +152,36 @@ def encoded(problem: Problem, table: pd.DataFrame) -> Encoded:
     return problem.task.encode(pd.DataFrame(read), problem.reader, ())
 
 
-def learn(problem: Problem, data: Encoded, repeat: int) -> tuple[Any, float, int]:
+class Clock:
+    """Seconds on the wall and of the processors, which a busy machine tells apart."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Since it was made."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter(), time.process_time()
+        return {
+            name: round(end - start, 3)
+            for name, start, end in zip(("seconds", "processor_seconds"), self._started, now, strict=True)
+        }
+
+
+def learn(problem: Problem, data: Encoded, repeat: int) -> tuple[Any, dict[str, float], int]:
     """Our loop: the model, the seconds it trained and its steps."""
     from autopeft.common.seeds import derive_seed
     from autopeft.training.learner import Learner, train_epoch
 
     candidate = problem.space["lora"].default()
     model = attach(problem.base, candidate.method, candidate.params, seed=repeat).to(problem.device.type)
-    started = time.perf_counter()
+    clock = Clock()
     learner = Learner(model, candidate.hyper, len(data))
     for epoch in range(candidate.hyper.epochs):
         seed = derive_seed(repeat, epoch)
         train_epoch(learner, data, [data.everything], problem.task, problem.device, [seed], seed)
-    if problem.device.type == "cuda":
-        torch.cuda.synchronize()
-    return model, time.perf_counter() - started, learner.steps
+    return model, clock.read(), learner.steps
 
 
 def trainer(
@@ -240,18 +255,18 @@ def measure(setup: Setup, side: str, repeat: int, started: float) -> dict[str, A
         data, held_out = (encoded(problem, part) for part in (table, test))
         labels, tokens = int(data.units.sum()), int(data.lengths.sum())
         if side == OURS:
-            model, seconds, steps = learn(problem, data, repeat)
+            model, spent, steps = learn(problem, data, repeat)
         else:
             made = trainer(side, setup, problem, problem.space["lora"].default(), table, tokens, folder)
             if (theirs := taught(made)) != labels:
                 raise SystemExit(f"both sides must learn from the same tokens, but {side} has {theirs}, ours {labels}.")
-            started = time.perf_counter()
+            clock = Clock()
             made.train()
-            model, seconds, steps = made.model, time.perf_counter() - started, made.state.global_step
-    found = {"device": device, "seconds": round(seconds, 3), "steps": steps, "tokens": tokens, "labels": labels}
+            model, spent, steps = made.model, clock.read(), made.state.global_step
+    found: dict[str, Any] = {"device": device, **spent, "steps": steps, "tokens": tokens, "labels": labels}
     found["trained"] = sum(parameter.numel() for parameter in trainable(model).values())
     found["held_out"] = token_losses(model, held_out, held_out.everything).round(4).tolist()
-    print(f"  {side}, repeat {repeat}: {seconds:.1f} s", flush=True)
+    print(f"  {side}, repeat {repeat}: {spent}", flush=True)
     return {"side": side, "repeat": repeat, **found}
 
 
