@@ -17,7 +17,8 @@ every side, and another number ends the run.
 - packed: the same with rows packed (`bfd`) into sequences as long as a batch of rows is on average, one in a step.
 
 One function measures what each side learnt, on the same held-out rows. Losses are the same within noise where the
-interval of their difference holds 0 (rows drawn anew in pairs), or they differ by less than seeds of one side do.
+interval of their difference holds 0 (rows drawn anew in pairs), or where they differ by no more than the forms of
+`SFTTrainer` do among each other, which learn from the same rows in other orders.
 
 `--search` sets the study's own search over LoRA beside as many runs of `SFTTrainer` that Optuna draws from the same
 space by its default sampler and stops by its `MedianPruner`, from the fourth on. Both have one split, with a fifth of
@@ -42,7 +43,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
-from vs_trainer import Timeline, measure_all, ours, ratio, reached, rises, took
+from vs_trainer import CLOSE, Timeline, measure_all, ours, ratio, reached, rises, took
 
 from autopeft.execution import problem as problems
 from autopeft.execution.problem import Problem
@@ -281,10 +282,15 @@ def interval(runs: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, An
 def table(runs: list[dict[str, Any]], epochs: int) -> str:
     """A row for each side: medians, and in brackets the range over repeats."""
     by = {side: [run for run in runs if run["side"] == side] for side in (OURS, *PEERS)}
+    theirs: dict[int, list[float]] = {}
+    for run in runs:
+        if run["side"] != OURS:
+            theirs.setdefault(run["repeat"], []).append(mean_loss(np.array(run["held_out"])))
     lines = [
         "| side | tokens a second | ours is faster | steps | trained | loss, held out | ours is above by | |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
+    spread = max(np.ptp(losses) for losses in theirs.values()) if theirs else 0.0
     for side, mine in ((side, some) for side, some in by.items() if some):
         losses = [mean_loss(np.array(run["held_out"])) for run in mine]
         cells = [side, f"{median(run['tokens'] * epochs / run['seconds'] for run in mine):.0f}", "–"]
@@ -293,9 +299,6 @@ def table(runs: list[dict[str, Any]], epochs: int) -> str:
         if side != OURS and pairs:
             cells[2] = ratio(run["seconds"] / own["seconds"] for run, own in pairs)
             gap, low, high = interval([own for _, own in pairs], [run for run, _ in pairs])
-            spread = max(
-                np.ptp([mean_loss(np.array(run["held_out"])) for run in some]) for some in zip(*pairs, strict=True)
-            )
             noise = low <= 0 <= high or abs(gap) <= spread
             held = median(run["seconds"] / own["seconds"] for run, own in pairs) >= BARS[side]
             cells += [f"{gap:+.4f} ({low:+.4f} to {high:+.4f})", "within noise" if noise else "**not within noise**"]
@@ -414,7 +417,11 @@ def main() -> None:
         parser.error(f"--sides must be some of {', '.join((OURS, *PEERS))}, but got {', '.join(sorted(unknown))}.")
     runs = measure_all(search if setup.search else measure, setup, sides, repeats, keep)
     print(f"{setup.rows} rows, {setup.epochs} epochs, batches of {setup.batch}; {runs[0]['device']}")
-    print(search_table(runs) if setup.search else table(runs, setup.epochs))
+    if setup.search:
+        print(f"As good is within {CLOSE} of the loss.\n{search_table(runs)}")
+        return
+    print(f"Every side learns from the same {runs[0]['labels']:,} of {runs[0]['tokens']:,} tokens in an epoch.")
+    print(table(runs, setup.epochs))
 
 
 if __name__ == "__main__":
