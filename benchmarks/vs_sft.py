@@ -23,7 +23,7 @@ interval of their difference holds 0 (rows drawn anew in pairs), or where they d
 `--search` sets the study's own search over LoRA beside as many runs of `SFTTrainer` that Optuna draws from the same
 space by its default sampler and stops by its `MedianPruner`, from the fourth on. Both have one split, with a fifth of
 the rows to validate on; the peer is scored `--evaluations` times an epoch, by the function above, which is faster
-than trl's. A clock runs from the start of the process to each trial's end. Rows with the same prompt are left out.
+than trl's. A clock runs from the start of the process to each trial's end.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -41,201 +39,24 @@ from unittest.mock import patch
 
 import numpy as np
 import optuna
-import pandas as pd
 import torch
+from sft_sides import Clock, Setup, encoded, learn, mean_loss, token_losses, trainer
 from vs_trainer import CLOSE, Timeline, measure_all, ours, ratio, reached, rises, took
 
 from autopeft.execution import problem as problems
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.models.attach import attach, trainable
+from autopeft.models.attach import trainable
 from autopeft.models.device import supports_bfloat16
 from autopeft.search.pruner import make_pruner
-from autopeft.study.file import StudySpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from autopeft.data.encoded import Encoded
-    from autopeft.methods.candidate import Candidate
 
 OURS, PEERS = "ours", ("default", "grouped", "packed")
-CHUNK = 32
-"""Rows that are scored at a time."""
 BARS = {"default": 1.3, "grouped": 1.0, "packed": 1.0}
 """How many times as fast ours must be."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What all sides have in common."""
-
-    model: str
-    folder: str
-    rows: int
-    held_out: int
-    epochs: int
-    batch: int
-    learning_rate: float
-    r: int
-    lora_alpha: int
-    targets: str
-    max_length: int
-    threads: int | None
-    search: int = 0
-    evaluations: int = 2
-
-    def tables(self, repeat: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Prompts and completions to train on, and held out; a search has each prompt once."""
-        found = []
-        for part, count in (("train", self.rows), ("test", self.held_out)):
-            table = pd.read_csv(Path(self.folder) / f"{part}.csv", dtype=str).dropna()
-            table = table.rename(columns={"mr": "prompt", "ref": "completion"}).sample(frac=1, random_state=repeat)
-            table = table.drop_duplicates("prompt") if self.search else table.drop_duplicates()
-            found.append(table[:count].assign(prompt=table["prompt"] + "\n").reset_index(drop=True))
-        return found[0], found[1]
-
-    def study(self, repeat: int, output: str) -> StudySpec:
-        """LoRA alone, of which a search has the whole space but for epochs and rows of a batch."""
-        names = dict(zip(("train", "test"), self.tables(repeat), strict=True))
-        Path(output).mkdir(parents=True, exist_ok=True)
-        for name, table in names.items():
-            table.to_json(Path(output) / f"{name}.jsonl", orient="records", lines=True)
-        fixed = {"r": self.r, "lora_alpha": self.lora_alpha, "target_modules": self.targets}
-        fixed |= {"learning_rate": self.learning_rate, "warmup_ratio": 0.0, "weight_decay": 0.0}
-        common = {"epochs": self.epochs, "batch_size": self.batch}
-        content = {
-            "name": "vs-sft",
-            "seed": repeat,
-            "output": f"{output}/study",
-            "model": {"name_or_path": self.model, "max_length": self.max_length},
-            "task": {"kind": "causal-lm", "written_rows": 0},
-            "data": {name: f"{output}/{name}.jsonl" for name in names},
-            "search": {
-                "methods": ["lora"],
-                "trials": max(1, self.search),
-                "lora": {} if self.search else fixed,
-                **common,
-            },
-            "validation": {"folds": 5, "packing": "off"},
-        }
-        return StudySpec.from_mapping(content)
-
-
-@torch.inference_mode()
-def token_losses(model: Any, data: Encoded, rows: np.ndarray) -> np.ndarray:
-    """The sum of the losses of each row's tokens that are taught, and how many there are, `[rows, 2]`.
-
-    Of the backbone's states and the head, so that neither side's own loss has a part in it.
-    """
-    model.eval()
-    base, found = model.get_base_model(), np.zeros((len(rows), 2))
-    for places in np.array_split(np.argsort(data.lengths[rows], kind="stable"), -(-len(rows) // CHUNK)):
-        batch = data.batch(rows[places], base.device)
-        hidden = base.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
-        there = batch["labels"] >= 0
-        states = hidden[there.nonzero()[:, 0], batch["answer_at"][there]]
-        logits = base.get_output_embeddings()(states).float()
-        losses = torch.nn.functional.cross_entropy(logits, batch["labels"][there], reduction="none")
-        sums = torch.zeros(there.shape, device=losses.device).masked_scatter(there, losses).sum(1)
-        found[places] = torch.stack([sums, there.sum(1).float()], 1).cpu().numpy()
-    return found
-
-
-def mean_loss(told: np.ndarray) -> float:
-    """Of a token."""
-    return float(told[..., 0].sum() / told[..., 1].sum())
-
-
-def encoded(problem: Problem, table: pd.DataFrame) -> Encoded:
-    """The tokens of prompts and completions, of which a study would have each prompt once."""
-    read = {column.key: table[column.key].map(column.read) for column in problem.task.columns}
-    return problem.task.encode(pd.DataFrame(read), problem.reader, ())
-
-
-class Clock:
-    """Seconds on the wall and of the processors, which a busy machine tells apart."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter(), time.process_time()
-
-    def read(self) -> dict[str, float]:
-        """Since it was made."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter(), time.process_time()
-        return {
-            name: round(end - start, 3)
-            for name, start, end in zip(("seconds", "processor_seconds"), self._started, now, strict=True)
-        }
-
-
-def learn(problem: Problem, data: Encoded, repeat: int) -> tuple[Any, dict[str, float], int]:
-    """Our loop: the model, the seconds it trained and its steps."""
-    from autopeft.common.seeds import derive_seed
-    from autopeft.training.learner import Learner, train_epoch
-
-    candidate = problem.space["lora"].default()
-    model = attach(problem.base, candidate.method, candidate.params, seed=repeat).to(problem.device.type)
-    clock = Clock()
-    learner = Learner(model, candidate.hyper, len(data))
-    for epoch in range(candidate.hyper.epochs):
-        seed = derive_seed(repeat, epoch)
-        train_epoch(learner, data, [data.everything], problem.task, problem.device, [seed], seed)
-    return model, clock.read(), learner.steps
-
-
-def trainer(
-    form: str, setup: Setup, problem: Problem, candidate: Candidate, table: pd.DataFrame, tokens: int, folder: str
-) -> Any:
-    """`SFTTrainer` in one of its forms on prompts and completions, which have so many `tokens`."""
-    from datasets import Dataset
-    from datasets.utils.logging import disable_progress_bar
-    from transformers import AutoTokenizer, PrinterCallback, logging
-    from trl import SFTConfig, SFTTrainer
-
-    disable_progress_bar()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    kind, hyper = problem.device.type, candidate.hyper
-    lower = supports_bfloat16(kind)
-    options: dict[str, Any] = {
-        "max_length": setup.max_length,
-        "per_device_train_batch_size": hyper.batch_size,
-        "num_train_epochs": hyper.epochs,
-        "learning_rate": hyper.learning_rate,
-        "warmup_steps": hyper.warmup_ratio,  # below 1 it is a share of all steps
-        "weight_decay": hyper.weight_decay,
-        "seed": problem.spec.seed,
-        "bf16": lower,
-        "use_cpu": kind == "cpu",
-        "gradient_checkpointing": False,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    if form != "default":
-        options |= {"logging_strategy": "no", "dataloader_pin_memory": kind != "cpu"}
-        options |= {"model_init_kwargs": {"dtype": "bfloat16"}} if lower else {}
-    if form == "grouped":
-        options["train_sampling_strategy"] = "group_by_length"
-    if form == "packed":
-        length = max(setup.max_length, math.ceil(hyper.batch_size * tokens / len(table)))
-        options |= {"packing": True, "max_length": length, "per_device_train_batch_size": 1}
-    made = SFTTrainer(
-        model=setup.model,
-        args=SFTConfig(folder, **options),
-        processing_class=AutoTokenizer.from_pretrained(setup.model),  # ours reads marks in texts as text
-        train_dataset=Dataset.from_pandas(table[["prompt", "completion"]], preserve_index=False),
-        peft_config=attach(problem.base, candidate.method, candidate.params, meta=True).peft_config["default"],
-    )
-    made.remove_callback(PrinterCallback)
-    return made
-
-
-def taught(made: Any) -> int:
-    """Tokens that teach in an epoch of `SFTTrainer`."""
-    return sum(label != -100 for labels in made.train_dataset["labels"] for label in labels)
 
 
 def device_of(setup: Setup) -> str:
@@ -258,9 +79,7 @@ def measure(setup: Setup, side: str, repeat: int, started: float) -> dict[str, A
         if side == OURS:
             model, spent, steps = learn(problem, data, repeat)
         else:
-            made = trainer(side, setup, problem, problem.space["lora"].default(), table, tokens, folder)
-            if (theirs := taught(made)) != labels:
-                raise SystemExit(f"both sides must learn from the same tokens, but {side} has {theirs}, ours {labels}.")
+            made = trainer(side, setup, problem, problem.space["lora"].default(), table, folder)
             clock = Clock()
             made.train()
             model, spent, steps = made.model, clock.read(), made.state.global_step
@@ -332,11 +151,10 @@ def peer(setup: Setup, form: str, repeat: int, timeline: Timeline) -> str:
         problem = Problem.from_spec(setup.study(repeat, folder), discover())
         (fold,) = problem.folds
         table = setup.tables(repeat)[0].loc[problem.rows.train.index[fold.train] - 1]  # a study counts rows from 1
-        tokens = int(problem.train.lengths[fold.train].sum())
 
         def objective(trial: optuna.Trial) -> float:
             candidate = problem.space.suggest(trial)
-            made = trainer(form, setup, problem, candidate, table, tokens, folder)
+            made = trainer(form, setup, problem, candidate, table, folder)
             parts, score = setup.epochs * setup.evaluations, [math.nan]
 
             class Scored(TrainerCallback):
