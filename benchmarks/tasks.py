@@ -11,8 +11,13 @@ holds them:
     xquad           en.jsonl: question, context, answers, title (Artetxe et al. 2020)
     emoji           what `emoji.py` wrote: the category of a picture, read by DINOv2-S (Oquab et al. 2023)
     emoji-names     the same: which name goes with which picture, read by DINOv2-S and MiniLM
+    e2e             train.csv, test.csv: mr, ref: a sentence for facts of a restaurant (Novikova et al. 2017)
 
     python benchmarks/tasks.py stsb FOLDER
+
+A task that writes is given a language model by `--model` (`few_shot.py --make-smollm` makes one). It has no head to be
+trained alone: what the base model writes stands there, and the report's tables say how the texts score, and how far
+the winner's are above the others'.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 CASES: dict[str, dict[str, Any]] = {
     "snips": {
@@ -58,6 +64,16 @@ CASES: dict[str, dict[str, Any]] = {
         "task": {"kind": "image-text-matching"},
         "data": {"train": "emoji.csv", "text": "name", "test_fraction": 0.33},
     },
+    "e2e": {
+        "model": {"max_length": 160},
+        "task": {
+            "kind": "causal-lm",
+            "system": "Say in one or two sentences what you are told of a restaurant.",
+            "scores": ["rouge_l", "bleu"],
+            "written_rows": 300,
+        },
+        "data": {"train": "train.csv", "test": "test.csv", "instruction": "mr", "output": "ref"},
+    },
 }
 """Tables of the study file, by what the benchmark is called; files of [data] are in FOLDER."""
 
@@ -69,6 +85,10 @@ def main() -> None:
     parser.add_argument("--model", default="")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--methods", type=lambda given: given.split(","), help="such as lora,ia3; default: all")
+    parser.add_argument("--epochs", type=int, help="of every trial; default: they are searched")
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--test-rows", type=int, help="held-out rows, drawn at random; default: all, of e2e 300")
     arguments = parser.parse_args()
     from rich.console import Console
 
@@ -89,18 +109,51 @@ def main() -> None:
             "output": output + "/study",
             "model": {**case.get("model", {}), "name_or_path": model_of(case, arguments)},
             "data": {**data, "max_rows": arguments.rows},
-            "search": {"trials": arguments.trials, **case.get("search", {})},
+            "search": {"trials": arguments.trials, **searched(arguments), **case.get("search", {})},
+            "validation": {**case.get("validation", {}), "folds": arguments.folds},
         }
+        if count := arguments.test_rows or case["task"].get("written_rows"):
+            content["data"]["test"] = drawn(data["test"], count, output)
         spec = StudySpec.from_mapping(content)
         found = run(spec, discover(), make_progress(Console(stderr=True)))
-        head = head_only(spec)
+        written = texts_of(spec)
+        head = None if written else head_only(spec)
     rows: list[tuple[str, float | None]] = [(f"winner: {found.best.method}", found.test.winner)]
     rows += [(f"untuned default of {name}", score) for name, score in found.test.defaults.items()]
-    rows += [("the head alone", head), (found.test.baseline_name, found.test.baseline)]
+    rows += [("the head alone", head)] if head is not None else []
+    rows += [(found.test.baseline_name, found.test.baseline)]
     print(f"| {arguments.case}, {arguments.rows} rows, {arguments.trials} trials | {found.metric} |\n|---|---|")
     for name, score in rows:
         print(f"| {name} | {'–' if score is None else f'{score:.4f}'} |")
+    print(written)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+
+
+def searched(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of [search] that were asked for."""
+    return {name: getattr(arguments, name) for name in ("methods", "epochs") if getattr(arguments, name)}
+
+
+def drawn(path: str, count: int, folder: str) -> str:
+    """A table of `count` of its rows, no two of them with the same first cell."""
+    rows = pd.read_csv(path, dtype=str).sample(frac=1, random_state=0)
+    rows.drop_duplicates(rows.columns[0])[:count].to_csv(Path(folder) / "test.csv", index=False)
+    return f"{folder}/test.csv"
+
+
+def texts_of(spec: Any) -> str:
+    """The report's tables of texts that were written; empty where none were."""
+    from autopeft.reporting.writing_report import COMPARED, WRITTEN
+    from autopeft.study import report_section
+    from autopeft.study.folder import SECTIONS
+
+    lines = []
+    for section in report_section.read(spec.output / SECTIONS):
+        if section.title in (WRITTEN, COMPARED) and section.table:
+            lines += ["", section.title, f"| {' | '.join(section.table.columns)} |"]
+            lines += ["|---" * len(section.table.columns) + "|"]
+            lines += [f"| {' | '.join(row)} |" for row in section.table.rows]
+    return "\n".join(lines)
 
 
 def head_only(spec: Any) -> float:

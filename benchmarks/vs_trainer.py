@@ -53,7 +53,7 @@ from autopeft.study.file import StudySpec
 from autopeft.training.learner import EVALUATION_BATCH_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from autopeft.data.encoded import Encoded
     from autopeft.methods.candidate import Candidate
@@ -241,7 +241,13 @@ def measure(setup: Setup, side: str, repeat: int, started: float) -> dict[str, A
     return {"side": side, "repeat": repeat, **found}
 
 
-def measure_all(setup: Setup, sides: list[str], repeats: int, keep: Path | None) -> list[dict[str, Any]]:
+def measure_all(
+    measure: Callable[[Any, str, int, float], dict[str, Any]],
+    setup: Any,
+    sides: Sequence[str],
+    repeats: int,
+    keep: Path | None,
+) -> list[dict[str, Any]]:
     """Every side in every repeat, in turns, so that a slow hour of the machine slows all; those kept are not rerun."""
     runs = json.loads(keep.read_text(encoding="utf-8")) if keep and keep.is_file() else []
     if any(run["setup"] != asdict(setup) for run in runs):
@@ -354,7 +360,7 @@ def main() -> None:
     if unknown := set(given.sides) - set(SIDES):
         parser.error(f"--sides must be some of {', '.join(SIDES)}, but got {', '.join(sorted(unknown))}.")
     setup = Setup(given.rows, given.trials, given.folds, given.epochs, given.threads)
-    runs = measure_all(setup, given.sides, given.repeats, given.keep)
+    runs = measure_all(measure, setup, given.sides, given.repeats, given.keep)
     held_out = setup.study(0, "unused").data.test_fraction
     text = f"""# Against Trainer.hyperparameter_search
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopeft.reporting.writing_report import FEWEST, rank_agreement
 from autopeft.study.choice import Choice
 from autopeft.study.record import by_score
 from autopeft.study.report_section import ReportSection, ReportTable
-from autopeft.tasks.writing_report import FEWEST, rank_agreement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

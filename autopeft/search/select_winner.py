@@ -16,6 +16,7 @@ from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.seeds import derive_seed
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers
+from autopeft.reporting import writing_report
 from autopeft.study import predictions as held_out
 from autopeft.study import report_section
 from autopeft.study.card import CARD, Card
@@ -23,7 +24,6 @@ from autopeft.study.folder import PREDICTIONS, SECTIONS
 from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
-from autopeft.tasks import writing_report
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import Learner, evaluate, train_epoch
 from autopeft.winner import winner

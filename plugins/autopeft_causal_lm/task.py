@@ -302,6 +302,7 @@ class CausalLm(Writing):
 
     def _typed(self, rows: pd.DataFrame, reader: RowTokenizer, called: str) -> str:
         """A sentence on rows in which what looks like a mark was typed; empty without any."""
+        said: list[tuple[Any, ...]]
         if self.columns is TEXTS:
             marks, said = TypedMarks(reader.tokenizer), [(text,) for text in rows["text"]]
         else:

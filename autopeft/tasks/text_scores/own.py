@@ -50,19 +50,23 @@ def load(name: str, folder: Path, setting: str) -> OwnScore:
 
 
 def _of_draws(
-    call: Callable[[list[str], list[str]], float],
+    call: Callable[[list[str], list[str]], np.ndarray],
     answers: Sequence[str],
     references: Sequence[Sequence[str]],
     counts: np.ndarray,
 ) -> np.ndarray:
-    """Each draw is scored by itself: the function may be no mean over rows."""
+    """Numbers of rows are averaged by how often a draw has each; of one for all, each draw is scored by itself."""
     firsts = [next(iter(own), *NOTHING) for own in references]
+    whole = call([*answers], firsts)
+    if whole.ndim:
+        return np.asarray(counts @ whole / counts.sum(axis=1))
     drawn = [np.repeat(np.arange(len(answers)), row.astype(np.int64)).tolist() for row in counts]
-    return np.array([call([answers[row] for row in rows], [firsts[row] for row in rows]) for rows in drawn])
+    found = [call([answers[row] for row in rows], [firsts[row] for row in rows]) for rows in drawn]
+    return np.array([one.mean() for one in found])
 
 
-def _call(name: str, function: Callable[..., Any], setting: str, texts: list[str], references: list[str]) -> float:
-    """What the function says of rows; the mean where it says something of each.
+def _call(name: str, function: Callable[..., Any], setting: str, texts: list[str], references: list[str]) -> np.ndarray:
+    """What the function says of rows, float64: of each, `[rows]`, or of all, `[]`.
 
     Raises:
         SpecError: it fails, or returns anything but numbers.
@@ -83,4 +87,4 @@ def _call(name: str, function: Callable[..., Any], setting: str, texts: list[str
             f"{setting}: {name} must return a finite number for each of {count} rows, or one for all, but returned "
             f"{shorten(found)}. {TAKES}"
         )
-    return float(numbers.mean())
+    return numbers

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopeft.reporting.bootstrap import Bootstrap
+from autopeft.reporting.statistics import CONFIDENCE
 from autopeft.study.report_section import ReportSection, ReportTable
+from autopeft.tasks.text_scores.score import metric_of, written_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +19,9 @@ EXAMPLES = 8
 
 WIDTH = 400
 """Characters of a text that are shown."""
+
+WRITTEN, COMPARED = "What was written", "The winner's texts against the others'"
+"""Headings of the two tables of scores."""
 
 FEWEST = 4
 """Models from which on it is told whether the two scores agree."""
@@ -31,7 +37,7 @@ def sections(
     untrained: Mapping[str, Sequence[str]] | None = None,
     chose: str | None = None,
 ) -> list[ReportSection]:
-    """Scores of what each model wrote, and examples.
+    """Scores of what each model wrote with their intervals, how far the winner's are above each other's, and examples.
 
     Args:
         prompts: of the rows, as people read them.
@@ -44,25 +50,50 @@ def sections(
             but not among the examples.
         chose: the score of texts by which the winner was chosen, where it was not the metric.
     """
-    found = {
-        name: [score.of(made, [[one] for one in references]) for score in scores.values()]
-        for name, made in {**texts, **(untrained or {})}.items()
-    }
+    every = {**texts, **(untrained or {})}
+    made = {name: [written_texts([text]) for text in one] for name, one in every.items()}
+    truths = [written_texts([text]) for text in references]
+    drawn = {name: Bootstrap(metric_of(score), truths, made) for name, score in scores.items()}
+    found = {name: [bootstrap.score(name) for bootstrap in drawn.values()] for name in every}
     rows = tuple(
-        (name, f"{chosen_by[name]:.4f}" if name in chosen_by else "–", *(f"{value:.4f}" for value in values))
-        for name, values in found.items()
+        (
+            name,
+            f"{chosen_by[name]:.4f}" if name in chosen_by else "–",
+            *(_with_interval(bootstrap.score(name), *bootstrap.interval(name)) for bootstrap in drawn.values()),
+        )
+        for name in every
     )
     columns = ("model", metric, *scores)
     compared = f"The search compared candidates by {metric}" if chose else f"The winner was chosen by {metric}"
     decided = f"; the winner was chosen by {chose}" if chose else ""
     told = (
         f"{compared}, for which nothing is written{decided}. These texts were written for {len(references)} held-out "
-        "rows, the most probable token each time."
+        f"rows, the most probable token each time. In brackets are {CONFIDENCE:.0%} intervals over these rows."
     )
     if agreement := _agreement(found, chosen_by, metric, [*scores]):
         told += f" {agreement}"
     table = ReportTable(columns, rows, tuple(range(1, len(columns))))
-    return [ReportSection("What was written", told, table=table), _examples(prompts, references, texts)]
+    written = ReportSection(WRITTEN, told, table=table)
+    return [written, _compared(drawn, [*every]), _examples(prompts, references, texts)]
+
+
+def _compared(drawn: Mapping[str, Bootstrap], names: Sequence[str]) -> ReportSection:
+    """By how much the first of the `names`, the winner, scores above each other."""
+    first, *others = names
+    rows = []
+    for other in others:
+        gaps = [bootstrap.difference(first, other) for bootstrap in drawn.values()]
+        rows.append((other, *(_with_interval(gap.mean, gap.low, gap.high, "+") for gap in gaps)))
+    return ReportSection(
+        COMPARED,
+        "By how much each score of what the winner wrote is above that of what others wrote for the same rows. Where "
+        f"the {CONFIDENCE:.0%} interval (paired bootstrap) holds 0, the two cannot be told apart.",
+        table=ReportTable(("model", *drawn), tuple(rows), tuple(range(1, 1 + len(drawn)))),
+    )
+
+
+def _with_interval(value: float, low: float, high: float, sign: str = "") -> str:
+    return f"{value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"
 
 
 def _agreement(
