@@ -179,6 +179,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
         labels=problem.rows.labels,
         max_length=problem.reader.max_length,
         method=name,
+        quantization=problem.spec.model.quantization,
         params=own,
         plugin="",
         seed=problem.spec.seed,

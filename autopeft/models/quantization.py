@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
+import platform
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from autopeft.methods.contract import ModelSpec
 
 NONE = "none"
+X86 = ("x86_64", "amd64")
+"""Processors on which bitsandbytes runs without a GPU (its package's own list of platforms, 0.50). In 8 bits some of
+peft's methods then write into the weights that all trials share (`dequantize_module_weight` in peft 0.21), which 4 bits
+are spared."""
+
 BLOCK = 64
 """Weights that share one scale in 4 bits (`Params4bit` in bitsandbytes/nn/modules.py; transformers leaves it so)."""
 
@@ -35,13 +42,14 @@ def require(kind: str) -> None:
     """Make sure that this machine can quantize.
 
     Raises:
-        ModelError: no CUDA device, or bitsandbytes or accelerate is not installed.
+        ModelError: no device that can, or bitsandbytes or accelerate is not installed.
     """
     rule = f'`quantization = "{kind}"` in [model] needs'
-    if not torch.cuda.is_available():
+    here = kind == "4bit" and platform.machine().lower() in X86
+    if not here and not torch.cuda.is_available():
         raise ModelError(
-            f'{rule} a CUDA device, and this machine has none; use "none" (`autopeft plan --device "24 GiB"` '
-            "shows what it would save on a card)."
+            f'{rule} a CUDA device, and this machine has none; use "none" (`autopeft plan --device "24 GiB"` shows '
+            'what it would save on a card), or, on an x86 processor, "4bit".'
         )
     for package in ("bitsandbytes", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -66,6 +74,17 @@ def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
         llm_int8_skip_modules=list(skip),
+    )
+
+
+def written(kind: str, skip: Iterable[str]) -> str:
+    """What `config` gives for products in float32, as Python that makes it."""
+    rest = f"llm_int8_skip_modules={json.dumps(list(skip))})"
+    if kind == "8bit":
+        return f"BitsAndBytesConfig(load_in_8bit=True, {rest}"
+    return (
+        'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
+        f"bnb_4bit_compute_dtype=torch.float32, {rest}"
     )
 
 
@@ -98,6 +117,20 @@ def shared_state(module: nn.Module) -> dict[int, Any]:
 def is_quantized(module: nn.Module) -> bool:
     """Whether it is one of bitsandbytes' linear maps; told by the name, so that the package need not be there."""
     return any(kind.__name__ in ("Linear4bit", "Linear8bitLt") for kind in type(module).__mro__)
+
+
+def expanded(module: nn.Module) -> torch.Tensor:
+    """The weight of one of bitsandbytes' linear maps as its products have it: float32 `[out, in]`."""
+    import bitsandbytes.functional as functions
+
+    weight: Any = module.get_parameter("weight")
+    if type(weight).__name__ == "Params4bit":
+        found: torch.Tensor = functions.dequantize_4bit(weight.data, weight.quant_state)
+        return found.float()
+    state: Any = module.state
+    rows, scales = (state.CB, state.SCB) if state.CB is not None else (weight.data, weight.SCB)
+    whole: torch.Tensor = rows.float() * scales.float()[:, None] / 127
+    return whole
 
 
 def weight_bytes(kind: str, in_features: int, out_features: int) -> int:

@@ -14,12 +14,14 @@ from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
 from autopeft.common.truncation import BOTH
 from autopeft.methods import registry
+from autopeft.models import quantization
 from autopeft.models.quantization import NONE
 from autopeft.study.card import CARD
 from autopeft.study.folder import WINNER
 from autopeft.winner import as_lora, mlflow_model, readme, serving
 from autopeft.winner import winner as artifact
 from autopeft.winner.base_model import find_base, load_base_of
+from autopeft.winner.dequantized import dequantized, difference
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
@@ -140,9 +142,16 @@ def _is_lora(module: nn.Module) -> bool:
 
 
 def _merged(winner: Winner, folder: Path, say: Say) -> None:
-    plain: Any = winner.merge()
+    whole = winner if winner.card.quantization == NONE else dequantized(winner)
+    plain: Any = whole.merge()
     plain.save_pretrained(str(folder), safe_serialization=True)
     winner.reader.standalone().save(folder)
+    if say and whole is not winner:
+        apart, largest = difference(winner, whole)
+        say(
+            f"The base model's weights were expanded from {winner.card.quantization} to float32 before the add-on was "
+            f"merged: outputs differ from the winner's by up to {apart:.2g}, where the largest is {largest:.2g}."
+        )
 
 
 def _for_mlflow(winner: Winner, folder: Path, say: Say) -> None:
@@ -214,6 +223,11 @@ def _onnx(winner: Winner, folder: Path, say: Say) -> None:
 def _loading(winner: Winner, form: str) -> str:
     """Python that loads what was written, with what it does otherwise than the winner."""
     code = FORMATS[form].load
+    if winner.card.quantization != NONE and PLAIN in code:
+        given: Any = winner.module.config  # with the names of all that is left as it is
+        config = quantization.written(winner.card.quantization, given.quantization_config.llm_int8_skip_modules)
+        code = f"import torch\nfrom transformers import BitsAndBytesConfig\n{code}"
+        code = code.replace(LAST, f"    quantization_config={config},\n{LAST}")
     if winner.card.truncation != BOTH or "{arguments}" not in code:
         return code
     most = winner.card.max_length
@@ -232,6 +246,7 @@ plain = AutoModelForSequenceClassification.from_pretrained(
     ignore_mismatched_sizes=True,  # a head of the checkpoint's own gives way to the winner's
 )
 """
+LAST = "    ignore_mismatched_sizes=True,"
 TRANSFORMERS = "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
 
 FOR_PEFT = f"""\
@@ -291,9 +306,9 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "peft": Format(_for_peft, FOR_PEFT),
+    "peft": Format(_for_peft, FOR_PEFT, quantized=True),
     "serving": Format(_for_serving, FOR_SERVING),
-    "merged": Format(_merged, FOR_TRANSFORMERS),
+    "merged": Format(_merged, FOR_TRANSFORMERS, quantized=True),
     "adapterhub": Format(_for_adapterhub, FOR_ADAPTERS),
     "mlflow": Format(_for_mlflow, FOR_MLFLOW, quantized=True),
     "onnx": Format(_onnx, FOR_ONNX),

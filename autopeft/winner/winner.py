@@ -281,14 +281,15 @@ class Winner:
     def merge(self) -> nn.Module:
         """The plain transformers model with the add-on folded in, which needs neither autopeft nor peft any more.
 
+        A quantized base model's weights are expanded first (`dequantized`).
+
         Raises:
-            MethodError: the method cannot be merged, or its plugin is not installed, or the base model is quantized.
+            MethodError: the method cannot be merged, or its plugin is not installed.
         """
         if self.card.quantization != NONE:
-            raise MethodError(
-                f"a winner can be merged where its base model is whole, but this one's is in {self.card.quantization}; "
-                'train it with `quantization = "none"`.'
-            )
+            from autopeft.winner.dequantized import dequantized
+
+            return dequantized(self).merge()
         plain = merged(self.module, registry.discover()[self.card.method])
         if plain is None:
             raise MethodError(
@@ -347,8 +348,8 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
         raise
     except Exception as error:  # whatever the libraries make of what they were given
         raise UserInputError(f"{folder} cannot be loaded as a winner: {in_a_line(error)}; restore it.") from error
-    # A quantized base model lives on the GPU, wherever the rest was asked for.
-    at = device if card.quantization == NONE else "cuda"
+    # A quantized base model lives on the GPU where there is one, wherever the rest was asked for.
+    at = device if card.quantization == NONE else next(base.module.parameters()).device.type
     return Winner(module, base.processor, card, base.spec, evidence, at, base.module)
 
 

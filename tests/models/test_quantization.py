@@ -1,6 +1,7 @@
-"""Quantized base models. bitsandbytes and a GPU are needed for the last test only."""
+"""Quantized base models. bitsandbytes is needed for the last tests only, and a GPU for one of them."""
 
 import importlib.util
+import platform
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.live_bytes import LiveBytes
-from autopeft.budget.memory.peak import at_peak
+from autopeft.budget.memory.peak import at_peak, measure
 from autopeft.common.exceptions import ModelError
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import quantization
@@ -20,13 +21,18 @@ from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
 from autopeft.models.load import load_base
+from autopeft.models.modes import train_mode
 from autopeft.tasks.registry import find_task
 from autopeft.testing.tiny import blank_rows
+from autopeft.training.batch import Batch
+from autopeft.training.batch_plan import Execution
+from autopeft.training.learner import Learner, train_epoch
 from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS
-from tests.tiny_models import FAMILIES, batch, tiny, tiny_base
+from tests.tiny_models import FAMILIES, batch, learnable_rows, tiny, tiny_base
 
 TASK = find_task("text-classification")
+CPU = Device("cpu", None)
 
 
 class Linear4bit(nn.Linear):
@@ -49,14 +55,20 @@ def packed_bert():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize("kind", ["8bit", "4bit"])
-def test_without_a_cuda_device_it_is_refused_in_one_sentence(tiny_study, kind):
-    text = tiny_study.read_text().replace('"model"\n', f'"model"\nquantization = "{kind}"\n')
+def test_without_a_cuda_device_8_bits_are_refused_in_one_sentence(tiny_study):
+    text = tiny_study.read_text().replace('"model"\n', '"model"\nquantization = "8bit"\n')
     tiny_study.write_text(text)
     done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
-    assert f'`quantization = "{kind}"` in [model] needs a CUDA device' in done.stderr
+    assert '`quantization = "8bit"` in [model] needs a CUDA device' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_cuda_device_4_bits_need_an_x86_processor(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises(ModelError, match=r'needs a CUDA device.* or, on an x86 processor, "4bit"'):
+        quantization.require("4bit")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
@@ -215,3 +227,39 @@ def test_a_quantized_model_is_loaded_and_trains(kind, name, tiny_model):
         loss = model(**inputs).loss
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.fixture(scope="module")
+def four(tiny_model):
+    """The tiny model in 4 bits, on the CPU."""
+    pytest.importorskip("bitsandbytes")
+    if torch.cuda.is_available() or platform.machine().lower() not in quantization.X86:
+        pytest.skip("4 bits on a CPU are for x86 processors, and only where there is no GPU")
+    return load_base(tiny_model, TASK, seed=0, config_overrides=TASK.config(("a", "b", "c")), quantized="4bit")
+
+
+def scales(base):
+    """What bitsandbytes keeps of each weight beside its packed bytes."""
+    for linear in base.spec.linears:
+        state = base.module.get_submodule(linear.name).weight.quant_state
+        yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
+
+
+@pytest.mark.parametrize("name", ["adapter", "bitfit", "dora", "lora", "vera"])
+def test_on_a_cpu_a_model_in_4_bits_learns_in_the_memory_that_is_predicted(four, name):
+    data, candidate = learnable_rows(), CandidateSpace.build([METHODS[name]], four.spec, {}, ())[name].default()
+    model = attach(four, METHODS[name], candidate.params)
+    train_mode(model)
+    learner = Learner(model, candidate.hyper, len(data), Execution(16))
+    learner.take_turn()
+    batch = Batch.of(data, [np.argsort(data.lengths)[-16:]], "cpu")
+    others = (*batch.tensors.values(), *learner.kept_tensors(), *scales(four))
+    real = measure(lambda: learner.step([batch], TASK, CPU), model, others=others)
+    predicted = CostEstimator(four, TASK, CPU, data, quantized="4bit").predict(candidate, Execution(16)).peak
+    assert predicted == pytest.approx(real, rel=0.005)
+    packed = [four.module.get_submodule(linear.name).weight.clone() for linear in four.spec.linears]
+    everything = [np.arange(len(data))]
+    losses = [train_epoch(learner, data, everything, TASK, CPU, [seed], seed)[0] for seed in range(3)]
+    assert losses[-1] < losses[0]
+    for linear, weight in zip(four.spec.linears, packed, strict=True):
+        assert torch.equal(four.module.get_submodule(linear.name).weight, weight), "all trials share it"

@@ -64,14 +64,6 @@ def test_a_winner_that_cannot_be_merged_says_so(tiny_study, monkeypatch):
         trained_winner(tiny_study, "adapter").merge()
 
 
-def test_a_winner_on_a_quantized_base_is_not_merged(tiny_study, monkeypatch):
-    monkeypatch.chdir(tiny_study.parent)
-    loaded = trained_winner(tiny_study, "lora")
-    loaded.card = replace(loaded.card, quantization="4bit")
-    with pytest.raises(MethodError, match="this one's is in 4bit"):
-        loaded.merge()
-
-
 def test_a_winner_from_elsewhere_runs_no_code_unasked(tiny_study, monkeypatch):
     monkeypatch.chdir(tiny_study.parent)
     trained_winner(tiny_study, "lora")

@@ -1,0 +1,71 @@
+"""A winner on a quantized base model, as the one on the weights that quantization left: what can be merged."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from autopeft.methods import registry
+from autopeft.models import quantization
+from autopeft.winner import winner as artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autopeft.winner.winner import Winner
+
+TOKENS = (4, 12)
+"""Ids that a model which writes is compared on: the first that stand for nothing special in most vocabularies."""
+
+
+def dequantized(winner: Winner) -> Winner:
+    """The same winner, its base model's quantized weights expanded to float32: it predicts the same, up to rounding.
+
+    An add-on that is merged into packed weights is rounded with them, to 4 bits (peft's `merge` of such a layer); here
+    nothing is packed again. On the original weights it would predict something else, since it was not trained on them.
+
+    Raises:
+        UserInputError: as `winner.load`.
+    """
+    method, whole = registry.discover()[winner.card.method], replace(winner.card, quantization=quantization.NONE)
+    with tempfile.TemporaryDirectory() as folder:
+        artifact.save(winner.module, method, winner.reader, whole, Path(folder))
+        found = artifact.load(folder, trust_remote_code=winner.card.trust_remote_code)
+    for name, packed in winner.module.named_modules():
+        if quantization.is_quantized(packed) and "weight" in packed._parameters:
+            weight = found.module.get_submodule(name).get_parameter("weight")
+            expanded = quantization.expanded(packed).to(weight.device)
+            weight.data = expanded.T.contiguous() if _transposed(found, name) else expanded
+    return found
+
+
+def _transposed(winner: Winner, name: str) -> bool:
+    """Whether a map keeps its weight `[in, out]`, as GPT-2's do; packed all are `[out, in]`."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(winner.module.get_submodule(name), Conv1D)
+
+
+@torch.no_grad()
+def difference(winner: Winner, other: Winner) -> tuple[float, float]:
+    """How far the outputs of two winners of one task are apart at most, and the largest of the first, for one input."""
+    found = [_outputs(each) for each in (winner, other)]
+    return float((found[0] - found[1]).abs().max()), float(found[0].abs().max())
+
+
+def _outputs(winner: Winner) -> torch.Tensor:
+    module: Any = winner.module.eval()
+    inputs: Mapping[str, torch.Tensor]
+    if winner.writes:
+        ids = torch.arange(*TOKENS)[None]
+        inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if module.config.is_encoder_decoder else {})}
+    else:
+        inputs = winner.arranged(winner.reader.standalone().example(winner.texts))
+    place = next(module.parameters()).device
+    outputs = module(**{name: tensor.to(place) for name, tensor in inputs.items()})
+    first: torch.Tensor = outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
+    return first.float().cpu()
