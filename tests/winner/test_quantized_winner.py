@@ -11,7 +11,8 @@ from transformers.pytorch_utils import Conv1D
 import autopeft
 from autopeft.common.exceptions import MethodError
 from autopeft.models import quantization
-from autopeft.winner import winner as artifact
+from autopeft.models.load import load_base
+from autopeft.winner.base_model import find_base
 from autopeft.winner.dequantized import dequantized, difference
 from autopeft.winner.export import ExportError
 from tests.conftest import trained_winner, write_tiny_study
@@ -63,8 +64,8 @@ def test_merged_it_is_the_same_on_expanded_weights_and_the_difference_is_told(wi
 def test_on_the_original_weights_it_would_predict_something_else(winner):
     whole = dequantized(winner)
     apart, _ = difference(winner, whole)
-    original = artifact.load_base(
-        artifact.find_base(winner.card), winner._task, seed=winner.card.seed,
+    original = load_base(
+        find_base(winner.card), winner._task, seed=winner.card.seed,
         config_overrides=winner._task.config(winner.card.labels),
     )  # fmt: skip
     for linear in original.spec.linears:
