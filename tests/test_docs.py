@@ -182,7 +182,7 @@ def run_python_of_recipes(place: Path) -> None:
         '"r": [4, 32]': '"r": [4, 32], "epochs": 1',
     }
     blocks = re.findall(r"```python\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for code in blocks:
         for slow, fast in quick.items():
             code = code.replace(slow, fast)

@@ -135,7 +135,8 @@ class DataSection(Section):
     """Column of the image: a path from the table's folder on, or the bytes. A folder of images, with a sub-folder for
     each label, has the columns `image` and `label` by itself."""
     group: str | None = None
-    """Column whose values are kept whole on one side of every split, such as an author."""
+    """Column whose values are kept whole on one side of every split, such as an author. Of tasks that write, rows with
+    the same prompt stay together without it."""
     max_rows: int | None = Field(None, ge=10, le=10**12)
     """Takes that many rows at most, drawn at random with every label in its share."""
     encoding: Encoding | None = None

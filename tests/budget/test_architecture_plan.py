@@ -51,6 +51,7 @@ def test_trained_parameters_are_counted(name):
     assert found.trained == 4 * LORA_PER_RANK[name]
 
 
+@pytest.mark.exhaustive
 def test_a_smaller_card_takes_smaller_parts_or_none():
     lora, settings = discover().methods["lora"], [{"r": 8}]
     few = {card: next(iter(answers(Question("smollm2-135m", 512, 128, card=card), lora, task(), settings, [8])))

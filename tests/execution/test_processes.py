@@ -114,6 +114,7 @@ def test_two_workers_run_every_trial_once_share_the_budget_and_the_winner_is_sco
     check_books(tiny_study, 5)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_runs_again(tiny_study):
     edit(tiny_study, *LONGER)
     process = begin(tiny_study)

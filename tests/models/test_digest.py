@@ -151,6 +151,7 @@ def test_a_card_from_before_there_were_digests_loads_without_a_word(study):
     np.testing.assert_array_equal(artifact.load(study.parent / "lora").predict_proba(["w1 w2"]), expected)
 
 
+@pytest.mark.exhaustive
 def test_a_study_goes_on_with_its_base_model_alone(study):
     place, base = study.parent, study.parent / "model"
     assert autopeft_here("run", "study.toml", cwd=place).returncode == 0

@@ -5,6 +5,7 @@ import pytest
 
 import autopeft as api
 from autopeft.reporting import writing_report
+from autopeft.tasks.text_scores.names import text_score
 
 WORDS = [f"word{number}" for number in range(60)]
 
@@ -15,7 +16,7 @@ def sections(rows: int = 60):
     worse = [text if row % 3 else "something else" for row, text in enumerate(true)]
     texts = {"winner: it": true, "untuned worse": worse, "untuned same": true, "base model": ["x"] * rows}
     chosen = {"winner: it": -0.1, "untuned worse": -0.2, "untuned same": -0.1, "base model": -3.0}
-    scores = ["exact_match", "bleu"]
+    scores = {name: text_score(name) for name in ("exact_match", "bleu")}
     return true, texts, writing_report.sections(true, true, texts, chosen, "neg_loss", scores, {"copied": ["y"] * rows})
 
 

@@ -123,6 +123,7 @@ def test_the_report_says_by_what_and_mlflow_has_it(study):
     assert "mine:shortest of what the folds" in (folder / "outputs/chosen/winner/README.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_a_choice_that_was_interrupted_goes_on_without_the_trials(tmp_path, model):
     study_file(tmp_path, model, 2)
     (tmp_path / "mine.py").write_text(

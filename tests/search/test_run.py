@@ -385,6 +385,7 @@ def test_a_method_that_cannot_do_the_model_says_why(tiny_study, tmp_path):
     assert set(space) == set(discover().methods) - {"prefix_tuning"}
 
 
+@pytest.mark.exhaustive
 def test_a_text_pair_study(tiny_study):
     frame = pd.read_csv(tiny_study.parent / "rows.csv")
     frame["text_pair"] = frame["text"].str.split().str[::-1].str.join(" ")
@@ -455,6 +456,7 @@ def register_methods():
 """
 
 
+@pytest.mark.exhaustive
 def test_a_trial_that_runs_out_of_memory_is_retried_once_recorded_and_paid_by_its_method_alone(tiny_study, tmp_path):
     install(write_plugin(tmp_path, "hungry-plugin", "hungry", HUNGRY), tmp_path / "site")
     edit(

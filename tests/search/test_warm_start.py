@@ -32,6 +32,7 @@ def finished(folder, method="lora", **params):
     return folder
 
 
+@pytest.mark.exhaustive
 def test_the_earlier_winner_is_tried_first_and_the_defaults_follow(tiny_study):
     best = run_study(tiny_study)["best"]
     earlier = tiny_study.parent / "outputs" / "tiny"

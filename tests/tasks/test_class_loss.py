@@ -119,6 +119,7 @@ def test_a_setting_is_searched_where_the_study_names_it_and_nowhere_else(tiny_st
         Problem.from_spec(StudySpec.from_file(tiny_study), discover())
 
 
+@pytest.mark.exhaustive
 def test_a_study_that_searches_the_loss_ends_with_a_winner_and_tells_what_it_drew(tiny_study):
     searching(tiny_study, "label_smoothing = [0.0, 0.2]\nfocal_gamma = 1.0")
     done = autopeft_here("run", "study.toml", "--json", cwd=tiny_study.parent)

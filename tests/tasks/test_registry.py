@@ -96,6 +96,7 @@ def test_a_broken_kind_is_told_and_the_others_go_on(tmp_path, body, words):
     assert re.search(words, told)
 
 
+@pytest.mark.exhaustive
 def test_a_study_and_a_check_tell_a_broken_kind_once_and_a_name_that_nobody_brings(tmp_path):
     install(write_plugin(tmp_path, "bad-task", "bad", BODY.format(body="return [object()]")), tmp_path / "site")
     install(write_plugin(tmp_path, "no-plugin", "none", "import nothing_of_that_name"), tmp_path / "site")

@@ -167,6 +167,7 @@ def two_classes(folder, tiny_model, metric):
     return folder / "study.toml"
 
 
+@pytest.mark.exhaustive
 def test_a_study_keeps_the_threshold_it_chose(tmp_path, tiny_model):
     two_classes(tmp_path, tiny_model, "f1_macro")
     done = autopeft_here("run", "study.toml", "--json", cwd=tmp_path)
@@ -179,6 +180,7 @@ def test_a_study_keeps_the_threshold_it_chose(tmp_path, tiny_model):
     assert "share of right answers" in page
 
 
+@pytest.mark.exhaustive
 def test_a_metric_of_probabilities_is_searched_and_reported(tmp_path, tiny_model):
     two_classes(tmp_path, tiny_model, "roc_auc")
     done = autopeft_here("run", "study.toml", "--json", cwd=tmp_path)

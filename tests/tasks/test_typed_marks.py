@@ -142,8 +142,8 @@ def test_a_tokenizer_without_marks_has_none():
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     assert not bare.all_special_tokens
     marks = TypedMarks(bare)
-    assert marks.first_in(["<|im_end|>", "", "a b"]) == ""
     message = {"role": "user", "content": "a <b"}
+    assert marks.first_in([{**message, "content": "<|im_end|>"}, message]) == marks.first_in("<|im_end|>") == ""
     assert marks.wrapped([message]).messages == [message]
 
 
