@@ -133,11 +133,16 @@ def without_repeats(
         inputs: columns of what is given.
         notes: gets a sentence for each reason for which rows are left out.
         taught: columns in which a training row must repeat an earlier one as well, to be left out: where one input
-            has several right answers, each is worth training on.
+            has several right answers, each is worth training on. Those of another group are left out all the same,
+            since they may come to lie on the other side of a fold.
     """
-    own, others = (rows[inputs].map(str) for rows in (train, test))  # an image is told by its content
-    leaked = pd.MultiIndex.from_frame(own).isin(pd.MultiIndex.from_frame(others))
-    repeated = train[[*inputs, *taught]].map(str).duplicated().to_numpy() & ~leaked
+    own, others = _keys(train, inputs), _keys(test, inputs)
+    leaked = own.isin(others)
+    repeated = _keys(train, [*inputs, *taught]).duplicated()
+    if taught and "group" in train:
+        first = train["group"].groupby(own.factorize()[0]).transform("first")
+        repeated |= (train["group"] != first).to_numpy()
+    repeated &= ~leaked
     for count, what in (
         (int(leaked.sum()), "repeat a held-out row"),
         (int(repeated.sum()), "repeat another training row"),
@@ -151,7 +156,7 @@ def without_repeats(
 
 def together(rows: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
     """The rows with a column `group`, if some have equal inputs: these stay on one side of every split."""
-    keys = pd.MultiIndex.from_frame(rows[inputs].map(str))
+    keys = _keys(rows, inputs)
     codes, unique = keys.factorize()
     if len(unique) == len(rows):
         return rows
@@ -161,3 +166,8 @@ def together(rows: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.Data
         "different; rows that share it stay on one side of every split."
     )
     return rows.assign(group=codes.astype(str))
+
+
+def _keys(rows: pd.DataFrame, columns: list[str]) -> pd.MultiIndex:
+    """What rows are told apart by; an image by its content."""
+    return pd.MultiIndex.from_frame(rows[columns].map(str))

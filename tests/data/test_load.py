@@ -470,3 +470,19 @@ def test_held_out_prompts_are_not_trained_on_whatever_their_answer(tmp_path):
     found = load_rows(StudySpec.from_mapping(content, folder=tmp_path), task)
     assert {*found.train["question"]} == {f"q{i}" for i in (0, 2, 3, 4, 6, 7, 8)}
     assert "2 training rows that repeat a held-out row were left out." in found.notes
+
+
+def test_a_prompt_that_several_groups_share_is_of_the_first(tmp_path):
+    said = [(f"q{i // 2 if i < 40 else i}", f"answer {i}", f"author {i % 7}") for i in range(140)]
+    pd.DataFrame(said, columns=["question", "answer", "author"]).to_csv(tmp_path / "rows.csv", index=False)
+    content = {
+        "name": "s",
+        "model": {"name_or_path": "m"},
+        "task": {"kind": "causal-lm"},
+        "data": {"train": "rows.csv", "group": "author", "test_fraction": 0.3},
+    }
+    task = find_task("causal-lm").configured({}).taking(("question", "answer"))
+    found = load_rows(StudySpec.from_mapping(content, folder=tmp_path), task)
+    assert found.train.groupby("question")["group"].nunique().le(1).all()
+    assert any("that repeat another training row were left out" in note for note in found.notes)
+    assert len(found.train) > 60
