@@ -177,10 +177,6 @@ class Logits(nn.Module):
         return tuple(found[name] for name in self.outputs)
 
 
-def _for_mlflow_texts(winner: Winner, folder: Path, say: Say) -> None:
-    mlflow_texts.write(winner, folder)
-
-
 def _onnx(winner: Winner, folder: Path, say: Say) -> None:
     """The model with its add-on, traced; the number of rows is free, and of texts the length."""
     if winner.writes:
@@ -325,7 +321,7 @@ FORMATS = {
     "merged": Format(_merged, FOR_TRANSFORMERS, quantized=True),
     "adapterhub": Format(_for_adapterhub, FOR_ADAPTERS),
     "mlflow": Format(_for_mlflow, FOR_MLFLOW, quantized=True),
-    "mlflow-transformers": Format(_for_mlflow_texts, FOR_MLFLOW_TEXTS),
+    "mlflow-transformers": Format(mlflow_texts.write, FOR_MLFLOW_TEXTS),
     "onnx": Format(_onnx, FOR_ONNX),
 }
 """For peft, for servers of LoRA, for transformers alone, the adapters library, mlflow.pyfunc, services of chats and

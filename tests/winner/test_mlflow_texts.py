@@ -66,7 +66,9 @@ def test_prompts_are_gone_on_with_as_by_the_winner(tmp_path, model):
 
 def test_its_readme_asks_it(tmp_path, model, monkeypatch):
     winner = winner_of(tmp_path, model, "question", template=CHATML)
-    folder = api.export(winner, tmp_path / "made", "mlflow-transformers")
+    told = []
+    folder = api.export(winner, tmp_path / "made", "mlflow-transformers", say=told.append)
+    assert told == ["MLflow drops white space before an answer, which the winner itself keeps."]
     code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(folder)
     made = {}
