@@ -61,12 +61,8 @@ def settle(spec: StudySpec, registry: Registry) -> tuple[Problem, str]:
     if choice.dtype != name_of(problem.device.autocast):
         del problem
         release_memory()
-        problem = Problem.from_spec(_in(spec, choice.dtype), registry)
-    return replace(problem, spec=_in(problem.spec, choice.dtype)), choice.told
-
-
-def _in(spec: StudySpec, dtype: str) -> StudySpec:
-    return spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": dtype})})
+        problem = Problem.from_spec(spec.with_model(dtype=choice.dtype), registry)
+    return replace(problem, spec=problem.spec.with_model(dtype=choice.dtype)), choice.told
 
 
 def _choice(problem: Problem) -> Choice:

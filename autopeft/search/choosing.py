@@ -49,25 +49,29 @@ ROWS_SEED_STREAM = 2_000_000
 
 def choice_of(problem: Problem, study: optuna.Study) -> Choice | None:
     """How the study chooses, with what was found out before; None where the score of the search decides."""
+    fresh, earlier = _asked(problem), Choice.read(study.user_attrs)
+    return replace(earlier, among=fresh.among) if fresh and earlier and fresh.alike(earlier) else fresh
+
+
+def _asked(problem: Problem) -> Choice | None:
+    """As the study file asks for it, with nothing found out yet."""
     task = problem.task
     if not isinstance(task, Writing) or task.options.choose_by is None:
         return None
     by, rows = task.options.choose_by, min(task.options.written_rows, len(problem.rows.train))
     digest = task.own_scores[by].digest if by in task.own_scores else ""
-    fresh, earlier = Choice(by, task.options.choose_among, rows, digest), Choice.read(study.user_attrs)
-    return replace(earlier, among=fresh.among) if earlier and fresh.alike(earlier) else fresh
+    return Choice(by, task.options.choose_among, rows, digest)
 
 
 def told(problem: Problem) -> list[str]:
     """What a user should know before the search, a sentence each: what the choice takes."""
-    task = problem.task
-    if not isinstance(task, Writing) or task.options.choose_by is None:
+    choice = _asked(problem)
+    if choice is None:
         return []
-    rows = min(task.options.written_rows, len(problem.rows.train))
     return [
-        f"The {task.options.choose_among} candidates that are best by {problem.metric} write texts for {rows} "
-        f"validation rows each at the end of the search, and the best of them by {task.options.choose_by} wins. What "
-        "their folds learnt is kept on the disk until then."
+        f"The {choice.among} candidates that are best by {problem.metric} write texts for {choice.rows} validation "
+        f"rows each at the end of the search, and the best of them by {choice.by} wins. What their folds learnt is "
+        "kept on the disk until then."
     ]
 
 

@@ -68,15 +68,11 @@ def as_begun(spec: StudySpec) -> StudySpec:
             except NotFoundError as error:
                 raise NotFoundError(f"`{key}` in [{table}]: {error}") from None
     if before and spec.model.dtype == "auto":
-        spec = _with_model(spec, dtype=_dtype_of(before, spec))
+        spec = spec.with_model(dtype=_dtype_of(before, spec))
     commit = digest.revision_of(before.get(DIGEST, ""))
     if commit and spec.model.revision is None and before["model"]["name_or_path"] == spec.model.name_or_path:
-        return _with_model(spec, revision=commit)
+        return spec.with_model(revision=commit)
     return spec
-
-
-def _with_model(spec: StudySpec, **changed: str) -> StudySpec:
-    return spec.model_copy(update={"model": spec.model.model_copy(update=changed)})
 
 
 def _dtype_of(before: Mapping[str, Any], spec: StudySpec) -> str:

@@ -101,6 +101,10 @@ class StudySpec(Section):
         """The same study with that metric."""
         return self.model_copy(update={"validation": self.validation.model_copy(update={"metric": name})})
 
+    def with_model(self, **changed: str) -> StudySpec:
+        """The same study with other settings in [model]."""
+        return self.model_copy(update={"model": self.model.model_copy(update=changed)})
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON has it, defaults included; what is not a setting (the folders) is left out."""
         return self.model_dump(mode="json", exclude={"output"})
