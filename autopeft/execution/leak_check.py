@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
+from autopeft.common.collector import settled
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -24,17 +26,17 @@ class LeakCheck:
 
     def __init__(self) -> None:
         self._before = 0, 0
+        self._settled = settled()
 
     def __enter__(self) -> Self:
-        gc.collect()
-        gc.freeze()
+        self._settled.__enter__()
         self._before = _alive()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        gc.unfreeze()
+        self._settled.__exit__(kind, error, trace)
 
     def since(self) -> int:
         """Bytes of tensors that came since this was last asked and stay; 0 where they are too few to matter."""

@@ -15,6 +15,7 @@ import optuna
 
 from autopeft.budget.feasibility import require_room
 from autopeft.budget.memory_watch import capped
+from autopeft.common.collector import settled
 from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
 from autopeft.common.files import whole
@@ -91,7 +92,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         _log_start(problem, study, tracker)
         load = tracker.system_metrics(on=spec.tracking.system_metrics)
-        with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load:
+        with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load, settled():
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
             choosing.choose(problem, study, progress.say, interrupt.check)

@@ -10,7 +10,7 @@ from autopeft.common.exceptions import ModelError, SpecError
 from autopeft.methods.registry import discover
 from autopeft.models import known
 from autopeft.tasks.registry import find_task
-from tests.conftest import autopeft_here
+from tests.conftest import autopeft_here, few
 
 PUBLISHED = {
     "llama-3.2-1b": 1_235_814_400,
@@ -44,7 +44,7 @@ def test_what_ships_has_the_parameters_that_were_published(name):
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 
-@pytest.mark.parametrize("name", LORA_PER_RANK)
+@pytest.mark.parametrize("name", few(LORA_PER_RANK, "smollm2-135m"))
 def test_trained_parameters_are_counted(name):
     settings = [{"r": 4, "target_modules": "all_linear"}]
     (found,) = answers(Question(name, tokens=64), discover().methods["lora"], task(), settings, [1])
@@ -63,6 +63,7 @@ def test_a_smaller_card_takes_smaller_parts_or_none():
     assert middle.execution != large.execution
 
 
+@pytest.mark.exhaustive
 def test_four_bits_take_a_quarter_of_the_layers():
     lora, settings = discover().methods["lora"], [{"r": 8}]
     whole, quarter = (
@@ -96,10 +97,10 @@ def test_a_folder_with_a_configuration_will_do(tmp_path):
 
 def test_the_command_answers(tmp_path):
     done = autopeft_here("plan", "--model-config", "smollm2-135m", "--tokens", "128", "--device", "8 GiB",
-                         "--set", "r=4,16", "--batch", "1", "--batch", "8", "--json", cwd=tmp_path)  # fmt: skip
+                         "--set", "r=4,16", "--batch", "1", "--json", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert [(entry["params"]["r"], entry["batch_size"]) for entry in found] == [(4, 1), (4, 8), (16, 1), (16, 8)]
+    assert [(entry["params"]["r"], entry["batch_size"]) for entry in found] == [(4, 1), (16, 1)]
     assert all(entry["fits"] for entry in found)
     done = autopeft_here("plan", "--model-config", "smollm2-135m", "--device", "much", cwd=tmp_path)
     assert done.returncode == 2

@@ -27,21 +27,22 @@ def halved(tiny_study):
 
 
 def test_each_limit_has_its_own_share(halved):
-    plans = planning.plan(halved, samples=8)
+    plans = planning.plan(halved, samples=4)
     assert {entry.name for entry in plans} == METHODS
     for entry in plans:
         assert set(entry.shares) == {"max_trainable_params", "max_saved_size"}
-        assert len(entry.sampled) == 8
+        assert len(entry.sampled) == 4
         fits = {
             "max_trainable_params": [c.trainable_params <= 1200 for c in entry.sampled],
             "max_saved_size": [c.saved_bytes <= 6 * 1024 for c in entry.sampled],
         }
-        assert entry.shares == {limit: pytest.approx(sum(inside) / 8) for limit, inside in fits.items()}
-        assert entry.share == pytest.approx(sum(map(all, zip(*fits.values(), strict=True))) / 8)
+        assert entry.shares == {limit: pytest.approx(sum(inside) / 4) for limit, inside in fits.items()}
+        assert entry.share == pytest.approx(sum(map(all, zip(*fits.values(), strict=True))) / 4)
         assert entry.share <= min(entry.shares.values())
         assert entry.default.memory["peak"] == sum(entry.default.memory[part] for part in PARTS)
 
 
+@pytest.mark.exhaustive
 def test_the_largest_that_fits_cannot_be_grown(tiny_study):
     asked = problem(tiny_study, "max_trainable_params = 1200")
     for entry in planning.plan(asked, samples=3):
@@ -74,6 +75,7 @@ def test_where_nothing_fits_it_says_what_would(tiny_study):
         assert entry.closest.trainable_params <= min(c.trainable_params for c in entry.sampled)
 
 
+@pytest.mark.exhaustive
 def test_a_card_that_is_not_here_is_planned_for(tiny_study):
     card = problem(tiny_study, 'max_gpu_memory = "1 KiB"', card=24 * 2**30)
     assert card.budget.max_gpu_memory == 24 * 2**30
@@ -104,6 +106,7 @@ def test_a_quantized_base_is_planned_for_without_a_gpu(tiny_study):
         assert after.default.trainable_params == before.default.trainable_params
 
 
+@pytest.mark.exhaustive
 def test_the_picture_is_drawn(halved, tmp_path):
     picture(planning.plan(halved, samples=1), halved.budget, tmp_path / "new" / "plan.png")
     assert (tmp_path / "new" / "plan.png").read_bytes().startswith(b"\x89PNG")

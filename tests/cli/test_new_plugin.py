@@ -38,6 +38,7 @@ def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
     assert "taken by autopeft-low-rank 0.1.0" in taken.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_new_kind_of_task_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
     done = autopeft_here("new-plugin", "smoothed_labels", "--task", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

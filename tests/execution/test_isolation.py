@@ -290,6 +290,7 @@ def test_where_the_winner_cannot_be_saved_the_best_of_another_method_takes_its_p
     assert "winner: adapter" in shown
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("error", [OSError("the log is on a full disk"), SystemExit(1), StoreError("a full disk")])
 def test_what_the_study_itself_raises_at_a_rung_is_no_failure_of_the_method(tiny_study, monkeypatch, error):
     monkeypatch.chdir(tiny_study.parent)

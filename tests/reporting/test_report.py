@@ -454,6 +454,7 @@ def test_a_run_leaves_its_report_and_its_predictions_and_logs_both(finished):
     assert (output / "report.html").read_text() == check_page(report)
 
 
+@pytest.mark.exhaustive
 def test_the_command_reports_without_the_model_or_torch(finished):
     output = finished.parent / "outputs" / "tiny"
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.suffix in (".db", ".csv", ".json")}

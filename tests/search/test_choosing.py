@@ -150,6 +150,7 @@ def test_a_choice_that_was_interrupted_goes_on_without_the_trials(tmp_path, mode
     assert all(record.written is not None for record in found)
 
 
+@pytest.mark.exhaustive
 def test_one_that_cannot_write_gives_its_place_to_the_next(study, tmp_path, monkeypatch):
     shutil.copytree(study[0], tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")

@@ -100,6 +100,7 @@ def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study)
 
 
 def test_the_same_file_and_seed_give_the_same_trials_and_a_finished_study_is_not_run_again(tiny_study, tmp_path):
+    edit(tiny_study, (THREE, 'methods = ["adapter", "lora"]'), ("trials = 4", "trials = 3"))
     first = run_study(tiny_study)
     report = tiny_study.parent / "outputs" / "tiny" / "report.html"
     written = report.stat().st_mtime_ns
@@ -115,11 +116,16 @@ def test_the_same_file_and_seed_give_the_same_trials_and_a_finished_study_is_not
 
 
 def test_nothing_over_the_parameter_budget_is_trained(tiny_study):
-    edit(tiny_study, add="[budget]\nmax_trainable_params = 1200\n")
+    edit(
+        tiny_study,
+        (THREE, 'methods = ["lora"]'),
+        ("trials = 4", "trials = 2"),
+        add="[budget]\nmax_trainable_params = 1200\n",
+    )
     result = run_study(tiny_study)
     refused = [r for r in result["records"] if r["state"] == "INFEASIBLE"]
     trained = [r for r in result["records"] if r["state"] != "INFEASIBLE"]
-    assert len(trained) == 4
+    assert len(trained) == 2
     assert all(r["trainable_params"] <= 1200 for r in trained)
     assert refused
     assert all(r["trainable_params"] > 1200 and r["score"] is None and "1,200" in r["reason"] for r in refused)
@@ -147,7 +153,7 @@ def test_a_budget_that_nothing_fits_ends_with_an_explanation_before_training(tin
 
 
 def test_mlflow_shows_a_trial_while_it_trains_and_is_left_alone_while_one_is_drawn(tiny_study, monkeypatch):
-    edit(tiny_study, ("trials = 4", "trials = 2"))
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 2"))
     output, seen, sent, delivered = tiny_study.parent / "outputs" / "tiny", set(), [], []
     rung, estimated, deliver = Trial.rung, Trial.estimated, Outbox._deliver
 
@@ -259,13 +265,14 @@ def test_an_output_folder_holds_one_study(tiny_study):
 
 
 def test_a_changed_study_file_is_refused_unless_the_change_only_goes_on(tiny_study):
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1"))
     run_study(tiny_study)
     edit(tiny_study, ("folds = 2", "folds = 3"))
     done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
     assert done.returncode == 2
     assert "validation.folds" in done.stderr
-    edit(tiny_study, ("folds = 3", "folds = 2"), ("trials = 4", "trials = 5"))
-    assert len([r for r in run_study(tiny_study)["records"] if r["state"] != "INFEASIBLE"]) == 5
+    edit(tiny_study, ("folds = 3", "folds = 2"), ("trials = 1", "trials = 2"))
+    assert len([r for r in run_study(tiny_study)["records"] if r["state"] != "INFEASIBLE"]) == 2
 
 
 FAILING = """
@@ -308,6 +315,7 @@ def test_a_failing_trial_does_not_end_the_study(tiny_study, tmp_path, body, reas
     assert {r.info.status for r in trials if r.data.params["method"] == "failing"} == {"FAILED"}
 
 
+@pytest.mark.exhaustive
 def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_path):
     body = FAILING.replace("BODY", "raise ValueError('a planted fault')")
     install(write_plugin(tmp_path, "failing-plugin", "failing", body), tmp_path / "site")
@@ -322,6 +330,7 @@ def test_a_study_whose_trials_all_fail_alike_stops_and_says_why(tiny_study, tmp_
     assert parents[0].info.status == "FAILED"
 
 
+@pytest.mark.exhaustive
 def test_a_strangers_method_wins_a_study_and_its_winner_loads(tiny_study, tmp_path):
     install(FIXTURES / "autopeft-oft", tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["oft"]'), ("trials = 4", "trials = 2"))

@@ -149,6 +149,7 @@ def kind(space):
     return trial.distributions["lora.learning_rate"]
 
 
+@pytest.mark.exhaustive
 def test_a_study_that_names_random_draws_so(tiny_study):
     tiny_study.write_text(tiny_study.read_text().replace(THREE, 'methods = ["lora"]\nsampler = "random"'))
     assert autopeft_here("run", tiny_study.name, cwd=tiny_study.parent).returncode == 0

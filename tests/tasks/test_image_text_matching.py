@@ -209,6 +209,7 @@ def of_lora(study, winner, folder):
     return api.load(folder)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("form", ["merged", "peft", "mlflow", pytest.param("onnx", marks=pytest.mark.exhaustive)])
 def test_exports_answer_as_the_winner_does(form, study, winner, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime") if form == "onnx" else None

@@ -70,6 +70,7 @@ def test_the_room_of_a_sum_is_what_it_was_on_an_h100():
     assert gpu.sum_scratch(768, 3072) == 0
 
 
+@pytest.mark.exhaustive
 def test_peaks_are_those_an_h100_had(monkeypatch):
     """Of every method, in either precision; `benchmarks/memory_prediction.py` does it for two other models too."""
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])

@@ -29,6 +29,9 @@ from tests.tiny_models import VOCABULARY, tiny_base
 
 TASK = find_task("text-classification")
 HYPER = Hyperparameters(learning_rate=1e-3, epochs=1, batch_size=16, warmup_ratio=0.0, weight_decay=0.01)
+OFTEN = {("bert", "lora"), ("bert", "adapter"), ("gpt2", "lora"), ("llama", "prefix_tuning")}
+"""What `make test` predicts, of a family and a method; `make exhaustive` does the others."""
+
 PRECISIONS = pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
@@ -112,12 +115,15 @@ def test_frozen_first_values_are_predicted(family, method):
 @pytest.mark.parametrize(
     ("family", "method"),
     [
-        (family, method)
-        for family in ("bert", "electra", "gpt2", "llama", "modernbert")
-        for method in ("lora", "adapter", "prefix_tuning")
-    ]
-    + [("bert", method) for method in ("adalora", "bitfit", "dora", "ia3", "mixed", "prompt_tuning", "vera")]
-    + [("gpt2", "prompt_tuning"), ("llama", "vera")],
+        pytest.param(family, method, marks=() if (family, method) in OFTEN else pytest.mark.exhaustive)
+        for family, methods in {
+            "bert": METHODS,
+            **dict.fromkeys(("electra", "modernbert"), ("lora", "adapter", "prefix_tuning")),
+            "gpt2": ("lora", "adapter", "prefix_tuning", "prompt_tuning"),
+            "llama": ("lora", "adapter", "prefix_tuning", "vera"),
+        }.items()
+        for method in methods
+    ],
 )
 def test_every_method_is_predicted_on_every_kind_of_model(family, method, autocast):
     base = tiny_base(family)
@@ -139,8 +145,8 @@ def minilm():
     ("method", "params"),
     [
         ("lora", {"r": 8}),
-        ("adapter", {"placement": "houlsby"}),
-        ("prefix_tuning", {}),
+        pytest.param("adapter", {"placement": "houlsby"}, marks=pytest.mark.exhaustive),
+        pytest.param("prefix_tuning", {}, marks=pytest.mark.exhaustive),
         ("prefix_tuning", {"prefix_projection": True, "encoder_hidden_size": 128}),
     ],
 )

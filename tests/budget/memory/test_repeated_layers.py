@@ -105,7 +105,7 @@ def test_so_they_do_where_autocast_keeps_rounded_copies(predictions, name, way):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the fake tensors would be on the device")
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", few(METHODS, "lora"))
 @pytest.mark.parametrize("way", WAYS)
 def test_their_blocks_lie_where_those_of_all_of_them_do(predictions, name, way, autocast):
     if way == "packed" and (None, name) in NOT_PACKED:
@@ -115,7 +115,7 @@ def test_their_blocks_lie_where_those_of_all_of_them_do(predictions, name, way, 
     assert abs(spared.segments - whole.segments) <= SMALL_SEGMENT  # small blocks of several folds may lie otherwise
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", few(METHODS, "lora", "prefix_tuning"))
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_layers_are_spared_with_every_method(predictions, family, name):
     base = deep(family)
