@@ -6,6 +6,7 @@ import re
 import time
 from base64 import b64encode
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from autopeft.common.exceptions import TrackingError
@@ -236,6 +237,7 @@ class Tracker:
         folder: Path,
         stopped: str = "",
         written: Written | None = None,
+        passed_over: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
 
@@ -250,9 +252,13 @@ class Tracker:
             stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
                 empty where it did not. The tag of that name.
             written: what the folds of the best trials wrote, where the winner was chosen by that.
+            passed_over: why trials that came first are not the winner, by number.
         """
+        compared = {number: score for number, score in scores.items() if number not in passed_over}
         for number in scores:
-            reason = _lost(number, winner_number, scores, written)
+            reason = _lost(number, winner_number, compared, written)
+            if number in passed_over:
+                reason = f"could not be the winner: {passed_over[number]}"
             won = str(number == winner_number).lower()
             tags = _tags(winner=won, reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
             of_texts = {"metrics": _metrics({written.metric: written.scores.get(number)})} if written else {}
@@ -345,12 +351,12 @@ def _parent(study_id: str) -> str:
 
 
 def _lost(number: int, winner: int, scores: Mapping[int, float], written: Written | None) -> str:
-    """How a complete trial did beside the winner."""
+    """How a complete trial did beside the winner; `scores` are those of all that could win."""
     if number == winner:
         return f"won by {written.by} of what its folds wrote" if written else "won"
-    deciding = written.scores if written else scores
+    deciding = {n: score for n, score in written.scores.items() if n in scores} if written else scores
     if number not in deciding:
-        return f"not among the {len(deciding)} whose folds wrote"
+        return f"not among the {len(written.scores) if written else 0} whose folds wrote"
     gap = max(deciding.values()) - deciding[number]
     if not gap:
         return "tied with the winner, which is smaller or came first"
