@@ -97,7 +97,9 @@ def test_what_was_read_for_bfloat16_is_what_float32_starts_from(tiny_study, time
     read = []
     for name in ("load_rows", "load_base"):
         real = getattr(problems, name)
-        monkeypatch.setattr(problems, name, lambda *a, _real=real, _name=name, **k: read.append(_name) or _real(*a, **k))
+        monkeypatch.setattr(
+            problems, name, lambda *a, _real=real, _name=name, **k: read.append(_name) or _real(*a, **k)
+        )
     found, _ = settle(StudySpec.from_file(in_precision(tiny_study, "auto")), discover())
     assert read == ["load_rows", "load_base"]
     assert found.base.whole == {}

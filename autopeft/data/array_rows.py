@@ -48,7 +48,7 @@ def several(column: Any) -> str:
     """What is in the way where rows of what should be one column hold several values each; "" where they do not."""
     if getattr(column, "ndim", 1) > 1:
         return "" if column.shape[1:] == (1,) else f"it has {column.shape[1]} columns"
-    cells = column if isinstance(column, list | tuple) or getattr(column, "dtype", None) == object else ()
+    cells = column if isinstance(column, list | tuple) or str(getattr(column, "dtype", "")) == "object" else ()
     counts = [
         cell.size if isinstance(cell, np.ndarray) else len(cell) if isinstance(cell, list | tuple | Set) else 1
         for cell in cells

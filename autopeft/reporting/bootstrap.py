@@ -21,8 +21,8 @@ FEW_RESAMPLES = 500
 """Of a metric that is worked out anew for each."""
 
 SECONDS = 60.0
-"""That a function of the user's may take for its draws, which gives one number for all rows, of all predictors together;
-there are fewer then."""
+"""That a function of the user's, which gives one number for all rows, may take for its draws, of all predictors
+together; there are fewer then."""
 FEWEST_RESAMPLES = 100
 """From which an interval can be told."""
 

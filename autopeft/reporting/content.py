@@ -177,8 +177,8 @@ def _passed_over(archive: Archive) -> list[str]:
     """The best trial of each method that came before the winner and could not be kept."""
     found = {record.method: record for record in reversed(archive.ranked) if record.passed_over}
     return [
-        f"Trial {record.number} ({record.name}, {record.score:.4f}) came before it, but could not be trained once more, "
-        f"saved and loaded: {record.passed_over.rstrip('.')}."
+        f"Trial {record.number} ({record.name}, {record.score:.4f}) came before it, but could not be trained once "
+        f"more, saved and loaded: {record.passed_over.rstrip('.')}."
         for record in found.values()
     ]
 

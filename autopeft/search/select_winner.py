@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
-    from autopeft.study.report_section import ReportSection
     from autopeft.study.record import TrialRecord
+    from autopeft.study.report_section import ReportSection
     from autopeft.tasks.contract import Task
     from autopeft.training.batch_plan import Execution
 
@@ -259,9 +259,7 @@ def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path)
         HeldOut(rows, truths, answers).write(draft)
 
 
-def _show(
-    problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path, say: Callable[[str], None]
-) -> None:
+def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path, say: Callable[[str], None]) -> None:
     """Keep what is shown of the held-out rows for the report; one that cannot be made costs nothing else."""
     try:
         sections = _sections(problem, made, texts)

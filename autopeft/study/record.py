@@ -37,8 +37,8 @@ class TrialRecord:
 
     `needs` is what it uses of the limits for which there is no field, by their measure; `facts` is what its folds told
     that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
-    and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the best
-    trial of its method could not be trained once more, saved and loaded.
+    and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the
+    best trial of its method could not be trained once more, saved and loaded.
     """
 
     number: int

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds that a study waits until what it logged is sent: at its end, and when it starts for what is left of before."""
+"""Seconds that a study waits until what it logged is sent: at its end, and as it starts for what is left of before."""
 
 LONGEST_SILENCE = 300.0
 """Seconds that a start waits for answers of its store, which a machine under load may take long to give."""

@@ -22,7 +22,7 @@ from autopeft import (
     quoted,
     token_fields,
 )
-from autopeft_causal_lm import conversations, plain_rows
+from autopeft_causal_lm import apart, conversations, plain_rows
 from autopeft_causal_lm.shapes import shape_of
 from autopeft_causal_lm.template import AUTO, CHAT, PLAIN, PLAIN_TEMPLATE, ChatTemplate, Rendered
 from autopeft_causal_lm.typed_marks import TypedMarks
@@ -212,7 +212,8 @@ class CausalLm(Writing):
         if self.columns is TEXTS:
             return [Rendered(text, [(0, len(text))], plain=True) for text in rows["text"]]
         template = self._template(tokenizer)
-        return [self._rendered(*row, template) for row in zip(self._prompts(rows), self._answers(rows), strict=True)]
+        pairs = [*zip(self._prompts(rows), self._answers(rows), strict=True)]
+        return apart.each(lambda row: self._rendered(*row, template), pairs)
 
     def _prompts(self, rows: pd.DataFrame) -> list[str | list[Message]]:
         """What is asked in each row: a text as it is, or messages."""
@@ -334,15 +335,15 @@ class CausalLm(Writing):
         if self.columns is TEXTS:
             return ""
         template, counts = self._template(reader.tokenizer), Counter[str]()
-        for prompt in self._prompts(rows):
-            if not isinstance(prompt, str):
-                missing = template.unread(self._opened(prompt))
-                if "system" in missing and prompt[0]["role"] != "system":
-                    raise SpecError(
-                        "`system` in [task] must be read by the model, but its chat template prints nothing of the "
-                        "system; leave it out, or give another `template`."
-                    )
-                counts.update(missing)
+        prompts = [prompt for prompt in self._prompts(rows) if not isinstance(prompt, str)]
+        found = apart.each(lambda prompt: template.unread(self._opened(prompt)), prompts)
+        for prompt, missing in zip(prompts, found, strict=True):
+            if "system" in missing and prompt[0]["role"] != "system":
+                raise SpecError(
+                    "`system` in [task] must be read by the model, but its chat template prints nothing of the "
+                    "system; leave it out, or give another `template`."
+                )
+            counts.update(missing)
         if not counts:
             return ""
         parts = [f"{UNREAD_NAMES.get(who, 'some answers')} in {_counted(n, called)}" for who, n in counts.items()]

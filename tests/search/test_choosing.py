@@ -137,7 +137,9 @@ def test_two_workers_leave_what_the_choice_needs(tmp_path, model, monkeypatch):
 
 
 @pytest.mark.parametrize(("choose", "read"), [('choose_by = "mine:shortest"', 1), ("", 0)])
-def test_what_folds_learnt_stays_where_it_is_needed_and_records_are_read_once(study, tmp_path, monkeypatch, choose, read):
+def test_what_folds_learnt_stays_where_it_is_needed_and_records_are_read_once(
+    study, tmp_path, monkeypatch, choose, read
+):
     shutil.copytree(study[0], tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
     path = Path("study.toml")

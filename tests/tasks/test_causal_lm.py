@@ -99,9 +99,9 @@ def test_the_system_column_of_instructions_is_the_systems_message(tmp_path, mode
     texts = [row.text for row in problem.task.rendered(problem.rows.train, problem.reader.tokenizer)]
     assert {text[:2] for text in texts} == {"w8", "w9"}
     assert [text[:2] == "w9" for text in texts] == [cell == "w9" for cell in problem.rows.train["system"]]
-    assert json.loads(problem.task.code({"instruction": ["a"], "system": ["b"]}).partition(" = ")[2].partition("\n")[0]) == [
-        [{"role": "system", "content": "b"}, {"role": "user", "content": "a"}]
-    ]
+    assert json.loads(
+        problem.task.code({"instruction": ["a"], "system": ["b"]}).partition(" = ")[2].partition("\n")[0]
+    ) == [[{"role": "system", "content": "b"}, {"role": "user", "content": "a"}]]
 
 
 def test_a_text_is_learnt_whole(tmp_path, model):

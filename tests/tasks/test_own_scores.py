@@ -59,7 +59,9 @@ def shown_of(folder, content, count=12):
     score = own.load("mine:own", folder, "`scores` in [task]").score
     true = [f"{'w ' * row}x" for row in range(count)]
     made = {"winner": true, "base model": ["y"] * count}
-    return writing_report.sections(true, true, made, {}, "neg_loss", {"exact_match": text_score("exact_match"), "mine:own": score})
+    return writing_report.sections(
+        true, true, made, {}, "neg_loss", {"exact_match": text_score("exact_match"), "mine:own": score}
+    )
 
 
 ONE_FOR_ALL = "def own(texts, references):\n    return sum(t == r for t, r in zip(texts, references)) / len(texts)\n"
@@ -95,8 +97,14 @@ def test_a_function_that_fails_on_a_draw_costs_its_interval_and_on_the_rows_its_
 
 
 def test_numbers_of_rows_are_asked_for_once_for_each_model(tmp_path):
-    content = "seen = []\ndef own(texts, references):\n    seen.append(1)\n    assert len(seen) < 3\n    return [float(t == r) for t, r in zip(texts, references)]\n"
-    written, *_ = shown_of(tmp_path, content)
+    written, *_ = shown_of(
+        tmp_path,
+        "seen = []\n"
+        "def own(texts, references):\n"
+        "    seen.append(1)\n"
+        "    assert len(seen) < 3\n"
+        "    return [float(t == r) for t, r in zip(texts, references)]\n",
+    )
     assert "mine:own" not in written.text
     assert all(row[-2] == row[-1] for row in written.table.rows)
 

@@ -29,8 +29,8 @@ class TextScore:
         of_row: one row's own; None where only all rows together have one, as of BLEU. The score of several rows is
             the mean of theirs, but for chrF, which adds up what matches before it divides.
         most: what answers that equal their references get: 1, or 100 for BLEU and chrF.
-        of_rows: of a function of the user's: the number of each row, `[rows]`, or one of all together, `[]`; None of any
-            other.
+        of_rows: of a function of the user's: the number of each row, `[rows]`, or one of all together, `[]`; None of
+            any other.
     """
 
     of_draws: Callable[[Sequence[str], Sequence[Sequence[str]], np.ndarray], np.ndarray]
