@@ -81,11 +81,14 @@ def metric_of(score: TextScore) -> Metric:
     def texts(answers: Sequence[str], truths: Sequence[str]) -> tuple[list[str], list[list[str]]]:
         return [next(iter(json.loads(answer)), "") for answer in answers], [json.loads(truth) for truth in truths]
 
-    of_rows = score.of_rows
+    def of_rows(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
+        assert score.of_rows
+        return score.of_rows(*texts(answers, truths))
+
     return Metric(
         lambda answers, truths: math.nan,
         lambda answers, truths: score.of(*texts(answers, truths)),
         of_draws=lambda answers, truths, counts: score.of_draws(*texts(answers, truths), counts),
         written=True,
-        of_rows=of_rows and (lambda answers, truths: of_rows(*texts(answers, truths))),
+        of_rows=of_rows if score.of_rows else None,
     )
