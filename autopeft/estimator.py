@@ -18,7 +18,7 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length,
 from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.common.locate import as_reference
-from autopeft.data.array_rows import one_column, texts_of
+from autopeft.data.array_rows import one_column, several, texts_of
 from autopeft.data.cells import CellError, as_text, is_missing
 from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import StudySpec
@@ -39,6 +39,13 @@ FOLDS = ValidationSection.model_fields["folds"].default
 METRIC = ValidationSection.model_fields["metric"].default
 TEST_FRACTION = DataSection.model_fields["test_fraction"].default
 SEED = StudySpec.model_fields["seed"].default
+
+
+ELSEWHERE = (
+    "for several labels of a row, and for other kinds of task, call `autopeft.tune` or write a study file "
+    "(`autopeft tasks` lists the kinds)"
+)
+"""What to do with what no classifier or regressor takes."""
 
 
 class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
@@ -225,6 +232,8 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
 
     @staticmethod
     def _column(y: Any) -> np.ndarray:
+        if wide := several(y):
+            raise ValueError(f"y must hold one value for each row, but {wide}; {ELSEWHERE}.")
         try:
             column: np.ndarray = column_or_1d(y, warn=True)
         except TypeError as error:  # of pandas' NA in a column of numbers

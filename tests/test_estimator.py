@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -248,6 +249,26 @@ def test_a_regressor_needs_finite_numbers(headless):
     for odd in ([1.0, np.nan, 2.0], ["one", "two", "three"]):
         with pytest.raises(ValueError, match="one finite number for each row"):
             quick_regressor(headless).fit(["w1", "w2", "w3"], odd)
+
+
+SEVERAL = [["a"], ["a", "b"], []]
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (np.array([[0, 1], [1, 1], [0, 0]]), "it has 2 columns"),
+        (pd.DataFrame({"a": [0, 1, 1], "b": [1, 1, 0]}), "it has 2 columns"),
+        (csr_array(np.array([[0, 1], [1, 1], [0, 0]])), "it has 2 columns"),
+        (SEVERAL, "row 2 has 2"),
+        (pd.Series(SEVERAL), "row 2 has 2"),
+        ([{"a"}, {"b"}, {"a", "b"}], "row 3 has 2"),
+    ],
+)
+@pytest.mark.parametrize("kind", [quick, quick_regressor])
+def test_several_labels_of_a_row_are_for_tune(headless, kind, y, words):
+    with pytest.raises(ValueError, match=f"^y must hold one value for each row, but {words}; .*`autopeft.tune`.*study"):
+        kind(headless).fit(["w1", "w2", "w3"], y)
 
 
 def test_a_classifiers_folder_is_no_regressors(fitted, tmp_path):

@@ -2,19 +2,24 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from autopeft.common.exceptions import SpecError
 from autopeft.execution import precision
+from autopeft.execution import problem as problems
 from autopeft.execution.precision import settle
 from autopeft.execution.problem import Problem
+from autopeft.execution.run_trial import run_trial
 from autopeft.methods.registry import discover
 from autopeft.models import device
 from autopeft.search import resume, run
 from autopeft.study.file import StudySpec
 from autopeft.training.packing_check import seconds_of
 from tests.conftest import DTYPE, autopeft_here, few
+from tests.tasks.test_causal_lm import conversations
+from tests.tiny_language_models import language_model
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -85,6 +90,49 @@ def test_auto_takes_bfloat16_where_a_measured_step_is_faster_by_it(tiny_study, t
     assert f"takes 1e+03 ms in bfloat16 and {1000 * plain:.3g} ms in float32" in told
     assert told.endswith(f'`dtype = "auto"` is {chosen} for this study.')
     assert problem.weight_check.restore() == [], "a step that is timed leaves the base model as it is"
+
+
+def test_what_was_read_for_bfloat16_is_what_float32_starts_from(tiny_study, timed, monkeypatch):
+    timed(1.0, 1.0)
+    read = []
+    for name in ("load_rows", "load_base"):
+        real = getattr(problems, name)
+        monkeypatch.setattr(
+            problems, name, lambda *a, _real=real, _name=name, **k: read.append(_name) or _real(*a, **k)
+        )
+    found, _ = settle(StudySpec.from_file(in_precision(tiny_study, "auto")), discover())
+    assert read == ["load_rows", "load_base"]
+    assert found.base.whole == {}
+    check_alike(found, Problem.from_spec(StudySpec.from_file(in_precision(tiny_study, "float32", "auto")), discover()))
+
+
+def check_alike(found, straight):
+    wanted = dict(straight.base.module.named_parameters())
+    for name, parameter in found.base.module.named_parameters():
+        assert parameter.dtype is torch.float32
+        assert torch.equal(parameter, wanted[name]), name
+    assert len(wanted) == len([*found.base.module.parameters()])
+    assert (found.task.facts, found.rows.fingerprint) == (straight.task.facts, straight.rows.fingerprint)
+    assert found.rows.notes == straight.rows.notes
+    candidate = [one.space[next(iter(one.space))].default() for one in (found, straight)]
+    usage = [one.cost_estimator(mine) for one, mine in zip((found, straight), candidate, strict=True)]
+    assert usage[0].memory.peak == usage[1].memory.peak
+    assert found.weight_check.restore() == []
+
+
+def test_a_task_that_changed_the_model_finds_it_as_it_was(tmp_path, timed):
+    language_model(tmp_path / "gpt2", "gpt2")
+    pd.DataFrame({"messages": conversations()}).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    content = {"name": "s", "task": {"kind": "causal-lm", "template": "plain"}, "data": {"train": "rows.jsonl"}}
+    content["search"] = {"methods": ["lora"]}
+    made = []
+    for dtype in ("auto", "float32"):
+        timed(1.0, 1.0)
+        model = {"name_or_path": "gpt2", "dtype": dtype}
+        made.append(settle(StudySpec.from_mapping({**content, "model": model}, folder=tmp_path), discover())[0])
+    check_alike(*made)
+    scores = [run_trial(one, one.space["lora"].default(), lambda rung: None).score for one in made]
+    assert scores[0] == scores[1]
 
 
 def test_a_method_whose_step_fails_does_not_keep_a_study_from_its_start(tiny_study, timed, monkeypatch):

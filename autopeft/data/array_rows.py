@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,16 @@ def one_column(texts: Any) -> np.ndarray:
             "is one column of a table, or X.reshape(1, -1) if it is one row."
         )
     return column.reshape(-1, 1)
+
+
+def several(column: Any) -> str:
+    """What is in the way where rows of what should be one column hold several values each; "" where they do not."""
+    if getattr(column, "ndim", 1) > 1:
+        return "" if column.shape[1:] == (1,) else f"it has {column.shape[1]} columns"
+    cells = column if isinstance(column, list | tuple) or str(getattr(column, "dtype", "")) == "object" else ()
+    counts = [
+        cell.size if isinstance(cell, np.ndarray) else len(cell) if isinstance(cell, list | tuple | Set) else 1
+        for cell in cells
+    ]
+    row = next((row for row, count in enumerate(counts, 1) if count != 1), 0)
+    return f"row {row} has {counts[row - 1]}" if row else ""

@@ -25,6 +25,7 @@ from autopeft.training.packing_check import seconds_of
 if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
     from autopeft.methods.registry import Registry
+    from autopeft.models.base import BaseModel
     from autopeft.study.file import StudySpec
 
 WORTH_DOING = 1.1
@@ -59,9 +60,11 @@ def settle(spec: StudySpec, registry: Registry) -> tuple[Problem, str]:
         return problem, ""
     choice = _choice(problem)
     if choice.dtype != name_of(problem.device.autocast):
+        settled, read = problem.spec.with_model(dtype=choice.dtype), problem if problem.base.whole else None
         del problem
         release_memory()
-        problem = Problem.from_spec(spec.with_model(dtype=choice.dtype), registry)
+        problem = Problem.from_spec(settled, registry, read=read)
+    problem.base.whole.clear()
     return replace(problem, spec=problem.spec.with_model(dtype=choice.dtype)), choice.told
 
 
@@ -100,11 +103,11 @@ def _choice(problem: Problem) -> Choice:
 def seconds_of_step(problem: Problem, candidate: Candidate, device: Device) -> float:
     """Of a training step of a candidate in the precision of `device`, once that is warm.
 
-    Weights that the problem keeps in a lower precision than that are expanded in a copy.
+    Weights that the problem keeps in a lower precision than that are replaced in a copy.
     """
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(device.type)
     if device.autocast is None:
-        _in_float32(model)
+        _in_float32(model, problem.base)
     execution = replace(problem.cost_estimator(candidate).execution, folds=1)
     if execution.checkpointing:
         checkpoint_layers(model)
@@ -121,8 +124,11 @@ def seconds_of_step(problem: Problem, candidate: Candidate, device: Device) -> f
         return seconds_of(lambda: learner.step(batches, task, device))
 
 
-def _in_float32(model: nn.Module) -> None:
+def _in_float32(model: nn.Module, base: BaseModel) -> None:
+    """Have a copy of the base model multiply by the weights that were kept, or by the lower ones expanded."""
+    kept = {id(base.module.get_submodule(name).get_parameter("weight")): whole for name, whole in base.whole.items()}
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.dtype in (torch.bfloat16, torch.float16):
-                module._parameters[name] = nn.Parameter(parameter.float(), requires_grad=False)
+                whole = kept.get(id(parameter), parameter.data).to(parameter.device, torch.float32)
+                module._parameters[name] = nn.Parameter(whole, requires_grad=False)

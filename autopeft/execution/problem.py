@@ -138,7 +138,9 @@ class Problem:
         return rung_ends(epochs, min(len(fold.train) for fold in self.folds))
 
     @classmethod
-    def from_spec(cls, spec: StudySpec, registry: Registry, card: int | None = None) -> Problem:
+    def from_spec(
+        cls, spec: StudySpec, registry: Registry, card: int | None = None, read: Problem | None = None
+    ) -> Problem:
         """Read the data, load the model, and settle which methods are in.
 
         Args:
@@ -146,6 +148,8 @@ class Problem:
             registry: the methods found.
             card: bytes of a GPU to plan for that need not be here: they take the place of `max_gpu_memory`, and
                 memory is predicted for it. Such a problem is not for training.
+            read: the same study in a lower precision, with "auto" in its file: its rows and model are not read again,
+                and it is of no more use.
 
         Raises:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
@@ -158,12 +162,11 @@ class Problem:
         spec, told = _recognised(spec, task)
         task = task.taking(spec.data.named).maximising(spec.validation.metric or "")
         task = task.searching(spec.search.overrides)
-        rows = load_rows(spec, task)
-        rows = replace(rows, notes=(told, *rows.notes)) if told else rows
+        rows = read.rows if read else _rows(spec, task, told)
         task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
-        base = load(task)
+        base = _raised(read, task) if read else load(task)
         kind = STUDY_READERS[task.processor]
         reader = kind.of_study(base.processor, base.module, spec.model, task.texts)
         task = _knowing_model(task, base, rows, reader, device)
@@ -247,6 +250,19 @@ def _recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, str]:
     return spec.model_copy(update={"data": spec.data.model_copy(update={"columns": columns})}), told
 
 
+def _rows(spec: StudySpec, task: Task, told: str) -> StudyData:
+    rows = load_rows(spec, task)
+    return replace(rows, notes=(told, *rows.notes)) if told else rows
+
+
+def _raised(read: Problem, task: Task) -> BaseModel:
+    """The base model of a problem in float32, as that task has it."""
+    base = read.base.raised()
+    read.task.restore(base.module)
+    task.adapt(base.module)
+    return base
+
+
 def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
     """What the base model's configuration tells a task that asks for it."""
     if type(task).facts_of_config is BaseModelPart.facts_of_config:
@@ -294,7 +310,7 @@ def _base_loader(
             revision=commit or spec.model.revision,
         )
         if device.autocast:
-            base.lower(device.autocast)
+            base.lower(device.autocast, keep=spec.model.dtype == "auto" and quantized and not base.dense)
         return base
 
     return load, digest.of(location, commit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -27,7 +27,8 @@ class BaseModel:
     """A frozen model with a head, its processor (a tokenizer, or what reads images) and its description.
 
     `dense` is the model as it was before quantization, on the meta device; None where it was not quantized. `notes`
-    say what of it starts from random values besides an ordinary head, and what of the checkpoint was left out.
+    say what of it starts from random values besides an ordinary head, and what of the checkpoint was left out. `whole`
+    are the weights that `lower` kept, by the name of their map.
     """
 
     module: nn.Module
@@ -35,6 +36,7 @@ class BaseModel:
     spec: ModelSpec
     dense: nn.Module | None = None
     notes: tuple[str, ...] = ()
+    whole: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @functools.cached_property
     def skeleton(self) -> nn.Module:
@@ -76,15 +78,24 @@ class BaseModel:
             setattr(twin.get_submodule(linear.name), LINEAR, True)
         return cast("nn.Module", twin)
 
-    def lower(self, dtype: torch.dtype) -> None:
+    def lower(self, dtype: torch.dtype, *, keep: bool = False) -> None:
         """Keep the weights of the transformer layers' linear maps in the precision autocast multiplies them in.
 
         Autocast would make the same rounded copy in every step; the products are the same to the bit, and the
-        weights take half the memory.
+        weights take half the memory; or one and a half times as much where they are to `keep`, for `raised`.
         """
         for module in filter(None, (self.module, self.dense)):
             for linear in self.spec.linears:
                 owner = module.get_submodule(linear.name)
                 if not quantization.is_quantized(owner):
                     weight = owner.get_parameter("weight")
+                    if keep:
+                        self.whole[linear.name] = weight.data
                     weight.data = weight.data.to(dtype)
+
+    def raised(self) -> BaseModel:
+        """The same model with the weights that `lower` kept; this one is of no more use."""
+        for name, tensor in self.whole.items():
+            weight = self.module.get_submodule(name).get_parameter("weight")
+            weight.data = tensor.to(weight.device)
+        return replace(self, whole={})

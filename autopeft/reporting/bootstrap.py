@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autopeft.common.exceptions import SpecError
 from autopeft.reporting.statistics import CONFIDENCE, Difference, wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from autopeft.tasks.metric import Metric
 
 RESAMPLES = 2000
 FEW_RESAMPLES = 500
 """Of a metric that is worked out anew for each."""
+
+SECONDS = 60.0
+"""That a function of the user's, which gives one number for all rows, may take for its draws, of all predictors
+together; there are fewer then."""
+FEWEST_RESAMPLES = 100
+"""From which an interval can be told."""
 
 LARGEST = 10**7
 """Numbers in memory at once: resamples times cells."""
@@ -32,13 +41,25 @@ class Bootstrap:
         truths: of the rows, as they are written.
         predictions: by the predictor's name, one for each row.
         seed: of the draws; the same seed gives the same intervals.
+
+    Attributes:
+        told: a sentence's end on how many draws a function of the user's was asked for, or why there is no interval;
+            "" of any other metric.
+
+    Raises:
+        SpecError: a function of the user's fails on the rows as they are.
     """
 
     def __init__(
         self, metric: Metric, truths: Sequence[str], predictions: Mapping[str, Sequence[str]], seed: int = 0
     ) -> None:
+        self.told = ""
+        generator = np.random.default_rng(seed)
+        if metric.of_rows:
+            self._scores = self._by_function(metric, truths, predictions, generator)
+            return
         draw = self._by_class if metric.of_counts else self._by_count if metric.of_draws else self._by_row
-        self._scores = draw(metric, truths, predictions, np.random.default_rng(seed))
+        self._scores = draw(metric, truths, predictions, generator)
 
     @staticmethod
     def _by_class(
@@ -67,15 +88,44 @@ class Bootstrap:
     ) -> dict[str, np.ndarray]:
         """How often each row is drawn, which is scored for all draws at once."""
         assert metric.of_draws
-        rows, parts = len(truths), {name: list[np.ndarray]() for name in predictions}
-        some = max(1, LARGEST // rows)
-        for start in range(0, 1 + FEW_RESAMPLES, some):
-            drawn = generator.multinomial(rows, np.full(rows, 1 / rows), min(some, 1 + FEW_RESAMPLES - start))
-            if start == 0:
-                drawn[0] = 1  # what was observed
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in predictions}
+        for drawn in _drawn(len(truths), max(1, LARGEST // len(truths)), generator):
             for name, answers in predictions.items():
                 parts[name].append(metric.of_draws(answers, truths, drawn.astype(float)))
         return {name: np.concatenate(found) for name, found in parts.items()}
+
+    def _by_function(
+        self,
+        metric: Metric,
+        truths: Sequence[str],
+        predictions: Mapping[str, Sequence[str]],
+        generator: np.random.Generator,
+    ) -> dict[str, np.ndarray]:
+        """What a function of the user's says of rows is averaged; for one number of all it is asked for each draw."""
+        assert metric.of_rows
+        rows, every = len(truths), [*predictions.values()]
+        whole = [metric.of_rows(answers, truths) for answers in every]
+        if all(found.ndim for found in whole):
+            parts = _drawn(rows, max(1, LARGEST // rows), generator)
+            return dict(zip(predictions, np.stack(whole) @ np.concatenate([*parts]).T / rows, strict=True))
+        scores, until = [[float(found.mean()) for found in whole]], time.monotonic() + SECONDS
+        try:
+            for (drawn,) in itertools.islice(_drawn(rows, 1, generator), 1, None):
+                if time.monotonic() > until:
+                    break
+                taken = np.repeat(np.arange(rows), drawn).tolist()
+                some = [[column[row] for row in taken] for column in (truths, *every)]
+                scores.append([float(metric.of_rows(answers, some[0]).mean()) for answers in some[1:]])
+        except SpecError as error:
+            del scores[1:]
+            self.told = f"has no interval, as its function fails on some draws of the rows ({error})"
+        else:
+            count = len(scores) - 1
+            self.told = f"was asked for {count} draws of the rows, one after the other, for its intervals"
+            if count < FEWEST_RESAMPLES:
+                del scores[1:]
+                self.told = f"has no interval, as its function came to {count} draws of the rows in {SECONDS:.0f} s"
+        return dict(zip(predictions, np.array(scores).T, strict=True))
 
     @staticmethod
     def _by_row(
@@ -90,16 +140,24 @@ class Bootstrap:
             for name, answers in made.items()
         }
 
+    @property
+    def draws(self) -> int:
+        """How often rows were drawn anew; 0 where a function of the user's has no intervals, and `told` says why."""
+        return min(len(scores) for scores in self._scores.values()) - 1
+
     def score(self, name: str) -> float:
         """The score on the rows as they are."""
         return float(self._scores[name][0])
 
     def interval(self, name: str) -> tuple[float, float]:
-        """Confidence interval of a score: the percentiles of its resamples."""
+        """Confidence interval of a score: the percentiles of its resamples, of which there must be some."""
         return _percentiles(self._scores[name][1:])
 
     def difference(self, first: str, second: str) -> Difference:
-        """By how much the first scores above the second; p is twice the share of resamples on the other side of 0."""
+        """By how much the first scores above the second; p is twice the share of resamples on the other side of 0.
+
+        There must be some.
+        """
         differences = self._scores[first] - self._scores[second]
         drawn = differences[1:]
         # One is added to either count: a finite number of resamples cannot show a chance of nothing.
@@ -107,11 +165,27 @@ class Bootstrap:
         return Difference(float(differences[0]), *_percentiles(drawn), min(1.0, 2 * (1 + int(tail)) / (1 + len(drawn))))
 
 
-def interval_of(metric: Metric, truths: Sequence[str], predictions: Sequence[str]) -> tuple[float, float]:
-    """Confidence interval of one score: Wilson's for a share of rows, the bootstrap's for any other metric."""
+def interval_of(metric: Metric, truths: Sequence[str], predictions: Sequence[str]) -> tuple[float, float] | None:
+    """Confidence interval of one score: Wilson's for a share of rows, the bootstrap's for any other metric.
+
+    None where a function of the user's fails, or takes too long.
+    """
     if metric.proportion:
         return wilson(sum(map(str.__eq__, truths, predictions)), len(truths))
-    return Bootstrap(metric, truths, {"": predictions}).interval("")
+    try:
+        bootstrap = Bootstrap(metric, truths, {"": predictions})
+    except SpecError:
+        return None
+    return bootstrap.interval("") if bootstrap.draws else None
+
+
+def _drawn(rows: int, some: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each row is drawn, int64 `[draws, rows]`, so many draws at a time; the first has each row once."""
+    for start in range(0, 1 + FEW_RESAMPLES, some):
+        drawn = generator.multinomial(rows, np.full(rows, 1 / rows), min(some, 1 + FEW_RESAMPLES - start))
+        if start == 0:
+            drawn[0] = 1  # what was observed
+        yield drawn
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:

@@ -105,7 +105,7 @@ def compare(archive: Archive) -> list[Comparison]:
     defaults = {method: record for method, record in archive.defaults.items() if record.complete}
     pairs = [(a, b) for place, a in enumerate(leaders) for b in leaders[place + 1 :]]
     pairs += [(leaders[0], d) for d in defaults.values() if d not in leaders] if leaders else []
-    # A winner that was chosen by what was written may be behind by the score that all trials have.
+    # A winner that was chosen by what was written, or in the place of another, may be behind by the score of all.
     pairs = [(a, b) if (a.score or 0.0) >= (b.score or 0.0) else (b, a) for a, b in pairs]
     sides = {record.number: _side(record, defaults, best) for pair in pairs for record in pair}
     differences = [corrected_t_test(a.fold_scores, b.fold_scores) for a, b in pairs]
@@ -121,7 +121,7 @@ def simplest(archive: Archive) -> Simplest | None:
 
     None where no trial is complete, or the winner was chosen by something else than the score.
     """
-    found = archive.ranked
+    found = [record for record in archive.ranked if not record.passed_over]
     if not found or found[0].written is not None:
         return None
     scores, errors = [record.score or 0.0 for record in found], [standard_error(r.fold_scores) for r in found]

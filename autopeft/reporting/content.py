@@ -155,9 +155,10 @@ def _headline(
     )
     if chosen := choice.verdict(archive):
         told.append(chosen)
+    told += (over := _passed_over(archive))
     rivals = [c for c in comparisons if c.ahead.number == best.number and c.behind.method != best.method]
     rivals = [c for c in rivals if c.behind.role.startswith("the best")]
-    if chosen:  # by what was written; the leads are of the score that all trials have
+    if chosen or over:  # by something else than the score that all trials have, of which the leads are
         told += [c.verdict for c in rivals[:1]]
     elif rivals:
         told.append(rivals[0].verdict)
@@ -170,6 +171,16 @@ def _headline(
         told.append(test.verdict)
         told += [comparison.verdict for comparison in test.comparisons]
     return [*told, *_truncated(archive)]
+
+
+def _passed_over(archive: Archive) -> list[str]:
+    """The best trial of each method that came before the winner and could not be kept."""
+    found = {record.method: record for record in reversed(archive.ranked) if record.passed_over}
+    return [
+        f"Trial {record.number} ({record.name}, {record.score:.4f}) came before it, but could not be trained once "
+        f"more, saved and loaded: {record.passed_over.rstrip('.')}."
+        for record in found.values()
+    ]
 
 
 def _truncated(archive: Archive) -> list[str]:

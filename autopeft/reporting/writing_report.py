@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopeft.common.exceptions import SpecError
 from autopeft.reporting.bootstrap import Bootstrap
 from autopeft.reporting.statistics import CONFIDENCE
 from autopeft.study.report_section import ReportSection, ReportTable
@@ -53,66 +54,89 @@ def sections(
     every = {**texts, **(untrained or {})}
     made = {name: [written_texts([text]) for text in one] for name, one in every.items()}
     truths = [written_texts([text]) for text in references]
-    drawn = {name: Bootstrap(metric_of(score), truths, made) for name, score in scores.items()}
+    drawn, faults = _drawn(scores, truths, made)
     found = {name: [bootstrap.score(name) for bootstrap in drawn.values()] for name in every}
     rows = tuple(
         (
             name,
             f"{chosen_by[name]:.4f}" if name in chosen_by else "–",
-            *(_with_interval(bootstrap.score(name), *bootstrap.interval(name)) for bootstrap in drawn.values()),
+            *(_with_interval(bootstrap, name) for bootstrap in drawn.values()),
         )
         for name in every
     )
-    columns = ("model", metric, *scores)
+    columns = ("model", metric, *drawn)
     compared = f"The search compared candidates by {metric}" if chose else f"The winner was chosen by {metric}"
     decided = f"; the winner was chosen by {chose}" if chose else ""
     told = (
         f"{compared}, for which nothing is written{decided}. These texts were written for {len(references)} held-out "
         f"rows, the most probable token each time. In brackets are {CONFIDENCE:.0%} intervals over these rows."
     )
-    if agreement := _agreement(found, chosen_by, metric, [*scores]):
-        told += f" {agreement}"
+    told = " ".join([told, *_agreement(found, chosen_by, metric, [*drawn]), *faults])
     table = ReportTable(columns, rows, tuple(range(1, len(columns))))
     written = ReportSection(WRITTEN, told, table=table)
-    return [written, _compared(drawn, [*every]), _examples(prompts, references, texts)]
+    return [written, *_compared(drawn, [*every]), _examples(prompts, references, texts)]
 
 
-def _compared(drawn: Mapping[str, Bootstrap], names: Sequence[str]) -> ReportSection:
-    """By how much the first of the `names`, the winner, scores above each other."""
+def _drawn(
+    scores: Mapping[str, TextScore], truths: Sequence[str], made: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Bootstrap], list[str]]:
+    """The scores of what was written, by name, and what is to be known of functions of the user's, a sentence each."""
+    drawn, told = dict[str, Bootstrap](), list[str]()
+    for name, score in scores.items():
+        try:
+            drawn[name] = Bootstrap(metric_of(score), truths, made)
+        except SpecError as error:  # the winner is chosen and saved by now
+            told.append(f"{name} is left out, as it cannot be worked out of these texts: {error}")
+        else:
+            told += [f"{name} {drawn[name].told}."] if drawn[name].told else []
+    return drawn, told
+
+
+def _compared(drawn: Mapping[str, Bootstrap], names: Sequence[str]) -> list[ReportSection]:
+    """By how much the first of the `names`, the winner, scores above each other, where that can be told."""
+    sure = {name: bootstrap for name, bootstrap in drawn.items() if bootstrap.draws}
+    if not sure:
+        return []
     first, *others = names
     rows = []
     for other in others:
-        gaps = [bootstrap.difference(first, other) for bootstrap in drawn.values()]
-        rows.append((other, *(_with_interval(gap.mean, gap.low, gap.high, "+") for gap in gaps)))
-    return ReportSection(
-        COMPARED,
-        "By how much each score of what the winner wrote is above that of what others wrote for the same rows. Where "
-        f"the {CONFIDENCE:.0%} interval (paired bootstrap) holds 0, the two cannot be told apart.",
-        table=ReportTable(("model", *drawn), tuple(rows), tuple(range(1, 1 + len(drawn)))),
-    )
+        gaps = [bootstrap.difference(first, other) for bootstrap in sure.values()]
+        rows.append((other, *(f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})" for gap in gaps)))
+    table = ReportTable(("model", *sure), tuple(rows), tuple(range(1, 1 + len(sure))))
+    return [
+        ReportSection(
+            COMPARED,
+            "By how much each score of what the winner wrote is above that of what others wrote for the same rows. "
+            f"Where the {CONFIDENCE:.0%} interval (paired bootstrap) holds 0, the two cannot be told apart.",
+            table=table,
+        )
+    ]
 
 
-def _with_interval(value: float, low: float, high: float, sign: str = "") -> str:
-    return f"{value:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"
+def _with_interval(bootstrap: Bootstrap, name: str) -> str:
+    if not bootstrap.draws:
+        return f"{bootstrap.score(name):.4f}"
+    low, high = bootstrap.interval(name)
+    return f"{bootstrap.score(name):.4f} ({low:.4f} to {high:.4f})"
 
 
 def _agreement(
     found: Mapping[str, Sequence[float]], chosen_by: Mapping[str, float], metric: str, scores: Sequence[str]
-) -> str:
-    """Whether models come in the same order by what chose and by what was written."""
+) -> list[str]:
+    """Whether models come in the same order by what chose and by what was written; nothing where too few are known."""
     known = [name for name in found if name in chosen_by]
     if len(known) < FEWEST:
-        return ""
+        return []
     taus = []
     for place, score in enumerate(scores):
         tau = rank_agreement([chosen_by[name] for name in known], [found[name][place] for name in known])
         if tau is not None:
             taus.append(f"{tau:+.2f} with {score}")
     if not taus:
-        return ""
-    return (
+        return []
+    return [
         f"Rank agreement of {metric} over {len(known)} models (Kendall's tau, 1 is the same order): {', '.join(taus)}."
-    )
+    ]
 
 
 def rank_agreement(some: Sequence[float], others: Sequence[float]) -> float | None:

@@ -29,7 +29,7 @@ from autopeft.models.attach import attach
 from autopeft.search import retrying
 from autopeft.study.choice import CHOICE, Choice
 from autopeft.study.record import by_score, records
-from autopeft.study.states import COMPLETE
+from autopeft.study.states import COMPLETE, STOPPED
 from autopeft.tasks.writing import Writing
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.learner import Learner
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from autopeft.common.params import Params
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.study.record import TrialRecord
 
 ROWS_SEED_STREAM = 2_000_000
 """Keeps the draw of rows apart from every fold's and the refit's random numbers."""
@@ -83,14 +84,25 @@ def awaited(problem: Problem, study: optuna.Study) -> list[Params]:
     return [record.params for record in choice.awaited(by_score(records(study)))]
 
 
-def forget(problem: Problem, study: optuna.Study, running: Collection[Params]) -> None:
-    """Remove what the folds of trials learnt that were overtaken, and so are not to write."""
-    if choice_of(problem, study) is None:
-        return
-    kept = [*awaited(problem, study), *running]
-    for record in records(study):
-        if record.complete and record.params not in kept:
-            Checkpoint.of(problem.spec.output, record.params).remove()
+def tidy(problem: Problem, study: optuna.Study, ended: TrialRecord, running: Collection[Params]) -> None:
+    """Remove what folds learnt that is of no more use: of a trial that ended, and of those that were overtaken.
+
+    What goes on in a later start, or is to write, stays.
+
+    Args:
+        problem: the study's.
+        study: which has the record of the trial that `ended`.
+        ended: the trial.
+        running: the params of those that still run.
+    """
+    choice, found = choice_of(problem, study), [ended]
+    kept = [*running, *([ended.params] if ended.state == STOPPED else [])]
+    if choice:
+        every = records(study)
+        found += [record for record in every if record.complete]
+        kept += [record.params for record in choice.awaited(by_score(every))]
+    for params in [record.params for record in found if record.params not in kept]:
+        Checkpoint.of(problem.spec.output, params).remove()
 
 
 def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], check: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from autopeft.search import choosing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
 from autopeft.search.trial import PACKING, Trial
-from autopeft.study.record import STOPPED_EARLY, TrialRecord, records
+from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, TrialRecord, records
 from autopeft.study.states import COUNTED, FAIL, INFEASIBLE
 from autopeft.training.checkpoint import Checkpoint
 
@@ -76,6 +76,7 @@ class Search:
         if self.done() < self.wanted:
             retrying.go_on(self.study)
             self.study.set_user_attr(STOPPED_EARLY, None)
+            self.study.set_user_attr(PASSED_OVER, {})  # the winner is selected anew
         self._clear_checkpoints()
         with self._backend() as backend:
             while True:

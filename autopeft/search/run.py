@@ -47,7 +47,7 @@ from autopeft.study.card import CARD, Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
-from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
+from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
 from autopeft.tracking import Tracker, Written, environment, public
 from autopeft.winner import mlflow_model, winner
 
@@ -123,6 +123,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             spec.output / WINNER,
             result.stopped,
             Written(result.chosen_by, written) if result.chosen_by else None,
+            {record.number: record.passed_over for record in result.records if record.passed_over},
         )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT
@@ -219,31 +220,34 @@ def _select_winner(
 ) -> tuple[TrialRecord, TestScores]:
     """Pick the winner and score it; a study that is finished already gives what it found then.
 
-    Where the best cannot be trained once more, saved and loaded, the best of another method takes its place.
+    Where the best cannot be trained once more, saved and loaded, the best of another method takes its place. A study
+    that is finished then stays so; without its winner's folder the best is tried again.
     """
-    found = ranked(records(study))
-    failed = dict(left_out)
-    while found:
+    folder, over = problem.spec.output / WINNER, dict(study.user_attrs.get(PASSED_OVER, {}))
+    if over and not (folder / CARD).is_file():
+        study.set_user_attr(PASSED_OVER, over := {})
+    while found := [record for record in ranked(records(study)) if not record.passed_over]:
         best = found[0]
-        folder = problem.spec.output / WINNER
         earlier = study.user_attrs.get(SCORES)
         if earlier and earlier["number"] == best.number and (folder / CARD).is_file():
             return best, TestScores(**earlier["scores"])
         if earlier:  # they hold for what is about to be replaced, and a process that is killed meanwhile starts over
             study.set_user_attr(SCORES, {})
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
+        failed = {**left_out, **over}
         try:
             scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, records(study))
         except (StoreError, ModelError, SpecError):  # the disk, the base model and a metric are no fault of a method
             raise
         except Exception as error:  # a method may do anything
-            failed[best.method] = in_a_line(error)
+            over[best.method] = in_a_line(error)
+            study.set_user_attr(PASSED_OVER, over)
             progress.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")
-            found = [record for record in found if record.method != best.method]
             continue
         study.set_user_attr(SCORES, {"number": best.number, "scores": asdict(scores)})
         return best, scores
-    raise StudyError(without_winner(records(study), failed))
+    study.set_user_attr(PASSED_OVER, {})  # the next start tries them again
+    raise StudyError(without_winner(records(study), {**left_out, **over}))
 
 
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:

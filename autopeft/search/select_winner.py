@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.study.record import TrialRecord
+    from autopeft.study.report_section import ReportSection
     from autopeft.tasks.contract import Task
     from autopeft.training.batch_plan import Execution
 
@@ -137,7 +138,7 @@ def select_winner(
         name, least = _baseline(problem)
         written[held_out.column_of(name)] = least.written
         _keep(problem, written, folder.parent / PREDICTIONS)
-        _show(problem, first, {**texts, name: least}, folder.parent / SECTIONS)
+        _show(problem, first, {**texts, name: least}, folder.parent / SECTIONS, say)
     return TestScores(
         first.score, least.score, defaults, notes, round(time.monotonic() - started, 3), baseline_name=name
     )
@@ -258,8 +259,20 @@ def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path)
         HeldOut(rows, truths, answers).write(draft)
 
 
-def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path) -> None:
-    """Keep what the task shows of the held-out rows, and of `texts` that were written for them, where there is any."""
+def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path, say: Callable[[str], None]) -> None:
+    """Keep what is shown of the held-out rows for the report; one that cannot be made costs nothing else."""
+    try:
+        sections = _sections(problem, made, texts)
+    except Exception as error:  # of a kind of task that a plugin brings, or of a score; the winner is saved by now
+        say(f"What the report shows of the held-out rows could not be made: {in_a_line(error)}")
+        return
+    if sections:
+        with writing(path), whole(path, lasting=True) as draft:
+            report_section.write(sections, draft)
+
+
+def _sections(problem: Problem, made: _Made, texts: Mapping[str, _Made]) -> Sequence[ReportSection]:
+    """What the task shows of the held-out rows, and of `texts` that were written for them, where there is any."""
     rows = problem.rows
     sections = made.task.sections(rows.test, problem.test.truths, made.answers, rows.labels)
     if isinstance(made.task, Writing) and made.texts is not None:
@@ -274,6 +287,4 @@ def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path)
             made.task.untrained(rows.test[few]),
             made.task.options.choose_by,
         )
-    if sections:
-        with writing(path), whole(path, lasting=True) as draft:
-            report_section.write(sections, draft)
+    return sections

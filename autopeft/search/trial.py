@@ -14,8 +14,7 @@ from autopeft.execution.outcome import Outcome
 from autopeft.search import choosing, retrying
 from autopeft.search.recovery import tell
 from autopeft.study.record import RECORD, TrialRecord, plain, records
-from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, STOPPED, TIMED_OUT
-from autopeft.training.checkpoint import Checkpoint
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, TIMED_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,10 +125,7 @@ class Trial:
         self._drawn.set_user_attr(RECORD, plain(record))
         tell(self._search.study, self.number, record)
         problem, study = self._search.problem, self._search.study
-        kept = record.state == STOPPED or self.candidate.flat in choosing.awaited(problem, study)
-        if not kept:  # what may go on, or write; and not before it is in the record
-            Checkpoint.of(problem.spec.output, self.candidate.flat).remove()
-        choosing.forget(problem, study, [other.candidate.flat for other in self._search.running.values()])
+        choosing.tidy(problem, study, record, [other.candidate.flat for other in self._search.running.values()])
         self._close_run(record)
         self._search.ended(record)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.study.choice import Choice
@@ -23,6 +23,10 @@ STOPPED_EARLY = "stopped"
 """The user attribute of a study that says how its search ended: None while it goes on, empty where every trial that was
 asked for has ended, else a sentence's end such as "stopped by the timeout after 4 of 12 trials"."""
 
+PASSED_OVER = "passed_over"
+"""The user attribute of a study with the methods whose best trial came first, but could not be trained once more, saved
+and loaded: each with the reason."""
+
 RETRY_OF = "retry_of"
 """The user attribute of a trial that runs again: the number it had before."""
 
@@ -33,7 +37,8 @@ class TrialRecord:
 
     `needs` is what it uses of the limits for which there is no field, by their measure; `facts` is what its folds told
     that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
-    and it was among those to choose from.
+    and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the
+    best trial of its method could not be trained once more, saved and loaded.
     """
 
     number: int
@@ -61,6 +66,7 @@ class TrialRecord:
     needs: dict[str, float] = field(default_factory=dict)
     facts: dict[str, ParamValue] = field(default_factory=dict)
     written: float | None = None
+    passed_over: str = ""
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
@@ -97,7 +103,7 @@ class TrialRecord:
 
 def plain(content: Any) -> dict[str, Any]:
     """A dataclass, with all that it holds, as JSON has it: without what most studies have none of."""
-    spared = ("needs", "facts", "written", "chosen_by")
+    spared = ("needs", "facts", "written", "chosen_by", "passed_over")
     nothing: tuple[Any, ...] = (None, "", {})
     return asdict(
         content,
@@ -108,7 +114,8 @@ def plain(content: Any) -> dict[str, Any]:
 def records(study: optuna.Study) -> list[TrialRecord]:
     """Every trial that ended, in order; those that run again, or have, are left out.
 
-    Where the study chose by written texts, the best have what theirs score.
+    Where the study chose by written texts, the best have what theirs score; where a method was passed over when the
+    winner was selected, its trials say so.
     """
     found, trials = [], study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
@@ -118,7 +125,8 @@ def records(study: optuna.Study) -> list[TrialRecord]:
             found.append(TrialRecord.read(content))
     choice = Choice.read(study.user_attrs)
     chosen = choice.put_in(by_score(found)) if choice else {}
-    return [chosen.get(record.number, record) for record in found]
+    found, over = [chosen.get(record.number, record) for record in found], study.user_attrs.get(PASSED_OVER, {})
+    return [replace(one, passed_over=over[one.method]) if one.complete and one.method in over else one for one in found]
 
 
 def by_score(found: list[TrialRecord]) -> list[TrialRecord]:
@@ -128,9 +136,13 @@ def by_score(found: list[TrialRecord]) -> list[TrialRecord]:
 
 
 def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
-    """Complete trials, the winner first: those whose texts were scored by that, then the others by their scores."""
+    """Complete trials, the winner first: those whose texts were scored by that, then the others by their scores.
+
+    Those that cannot be the winner come last.
+    """
     return sorted(
-        by_score(found), key=lambda record: -math.inf if record.written is None else record.written, reverse=True
+        by_score(found),
+        key=lambda record: (bool(record.passed_over), math.inf if record.written is None else -record.written),
     )
 
 

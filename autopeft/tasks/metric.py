@@ -24,6 +24,8 @@ class Metric:
             classes]` each, for many draws of the rows at once; None where it cannot be told from these.
         of_draws: the same as `of_written` for many draws of the rows at once, given how often each has each row,
             `[draws, rows]`; None where one is worked out after the other.
+        of_rows: of a function of the user's, which may take long or fail: the number of each row, `[rows]`, or one of
+            all together, `[]`, of answers and truths as they are written; None of any other.
         written: whether answers are scored as they are written, since `score` cannot tell, which sees no names.
     """
 
@@ -33,3 +35,4 @@ class Metric:
     of_counts: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     of_draws: Callable[[Sequence[str], Sequence[str], np.ndarray], np.ndarray] | None = None
     written: bool = False
+    of_rows: Callable[[Sequence[str], Sequence[str]], np.ndarray] | None = None

@@ -6,6 +6,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autopeft.common.exceptions import SpecError, in_a_line, shorten
 from autopeft.tasks import user_function
 from autopeft.tasks.metric import Metric
@@ -31,7 +33,13 @@ def load(name: str, folder: Path) -> tuple[Callable[[Any, Any], Any], str]:
 
 def metric(name: str, function: Callable[[Any, Any], Any], task: Task) -> Metric:
     """The metric that a function stands for: it gets what is true of rows and what was answered, and gives a number."""
-    return Metric(lambda answers, truths: math.nan, partial(_call, name, function, task), written=True)
+    call = partial(_call, name, function, task)
+    return Metric(
+        lambda answers, truths: math.nan,
+        call,
+        written=True,
+        of_rows=lambda answers, truths: np.asarray(call(answers, truths)),
+    )
 
 
 def _call(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SILENCE = 10.0
+"""Seconds without an answer after which that is worth a sentence."""
+
 THREAD = "mlflow"
 """The name of threads that talk to a store."""
 
@@ -44,8 +47,13 @@ def forget_active_model() -> None:
         fluent._ACTIVE_MODEL_CONTEXT.set(context)
 
 
-def within(seconds: float, action: Callable[[], T]) -> T:
+def within(seconds: float, action: Callable[[], T], slow: Callable[[], None] | None = None) -> T:
     """What `action` returns, in a thread of its own that is left behind if it takes longer.
+
+    Args:
+        seconds: for which is waited.
+        action: asks a store.
+        slow: called once, where there is no answer after `SILENCE`.
 
     Raises:
         NoAnswerError: it took longer.
@@ -62,8 +70,12 @@ def within(seconds: float, action: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=work, name=THREAD, daemon=True)
     thread.start()
-    until = time.monotonic() + seconds
+    began = time.monotonic()
+    until = began + seconds
     while thread.is_alive() and time.monotonic() < until:
+        if slow and time.monotonic() - began > SILENCE:
+            slow()
+            slow = None
         thread.join(min(0.2, max(0.0, until - time.monotonic())))  # short, so that Ctrl-C is not kept waiting
     if raised:
         raise raised[0]

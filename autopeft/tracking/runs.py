@@ -6,6 +6,7 @@ import re
 import time
 from base64 import b64encode
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from autopeft.common.exceptions import TrackingError
@@ -14,10 +15,10 @@ from autopeft.study.lock import held
 from autopeft.tracking.address import public
 from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import Outbox
-from autopeft.tracking.quiet import THREAD, within
+from autopeft.tracking.quiet import THREAD
 from autopeft.tracking.receiver import MlflowReceiver
 from autopeft.tracking.sender import KEY, Sender, weights_of
-from autopeft.tracking.store import PATIENCE, connect, reaching
+from autopeft.tracking.store import LONGEST_SILENCE, PATIENCE, answered, connect, reaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,9 +40,6 @@ KILLED = "interrupted: the process ended while this trial ran"
 LONGEST_NAME = 250
 SHOWN = 3
 """Reasons that a message about calls that could not be sent shows."""
-
-SHORTEST_WAIT = 5.0
-"""Seconds that a start waits at least for an answer, after it sent what was left."""
 
 
 class Written(NamedTuple):
@@ -84,7 +82,7 @@ class Tracker:
         experiment_id: MLflow's id of the study.
         outbox: takes what is to be logged.
         open: the runs of trials that have not ended, by key.
-        patience: seconds that a start waits for the store, all requests together, and as many at the study's end.
+        patience: seconds that the study's end waits until all is sent, and a start until what was left is.
         unsent: calls that are left in the outbox's file; known once the block has ended.
         ended: numbers of the trials that an earlier start logged to their end; known once `start` was called.
     """
@@ -97,10 +95,12 @@ class Tracker:
         sender: Sender,
         outbox: Outbox,
         output: Path,
-        patience: float,
+        patience: float | None,
+        say: Callable[[str], None],
     ) -> None:
         self._client, self.uri, self.experiment_id = client, uri, experiment_id
-        self._sender, self.outbox, self._output, self.patience = sender, outbox, output, patience
+        self._sender, self.outbox, self._output, self._say = sender, outbox, output, say
+        self.patience, self._silence = patience or PATIENCE, patience or LONGEST_SILENCE
         self.open: dict[str, TrialRun] = {}
         self.ended: set[int] = set()
         self.unsent = 0
@@ -125,20 +125,19 @@ class Tracker:
             uri: any MLflow tracking URI; None is a SQLite store in `output`.
             output: the study's folder; artifacts go there too, unless the URI is a server's, which has its own place.
             name: the study's name.
-            say: told in a sentence when the store goes away or refuses something.
-            patience: seconds that a start waits for the store, all requests together, and as many at the study's end;
-                None is `PATIENCE`.
+            say: told in a sentence when the store is silent, goes away or refuses something.
+            patience: seconds that a start waits for an answer, and the study's end until all is sent; None is
+                `LONGEST_SILENCE` of the one and `PATIENCE` of the other.
             again: send once more what the store refused earlier.
 
         Raises:
             TrackingError: the store cannot be reached or used, or another process runs this study.
         """
-        patience = PATIENCE if patience is None else patience
-        client, target, experiment_id = connect(uri, output, name, patience)
+        client, target, experiment_id = connect(uri, output, name, patience or LONGEST_SILENCE, say)
         sender = Sender(client, experiment_id, output)
         receiver = MlflowReceiver(sender, output, say)
         outbox = Outbox(receiver, output / OUTBOX, output / REFUSED, thread=THREAD, again=again)
-        return cls(client, target, experiment_id, sender, outbox, output, patience)
+        return cls(client, target, experiment_id, sender, outbox, output, patience, say)
 
     def put(self, do: str, run: str, **content: Any) -> None:
         """Make a call of the sender as soon as that can be.
@@ -163,11 +162,9 @@ class Tracker:
         Raises:
             TrackingError: the store cannot be reached.
         """
-        began = time.monotonic()
         self.outbox.drain(self.patience)
-        left = began + self.patience - time.monotonic()
         with reaching():
-            earlier, trials = within(max(left, min(SHORTEST_WAIT, self.patience)), lambda: self._earlier(study_id))
+            earlier, trials = answered(self._silence, lambda: self._earlier(study_id), self._say)
         self._study = study_id
         self._began = earlier[0].info.start_time if earlier else _now()
         for run in (*earlier, *trials):
@@ -236,6 +233,7 @@ class Tracker:
         folder: Path,
         stopped: str = "",
         written: Written | None = None,
+        passed_over: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
 
@@ -250,9 +248,13 @@ class Tracker:
             stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
                 empty where it did not. The tag of that name.
             written: what the folds of the best trials wrote, where the winner was chosen by that.
+            passed_over: why trials that came first are not the winner, by number.
         """
+        compared = {number: score for number, score in scores.items() if number not in passed_over}
         for number in scores:
-            reason = _lost(number, winner_number, scores, written)
+            reason = _lost(number, winner_number, compared, written)
+            if number in passed_over:
+                reason = f"could not be the winner: {passed_over[number]}"
             won = str(number == winner_number).lower()
             tags = _tags(winner=won, reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
             of_texts = {"metrics": _metrics({written.metric: written.scores.get(number)})} if written else {}
@@ -345,12 +347,12 @@ def _parent(study_id: str) -> str:
 
 
 def _lost(number: int, winner: int, scores: Mapping[int, float], written: Written | None) -> str:
-    """How a complete trial did beside the winner."""
+    """How a complete trial did beside the winner; `scores` are those of all that could win."""
     if number == winner:
         return f"won by {written.by} of what its folds wrote" if written else "won"
-    deciding = written.scores if written else scores
+    deciding = {n: score for n, score in written.scores.items() if n in scores} if written else scores
     if number not in deciding:
-        return f"not among the {len(deciding)} whose folds wrote"
+        return f"not among the {len(written.scores) if written else 0} whose folds wrote"
     gap = max(deciding.values()) - deciding[number]
     if not gap:
         return "tied with the winner, which is smaller or came first"

@@ -7,12 +7,13 @@ import re
 import sqlite3
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from autopeft.common.exceptions import TrackingError
+from autopeft.common.units import format_seconds
 from autopeft.study.folder import ARTIFACTS, STORE
 from autopeft.tracking.address import (
     DATABASES,
@@ -29,24 +30,35 @@ from autopeft.tracking.tables import lay
 from autopeft.tracking.view import VIEW_TAG, ranking_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+T = TypeVar("T")
+
 PATIENCE = 30.0
-"""Seconds that a study waits for its store: when it starts, however many requests that takes, and at its end."""
+"""Seconds that a study waits until what it logged is sent: at its end, and as it starts for what is left of before."""
+
+LONGEST_SILENCE = 300.0
+"""Seconds that a start waits for answers of its store, which a machine under load may take long to give."""
 
 SOON = re.compile(
     r"already exists|duplicate|unique constraint|database is locked|deadlock|could not serialize|concurrently updated|"
-    r"out-of-date database schema|no such table|no such column",
+    r"out-of-date database schema|no such table|no such column|timed out",
     re.IGNORECASE,
 )
-"""What databases say while other processes make the same tables or the same experiment."""
+"""What databases say while other processes make the same tables or the same experiment, and what is said of silence."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts to set a store up that others set up at the same time."""
 
 
-def connect(uri: str | None, output: Path, name: str, patience: float = PATIENCE) -> tuple[MlflowClient, str, str]:
+def connect(
+    uri: str | None,
+    output: Path,
+    name: str,
+    patience: float = LONGEST_SILENCE,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[MlflowClient, str, str]:
     """A client, its tracking URI, and the id of the experiment `name`, which is made if it is not there.
 
     Args:
@@ -54,23 +66,42 @@ def connect(uri: str | None, output: Path, name: str, patience: float = PATIENCE
         output: the study's folder.
         name: of the experiment.
         patience: seconds that all of it may take.
+        say: told in a sentence where it takes long.
 
     Raises:
         TrackingError: the store cannot be reached or used, or does not answer in time.
     """
     target = tracking_uri(uri, output)
-    until = time.monotonic() + patience
-    met: list[Exception] = []
     try:
-        client, experiment_id = within(patience, lambda: _open_until(until, uri, target, output, name, met))
+        client, experiment_id = answered(patience, lambda: _open(uri, target, output, name), say)
     except Exception as error:  # each kind of store raises its own: sqlalchemy's, a driver's ImportError, OSError
-        if isinstance(error, NoAnswerError) and met:
-            error = met[-1]  # says more than that time was up
         raise TrackingError(
             f"`uri` in [tracking] must lead to an MLflow store, but {public(target)} gave: "
             f"{public(first_line(error))}; {_advice(error, target)}."
         ) from None
     return client, target, experiment_id
+
+
+def answered(patience: float, ask: Callable[[], T], say: Callable[[str], None]) -> T:
+    """What a store answers, which is asked again while others set it up or hold it, or it is silent.
+
+    Args:
+        patience: seconds that this may take.
+        ask: asks it.
+        say: told in a sentence where it takes long.
+
+    Raises:
+        NoAnswerError: there was no answer, and nothing that was met says more.
+        Exception: what the store raises otherwise.
+    """
+    until, met = time.monotonic() + patience, list[Exception]()
+    told = f"MLflow's store does not answer; the study waits for it for up to {format_seconds(patience)}."
+    try:
+        return within(patience, lambda: _until(until, ask, met), lambda: say(told))
+    except NoAnswerError:
+        if met:
+            raise met[-1] from None
+        raise
 
 
 @contextmanager
@@ -91,23 +122,12 @@ def first_line(error: BaseException) -> str:
     return (lines or [type(error).__name__])[0][:500].rstrip(".")
 
 
-def _open_until(
-    until: float, uri: str | None, target: str, output: Path, name: str, met: list[Exception]
-) -> tuple[MlflowClient, str]:
-    """Open the store, again and again while others set it up or hold it, but not longer than that.
-
-    Args:
-        until: as `time.monotonic` counts.
-        uri: as in the study file.
-        target: the address.
-        output: the study's folder.
-        name: of the experiment.
-        met: takes what was in the way.
-    """
+def _until(until: float, ask: Callable[[], T], met: list[Exception]) -> T:
+    """Ask again and again, but not longer than that, as `time.monotonic` counts; `met` takes what was in the way."""
     pause = FIRST_PAUSE
     while True:
         try:
-            return _open(uri, target, output, name)
+            return ask()
         except Exception as error:  # as above
             wait = pause * random.uniform(0.5, 1.5)  # those that met once should not meet again
             if not SOON.search(str(error)) or time.monotonic() + wait > until:

@@ -19,7 +19,7 @@ from autopeft.common.exceptions import TrackingError
 from autopeft.common.interrupt import Interrupt
 from autopeft.study.folder import ARTIFACTS, STORE
 from autopeft.tracking.address import is_server, public, sqlite_path, sqlite_uri
-from autopeft.tracking.store import connect
+from autopeft.tracking.store import PATIENCE, connect
 from autopeft.tracking.view import VIEW
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def serving(
     """
     if not uri and not (output / STORE).is_file():
         raise TrackingError(f"{output} holds no MLflow store yet; run the study first.")
-    _, target, experiment_id = connect(uri, output, name)
+    _, target, experiment_id = connect(uri, output, name, PATIENCE)
     port = port if place else _free_port(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (output / ARTIFACTS).absolute().as_uri()]

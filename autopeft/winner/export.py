@@ -81,7 +81,7 @@ def export(
         made = draft / "made"
         made.mkdir()
         FORMATS[format].write(winner, made, say)
-        readme.write(made, winner.card, winner.evidence, _loading(winner, format), format)
+        readme.write(made, winner.card, winner.evidence, _loading(winner, format, made), format)
         put(made, folder, (), last=readme.README)
     return folder
 
@@ -220,9 +220,11 @@ def _onnx(winner: Winner, folder: Path, say: Say) -> None:
     reader.save(folder)
 
 
-def _loading(winner: Winner, form: str) -> str:
-    """Python that loads what was written, with what it does otherwise than the winner."""
+def _loading(winner: Winner, form: str, folder: Path) -> str:
+    """Python that loads what was written to a folder, with what it does otherwise than the winner."""
     code = FORMATS[form].load
+    if "{vllm}" in code:
+        code = code.replace("{vllm}", serving.for_vllm(folder))
     if "{asked}" in code:
         return code.replace("{asked}", mlflow_texts.asked(winner))
     if winner.card.quantization != NONE and PLAIN in code:
@@ -259,7 +261,7 @@ FOR_PEFT = f"""\
 """
 
 FOR_SERVING = f"""\
-# vLLM:      vllm serve BASE --enable-lora --lora-modules winner=THIS_FOLDER --max-lora-rank 64
+# vLLM:      {{vllm}}
 # SGLang:    python -m sglang.launch_server --model-path BASE --lora-paths winner=THIS_FOLDER
 # llama.cpp: python convert_lora_to_gguf.py --base BASE THIS_FOLDER
 {FOR_PEFT}"""

@@ -73,6 +73,14 @@ def rewrite(folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def for_vllm(folder: Path) -> str:
+    """How vLLM serves the adapter that `rewrite` left in a folder, or why it does not."""
+    rank = int(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["r"])
+    if rank > RANKS[-1]:
+        return f"has no room for this rank, {rank}, but for {RANKS[-1]} at most: export as merged for it"
+    return f"vllm serve BASE --enable-lora --lora-modules winner=THIS_FOLDER --max-lora-rank {rank}"
+
+
 def _require_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     kind = config.get("peft_type")
     reason = None

@@ -134,31 +134,6 @@ def completion(cell: object) -> str:
     return _written(made)
 
 
-def from_alpaca(instruction: object, given: object, output: object, system: object = None) -> tuple[str, str]:
-    """The prompt and the answer of a row in Alpaca's form, as messages.
-
-    Args:
-        instruction: what to do.
-        given: the column `input`, what to do it with; may be empty. It follows the instruction after an empty line.
-        output: the answer.
-        system: the system's message; may be empty.
-
-    Raises:
-        CellError: a cell is no single value, or one that must not be is empty.
-    """
-    texts = {"instruction": instruction, "input": given, "output": output, "system": system}
-    found = {key: "" if is_missing(cell) else as_text(cell) for key, cell in texts.items()}
-    for key in ("instruction", "output"):
-        if not found[key].strip():
-            raise CellError("is empty", "fill it or remove the row", f"hold text as `{key}`")
-    asked = found["instruction"] + (f"\n\n{found['input']}" if found["input"].strip() else "")
-    first = [{"role": "system", "content": found["system"]}] if found["system"].strip() else []
-    return (
-        _written([*first, {"role": "user", "content": asked}]),
-        _written([{"role": "assistant", "content": found["output"]}]),
-    )
-
-
 def parse(cell: str) -> str | list[Message]:
     """A prompt or an answer as these functions wrote it: its text, or its messages.
 

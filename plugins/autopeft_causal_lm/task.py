@@ -22,7 +22,7 @@ from autopeft import (
     quoted,
     token_fields,
 )
-from autopeft_causal_lm import conversations, plain_rows
+from autopeft_causal_lm import apart, conversations, plain_rows
 from autopeft_causal_lm.shapes import shape_of
 from autopeft_causal_lm.template import AUTO, CHAT, PLAIN, PLAIN_TEMPLATE, ChatTemplate, Rendered
 from autopeft_causal_lm.typed_marks import TypedMarks
@@ -44,7 +44,12 @@ PROMPTS = (
     Column("prompt", "prompts", read=conversations.prompt_or_text),
     Column("completion", given=False, read=conversations.completion),
 )
-INSTRUCTIONS = (Column("instruction"), Column("input", optional=True, blank=True), Column("output", given=False))
+INSTRUCTIONS = (
+    Column("instruction"),
+    Column("input", optional=True, blank=True),
+    Column("system", optional=True, blank=True),
+    Column("output", given=False),
+)
 QUESTIONS = (Column("question"), Column("answer", given=False))
 TEXTS = (Column("text"),)
 FORMS = {"messages": MESSAGES, "prompt": PROMPTS, "instruction": INSTRUCTIONS, "question": QUESTIONS, "text": TEXTS}
@@ -207,16 +212,21 @@ class CausalLm(Writing):
         if self.columns is TEXTS:
             return [Rendered(text, [(0, len(text))], plain=True) for text in rows["text"]]
         template = self._template(tokenizer)
-        return [self._rendered(*row, template) for row in zip(self._prompts(rows), self._answers(rows), strict=True)]
+        pairs = [*zip(self._prompts(rows), self._answers(rows), strict=True)]
+        return apart.each(lambda row: self._rendered(*row, template), pairs)
 
     def _prompts(self, rows: pd.DataFrame) -> list[str | list[Message]]:
         """What is asked in each row: a text as it is, or messages."""
         first = self.columns[0].key
         if self.columns in (MESSAGES, PROMPTS):
             return [conversations.parse(cell) for cell in rows[first]]
-        more = rows["input"] if "input" in self.inputs else [""] * len(rows)
-        asked = [f"{text}\n\n{given}" if given.strip() else text for text, given in zip(rows[first], more, strict=True)]
-        return [[{"role": "user", "content": text}] for text in asked]
+        more, system = (rows[key] if key in self.inputs else [""] * len(rows) for key in ("input", "system"))
+        found: list[str | list[Message]] = []
+        for asked, given, told in zip(rows[first], more, system, strict=True):
+            text = f"{asked}\n\n{given}" if given.strip() else asked
+            opening = [{"role": "system", "content": told}] if told.strip() else []
+            found.append([*opening, {"role": "user", "content": text}])
+        return found
 
     def _answers(self, rows: pd.DataFrame) -> list[str | list[Message] | None]:
         """What follows in each row, likewise; None where the rows do not say."""
@@ -325,15 +335,15 @@ class CausalLm(Writing):
         if self.columns is TEXTS:
             return ""
         template, counts = self._template(reader.tokenizer), Counter[str]()
-        for prompt in self._prompts(rows):
-            if not isinstance(prompt, str):
-                missing = template.unread(self._opened(prompt))
-                if "system" in missing and prompt[0]["role"] != "system":
-                    raise SpecError(
-                        "`system` in [task] must be read by the model, but its chat template prints nothing of the "
-                        "system; leave it out, or give another `template`."
-                    )
-                counts.update(missing)
+        prompts = [prompt for prompt in self._prompts(rows) if not isinstance(prompt, str)]
+        found = apart.each(lambda prompt: template.unread(self._opened(prompt)), prompts)
+        for prompt, missing in zip(prompts, found, strict=True):
+            if "system" in missing and prompt[0]["role"] != "system":
+                raise SpecError(
+                    "`system` in [task] must be read by the model, but its chat template prints nothing of the "
+                    "system; leave it out, or give another `template`."
+                )
+            counts.update(missing)
         if not counts:
             return ""
         parts = [f"{UNREAD_NAMES.get(who, 'some answers')} in {_counted(n, called)}" for who, n in counts.items()]
@@ -351,10 +361,8 @@ class CausalLm(Writing):
             (texts,) = sample.values()
             asked, marks = f"prompts = {json.dumps([*texts], ensure_ascii=False)}", ""
         else:
-            messages = [[{"role": "user", "content": text}] for text in self._shown(sample)]
-            system = [{"role": "system", "content": self.options.system}] if self.options.system else []
             asked = (
-                f"conversations = {json.dumps([[*system, *one] for one in messages], ensure_ascii=False)}\n"
+                f"conversations = {json.dumps(self._shown(sample), ensure_ascii=False)}\n"
                 "prompts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)"
             )
             marks = ", add_special_tokens=False, split_special_tokens=False"
@@ -368,12 +376,12 @@ class CausalLm(Writing):
             "texts = tokenizer.batch_decode(new, skip_special_tokens=True)\n"
         )
 
-    def _shown(self, sample: Mapping[str, Sequence[Any]]) -> list[str]:
-        """What the user says in rows that are shown."""
-        if self.columns is MESSAGES:
-            return [messages[-1]["content"] for messages in sample["messages"]]
-        columns = [sample[key] for key in self.inputs]
-        return ["\n\n".join(cells) for cells in zip(*columns, strict=True)]
+    def _shown(self, sample: Mapping[str, Sequence[Any]]) -> list[Any]:
+        """The conversations of rows that are shown."""
+        import pandas as pd
+
+        said = sample["messages"] if self.columns is MESSAGES else self._prompts(pd.DataFrame(dict(sample)))
+        return [self._opened(one) for one in said]
 
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
         """Two conversations of a message each, or two texts."""

@@ -81,11 +81,14 @@ class ChatTemplate:
 
         Raises:
             SpecError: the template fails, as some do for roles or an order that they do not know.
+            MemoryError: it takes too much.
         """
         try:
             found = self._tokenizer.apply_chat_template(
                 list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=asking
             )
+        except MemoryError:
+            raise
         except Exception as error:  # templates raise what they like
             roles = quoted(", ".join(message["role"] for message in messages))
             raise SpecError(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import threading
-import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from autopeft import SpecError, quoted
 
@@ -15,14 +12,6 @@ if TYPE_CHECKING:
     from autopeft_causal_lm.message import Message
 
     Text = Callable[..., str]
-
-T = TypeVar("T")
-
-SECONDS = 20.0
-"""What a template may take of the processor for the trial of one conversation; on a busy machine that lasts longer."""
-
-WAIT = 0.2
-"""Seconds between looks at it."""
 
 FIRST = 7_300_481
 """What messages say in a trial, counted from here: digits, which a template that trims or capitalises leaves alone."""
@@ -43,12 +32,8 @@ def examined(text: Text, messages: Sequence[Message], learnt: Sequence[int]) -> 
 
     Raises:
         SpecError: it prints nothing of the user's messages or of answers that are learnt, no mark behind an answer or
-            no beginning of one where it is asked for; or it does not end, or says something else each time.
+            no beginning of one where it is asked for; or it says something else each time.
     """
-    return in_time(lambda: _tried(text, messages, learnt))
-
-
-def _tried(text: Text, messages: Sequence[Message], learnt: Sequence[int]) -> list[str]:
     tried = [
         {**one, "content": str(FIRST + place)} if one["content"].strip() else one for place, one in enumerate(messages)
     ]
@@ -100,37 +85,6 @@ def _check_ends(text: Text, tried: Sequence[Message], whole: str) -> None:
             f"it prints {quoted(heading)} with the answer alone",
             "add {% if add_generation_prompt %}…{% endif %}, or " + ADVICE,
         )
-
-
-def in_time(work: Callable[[], T]) -> T:
-    """What `work` returns, in a thread that is stopped where it takes too long.
-
-    Raises:
-        SpecError: it takes longer than `SECONDS`.
-    """
-    found: dict[str, Any] = {}
-
-    def run() -> None:
-        try:
-            found["made"] = work()
-        except SystemExit:  # it was stopped below
-            return
-        except Exception as error:  # raised again where it was asked for
-            found["error"] = error
-
-    thread = threading.Thread(target=run, daemon=True)
-    start = time.process_time()
-    thread.start()
-    while thread.is_alive() and time.process_time() - start < SECONDS:
-        thread.join(WAIT)
-    if "error" in found:
-        raise found["error"]
-    if "made" not in found:
-        stopped, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(stopped, error)
-        raise _failed("come to an end", f"it took more than {SECONDS:.0f} seconds for the trial of one conversation")
-    made: T = found["made"]
-    return made
 
 
 def _failed(rule: str, found: str, advice: str = ADVICE) -> SpecError:

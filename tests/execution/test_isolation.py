@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import re
+import shutil
 import signal
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from torch import nn
 
 from autopeft import PeftMethod, SearchSpace
@@ -288,6 +291,25 @@ def test_where_the_winner_cannot_be_saved_the_best_of_another_method_takes_its_p
     shown = " ".join(done.stdout.split())
     assert "cannot be the winner. unsaved-plugin 1.2.3 (entry point 'unsaved'): AssertionError: planted" in shown
     assert "winner: adapter" in shown
+    report = json.loads(autopeft_here("report", "study.toml", "--json", cwd=tiny_study.parent).stdout)
+    assert (report["state"], report["winner"]["method"]) == ("finished", "adapter")
+    assert report["test"]["scores"][0]["interval"]
+    assert report["headline"][0].startswith("adapter won: ")
+    assert re.match(r"Trial \d \(unsaved.*\) came before it, but .*: AssertionError: planted\.", report["headline"][1])
+    assert not any("No other method" in told for told in report["headline"])
+    client = MlflowClient(f"sqlite:///{tiny_study.parent}/outputs/tiny/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
+    runs = client.search_runs([experiment.experiment_id], "tags.`autopeft.role` = 'trial'")
+    assert {one.data.tags["method"]: one.data.tags["reason"] for one in runs} == {
+        "adapter": "won",
+        "unsaved": "could not be the winner: AssertionError: planted",
+    }
+    again = autopeft_here("run", "study.toml", cwd=tiny_study.parent)
+    assert "cannot be the winner" not in again.stdout, "a finished study only shows its result"
+    shutil.rmtree(tiny_study.parent / "outputs" / "tiny" / "winner")
+    again = autopeft_here("run", "study.toml", cwd=tiny_study.parent)
+    assert "cannot be the winner" in again.stdout, "it may have been put right"
+    assert "winner: adapter" in " ".join(again.stdout.split())
 
 
 @pytest.mark.exhaustive

@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from autopeft_causal_lm import template_check
+from autopeft_causal_lm import apart
 from autopeft_causal_lm.template import PLAIN_TEMPLATE
 
 from autopeft.common.exceptions import UserInputError
@@ -185,7 +185,8 @@ CHECKS = {"rows": check_rows, "template": check_template}
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(template_check, "SECONDS", 2.0)
+    monkeypatch.setattr(apart, "SECONDS", 2)
+    monkeypatch.setattr(apart, "MEMORY", 2**27)
 
 
 @pytest.mark.parametrize("what", CHECKS)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from autopeft.common.exceptions import SpecError
 from autopeft.reporting import bootstrap as module
-from autopeft.reporting.bootstrap import Bootstrap
+from autopeft.reporting.bootstrap import Bootstrap, interval_of
 from autopeft.reporting.statistics import wilson
 from autopeft.tasks.classification import Classification
 from autopeft.tasks.metric import Metric
@@ -85,3 +86,20 @@ def test_a_metric_that_counts_do_not_tell_is_worked_out_for_each_draw():
     by_class = Bootstrap(accuracy, TRUE, {"it": made})
     assert by_row.score("it") == by_class.score("it")
     assert by_row.interval("it") == pytest.approx(by_class.interval("it"), abs=0.02)
+
+
+def test_a_function_of_the_users_that_fails_on_a_draw_has_no_interval():
+    made, accuracy = wrong(0.4), METRICS["accuracy"]
+
+    def once(answers, truths):
+        if len({*zip(answers, truths, strict=True)}) < len(cells):
+            raise SpecError("a cell is missing")
+        return np.asarray(accuracy.of_written(answers, truths))
+
+    cells = {*zip(made, TRUE, strict=True)}
+    metric = Metric(accuracy.score, accuracy.of_written, of_rows=once)
+    found = Bootstrap(metric, TRUE, {"it": made})
+    assert (found.score("it"), found.draws) == (np.mean(made == TRUE), 0)
+    assert found.told == "has no interval, as its function fails on some draws of the rows (a cell is missing)"
+    assert interval_of(metric, TRUE, made) is None
+    assert interval_of(metric, TRUE[:5], made[:5]) is None

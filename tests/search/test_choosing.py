@@ -124,6 +124,51 @@ def test_the_report_says_by_what_and_mlflow_has_it(study):
 
 
 @pytest.mark.exhaustive
+def test_two_workers_leave_what_the_choice_needs(tmp_path, model, monkeypatch):
+    path = study_file(tmp_path, model, 5)
+    path.write_text(path.read_text().replace("trials = 5", "trials = 5\nworkers = 2"))
+    monkeypatch.setattr(choosing, "run_trial", None)  # nothing is trained once more
+    run(tmp_path)
+    found = records(records_of(tmp_path))
+    wrote = {record.number for record in found if record.written is not None}
+    assert len(found) == 5
+    assert wrote == {record.number for record in by_score(found)[:3]}
+    assert not (tmp_path / "outputs" / "chosen" / CHECKPOINTS).exists()
+
+
+@pytest.mark.parametrize(("choose", "read"), [('choose_by = "mine:shortest"', 1), ("", 0)])
+def test_what_folds_learnt_stays_where_it_is_needed_and_records_are_read_once(
+    study, tmp_path, monkeypatch, choose, read
+):
+    shutil.copytree(study[0], tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    path = Path("study.toml")
+    path.write_text(path.read_text().replace('choose_by = "mine:shortest"', choose))
+    problem = Problem.from_spec(StudySpec.from_file(path), discover())
+    kept = optuna.load_study(study_name="chosen", storage=StudyStorage(problem.spec.output))
+    kept.set_user_attr(CHOICE, {})
+    found, calls = by_score(records(kept)), []
+    assert len(found) == 4
+
+    def counted(study):
+        calls.append(study)
+        return records(study)
+
+    for record in found:
+        checkpoint = Checkpoint.of(problem.spec.output, record.params)
+        checkpoint.folder.mkdir(parents=True)
+        (checkpoint.folder / "0.safetensors").touch()
+    monkeypatch.setattr(choosing, "records", counted)
+    choosing.tidy(problem, kept, found[0], [found[3].params])
+    left = [record.number for record in found if Checkpoint.of(problem.spec.output, record.params).folder.exists()]
+    assert len(calls) == read
+    assert left == [record.number for record in (found if choose else found[1:])]
+    choosing.tidy(problem, kept, found[1], [])
+    left = [record.number for record in found if Checkpoint.of(problem.spec.output, record.params).folder.exists()]
+    assert left == [record.number for record in (found[:3] if choose else found[2:])]
+
+
+@pytest.mark.exhaustive
 def test_a_choice_that_was_interrupted_goes_on_without_the_trials(tmp_path, model):
     study_file(tmp_path, model, 2)
     (tmp_path / "mine.py").write_text(

@@ -89,6 +89,21 @@ def test_every_form_teaches_the_answer_alone(tmp_path, model, form):
     assert all(f"`{name}`" in told for name in rows[0])
 
 
+def test_the_system_column_of_instructions_is_the_systems_message(tmp_path, model):
+    rows = [
+        {"instruction": m[0]["content"], "output": m[1]["content"], "system": "w9" if place % 2 else None}
+        for place, m in enumerate(conversations())
+    ]
+    problem = problem_of(tmp_path, model, rows, template="plain", system="w8")
+    assert problem.task.inputs == ("instruction", "system")
+    texts = [row.text for row in problem.task.rendered(problem.rows.train, problem.reader.tokenizer)]
+    assert {text[:2] for text in texts} == {"w8", "w9"}
+    assert [text[:2] == "w9" for text in texts] == [cell == "w9" for cell in problem.rows.train["system"]]
+    assert json.loads(
+        problem.task.code({"instruction": ["a"], "system": ["b"]}).partition(" = ")[2].partition("\n")[0]
+    ) == [[{"role": "system", "content": "b"}, {"role": "user", "content": "a"}]]
+
+
 def test_a_text_is_learnt_whole(tmp_path, model):
     texts = [f"{messages[0]['content']} {messages[1]['content']}" for messages in conversations()]
     problem = problem_of(tmp_path, model, [{"text": text} for text in texts])

@@ -1,8 +1,11 @@
 """What chat templates leave out or get wrong is told; marks that are no special tokens are text where people type."""
 
+import os
+
 import pandas as pd
+import psutil
 import pytest
-from autopeft_causal_lm import conversations, template_check
+from autopeft_causal_lm import apart, conversations
 
 from autopeft.common.exceptions import SpecError
 from autopeft.models.row_tokenizer import RowTokenizer
@@ -63,13 +66,40 @@ def test_a_template_that_will_not_do_is_refused_in_a_sentence(reader, template, 
     assert len(str(error.value)) < 600
 
 
-@pytest.mark.parametrize("where", ["{}{% for message", "{% if add_generation_prompt %}{}"])
-def test_a_template_without_end_is_stopped(reader, monkeypatch, where):
-    monkeypatch.setattr(template_check, "SECONDS", 1.0)
-    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    template = CHAT_TEMPLATE.replace(where.replace("{}", ""), where.replace("{}", loops))
-    with pytest.raises(SpecError, match="must come to an end"):
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+TOO_MUCH = {
+    "loops": (LOOPS, "must come to an end, but it took more than 1 seconds"),
+    "a power": ("{{ 10 ** (10 ** 9) }}", "must come to an end"),
+    "a product": ("{{ 'x' * 10**11 }}", "must make do with 0.12 GiB of memory"),
+    "doubling": (
+        "{% set n = namespace(a='x') %}{% for i in range(40) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
+        "make do",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+@pytest.mark.parametrize("where", ["{}{% for message", "{% if add_generation_prompt %}{}", "for some rows"])
+def test_a_template_that_takes_too_much_is_stopped(reader, monkeypatch, where, what):
+    monkeypatch.setattr(apart, "SECONDS", 1)
+    monkeypatch.setattr(apart, "MEMORY", 2**27)
+    put, told = TOO_MUCH[what]
+    if where == "for some rows":  # which its trial, of other contents, does not find
+        where, put = "{}{% for message", "{% if messages[0].content == 's' %}" + put + "{% endif %}"
+    template = CHAT_TEMPLATE.replace(where.replace("{}", ""), where.replace("{}", put))
+    before = psutil.Process().children()
+    with pytest.raises(SpecError, match=told) as error:
         task_of(template=template).encode(rows_of(SHORT), reader, ())
+    assert "\n" not in str(error.value)
+    assert psutil.Process().children() == before
+
+
+def test_what_fills_in_templates_ends_with_the_study_and_gives_its_errors_back():
+    assert apart.each(str, [1, 2]) == ["1", "2"]
+    with pytest.raises(ZeroDivisionError):
+        apart.each(lambda one: 1 / one, [1, 0])
+    with pytest.raises(SpecError, match="ended before"):
+        apart.each(lambda one: os.kill(os.getpid(), 9), [1])
 
 
 def test_what_a_template_leaves_out_is_counted(reader):

@@ -11,7 +11,6 @@ import pytest
 from autopeft_causal_lm.conversations import (
     answer,
     completion,
-    from_alpaca,
     messages,
     parse,
     prompt,
@@ -345,21 +344,6 @@ def test_plain_text_is_no_conversation():
     refused(answer, completion("Hi"), "is an answer of plain text")
     refused(parse, "Hi", "was written elsewhere")
     refused(prompt, answer(TURNS), "has message 1 of the assistant")
-
-
-def test_alpaca():
-    asked, told = from_alpaca("Add.", "1 + 1", 2)
-    assert parse(asked) == [{"role": "user", "content": "Add.\n\n1 + 1"}]
-    assert parse(told) == [{"role": "assistant", "content": "2"}]
-    assert parse(from_alpaca("Hi", None, "Ho")[0]) == parse(from_alpaca("Hi", " ", "Ho", "")[0])
-    assert parse(from_alpaca("Hi", float("nan"), "Ho", "Be brief.")[0]) == [SYSTEM, {"role": "user", "content": "Hi"}]
-    assert prompt(asked) == prompt_or_text(asked) == asked
-    assert answer(told) == completion(told) == told
-    for row in ((" ", "x", "y"), (None, "x", "y"), ("x", "", "")):
-        with pytest.raises(CellError, match="is empty"):
-            from_alpaca(*row)
-    with pytest.raises(CellError, match="is a list"):
-        from_alpaca("x", ["y"], "z")
 
 
 def test_what_a_person_reads_of_an_answer():

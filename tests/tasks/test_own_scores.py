@@ -1,13 +1,19 @@
 """Scores of written texts that are functions of the user's, and settings that would do nothing without a word."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from autopeft.common.exceptions import SpecError
 from autopeft.execution import preflight
-from autopeft.reporting import writing_report
+from autopeft.reporting import bootstrap, writing_report
+from autopeft.study.folder import SECTIONS
 from autopeft.tasks.text_scores import own
+from autopeft.tasks.text_scores.names import text_score
 from tests.tasks.test_causal_lm import CHATML, conversations, model, problem_of
+from tests.writing_study import run_study
 
 __all__ = ["model"]
 
@@ -45,6 +51,78 @@ def test_a_function_scores_each_row_or_all_rows(tmp_path, model):
     assert shown.table.columns == ("model", "neg_loss", "mine:length")
     assert shown.table.rows[0][:2] == ("winner", "-1.0000")
     assert shown.table.rows[0][2].startswith("1.5000 (")
+
+
+def shown_of(folder, content, count=12):
+    """What the report says of texts by that function, and the rows of its tables."""
+    (folder / "mine.py").write_text(content)
+    score = own.load("mine:own", folder, "`scores` in [task]").score
+    true = [f"{'w ' * row}x" for row in range(count)]
+    made = {"winner": true, "base model": ["y"] * count}
+    return writing_report.sections(
+        true, true, made, {}, "neg_loss", {"exact_match": text_score("exact_match"), "mine:own": score}
+    )
+
+
+ONE_FOR_ALL = "def own(texts, references):\n    return sum(t == r for t, r in zip(texts, references)) / len(texts)\n"
+
+
+def test_one_number_for_all_is_asked_for_with_each_draw_and_the_report_says_how_often(tmp_path, monkeypatch):
+    written, compared, _ = shown_of(tmp_path, ONE_FOR_ALL)
+    assert "mine:own was asked for 500 draws of the rows" in written.text
+    for table in (written.table, compared.table):
+        assert all(row[-2] == row[-1] for row in table.rows), "drawn as for a score that is known"
+    monkeypatch.setattr(bootstrap, "SECONDS", 0.2)
+    slow = "import time\n" + ONE_FOR_ALL.replace("):\n", "):\n    time.sleep(0.01)\n", 1)
+    written, compared, _ = shown_of(tmp_path, slow)
+    assert re.search(r"mine:own has no interval, as its function came to \d+ draws of the rows in 0 s", written.text)
+    assert [row[-1] for row in written.table.rows] == ["1.0000", "0.0000"]
+    assert compared.table.columns == ("model", "exact_match")
+    monkeypatch.setattr(bootstrap, "FEWEST_RESAMPLES", 1)
+    written, compared, _ = shown_of(tmp_path, slow)
+    assert re.search(r"mine:own was asked for \d+ draws of the rows, ", written.text)
+    assert compared.table.columns == ("model", "exact_match", "mine:own")
+
+
+def test_a_function_that_fails_on_a_draw_costs_its_interval_and_on_the_rows_its_column(tmp_path):
+    often = "    if len(set(references)) < len(references):\n        raise ValueError('seen twice')\n"
+    written, compared, _ = shown_of(tmp_path, ONE_FOR_ALL.replace("):\n", f"):\n{often}", 1))
+    assert "mine:own has no interval, as its function fails on some draws of the rows (" in written.text
+    assert "ValueError: seen twice" in written.text
+    assert [row[-1] for row in written.table.rows] == ["1.0000", "0.0000"]
+    assert compared.table.columns == ("model", "exact_match")
+    written, *_ = shown_of(tmp_path, "def own(texts, references):\n    return [1 / (text != 'y') for text in texts]\n")
+    assert "mine:own is left out, as it cannot be worked out of these texts: " in written.text
+    assert written.table.columns == ("model", "neg_loss", "exact_match")
+
+
+def test_numbers_of_rows_are_asked_for_once_for_each_model(tmp_path):
+    written, *_ = shown_of(
+        tmp_path,
+        "seen = []\n"
+        "def own(texts, references):\n"
+        "    seen.append(1)\n"
+        "    assert len(seen) < 3\n"
+        "    return [float(t == r) for t, r in zip(texts, references)]\n",
+    )
+    assert "mine:own" not in written.text
+    assert all(row[-2] == row[-1] for row in written.table.rows)
+
+
+def test_a_function_that_fails_on_what_was_written_does_not_cost_the_winner(tmp_path, model):
+    (tmp_path / "mine.py").write_text(
+        "seen = []\n"
+        "def own(texts, references):\n"
+        "    seen.append(1)\n"
+        "    if len(seen) > 2:  # it was tried on texts that are right and on empty ones\n"
+        "        raise ValueError('planted')\n"
+        "    return 0.5\n"
+    )
+    pd.DataFrame(rows()).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    task = {"kind": "causal-lm", "template": "plain", "scores": ["mine:own"], "max_new_tokens": 3}
+    found = run_study(tmp_path, model, "rows.jsonl", task, {"epochs": 1, "batch_size": 8})
+    assert found["best"]["state"] == "COMPLETE"
+    assert "mine:own is left out" in (tmp_path / "outputs" / "writes" / SECTIONS).read_text()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from autopeft.study.file import StudySpec
-from autopeft.tracking import Tracker, TrackingError, public, serving, tracking_uri
+from autopeft.tracking import Tracker, TrackingError, public, quiet, serving, tracking_uri
 from autopeft.tracking.address import registry_uri, sqlite_path
 from autopeft.tracking.moved import follow
 from tests.conftest import few
@@ -248,6 +248,43 @@ def test_a_start_does_not_wait_longer_than_its_bound_for_a_server_that_never_ans
         with pytest.raises(TrackingError, match=r"gave: it gave no answer within 2 s; check the address"):
             Tracker.connect(f"http://{place}", tmp_path, "study", patience=2)
         assert time.monotonic() - began < 10
+
+
+def test_a_server_that_does_not_answer_a_request_is_asked_again_until_the_bound(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with silent() as place:
+        began = time.monotonic()
+        with pytest.raises(TrackingError, match=r"timed out.*check the address"):
+            Tracker.connect(f"http://{place}", tmp_path, "study", patience=3)
+        assert 2 < time.monotonic() - began < 10
+
+
+def test_a_store_that_is_held_as_a_study_starts_is_waited_for_and_that_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(quiet, "SILENCE", 0.5)
+    path = tmp_path / "shared.db"
+    log_all(tmp_path, f"sqlite:///{path}")
+    said = []
+    with held(path, 2):
+        tracker = Tracker.connect(f"sqlite:///{path}?timeout=0.1", tmp_path, "study", said.append)
+    with tracker, held(path, 2):
+        tracker.start("one", "a search", {})
+        assert tracker.ended == {0}
+    assert said == ["MLflow's store does not answer; the study waits for it for up to 5 min."] * 2
+
+
+@contextmanager
+def held(path: Path, seconds: float):
+    """Another program that nobody can read a SQLite file beside, for so long."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    end = threading.Timer(seconds, connection.close)
+    end.start()
+    try:
+        yield
+    finally:
+        end.join()
 
 
 @pytest.mark.exhaustive

@@ -73,6 +73,9 @@ def test_an_export_predicts_as_the_winner_in_its_own_library(tiny_study, tiny_mo
     assert list(found["model"].config.id2label.values()) == list(winner.card.labels)
     assert found["tokenizer"].model_max_length == winner.card.max_length
     assert not [path for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
+    if form == "serving":
+        rank = json.loads((folder / "adapter_config.json").read_text())["r"]
+        assert f"--max-lora-rank {rank}\n" in (folder / "README.md").read_text()
     np.testing.assert_array_equal(winner.predict_proba(TEXTS), expected)
 
 

@@ -121,6 +121,13 @@ def test_what_servers_cannot_read_is_refused(tmp_path, change, told):
         serving.rewrite(tmp_path)
 
 
+@pytest.mark.parametrize(("r", "told"), [(6, "--max-lora-rank 8"), (65, "--max-lora-rank 128"), (513, "no room for")])
+def test_vllm_is_told_the_smallest_rank_that_holds_the_adapter(tmp_path, r, told):
+    written(tmp_path, r=r)
+    serving.rewrite(tmp_path)
+    assert told in serving.for_vllm(tmp_path)
+
+
 def test_a_head_of_two_layers_is_refused(tmp_path):
     written(tmp_path, "roberta")
     with pytest.raises(serving.ServingError, match="tensors beside its pairs"):

@@ -46,23 +46,28 @@ def load(name: str, folder: Path, setting: str) -> OwnScore:
         SpecError: there is no such file or function, or the file fails as it runs.
     """
     function, digest = user_function.load(name, folder, setting, f'a score of texts, "{MATCHES}<regular expression>"')
-    return OwnScore(TextScore(partial(_of_draws, partial(_call, name, function, setting)), None), digest)
+    of_rows = partial(_of_rows, partial(_call, name, function, setting))
+    return OwnScore(TextScore(partial(_of_draws, of_rows), None, of_rows=of_rows), digest)
+
+
+def _of_rows(
+    call: Callable[[list[str], list[str]], np.ndarray], answers: Sequence[str], references: Sequence[Sequence[str]]
+) -> np.ndarray:
+    return call([*answers], [next(iter(own), *NOTHING) for own in references])
 
 
 def _of_draws(
-    call: Callable[[list[str], list[str]], np.ndarray],
+    of_rows: Callable[[Sequence[str], Sequence[Sequence[str]]], np.ndarray],
     answers: Sequence[str],
     references: Sequence[Sequence[str]],
     counts: np.ndarray,
 ) -> np.ndarray:
     """Numbers of rows are averaged by how often a draw has each; of one for all, each draw is scored by itself."""
-    firsts = [next(iter(own), *NOTHING) for own in references]
-    whole = call([*answers], firsts)
+    whole = of_rows(answers, references)
     if whole.ndim:
         return np.asarray(counts @ whole / counts.sum(axis=1))
     drawn = [np.repeat(np.arange(len(answers)), row.astype(np.int64)).tolist() for row in counts]
-    found = [call([answers[row] for row in rows], [firsts[row] for row in rows]) for rows in drawn]
-    return np.array([one.mean() for one in found])
+    return np.array([of_rows([answers[row] for row in rows], [references[row] for row in rows]) for rows in drawn])
 
 
 def _call(name: str, function: Callable[..., Any], setting: str, texts: list[str], references: list[str]) -> np.ndarray:

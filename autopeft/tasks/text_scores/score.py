@@ -29,11 +29,14 @@ class TextScore:
         of_row: one row's own; None where only all rows together have one, as of BLEU. The score of several rows is
             the mean of theirs, but for chrF, which adds up what matches before it divides.
         most: what answers that equal their references get: 1, or 100 for BLEU and chrF.
+        of_rows: of a function of the user's: the number of each row, `[rows]`, or one of all together, `[]`; None of
+            any other.
     """
 
     of_draws: Callable[[Sequence[str], Sequence[Sequence[str]], np.ndarray], np.ndarray]
     of_row: Callable[[str, Sequence[str]], float] | None
     most: float = 1.0
+    of_rows: Callable[[Sequence[str], Sequence[Sequence[str]]], np.ndarray] | None = None
 
     def of(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         """Of the rows as they are; there is at least one, and each has its own list of references.
@@ -43,6 +46,8 @@ class TextScore:
         """
         if not answers or len(answers) != len(references):
             raise ValueError(f"a score needs references of every answer: {len(references)} of {len(answers)}.")
+        if self.of_rows:
+            return float(self.of_rows(answers, references).mean())
         return float(self.of_draws(answers, references, np.ones((1, len(answers))))[0])
 
 
@@ -73,11 +78,17 @@ def metric_of(score: TextScore) -> Metric:
     so the truths themselves can be scored as answers.
     """
 
-    def of_draws(answers: Sequence[str], truths: Sequence[str], counts: np.ndarray) -> np.ndarray:
-        given = [next(iter(json.loads(answer)), "") for answer in answers]
-        return score.of_draws(given, [json.loads(truth) for truth in truths], counts)
+    def texts(answers: Sequence[str], truths: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+        return [next(iter(json.loads(answer)), "") for answer in answers], [json.loads(truth) for truth in truths]
 
-    def of_written(answers: Sequence[str], truths: Sequence[str]) -> float:
-        return float(of_draws(answers, truths, np.ones((1, len(truths))))[0])
+    def of_rows(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
+        assert score.of_rows
+        return score.of_rows(*texts(answers, truths))
 
-    return Metric(lambda answers, truths: math.nan, of_written, of_draws=of_draws, written=True)
+    return Metric(
+        lambda answers, truths: math.nan,
+        lambda answers, truths: score.of(*texts(answers, truths)),
+        of_draws=lambda answers, truths, counts: score.of_draws(*texts(answers, truths), counts),
+        written=True,
+        of_rows=of_rows if score.of_rows else None,
+    )
