@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import logging
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
 NONE = "none"
 X86 = ("x86_64", "amd64")
-"""Processors on which bitsandbytes runs without a GPU (its package's own list of platforms, 0.50). In 8 bits some of
-peft's methods then write into the weights that all trials share (`dequantize_module_weight` in peft 0.21), which 4 bits
-are spared."""
+"""Processors on which bitsandbytes runs without a GPU (its package's own list of platforms, 0.50)."""
 
 BLOCK = 64
 """Weights that share one scale in 4 bits (`Params4bit` in bitsandbytes/nn/modules.py; transformers leaves it so)."""
@@ -45,11 +44,10 @@ def require(kind: str) -> None:
         ModelError: no device that can, or bitsandbytes or accelerate is not installed.
     """
     rule = f'`quantization = "{kind}"` in [model] needs'
-    here = kind == "4bit" and platform.machine().lower() in X86
-    if not here and not torch.cuda.is_available():
+    if platform.machine().lower() not in X86 and not torch.cuda.is_available():
         raise ModelError(
-            f'{rule} a CUDA device, and this machine has none; use "none" (`autopeft plan --device "24 GiB"` shows '
-            'what it would save on a card), or, on an x86 processor, "4bit".'
+            f'{rule} a CUDA device or an x86 processor, and this machine has neither; use "none" '
+            '(`autopeft plan --device "24 GiB"` shows what it would save on a card).'
         )
     for package in ("bitsandbytes", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -105,6 +103,23 @@ def keep_rest_in_float32(module: nn.Module) -> None:
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.is_floating_point() and not (name == "weight" and is_quantized(child)):
                 parameter.data = parameter.data.float()
+
+
+def settle(module: nn.Module) -> None:
+    """Make 8-bit maps ready to be shared by trials; others stay as they are.
+
+    Their first pass would move the scales from the weight to the map, and where peft then expands a weight on a CPU
+    (`dequantize_module_weight` in peft 0.21) it leaves one without scales, which the next pass gives to all trials. So
+    both have them from the start.
+    """
+    for child in module.modules():
+        if is_quantized(child) and hasattr(child, "init_8bit_state"):
+            weight: Any = child.get_parameter("weight")
+            scales = weight.SCB
+            cast("Any", child).init_8bit_state()
+            weight.SCB = scales
+            # It would say in every product that float32 is turned to float16.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def shared_state(module: nn.Module) -> dict[int, Any]:

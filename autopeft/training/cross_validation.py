@@ -58,7 +58,11 @@ def cross_validate(
     # Where a batch has to be cut up to fit, evaluation keeps to as few rows; without gradients these take less.
     tight = execution is not None and (execution.checkpointing or execution.micro_batch < min(rows, hyper.batch_size))
     most = execution.micro_batch if execution and tight else EVALUATION_BATCH_SIZE
-    learners = [Learner(model, hyper, rows, execution, watch, make_callback(), scaled=device.scaled) for _ in turns]
+    optimizer, scaled = device.optimizer, device.scaled
+    learners = [
+        Learner(model, hyper, rows, execution, watch, make_callback(), scaled=scaled, optimizer=optimizer)
+        for _ in turns
+    ]
     histories: list[list[tuple[float, float]]] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
         if checkpoint:
