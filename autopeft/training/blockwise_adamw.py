@@ -63,7 +63,7 @@ def _moments(kind: str, n: int) -> int:
 
 
 class BlockwiseAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861).
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), its moments in 8 bits (Dettmers et al. 2022, 2110.02861).
 
     What `bitsandbytes.optim.AdamW8bit` makes of each slice of the stacks `[folds, …]` by itself, to the bit: its
     kernels are given one slice at a time. The state of a stack: `step` `[folds]`, `state1` and `state2` `[folds, n]`,

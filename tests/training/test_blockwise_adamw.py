@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import autopeft
 from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory.peak import measure
 from autopeft.common.exceptions import ModelError
@@ -21,7 +22,9 @@ from autopeft.training.batch_plan import Execution
 from autopeft.training.blockwise_adamw import BLOCK, LEAST, LEAST_PAGED, BlockwiseAdamW, moment_bytes, require
 from autopeft.training.learner import Learner, train_epoch
 from autopeft.training.packing import pack
+from tests.conftest import THREE, autopeft_here
 from tests.models.test_base import METHODS, attach, base_of
+from tests.search.test_run import edit, run_study
 from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
 
 FEW = Device("cpu", None, "adamw_8bit")
@@ -48,6 +51,28 @@ def test_what_this_machine_cannot_do_is_refused(kind, machine, rule, monkeypatch
     monkeypatch.setattr(platform, "machine", lambda: machine)
     with pytest.raises(ModelError, match=rule):
         require(kind)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_study_that_asks_for_it_ends_in_one_sentence(tiny_study):
+    edit(tiny_study, ('"model"\n', '"model"\noptimizer = "paged_adamw_8bit"\n'))
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 2
+    assert '`optimizer = "paged_adamw_8bit"` in [model] needs a CUDA device' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_bitsandbytes
+@needs_x86
+@pytest.mark.parametrize("quantization", ["none", "8bit"])
+def test_a_study_is_searched_refitted_and_predicts(tiny_study, quantization):
+    settings = f'"model"\noptimizer = "adamw_8bit"\nquantization = "{quantization}"\n'
+    edit(tiny_study, ('"model"\n', settings), (THREE, 'methods = ["lora"]\nlora.r = 160'))
+    result = run_study(tiny_study)
+    assert any(record["state"] == "COMPLETE" for record in result["records"])
+    assert not any(record["state"] == "FAIL" for record in result["records"])
+    winner = autopeft.load(tiny_study.parent / "outputs" / "tiny" / "winner")
+    assert len(winner.predict(["w1 w2", "w3"])) == 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
