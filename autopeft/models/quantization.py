@@ -10,7 +10,7 @@ import importlib.util
 import json
 import logging
 import platform
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -108,18 +108,22 @@ def keep_rest_in_float32(module: nn.Module) -> None:
 def settle(module: nn.Module) -> None:
     """Make 8-bit maps ready to be shared by trials; others stay as they are.
 
-    Their first pass would move the scales from the weight to the map, and where peft then expands a weight on a CPU
-    (`dequantize_module_weight` in peft 0.21) it leaves one without scales, which the next pass gives to all trials. So
-    both have them from the start.
+    Their passes move the scales from the weight to the map. Where peft then expands a weight on a CPU
+    (`dequantize_module_weight` in peft 0.21) it leaves one without scales, which the next pass would give to all
+    trials. So the map has them from here on, and keeps them.
     """
     for child in module.modules():
         if is_quantized(child) and hasattr(child, "init_8bit_state"):
-            weight: Any = child.get_parameter("weight")
-            scales = weight.SCB
-            cast("Any", child).init_8bit_state()
-            weight.SCB = scales
+            owner: Any = child
+            scales = owner.weight.SCB
+            owner.init_8bit_state()
+            owner.weight.SCB, owner.init_8bit_state = scales, _nothing
             # It would say in every product that float32 is turned to float16.
             logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
+def _nothing() -> None:
+    """In the place of a module's own method."""
 
 
 def shared_state(module: nn.Module) -> dict[int, Any]:
@@ -208,7 +212,10 @@ class _Expanded(torch.autograd.Function):
     def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`[…, out]`."""
         ctx.shape = shape[::-1]
-        return nn.functional.linear(x, x.new_empty(ctx.shape), None if bias is None else bias.to(x.dtype))
+        weight = x.new_empty(ctx.shape)
+        given = x.new_empty((*x.shape[:-1], shape[1]))  # no view, to which nothing could be added in place
+        del weight
+        return given
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:

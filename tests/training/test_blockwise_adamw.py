@@ -232,7 +232,7 @@ def test_it_learns_nearly_what_moments_in_float32_do():
 @needs_x86
 def test_memory_is_predicted(name, folds):
     base, data = base_of(), rows()
-    fixed = {"lora.r": 160} if name == "lora" else {}
+    fixed = {"lora": {"r": 160}} if name == "lora" else {}
     candidate = CandidateSpace.build([METHODS[name]], base.spec, fixed, ())[name].default()
     estimator = CostEstimator(base, TASK, FEW, data, packed={name: False}, folds=FOLDS)
     predicted = estimator.predict(candidate, Execution(16, folds=folds))
@@ -255,7 +255,7 @@ def test_memory_is_predicted(name, folds):
 
 def test_what_is_paged_is_not_counted_where_a_gpu_is_planned_for():
     base = base_of()
-    candidate = CandidateSpace.build([METHODS["lora"]], base.spec, {"lora.r": 4096}, ())["lora"].default()
+    candidate = CandidateSpace.build([METHODS["lora"]], base.spec, {"lora": {"r": 4096}}, ())["lora"].default()
     few, paged = (
         CostEstimator(base, TASK, Device("cuda", None, kind), rows()).predict(candidate, Execution(1)).optimizer
         for kind in ("adamw_8bit", "paged_adamw_8bit")
