@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from autopeft.methods.contract import ModelSpec
 
-NONE = "none"
+NONE, EIGHT_BITS = "none", "8bit"
 X86 = ("x86_64", "amd64")
 """Processors on which bitsandbytes runs without a GPU (its package's own list of platforms, 0.50)."""
 
@@ -64,7 +64,7 @@ def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
     """
     from transformers import BitsAndBytesConfig
 
-    if kind == "8bit":
+    if kind == EIGHT_BITS:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(skip))
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -78,7 +78,7 @@ def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
 def written(kind: str, skip: Iterable[str]) -> str:
     """What `config` gives for products in float32, as Python that makes it."""
     rest = f"llm_int8_skip_modules={json.dumps(list(skip))})"
-    if kind == "8bit":
+    if kind == EIGHT_BITS:
         return f"BitsAndBytesConfig(load_in_8bit=True, {rest}"
     return (
         'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
@@ -166,7 +166,7 @@ def weight_bytes(kind: str, in_features: int, out_features: int) -> int:
       a weight in a large map.
     """
     n = in_features * out_features
-    if kind == "8bit":
+    if kind == EIGHT_BITS:
         return n + 4 * out_features
     blocks = -(-n // BLOCK)
     return -(-n // 2) + blocks + 4 * -(-blocks // NESTED_BLOCK) + TABLES

@@ -1,5 +1,6 @@
 """AdamW with moments in 8 bits: each fold's run is what it would be alone, goes on after a stop, and is counted."""
 
+import gc
 import importlib.util
 import platform
 
@@ -135,7 +136,8 @@ def test_on_a_gpu_too_and_paged_memory_is_used_again(paged):
             assert torch.equal(stack, parts)
         assert [pages.is_paged(ours.state[stack]["state1"]) for stack in stacks] == [False, False, paged]
         del ours, stacks
-        assert len(pages._FREE) == free + 2 * paged or free
+        gc.collect()
+        assert len(pages._FREE) == max(free, 2 * paged)
 
 
 @needs_bitsandbytes

@@ -65,6 +65,7 @@ def test_merged_it_is_the_same_on_expanded_weights_and_the_difference_is_told(wi
     assert apart < atol * largest
 
 
+@pytest.mark.parametrize("winner", ["4bit"], indirect=True)  # in 8 bits weights lose less than what enters a product
 def test_on_the_original_weights_it_would_predict_something_else(winner):
     whole = dequantized(winner)
     apart, _ = difference(winner, whole)
