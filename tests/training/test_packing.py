@@ -309,7 +309,7 @@ def test_in_8_bits_other_rows_change_a_rows_product_so_no_folds_are_packed(tiny_
     if torch.cuda.is_available() or platform.machine().lower() not in quantization.X86:
         pytest.skip("8 bits on a CPU are for x86 processors, and only where there is no GPU")
     torch.manual_seed(0)
-    linear = bitsandbytes.nn.Linear8bitLt(8, 4, has_fp16_weights=False, threshold=6.0).to("cpu")
+    linear = bitsandbytes.nn.Linear8bitLt(8, 4, has_fp16_weights=False, threshold=6.0).to("cpu").eval()
     rows = torch.randn(2, 8)
     other = rows.clone()
     other[1, 3] = 7.0  # beyond the threshold: the column is then computed in the input's precision
