@@ -25,6 +25,7 @@ from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
+from autopeft.training.blockwise_adamw import moment_bytes
 from autopeft.training.learner import make_optimizer, training_step
 from autopeft.training.loss_scale import LossScale
 from autopeft.training.packing import pack
@@ -168,11 +169,13 @@ class CostEstimator:
 
     def _least(self, model: nn.Module) -> int:
         """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
-        trained = trainable(model).values()
+        trained = [*trainable(model).values()]
+        moments = moment_bytes(self._device.optimizer, [parameter.numel() for parameter in trained])
         # One walk, in every appraisal, where `parameters` and `buffers` take one each; `tensor_bytes` counts each once.
         held = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
         constant = gpu.workspace() + gpu.context() if self._device.type == "cuda" else 0
-        return constant + peak.tensor_bytes(held) - self._saved_by_quantization + 3 * peak.tensor_bytes(trained)
+        weights = peak.tensor_bytes(held) - self._saved_by_quantization
+        return constant + weights + peak.tensor_bytes(trained) + moments
 
     def _fit(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
         """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
@@ -243,8 +246,8 @@ class CostEstimator:
         task = self._task.trying(candidate.task)
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
-            scaled = self._device.scaled
-            optimizer = make_optimizer(module, candidate.hyper, execution.folds, scaled=scaled)
+            scaled, kind = self._device.scaled, self._device.optimizer
+            optimizer = make_optimizer(module, candidate.hyper, execution.folds, scaled=scaled, kind=kind)
             place = next(module.parameters()).device
             scale = LossScale(execution.folds, place) if scaled else None
             callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))

@@ -14,6 +14,7 @@ from autopeft.common.seeds import derive_seed
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.attach import attach, trainable
 from autopeft.models.modes import train_mode
+from autopeft.models.quantization import EIGHT_BITS
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import backward
@@ -94,6 +95,12 @@ class PackingChoice:
         problem, name = self._problem, candidate.method.name
         if type(candidate.method).callback is not PeftMethod.callback:
             self._say(f"The folds of {name} train one after the other: it has a training callback for each.")
+            return ALONE
+        if problem.spec.model.quantization == EIGHT_BITS:
+            self._say(
+                f"The folds of {name} train one after the other: in 8 bits all rows of a batch decide which columns "
+                "are rounded."
+            )
             return ALONE
         whole = self._timing(candidate, candidate.hyper.batch_size)
         if measured and self._start_up(whole.places) < WORTH_TRYING:

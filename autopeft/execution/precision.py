@@ -83,7 +83,7 @@ def _choice(problem: Problem) -> Choice:
             candidate = part.default()
             quick = seconds_of_step(problem, candidate, problem.device)
             try:
-                plain = seconds_of_step(problem, candidate, Device(problem.device.type, None))
+                plain = seconds_of_step(problem, candidate, replace(problem.device, autocast=None))
             except torch.OutOfMemoryError:
                 return Choice(lower, f'`dtype = "auto"` is {lower} here, since a step in float32 does not fit.')
     except Exception as error:  # a method may do anything, and its trial will tell it
@@ -114,7 +114,10 @@ def seconds_of_step(problem: Problem, candidate: Candidate, device: Device) -> f
     train_mode(model)
     rows = problem.folds[0].train
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    learner = Learner(model, candidate.hyper, len(rows), execution, callback=callback, scaled=device.scaled)
+    scaled, optimizer = device.scaled, device.optimizer
+    learner = Learner(
+        model, candidate.hyper, len(rows), execution, callback=callback, scaled=scaled, optimizer=optimizer
+    )
     learner.take_turn()
     chosen = bucketed(problem.train.extents[rows], learner.batches, problem.spec.seed, problem.spec.seed)[0]
     batches: list[Batch] = learner.load(problem.train, [rows[chosen]], device.type)

@@ -36,6 +36,7 @@ from autopeft.tasks.contract import Task
 from autopeft.tasks.registry import find_task
 from autopeft.tasks.text_scores import own as own_score
 from autopeft.tasks.writing import Writing
+from autopeft.training import blockwise_adamw
 from autopeft.training.rungs import rung_ends
 from autopeft.training.setup import Setup
 from autopeft.training.trunk_cache import Trunk
@@ -154,6 +155,8 @@ class Problem:
         Raises:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
         """
+        if card is None:
+            blockwise_adamw.require(spec.model.optimizer)
         task, metric_digest = _measured(spec, find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
         spec = spec.with_metric(task.metric(spec.validation.metric))
         wanted = {name: registry[name] for name in _wanted(spec, registry)}

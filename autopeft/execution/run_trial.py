@@ -164,8 +164,10 @@ def _train(
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
     setup, answers = replace(problem.setup(candidate), rows=data), dict[int, np.ndarray]()
-    scaled = problem.device.scaled
-    tried = Learner(model, candidate.hyper, len(data), execution, callback=make_callback(), scaled=scaled)
+    scaled, optimizer = problem.device.scaled, problem.device.optimizer
+    tried = Learner(
+        model, candidate.hyper, len(data), execution, callback=make_callback(), scaled=scaled, optimizer=optimizer
+    )
     _measure(setup, tried, course.watch)
     for rung in cross_validate(
         model,

@@ -15,12 +15,20 @@ if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
 
+ADAMW, PAGED = "adamw", "paged_adamw_8bit"
+"""Optimisers, by their names in study files: the usual one, and that whose moments a GPU's driver may move away."""
+
+
 @dataclass(frozen=True)
 class Device:
-    """Where to train, and in what precision the matrix products run (`autocast`; None is float32 throughout)."""
+    """Where to train, and in what precision.
+
+    `autocast` is that of the matrix products; None is float32 throughout. `optimizer` says how its moments are kept.
+    """
 
     type: str
     autocast: torch.dtype | None
+    optimizer: str = ADAMW
 
     @property
     def scaled(self) -> bool:
@@ -66,8 +74,8 @@ def study_device(spec: StudySpec) -> Device:
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     if spec.model.dtype == "auto":
         other = torch.float16 if kind == "cuda" else None
-        return Device(kind, torch.bfloat16 if supports_bfloat16(kind) else other)
-    return Device(kind, LOWER.get(spec.model.dtype))
+        return Device(kind, torch.bfloat16 if supports_bfloat16(kind) else other, spec.model.optimizer)
+    return Device(kind, LOWER.get(spec.model.dtype), spec.model.optimizer)
 
 
 def precision_note(device: Device) -> str:
@@ -96,4 +104,5 @@ class AbsentCard(Device):
 def described_card(spec: StudySpec) -> Device:
     """The GPU to plan for. Every card since 2020 computes bfloat16."""
     kind = Device if torch.cuda.is_available() else AbsentCard
-    return kind("cuda", torch.bfloat16 if spec.model.dtype == "auto" else LOWER.get(spec.model.dtype))
+    lower = torch.bfloat16 if spec.model.dtype == "auto" else LOWER.get(spec.model.dtype)
+    return kind("cuda", lower, spec.model.optimizer)

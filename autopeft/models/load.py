@@ -103,6 +103,7 @@ def load_base(
         module.requires_grad_(False)
         if dense is not None:
             quantization.keep_rest_in_float32(module)
+            quantization.settle(module)
         spec, notes = _judged(module, dense, report, task, location)
     return BaseModel(module, processor, spec, dense, notes)
 

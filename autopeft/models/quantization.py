@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import logging
 import platform
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 
     from autopeft.methods.contract import ModelSpec
 
-NONE = "none"
+NONE, EIGHT_BITS = "none", "8bit"
 X86 = ("x86_64", "amd64")
-"""Processors on which bitsandbytes runs without a GPU (its package's own list of platforms, 0.50). In 8 bits some of
-peft's methods then write into the weights that all trials share (`dequantize_module_weight` in peft 0.21), which 4 bits
-are spared."""
+"""Processors on which bitsandbytes runs without a GPU (its package's own list of platforms, 0.50)."""
 
 BLOCK = 64
 """Weights that share one scale in 4 bits (`Params4bit` in bitsandbytes/nn/modules.py; transformers leaves it so)."""
@@ -45,11 +44,10 @@ def require(kind: str) -> None:
         ModelError: no device that can, or bitsandbytes or accelerate is not installed.
     """
     rule = f'`quantization = "{kind}"` in [model] needs'
-    here = kind == "4bit" and platform.machine().lower() in X86
-    if not here and not torch.cuda.is_available():
+    if platform.machine().lower() not in X86 and not torch.cuda.is_available():
         raise ModelError(
-            f'{rule} a CUDA device, and this machine has none; use "none" (`autopeft plan --device "24 GiB"` shows '
-            'what it would save on a card), or, on an x86 processor, "4bit".'
+            f'{rule} a CUDA device or an x86 processor, and this machine has neither; use "none" '
+            '(`autopeft plan --device "24 GiB"` shows what it would save on a card).'
         )
     for package in ("bitsandbytes", "accelerate"):
         if importlib.util.find_spec(package) is None:
@@ -66,7 +64,7 @@ def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
     """
     from transformers import BitsAndBytesConfig
 
-    if kind == "8bit":
+    if kind == EIGHT_BITS:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(skip))
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -80,7 +78,7 @@ def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
 def written(kind: str, skip: Iterable[str]) -> str:
     """What `config` gives for products in float32, as Python that makes it."""
     rest = f"llm_int8_skip_modules={json.dumps(list(skip))})"
-    if kind == "8bit":
+    if kind == EIGHT_BITS:
         return f"BitsAndBytesConfig(load_in_8bit=True, {rest}"
     return (
         'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
@@ -105,6 +103,27 @@ def keep_rest_in_float32(module: nn.Module) -> None:
         for name, parameter in child.named_parameters(recurse=False):
             if parameter.is_floating_point() and not (name == "weight" and is_quantized(child)):
                 parameter.data = parameter.data.float()
+
+
+def settle(module: nn.Module) -> None:
+    """Make 8-bit maps ready to be shared by trials; others stay as they are.
+
+    Their passes move the scales from the weight to the map. Where peft then expands a weight on a CPU
+    (`dequantize_module_weight` in peft 0.21) it leaves one without scales, which the next pass would give to all
+    trials. So the map has them from here on, and keeps them.
+    """
+    for child in module.modules():
+        if is_quantized(child) and hasattr(child, "init_8bit_state"):
+            owner: Any = child
+            scales = owner.weight.SCB
+            owner.init_8bit_state()
+            owner.weight.SCB, owner.init_8bit_state = scales, _nothing
+            # It would say in every product that float32 is turned to float16.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
+def _nothing() -> None:
+    """In the place of a module's own method."""
 
 
 def shared_state(module: nn.Module) -> dict[int, Any]:
@@ -147,7 +166,7 @@ def weight_bytes(kind: str, in_features: int, out_features: int) -> int:
       a weight in a large map.
     """
     n = in_features * out_features
-    if kind == "8bit":
+    if kind == EIGHT_BITS:
         return n + 4 * out_features
     blocks = -(-n // BLOCK)
     return -(-n // 2) + blocks + 4 * -(-blocks // NESTED_BLOCK) + TABLES
@@ -193,7 +212,10 @@ class _Expanded(torch.autograd.Function):
     def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`[…, out]`."""
         ctx.shape = shape[::-1]
-        return nn.functional.linear(x, x.new_empty(ctx.shape), None if bias is None else bias.to(x.dtype))
+        weight = x.new_empty(ctx.shape)
+        given = x.new_empty((*x.shape[:-1], shape[1]))  # no view, to which nothing could be added in place
+        del weight
+        return given
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:

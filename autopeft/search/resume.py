@@ -11,7 +11,7 @@ from autopeft.common.exceptions import ModelError, SpecError, UserInputError
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.execution.problem import references
 from autopeft.models import digest
-from autopeft.models.device import name_of, study_device, supports_bfloat16
+from autopeft.models.device import ADAMW, name_of, study_device, supports_bfloat16
 from autopeft.study.file import changes
 from autopeft.study.folder import JOURNAL
 from autopeft.study.journal import open_journal
@@ -95,7 +95,9 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
     rest = {key: value for key, value in before.items() if key != DIGEST}
     if rest.get("model", {}).get("dtype") == "auto":  # what that was could not be told from it
         rest["model"] = {**rest["model"], "dtype": now["model"]["dtype"]}
-    rest["search"] = {"sampler": "tpe", **rest.get("search", {})}  # there was no other before it could be chosen
+    # There was no other before these could be chosen.
+    rest["search"] = {"sampler": "tpe", **rest.get("search", {})}
+    rest["model"] = {"optimizer": ADAMW, **rest.get("model", {})}
     changed = [line for key, line in changes(rest, known).items() if key not in MAY_CHANGE]
     if changed:
         raise SpecError(

@@ -75,8 +75,10 @@ def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -
     if execution.checkpointing:
         checkpoint_layers(model)
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    scaled = problem.device.scaled
-    learner = Learner(model, candidate.hyper, len(problem.train), execution, callback=callback, scaled=scaled)
+    scaled, optimizer = problem.device.scaled, problem.device.optimizer
+    learner = Learner(
+        model, candidate.hyper, len(problem.train), execution, callback=callback, scaled=scaled, optimizer=optimizer
+    )
     task = problem.task.trying(candidate.task)
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)

@@ -80,8 +80,11 @@ class ModelSection(Section):
     """Precision of matrix products: "auto" takes the faster of two by a measured step where the device computes
     bfloat16 natively, float32 on other CPUs; "float16", with the loss scaled, is for GPUs without bfloat16."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
-    """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs the extra `quantization`, and CUDA or, for
-    4 bits, an x86 processor."""
+    """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs the extra `quantization`, and CUDA or an
+    x86 processor."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW with its moments in float32, or in 8 bits, which needs the extra `quantization`, and CUDA or an x86
+    processor; paged, a GPU without room moves large ones to the processor's memory."""
     max_length: int | None = Field(None, ge=2, le=2**31 - 1)
     """Tokens of an input, at most. Default: the model's own limit, but at most 448."""
     truncation: Literal["head", "tail", "both"] | None = None

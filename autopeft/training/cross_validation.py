@@ -7,6 +7,7 @@ pruners apply unchanged.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +59,8 @@ def cross_validate(
     # Where a batch has to be cut up to fit, evaluation keeps to as few rows; without gradients these take less.
     tight = execution is not None and (execution.checkpointing or execution.micro_batch < min(rows, hyper.batch_size))
     most = execution.micro_batch if execution and tight else EVALUATION_BATCH_SIZE
-    learners = [Learner(model, hyper, rows, execution, watch, make_callback(), scaled=device.scaled) for _ in turns]
+    make = partial(Learner, model, hyper, rows, execution, watch, scaled=device.scaled, optimizer=device.optimizer)
+    learners = [make(callback=make_callback()) for _ in turns]
     histories: list[list[tuple[float, float]]] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
         if checkpoint:

@@ -13,11 +13,14 @@ from autopeft.common.exceptions import AutopeftError
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.models.attach import trainable
+from autopeft.models.device import ADAMW, PAGED
 from autopeft.models.marks import GROUPS
 from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
+from autopeft.training.blockwise_adamw import BlockwiseAdamW
 from autopeft.training.loss_scale import LossScale
+from autopeft.training.pages import is_paged
 from autopeft.training.stacked_adamw import StackedAdamW
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class Learner:
         watch: entered around every step with this learner and the places of its largest pass; may raise.
         callback: the method's own part in training this fold, of one fold alone.
         scaled: whether the loss is scaled, of each fold by itself, as float16 needs it.
+        optimizer: by its name in study files.
     """
 
     def __init__(
@@ -73,13 +77,14 @@ class Learner:
         callback: TrainingCallback | None = None,
         *,
         scaled: bool = False,
+        optimizer: str = ADAMW,
     ) -> None:
         self.model, self.hyper = model, hyper
         self.execution, self.watch = execution or Execution(hyper.batch_size), watch
         self.folds = self.execution.folds
         self.parameters = list(trainable(model).values())
         self.tensors = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
-        self.optimizer = make_optimizer(model, hyper, self.folds, scaled=scaled)
+        self.optimizer = make_optimizer(model, hyper, self.folds, scaled=scaled, kind=optimizer)
         self.scale = LossScale(self.folds, self.parameters[0].device) if scaled else None
         self.batches = -(-rows // hyper.batch_size)
         self.steps = hyper.epochs * self.batches
@@ -138,7 +143,7 @@ class Learner:
     def _move(self, index: int, device: torch.device) -> None:
         state = self.optimizer.state.get(self.parameters[index], {})
         for name, value in state.items():
-            state[name] = value.to(device)
+            state[name] = value if is_paged(value) else value.to(device)
         self.tensors[index] = self.tensors[index].to(device)
 
     def states(self) -> list[dict[str, torch.Tensor]]:
@@ -162,7 +167,7 @@ class Learner:
         of_callback = {}
         for name, first in states[0].items():
             kind, *place = name.split(".")
-            counted = place[-1:] == ["step"] and not isinstance(self.optimizer, StackedAdamW)
+            counted = place[-1:] == ["step"] and isinstance(self.optimizer, torch.optim.AdamW)
             shared = self.folds == 1 or name == "done" or counted
             value = first if shared else torch.stack([state[name] for state in states])
             if kind == "tensors":
@@ -179,12 +184,13 @@ class Learner:
 
 
 def make_optimizer(
-    model: nn.Module, hyper: Hyperparameters, folds: int = 1, *, scaled: bool = False
+    model: nn.Module, hyper: Hyperparameters, folds: int = 1, *, scaled: bool = False, kind: str = ADAMW
 ) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters; vectors (biases, norms) are not decayed unless their group says so.
 
-    It works element by element, so a stack of `folds` is trained as each of its slices would be. Where the loss is
-    `scaled` each slice may sit out a step. The learning rate of a group is that of the training times its `rate`.
+    It works element by element, or in 8 bits slice by slice, so a stack of `folds` is trained as each of its slices
+    would be. Where the loss is `scaled` each slice may sit out a step. The learning rate of a group is that of the
+    training times its `rate`. `kind` is the optimiser's name in study files.
     """
     own = {name: group for group in getattr(model, GROUPS, ()) for name in group.names}
     usual, vector = ParameterGroup(()), 1 if folds == 1 else 2
@@ -201,6 +207,8 @@ def make_optimizer(
         for (rate, decay, _), parameters in alike.items()
         if parameters
     ]
+    if kind != ADAMW:
+        return BlockwiseAdamW(groups, hyper.learning_rate, folds, paged=kind == PAGED)
     if scaled and folds > 1:
         return StackedAdamW(groups, lr=hyper.learning_rate)
     return torch.optim.AdamW(groups, lr=hyper.learning_rate, fused=True)

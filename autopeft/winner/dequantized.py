@@ -25,6 +25,8 @@ TOKENS = (4, 12)
 def dequantized(winner: Winner) -> Winner:
     """The same winner, its base model's quantized weights expanded to float32: it predicts the same, up to rounding.
 
+    In 8 bits that is more than in 4, since there what enters a product is rounded to 8 bits as well (LLM.int8).
+
     An add-on that is merged into packed weights is rounded with them, to 4 bits (peft's `merge` of such a layer); here
     nothing is packed again. On the original weights it would predict something else, since it was not trained on them.
 

@@ -27,7 +27,6 @@ from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import Learner, train_epoch
-from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS
 from tests.tiny_models import FAMILIES, batch, learnable_rows, tiny, tiny_base
 
@@ -55,20 +54,11 @@ def packed_bert():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_cuda_device_8_bits_are_refused_in_one_sentence(tiny_study):
-    text = tiny_study.read_text().replace('"model"\n', '"model"\nquantization = "8bit"\n')
-    tiny_study.write_text(text)
-    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
-    assert done.returncode == 2
-    assert '`quantization = "8bit"` in [model] needs a CUDA device' in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_cuda_device_4_bits_need_an_x86_processor(monkeypatch):
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+def test_without_a_cuda_device_an_x86_processor_is_needed(kind, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(ModelError, match=r'needs a CUDA device.* or, on an x86 processor, "4bit"'):
-        quantization.require("4bit")
+    with pytest.raises(ModelError, match=f'"{kind}"` in .* needs a CUDA device or an x86 processor, .* neither'):
+        quantization.require(kind)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
@@ -160,9 +150,9 @@ def test_the_prediction_counts_quantized_weights(kind, autocast):
     assert packed.optimizer == dense.optimizer
 
 
-# Of 6 rows, 4 inputs and 6 outputs. In 4 bits the input, the weight and the product; in 8 bits the product in
-# int32, in float16 and in float32, beside the input in int8.
-@pytest.mark.parametrize(("kind", "peak"), [("4bit", 4 * (24 + 24 + 36)), ("8bit", (4 + 2 + 4) * 36 + 24)])
+# Of 6 rows, 4 inputs and 6 outputs. In 4 bits the weight and the product; in 8 bits the product in int32, in float16
+# and in float32, beside the input in int8.
+@pytest.mark.parametrize(("kind", "peak"), [("4bit", 4 * (24 + 36)), ("8bit", (4 + 2 + 4) * 36 + 24)])
 def test_a_product_in_few_bits_takes_what_bitsandbytes_takes_for_it(kind, peak):
     linear = nn.Linear(4, 6).requires_grad_(False)
     quantization.stand_in(linear, (4, 6), kind, torch.float32)
@@ -181,6 +171,7 @@ def test_gradients_flow_through_the_stand_in(kind):
     quantization.stand_in(linear, (4, 6), kind, torch.float32)
     x = torch.randn(2, 3, 4, requires_grad=True)
     given = linear(x)
+    given += torch.ones(2, 3, 6)  # as peft's AdaLoRA does
     given.sum().backward()
     assert given.shape == (2, 3, 6)
     assert x.grad.shape == x.shape
@@ -229,34 +220,42 @@ def test_a_quantized_model_is_loaded_and_trains(kind, name, tiny_model):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-@pytest.fixture(scope="module")
-def four(tiny_model):
-    """The tiny model in 4 bits, on the CPU."""
+@pytest.fixture(scope="module", params=["4bit", "8bit"])
+def few(request, tiny_model):
+    """How many bits, and the tiny model in so many, on the CPU."""
     pytest.importorskip("bitsandbytes")
     if torch.cuda.is_available() or platform.machine().lower() not in quantization.X86:
-        pytest.skip("4 bits on a CPU are for x86 processors, and only where there is no GPU")
-    return load_base(tiny_model, TASK, seed=0, config_overrides=TASK.config(("a", "b", "c")), quantized="4bit")
+        pytest.skip("few bits on a CPU are for x86 processors, and only where there is no GPU")
+    labels = TASK.config(("a", "b", "c"))
+    return request.param, load_base(tiny_model, TASK, seed=0, config_overrides=labels, quantized=request.param)
 
 
 def scales(base):
     """What bitsandbytes keeps of each weight beside its packed bytes."""
     for linear in base.spec.linears:
-        state = base.module.get_submodule(linear.name).weight.quant_state
+        owner = base.module.get_submodule(linear.name)
+        if hasattr(owner, "state"):
+            yield owner.state.SCB
+            continue
+        state = owner.weight.quant_state
         yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
 
 
-@pytest.mark.parametrize("name", ["adapter", "bitfit", "dora", "lora", "vera"])
-def test_on_a_cpu_a_model_in_4_bits_learns_in_the_memory_that_is_predicted(four, name):
+@pytest.mark.parametrize("name", ["adalora", "adapter", "bitfit", "dora", "lora", "vera"])
+def test_on_a_cpu_a_model_in_few_bits_learns_in_the_memory_that_is_predicted(few, name):
+    kind, four = few
     data, candidate = learnable_rows(), CandidateSpace.build([METHODS[name]], four.spec, {}, ())[name].default()
     model = attach(four, METHODS[name], candidate.params)
     train_mode(model)
-    learner = Learner(model, candidate.hyper, len(data), Execution(16))
+    callback = METHODS[name].callback(model, candidate.params, four.spec)
+    learner = Learner(model, candidate.hyper, len(data), Execution(16), callback=callback)
     learner.take_turn()
     batch = Batch.of(data, [np.argsort(data.lengths)[-16:]], "cpu")
     others = (*batch.tensors.values(), *learner.kept_tensors(), *scales(four))
     real = measure(lambda: learner.step([batch], TASK, CPU), model, others=others)
-    predicted = CostEstimator(four, TASK, CPU, data, quantized="4bit").predict(candidate, Execution(16)).peak
-    assert predicted == pytest.approx(real, rel=0.005)
+    predicted = CostEstimator(four, TASK, CPU, data, quantized=kind).predict(candidate, Execution(16)).peak
+    # In a model as small as this AdaLoRA's scores are seen, of which the update has old and new ones for a moment.
+    assert predicted == pytest.approx(real, rel=0.08 if name == "adalora" else 0.005)
     packed = [four.module.get_submodule(linear.name).weight.clone() for linear in four.spec.linears]
     everything = [np.arange(len(data))]
     losses = [train_epoch(learner, data, everything, TASK, CPU, [seed], seed)[0] for seed in range(3)]

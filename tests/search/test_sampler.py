@@ -168,3 +168,7 @@ def test_a_study_that_names_random_draws_so(tiny_study):
         check(earlier, given, spec)
     tpe = {**given, "search": {**given["search"], "sampler": "tpe"}}
     check(earlier, tpe, spec)
+    older = {**earlier, "model": {key: value for key, value in given["model"].items() if key != "optimizer"}}
+    check(older, tpe, spec)
+    with pytest.raises(SpecError, match="optimizer"):
+        check(older, {**tpe, "model": {**tpe["model"], "optimizer": "adamw_8bit"}}, spec)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from autopeft.execution.packing_choice import ALONE, MODULES, PackingChoice
 from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
+from autopeft.models import quantization
 from autopeft.models.attach import attach, trainable
 from autopeft.models.device import Device
 from autopeft.models.modes import train_mode
@@ -300,6 +302,24 @@ def test_a_study_file_can_settle_it(tiny_study, packing, way):
     assert not packer.decide(candidate)
     assert packer.settled == {"lora": way}
     assert asked.cost_estimator(candidate).execution.folds == (2 if packing == "on" else 1)
+
+
+def test_in_8_bits_other_rows_change_a_rows_product_so_no_folds_are_packed(tiny_study):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    if torch.cuda.is_available() or platform.machine().lower() not in quantization.X86:
+        pytest.skip("8 bits on a CPU are for x86 processors, and only where there is no GPU")
+    torch.manual_seed(0)
+    linear = bitsandbytes.nn.Linear8bitLt(8, 4, has_fp16_weights=False, threshold=6.0).to("cpu").eval()
+    rows = torch.randn(2, 8)
+    other = rows.clone()
+    other[1, 3] = 7.0  # beyond the threshold: the column is then computed in the input's precision
+    assert not torch.equal(linear(rows)[0], linear(other)[0])
+    tiny_study.write_text(tiny_study.read_text().replace('"model"\n', '"model"\nquantization = "8bit"\n'))
+    asked, told = problem(tiny_study, "on"), []
+    packer = PackingChoice(asked, told.append)
+    assert packer.decide(asked.space["lora"].default())
+    assert packer.settled == {"lora": ALONE}
+    assert "in 8 bits all rows of a batch decide" in told[0]
 
 
 def test_a_candidate_that_cannot_run_as_its_method_was_settled_trains_fold_by_fold(tiny_study, monkeypatch):
