@@ -42,7 +42,7 @@ def cross_validate(
     """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
     Folds take turns on the model, or advance side by side where `execution` has all of them packed. They start from the
-    model's current values, or from where `checkpoint` has them; it is given each fold's state at each rung. Rungs that
+    model's current values, those that `setup` has for a fold alone, or from where `checkpoint` has them; it is given each fold's state at each rung. Rungs that
     were reached before an interruption are yielded again, at once. A caller that stops iterating prunes the trial.
     `make_callback` is asked once for each fold. At the last rung `answers` is filled, where it is given: by the fold's
     number, what was answered to the rows it validates.
@@ -61,6 +61,8 @@ def cross_validate(
     learners = [Learner(model, hyper, rows, execution, watch, make_callback(), scaled=device.scaled) for _ in turns]
     histories: list[list[tuple[float, float]]] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
+        if setup.starts:
+            learner.start_from([setup.starts[fold] for fold in turn])
         if checkpoint:
             histories[turn.start : turn.stop] = checkpoint.restore(turn, learner)
     ends = rung_ends(hyper.epochs, fewest)

@@ -25,14 +25,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def winner(tiny_model, tmp_path_factory):
+@pytest.fixture(scope="module", params=["default", "loftq"])
+def winner(request, tiny_model, tmp_path_factory):
     """Of the tiny model in 4 bits."""
     study = write_tiny_study(tmp_path_factory.mktemp("qlora"), tiny_model)
     study.write_text(study.read_text().replace('"model"\n', '"model"\nquantization = "4bit"\n'))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(study.parent)  # where the winner's base model is looked for
-        yield trained_winner(study, "lora", target_modules="all_linear")
+        yield trained_winner(study, "lora", target_modules="all_linear", init_lora_weights=request.param)
 
 
 def test_it_predicts_with_its_weights_in_4_bits(winner):
