@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers.pytorch_utils import Conv1D
 
 from autopeft.common.exceptions import ModelError
@@ -15,6 +14,7 @@ from autopeft.models.marks import ORIGINAL
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import nn
 
     from autopeft.methods.contract import ModelSpec
@@ -64,8 +64,8 @@ def original_weight(module: nn.Module) -> torch.Tensor:
     where, wanted = vars(module).get(ORIGINAL), (getattr(module, "out_features", 0), getattr(module, "in_features", 0))
     if not isinstance(where, Original):
         raise ModelError(
-            f"the weight before quantization is there for quantized linear maps alone, whose weights the model's files "
-            f"name as the model does, but a {type(module).__name__} was given that is none; do without it on this model."
+            "the weight before quantization is there for quantized linear maps alone, whose weights the model's files "
+            f"name as the model does, but this {type(module).__name__} is none; do without it on this model."
         )
     with files.reading(f"{where.path} must still hold {where.name}"), safe_open(where.path, framework="pt") as file:
         weight: torch.Tensor = file.get_tensor(where.name).float()

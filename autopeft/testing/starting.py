@@ -62,7 +62,9 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of every tensor, and how many hooks each module has."""
     tensors = {name: tensor.detach().clone() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     hooks = {
-        f"the hooks of {name or 'the whole'}": torch.tensor([len(module._forward_hooks), len(module._forward_pre_hooks)])
+        f"the hooks of {name or 'the whole'}": torch.tensor(
+            [len(module._forward_hooks), len(module._forward_pre_hooks)]
+        )
         for name, module in model.named_modules()
     }
     return {**tensors, **hooks}

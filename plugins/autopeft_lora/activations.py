@@ -17,8 +17,9 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from autopeft import LinearModule, ModelSpec, TrainingRows
     from torch import nn
+
+    from autopeft import LinearModule, ModelSpec, TrainingRows
 
 PLACES = 1024
 """Inputs of a map that are added at a time."""
