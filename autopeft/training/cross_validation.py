@@ -44,7 +44,7 @@ def cross_validate(
     Folds take turns on the model, or advance side by side where `execution` has all of them packed. They start from the
     model's current values and those that `setup` has for each, or from where `checkpoint` has them; it is given each
     fold's state at each rung. Rungs reached before an interruption are yielded again, at once. A caller that stops
-    iterating prunes the trial. `make_callback` is asked once a fold; `answers` gets those of the last rung, by its number.
+    iterating prunes the trial. `make_callback` is asked once a fold; `answers` gets the last ones, by its number.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
