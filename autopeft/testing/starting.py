@@ -34,7 +34,8 @@ def starts_from_its_rows_alone(case: Case) -> str | None:
     if type(case.method).initial_values is PeftMethod.initial_values:
         return "every fold starts as apply() left it"
     for params in case.corners:
-        found, changes = [], list[str]()  # the latter this rule's own doing
+        found: list[dict[str, torch.Tensor]] = []
+        changes: list[str] = []  # this rule's own doing
         with guarded([], changes):
             for seed in (1, 2):
                 random.seed(seed)
