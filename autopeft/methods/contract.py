@@ -31,7 +31,8 @@ class LinearModule:
 
     `role` is one of ``query``, ``key``, ``value``, ``qkv`` (fused), ``attention_output``, ``feed_forward_up``
     (gates included) and ``feed_forward_down``. `layer` is the index into `ModelSpec.layers`. `bias` says whether it
-    has one. `cross` says whether it is of a decoder's attention to what an encoder made.
+    has one. `cross` says whether it is of a decoder's attention to what an encoder made, and `transposed` whether the
+    model keeps its weight `[in, out]`, as a `Conv1D`; once quantized it is `[out, in]` all the same.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LinearModule:
     out_features: int
     bias: bool = False
     cross: bool = False
+    transposed: bool = False
 
 
 @dataclass(frozen=True)

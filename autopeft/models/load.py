@@ -107,7 +107,7 @@ def load_base(
             quantization.keep_rest_in_float32(module)
         spec, notes = _judged(module, dense, report, task, location)
         if dense is not None:
-            original_weights.mark(module, dense, spec := replace(spec, quantization=quantized), folder)
+            original_weights.mark(module, spec := replace(spec, quantization=quantized), folder)
     return BaseModel(module, processor, spec, dense, notes)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from transformers.pytorch_utils import Conv1D
-
 from autopeft.common.exceptions import ModelError
 from autopeft.models import files
 from autopeft.models.marks import ORIGINAL
@@ -29,13 +27,12 @@ class Original:
     transposed: bool
 
 
-def mark(module: Any, dense: nn.Module, spec: ModelSpec, folder: Path) -> None:
+def mark(module: Any, spec: ModelSpec, folder: Path) -> None:
     """Tell each quantized linear map where its weight is in the files; one that they name otherwise is left unmarked.
 
     Args:
         module: the quantized model.
-        dense: the same model before.
-        spec: of both.
+        spec: its description.
         folder: holds the files.
     """
     from safetensors import safe_open
@@ -49,8 +46,7 @@ def mark(module: Any, dense: nn.Module, spec: ModelSpec, folder: Path) -> None:
         name = f"{linear.name}.weight"
         known = next((each for each in (name, name.removeprefix(prefix), prefix + name) if each in places), None)
         if known:
-            transposed = isinstance(dense.get_submodule(linear.name), Conv1D)
-            setattr(module.get_submodule(linear.name), ORIGINAL, Original(places[known], known, transposed))
+            setattr(module.get_submodule(linear.name), ORIGINAL, Original(places[known], known, linear.transposed))
 
 
 def original_weight(module: nn.Module) -> torch.Tensor:

@@ -83,18 +83,18 @@ class Lora(PeftMethod):
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""
         from peft import LoraConfig, get_peft_model
-        from transformers.pytorch_utils import Conv1D
 
-        names = TARGETS.on(spec)[str(params["target_modules"])]
+        linears = TARGETS.linears(spec, str(params["target_modules"]))
+        names = [linear.name for linear in linears]
         how = str(params.get(INITIAL, DEFAULT))
         own: dict[str, Any] = {name: value for name, value in params.items() if name != RATIO}
-        own |= {"target_modules": list(names), INITIAL: GAUSSIAN if how == GAUSSIAN else True}
+        own |= {"target_modules": names, INITIAL: GAUSSIAN if how == GAUSSIAN else True}
         if how in SUBTRACTED:  # of twice the rank, at the same scale
             own["r"] = 2 * int(params["r"])
             own["lora_alpha"] = int(params["lora_alpha"]) * (2**0.5 if params.get("use_rslora") else 2)
         config = LoraConfig(
             **own,
-            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            fan_in_fan_out=linears[0].transposed,
             use_dora=self.decomposes,
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,

@@ -101,7 +101,7 @@ def test_a_has_the_directions_that_pefts_has(family):
         torch.testing.assert_close(ours[name] @ ours[name].T, torch.eye(4), atol=1e-4, rtol=0)
         exact = most(own, 4)
         assert share(ours[name], own) == pytest.approx(exact, rel=1e-3)
-        assert share(theirs[f"base_model.model.{name}"], own) == pytest.approx(exact, rel=2e-2)
+        assert share(theirs[f"base_model.model.{name}"].float(), own) == pytest.approx(exact, rel=2e-2)
 
 
 @pytest.mark.parametrize("kind", [Lora, Dora])
@@ -119,7 +119,7 @@ def test_it_starts_from_the_base_models_output_at_any_rank(kind):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
         drawn = model.get_submodule(f"base_model.model.{base.spec.linears[0].name}").lora_A["default"].weight
         assert drawn.shape[0] == rank
-        assert float(drawn.norm(dim=1).min()) > 0
+        assert float(drawn.detach().norm(dim=1).min()) > 0
 
 
 def test_batches_one_after_the_other_tell_what_all_at_once_do():
