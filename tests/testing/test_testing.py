@@ -26,7 +26,8 @@ from autopeft import (
 )
 from autopeft.common.exceptions import UserInputError
 from autopeft.testing import FAILED, OK, RULES, UNSUPPORTED, MethodTests, check
-from autopeft.testing.case import covering
+from autopeft.testing.case import Case, covering
+from autopeft.testing.suite import judge
 from tests.conftest import autopeft_here
 
 
@@ -355,7 +356,8 @@ def writes_into_the_model(self, model, batches, params, spec):
 )
 def test_first_values_that_are_wrong_are_told(function, seen):
     method = type("Wrong", (Good,), {"initial_values": function})()
-    finding = broken(method)["starts_from_its_rows_alone"]
+    finding = judge(RULES["starts_from_its_rows_alone"], Case(method, "bert"))
+    assert finding.state == FAILED
     assert re.search(seen, finding.seen), finding.seen
 
 
