@@ -36,11 +36,12 @@ class Directions:
 
     def __init__(self, most: int) -> None:
         self.most, self.count = most, 0
+        self._mean, self._found = torch.zeros(0), torch.zeros(0, 0)
 
     def add(self, vectors: torch.Tensor) -> None:
         """Take account of more vectors `[count, width]`, in float32."""
-        for piece in vectors.split(PLACES) if len(vectors) else ():
-            self._add(piece.float())
+        for start in range(0, len(vectors), PLACES):
+            self._add(vectors[start : start + PLACES].float())
 
     def _add(self, vectors: torch.Tensor) -> None:
         count, mean = len(vectors), vectors.mean(dim=0)
@@ -58,7 +59,8 @@ class Directions:
         lengths = self._found.norm(dim=1)
         real = int((lengths > lengths.max() * PLACES * torch.finfo(lengths.dtype).eps).sum())
         few = slice(min(rank, real))
-        return self._found[few] / lengths[few, None]
+        found: torch.Tensor = self._found[few] / lengths[few, None]
+        return found
 
 
 class Watch:
