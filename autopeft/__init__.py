@@ -19,6 +19,7 @@ from autopeft.methods.dimensions import Categorical, Float, Integer
 from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
+from autopeft.methods.training_rows import TrainingRows
 
 if TYPE_CHECKING:
     from autopeft.common.exceptions import DataError, ModelError, SpecError, nearest, quoted
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
     from autopeft.models.decoder_start import decoder_start
+    from autopeft.models.original_weights import original_weight
     from autopeft.models.output_head import OutputHead
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.models.template_rows import Template
@@ -90,6 +92,7 @@ __all__ = [
     "Template",
     "TextScore",
     "TrainingCallback",
+    "TrainingRows",
     "Writing",
     "WritingLimits",
     "WritingOptions",
@@ -101,6 +104,7 @@ __all__ = [
     "load",
     "metric_of",
     "nearest",
+    "original_weight",
     "quoted",
     "score_text",
     "text_score",
@@ -152,6 +156,7 @@ LAZY = {
     "export": "autopeft.winner.export",
     "load": "autopeft.winner.winner",
     "nearest": "autopeft.common.exceptions",
+    "original_weight": "autopeft.models.original_weights",
     "tune": "autopeft.tuning",
 }
 """Names that are heavy, or that few plugins need, with the module each comes from."""

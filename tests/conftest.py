@@ -94,6 +94,10 @@ def few(names: Iterable[str], *taken: str) -> list[ParameterSet]:
     return [pytest.param(name, marks=() if name in taken else pytest.mark.exhaustive) for name in names]
 
 
+HEAVY = [pytest.param("", marks=pytest.mark.exhaustive)]
+"""Parameters of a fixture that runs a whole study: all tests that use it are for `make exhaustive`."""
+
+
 def autopeft(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "autopeft", *map(str, arguments)]

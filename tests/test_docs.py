@@ -191,6 +191,7 @@ def run_python_of_recipes(place: Path) -> None:
             exec(compile(code, str(RECIPES), "exec"), {})
 
 
+@pytest.mark.exhaustive
 def test_every_command_in_the_docs_runs(place):
     ran = []
     for command in dict.fromkeys(line for page in PAGES for line in commands(page)):

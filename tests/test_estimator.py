@@ -99,6 +99,7 @@ def test_columns_of_a_frame_are_taken_by_name(headless):
         pairs.predict(rows[["text"]])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("labels", [[10, 9, 2], [True, False, True]])
 def test_labels_of_any_kind_come_back_as_they_were(headless, labels):
     texts = tiny_rows()["text"]
@@ -223,6 +224,7 @@ def test_it_is_a_regressor_to_scikit_learn(headless, check):
     check(quick_regressor(headless))
 
 
+@pytest.mark.exhaustive
 def test_a_regressor_learns_numbers_on_any_scale_and_comes_back_from_its_folder(headless, tmp_path):
     often = np.random.default_rng(0).integers(0, 6, 80)
     words = np.random.default_rng(1).choice(WORDS[10:], (80, 7))

@@ -35,7 +35,7 @@ from autopeft.study.record import RECORD, TrialRecord, records
 from autopeft.study.states import FAIL, STOPPED
 from autopeft.training.checkpoint import Checkpoint
 from tests.common.test_machine import limited, taken
-from tests.conftest import THREE, autopeft_here, write_tiny_study
+from tests.conftest import HEAVY, THREE, autopeft_here, write_tiny_study
 from tests.execution.test_processes import LONGER, begin, check_books, children, wait_for
 from tests.forking import Child, command
 from tests.reporting.test_leaderboard import text
@@ -54,7 +54,7 @@ def told(result: dict) -> tuple:
     return trials, result["best"]["name"], result["best"]["score"], result["test"]["winner"], result["stopped"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def undisturbed(tmp_path_factory, tiny_model):
     """The result of the tiny study."""
     return told(run_study(write_tiny_study(tmp_path_factory.mktemp("undisturbed"), tiny_model)))
@@ -285,6 +285,7 @@ def without_memory(study: Path) -> int:
     return command("run", study)
 
 
+@pytest.mark.exhaustive
 def test_a_machine_short_of_memory_ends_the_study_and_the_next_start_goes_on_with_the_trial(hungry):
     code, said = Child(lambda: without_memory(hungry), hungry.parent).wait()
     assert code == 1

@@ -53,6 +53,7 @@ def test_auto_takes_what_the_processor_computes_natively(tiny_study):
     assert problem.device.autocast is (torch.bfloat16 if native() else None)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not CPUINFO.is_file(), reason="this system does not say what its processor can")
 @pytest.mark.parametrize("dtype", few(["float32", "bfloat16", "float16"], "bfloat16"))
 def test_a_study_runs_in_every_precision_and_says_where_it_is_emulated(tiny_study, dtype):

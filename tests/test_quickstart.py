@@ -31,6 +31,7 @@ def finish(folder: Path) -> tuple[Path, dict]:
     return folder, json.loads(done.stdout)
 
 
+@pytest.mark.exhaustive
 def test_a_cut_quickstart(tmp_path):
     """One test, since one study serves for all of it."""
     finished = finish(tmp_path)

@@ -312,6 +312,8 @@ def _base_loader(
             compute=device.autocast or torch.float32,
             revision=commit or spec.model.revision,
         )
+        if not quantized:  # here; what methods are told is of the card that is planned for
+            base = replace(base, spec=replace(base.spec, quantization=spec.model.quantization))
         if device.autocast:
             base.lower(device.autocast, keep=spec.model.dtype == "auto" and quantized and not base.dense)
         return base

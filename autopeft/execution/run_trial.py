@@ -21,6 +21,7 @@ from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
 from autopeft.training.batch import Batch
 from autopeft.training.cross_validation import cross_validate
+from autopeft.training.initial_values import initial_values
 from autopeft.training.learner import Learner, joined
 from autopeft.training.packing import pack
 
@@ -157,13 +158,19 @@ def _train(
     """Put the method on and cross-validate; COMPLETE, or PRUNED or STOPPED with the reason."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
     model.to(problem.device.type)
+    setup, spec = problem.setup(candidate), problem.base.spec
+    starts = [
+        {} if checkpoint and checkpoint.holds(fold)
+        else initial_values(model, candidate, spec, setup, one.train, fold, execution.micro_batch)
+        for fold, one in enumerate(setup.folds)
+    ]  # fmt: skip
     data, _ = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
         checkpoint_layers(model)
     if execution.folds > 1:
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
-    make_callback = partial(candidate.method.callback, model, candidate.params, problem.base.spec)
-    setup, answers = replace(problem.setup(candidate), rows=data), dict[int, np.ndarray]()
+    make_callback = partial(candidate.method.callback, model, candidate.params, spec)
+    setup, answers = replace(setup, rows=data, starts=starts), dict[int, np.ndarray]()
     scaled, optimizer = problem.device.scaled, problem.device.optimizer
     tried = Learner(
         model, candidate.hyper, len(data), execution, callback=make_callback(), scaled=scaled, optimizer=optimizer

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autopeft.common.params import Params
     from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.parameter_groups import ParameterGroup
+    from autopeft.methods.training_rows import TrainingRows
 
 CONTRACT = 1
 """Version of what this file asks of a method. It rises when a method that met the last one may fail."""
@@ -30,7 +31,8 @@ class LinearModule:
 
     `role` is one of ``query``, ``key``, ``value``, ``qkv`` (fused), ``attention_output``, ``feed_forward_up``
     (gates included) and ``feed_forward_down``. `layer` is the index into `ModelSpec.layers`. `bias` says whether it
-    has one. `cross` says whether it is of a decoder's attention to what an encoder made.
+    has one. `cross` says whether it is of a decoder's attention to what an encoder made, and `transposed` whether the
+    model keeps its weight `[in, out]`, as a `Conv1D`; once quantized it is `[out, in]` all the same.
     """
 
     name: str
@@ -40,6 +42,7 @@ class LinearModule:
     out_features: int
     bias: bool = False
     cross: bool = False
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class ModelSpec:
             put a function of its own, and PyTorch's `scaled_dot_product_attention` can do its sums.
         layer_heads: heads of each of `layers`, and of its keys and values; of a model with towers of different width
             the two numbers above, and `hidden_size`, are of the one for texts.
+        quantization: "8bit" or "4bit", of the weights of `linears`; "none".
     """
 
     model_type: str
@@ -79,6 +83,7 @@ class ModelSpec:
     head: tuple[str, ...]
     has_attention_interface: bool
     layer_heads: tuple[tuple[int, int], ...] = ()
+    quantization: str = "none"
 
     def heads_of(self, layer: int) -> tuple[int, int]:
         """Heads of a layer, by its index, and of its keys and values."""
@@ -213,6 +218,26 @@ class PeftMethod(ABC):
             spec: the model's.
         """
         return ()
+
+    def initial_values(
+        self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
+    ) -> Mapping[str, Tensor]:
+        """What trained parameters start from where training rows tell it, by name. Default: as `apply` left them all.
+
+        Called once for each fold, and once when the winner is trained on all rows, before training begins and before
+        folds are packed; not for a fold that goes on after an interruption. The random numbers of torch are seeded.
+
+        Args:
+            model: what `apply` returned, in evaluation mode. It must be left as it is given, its hooks too.
+            batches: of rows that the fold trains on, drawn at random, never of those it validates; at most 8 times as
+                many rows as a batch of the training has. They are made one by one, and given once.
+            params: of the candidate.
+            spec: the model's.
+
+        Returns:
+            Tensors by the names in `named_parameters()`, each of its parameter's shape.
+        """
+        return {}
 
     def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback | None:
         """What the method does around the steps of training, such as a schedule of ranks. Default: nothing.

@@ -115,12 +115,17 @@ class Float:
 
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
-    """One of `choices`."""
+    """One of `choices`.
+
+    `refused` holds values that the dimension has on other models, each with the reason why not on this one, as a
+    sentence: a study that asks for one is told.
+    """
 
     choices: tuple[ParamValue, ...]
     default: ParamValue
     when: When | None = None
     optional: bool = False
+    refused: tuple[tuple[ParamValue, str], ...] = ()
 
     def __contains__(self, value: object) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in self.choices)

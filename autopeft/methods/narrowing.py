@@ -47,6 +47,8 @@ def _narrow(dimension: Dimension, value: Any, where: str) -> Dimension:
 def _chosen(dimension: Categorical, values: list[Any], where: str) -> Categorical:
     for choice in values:
         if choice not in dimension:
+            if reason := next((why for value, why in dimension.refused if value == choice), ""):
+                raise SpecError(f"{where} cannot be {shorten(choice)} here: {reason}")
             hint = f"; {nearest(choice, map(str, dimension.choices))}" if isinstance(choice, str) else "."
             raise SpecError(f"{where} must be one of {dimension}, but got {shorten(choice)}{hint}")
     _once(values, where)

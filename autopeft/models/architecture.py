@@ -142,7 +142,8 @@ def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) 
             seen.add(child)
             if role := _role(f"{_list_of(layer)}.{path}", *shape, width=width):
                 bias, cross = getattr(child, "bias", None) is not None, CROSS.search(path) is not None
-                yield LinearModule(name, role, index, *shape, bias=bias, cross=cross)
+                transposed = isinstance(child, Conv1D)
+                yield LinearModule(name, role, index, *shape, bias=bias, cross=cross, transposed=transposed)
 
 
 def _config_of(module: nn.Module, layer: str) -> Any:

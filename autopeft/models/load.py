@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from autopeft.common.seeds import seeded
-from autopeft.models import files, hub_files, missing_weights, quantization
+from autopeft.models import files, hub_files, missing_weights, original_weights, quantization
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel
 from autopeft.models.readers import READERS
@@ -86,7 +87,8 @@ def load_base(
     origin |= {} if revision is None else {"revision": revision}
     options: dict[str, Any] = {**origin, **(config_overrides or {})}
     with files.reading(f"[model] name_or_path: {location} cannot be loaded as {task.auto_class}"):
-        extent = files.examine(location if isinstance(location, Path) else hub_files.fetch(location, revision))
+        folder = location if isinstance(location, Path) else hub_files.fetch(location, revision)
+        extent = files.examine(folder)
         processor = reader.load(location, **origin)
         special: dict[str, Any] = {"dtype": torch.float32}
         dense = None
@@ -105,6 +107,8 @@ def load_base(
             quantization.keep_rest_in_float32(module)
             quantization.settle(module)
         spec, notes = _judged(module, dense, report, task, location)
+        if dense is not None:
+            original_weights.mark(module, spec := replace(spec, quantization=quantized), folder)
     return BaseModel(module, processor, spec, dense, notes)
 
 

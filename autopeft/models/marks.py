@@ -20,3 +20,7 @@ LAYER = "_autopeft_layer"
 
 LINEAR = "_autopeft_linear"
 """Marks their linear maps, which are those that may be quantized."""
+
+
+ORIGINAL = "_autopeft_original"
+"""Marks a quantized linear map; the value says where its weight is in the files of the model."""

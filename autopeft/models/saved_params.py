@@ -37,7 +37,7 @@ def check_params(method: PeftMethod, params: Params, spec: ModelSpec) -> None:
 
 def _possible(dimension: Dimension, value: ParamValue) -> bool:
     if isinstance(dimension, Categorical):
-        return value in dimension
+        return value in dimension or value in dict(dimension.refused)  # it may have been trained where it is not
     kinds = (int,) if isinstance(dimension, Integer) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         return False

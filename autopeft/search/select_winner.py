@@ -25,6 +25,7 @@ from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
 from autopeft.tasks.writing import Writing
+from autopeft.training.initial_values import initial_values
 from autopeft.training.learner import Learner, evaluate, train_epoch
 from autopeft.winner import winner
 
@@ -71,6 +72,8 @@ def refit(problem: Problem, candidate: Candidate) -> nn.Module:
 
 def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -> nn.Module:
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
+    setup, rows, most = problem.setup(candidate), problem.all_rows, execution.micro_batch
+    start = initial_values(model, candidate, problem.base.spec, setup, rows, REFIT_SEED_STREAM, most)
     data, make_whole = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
         checkpoint_layers(model)
@@ -79,10 +82,10 @@ def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -
     learner = Learner(
         model, candidate.hyper, len(problem.train), execution, callback=callback, scaled=scaled, optimizer=optimizer
     )
-    task = problem.task.trying(candidate.task)
+    learner.start_from([start])
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
-        train_epoch(learner, data, [problem.all_rows], task, problem.device, [seed], seed)
+        train_epoch(learner, data, [rows], setup.task, problem.device, [seed], seed)
     make_whole()
     return model.eval()
 

@@ -85,6 +85,10 @@ class Checkpoint:
         """Whether all folds stand at the same rung, so that they can go on side by side."""
         return len({len(_read(self._file(fold))[1]) for fold in range(folds)}) == 1
 
+    def holds(self, fold: int) -> bool:
+        """Whether the fold goes on from here."""
+        return bool(_read(self._file(fold))[1])
+
     def rungs(self, folds: int) -> int:
         """How many rungs all folds have reached."""
         return min(len(_read(self._file(fold))[1]) for fold in range(folds))

@@ -43,10 +43,9 @@ def cross_validate(
     """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
     Folds take turns on the model, or advance side by side where `execution` has all of them packed. They start from the
-    model's current values, or from where `checkpoint` has them; it is given each fold's state at each rung. Rungs that
-    were reached before an interruption are yielded again, at once. A caller that stops iterating prunes the trial.
-    `make_callback` is asked once for each fold. At the last rung `answers` is filled, where it is given: by the fold's
-    number, what was answered to the rows it validates.
+    model's current values and those that `setup` has for each, or from where `checkpoint` has them; it is given each
+    fold's state at each rung. Rungs reached before an interruption are yielded again, at once. A caller that stops
+    iterating prunes the trial. `make_callback` is asked once a fold; `answers` gets the last ones, by its number.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
@@ -63,6 +62,8 @@ def cross_validate(
     learners = [make(callback=make_callback()) for _ in turns]
     histories: list[list[tuple[float, float]]] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
+        if setup.starts:
+            learner.start_from([setup.starts[fold] for fold in turn])
         if checkpoint:
             histories[turn.start : turn.stop] = checkpoint.restore(turn, learner)
     ends = rung_ends(hyper.epochs, fewest)

@@ -93,6 +93,14 @@ class Learner:
         self.callback = callback or TrainingCallback()
         self.callback.start(self.steps)
 
+    def start_from(self, values: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Take each fold's own first values of the parameters that they name; before the first turn."""
+        for index, name in enumerate(trainable(self.model)):
+            stack = self.tensors[index] if self.folds > 1 else self.tensors[index][None]
+            for place, own in zip(stack, values, strict=True):
+                if name in own:
+                    place.copy_(own[name])
+
     @property
     def learning_rate(self) -> float:
         """Of the next step: a linear rise over the warm-up, then a linear fall that ends just above zero."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    import torch
 
     from autopeft.data.encoded import Encoded
     from autopeft.data.split import Fold
@@ -25,6 +27,7 @@ class Setup:
         device: where, and in what precision.
         metric: what folds are scored by.
         seed: the study's.
+        starts: of a trial whose method works it out (`initial_values`): by fold, what trained parameters start from.
     """
 
     task: Task
@@ -33,3 +36,4 @@ class Setup:
     device: Device
     metric: str
     seed: int
+    starts: Sequence[Mapping[str, torch.Tensor]] = ()

@@ -63,9 +63,9 @@ class AdaLora(PeftMethod):
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Wrap the targets with peft; the schedule, whose length is not known yet, is the callback's."""
         from peft import AdaLoraConfig, get_peft_model
-        from transformers.pytorch_utils import Conv1D
 
-        names = TARGETS.on(spec)[str(params["target_modules"])]
+        linears = TARGETS.linears(spec, str(params["target_modules"]))
+        names = [linear.name for linear in linears]
         config = AdaLoraConfig(
             target_r=int(params["target_r"]),
             init_r=_initial_rank(params),
@@ -73,8 +73,8 @@ class AdaLora(PeftMethod):
             orth_reg_weight=0.0,  # the callback's, too
             lora_alpha=int(params["lora_alpha"]),
             lora_dropout=float(params["lora_dropout"]),
-            target_modules=list(names),
-            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            target_modules=names,
+            fan_in_fan_out=linears[0].transposed,
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,
         )

@@ -58,14 +58,13 @@ class Ia3(PeftMethod):
         """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""
         from peft import IA3Config, get_peft_model
         from peft.tuners.ia3 import Linear
-        from transformers.pytorch_utils import Conv1D
 
         names = spec.groups(GROUPS)[str(params["target_modules"])]
         inner = spec.modules("feed_forward_down")
         config = IA3Config(
             target_modules=list(names),
             feedforward_modules=[name for name in names if name in inner],
-            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            fan_in_fan_out=next(linear.transposed for linear in spec.linears if linear.name in names),
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,
         )

@@ -1,4 +1,4 @@
-"""The first values of A and B: drawn, or parts of the weight they stand beside.
+"""The first values of A and B: drawn, or parts of the weight they stand beside, or of what quantization took off it.
 
 PiSSA and OLoRA start from a product B0 A0 that is not zero, and take it off the base model's weight. That weight is
 every trial's here, so it stays, and the product is taken off what A and B add:
@@ -6,6 +6,8 @@ every trial's here, so it stays, and the product is taken off what A and B add:
     y = W x + scale · (B A - B0 A0) x = W x + scale · [B, -B0] [A; A0] x
 
 A0 and B0 are kept, frozen. To everything that reads or writes such a model it is a LoRA of twice the rank, which it is.
+
+LoftQ needs none of that: what it adds to the quantized weight is meant to be there, and the weight stays as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from autopeft_lora.method import ORTHOGONAL
+from autopeft_lora.method import LOFTQ, ORTHOGONAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -121,20 +123,36 @@ def plain_weight(module: nn.Module) -> torch.Tensor:
     return weight.T if isinstance(module, Conv1D) else weight
 
 
+def lost(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
+    """LoftQ: B A scaled is the most of what quantization took off the weight (Li et al. 2023, arXiv:2310.08659).
+
+    One round of its algorithm 1, which leaves the weight as it was quantized; peft's `replace_lora_weights_loftq` does
+    the same where the scale is 1. Pairs over the weight's own rank add nothing.
+    """
+    from autopeft import original_weight
+
+    base = layer.get_base_layer()
+    now = plain_weight(base)
+    top, left = principal(original_weight(base).to(now.device) - now, len(a), layer.scaling[ADAPTER])
+    a[: len(top)], b[:, : len(top)] = top, left
+    if ADAPTER in layer.lora_magnitude_vector:  # DoRA's lengths are those of the sum
+        layer.lora_magnitude_vector[ADAPTER].weight.copy_((now + layer.scaling[ADAPTER] * b @ a).norm(dim=1))
+
+
 @torch.no_grad()
 def start(layers: Iterable[Any], how: str, rank: int) -> None:
     """Give the pair of each of peft's LoRA layers its first values, where they are not peft's own.
 
     Args:
-        layers: of twice the rank, unless they start orthogonal.
-        how: orthogonal, or one of those whose product is subtracted.
+        layers: of twice the rank, if their product is subtracted.
+        how: orthogonal, what quantization lost, or one of those whose product is subtracted.
         rank: to train.
     """
     for layer in layers:
         a, b = (part[ADAPTER].weight for part in (layer.lora_A, layer.lora_B))
-        if how == ORTHOGONAL:
+        if how in (ORTHOGONAL, LOFTQ):
             if not a.is_meta:
-                drawn(a, b)
+                drawn(a, b) if how == ORTHOGONAL else lost(layer, a, b)
             continue
         a, b = a[:rank].clone(), b[:, :rank].clone()  # pairs over the weight's own rank stay as peft drew them
         frozen = torch.zeros_like(a), torch.zeros_like(b)

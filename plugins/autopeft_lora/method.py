@@ -16,18 +16,24 @@ from autopeft import (
     SearchSpace,
     Support,
     TargetGroups,
+    TrainingRows,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
 TARGETS = TargetGroups()  # "query_value" first: Hu et al.'s choice
 RATIO, INITIAL = "loraplus_lr_ratio", "init_lora_weights"
 DEFAULT, GAUSSIAN, ORTHOGONAL = "default", "gaussian", "orthogonal"
 SUBTRACTED = ("pissa", "pissa_niter_4", "olora")
 """First values whose product is not zero, and is taken off again."""
+
+EVA, LOFTQ = "eva", "loftq"
+"""Those that training rows tell, and those that quantization does."""
+
+QUANTIZED = 'it makes up for what 4 bits lose of the weights; set `quantization = "4bit"` in [model], or leave it out.'
 
 
 class Lora(PeftMethod):
@@ -36,7 +42,7 @@ class Lora(PeftMethod):
     The groups are resolved to full module names from the model's description, so no table of model types is needed.
 
     Two dimensions are optional: `loraplus_lr_ratio`, by how much faster B learns than A and everything else (LoRA+),
-    and `init_lora_weights`, the first values, by peft's names (`initial.py`).
+    and `init_lora_weights`, the first values, by peft's names (`initial.py`, `activations.py`).
     """
 
     contract = 1
@@ -54,6 +60,8 @@ class Lora(PeftMethod):
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Rank, scale, targets and dropout; target groups that coincide on this model are offered once."""
+        lost = spec is None or spec.quantization == "4bit"
+        first = (DEFAULT, GAUSSIAN, ORTHOGONAL, *SUBTRACTED, EVA, *[LOFTQ] * lost)
         return SearchSpace(
             {
                 "r": Integer(low=1, high=64, default=8, log=True),
@@ -63,7 +71,7 @@ class Lora(PeftMethod):
                 "use_rslora": Categorical(choices=(False, True), default=False),
                 RATIO: Float(low=1, high=16, default=1, log=True, bounds=Bounds(above=0, most=1000), optional=True),
                 INITIAL: Categorical(
-                    choices=(DEFAULT, GAUSSIAN, ORTHOGONAL, *SUBTRACTED), default=DEFAULT, optional=True
+                    choices=first, default=DEFAULT, optional=True, refused=() if lost else ((LOFTQ, QUANTIZED),)
                 ),
             }
         )
@@ -75,28 +83,39 @@ class Lora(PeftMethod):
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""
         from peft import LoraConfig, get_peft_model
-        from transformers.pytorch_utils import Conv1D
 
-        names = TARGETS.on(spec)[str(params["target_modules"])]
+        linears = TARGETS.linears(spec, str(params["target_modules"]))
+        names = [linear.name for linear in linears]
         how = str(params.get(INITIAL, DEFAULT))
         own: dict[str, Any] = {name: value for name, value in params.items() if name != RATIO}
-        own |= {"target_modules": list(names), INITIAL: GAUSSIAN if how == GAUSSIAN else True}
+        own |= {"target_modules": names, INITIAL: GAUSSIAN if how == GAUSSIAN else True}
         if how in SUBTRACTED:  # of twice the rank, at the same scale
             own["r"] = 2 * int(params["r"])
             own["lora_alpha"] = int(params["lora_alpha"]) * (2**0.5 if params.get("use_rslora") else 2)
         config = LoraConfig(
             **own,
-            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            fan_in_fan_out=linears[0].transposed,
             use_dora=self.decomposes,
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,
         )
         wrapped: nn.Module = get_peft_model(model, config)
-        if how not in (DEFAULT, GAUSSIAN):
+        if how not in (DEFAULT, GAUSSIAN, EVA):
             from autopeft_lora import initial
 
             initial.start(map(model.get_submodule, names), how, int(params["r"]))
         return wrapped
+
+    def initial_values(
+        self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
+    ) -> Mapping[str, Tensor]:
+        """Of `eva` A, from what the targets are given of the rows; else nothing."""
+        if params.get(INITIAL, DEFAULT) != EVA:
+            return {}
+        from autopeft_lora import activations
+
+        linears = TARGETS.linears(spec, str(params["target_modules"]))
+        return activations.first_values(model, batches, linears, spec, int(params["r"]))
 
     def parameter_groups(
         self, trained: Mapping[str, tuple[int, ...]], params: Params, spec: ModelSpec

@@ -52,14 +52,14 @@ class Vera(PeftMethod):
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Wrap the targets with peft; the head goes through peft too, so that peft saves it."""
         from peft import VeraConfig, get_peft_model
-        from transformers.pytorch_utils import Conv1D
 
-        names = TARGETS.on(spec)[str(params["target_modules"])]
+        linears = TARGETS.linears(spec, str(params["target_modules"]))
+        names = [linear.name for linear in linears]
         config = VeraConfig(
-            **{**params, "target_modules": list(names)},
+            **{**params, "target_modules": names},
             projection_prng_key=PROJECTION_SEED,
             save_projection=True,  # a winner must not depend on the random generator of another torch
-            fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),  # GPT-2 stores weights transposed
+            fan_in_fan_out=linears[0].transposed,
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,
         )

@@ -85,6 +85,15 @@ def test_a_card_that_is_not_here_is_planned_for(tiny_study):
         assert entry.default.memory["workspace"] > 0
 
 
+def test_first_values_that_need_a_quantized_model_are_planned_for_on_a_card_that_is_not_here(tiny_study):
+    text = tiny_study.read_text().replace('"model"\n', '"model"\nquantization = "4bit"\n')
+    tiny_study.write_text(text.replace("[validation]", 'lora.init_lora_weights = "loftq"\n[validation]'))
+    card = problem(tiny_study, card=2**34)
+    candidate = card.space["lora"].default()
+    assert candidate.params["init_lora_weights"] == "loftq"
+    assert card.cost_estimator(candidate).memory.peak > 0
+
+
 def test_on_a_card_that_is_not_here_bfloat16_takes_less_than_float32(tiny_study):
     text, found = tiny_study.read_text(), {}
     for dtype in ("float32", "auto"):

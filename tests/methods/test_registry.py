@@ -86,6 +86,7 @@ def test_a_plugin_can_be_left_out(oft_site):
     assert "oft" not in {row["name"] for row in found["methods"]}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -249,6 +249,9 @@ def test_an_optional_dimension_is_there_where_a_study_names_it_alone():
     assert {*drawn} == {1, 4, 16}
     with pytest.raises(SpecError, match=r"must be one of default \| gaussian"):
         CandidateSpace.build([lora], None, {"lora": {"init_lora_weights": "pisa"}}, ())
+    some = SearchSpace({"kind": Categorical(choices=("a", "b"), default="a", refused=(("c", "it needs a bias."),))})
+    with pytest.raises(SpecError, match=r"x\.kind cannot be 'c' here: it needs a bias\."):
+        some.narrowed({"kind": ["a", "c"]}, "x")
     inner = Integer(low=1, high=2, default=1, when=("a", True))
     outer = Categorical(choices=(False, True), default=False, optional=True)
     with pytest.raises(ValueError, match='"b" depends on "a", which is optional'):

@@ -183,6 +183,7 @@ def test_a_study_goes_on_with_its_base_model_alone(study):
     assert open_journal(output).get_all_studies()[0].user_attrs[GIVEN] == given
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", few(["removed", "replaced"], "removed"))
 def test_a_base_that_goes_in_mid_study_is_named_and_no_trial_is_lost(study, how):
     base, place = study.parent / "model", study.parent
@@ -231,6 +232,7 @@ def cached(tmp_path, tiny_model, monkeypatch) -> Path:
     return model
 
 
+@pytest.mark.exhaustive
 def test_a_model_of_the_hub_is_its_commit_and_a_study_and_its_winner_keep_to_it(study, cached):
     place = study.parent
     study.write_text(study.read_text().replace('name_or_path = "model"', 'name_or_path = "org/name"'))

@@ -106,6 +106,7 @@ def test_tokenizers_of_strangers_are_not_kept(place, tokenizer):
     assert entries(place) == set()
 
 
+@pytest.mark.exhaustive
 def test_a_study_tokenises_its_rows_once_and_keeps_none_that_it_predicts(place, tiny_study):
     first = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
     kept = entries(place)

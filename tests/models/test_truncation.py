@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import autopeft
 from autopeft.models.row_tokenizer import RowTokenizer
-from tests.conftest import THREE, autopeft_here, tiny_rows
+from tests.conftest import HEAVY, THREE, autopeft_here, tiny_rows
 from tests.search.test_run import edit
 
 SAID = re.compile(
@@ -19,7 +19,7 @@ SAID = re.compile(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def ran(tmp_path_factory, tiny_model):
     from tests.conftest import write_tiny_study
 

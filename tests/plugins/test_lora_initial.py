@@ -1,6 +1,8 @@
 """LoRA's first values: training starts from the base model, as peft's own does, and what is kept is a plain LoRA."""
 
 import copy
+import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,20 @@ from autopeft_lora import Dora, Lora
 from autopeft_lora.method import SUBTRACTED, TARGETS
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from autopeft import original_weight
+from autopeft.common.exceptions import ModelError, SpecError
+from autopeft.methods.candidate import CandidateSpace
+from autopeft.models import quantization
 from autopeft.models.attach import attach, merged, trainable
 from autopeft.models.base import BaseModel
+from autopeft.models.load import load_base
 from autopeft.models.weights_file import file_size, read_weights, saved_tensors, write_weights
+from autopeft.tasks.registry import find_task
+from tests.conftest import autopeft_here
+from tests.tiny_language_models import language_model
 from tests.tiny_models import batch, tiny_base
 
-EVERY = ("gaussian", "orthogonal", *SUBTRACTED)
+EVERY = ("gaussian", "orthogonal", "eva", *SUBTRACTED)
 ROWS = {name: tensor for name, tensor in batch().items() if name != "labels"}
 
 
@@ -146,3 +156,107 @@ def test_a_quantized_weight_is_read_as_it_computes():
         model = attach(quantized, Lora(), params)
         torch.testing.assert_close(logits(model), before, atol=1e-5, rtol=0)
         assert not torch.allclose(logits(moved(model)), before, atol=1e-2)
+
+
+def test_loftq_is_refused_in_a_sentence_where_nothing_was_quantized(tiny_study):
+    text = tiny_study.read_text().replace("[validation]", 'lora.init_lora_weights = ["eva", "loftq"]\n[validation]')
+    tiny_study.write_text(text)
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    assert "[search] lora.init_lora_weights cannot be 'loftq' here: it makes up for what 4 bits lose" in told
+    assert 'set `quantization = "4bit"` in [model], or leave it out.' in told
+    base = tiny_base("bert")
+    with pytest.raises(SpecError, match="must be one of default"):
+        CandidateSpace.build([Lora()], base.spec, {"lora": {"init_lora_weights": "loftQ"}}, ())
+    four = replace(base.spec, quantization="4bit")
+    assert CandidateSpace.build([Lora()], four, {"lora": {"init_lora_weights": "loftq"}}, ())
+    with pytest.raises(ModelError, match="for quantized linear maps alone"):
+        started("bert", "loftq")
+
+
+def in_4_bits(folder, kind):
+    pytest.importorskip("bitsandbytes", reason='needs pip install "autopeft[quantization]"')
+    if torch.cuda.is_available() or platform.machine().lower() not in quantization.X86:
+        pytest.skip("4 bits on a CPU are for x86 processors, and only where there is no GPU")
+    labels = () if kind == "causal-lm" else ("a", "b", "c")
+    task = find_task(kind)
+    task = task.configured({}) if task.options is None else task
+    return [
+        load_base(folder, task, seed=0, config_overrides=task.config(labels), quantized=how) for how in ("4bit", "none")
+    ]
+
+
+@pytest.fixture(scope="module", params=["bert", "gpt2"])
+def both(request, tiny_model, tmp_path_factory):
+    """A model in 4 bits, and as it was."""
+    if request.param == "bert":
+        return in_4_bits(tiny_model, "text-classification")
+    folder = tmp_path_factory.mktemp("gpt2")  # whose weights are turned
+    language_model(folder, "gpt2")
+    return in_4_bits(folder, "causal-lm")
+
+
+def loftq(base, kind=Lora, **changes):
+    own = {"target_modules": "all_linear", "init_lora_weights": "loftq", **changes}
+    return attach(base, kind(), {**kind().search_space(base.spec).defaults(), **own})
+
+
+def test_the_weights_before_quantization_are_those_of_the_files(both):
+    packed, whole = both
+    assert packed.spec.quantization == "4bit"
+    assert whole.spec.quantization == "none"
+    for linear in packed.spec.linears:
+        weight = whole.module.get_submodule(linear.name).weight
+        found = original_weight(packed.copy().get_submodule(linear.name))
+        assert found.shape == (linear.out_features, linear.in_features)
+        torch.testing.assert_close(found, weight.T if "gpt2" in packed.spec.model_type else weight)
+        with pytest.raises(ModelError, match="for quantized linear maps alone"):
+            original_weight(whole.module.get_submodule(linear.name))
+
+
+@pytest.mark.parametrize("kind", [Lora, Dora])
+def test_loftq_makes_up_for_what_quantization_took(both, kind):
+    packed, whole = both
+    before = [packed.module.get_submodule(linear.name).weight.clone() for linear in packed.spec.linears]
+
+    def error(model):
+        return float((logits(model) - logits(whole.module)).norm())
+
+    lost = error(packed.module)
+    some, all_of_it = (error(loftq(packed, kind, r=r, use_rslora=r > 8)) for r in (8, 64))
+    assert some < 0.9 * lost
+    assert all_of_it < 1e-2 * lost
+    after = [packed.module.get_submodule(linear.name).weight for linear in packed.spec.linears]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    model = loftq(packed, kind, r=3)
+    assert not torch.allclose(logits(moved(model)), logits(loftq(packed, kind, r=3)), atol=1e-2)
+
+
+def test_loftq_is_what_peft_makes_of_what_was_lost(both):
+    from peft.utils.loftq_utils import _low_rank_decomposition  # peft's own function around it needs a GPU
+
+    packed, _ = both
+    model = loftq(packed, r=4, lora_alpha=4)  # at another scale peft's product is another than what was lost
+    for linear in packed.spec.linears:
+        pair = model.get_submodule(f"base_model.model.{linear.name}")
+        base = packed.module.get_submodule(linear.name)
+        theirs = _low_rank_decomposition(original_weight(base) - quantization.expanded(base), 4)
+        ours = pair.lora_B["default"].weight @ pair.lora_A["default"].weight
+        torch.testing.assert_close(ours, theirs["L"] @ theirs["R"], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [Lora, Dora])
+def test_what_is_kept_of_loftq_is_a_plain_lora_on_the_quantized_model(both, kind, tmp_path):
+    packed, _ = both
+    own = {"target_modules": "all_linear", "init_lora_weights": "loftq", "r": 3}
+    model = moved(loftq(packed, kind, r=3))
+    expected = logits(model)
+    write_weights(model, kind(), tmp_path)
+    params = {**kind().search_space(packed.spec).defaults(), **own}
+    size = file_size(saved_tensors(attach(packed, kind(), params, meta=True), kind()))
+    assert (tmp_path / "adapter_model.safetensors").stat().st_size == size
+    loaded = PeftModel.from_pretrained(packed.copy(), tmp_path)
+    assert loaded.peft_config["default"].r == 3
+    torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(read_weights(packed, kind, params, tmp_path)), expected, atol=1e-5, rtol=1e-5)

@@ -21,7 +21,7 @@ from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
 from autopeft.training.batch_plan import Execution
-from tests.conftest import DTYPE, autopeft_here
+from tests.conftest import DTYPE, HEAVY, autopeft_here
 from tests.tiny_pairs import save_pairs, save_tiny
 
 TASK = find_task("image-text-matching").configured({})
@@ -131,7 +131,7 @@ def test_towers_have_widths_and_heads_of_their_own():
         assert {"query", "key", "value", "attention_output", "feed_forward_up", "feed_forward_down"} == roles
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def study(tmp_path_factory):
     """The folder of a finished study."""
     place = tmp_path_factory.mktemp("pairs")

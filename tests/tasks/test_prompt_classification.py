@@ -18,7 +18,7 @@ from autopeft.models.tokenizer import prepare
 from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
 from tests import tiny_tokenizers
-from tests.conftest import DTYPE, autopeft_here, tiny_rows
+from tests.conftest import DTYPE, autopeft_here, few, tiny_rows
 from tests.tiny_language_models import language_model
 
 TEMPLATES = {"bert": "{text} w1 {mask} w2", "gpt2": "{text} w1"}
@@ -167,7 +167,7 @@ def test_a_winner_that_lost_its_words_is_refused():
         task.knowing({"model": "other"}, ("a", "b"))
 
 
-@pytest.fixture(scope="module", params=TEMPLATES)
+@pytest.fixture(scope="module", params=few(TEMPLATES, "bert"))
 def study(request, tmp_path_factory, models):
     folder, family = tmp_path_factory.mktemp(request.param), request.param
     tiny_rows().to_csv(folder / "rows.csv", index=False)

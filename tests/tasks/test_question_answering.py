@@ -16,7 +16,7 @@ from autopeft.study.file import StudySpec
 from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
-from tests.conftest import DTYPE, WORDS, autopeft_here
+from tests.conftest import DTYPE, HEAVY, WORDS, autopeft_here
 
 TASK = find_task("question-answering")
 
@@ -336,7 +336,7 @@ def test_the_tokens_of_an_answer_are_those_of_its_characters(name):
     assert seen == {"sly fox"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def study(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("questions")
     (folder / "model").symlink_to(tiny_model)

@@ -83,6 +83,7 @@ def register_tasks():
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("body", "words"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_kind_is_told_and_the_others_go_on(tmp_path, body, words):
     install(write_plugin(tmp_path, "bad-task", "bad", BODY.format(body=body)), tmp_path / "site")

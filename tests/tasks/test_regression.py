@@ -16,7 +16,7 @@ from autopeft.data.load import load_rows
 from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
 from autopeft.tasks.regression import METRICS, score
-from tests.conftest import DTYPE, WORDS, autopeft_here
+from tests.conftest import DTYPE, HEAVY, WORDS, autopeft_here
 
 TASK = find_task("regression")
 
@@ -121,7 +121,7 @@ def test_a_second_text_is_read_where_the_study_names_its_column(tmp_path):
     assert TASK.taking(specify(tmp_path, numbers()).data.named).inputs == ("text",)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def study(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("numbers")
     (folder / "model").symlink_to(tiny_model)

@@ -197,6 +197,7 @@ OWN = (
 )
 
 
+@pytest.mark.exhaustive
 def test_a_metric_of_the_users_own_is_a_function_beside_the_study(tmp_path, tiny_model):
     two_classes(tmp_path, tiny_model, "costs:cost")
     (tmp_path / "costs.py").write_text(OWN)

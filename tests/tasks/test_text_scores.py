@@ -146,6 +146,7 @@ def test_a_thousand_draws_of_three_hundred_rows_take_seconds(name):
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ALL)
 def test_a_text_of_a_hundred_thousand_words_takes_seconds(name):
     words = [*np.random.default_rng(0).choice([f"w{place}" for place in range(2000)], 100_000), "42"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +26,8 @@ from autopeft import (
 )
 from autopeft.common.exceptions import UserInputError
 from autopeft.testing import FAILED, OK, RULES, UNSUPPORTED, MethodTests, check
-from autopeft.testing.case import covering
+from autopeft.testing.case import Case, covering
+from autopeft.testing.suite import judge
 from tests.conftest import autopeft_here
 
 
@@ -248,6 +250,36 @@ class Drifts(Good):
         ]
 
 
+class Measured(Good):
+    """`down` starts from means of what the values' map is given."""
+
+    def noise(self):
+        return 0.0
+
+    def initial_values(self, model, batches, params, spec):
+        found = {}
+
+        def see(name):
+            def hook(module, args):
+                mean = batch.filled(args[0]).mean(0) + self.noise()
+                found[name] = mean.expand(int(params["size"]), -1) + 0.1 * torch.randn(int(params["size"]), len(mean))
+
+            return hook
+
+        sites = [(name, module) for name, module in model.named_modules() if isinstance(module, Site)]
+        hooks = [module.register_forward_pre_hook(see(f"{name}.down")) for name, module in sites]
+        for batch in batches:
+            batch.run(model)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+
+class StartsByChance(Measured):
+    def noise(self):
+        return random.SystemRandom().random()
+
+
 class IsOtherWhereNamed(Good):
     def search_space(self, spec=None):
         return SearchSpace(
@@ -291,6 +323,7 @@ MUTANTS: dict[type[PeftMethod], tuple[str, ...]] = {
     AllocatesByValue: ("memory_is_predicted",),
     PatchesAClass: ("leaves_the_process_as_it_was",),
     Drifts: ("groups_hang_on_the_params_alone",),
+    StartsByChance: ("starts_from_its_rows_alone",),
     IsOtherWhereNamed: ("is_the_same_without_what_is_optional",),
     SetsTheEnvironment: ("leaves_the_process_as_it_was",),
     TrainsTheBasesMemory: ("trains_its_own_alone", "loads_what_it_saved"),  # loading then writes into the base
@@ -301,7 +334,34 @@ def broken(method, *families):
     return {finding.rule: finding for finding in check(method, families or ("bert",)) if finding.state == FAILED}
 
 
-@pytest.mark.parametrize("method", [Good, Merging, WithCallback])
+def leaves_a_hook(self, model, batches, params, spec):
+    model.register_forward_hook(lambda *given: None)
+    return {}
+
+
+def writes_into_the_model(self, model, batches, params, spec):
+    next(module for module in model.modules() if isinstance(module, Site)).up.add_(1)
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("function", "seen"),
+    [
+        (leaves_a_hook, "it left the hooks of the whole of the model changed"),
+        (writes_into_the_model, r"it left \S+\.up of the model changed"),
+        (lambda *given: {"down": torch.zeros(1)}, "must name parameters that are trained, but named 'down'"),
+        (lambda self, model, *given: {n: torch.zeros(1) for n, _ in model.named_parameters() if ".up" in n}, "shape"),
+        (lambda self, model, *given: {n: p + torch.nan for n, p in model.named_parameters() if ".up" in n}, "finite"),
+    ],
+)
+def test_first_values_that_are_wrong_are_told(function, seen):
+    method = type("Wrong", (Good,), {"initial_values": function})()
+    finding = judge(RULES["starts_from_its_rows_alone"], Case(method, "bert"))
+    assert finding.state == FAILED
+    assert re.search(seen, finding.seen), finding.seen
+
+
+@pytest.mark.parametrize("method", [Good, Merging, WithCallback, Measured])
 def test_a_method_that_holds_the_contract_passes(method):
     assert {rule: str(finding) for rule, finding in broken(method()).items()} == {}
 

@@ -273,6 +273,7 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
         Tracker.connect(None, tmp_path, "study")
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_goes_away_costs_nothing_and_gets_everything_once_when_it_is_back(output, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     Tracker.connect(None, output, "other").outbox.close(0)

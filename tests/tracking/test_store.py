@@ -71,6 +71,7 @@ def test_a_study_stays_in_its_folder_whatever_that_is_called(tmp_path, name):
     assert not list(output.glob("mlflow.db?*uri*"))
 
 
+@pytest.mark.exhaustive
 def test_the_ui_of_a_folder_with_escapes_in_its_name_makes_no_other(tmp_path):
     output = tmp_path / "a%20b?c" / "out"
     output.mkdir(parents=True)

@@ -50,6 +50,7 @@ def probabilities(found: dict, texts: list[str]) -> np.ndarray:
     [
         ("peft", "lora", {}),
         ("peft", "lora", {"init_lora_weights": "pissa", "use_rslora": True, "loraplus_lr_ratio": 4.0}),
+        ("peft", "lora", {"init_lora_weights": "eva"}),
         ("merged", "dora", {"init_lora_weights": "olora"}),
         ("peft", "ia3", {}),
         ("peft", "vera", {}),

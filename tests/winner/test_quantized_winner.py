@@ -28,14 +28,15 @@ APART = {"4bit": 1e-4, "8bit": 1e-2}
 """How far probabilities may be apart on expanded weights: in 8 bits what enters a product is rounded as well."""
 
 
-@pytest.fixture(scope="module", params=["4bit", "8bit"])
+@pytest.fixture(scope="module", params=[("4bit", "default"), ("4bit", "loftq"), ("8bit", "default")], ids="-".join)
 def winner(request, tiny_model, tmp_path_factory):
     """Of the tiny model in few bits."""
+    quantized, start = request.param
     study = write_tiny_study(tmp_path_factory.mktemp("qlora"), tiny_model)
-    study.write_text(study.read_text().replace('"model"\n', f'"model"\nquantization = "{request.param}"\n'))
+    study.write_text(study.read_text().replace('"model"\n', f'"model"\nquantization = "{quantized}"\n'))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(study.parent)  # where the winner's base model is looked for
-        yield trained_winner(study, "lora", target_modules="all_linear")
+        yield trained_winner(study, "lora", target_modules="all_linear", init_lora_weights=start)
 
 
 def test_it_predicts_with_its_weights_in_few_bits(winner):
