@@ -28,8 +28,11 @@ from autopeft.training.packing import pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from torch import nn
+
     from autopeft.common.params import ParamValue
     from autopeft.execution.problem import Problem
+    from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.candidate import Candidate
     from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint
@@ -160,9 +163,8 @@ def _train(
     model.to(problem.device.type)
     setup, spec = problem.setup(candidate), problem.base.spec
     starts = [
-        {} if checkpoint and checkpoint.holds(fold)
-        else initial_values(model, candidate, spec, setup, one.train, fold, execution.micro_batch)
-        for fold, one in enumerate(setup.folds)
+        initial_values(model, candidate, spec, setup, one.train, fold, execution.micro_batch)
+        if not (checkpoint and checkpoint.holds(fold)) else {} for fold, one in enumerate(setup.folds)
     ]  # fmt: skip
     data, _ = problem.trunk.prepare(candidate.method.name, model)
     if execution.checkpointing:
@@ -171,11 +173,7 @@ def _train(
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, spec)
     setup, answers = replace(setup, rows=data, starts=starts), dict[int, np.ndarray]()
-    scaled, optimizer = problem.device.scaled, problem.device.optimizer
-    tried = Learner(
-        model, candidate.hyper, len(data), execution, callback=make_callback(), scaled=scaled, optimizer=optimizer
-    )
-    _measure(setup, tried, course.watch)
+    _measure(setup, _tried(setup, model, candidate, execution, make_callback()), course.watch)
     for rung in cross_validate(
         model,
         setup,
@@ -195,6 +193,15 @@ def _train(
         course.pace.check()
     course.facts = _calibrated(problem, answers) if answers else {}
     return COMPLETE, ""
+
+
+def _tried(
+    setup: Setup, model: nn.Module, candidate: Candidate, execution: Execution, callback: TrainingCallback | None
+) -> Learner:
+    """A learner that a step is measured with, and that is thrown away."""
+    scaled, optimizer = setup.device.scaled, setup.device.optimizer
+    rows = len(setup.rows)
+    return Learner(model, candidate.hyper, rows, execution, callback=callback, scaled=scaled, optimizer=optimizer)
 
 
 def _calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:

@@ -380,9 +380,7 @@ class CausalLm(Writing):
         """The conversations of rows that are shown."""
         import pandas as pd
 
-        said: Sequence[Any] = (
-            sample["messages"] if self.columns is MESSAGES else self._prompts(pd.DataFrame(dict(sample)))
-        )
+        said: Any = sample["messages"] if self.columns is MESSAGES else self._prompts(pd.DataFrame(dict(sample)))
         return [self._opened(one) for one in said]
 
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
