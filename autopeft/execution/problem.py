@@ -170,8 +170,7 @@ class Problem:
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
         base = _raised(read, task) if read else load(task)
-        kind = STUDY_READERS[task.processor]
-        reader = kind.of_study(base.processor, base.module, spec.model, task.texts)
+        reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
         task = _knowing_model(task, base, rows, reader, device)
         space, refused = _space(spec, task, base, wanted, origins)
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))

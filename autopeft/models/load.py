@@ -95,9 +95,8 @@ def load_base(
         with seeded(seed), size_limit(extent.tensors, extent.size):
             if quantized != quantization.NONE:
                 dense = _dense(transformers.AutoConfig.from_pretrained(location, **options), kind, trust_remote_code)
-                skip = quantization.left_alone(
-                    dense, describe(dense, task.kind, task.peft_task_type, new_head=task.new_head)
-                )
+                plain = describe(dense, task.kind, task.peft_task_type, new_head=task.new_head)
+                skip = quantization.left_alone(dense, plain)
                 special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
                 torch.manual_seed(seed)  # what was built so far drew some
             module, report = _pretrained(kind, location, {**special, **options})

@@ -51,8 +51,8 @@ def cross_validate(
         DivergedError: a fold's loss is no longer finite.
     """
     data, folds, task, device, seed = setup.rows, setup.folds, setup.task, setup.device, setup.seed
-    side_by_side = execution is not None and execution.folds > 1
-    turns = [range(len(folds))] if side_by_side else [range(i, i + 1) for i in range(len(folds))]
+    packed = execution and execution.folds > 1
+    turns = [range(len(folds))] if packed else [range(i, i + 1) for i in range(len(folds))]
     fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
     rows = min(most, fewest * hyper.batch_size)  # no fold may have fewer rows than the epoch has batches
     # Where a batch has to be cut up to fit, evaluation keeps to as few rows; without gradients these take less.
@@ -62,8 +62,7 @@ def cross_validate(
     learners = [make(callback=make_callback()) for _ in turns]
     histories: list[list[tuple[float, float]]] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
-        if setup.starts:
-            learner.start_from([setup.starts[fold] for fold in turn])
+        learner.start_from(setup.starts[turn.start : turn.stop])
         if checkpoint:
             histories[turn.start : turn.stop] = checkpoint.restore(turn, learner)
     ends = rung_ends(hyper.epochs, fewest)
