@@ -94,7 +94,7 @@ class Learner:
         self.callback.start(self.steps)
 
     def start_from(self, values: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        """Take each fold's own first values of the parameters that they name, where there are; before the first turn."""
+        """Take each fold's own first values of the parameters that they name, if any; before the first turn."""
         for index, name in enumerate(trainable(self.model)):
             stack = self.tensors[index] if self.folds > 1 else self.tensors[index][None]
             for place, own in zip(stack, values, strict=bool(values)):
