@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_BATCHES = 8
 """Of the training's size that a method is given."""
 
-SEED_STREAM = 2_000_000
+SEED_STREAM = 3_000_000
 """Keeps the draw of these rows apart from every other use of the study's seed."""
 
 
