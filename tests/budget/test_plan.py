@@ -65,6 +65,7 @@ def test_where_no_method_can_tell_what_it_takes_the_reasons_are_told(tiny_study,
         planning.plan(asked, samples=1)
 
 
+@pytest.mark.exhaustive
 def test_where_nothing_fits_it_says_what_would(tiny_study):
     plans = planning.plan(problem(tiny_study, 'max_trainable_params = 100\nmax_gpu_memory = "10 KiB"'), samples=1)
     assert all(entry.share == 0 and entry.largest is None for entry in plans)

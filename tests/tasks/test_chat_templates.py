@@ -11,6 +11,7 @@ from autopeft.common.exceptions import SpecError
 from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.models.tokenizer import prepare
 from autopeft.tasks.registry import find_task
+from tests.conftest import few
 from tests.tiny_language_models import CHAT_TEMPLATE, chat_model
 
 THINKING = CHAT_TEMPLATE.replace(
@@ -78,7 +79,7 @@ TOO_MUCH = {
 }
 
 
-@pytest.mark.parametrize("what", TOO_MUCH)
+@pytest.mark.parametrize("what", few(TOO_MUCH, "loops", "a product"))
 @pytest.mark.parametrize("where", ["{}{% for message", "{% if add_generation_prompt %}{}", "for some rows"])
 def test_a_template_that_takes_too_much_is_stopped(reader, monkeypatch, where, what):
     monkeypatch.setattr(apart, "SECONDS", 1)

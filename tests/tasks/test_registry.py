@@ -126,6 +126,7 @@ def test_a_strangers_kind_keeps_every_rule(tmp_path, site):
     assert all(not finding["seen"] for finding in json.loads(done.stdout)["findings"])
 
 
+@pytest.mark.exhaustive
 def test_a_strangers_kind_goes_through_a_whole_study(tmp_path, site, tiny_model):
     (tmp_path / "model").symlink_to(tiny_model)
     rows = tiny_rows()

@@ -82,7 +82,7 @@ def predictions(monkeypatch):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", few(METHODS, "lora", "adapter", "adalora"))
+@pytest.mark.parametrize("name", few(METHODS, "lora"))
 @pytest.mark.parametrize("family", few(FAMILIES, "bert"))
 def test_three_layers_tell_what_all_of_them_tell(predictions, family, name, way):
     base = deep(family)
