@@ -26,6 +26,7 @@ def halved(tiny_study):
     return problem(tiny_study, 'max_trainable_params = 1200\nmax_saved_size = "6 KiB"')
 
 
+@pytest.mark.exhaustive
 def test_each_limit_has_its_own_share(halved):
     plans = planning.plan(halved, samples=4)
     assert {entry.name for entry in plans} == METHODS

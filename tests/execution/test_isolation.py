@@ -275,6 +275,7 @@ def test_signs_of_life_and_the_hosts_own_work_put_the_alarm_off():
         sys.exit(3)
 
 
+@pytest.mark.exhaustive
 def test_where_the_winner_cannot_be_saved_the_best_of_another_method_takes_its_place(tiny_study, tmp_path, monkeypatch):
     text = body("unsaved").replace(
         "@autopeft", "    def save(self, model):\n"

@@ -23,7 +23,7 @@ from tests.tiny_language_models import CHAT_TEMPLATE, chat_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES, SLICE, PART = 500, 40, 20
+CASES, SLICE, PART = 500, 20, 10
 """Mutated rows, and mutated templates; how many of each `make test` runs; how many a test has."""
 
 ROLES = ("system", "user", "assistant", "tool", "User ", "human", "gpt", "developer", "function", "admin", "", None, 7)

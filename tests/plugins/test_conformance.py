@@ -1,6 +1,6 @@
 """Every method that autopeft ships holds every rule of the contract on every family that it supports.
 
-`make test` tries it on three families that differ most (`conftest.py`), `make exhaustive` on the others.
+`make test` tries it on two families that differ much (`conftest.py`), `make exhaustive` on the others.
 """
 
 from autopeft_adalora import AdaLora

@@ -115,6 +115,7 @@ def test_the_same_file_and_seed_give_the_same_trials_and_a_finished_study_is_not
     assert {**afresh["test"], "seconds": 0} == {**first["test"], "seconds": 0}
 
 
+@pytest.mark.exhaustive
 def test_nothing_over_the_parameter_budget_is_trained(tiny_study):
     edit(
         tiny_study,
@@ -152,6 +153,7 @@ def test_a_budget_that_nothing_fits_ends_with_an_explanation_before_training(tin
     assert not (tiny_study.parent / "outputs").exists()
 
 
+@pytest.mark.exhaustive
 def test_mlflow_shows_a_trial_while_it_trains_and_is_left_alone_while_one_is_drawn(tiny_study, monkeypatch):
     edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 2"))
     output, seen, sent, delivered = tiny_study.parent / "outputs" / "tiny", set(), [], []

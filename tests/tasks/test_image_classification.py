@@ -22,7 +22,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.report_section import Exhibit, ReportSection, read, write
 from autopeft.tasks.registry import find_task
 from autopeft.testing.tiny import SIDE
-from tests.conftest import DTYPE, autopeft_here
+from tests.conftest import DTYPE, HEAVY, autopeft_here
 from tests.tiny_images import COLOURS, save_pictures, save_tiny
 
 STUDY = f"""
@@ -45,7 +45,7 @@ folds = 2
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def study(tmp_path_factory):
     """The folder of a finished study."""
     place = tmp_path_factory.mktemp("images")

@@ -19,7 +19,7 @@ from autopeft.methods.registry import discover
 from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
 from autopeft.winner import mlflow_model
-from tests.conftest import DTYPE, WORDS, autopeft_here
+from tests.conftest import DTYPE, HEAVY, WORDS, autopeft_here
 
 TASK = find_task("multiple-choice")
 
@@ -294,7 +294,7 @@ folds = 2
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def study(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("choices")
     (folder / "model").symlink_to(tiny_model)

@@ -248,6 +248,7 @@ def cost(truths, answers):
 """
 
 
+@pytest.mark.exhaustive
 def test_one_that_fails_on_the_held_out_rows_is_no_fault_of_a_method(tmp_path, tiny_model):
     two_classes(tmp_path, tiny_model, "costs:cost")
     (tmp_path / "costs.py").write_text(FAILS_ON_THE_WINNER)

@@ -69,12 +69,17 @@ def kind_loss(self, outputs, batch):
     [
         ({"loss": shifted}, "padding_and_other_rows_do_not_bear_on_a_loss"),
         ({"loss": summed}, "a_whole_is_the_weighted_mean_of_its_parts"),
-        ({"answer": lambda self, o, b: o.logits.float().softmax(-1).flip(0)}, "answers_come_back_in_order"),
-        (
+        pytest.param(
+            {"answer": lambda self, o, b: o.logits.float().softmax(-1).flip(0)},
+            "answers_come_back_in_order",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(
             {"written": lambda self, answers, labels: [labels[1 - i] for i in answers.argmax(-1)]},
             "written_answers_score_the_same",
+            marks=pytest.mark.exhaustive,
         ),
-        ({"table": lambda self, answers, labels: []}, "answers_are_shown"),
+        pytest.param({"table": lambda self, answers, labels: []}, "answers_are_shown", marks=pytest.mark.exhaustive),
         ({"taught": ("labels", "input_ids")}, "padding_and_other_rows_do_not_bear_on_a_loss"),
     ],
 )

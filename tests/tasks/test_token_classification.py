@@ -20,7 +20,7 @@ from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
-from tests.conftest import DTYPE, WORDS, autopeft_here
+from tests.conftest import DTYPE, HEAVY, WORDS, autopeft_here
 from tests.tiny_tokenizers import BACKENDS
 
 TASK = find_task("token-classification")
@@ -304,7 +304,7 @@ def test_an_entity_has_the_characters_it_stands_for():
     assert found["tags"] == ["B-PER", "I-PER", "O", "B-LOC"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def study(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("tags")
     (folder / "model").symlink_to(tiny_model)
@@ -395,6 +395,7 @@ def test_its_exports_give_the_same_tags(study):
     assert json.loads(answered["entities"][0])[0]["type"] == "PER"
 
 
+@pytest.mark.exhaustive
 def test_rows_in_memory_are_the_same_as_in_a_file(tmp_path, tiny_model):
     rows = [(list(r.tokens), list(r.tags)) for r in tagged(60).itertuples()]
     found = api.tune(
