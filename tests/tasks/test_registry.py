@@ -120,6 +120,7 @@ def test_a_study_and_a_check_tell_a_broken_kind_once_and_a_name_that_nobody_brin
             assert last.endswith("see `autopeft methods` and `autopeft tasks`.")
 
 
+@pytest.mark.exhaustive
 def test_a_strangers_kind_keeps_every_rule(tmp_path, site):
     done = autopeft("check", "ordinal-regression", "--json", cwd=tmp_path, env=beside(site))
     assert done.returncode == 0, done.stdout + done.stderr

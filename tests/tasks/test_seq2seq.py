@@ -17,7 +17,7 @@ from autopeft.models.row_tokenizer import RowTokenizer
 from autopeft.study.file import StudySpec
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
-from tests.conftest import DTYPE, WORDS, autopeft_here
+from tests.conftest import DTYPE, HEAVY, WORDS, autopeft_here
 from tests.tiny_language_models import language_model
 from tests.writing_study import better_than_the_base_model, run_readme, run_study
 
@@ -217,7 +217,7 @@ def test_targets_are_not_taken_from_what_is_kept_of_sources(tmp_path, models):
     assert reader(texts).columns["input_ids"].tolist() == plain.columns["input_ids"].tolist()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=HEAVY)
 def study(tmp_path_factory, models):
     folder = tmp_path_factory.mktemp("study")
     rows_of(120).to_csv(folder / "rows.csv", index=False)
