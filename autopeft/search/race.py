@@ -144,12 +144,17 @@ class Race:
 
     def verdict(self, runs: Sequence[Run]) -> Verdict:
         """Who wins after these runs: the highest mean, a tie going to a default, else to the cheaper."""
-        found, entrants = self.posterior(runs), self.entrants
+        mean, entrants = self.posterior(runs).mean, self.entrants
         among = self.finalists or range(len(entrants))
-        leader = max(among, key=lambda i: (found.mean[i], -entrants[i].cost))
-        tied = [i for i in among if found.mean[i] >= found.mean[leader] - self.rules.tie]
-        winner = min(tied, key=lambda i: (not entrants[i].default, entrants[i].cost, -found.mean[i]))
-        defaults = [i for i, entrant in enumerate(entrants) if entrant.default and i != winner]
+        best = max(mean[i] for i in among)
+        tied = [i for i in among if mean[i] >= best - self.rules.tie]
+        return self.claim(runs, min(tied, key=lambda i: (not entrants[i].default, entrants[i].cost, -mean[i])))
+
+    def claim(self, runs: Sequence[Run], winner: int) -> Verdict:
+        """How sure it is after these runs that a winner, however it was chosen, is better than the other defaults."""
+        found = self.posterior(runs)
+        leader = max(self.finalists or range(len(self.entrants)), key=lambda i: found.mean[i])
+        defaults = [i for i, entrant in enumerate(self.entrants) if entrant.default and i != winner]
         if not defaults:
             return Verdict(winner, leader, None, *[float("nan")] * 4)
         rival = max(defaults, key=lambda i: found.mean[i])
@@ -174,7 +179,9 @@ def _shared(
     return next((Turn(block, (leader, challenger)) for block in lacks[leader] if block in both), None)
 
 
-def finalists(found: Posterior, entrants: Sequence[Entrant], always: Collection[int] = (), leaders: int = 3) -> list[int]:
+def finalists(
+    found: Posterior, entrants: Sequence[Entrant], always: Collection[int] = (), leaders: int = 3
+) -> list[int]:
     """Who runs in the race: the leaders, of at least two methods where there are two, and the defaults to beat.
 
     Args:

@@ -1,0 +1,180 @@
+"""What replays show of a policy: the figures of decision.md §9.7, each with an interval over groups of tasks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtr, stdtr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+DRAWS = 2000
+"""Of groups, with replacement, for an interval."""
+
+POINT = 0.01
+"""A point of a score."""
+
+TOLERATED, CATASTROPHE, ALIKE = 0.5 * POINT, 5 * POINT, 0.5 * POINT
+
+TEMPERATURES = np.geomspace(0.25, 8, 71)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over cells, and what 95% of the draws of groups lie between."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
+
+def over_groups(table: pd.DataFrame, value: Callable[[pd.DataFrame], float], draws: int = DRAWS) -> Interval:
+    """A figure of some rows, and its interval where whole groups are drawn, as tasks are what varies.
+
+    Args:
+        table: rows with a group.
+        value: of rows, some of them several times.
+        draws: of groups.
+    """
+    parts = [some for _, some in table.groupby("group")]
+    generator, found = np.random.default_rng(0), []
+    for _ in range(draws):
+        drawn = np.bincount(generator.integers(len(parts), size=len(parts)), minlength=len(parts))
+        found.append(value(repeated(parts, drawn)))
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return Interval(value(table), float(low), float(high))
+
+
+def repeated(parts: list[pd.DataFrame], times: np.ndarray) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat([part for part, count in zip(parts, times, strict=True) for _ in range(count)])
+
+
+def mean_over_groups(values: np.ndarray, groups: np.ndarray, draws: int = DRAWS) -> Interval:
+    """The mean of a value a cell, with an interval over groups; NaN counts for nothing."""
+    there = ~np.isnan(values)
+    names, place = np.unique(groups[there], return_inverse=True)
+    if not len(names):
+        return Interval(math.nan, math.nan, math.nan)
+    sums, counts = np.bincount(place, values[there]), np.bincount(place).astype(float)
+    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
+    low, high = np.quantile((drawn @ sums) / (drawn @ counts), [0.025, 0.975])
+    return Interval(float(values[there].mean()), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class NeverWorse:
+    """The four parts of "never worse", of deficits D = test(comparator) − test(winner) by cell.
+
+    Attributes:
+        rejected: cells that reject D ≤ 0.5 points at 5%, all cells taken together (max-t).
+        deficit: its mean over cells; the bar is that the upper end is below 0.
+        new_task: chance that D is more than 0.5 points on a new group, by a normal model over groups.
+        catastrophes: share of single replays with a deficit above 5 points.
+    """
+
+    rejected: list[str]
+    deficit: Interval
+    new_task: float
+    catastrophes: float
+
+
+def never_worse(cells: pd.DataFrame, catastrophes: float) -> NeverWorse:
+    """Of one policy.
+
+    Args:
+        cells: a row a cell, with `cell`, `group`, the mean `gain` of its replays and its standard `error`.
+        catastrophes: as above.
+    """
+    deficit, error = -cells.gain.to_numpy(), np.maximum(cells.error.to_numpy(), 1e-9)
+    largest = np.random.default_rng(0).standard_normal((20_000, len(cells))).max(axis=1)
+    rejected = (deficit - TOLERATED) / error > np.quantile(largest, 0.95)
+    return NeverWorse(
+        cells.cell[rejected].tolist(),
+        mean_over_groups(deficit, cells.group.to_numpy()),
+        chance_on_a_new_group(cells.assign(deficit=deficit)),
+        catastrophes,
+    )
+
+
+def chance_on_a_new_group(cells: pd.DataFrame, by: float = TOLERATED) -> float:
+    """That a new group's deficit is larger than so much: D_g ~ N(δ, τ²), by moments, t with groups − 1 degrees."""
+    groups = cells.groupby("group")
+    means, noise = groups.deficit.mean().to_numpy(), (groups.error.mean() ** 2 / groups.size()).to_numpy()
+    count = len(means)
+    if count < 2:
+        return math.nan
+    spread = float(np.var(means, ddof=1))  # the true one and what each group's mean is off by
+    between = max(spread - float(noise.mean()), 0.0)
+    deviation = max(math.sqrt(between + spread / count), 1e-9)
+    return float(stdtr(count - 1, (means.mean() - by) / deviation))
+
+
+def temperature(claims: pd.DataFrame) -> float:
+    """What the deviation of stated leads has to be multiplied by, so that the chances hold: by maximum likelihood.
+
+    Of `lead`, `deviation`, the observed lead on the test rows (`seen`) and its noise (`noise`), each cell counting once.
+    """
+    if claims.empty:
+        return 1.0
+    lead, deviation, sign = claims.lead.to_numpy(), claims.deviation.to_numpy(), np.sign(claims.seen.to_numpy())
+    weight = 1 / claims.groupby("cell").cell.transform("size").to_numpy()
+    wide = np.sqrt((TEMPERATURES[:, None] * deviation) ** 2 + claims.noise.to_numpy())
+    likelihood = np.log(np.clip(ndtr(sign * lead / wide), 1e-12, 1))
+    return float(TEMPERATURES[np.argmax(likelihood @ weight)])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether stated chances hold.
+
+    Attributes:
+        slope: of what is observed against what is stated, on the scale of the normal distribution; 1 is right, below it
+            chances are too sure.
+        sure: share of claims of at least 80% that hold.
+        brier: mean squared distance of chances to what came true.
+        bins: by tenths: chance stated, share that holds, claims.
+    """
+
+    slope: float
+    sure: float
+    brier: float
+    bins: list[tuple[float, float, int]]
+
+
+def calibration(claims: pd.DataFrame) -> Calibration:
+    """Of claims as in `temperature`, with the `chance` stated, that of the observed sign with the test noise inside."""
+    sign = claims.seen.to_numpy() > 0
+    wide = np.sqrt((claims.temperature.to_numpy() * claims.deviation.to_numpy()) ** 2 + claims.noise.to_numpy())
+    score = claims.lead.to_numpy() / wide
+    weight = 1 / claims.groupby("cell").cell.transform("size").to_numpy()
+    slopes = np.linspace(0, 3, 301)
+    likelihood = np.log(np.clip(ndtr(slopes[:, None] * np.where(sign, score, -score)), 1e-12, 1))
+    chance = ndtr(score)
+    place = np.minimum((chance * 10).astype(int), 9)
+    bins = [
+        (
+            float(np.average(chance[some], weights=weight[some])),
+            float(np.average(sign[some], weights=weight[some])),
+            int(some.sum()),
+        )
+        for some in (place == number for number in range(10))
+        if some.any()
+    ]
+    sure = chance >= 0.8
+    return Calibration(
+        float(slopes[np.argmax(likelihood @ weight)]),
+        float(np.average(sign[sure], weights=weight[sure])) if sure.any() else math.nan,
+        float(np.average((chance - sign) ** 2, weights=weight)),
+        bins,
+    )
