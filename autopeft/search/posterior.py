@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LEAST = 1e-10
 """Variance that is always left: scores of folds that all agree would otherwise make certain of nothing."""
 
+SMALLEST = 1e-9
+"""Eigenvalue of what runs tell of candidates; one that is smaller is none."""
+
 
 class Run(NamedTuple):
     """The score of one candidate on one block, both by number from 0."""
@@ -74,7 +77,7 @@ class Variances:
         folds = squares / degrees
         table = _Table.of(runs, len(prior))
         ran = np.flatnonzero(table.counts.sum(axis=1))
-        spread = np.var((table.effects - np.asarray(prior, float))[ran], ddof=1) if len(ran) > 1 else 0.0
+        spread = np.var((table.effects[0] - np.asarray(prior, float))[ran], ddof=1) if len(ran) > 1 else 0.0
         noise = folds * (np.mean(1 / table.counts.sum(axis=1)[ran]) + floor)
         return cls(max(float(spread - noise), LEAST), folds, floor, degrees)
 
@@ -121,7 +124,8 @@ class Posterior:
         """That the first is truly better than the second, by so much.
 
         Args:
-            first, second: candidates by number.
+            first: a candidate by number.
+            second: another.
             by: in the score's unit; below zero where it may be so much worse.
             temperature: what the deviation is multiplied by, so that chances stated of recorded studies hold.
         """
@@ -145,8 +149,8 @@ def residual_squares(runs: Sequence[Run]) -> tuple[float, int]:
     if not runs:
         return 0.0, 0
     table = _Table.of(runs, max(run.candidate for run in runs) + 1)
-    rank = int(np.linalg.matrix_rank(table.information, tol=1e-9))
-    rest = table.scores - table.effects[table.candidate]
+    effects, rank = table.effects
+    rest = table.scores - effects[table.candidate]
     rest -= (np.bincount(table.block, rest) / table.counts.sum(axis=0))[table.block]
     return float(rest @ rest), len(rest) - rank - table.counts.shape[1]
 
@@ -181,7 +185,13 @@ class _Table(NamedTuple):
         return cls(candidate, block, scores, counts, information, told)
 
     @property
-    def effects(self) -> np.ndarray:
-        """Of the candidates, by least squares: what each scores above the others on the blocks that it ran."""
-        found: np.ndarray = np.linalg.pinv(self.information, hermitian=True) @ self.told
-        return found
+    def effects(self) -> tuple[np.ndarray, int]:
+        """Of the candidates, by least squares: what each scores above the others on the blocks that it ran; the rank.
+
+        Candidates that no block connects have no difference, so the least squares of the least norm.
+        """
+        values, vectors = np.linalg.eigh(self.information)
+        there = values > SMALLEST
+        told = vectors[:, there].T @ self.told
+        found: np.ndarray = vectors[:, there] @ (told / values[there])
+        return found, int(there.sum())

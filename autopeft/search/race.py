@@ -7,6 +7,7 @@ they decide most: to the leader and whoever is most likely to be better than it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,14 +73,18 @@ class Verdict(NamedTuple):
         winner: by number.
         leader: whoever has the highest mean; another than the winner where a tie went to a default or to the cheaper.
         rival: the best of the other defaults; None where there is none.
+        lead, deviation: of the winner's true score over the rival's, mean and standard deviation; NaN without a rival,
+            as what follows.
         better, alike, worse: chances that the winner is truly better than the rival by more than the rope, within it,
-            and worse by more than it; NaN without a rival.
+            and worse by more than it.
         chance: that it is truly better than the rival at all.
     """
 
     winner: int
     leader: int
     rival: int | None
+    lead: float
+    deviation: float
     better: float
     alike: float
     worse: float
@@ -142,28 +147,30 @@ class Race:
         sure = found.chance(leader, challenger) >= rules.sure
         return sure or within >= rules.alike or all(found.chance_to_stay(leader, i) >= rules.settled for i in hoping)
 
-    def verdict(self, runs: Sequence[Run]) -> Verdict:
-        """Who wins after these runs: the highest mean, a tie going to a default, else to the cheaper."""
-        mean, entrants = self.posterior(runs).mean, self.entrants
+    def verdict(self, runs: Sequence[Run], winner: int | None = None) -> Verdict:
+        """Who wins after these runs, and how sure it is that no other default is better.
+
+        Args:
+            runs: all of them.
+            winner: where it was chosen in another way; else the highest mean, a tie going to a default or to the
+                cheaper.
+        """
+        found, entrants = self.posterior(runs), self.entrants
         among = self.finalists or range(len(entrants))
-        best = max(mean[i] for i in among)
-        tied = [i for i in among if mean[i] >= best - self.rules.tie]
-        return self.claim(runs, min(tied, key=lambda i: (not entrants[i].default, entrants[i].cost, -mean[i])))
-
-    def claim(self, runs: Sequence[Run], winner: int) -> Verdict:
-        """How sure it is after these runs that a winner, however it was chosen, is better than the other defaults."""
-        found = self.posterior(runs)
-        leader = max(self.finalists or range(len(self.entrants)), key=lambda i: found.mean[i])
-        defaults = [i for i, entrant in enumerate(self.entrants) if entrant.default and i != winner]
+        leader = max(among, key=lambda i: (found.mean[i], -entrants[i].cost))
+        if winner is None:
+            tied = [i for i in among if found.mean[i] >= found.mean[leader] - self.rules.tie]
+            winner = min(tied, key=lambda i: (not entrants[i].default, entrants[i].cost, -found.mean[i]))
+        defaults = [i for i, entrant in enumerate(entrants) if entrant.default and i != winner]
         if not defaults:
-            return Verdict(winner, leader, None, *[float("nan")] * 4)
+            return Verdict(winner, leader, None, *[math.nan] * 6)
         rival = max(defaults, key=lambda i: found.mean[i])
-
-        def chance(by: float) -> float:
-            return found.chance(winner, rival, by=by, temperature=self.temperature)
-
-        better, not_worse = chance(self.rules.rope), chance(-self.rules.rope)
-        return Verdict(winner, leader, rival, better, not_worse - better, 1 - not_worse, chance(0.0))
+        above, not_below, chance = (
+            found.chance(winner, rival, by=by, temperature=self.temperature)
+            for by in (self.rules.rope, -self.rules.rope, 0.0)
+        )
+        lead = found.difference(winner, rival)
+        return Verdict(winner, leader, rival, *lead, above, not_below - above, 1 - not_below, chance)
 
 
 def _shared(

@@ -10,8 +10,6 @@ import numpy as np
 from scipy.special import ndtr, stdtr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
 DRAWS = 2000
@@ -37,29 +35,6 @@ class Interval:
         return f"{self.mean:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
-def over_groups(table: pd.DataFrame, value: Callable[[pd.DataFrame], float], draws: int = DRAWS) -> Interval:
-    """A figure of some rows, and its interval where whole groups are drawn, as tasks are what varies.
-
-    Args:
-        table: rows with a group.
-        value: of rows, some of them several times.
-        draws: of groups.
-    """
-    parts = [some for _, some in table.groupby("group")]
-    generator, found = np.random.default_rng(0), []
-    for _ in range(draws):
-        drawn = np.bincount(generator.integers(len(parts), size=len(parts)), minlength=len(parts))
-        found.append(value(repeated(parts, drawn)))
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return Interval(value(table), float(low), float(high))
-
-
-def repeated(parts: list[pd.DataFrame], times: np.ndarray) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat([part for part, count in zip(parts, times, strict=True) for _ in range(count)])
-
-
 def mean_over_groups(values: np.ndarray, groups: np.ndarray, draws: int = DRAWS) -> Interval:
     """The mean of a value a cell, with an interval over groups; NaN counts for nothing."""
     there = ~np.isnan(values)
@@ -74,7 +49,7 @@ def mean_over_groups(values: np.ndarray, groups: np.ndarray, draws: int = DRAWS)
 
 @dataclass(frozen=True)
 class NeverWorse:
-    """The four parts of "never worse", of deficits D = test(comparator) − test(winner) by cell.
+    """The four parts of "never worse", of deficits D = test(comparator) - test(winner) by cell.
 
     Attributes:
         rejected: cells that reject D ≤ 0.5 points at 5%, all cells taken together (max-t).
@@ -108,7 +83,7 @@ def never_worse(cells: pd.DataFrame, catastrophes: float) -> NeverWorse:
 
 
 def chance_on_a_new_group(cells: pd.DataFrame, by: float = TOLERATED) -> float:
-    """That a new group's deficit is larger than so much: D_g ~ N(δ, τ²), by moments, t with groups − 1 degrees."""
+    """That a new group's deficit is larger than so much: D_g ~ N(δ, τ²), by moments, t with groups - 1 degrees."""
     groups = cells.groupby("group")
     means, noise = groups.deficit.mean().to_numpy(), (groups.error.mean() ** 2 / groups.size()).to_numpy()
     count = len(means)
@@ -123,7 +98,7 @@ def chance_on_a_new_group(cells: pd.DataFrame, by: float = TOLERATED) -> float:
 def temperature(claims: pd.DataFrame) -> float:
     """What the deviation of stated leads has to be multiplied by, so that the chances hold: by maximum likelihood.
 
-    Of `lead`, `deviation`, the observed lead on the test rows (`seen`) and its noise (`noise`), each cell counting once.
+    Of `lead`, `deviation`, the lead that test rows show (`seen`) and its noise (`noise`); each cell counts once.
     """
     if claims.empty:
         return 1.0
@@ -153,7 +128,7 @@ class Calibration:
 
 
 def calibration(claims: pd.DataFrame) -> Calibration:
-    """Of claims as in `temperature`, with the `chance` stated, that of the observed sign with the test noise inside."""
+    """Of claims as in `temperature`, at their temperature; chances are of the observed sign, the test noise inside."""
     sign = claims.seen.to_numpy() > 0
     wide = np.sqrt((claims.temperature.to_numpy() * claims.deviation.to_numpy()) ** 2 + claims.noise.to_numpy())
     score = claims.lead.to_numpy() / wide

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,7 @@ class Cell:
 
     @property
     def name(self) -> str:
+        """As tables show it."""
         return f"{self.task} {self.size}"
 
     @cached_property
@@ -113,10 +115,12 @@ class Bank:
     cells: dict[tuple[str, int], Cell]
 
     def cell(self, task: str, size: int) -> Cell:
+        """That of a task with so many rows."""
         return self.cells[task, size]
 
     @property
     def groups(self) -> list[str]:
+        """What is left out together."""
         return sorted({cell.group for cell in self.cells.values()})
 
     def without(self, group: str) -> list[Cell]:
@@ -131,7 +135,8 @@ class Bank:
 
         Args:
             folder: where they are.
-            schedule, model: whose runs count; those with the most runs, unless told.
+            schedule: whose runs count; the one with the most runs, unless told.
+            model: the same.
             precision: whose runs count.
         """
         if missing := [name for name in TABLES if not (Path(folder) / f"{name}.parquet").is_file()]:
@@ -143,10 +148,10 @@ class Bank:
         runs = runs.sort_values("recorded", kind="stable").drop_duplicates(
             ["config", "task", "size", "split_seed", "seed", "fold", "planned_steps"], keep="last"
         )
-        curves = dict(list(points[points.run.isin(set(runs.run))].sort_values(["run", "steps"]).groupby("run")))
+        curves = _curves(points[points.run.isin(set(runs.run))])
         tasks, configs = tasks.set_index("task"), configs.set_index("config")
         found = {
-            (str(task), int(size)): _cell(tasks.loc[task], int(size), some, curves, configs)
+            (str(task), int(size)): _cell(tasks.loc[task], int(size), list(some.itertuples()), curves, configs)
             for (task, size), some in runs.groupby(["task", "size"])
         }
         return cls({key: cell for key, cell in found.items() if cell is not None})
@@ -155,7 +160,7 @@ class Bank:
 def plain(path: Path) -> pd.DataFrame:
     """A table, its dictionaries as text."""
     table = pd.read_parquet(path)
-    return table.astype({name: str for name in table.select_dtypes("category").columns})
+    return table.astype(dict.fromkeys(table.select_dtypes("category").columns, str))
 
 
 def commonest(values: pd.Series) -> str:
@@ -192,6 +197,7 @@ class TwoWay:
 
     @property
     def fitted(self) -> np.ndarray:
+        """The table as the effects have it."""
         return self.row[:, None] + self.column
 
 
@@ -215,62 +221,89 @@ def two_way(table: np.ndarray, weights: np.ndarray, rounds: int = 60) -> TwoWay:
     return TwoWay(row, (weights * (values - row[:, None])).sum(axis=0) / by_column)
 
 
+class Curve(NamedTuple):
+    """Points of a run by steps; `test` has both halves, [points, 2]."""
+
+    weights: np.ndarray
+    epochs: np.ndarray
+    rows: np.ndarray
+    score: np.ndarray
+    loss: np.ndarray
+    test: np.ndarray
+
+    def only(self, kept: np.ndarray | slice) -> Curve:
+        """Some of its points."""
+        return Curve(*(values[kept] for values in self))
+
+    @property
+    def on_the_way(self) -> Curve:
+        """What rungs look at: averaged weights where they were recorded."""
+        averaged = self.weights == "ema"
+        return self.only(averaged if averaged.any() else self.weights == "raw")
+
+    def ends(self, state: str) -> Curve:
+        """Points at which the run gave weights that would be kept."""
+        cooled = self.weights == "cooled"
+        if state == "diverged" or cooled.any():
+            return self.only(cooled)
+        raw = self.weights == "raw"
+        return (self.only(raw) if raw.any() else self).only(slice(-1, None))
+
+
+NOTHING = Curve(np.empty(0, str), *np.empty((4, 0)), np.empty((0, 2)))
+
+
+def _curves(points: pd.DataFrame) -> dict[str, Curve]:
+    """By run."""
+    points = points.sort_values(["run", "steps"], kind="stable")
+    columns = [points[name].to_numpy(float) for name in ("epochs", "rows", "val_score", "val_loss")]
+    whole = Curve(points.weights.to_numpy(str), *columns, points[["test_score_a", "test_score_b"]].to_numpy(float))
+    names, starts = np.unique(points.run.to_numpy(str), return_index=True)
+    ends = [*starts[1:], len(points)]
+    return {str(n): whole.only(slice(start, end)) for n, start, end in zip(names, starts, ends, strict=True)}
+
+
 @dataclass(frozen=True)
 class _Trunk:
-    """The runs of one configuration to one planned length, and which repeat and fold each is."""
+    """The runs of one configuration to one planned length."""
 
     config: str
     planned: float
-    runs: list[tuple[pd.Series, pd.DataFrame]]
+    runs: list[tuple[Any, Curve]]
 
     @property
     def lengths(self) -> list[float]:
         """At which a candidate ends; of runs that all diverged, what was planned."""
-        found = {two_digits(end.epochs) for run, curve in self.runs for end in _ends(run, curve)}
+        found = {two_digits(epochs) for run, curve in self.runs for epochs in curve.ends(run.state).epochs}
         return sorted(found) or [self.planned]
 
-
-def _ends(run: pd.Series, curve: pd.DataFrame) -> list[pd.Series]:
-    """Points at which a run gave weights that would be kept."""
-    cooled = curve[curve.weights == "cooled"]
-    if run.state == "diverged":
-        return [point for _, point in cooled.iterrows()]
-    raw = curve[curve.weights == "raw"]
-    return [
-        point for _, point in (cooled if len(cooled) else raw.iloc[-1:] if len(raw) else curve.iloc[-1:]).iterrows()
-    ]
+    @property
+    def points(self) -> list[float]:
+        """Epochs of the points that any run recorded on the way."""
+        return sorted({two_digits(epochs) for _, curve in self.runs for epochs in curve.on_the_way.epochs})
 
 
-def _on_the_way(curve: pd.DataFrame) -> pd.DataFrame:
-    """What rungs look at: averaged weights where they were recorded."""
-    averaged = curve[curve.weights == "ema"]
-    return averaged if len(averaged) else curve[curve.weights == "raw"]
-
-
-def _cell(
-    task: pd.Series, size: int, runs: pd.DataFrame, curves: dict[str, pd.DataFrame], configs: pd.DataFrame
-) -> Cell | None:
-    runs = runs[runs.run.isin(curves) | (runs.state == "diverged")]
-    nothing = next(iter(curves.values())).iloc[:0]
-    planned = (runs.planned_steps * runs.rows_per_step / size).map(two_digits)
-    folds = runs[runs.fold >= 0]
-    trunks = [
-        _Trunk(str(config), float(length), [(run, curves.get(run.run, nothing)) for _, run in some.iterrows()])
-        for (config, length), some in folds.groupby(["config", planned[folds.index]])
-    ]
-    repeats = {key: number for number, key in enumerate(sorted(set(zip(folds.split_seed, folds.seed, strict=True))))}
-    shape, width = (len(repeats), 1 + int(folds.fold.max())), max((len(_keys(trunk)) for trunk in trunks), default=0)
-    made = {}
-    for trunk in sorted(trunks, key=lambda trunk: len(trunk.runs)):
-        for length in trunk.lengths:
-            made[trunk.config, length] = _candidate(trunk, length, repeats, shape, width, float(task.majority))
+def _cell(task: pd.Series, size: int, runs: list[Any], curves: dict[str, Curve], configs: pd.DataFrame) -> Cell | None:
+    trunks: dict[tuple[str, float], _Trunk] = {}
+    for run in runs:
+        if run.fold >= 0 and (run.run in curves or run.state == "diverged"):
+            key = run.config, two_digits(run.planned_steps * run.rows_per_step / size)
+            trunks.setdefault(key, _Trunk(*key, [])).runs.append((run, curves.get(run.run, NOTHING)))
+    folds = [run for trunk in trunks.values() for run, _ in trunk.runs]
+    if not folds:
+        return None
+    repeats = {key: number for number, key in enumerate(sorted({(run.split_seed, run.seed) for run in folds}))}
+    shape = len(repeats), 1 + max(run.fold for run in folds), max(len(trunk.points) for trunk in trunks.values())
+    made = {
+        (trunk.config, length): _candidate(trunk, length, repeats, shape, float(task.majority))
+        for trunk in sorted(trunks.values(), key=lambda trunk: len(trunk.runs))
+        for length in trunk.lengths
+    }
     made = {key: one for key, one in made.items() if not np.isnan(one["test"]).all()}
     if not made:
         return None
-    refits = _refits(runs[runs.fold < 0], curves)
-    names = [config for config, _ in made]
+    names, refits = [config for config, _ in made], _refits(runs, curves)
     told = configs.loc[names]
-    columns = {name: np.array([one[name] for one in made.values()]) for name in next(iter(made.values()))}
     return Cell(
         task=str(task.name),
         group=str(task.group),
@@ -283,35 +316,26 @@ def _cell(
         lr=told.lr.to_numpy(float),
         length=np.array([length for _, length in made]),
         refit=np.array([refits.get(key, (np.nan, np.nan)) for key in made]),
-        **columns,
+        **{name: np.array([one[name] for one in made.values()]) for name in next(iter(made.values()))},
     )
 
 
-def _refits(runs: pd.DataFrame, curves: dict[str, pd.DataFrame]) -> dict[tuple[str, float], tuple[float, float]]:
+def _refits(runs: list[Any], curves: dict[str, Curve]) -> dict[tuple[str, float], np.ndarray]:
     """Test scores of models that were trained on all rows, by configuration and epochs."""
     return {
-        (str(run.config), two_digits(end.epochs)): (end.test_score_a, end.test_score_b)
-        for _, run in runs.iterrows()
-        if run.run in curves
-        for end in _ends(run, curves[run.run])
+        (run.config, two_digits(epochs)): test
+        for run in runs
+        if run.fold < 0 and run.run in curves
+        for epochs, test in zip(*curves[run.run].ends(run.state)[1::4], strict=True)
     }
 
 
-def _keys(trunk: _Trunk) -> list[float]:
-    """Epochs of the points that any run of a trunk recorded on the way."""
-    return sorted({two_digits(epochs) for _, curve in trunk.runs for epochs in _on_the_way(curve).epochs})
-
-
 def _candidate(
-    trunk: _Trunk,
-    length: float,
-    repeats: dict[tuple[int, int], int],
-    shape: tuple[int, int],
-    width: int,
-    majority: float,
+    trunk: _Trunk, length: float, repeats: dict[tuple[int, int], int], shape: tuple[int, int, int], majority: float
 ) -> dict[str, np.ndarray | float]:
     """A candidate's arrays. From where a run diverged on it scores as whoever looks at no input."""
-    place = {key: number for number, key in enumerate(_keys(trunk))}
+    place = {key: number for number, key in enumerate(trunk.points)}
+    *folds, width = shape
     blank = {
         "score": (width,),
         "loss": (width,),
@@ -320,25 +344,23 @@ def _candidate(
         "test": (2,),
         "test_on_the_way": (width, 2),
     }
-    found = {name: np.full((*shape, *more), np.nan) for name, more in blank.items()}
-    rows, end_rows = np.full((width, len(trunk.runs)), np.nan), []
+    found = {name: np.full((*folds, *more), np.nan) for name, more in blank.items()}
+    rows, end_rows, epochs = np.full((width, len(trunk.runs)), np.nan), [], np.full(width, np.nan)
     for number, (run, curve) in enumerate(trunk.runs):
-        where = repeats[run.split_seed, run.seed], int(run.fold)
+        where = repeats[run.split_seed, run.seed], run.fold
+        way, ends = curve.on_the_way, curve.ends(run.state)
+        points = [place[two_digits(epochs)] for epochs in way.epochs]
+        found["score"][where][points], found["loss"][where][points] = way.score, way.loss
+        found["test_on_the_way"][where][points], rows[points, number] = way.test, way.rows
+        for end in np.flatnonzero([two_digits(epochs) == length for epochs in ends.epochs]):
+            found["end"][where], found["end_loss"][where] = ends.score[end], ends.loss[end]
+            found["test"][where] = ends.test[end]
+            end_rows.append(ends.rows[end])
         if run.state == "diverged":
             for name in ("score", "end", "test", "test_on_the_way"):
-                found[name][where] = majority
-        way = _on_the_way(curve)
-        points = [place[two_digits(epochs)] for epochs in way.epochs]
-        found["score"][where][points], found["loss"][where][points] = way.val_score, way.val_loss
-        found["test_on_the_way"][where][points] = way[["test_score_a", "test_score_b"]]
-        rows[points, number] = way.rows
-        for end in (end for end in _ends(run, curve) if two_digits(end.epochs) == length):
-            found["end"][where], found["end_loss"][where] = end.val_score, end.val_loss
-            found["test"][where] = end.test_score_a, end.test_score_b
-            end_rows.append(end.rows)
-    planned = max(run.planned_steps * run.rows_per_step for run, _ in trunk.runs)
-    epochs = np.full(width, np.nan)
+                found[name][where] = np.where(np.isnan(found[name][where]), majority, found[name][where])
     epochs[: len(place)] = list(place)
+    planned = max(run.planned_steps * run.rows_per_step for run, _ in trunk.runs)
     return {
         **found,
         "rows": mean_of(rows, 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ DEGREES = 12
 """Of freedom that the recorded variance of folds counts for beside a study's own residuals."""
 
 ROBUST = 1.4826
-"""Times the median distance to the median: the standard deviation, were it normal. Candidates that fail do not count."""
+"""Times the median distance to the median: the standard deviation, were it normal. Failures hardly count."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Constants:
     variances: Variances
     slopes: Mapping[float, Slope]
     temperature: float = 1.0
-    prior_of_any: float = field(default=0.0)
 
     def expected(self, method: str, default: bool) -> float:
-        """Of a candidate beside the comparator."""
-        return self.prior.get((method, default), self.prior_of_any)
+        """Of a candidate beside the comparator; nothing where none of its kind was recorded."""
+        return self.prior.get((method, default), 0.0)
 
     def length_of(self, method: str) -> float:
+        """Epochs that a method's candidates train."""
         return self.lengths.get(method, self.comparator[1])
 
 
@@ -192,7 +192,7 @@ def _folds(cells: Sequence[Cell]) -> tuple[float, float]:
         rest = (ends - two_way(ends, there.astype(float)).fitted)[there]
         squares += float(rest @ rest)
         degrees += max(there.sum() - there.any(axis=1).sum() - there.any(axis=0).sum() + 1, 0)
-    folds = max(squares / max(degrees, 1), LEAST)
+    folds = max(float(squares / max(degrees, 1)), LEAST)
     for cell in cells:
         apart = mean_of(cell.end, (1, 2)) - cell.truth
         runs = (~np.isnan(cell.end)).sum(axis=(1, 2))

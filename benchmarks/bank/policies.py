@@ -32,6 +32,7 @@ class Never:
     """Trains every candidate to its end."""
 
     def run(self, search: Search, order: Sequence[int]) -> None:
+        """One after the other."""
         for candidate in order:
             search.finish(candidate)
 
@@ -41,6 +42,7 @@ class Halving:
     """Today's: one candidate after the other, each stopped at a rung where `judge` says so; defaults never."""
 
     def run(self, search: Search, order: Sequence[int]) -> None:
+        """One after the other."""
         scores: dict[int, list[float]] = {}
         for candidate in order:
             if self._passes(search, candidate, scores):
@@ -79,6 +81,7 @@ class Batch:
     by_loss: bool = False
 
     def run(self, search: Search, order: Sequence[int]) -> None:
+        """All together, rung by rung."""
         alive = list(order)
         longest = 1.0 if self.in_epochs else max(search.length[candidate] for candidate in alive)
         for number, rung in enumerate(self.rungs):
@@ -95,6 +98,7 @@ class Batch:
         return with_protected(ranked, self.protected(search, ranked), self.keep[number])
 
     def protected(self, search: Search, ranked: list[int]) -> list[int]:
+        """Those that go on in any case."""
         if not self.protect:
             return []
         defaults = [candidate for candidate in ranked if search.default[candidate]]
@@ -108,6 +112,7 @@ class AtRisk(Batch):
     risk: float = 0.05
 
     def kept(self, search: Search, number: int, ranked: list[int], scores: dict[int, float]) -> list[int]:
+        """Those that may be the best at their end, as recorded leads at this rung turned out."""
         slope = search.constants.slopes.get(self.rungs[number])
         beside = scores.get(search.comparator, math.nan)
         if slope is None or math.isnan(beside):
@@ -117,7 +122,7 @@ class AtRisk(Batch):
         best = max(ends.values())
         deviation = math.sqrt(2 * slope.variance)
         hoping = [c for c in ranked if c not in ends or ndtr((ends[c] - best) / deviation) >= self.risk]
-        return with_protected(hoping, self.protected(search, ranked), len(hoping))
+        return list(dict.fromkeys([*hoping, *self.protected(search, ranked)]))
 
 
 def with_protected(ranked: Sequence[int], protected: Sequence[int], keep: int) -> list[int]:
@@ -145,7 +150,7 @@ class Policy:
             with a regression on the configurations as its prior.
         race: its rules; None where there is none.
         share: of all rows, what the race has.
-        form: "refit" where a model of all rows was recorded, "folds" the mean over folds' models.
+        form: "refit" where a model of all rows was recorded, of the comparator too; "folds" the mean of folds' models.
     """
 
     name: str

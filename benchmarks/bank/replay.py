@@ -33,7 +33,6 @@ class Trace:
         complete: those trained to their end.
         winner: whoever it chose.
         verdict: how sure it was, of places among `complete`.
-        lead: mean and standard deviation of the winner's true lead over the rival; NaN without one.
         rival: the best default beside the winner; None where there is none.
         rows: that the search trained on, all folds.
         rows_race: the same of the race.
@@ -48,7 +47,6 @@ class Trace:
     complete: list[int]
     winner: int
     verdict: Verdict
-    lead: tuple[float, float]
     rival: int | None
     rows: float
     rows_race: float
@@ -150,15 +148,12 @@ def _chosen(
         )
         rows = policy.share / (1 - policy.share) * float(search.trained.sum())
         runs, spent = _raced(race, runs, _fresh(cell, done, repeat, search.ends.shape[1], generator), cell, done, rows)
-    winner = done.index(search.best()) if policy.choice == "mean" else race.verdict(runs).winner
-    verdict = race.claim(runs, winner)
-    lead = race.posterior(runs).difference(winner, verdict.rival) if verdict.rival is not None else (math.nan, math.nan)
+    verdict = race.verdict(runs, done.index(search.best()) if policy.choice == "mean" else None)
     return Trace(
         tried=order,
         complete=done,
-        winner=done[winner],
+        winner=done[verdict.winner],
         verdict=verdict,
-        lead=lead,
         rival=None if verdict.rival is None else done[verdict.rival],
         rows=float(search.trained.sum()),
         rows_race=spent,

@@ -69,10 +69,10 @@ def with_temperature(table: pd.DataFrame) -> pd.DataFrame:
 
 def row_of(cell: Cell, beside: int, trace: Trace, search: Search, policy: Policy, seed: int) -> dict[str, object]:
     """What became of one replay."""
-    halves = search.test.copy()
-    if policy.form == "refit":
-        halves = np.where(np.isnan(cell.refit), halves, cell.refit)
-    test, rival = halves.mean(axis=1), trace.rival
+    test, rival, refitted = search.test.mean(axis=1), trace.rival, cell.refit.mean(axis=1)
+    gain = test[trace.winner] - cell.truth[beside]
+    if policy.form == "refit" and not np.isnan(alike := refitted[trace.winner] - refitted[beside]):
+        gain = alike
     return {
         "group": cell.group,
         "cell": cell.name,
@@ -80,8 +80,8 @@ def row_of(cell: Cell, beside: int, trace: Trace, search: Search, policy: Policy
         "winner": trace.winner,
         "default": bool(cell.default[trace.winner]),
         "beside": beside,
-        "gain": test[trace.winner] - cell.truth[beside],
-        "gain_at_once": at_once(cell, trace.winner, beside, seed) + test[trace.winner] - cell.truth[trace.winner],
+        "gain": gain,
+        "gain_at_once": gain + luck(cell, trace.winner, seed) - luck(cell, beside, seed + 1),
         "regret": best_of(cell) - test[trace.winner],
         "tried": len(trace.tried),
         "rows": trace.rows,
@@ -90,8 +90,8 @@ def row_of(cell: Cell, beside: int, trace: Trace, search: Search, policy: Policy
         "lost": trace.lost > ALIKE,
         "race_runs": trace.race_runs,
         "chance": trace.verdict.chance,
-        "lead": trace.lead[0] if not cell.default[trace.winner] else math.nan,  # of a default nothing is claimed
-        "deviation": trace.lead[1],
+        "lead": trace.verdict.lead if not cell.default[trace.winner] else math.nan,  # of a default nothing is claimed
+        "deviation": trace.verdict.deviation,
         "seen": math.nan if rival is None else cell.truth[trace.winner] - cell.truth[rival],
         "noise": 2 * cell.test_noise,
         "overtuned": overtuned(trace, test),
@@ -104,15 +104,10 @@ def best_of(cell: Cell) -> float:
     return float((b[np.nanargmax(a)] + a[np.nanargmax(b)]) / 2)
 
 
-def at_once(cell: Cell, winner: int, beside: int, seed: int) -> float:
-    """The gain of one model over another, rather than of the means over all that were trained: luck counts."""
-    generator = np.random.default_rng(seed)
-
-    def one(candidate: int) -> float:
-        models = cell.test[candidate].mean(axis=-1).ravel()
-        return float(generator.choice(models[~np.isnan(models)]))
-
-    return one(winner) - one(beside)
+def luck(cell: Cell, candidate: int, seed: int) -> float:
+    """How far one model of a candidate, drawn from those that were trained, is above their mean."""
+    models = cell.test[candidate].mean(axis=-1).ravel()
+    return float(np.random.default_rng(seed).choice(models[~np.isnan(models)]) - cell.truth[candidate])
 
 
 def overtuned(trace: Trace, test: np.ndarray) -> float:
@@ -125,7 +120,7 @@ def by_cell(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:
     """A row for each cell of one policy's replays: means, and the standard error of the gain.
 
     Replays share the recorded models and test rows, so that error is theirs, however many replays there are: with
-    shares w of the winners, test noise · Σ (w − 1 for the comparator)².
+    shares w of the winners, test noise · Σ (w, less 1 for the comparator)².
     """
     found = table.groupby(["cell", "group"], as_index=False)[
         ["gain", "regret", "rows", "rows_race", "spared", "lost", "race_runs", "overtuned"]

@@ -25,12 +25,14 @@ class Reached(NamedTuple):
 
 
 def best_first(reached: Reached, *, by_loss: bool = False) -> list[int]:
-    """Places in order: by score, ties by loss, then by cost; what has no point before what has, as it is not judged."""
-    score, loss = np.nan_to_num(reached.score, nan=math.inf), np.nan_to_num(reached.loss, nan=math.inf)
-    keys = (
-        (reached.cost, -score, np.nan_to_num(reached.loss, nan=-math.inf)) if by_loss else (reached.cost, loss, -score)
-    )
-    return [int(i) for i in np.lexsort(keys)]
+    """Places in order: by score, ties by loss, then by cost; or by loss first.
+
+    What has no point there is not judged, and comes before what has; of what diverged the loss is the worst.
+    """
+    unknown = np.isnan(reached.score)
+    score, loss = np.where(unknown, math.inf, reached.score), np.where(np.isnan(reached.loss), math.inf, reached.loss)
+    first, second = (loss, -score) if by_loss else (-score, loss)
+    return [int(i) for i in np.lexsort((reached.cost, second, first, ~unknown))]
 
 
 class Search:
