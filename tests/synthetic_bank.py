@@ -89,7 +89,7 @@ def _runs(recipe, generator, task, size, configs, true):
         for repeat in range(recipe.repeats):
             for fold in range(recipe.folds):
                 name = f"{task}.{size}.{config['config']}.{repeat}.{fold}"
-                steps = round(recipe.epochs[-1] * size / 16)
+                steps = round(recipe.epochs[-1] * -(-size // 16))
                 luck = tests[c] + generator.normal(0, recipe.luck)
                 yield (
                     {
@@ -123,7 +123,7 @@ def _points(recipe, generator, run, size, drawn):
         tested = weights == "cooled" or epochs == recipe.epochs[-1]
         return {
             "run": run,
-            "steps": round(epochs * size / 16),
+            "steps": round(epochs * -(-size // 16)),
             "epochs": epochs,
             "rows": round(epochs * size),
             "weights": weights,

@@ -6,6 +6,7 @@ a candidate for each of them; any other run serves the one that it ended as.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -287,7 +288,7 @@ def _cell(task: pd.Series, size: int, runs: list[Any], curves: dict[str, Curve],
     trunks: dict[tuple[str, float], _Trunk] = {}
     for run in runs:
         if run.fold >= 0 and (run.run in curves or run.state == "diverged"):
-            key = run.config, two_digits(run.planned_steps * run.rows_per_step / size)
+            key = run.config, two_digits(run.planned_steps / math.ceil(size / run.rows_per_step))
             trunks.setdefault(key, _Trunk(*key, [])).runs.append((run, curves.get(run.run, NOTHING)))
     folds = [run for trunk in trunks.values() for run, _ in trunk.runs]
     if not folds:
@@ -360,11 +361,11 @@ def _candidate(
             for name in ("score", "end", "test", "test_on_the_way"):
                 found[name][where] = np.where(np.isnan(found[name][where]), majority, found[name][where])
     epochs[: len(place)] = list(place)
-    planned = max(run.planned_steps * run.rows_per_step for run, _ in trunk.runs)
+    before = float(np.nan_to_num(rows).max(initial=0.0))  # of folds that all diverged
     return {
         **found,
         "rows": mean_of(rows, 1),
         "epochs": epochs,
-        "end_rows": float(np.mean(end_rows)) if end_rows else float(planned),
+        "end_rows": float(np.mean(end_rows)) if end_rows else before,
         "cost": float(np.mean([run.trained_params for run, _ in trunk.runs])),
     }

@@ -69,6 +69,11 @@ class Constants:
         """Epochs that a method's candidates train."""
         return self.lengths.get(method, self.comparator[1])
 
+    def slope_at(self, fraction: float) -> Slope | None:
+        """How a rung at about this fraction tells the end; None where none was recorded."""
+        nearest = min(self.slopes, key=lambda known: abs(math.log(known / fraction)), default=None)
+        return None if nearest is None else self.slopes[nearest]
+
 
 def fit(others: Sequence[Cell], size: int, kind: str) -> Constants:
     """From the cells of other groups, for a task of a kind and a size.

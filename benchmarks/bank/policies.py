@@ -68,34 +68,35 @@ class Batch:
 
     Attributes:
         keep: how many go on after each rung, those protected among them.
-        rungs: where these are, in shares of the longest candidate's length, or in epochs.
-        in_epochs: which of the two.
+        rungs: where these are, in epochs; None for the package's own, as the longest candidate has them.
         protect: whether the best default elsewhere and the best default at the rung go on in any case.
         by_loss: whether the loss ranks, rather than the score.
     """
 
     keep: tuple[int, ...] = (8, 5, 3)
-    rungs: tuple[float, ...] = (1 / 24, 1 / 12, 1 / 6)
-    in_epochs: bool = False
+    rungs: tuple[float, ...] | None = None
     protect: bool = True
     by_loss: bool = False
 
     def run(self, search: Search, order: Sequence[int]) -> None:
         """All together, rung by rung."""
         alive = list(order)
-        longest = 1.0 if self.in_epochs else max(search.length[candidate] for candidate in alive)
-        for number, rung in enumerate(self.rungs):
-            reached = search.reach(alive, rung * longest)
+        longest = max(search.length[candidate] for candidate in alive)
+        rungs = self.rungs or rung_ends(max(1, round(longest)), search.size)[:-1]
+        for keep, rung in zip(self.keep, rungs, strict=False):
+            reached = search.reach(alive, rung)
             if np.isnan(reached.score).mean() > 0.5:  # too few points were recorded there
                 continue
             ranked = [alive[i] for i in best_first(reached, by_loss=self.by_loss)]
-            alive = self.kept(search, number, ranked, dict(zip(alive, reached.score, strict=True)))
+            alive = self.kept(search, ranked, dict(zip(alive, reached.score, strict=True)), rung / longest, keep)
         for candidate in alive:
             search.finish(candidate)
 
-    def kept(self, search: Search, number: int, ranked: list[int], scores: dict[int, float]) -> list[int]:
-        """Those that go on after a rung."""
-        return with_protected(ranked, self.protected(search, ranked), self.keep[number])
+    def kept(
+        self, search: Search, ranked: list[int], scores: dict[int, float], fraction: float, keep: int
+    ) -> list[int]:
+        """Those that go on after a rung at a fraction of the length."""
+        return with_protected(ranked, self.protected(search, ranked), keep)
 
     def protected(self, search: Search, ranked: list[int]) -> list[int]:
         """Those that go on in any case."""
@@ -111,9 +112,11 @@ class AtRisk(Batch):
 
     risk: float = 0.05
 
-    def kept(self, search: Search, number: int, ranked: list[int], scores: dict[int, float]) -> list[int]:
+    def kept(
+        self, search: Search, ranked: list[int], scores: dict[int, float], fraction: float, keep: int
+    ) -> list[int]:
         """Those that may be the best at their end, as recorded leads at this rung turned out."""
-        slope = search.constants.slopes.get(self.rungs[number])
+        slope = search.constants.slope_at(fraction)
         beside = scores.get(search.comparator, math.nan)
         if slope is None or math.isnan(beside):
             return ranked
@@ -177,10 +180,7 @@ POLICIES = (
     B,
     C,
     D,
-    *(
-        Policy(f"{i}-epoch", length="longest", pruner=Batch((1,), (float(i),), in_epochs=True, protect=False))
-        for i in (1, 2, 4)
-    ),
+    *(Policy(f"{i}-epoch", length="longest", pruner=Batch((1,), (float(i),), protect=False)) for i in (1, 2, 4)),
     replace(B, name="B in random order", start="random"),
     replace(D, name="D pruned by loss", pruner=Batch(by_loss=True)),
     replace(D, name="D without race", race=None),
