@@ -20,7 +20,8 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "bank"))
 
 import bars
 import constants as beforehand
-from cells import Bank, halves_noise, two_way
+from cells import Bank
+from effects import halves_noise, two_way
 from policies import A, AtRisk, B, Batch, C, D, Never, Policy, with_protected
 from replay import replay
 from simulate import best_of, by_cell, evaluate, summary

@@ -1,4 +1,4 @@
-"""What replays show of a policy: the figures of decision.md §9.7, each with an interval over groups of tasks."""
+"""What replays show of a policy: gains, what is never worse, and calibration, over groups of tasks."""
 
 from __future__ import annotations
 

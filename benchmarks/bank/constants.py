@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from cells import Cell, mean_of, two_way
+from effects import mean_of, two_way
 
 from autopeft.search.posterior import LEAST, Variances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from cells import Cell
 
 OTHER_KIND = 0.3
 """Weight of a task of another kind beside one of the same, when it is asked what to try first."""

@@ -189,4 +189,6 @@ POLICIES = (
     replace(D, name="D from defaults", start="defaults"),
     Policy("perfect chooser", "all", "advised", 10**6, Never(), choice="posterior"),
 )
-"""Those of decision.md §9.4. The last one trains the whole pool and so shows what the noise of its folds leaves."""
+"""What is compared. A table has orders but no proposals, so draws near defaults are the recorded ones, in any order;
+and rates are as they were recorded, not scaled with the length. The last one trains the whole pool, and so shows what
+the noise of its folds leaves to be had."""

@@ -40,7 +40,6 @@ class Trace:
         lost: how far the best that was completed is below the best that was tried, by the folds of the search.
         path: rows so far, and who would have been chosen then.
         race_runs: folds that the race ran.
-
     """
 
     tried: list[int]

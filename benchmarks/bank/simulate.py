@@ -137,7 +137,10 @@ def by_cell(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, bank: Bank) -> dict[str, object]:
-    """The figures of one policy's replays."""
+    """The figures of one policy's replays.
+
+    Of what a perfect choice would gain over the best fixed default, `missed` is the share that the policy does not.
+    """
     cells = by_cell(table, bank)
     groups = cells.group.to_numpy()
     claims = table.dropna(subset=["lead", "seen"])
@@ -148,6 +151,7 @@ def summary(table: pd.DataFrame, bank: Bank) -> dict[str, object]:
     found: dict[str, object] = {name: mean(name) for name in ("gain", "regret", "rows", "rows_race", "spared", "lost")}
     never: NeverWorse = never_worse(cells, float((table.gain_at_once < -CATASTROPHE).mean()))
     told: Calibration | None = calibration(claims) if len(claims) else None
+    found["missed"] = mean("regret").mean / max(mean("regret").mean + mean("gain").mean, 1e-9)
     return {**found, "never worse": never, "calibration": told, "overtuned": float(cells.overtuned.mean())}
 
 
@@ -172,16 +176,16 @@ def main() -> None:
 def shown(table: pd.DataFrame, bank: Bank, names: Sequence[str]) -> list[str]:
     """A table of the policies, a line each."""
     lines = [
-        "| policy | gain, points | regret, points | rows (race) | spared | best lost | cells worse | new task worse "
-        "| 5 points worse | slope | of ≥ 80% held |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| policy | gain, points | regret, points | missed | rows (race) | spared | best lost | cells worse "
+        "| new task worse | 5 points worse | slope | of ≥ 80% held |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name in names:
         found = summary(table[table.policy == name], bank)
         never, told = found["never worse"], found["calibration"]
         slope, sure = (f"{told.slope:.2f}", f"{told.sure:.0%}") if told else ("–", "–")
         lines.append(
-            f"| {name} | {in_points(found['gain'])} | {in_points(found['regret'])} "
+            f"| {name} | {in_points(found['gain'])} | {in_points(found['regret'])} | {found['missed']:.0%} "
             f"| {found['rows'].mean:,.0f} ({found['rows_race'].mean:,.0f}) | {found['spared'].mean:.0%} "
             f"| {found['lost'].mean:.1%} | {len(never.rejected)} | {never.new_task:.1%} | {never.catastrophes:.1%} "
             f"| {slope} | {sure} |"

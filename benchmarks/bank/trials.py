@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from cells import mean_of
 from constants import points_at
+from effects import mean_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
