@@ -285,7 +285,7 @@ def test_the_search_for_the_best_default_elsewhere_is_the_comparator(written):
 @pytest.fixture(scope="module")
 def evaluated(written):
     bank, _ = written
-    return evaluate(bank, [B, D, Policy("all", "all", "advised", 99, Never(), choice="posterior")], 30)
+    return evaluate(bank, [B, D, Policy("all", "all", "advised", 99, Never(), choice="posterior")], 12)
 
 
 def test_gains_are_those_of_the_truth(evaluated, written):
@@ -361,17 +361,17 @@ def test_the_chance_on_a_new_group_knows_that_groups_vary():
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_a_temperature_makes_chances_hold(factor):
-    generator, count = np.random.default_rng(1), 20_000
+    generator, count = np.random.default_rng(1), 6000
     lead, noise = generator.normal(0, 2, count), 0.25
     seen = generator.normal(lead, factor) + generator.normal(0, noise**0.5, count)
     claims = pd.DataFrame({"cell": generator.integers(20, size=count), "lead": lead, "deviation": 1.0, "seen": seen})
     claims = claims.assign(noise=noise, temperature=1.0)
     found = bars.temperature(claims)
     assert found == pytest.approx(factor, rel=0.15)
-    assert bars.calibration(claims.assign(temperature=found)).slope == pytest.approx(1, abs=0.08)
+    assert bars.calibration(claims.assign(temperature=found)).slope == pytest.approx(1, abs=0.12)
     if factor == 1:
         stated, held, _ = np.transpose(bars.calibration(claims).bins)
-        assert held == pytest.approx(stated, abs=0.05)
+        assert held == pytest.approx(stated, abs=0.07)
         assert bars.calibration(claims).sure > 0.8
 
 

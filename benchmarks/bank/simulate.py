@@ -139,7 +139,8 @@ def by_cell(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:
 def summary(table: pd.DataFrame, bank: Bank) -> dict[str, object]:
     """The figures of one policy's replays.
 
-    Of what a perfect choice would gain over the best fixed default, `missed` is the share that the policy does not.
+    Of what a perfect choice would gain over the best fixed default, `missed` is the share that the policy does not;
+    NaN where that is next to nothing.
     """
     cells = by_cell(table, bank)
     groups = cells.group.to_numpy()
@@ -151,7 +152,8 @@ def summary(table: pd.DataFrame, bank: Bank) -> dict[str, object]:
     found: dict[str, object] = {name: mean(name) for name in ("gain", "regret", "rows", "rows_race", "spared", "lost")}
     never: NeverWorse = never_worse(cells, float((table.gain_at_once < -CATASTROPHE).mean()))
     told: Calibration | None = calibration(claims) if len(claims) else None
-    found["missed"] = mean("regret").mean / max(mean("regret").mean + mean("gain").mean, 1e-9)
+    there_is = mean("regret").mean + mean("gain").mean
+    found["missed"] = mean("regret").mean / there_is if there_is > ALIKE else math.nan
     return {**found, "never worse": never, "calibration": told, "overtuned": float(cells.overtuned.mean())}
 
 
@@ -183,14 +185,19 @@ def shown(table: pd.DataFrame, bank: Bank, names: Sequence[str]) -> list[str]:
     for name in names:
         found = summary(table[table.policy == name], bank)
         never, told = found["never worse"], found["calibration"]
-        slope, sure = (f"{told.slope:.2f}", f"{told.sure:.0%}") if told else ("–", "–")
+        slope, sure = (f"{told.slope:.2f}", share(told.sure)) if told else ("–", "–")
         lines.append(
-            f"| {name} | {in_points(found['gain'])} | {in_points(found['regret'])} | {found['missed']:.0%} "
+            f"| {name} | {in_points(found['gain'])} | {in_points(found['regret'])} | {share(found['missed'])} "
             f"| {found['rows'].mean:,.0f} ({found['rows_race'].mean:,.0f}) | {found['spared'].mean:.0%} "
-            f"| {found['lost'].mean:.1%} | {len(never.rejected)} | {never.new_task:.1%} | {never.catastrophes:.1%} "
+            f"| {found['lost'].mean:.1%} | {len(never.rejected)} | {share(never.new_task)} | {never.catastrophes:.1%} "
             f"| {slope} | {sure} |"
         )
     return lines
+
+
+def share(value: float) -> str:
+    """In percent."""
+    return "–" if math.isnan(value) else f"{value:.0%}"
 
 
 def in_points(interval: Interval) -> str:
