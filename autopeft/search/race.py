@@ -102,7 +102,7 @@ class Race:
         entrants: the candidates that the search trained to their end, by number.
         variances: how widely candidates and folds scatter.
         rules: when it ends.
-        finalists: the numbers of those that run; see `finalists`.
+        finalists: the numbers of those that run, and may win; all, where none is named. See `finalists`.
         temperature: of the chances that it states; see `Posterior.chance`.
     """
 
@@ -111,6 +111,10 @@ class Race:
     rules: Rules = field(default_factory=Rules)
     finalists: Collection[int] = ()
     temperature: float = 1.0
+
+    @property
+    def _among(self) -> Collection[int]:
+        return self.finalists or range(len(self.entrants))
 
     def posterior(self, runs: Sequence[Run]) -> Posterior:
         """What is believed after these runs."""
@@ -125,12 +129,10 @@ class Race:
             runs: all so far.
             may_run: of a candidate, the fresh blocks that it can run, in the order in which it is to run them.
         """
-        found = self.posterior(runs)
-        leader, *rest = sorted(self.finalists, key=lambda i: -found.mean[i])
+        found, rules = self.posterior(runs), self.rules
+        leader, *rest = sorted(self._among, key=lambda i: -found.mean[i])
         chances = found.chances(leader)
-        hoping = [
-            i for i in rest if found.chance(leader, i, by=self.rules.behind) < self.rules.hopeless
-        ]  # of the others too little can come
+        hoping = [i for i in rest if found.chance(leader, i, by=rules.behind) < rules.hopeless]
         hoping.sort(key=lambda i: -chances[i])
         if not hoping or self._decided(found, leader, hoping):
             return None
@@ -156,10 +158,9 @@ class Race:
                 cheaper.
         """
         found, entrants = self.posterior(runs), self.entrants
-        among = self.finalists or range(len(entrants))
-        leader = max(among, key=lambda i: (found.mean[i], -entrants[i].cost))
+        leader = max(self._among, key=lambda i: (found.mean[i], -entrants[i].cost))
         if winner is None:
-            tied = [i for i in among if found.mean[i] >= found.mean[leader] - self.rules.tie]
+            tied = [i for i in self._among if found.mean[i] >= found.mean[leader] - self.rules.tie]
             winner = min(tied, key=lambda i: (not entrants[i].default, entrants[i].cost, -found.mean[i]))
         defaults = [i for i, entrant in enumerate(entrants) if entrant.default and i != winner]
         if not defaults:
