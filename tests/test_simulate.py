@@ -371,7 +371,7 @@ def test_a_temperature_makes_chances_hold(factor):
     assert bars.calibration(claims.assign(temperature=found)).slope == pytest.approx(1, abs=0.12)
     if factor == 1:
         stated, held, _ = np.transpose(bars.calibration(claims).bins)
-        assert held == pytest.approx(stated, abs=0.07)
+        assert held == pytest.approx(stated, abs=0.09)
         assert bars.calibration(claims).sure > 0.8
 
 

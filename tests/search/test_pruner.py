@@ -59,7 +59,10 @@ def test_the_plain_rule_decides_as_the_pruner_does(seed):
             assert pruned == judge([*at_rung.get(rung, []), own], own)
             if pruned or fails:
                 break
-        study.tell(trial, state=TrialState.FAIL if fails else TrialState.PRUNED if pruned else TrialState.COMPLETE)
+        if fails or pruned:
+            study.tell(trial, state=TrialState.FAIL if fails else TrialState.PRUNED)
+        else:
+            study.tell(trial, 0.5)
         for rung, own in reached.items() if not fails else ():
             at_rung.setdefault(rung, []).append(own)
 
