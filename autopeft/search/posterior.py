@@ -2,7 +2,7 @@
 
 A run is one candidate on one block: a fold of one split of the rows, the same rows for every candidate that ran it.
 
-    score(candidate i, block b) = true_i + gap_i + effect_b + e,   true_i ~ N(prior_i, between),
+    score(candidate i, block b) = true_i + gap_i + effect_b + e,   true_i ~ N(prior_i, between_i),
                                                                     gap_i ~ N(0, floor · folds),   e ~ N(0, folds)
 
 The effects of blocks are free, so only differences between candidates that shared blocks say anything, and the level of
@@ -89,31 +89,39 @@ class Posterior:
     Attributes:
         mean: of each, beside the level that all share.
         cov: their covariances.
-        lasting: the part of each variance that no more blocks would remove.
+        lasting: the part of each one's variance that no more blocks would remove.
     """
 
     mean: np.ndarray
     cov: np.ndarray
-    lasting: float
+    lasting: np.ndarray
 
     @classmethod
-    def of(cls, runs: Sequence[Run], prior: Sequence[float], variances: Variances) -> Posterior:
+    def of(
+        cls,
+        runs: Sequence[Run],
+        prior: Sequence[float],
+        variances: Variances,
+        between: Sequence[float] | None = None,
+    ) -> Posterior:
         """After these runs.
 
         Args:
             runs: of any candidates on any blocks; not every one ran on each.
             prior: what is expected of each candidate before any run, on any level.
             variances: how widely they scatter.
+            between: of each candidate around its prior, where one is better known than another.
         """
         expected, table = np.asarray(prior, float), _Table.of(runs, len(prior))
-        folds, between = max(variances.folds, LEAST), max(variances.between, LEAST)
+        folds = max(variances.folds, LEAST)
+        spread = np.maximum(np.full(len(expected), variances.between) if between is None else between, LEAST)
         gap = variances.floor * folds
-        own = np.full(len(expected), 1 / (between + gap))
+        own = 1 / (spread + gap)
         cov = np.linalg.inv(np.diag(own) + table.information / folds)
         mean = cov @ (own * expected + table.told / folds)
-        kept = between / (between + gap)  # of what a candidate scores above its prior, the part that is no gap
+        kept = spread / (spread + gap)  # of what a candidate scores above its prior, the part that is no gap
         lasting = kept * gap
-        return cls(expected + kept * (mean - expected), kept**2 * cov + lasting * np.eye(len(expected)), lasting)
+        return cls(expected + kept * (mean - expected), np.outer(kept, kept) * cov + np.diag(lasting), lasting)
 
     def difference(self, first: int, second: int) -> tuple[float, float]:
         """Mean and standard deviation of what the first is truly better by than the second."""
@@ -135,7 +143,8 @@ class Posterior:
     def chance_to_stay(self, first: int, second: int) -> float:
         """That the first still has the higher mean after ever so many more blocks that both run."""
         mean, deviation = self.difference(first, second)
-        return float(ndtr(mean / math.sqrt(max(deviation**2 - 2 * self.lasting, LEAST))))
+        lasting = float(self.lasting[first] + self.lasting[second])
+        return float(ndtr(mean / math.sqrt(max(deviation**2 - lasting, LEAST))))
 
     def chances(self, than: int) -> np.ndarray:
         """Of every candidate, that it is truly better than this one; a half for itself."""

@@ -28,12 +28,15 @@ class Entrant:
         default: whether it is that method's untuned default.
         cost: what it takes to keep or to run; the cheaper wins a tie.
         prior: what is expected of its score, beside a level that all share.
+        between: variance of its true score around that: less where it is known from other studies. None for that of the
+            race's variances.
     """
 
     method: str
     default: bool = False
     cost: float = 0.0
     prior: float = 0.0
+    between: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ class Race:
 
     def posterior(self, runs: Sequence[Run]) -> Posterior:
         """What is believed after these runs."""
-        return Posterior.of(runs, [entrant.prior for entrant in self.entrants], self.variances.seen(runs))
+        variances = self.variances.seen(runs)
+        between = [variances.between if one.between is None else one.between for one in self.entrants]
+        return Posterior.of(runs, [one.prior for one in self.entrants], variances, between)
 
     def turn(self, runs: Sequence[Run], may_run: Callable[[int], Sequence[int]]) -> Turn | None:
         """What runs next; None where the race is over.

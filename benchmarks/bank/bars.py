@@ -20,7 +20,10 @@ POINT = 0.01
 
 TOLERATED, CATASTROPHE, ALIKE = 0.5 * POINT, 5 * POINT, 0.5 * POINT
 
-TEMPERATURES = np.geomspace(0.25, 8, 71)
+SLOPES = np.linspace(0, 3, 301)
+
+TEMPERATURES, USUAL = np.geomspace(0.25, 8, 71), 0.7
+"""What is tried, and how far its logarithm usually is from zero: a few cells show too little to believe more."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,23 @@ class Interval:
         return f"{self.mean:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
-def mean_over_groups(values: np.ndarray, groups: np.ndarray, draws: int = DRAWS) -> Interval:
-    """The mean of a value a cell, with an interval over groups; NaN counts for nothing."""
+def draws_of(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row the number of its group, and how often each group comes in each draw, [draws, groups]."""
+    names, place = np.unique(groups, return_inverse=True)
+    count = len(names)
+    return place, np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)
+
+
+def mean_over_groups(values: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> Interval:
+    """The weighted mean of values, a row each, with an interval over groups; NaN counts for nothing."""
     there = ~np.isnan(values)
-    names, place = np.unique(groups[there], return_inverse=True)
-    if not len(names):
+    if not there.any():
         return Interval(math.nan, math.nan, math.nan)
-    sums, counts = np.bincount(place, values[there]), np.bincount(place).astype(float)
-    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
+    values, weights = values[there], np.ones(there.sum()) if weights is None else weights[there]
+    place, drawn = draws_of(groups[there])
+    sums, counts = np.bincount(place, weights * values), np.bincount(place, weights)
     low, high = np.quantile((drawn @ sums) / (drawn @ counts), [0.025, 0.975])
-    return Interval(float(values[there].mean()), float(low), float(high))
+    return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def chance_on_a_new_group(cells: pd.DataFrame, by: float = TOLERATED) -> float:
 
 
 def temperature(claims: pd.DataFrame) -> float:
-    """What the deviation of stated leads has to be multiplied by, so that the chances hold: by maximum likelihood.
+    """What the deviation of stated leads has to be multiplied by, so that the chances hold: the likeliest one.
 
     Of `lead`, `deviation`, the lead that test rows show (`seen`) and its noise (`noise`); each cell counts once.
     """
@@ -106,7 +116,7 @@ def temperature(claims: pd.DataFrame) -> float:
     weight = 1 / claims.groupby("cell").cell.transform("size").to_numpy()
     wide = np.sqrt((TEMPERATURES[:, None] * deviation) ** 2 + claims.noise.to_numpy())
     likelihood = np.log(np.clip(ndtr(sign * lead / wide), 1e-12, 1))
-    return float(TEMPERATURES[np.argmax(likelihood @ weight)])
+    return float(TEMPERATURES[np.argmax(likelihood @ weight - 0.5 * (np.log(TEMPERATURES) / USUAL) ** 2)])
 
 
 @dataclass(frozen=True)
@@ -121,8 +131,8 @@ class Calibration:
         bins: by tenths: chance stated, share that holds, claims.
     """
 
-    slope: float
-    sure: float
+    slope: Interval
+    sure: Interval
     brier: float
     bins: list[tuple[float, float, int]]
 
@@ -133,8 +143,12 @@ def calibration(claims: pd.DataFrame) -> Calibration:
     wide = np.sqrt((claims.temperature.to_numpy() * claims.deviation.to_numpy()) ** 2 + claims.noise.to_numpy())
     score = claims.lead.to_numpy() / wide
     weight = 1 / claims.groupby("cell").cell.transform("size").to_numpy()
-    slopes = np.linspace(0, 3, 301)
-    likelihood = np.log(np.clip(ndtr(slopes[:, None] * np.where(sign, score, -score)), 1e-12, 1))
+    groups = claims.group.to_numpy()
+    place, drawn = draws_of(groups)
+    likelihood = weight * np.log(np.clip(ndtr(SLOPES[:, None] * np.where(sign, score, -score)), 1e-12, 1))
+    by_group = np.array([np.bincount(place, row) for row in likelihood])
+    low, high = np.quantile(SLOPES[np.argmax(by_group @ drawn.T, axis=0)], [0.025, 0.975])
+    slope = Interval(float(SLOPES[np.argmax(likelihood.sum(axis=1))]), float(low), float(high))
     chance = ndtr(score)
     place = np.minimum((chance * 10).astype(int), 9)
     bins = [
@@ -146,10 +160,10 @@ def calibration(claims: pd.DataFrame) -> Calibration:
         for some in (place == number for number in range(10))
         if some.any()
     ]
-    sure = chance >= 0.8
+    sure = np.where(chance >= 0.8, sign.astype(float), np.nan)
     return Calibration(
-        float(slopes[np.argmax(likelihood @ weight)]),
-        float(np.average(sign[sure], weights=weight[sure])) if sure.any() else math.nan,
+        slope,
+        mean_over_groups(sure, groups, weight),
         float(np.average((chance - sign) ** 2, weights=weight)),
         bins,
     )

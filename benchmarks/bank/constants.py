@@ -49,8 +49,10 @@ class Constants:
         comparator: the default, and its length, that is best on the others: the best single fixed default.
         lengths: by method, the length that its default does best at.
         portfolio: configurations to try first, the comparator's at the head.
-        prior: what to expect of a candidate beside the comparator, by method and whether it is a default.
-        variances: of candidates and folds.
+        known: of the defaults and the portfolio, what to expect beside the comparator, by configuration.
+        drawn: the same of any other, by method.
+        between_known: variance of one that is known around that, which is what a task has of its own.
+        variances: of candidates that are not known, and of folds.
         slopes: by fraction of the length, for pruning at a stated risk.
         temperature: of stated chances.
     """
@@ -58,14 +60,18 @@ class Constants:
     comparator: tuple[str, float]
     lengths: Mapping[str, float]
     portfolio: Sequence[str]
-    prior: Mapping[tuple[str, bool], float]
+    known: Mapping[str, float]
+    drawn: Mapping[str, float]
+    between_known: float
     variances: Variances
     slopes: Mapping[float, Slope]
     temperature: float = 1.0
 
-    def expected(self, method: str, default: bool) -> float:
-        """Of a candidate beside the comparator; nothing where none of its kind was recorded."""
-        return self.prior.get((method, default), 0.0)
+    def expected(self, config: str, method: str) -> tuple[float, float]:
+        """Of a candidate beside the comparator, and the variance around that."""
+        if config in self.known:
+            return self.known[config], self.between_known
+        return self.drawn.get(method, 0.0), self.variances.between
 
     def length_of(self, method: str) -> float:
         """Epochs that a method's candidates train."""
@@ -94,10 +100,10 @@ def fit(others: Sequence[Cell], size: int, kind: str) -> Constants:
     comparator, lengths = _lengths(alike, np.array([weight_of(cell, size, kind) for cell in alike]))
     chosen = {cell.name: _at_advised(cell, lengths, comparator[1]) for cell in others}
     portfolio = _portfolio(others, weights, chosen, comparator[0])
-    prior, between = _prior(alike, chosen, comparator[0])
-    return Constants(
-        comparator, lengths, portfolio, prior, Variances(between, *_folds(alike), DEGREES), _slopes(alike, comparator)
-    )
+    known, drawn, between_known, between = _priors(alike, chosen, comparator[0], portfolio)
+    variances = Variances(between, *_folds(alike), DEGREES)
+    slopes = _slopes(alike, comparator)
+    return Constants(comparator, lengths, portfolio, known, drawn, between_known, variances, slopes)
 
 
 def weight_of(cell: Cell, size: int, kind: str) -> float:
@@ -166,24 +172,45 @@ def _portfolio(
     return entries
 
 
-def _prior(
-    cells: Sequence[Cell], chosen: Mapping[str, Mapping[str, int]], comparator: str
-) -> tuple[dict[tuple[str, bool], float], float]:
-    """What to expect beside the comparator, and how widely true scores scatter around that; medians throughout."""
-    found: dict[tuple[str, bool], list[float]] = {}
-    for cell in cells:
-        if comparator not in chosen[cell.name]:
-            continue
-        beside = cell.truth[chosen[cell.name][comparator]]
-        for config, place in chosen[cell.name].items():
-            if config != comparator:
-                key = str(cell.method[place]), bool(cell.default[place])
-                found.setdefault(key, []).append(float(cell.truth[place] - beside))
-    prior = {key: float(np.median(values)) for key, values in found.items()}
-    distances = [abs(value - prior[key]) for key, values in found.items() for value in values]
+def _priors(
+    cells: Sequence[Cell], chosen: Mapping[str, Mapping[str, int]], comparator: str, portfolio: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float], float, float]:
+    """What to expect beside the comparator: of known configurations, and of others by method; the variances of both.
+
+    Of a known one the effect over all cells is moved towards that of its like, by as much as it is noise: the best of
+    several looks better than it is. What a task has of its own is left of its variance; of one that is not known, also
+    how widely those of its method scatter. Medians throughout, as some fail.
+    """
+    names, table = table_of(cells, chosen)
+    method = {str(cell.config[i]): str(cell.method[i]) for cell in cells for i in chosen[cell.name].values()}
+    defaults = {str(cell.config[i]) for cell in cells for i in np.flatnonzero(cell.default)}
+    found = two_way(table, np.ones(len(cells)))
+    rest, groups = table - found.fitted, len({cell.group for cell in cells})
+    shrinks = max(1 - 1 / len(cells), 0.5) * max(1 - 1 / len(names), 0.5)  # of residuals, which the effects have fitted
     noise = float(np.mean([cell.test_noise for cell in cells]))
-    spread = (ROBUST * float(np.median(distances))) ** 2 if distances else 0.0
-    return prior, max(spread - 2 * noise, LEAST)
+    own = max(_robust(rest[~np.isnan(rest)]) / shrinks - noise, LEAST)
+    effect = dict(zip(names, found.row, strict=True))
+    of_draws = {
+        name: [effect[n] for n in names if method[n] == name and n not in defaults] for name in set(method.values())
+    }
+    centre = float(np.median(found.row))
+    drawn = {name: float(np.median(values)) for name, values in of_draws.items() if values}
+    scatter = _robust(np.array([value - drawn[name] for name in drawn for value in of_draws[name]]))
+    spread = float(np.var([effect[name] for name in names if name in defaults]))
+    keep = spread / (spread + own / groups)
+    known = {name: centre + keep * (effect[name] - centre) for name in names if name in defaults or name in portfolio}
+    beside = known[comparator]
+    return (
+        {name: float(value - beside) for name, value in known.items()},
+        {name: value - beside for name, value in drawn.items()},
+        own,
+        own + max(scatter - own / groups, 0.0),
+    )
+
+
+def _robust(values: np.ndarray) -> float:
+    """A variance for which failures hardly count."""
+    return float((ROBUST * np.median(np.abs(values - np.median(values)))) ** 2) if len(values) else 0.0
 
 
 def _folds(cells: Sequence[Cell]) -> tuple[float, float]:

@@ -127,7 +127,7 @@ def _chosen(
     done = search.complete
     priors = _priors(cell, policy, search, done)
     entrants = [
-        Entrant(str(cell.method[i]), bool(cell.default[i]), float(cell.cost[i]), prior)
+        Entrant(str(cell.method[i]), bool(cell.default[i]), float(cell.cost[i]), *prior)
         for i, prior in zip(done, priors, strict=True)
     ]
     runs = [
@@ -197,17 +197,18 @@ RIDGE = 1.0
 """Of the regression on configurations."""
 
 
-def _priors(cell: Cell, policy: Policy, search: Search, done: Sequence[int]) -> list[float]:
-    """What is expected of each that completed, before its folds are looked at."""
-    constants = search.constants
-    known = np.array([constants.expected(str(cell.method[i]), bool(cell.default[i])) for i in done])
-    known[[i == search.comparator for i in done]] = 0.0
+def _priors(cell: Cell, policy: Policy, search: Search, done: Sequence[int]) -> list[tuple[float, float]]:
+    """What is expected of each that completed, before its folds are looked at, and the variance around that.
+
+    The surrogate is a regression of the scores of those that completed on method, rate and being a default.
+    """
+    known = [search.constants.expected(str(cell.config[i]), str(cell.method[i])) for i in done]
     if policy.choice != "surrogate" or len(done) < 2:
-        return [float(one) for one in known]
+        return known
     rate = np.log(np.maximum(cell.lr[list(done)], 1e-12))
     rate = (rate - rate.mean()) / max(rate.std(), 1e-9)
     methods = cell.method[list(done)][:, None] == np.unique(cell.method[list(done)])
     features = np.column_stack([methods, rate, rate**2, cell.default[list(done)]]).astype(float)
     scores = search.end[list(done)] - search.end[list(done)].mean()
     fitted = features @ np.linalg.solve(features.T @ features + RIDGE * np.eye(features.shape[1]), features.T @ scores)
-    return [float(one) for one in fitted]
+    return [(float(one), between) for one, (_, between) in zip(fitted, known, strict=True)]

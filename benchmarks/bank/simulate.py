@@ -185,7 +185,7 @@ def shown(table: pd.DataFrame, bank: Bank, names: Sequence[str]) -> list[str]:
     for name in names:
         found = summary(table[table.policy == name], bank)
         never, told = found["never worse"], found["calibration"]
-        slope, sure = (f"{told.slope:.2f}", share(told.sure)) if told else ("–", "–")
+        slope, sure = (f"{told.slope:.2f}", share(told.sure.mean)) if told else ("–", "–")
         lines.append(
             f"| {name} | {in_points(found['gain'])} | {in_points(found['regret'])} | {share(found['missed'])} "
             f"| {found['rows'].mean:,.0f} ({found['rows_race'].mean:,.0f}) | {found['spared'].mean:.0%} "

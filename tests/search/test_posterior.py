@@ -58,6 +58,16 @@ def test_one_that_never_ran_has_its_prior_beside_the_others():
     assert found.difference(2, 0) == pytest.approx((3 - 1, 1.5**0.5 * 1e3), rel=0.01)
 
 
+def test_one_that_is_known_keeps_to_its_prior():
+    runs = [Run(i, b, score) for i, score in ((0, 2.0), (1, 0.0)) for b in range(3)]
+    alike = Posterior.of(runs, [0, 0], KNOWN).difference(0, 1)
+    known = Posterior.of(runs, [0, 0], KNOWN, between=[KNOWN.between, 0.1]).difference(0, 1)
+    assert known[0] < alike[0]
+    assert known[1] < alike[1]
+    certain = Posterior.of(runs * 10_000, [0, 0], KNOWN, between=[0.0, 0.0])
+    assert certain.difference(0, 1)[0] == pytest.approx(0, abs=1e-3)
+
+
 def test_folds_without_end_leave_the_floor_and_settle_who_leads():
     generator = np.random.default_rng(2)
     found = Posterior.of(drawn(generator, candidates=2, blocks=3000)[1], [0, 0], KNOWN)

@@ -109,7 +109,7 @@ def test_how_sure_it_is_counts_against_the_best_of_the_other_defaults():
 
 def test_finalists_are_of_two_methods_with_the_defaults_to_beat():
     mean = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    found = Posterior(mean, np.eye(6), 0.0)
+    found = Posterior(mean, np.eye(6), np.zeros(6))
     of_one = [Entrant("lora")] * 3 + [Entrant("adapter"), Entrant("lora", default=True), Entrant("prefix", True)]
     assert finalists(found, of_one, always=[5]) == [0, 1, 3, 4, 5]
     assert finalists(found, [Entrant("lora")] * 6) == [0, 1, 2]
