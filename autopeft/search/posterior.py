@@ -114,7 +114,8 @@ class Posterior:
         """
         expected, table = np.asarray(prior, float), _Table.of(runs, len(prior))
         folds = max(variances.folds, LEAST)
-        spread = np.maximum(np.full(len(expected), variances.between) if between is None else between, LEAST)
+        spread = np.full(len(expected), variances.between) if between is None else np.asarray(between, float)
+        spread = np.maximum(spread, LEAST)
         gap = variances.floor * folds
         own = 1 / (spread + gap)
         cov = np.linalg.inv(np.diag(own) + table.information / folds)
