@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -31,9 +31,19 @@ class HalvingPruner(BasePruner):
         if step is None:
             return False
         competing = [other for other in study.get_trials(deepcopy=False) if other.state != TrialState.FAIL]
-        scores = [other.intermediate_values.get(step, math.nan) for other in competing]
-        ranked = sorted((score for score in scores if not math.isnan(score)), reverse=True)
-        return not ranked or not trial.intermediate_values[step] >= ranked[max(len(ranked) // 2, 1) - 1]
+        scores = [other.intermediate_values[step] for other in competing if step in other.intermediate_values]
+        return judge(scores, trial.intermediate_values[step])
+
+
+def judge(scores_at_rung: Sequence[float], own: float) -> bool:
+    """Whether a trial falls behind at a rung: it is not in the better half of those that reached it.
+
+    Args:
+        scores_at_rung: of all trials that reached the rung so far, its own among them.
+        own: its own; NaN is the worst.
+    """
+    ranked = sorted((score for score in scores_at_rung if not math.isnan(score)), reverse=True)
+    return not ranked or not own >= ranked[max(len(ranked) // 2, 1) - 1]
 
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {

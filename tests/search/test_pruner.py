@@ -9,7 +9,7 @@ import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from autopeft.search.pruner import PRUNERS, make_pruner
+from autopeft.search.pruner import PRUNERS, judge, make_pruner
 from autopeft.study.sections import SearchSection
 
 RUNGS = 5
@@ -42,6 +42,29 @@ def test_halving_judges_every_rung_as_optunas_does_when_told_epochs_that_double(
         stopped.append(goes(ours, scores))
         assert stopped[-1] == goes(theirs, scores, [2**rung for rung in range(RUNGS)])
     assert {1, 2, 3} <= set(stopped)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_plain_rule_decides_as_the_pruner_does(seed):
+    """On any history, with ties, scores that are not numbers, and trials that failed."""
+    generator, study, at_rung = np.random.default_rng(seed), study_of(make_pruner("successive_halving", RUNGS)), {}
+    for _ in range(12):
+        trial, fails = study.ask(), generator.random() < 0.1
+        reached, pruned = {}, False
+        for rung in range(1, RUNGS + 1):
+            own = math.nan if generator.random() < 0.05 else float(generator.integers(8)) / 8
+            trial.report(own, rung)
+            reached[rung] = own
+            pruned = trial.should_prune()
+            assert pruned == judge([*at_rung.get(rung, []), own], own)
+            if pruned or fails:
+                break
+        if fails or pruned:
+            study.tell(trial, state=TrialState.FAIL if fails else TrialState.PRUNED)
+        else:
+            study.tell(trial, 0.5)
+        for rung, own in reached.items() if not fails else ():
+            at_rung.setdefault(rung, []).append(own)
 
 
 def test_a_trial_that_was_interrupted_and_runs_again_competes_once():
