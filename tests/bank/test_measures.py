@@ -1,0 +1,76 @@
+"""What a point says beside the score: losses by fold, shares, and folds that tell nothing of the rows."""
+
+import numpy as np
+import pytest
+import torch
+from measures import LossProbe, brier, collapsed, joined, largest_share
+
+from autopeft.tasks.registry import find_task
+
+
+def sure(labels: list[int], classes: int = 3) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def test_one_answer_to_nearly_all_rows_is_a_collapse_unless_most_rows_have_it():
+    task = find_task("text-classification")
+    truths = np.array([0] * 60 + [1] * 40)
+    assert "one answer" in collapsed(task, sure([0] * 99 + [1]), truths)
+    assert collapsed(task, sure([0] * 95 + [1] * 5), truths) == ""
+    assert collapsed(task, sure([0] * 100), np.array([0] * 95 + [1] * 5)) == ""
+    assert largest_share(task, sure([0] * 75 + [2] * 25), truths) == 0.75
+
+
+def test_numbers_that_are_nearly_all_the_same_are_a_collapse():
+    task, truths = find_task("regression"), np.linspace(0, 5, 50)
+    assert "spread" in collapsed(task, np.full(50, 2.5, np.float32), truths)
+    assert collapsed(task, 2.5 + 0.2 * (truths - 2.5), truths) == ""
+    assert largest_share(task, truths, truths) is None
+
+
+def test_no_entity_is_a_collapse_of_tags():
+    task = find_task("token-classification")
+    truths = np.array([np.array([0, 1, 0]), np.array([0, 0])], dtype=object)
+    none = np.zeros((2, 3, 4), np.float32)
+    none[1, 2] = -1  # the second row has two words
+    assert collapsed(task, none, truths) == "no entity"
+    some = none.copy()
+    some[0, 1, 0] = 1
+    assert collapsed(task, some, truths) == ""
+    assert largest_share(task, some, truths) == pytest.approx(4 / 5)
+
+
+def test_the_same_set_of_labels_for_all_rows_is_a_collapse():
+    task = find_task("multi-label-classification")
+    truths = np.array([[1, 0], [0, 1]] * 20, dtype=bool)
+    assert "one answer" in collapsed(task, np.full((40, 2), 0.1, np.float32), truths)
+    assert collapsed(task, truths.astype(np.float32), truths) == ""
+
+
+def test_the_brier_score_is_the_squared_distance_to_the_truth():
+    assert brier(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0, 1])) == pytest.approx((0.5 + 2) / 2)
+    assert brier(np.array([[0.5, 1.0]]), np.array([[True, True]])) == pytest.approx(0.25)
+    assert brier(np.array([1.0, 2.0]), np.array([1.0, 2.0])) is None
+
+
+def test_the_probe_adds_up_each_folds_loss_over_its_batches():
+    class Outputs:
+        def __init__(self, logits):
+            self.logits = logits
+
+    task = find_task("text-classification")
+    probe = LossProbe(task, 2)
+    logits, labels = torch.randn(7, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    for part in (slice(0, 5), slice(5, 7)):
+        for sign in (1, -1):
+            probe.answer(Outputs(sign * logits[part]), {"labels": labels[part]})
+    expected = [float(task.loss(Outputs(sign * logits), {"labels": labels})) for sign in (1, -1)]
+    assert probe.losses == pytest.approx(expected, rel=1e-5)
+    assert probe.kind == task.kind
+
+
+def test_answers_of_different_widths_are_kept_in_one_array():
+    together = joined([np.zeros((2, 3, 4)), np.ones((1, 5, 4))])
+    assert together.shape == (3, 5, 4)
+    assert together.dtype == np.float16
+    assert (together[:2, 3:] == -1).all()
