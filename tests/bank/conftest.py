@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +82,5 @@ def recorder(tmp_path_factory, data, tasks, tiny_model):
 
 @pytest.fixture(scope="session")
 def configs(recorder):
-    """The default of each method, in batches of 16."""
-    defaults = recorder.pool("labels", "small")["defaults"]
-    return {config.method: replace(config, params={**config.params, "batch_size": 16}) for config in defaults}
+    """The default of each method."""
+    return {config.method: config for config in recorder.pool("labels", "small")["defaults"]}
