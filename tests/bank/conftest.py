@@ -66,7 +66,7 @@ def tasks():
         "sets": partial(label_sets, folder="sets", count=4),
     }
     return {
-        name: BankTask(name, "tiny", kind, read[name], "made up", "none", metric, options, ("small",))
+        name: BankTask(name, "tiny", kind, read[name], "made up", "none", metric, options, ("small",), 32)
         for name, (kind, options, metric) in KINDS.items()
     }
 
