@@ -102,7 +102,9 @@ def pool(space: CandidateSpace) -> Pool:
 
 def _wide(space: CandidateSpace, each: int, seed: int) -> list[Config]:
     """So many even draws of each strong method, by turns."""
-    drawn = [space[name].sample(each, derive_seed(SEED, seed)) for name in STRONG if name in space]
+    drawn = [
+        space[name].sample(each, derive_seed(SEED, seed, place)) for place, name in enumerate(STRONG) if name in space
+    ]
     return [of(candidate, "wide") for turn in zip(*drawn, strict=True) for candidate in turn]
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 import tomllib
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,7 @@ def main() -> None:
     """Command line."""
     arguments = arguments_of()
     torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, with each model that is loaded
     quickstart = tomllib.loads((ROOT / "studies" / "quickstart.toml").read_text())
     recorder = Recorder(
         arguments.out, Folders(arguments.folder), arguments.model or quickstart["model"]["name_or_path"]
