@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from cells import Bank
 from curves import mapped, stops
 from filelock import FileLock
 from merge import merge
@@ -153,6 +154,7 @@ def test_the_tables_are_put_together_and_stay_as_they_are(recorder, configs):
     assert not points.duplicated(["run", "steps", "weights"]).any()
     assert {*points["run"]} <= {*runs["run"]}
     assert {*runs["task"]} <= {*tables["tasks"]["task"].to_pylist()}
+    assert of.config.name in Bank.read(out).cell("labels", 100).config  # as replays read it
     file = parquet.ParquetFile(out / "runs.parquet")
     assert file.num_row_groups == len({(task, size) for task, size in zip(runs["task"], runs["size"], strict=True)})
 
