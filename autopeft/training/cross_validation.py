@@ -72,13 +72,15 @@ def cross_validate(
             if all(len(histories[fold]) >= number for fold in turn):
                 if answers is not None and number == len(ends):  # they were not kept, and take no training
                     learner.take_turn()
-                    answers |= zip(turn, evaluate(model, data, held_out, task, device, most), strict=True)
+                    with learner.averaged():
+                        answers |= zip(turn, evaluate(model, data, held_out, task, device, most), strict=True)
                     learner.end_turn()
                 continue
             for epoch, part in epochs_between(start, end):
                 seeds = [derive_seed(seed, fold, epoch) for fold in turn]
                 losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
-            predictions = evaluate(model, data, held_out, task, device, most)
+            with learner.averaged():
+                predictions = evaluate(model, data, held_out, task, device, most)
             for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
                 truths = data.truths[data.rows_of(few)]
                 histories[fold].append((task.score_of_fold(setup.metric, truths, predicted), float(loss)))
