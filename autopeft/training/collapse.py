@@ -19,10 +19,6 @@ FLAT = 0.95
 EARLY = 1 / 3
 """Share of the steps after which a fold must have begun to learn."""
 
-MARGIN = 0.25
-"""Share of that loss by which a refit may end above all folds."""
-
-
 def state_of(losses: Sequence[float], blind: float | None, one_answer: bool | None, part: float) -> str | None:
     """`LEARNING`, `NOT_YET`, `COLLAPSED`, or None where neither sign can be told.
 
@@ -63,14 +59,3 @@ def state_of_fold(
         truths: what is true of these.
     """
     return state_of(losses, task.blind_loss(trained), task.one_answer(answers, truths), part)
-
-
-def outside(losses: Sequence[float], of_folds: Sequence[Sequence[float]], blind: float | None) -> bool:
-    """Whether a refit's loss has left the band of the folds' at the end: above the highest by a quarter of `blind`.
-
-    Args:
-        losses: the refit's mean loss in each epoch.
-        of_folds: of each fold, likewise.
-        blind: of the best answer that looks at no input; where it is not known, the refit's own first loss.
-    """
-    return losses[-1] > max(fold[-1] for fold in of_folds) + MARGIN * (losses[0] if blind is None else blind)

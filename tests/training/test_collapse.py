@@ -4,7 +4,7 @@ import torch
 
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
-from autopeft.training.collapse import COLLAPSED, LEARNING, NOT_YET, outside, state_of, state_of_fold
+from autopeft.training.collapse import COLLAPSED, LEARNING, NOT_YET, state_of, state_of_fold
 
 BLIND = 1.0
 
@@ -106,11 +106,3 @@ def test_a_tagger_that_finds_no_entity_has_one_answer():
     some[0, 0, 0] = 1
     assert not task.one_answer(some, truths)
     assert not task.one_answer(none, np.array([np.zeros_like(truth) for truth in truths], object))
-
-
-def test_a_refit_is_outside_where_it_ends_far_above_every_fold():
-    folds = [[1.0, 0.3], [1.1, 0.5]]
-    assert not outside([1.2, 0.7], folds, BLIND)
-    assert outside([1.2, 0.8], folds, BLIND)
-    assert outside([2.0, 1.1], folds, None)
-    assert not outside([2.0, 0.9], folds, None)
