@@ -19,6 +19,7 @@ FLAT = 0.95
 EARLY = 1 / 3
 """Share of the steps after which a fold must have begun to learn."""
 
+
 def state_of(losses: Sequence[float], blind: float | None, one_answer: bool | None, part: float) -> str | None:
     """`LEARNING`, `NOT_YET`, `COLLAPSED`, or None where neither sign can be told.
 
