@@ -1,11 +1,25 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from autopeft.data.split import split
+from autopeft.execution.outcome import Outcome
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
+from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.collapse import COLLAPSED, LEARNING, NOT_YET, state_of, state_of_fold
+from autopeft.training.cross_validation import cross_validate
+from autopeft.training.rungs import Rung
+from autopeft.training.setup import Setup
+from tests.conftest import THREE, autopeft_here
+from tests.search.test_run import edit, store
+from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
 
+DATA = rows()
 BLIND = 1.0
 
 
@@ -106,3 +120,41 @@ def test_a_tagger_that_finds_no_entity_has_one_answer():
     some[0, 0, 0] = 1
     assert not task.one_answer(some, truths)
     assert not task.one_answer(none, np.array([np.zeros_like(truth) for truth in truths], object))
+
+
+def test_the_folds_of_a_trial_are_told_and_those_that_were_told_before_an_interruption_too(tmp_path):
+    folds = split(len(DATA), DATA.truths, None, 3, seed=0)
+    setup = Setup(task=TASK, rows=DATA, folds=folds, metric="accuracy", device=CPU, seed=5)
+    still = replace(HYPER, learning_rate=1e-9)
+    checkpoint = Checkpoint(tmp_path / "trial")
+    found = [rung.states for rung in cross_validate(lora(), setup, still, checkpoint=checkpoint)]
+    assert found == [(NOT_YET,) * 3, (COLLAPSED,) * 3, (COLLAPSED,) * 3]
+    assert [rung.states for rung in cross_validate(lora(), setup, still, checkpoint=checkpoint)] == found
+
+
+def test_an_outcome_says_how_many_of_its_folds_collapsed_at_last():
+    rungs = (Rung(1, 1.0, (0.5, 0.5), 1.0, (COLLAPSED,) * 2), Rung(2, 2.0, (0.5, 0.6), 1.0, (COLLAPSED, LEARNING)))
+    assert Outcome(COMPLETE, rungs=rungs).why == "1 of 2 folds collapsed"
+    assert Outcome(PRUNED, "pruned", rungs=rungs).why == "pruned; 1 of 2 folds collapsed"
+    assert Outcome(FAIL, "out of memory", rungs=rungs).why == "out of memory"
+    assert Outcome(COMPLETE, rungs=(Rung(1, 1.0, (0.5,), 1.0, (LEARNING,)),)).why == ""
+    assert Outcome(INFEASIBLE, "too large").collapsed == 0
+
+
+def test_a_study_names_what_collapsed_on_the_screen_in_mlflow_and_in_the_report(tiny_study):
+    """Rates at which every weight is thrown far away: afterwards all rows look alike."""
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1"), ("rate = 0.02", "rate = 30.0"))
+    done = autopeft_here("run", tiny_study.name, "--json", cwd=tiny_study.parent)
+    assert done.returncode == 0, done.stderr
+    result, output = json.loads(done.stdout), tiny_study.parent / "outputs" / "tiny"
+    folds = len(result["best"]["fold_scores"])
+    told = f"{folds} of {folds} folds collapsed"
+    assert (result["best"]["reason"], result["best"]["collapsed"]) == (told, folds)
+    assert told in done.stderr
+    assert result["test"]["notes"]["winner"].startswith("the refit collapsed")
+    page = (output / "report.html").read_text()
+    assert told in page
+    assert "the refit collapsed" in page
+    (search,), (trial,) = store(output)
+    assert trial.data.metrics["collapsed_folds"] == folds
+    assert "the refit collapsed" in search.data.tags["mlflow.note.content"]
