@@ -31,4 +31,4 @@ class Average:
     def update(self, tensors: Sequence[torch.Tensor], step: int) -> None:
         """Take in what the tensors are after the step of that number, from 1."""
         decay = 1 - 1 / min(step, max(FEWEST, WINDOW * step))
-        get_ema_multi_avg_fn(decay)(self.tensors, [*tensors], step)
+        get_ema_multi_avg_fn(decay)(self.tensors, [*tensors], step)  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -77,7 +77,7 @@ def test_the_blind_loss_is_what_the_best_answer_without_a_look_at_the_rows_loses
     assert task.blind_loss(truths) == pytest.approx(float(found), rel=1e-5)
 
     task, truths = task_of("token-classification")
-    tags = torch.from_numpy(np.concatenate([*truths]))
+    tags = torch.from_numpy(np.concatenate([*truths])).long()
     given = (torch.bincount(tags) / len(tags)).log().clamp(min=-50).expand(1, len(tags), -1)
     found = task.loss(Outputs(given), {"labels": tags[None]})
     assert task.blind_loss(truths) == pytest.approx(float(found), rel=1e-5)
@@ -143,7 +143,12 @@ def test_an_outcome_says_how_many_of_its_folds_collapsed_at_last():
 
 def test_a_study_names_what_collapsed_on_the_screen_in_mlflow_and_in_the_report(tiny_study):
     """Rates at which every weight is thrown far away: afterwards all rows look alike."""
-    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1"), ("rate = 0.02", "rate = 30.0"))
+    edit(
+        tiny_study,
+        (THREE, 'methods = ["lora"]'),
+        ("trials = 4\nepochs = 4", "trials = 1\nepochs = 2"),
+        ("= 0.02", "= 30.0"),
+    )
     done = autopeft_here("run", tiny_study.name, "--json", cwd=tiny_study.parent)
     assert done.returncode == 0, done.stderr
     result, output = json.loads(done.stdout), tiny_study.parent / "outputs" / "tiny"
