@@ -90,9 +90,13 @@ def cross_validate(
             if checkpoint:
                 checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()
-        reached = [history[number - 1] for history in histories]
-        scores, all_losses, states = zip(*reached, strict=True)
-        yield Rung(number, end, scores, float(np.mean(all_losses)), states)
+        yield _rung(number, end, [history[number - 1] for history in histories])
+
+
+def _rung(number: int, epoch: float, reached: Sequence[Reached]) -> Rung:
+    """Where the trial stands, from where its folds do."""
+    scores, losses, states = zip(*reached, strict=True)
+    return Rung(number, epoch, scores, float(np.mean(losses)), states)
 
 
 def _most(execution: Execution | None, batch: int) -> int:

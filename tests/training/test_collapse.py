@@ -7,6 +7,7 @@ import torch
 
 from autopeft.data.split import split
 from autopeft.execution.outcome import Outcome
+from autopeft.search.trial import record_of
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
@@ -139,8 +140,13 @@ def test_an_outcome_says_how_many_of_its_folds_collapsed_at_last():
     assert Outcome(FAIL, "out of memory", rungs=rungs).why == "out of memory"
     assert Outcome(COMPLETE, rungs=(Rung(1, 1.0, (0.5,), 1.0, (LEARNING,)),)).why == ""
     assert Outcome(INFEASIBLE, "too large").collapsed == 0
+    kept = record_of(0, "lora", {"method": "lora"}, 2, None, Outcome(COMPLETE, rungs=rungs))
+    assert (kept.reason, kept.collapsed, kept.metrics["collapsed_folds"]) == ("1 of 2 folds collapsed", 1, 1)
+    kept = record_of(0, "lora", {"method": "lora"}, 2, None, Outcome(COMPLETE, rungs=rungs[:0]))
+    assert kept.metrics["collapsed_folds"] is None
 
 
+@pytest.mark.exhaustive
 def test_a_study_names_what_collapsed_on_the_screen_in_mlflow_and_in_the_report(tiny_study):
     """Rates at which every weight is thrown far away: afterwards all rows look alike."""
     edit(
