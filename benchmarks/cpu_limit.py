@@ -29,7 +29,8 @@ from autopeft.study.folder import JOURNAL
 from autopeft.study.journal import open_journal
 from autopeft.study.record import records
 from autopeft.training.batch import Batch, bucketed
-from autopeft.training.learner import Learner, training_step
+from autopeft.training.learner import Learner
+from autopeft.training.step import training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,8 @@ from autopeft.models.dropout import Dropout
 from autopeft.models.modes import train_mode
 from autopeft.study.file import StudySpec
 from autopeft.training.batch import Batch, bucketed
-from autopeft.training.learner import Learner, training_step
+from autopeft.training.learner import Learner
+from autopeft.training.step import training_step
 
 WARM_UP = 2
 

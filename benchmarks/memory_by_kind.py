@@ -33,7 +33,8 @@ from autopeft.tasks.registry import find_task, task_kinds
 from autopeft.testing.task_case import TaskCase, families_of
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
-from autopeft.training.learner import make_optimizer, training_step
+from autopeft.training.learner import make_optimizer
+from autopeft.training.step import training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -38,7 +38,8 @@ from autopeft.models.device import AbsentCard, Device, supports_bfloat16
 from autopeft.models.modes import train_mode
 from autopeft.tasks.registry import find_task
 from autopeft.training.batch import Batch
-from autopeft.training.learner import make_optimizer, training_step
+from autopeft.training.learner import make_optimizer
+from autopeft.training.step import training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -154,7 +154,7 @@ def peer(setup: Setup, repeat: int, timeline: Timeline) -> tuple[str, float]:
 
     def arguments(candidate: Candidate) -> dict[str, float]:
         """The candidate's hyperparameters by Trainer's names; `warmup_steps` below 1 is a share of all steps."""
-        return {THEIRS.get(name, name): value for name, value in asdict(candidate.hyper).items()}
+        return {THEIRS.get(name, name): value for name, value in candidate.hyper.point.items()}
 
     class CrossValidating(Trainer):
         """A trial of its search trains every fold; the mean of their scores is the trial's objective."""

@@ -35,9 +35,10 @@ from autopeft.tasks.registry import find_task
 from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, ways
-from autopeft.training.learner import make_optimizer, training_step
+from autopeft.training.learner import make_optimizer
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable
+from autopeft.training.step import training_step
 from autopeft.winner import winner as artifact
 from tests.conftest import THREE, autopeft_here
 from tests.models.test_base import METHODS

@@ -26,9 +26,10 @@ from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
 from autopeft.training.blockwise_adamw import moment_bytes
-from autopeft.training.learner import make_optimizer, training_step
+from autopeft.training.learner import make_optimizer
 from autopeft.training.loss_scale import LossScale
 from autopeft.training.packing import pack
+from autopeft.training.step import training_step
 from autopeft.training.trunk_cache import cut
 
 if TYPE_CHECKING:

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from autopeft.study.states import COMPLETE, PRUNED
+from autopeft.training.collapse import COLLAPSED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,6 +52,19 @@ class Outcome:
     def score(self) -> float | None:
         """Mean fold score at the last rung."""
         return self.rungs[-1].mean if self.rungs else None
+
+    @property
+    def collapsed(self) -> int:
+        """How many folds had collapsed at the last rung."""
+        return self.rungs[-1].states.count(COLLAPSED) if self.rungs else 0
+
+    @property
+    def why(self) -> str:
+        """The reason, and how many folds collapsed; that of what failed is left as it is."""
+        if not self.collapsed or self.state not in (COMPLETE, PRUNED):
+            return self.reason
+        told = f"{self.collapsed} of {len(self.rungs[-1].scores)} folds collapsed"
+        return f"{self.reason}; {told}" if self.reason else told
 
     @property
     def kind_of_failure(self) -> str:

@@ -17,10 +17,10 @@ from autopeft.models.modes import train_mode
 from autopeft.models.quantization import EIGHT_BITS
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
-from autopeft.training.learner import backward
 from autopeft.training.loss_scale import PROBE
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable, seconds_of
+from autopeft.training.step import backward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest, shorten
@@ -31,7 +31,7 @@ class Candidate:
     def flat(self) -> dict[str, ParamValue]:
         """As Optuna and MLflow know it: `method`, and every dimension as `<method>.<name>`."""
         name = self.method.name
-        dimensions = {**self.params, **asdict(self.hyper), **self.task}
+        dimensions = {**self.params, **self.hyper.point, **self.task}
         return {"method": name, **{f"{name}.{key}": value for key, value in dimensions.items()}}
 
     def __str__(self) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from autopeft.common.bounds import Bounds
 from autopeft.methods.dimensions import Float, Integer
 from autopeft.methods.search_space import SearchSpace
+
+if TYPE_CHECKING:
+    from autopeft.common.params import ParamValue
 
 TRAINING_SPACE = SearchSpace(
     {
@@ -22,10 +26,29 @@ TRAINING_SPACE = SearchSpace(
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """One point of the training dimensions. Learning rate: peak of a linear warm-up and linear decay to zero."""
+    """One point of the training dimensions, and how it is trained at that point.
+
+    Attributes:
+        learning_rate: at its peak, which a linear warm-up leads to.
+        epochs: passes over the rows.
+        batch_size: rows of a step.
+        warmup_ratio: share of the steps over which the rate rises.
+        weight_decay: of AdamW.
+        schedule: what becomes of the rate after the warm-up, see `autopeft.training.schedule`; no dimension.
+        least_warmup: steps that the warm-up has at least, unless these are over half of all; no dimension.
+        averaged: whether a moving average of what is trained is kept, and evaluated in its place; no dimension.
+    """
 
     learning_rate: float
     epochs: int
     batch_size: int
     warmup_ratio: float
     weight_decay: float
+    schedule: str = "linear"
+    least_warmup: int = 0
+    averaged: bool = False
+
+    @property
+    def point(self) -> dict[str, ParamValue]:
+        """The dimensions, by name."""
+        return {name: getattr(self, name) for name in TRAINING_SPACE}

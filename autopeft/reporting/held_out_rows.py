@@ -83,7 +83,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
         return None
     scores, asked = kept["scores"], archive.given["task"]
     baseline = scores.get("baseline_name", "majority class")
-    plain = [TestScore("the winner", scores["winner"])]
+    plain = [TestScore("the winner", scores["winner"], note=scores["notes"].get(WINNER, ""))]
     plain += [
         TestScore(_name(DEFAULT + method), score, note=scores["notes"].get(method, ""))
         for method, score in scores["defaults"].items()

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from autopeft.budget.limits import extra_columns
 from autopeft.common.units import format_bytes
+from autopeft.study.predictions import WINNER
 from autopeft.study.record import TrialRecord, ranked
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
@@ -72,7 +73,7 @@ def by_method(found: Sequence[TrialRecord]) -> Table:
 def test_table(best: TrialRecord, test: TestScores, metric: str) -> Table:
     """The held-out scores: the winner beside what needs no search."""
     table = Table("on the held-out rows", metric, "", title="Test", title_justify="left")
-    table.add_row(f"winner: {best.name}", f"{test.winner:.4f}", "", style="bold green")
+    table.add_row(f"winner: {best.name}", f"{test.winner:.4f}", test.notes.get(WINNER, ""), style="bold green")
     for method, score in test.defaults.items():
         table.add_row(
             f"untuned default of {method}", "–" if score is None else f"{score:.4f}", test.notes.get(method, "")
@@ -103,7 +104,7 @@ def _cells(record: TrialRecord, extra: Sequence[Limit], wrote: bool) -> tuple[st
     state = record.state.lower() + " by the machine" * record.machine
     if record.state in (PRUNED, STOPPED) or (record.state != COMPLETE and record.curve and not record.machine):
         state += f" at epoch {record.epochs_trained:g} of {record.epochs}"
-    elif record.state != COMPLETE:
+    elif record.reason:
         state += f": {record.reason}"
     elif record.passed_over:
         state += ", but could not be the winner"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import extra_columns
 from autopeft.common.units import format_bytes, format_seconds
-from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +145,7 @@ def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
     saved = "–" if record.saved_bytes is None else format_bytes(record.saved_bytes)
     name = record.name + " (default)" * (record.number in report.defaults)
     state = record.state.lower() + " by the machine" * record.machine
-    if record.state != COMPLETE:
+    if record.reason:
         state += f": {record.reason}"
     return (
         str(record.number),

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 BASE = "base model"
 """What the baseline of tasks that write is called."""
 
+COLLAPSED = "the refit collapsed: it answers nearly all rows alike"
+"""What stands beside such a score."""
+
 REFIT_SEED_STREAM = 1_000_000
 """Keeps the refit's random numbers apart from every fold's."""
 
@@ -124,7 +127,7 @@ def select_winner(
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
-        defaults, notes = dict[str, float | None](), dict[str, str]()
+        defaults, notes = dict[str, float | None](), first.note(held_out.WINNER)
         for name, part in problem.space.items():
             default, column = part.default(), held_out.DEFAULT + name
             defaults[name] = written[column] = None
@@ -139,6 +142,7 @@ def select_winner(
                 notes[name] = tried
             else:
                 defaults[name], written[column] = tried.score, tried.written
+                notes |= tried.note(name)
                 texts[f"untuned {name}"] = tried
         name, least = _baseline(problem)
         written[held_out.column_of(name)] = least.written
@@ -160,6 +164,11 @@ class _Made(NamedTuple):
     task: Task
     written: list[str]
     texts: np.ndarray | None = None
+    collapsed: bool = False
+
+    def note(self, name: str) -> dict[str, str]:
+        """That the training collapsed, by that name; nothing where it did not, or cannot be told."""
+        return {name: COLLAPSED} if self.collapsed else {}
 
 
 def _default(
@@ -238,7 +247,9 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, fo
     )
     winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
     release_memory()
-    return _made(problem, task, *_predict(problem, folder))
+    made = _made(problem, task, *_predict(problem, folder))
+    alike = task.one_answer(made.answers, problem.train.truths)  # what is true of the test rows has no part in it
+    return made._replace(collapsed=bool(alike))
 
 
 def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -101,6 +101,7 @@ def note_on(result: Result) -> str:
         f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
         *([f"It was chosen by {result.chosen_by} of what its folds wrote."] if result.chosen_by else []),
         *([f"The search was {result.stopped}."] if result.stopped else []),
+        *(f"Of the winner, {note}." for name, note in result.test.notes.items() if name == predictions.WINNER),
         "",
         f"| candidate | mean {result.metric} | trained params |",
         "|---|---|---|",

@@ -38,7 +38,8 @@ class TrialRecord:
     `needs` is what it uses of the limits for which there is no field, by their measure; `facts` is what its folds told
     that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
     and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the
-    best trial of its method could not be trained once more, saved and loaded.
+    best trial of its method could not be trained once more, saved and loaded. `collapsed` counts the folds that did not
+    learn, at the last rung.
     """
 
     number: int
@@ -67,6 +68,7 @@ class TrialRecord:
     facts: dict[str, ParamValue] = field(default_factory=dict)
     written: float | None = None
     passed_over: str = ""
+    collapsed: int = 0
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
@@ -91,6 +93,7 @@ class TrialRecord:
             "predicted_memory": self.predicted_memory,
             "measured_memory": self.measured_memory,
             "epochs_trained": self.epochs_trained,
+            "collapsed_folds": self.collapsed or None,
             "seconds": self.seconds,
             **self.needs,
         }

@@ -200,6 +200,16 @@ class Classification(Task):
         logits: torch.Tensor = outputs.logits
         return logits.float().softmax(dim=-1)
 
+    def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool | None:
+        """Whether nearly all rows are given one label; not told where a threshold is chosen later."""
+        return None if self.calibrates else self.one_label(self.given(answers), truths)
+
+    def blind_loss(self, truths: np.ndarray) -> float | None:
+        """The entropy of the labels; not known where the loss is not the plain cross-entropy."""
+        other = any(getattr(self.options, name, 0.0) for name in ("focal_gamma", "label_smoothing"))
+        weighted = class_loss.weights(self.options, self.facts, self.names) is not None
+        return None if other or weighted else self.entropy(truths)
+
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The most probable label of each row; the probability of each label, as JSON, where the metric needs it."""
         if self.maximised in score_metrics.OF_SCORES:

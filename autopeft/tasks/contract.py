@@ -13,6 +13,7 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import read_section
 from autopeft.study.sections import Section
 from autopeft.tasks.base_model_part import BaseModelPart
+from autopeft.tasks.collapse_signs import CollapseSigns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +39,7 @@ class Baseline(NamedTuple):
     answers: np.ndarray
 
 
-class Task(BaseModelPart, ABC):
+class Task(BaseModelPart, CollapseSigns, ABC):
     """A kind of task, such as giving a text one of several labels.
 
     The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost and

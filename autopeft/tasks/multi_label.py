@@ -125,6 +125,13 @@ class MultiLabel(LabelRows):
             found |= {f"threshold.{place}": float(value) for place, value in chosen if not np.isnan(value)}
         return found
 
+    def blind_loss(self, truths: np.ndarray) -> float:
+        """The mean over labels of the entropy of having one."""
+        import numpy as np
+
+        shares = np.stack([truths.mean(axis=0), 1 - truths.mean(axis=0)]).clip(min=1e-12)
+        return float(-(shares * np.log(shares)).sum(axis=0).mean())
+
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The labels that each row is given, as a list in JSON; numbers of all labels where the metric needs them."""
         if self.maximised == OF_SCORES:

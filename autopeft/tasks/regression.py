@@ -25,6 +25,9 @@ BINS = 10
 FEWEST = 10
 """Rows of a bin."""
 
+NARROW = 0.05
+"""Answers that spread less than that share of the truths' spread are all the same."""
+
 METRICS = ("r2", "pearson", "spearman", "neg_mean_squared_error", "neg_root_mean_squared_error",
            "neg_mean_absolute_error")  # fmt: skip
 
@@ -152,6 +155,14 @@ class Regression(Task):
         logits: torch.Tensor = outputs.logits
         mean, scale = self._mean_and_scale
         return logits.float().squeeze(-1) * scale + mean
+
+    def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool:
+        """Whether the answers differ by less than 5% of what the truths do, in standard deviations."""
+        return bool(answers.std() < NARROW * truths.std())
+
+    def blind_loss(self, truths: np.ndarray) -> float:
+        """The squared error of the mean."""
+        return float(self.scaled(truths).var())
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """Each number in full."""

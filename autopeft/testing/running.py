@@ -19,8 +19,9 @@ from autopeft.testing.rule import BrokenRuleError, rule
 from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
-from autopeft.training.learner import Learner, backward
+from autopeft.training.learner import Learner
 from autopeft.training.packing_check import agrees, packable
+from autopeft.training.step import backward
 
 if TYPE_CHECKING:
     from torch import nn

@@ -25,8 +25,9 @@ from autopeft.study.card import Card
 from autopeft.testing.rule import BrokenRuleError
 from autopeft.testing.task_case import CPU, TaskCase
 from autopeft.training.batch import Batch, rows_of
-from autopeft.training.learner import Learner, backward, evaluate, make_optimizer, training_step
+from autopeft.training.learner import Learner, evaluate, make_optimizer
 from autopeft.training.packing_check import packable
+from autopeft.training.step import backward, training_step
 from autopeft.winner.winner import load, save
 
 if TYPE_CHECKING:

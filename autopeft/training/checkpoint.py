@@ -7,7 +7,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.common.containment import paused
 from autopeft.common.files import DRAFT, whole
@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from autopeft.training.learner import Learner
 
 
-History = list[tuple[float, float]]
-"""A fold's score and loss at each rung."""
+class Reached(NamedTuple):
+    """What a fold came to at a rung: its score, its training loss, and its state (`collapse`), empty if not told."""
+
+    score: float
+    loss: float
+    state: str = ""
+
+
+History = list[Reached]
+"""That of a fold at each rung."""
 
 OF_TRIAL = re.compile(r"[0-9a-f]{16}")
 OF_FOLD = re.compile(rf"\d+\.(safetensors|draft)|{DRAFT.pattern}|\.tmp[0-9A-Za-z]{{6}}")
@@ -59,7 +67,7 @@ class Checkpoint:
             (output / CHECKPOINTS).rmdir()
 
     def keep(self, folds: Iterable[int], learner: Learner, histories: Iterable[History]) -> None:
-        """Write where the folds of a learner stand: its state, and the score and loss at each rung so far.
+        """Write where the folds of a learner stand: its state, and what they came to at each rung so far.
 
         Raises:
             StoreError: it could not be written.
@@ -112,7 +120,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], History]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            return state, [(score, loss) for score, loss in json.loads(file.metadata()["history"])]
+            return state, [Reached(*rung) for rung in json.loads(file.metadata()["history"])]
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         return {}, []
 

@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.common.seeds import derive_seed
+from autopeft.training.checkpoint import Reached
+from autopeft.training.collapse import state_of_fold
 from autopeft.training.learner import EVALUATION_BATCH_SIZE, Learner, evaluate, train_epoch
 from autopeft.training.rungs import Rung, epochs_between, rung_ends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
+    from autopeft.data.split import Fold
     from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.training_space import Hyperparameters
     from autopeft.training.batch_plan import Execution
-    from autopeft.training.checkpoint import Checkpoint
+    from autopeft.training.checkpoint import Checkpoint, History
     from autopeft.training.learner import Watch
     from autopeft.training.setup import Setup
 
@@ -55,12 +58,10 @@ def cross_validate(
     turns = [range(len(folds))] if packed else [range(i, i + 1) for i in range(len(folds))]
     fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
     rows = min(most, fewest * hyper.batch_size)  # no fold may have fewer rows than the epoch has batches
-    # Where a batch has to be cut up to fit, evaluation keeps to as few rows; without gradients these take less.
-    tight = execution is not None and (execution.checkpointing or execution.micro_batch < min(rows, hyper.batch_size))
-    most = execution.micro_batch if execution and tight else EVALUATION_BATCH_SIZE
+    most = _most(execution, min(rows, hyper.batch_size))
     make = partial(Learner, model, hyper, rows, execution, watch, scaled=device.scaled, optimizer=device.optimizer)
     learners = [make(callback=make_callback()) for _ in turns]
-    histories: list[list[tuple[float, float]]] = [[] for _ in folds]
+    histories: list[History] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
         learner.start_from(setup.starts[turn.start : turn.stop])
         if checkpoint:
@@ -72,20 +73,42 @@ def cross_validate(
             if all(len(histories[fold]) >= number for fold in turn):
                 if answers is not None and number == len(ends):  # they were not kept, and take no training
                     learner.take_turn()
-                    answers |= zip(turn, evaluate(model, data, held_out, task, device, most), strict=True)
+                    with learner.averaged():
+                        answers |= zip(turn, evaluate(model, data, held_out, task, device, most), strict=True)
                     learner.end_turn()
                 continue
             for epoch, part in epochs_between(start, end):
                 seeds = [derive_seed(seed, fold, epoch) for fold in turn]
                 losses = train_epoch(learner, data, training, task, device, seeds, derive_seed(seed, epoch), part)
-            predictions = evaluate(model, data, held_out, task, device, most)
-            for fold, loss, few, predicted in zip(turn, losses, held_out, predictions, strict=True):
-                truths = data.truths[data.rows_of(few)]
-                histories[fold].append((task.score_of_fold(setup.metric, truths, predicted), float(loss)))
+            with learner.averaged():
+                predictions = evaluate(model, data, held_out, task, device, most)
+            for fold, loss, predicted in zip(turn, losses, predictions, strict=True):
+                curve = [*(rung.loss for rung in histories[fold]), float(loss)]
+                histories[fold].append(_reached(setup, folds[fold], predicted, curve, end / hyper.epochs))
             if answers is not None and number == len(ends):
                 answers |= zip(turn, predictions, strict=True)
             if checkpoint:
                 checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()
-        reached = [history[number - 1] for history in histories]
-        yield Rung(number, end, tuple(score for score, _ in reached), float(np.mean([loss for _, loss in reached])))
+        yield _rung(number, end, [history[number - 1] for history in histories])
+
+
+def _rung(number: int, epoch: float, reached: Sequence[Reached]) -> Rung:
+    """Where the trial stands, from where its folds do."""
+    scores, losses, states = zip(*reached, strict=True)
+    return Rung(number, epoch, scores, float(np.mean(losses)), states)
+
+
+def _most(execution: Execution | None, batch: int) -> int:
+    """Rows that are evaluated at a time: where a batch is cut up to fit as few as in a part, which then take less."""
+    if execution and (execution.checkpointing or execution.micro_batch < batch):
+        return execution.micro_batch
+    return EVALUATION_BATCH_SIZE
+
+
+def _reached(setup: Setup, fold: Fold, answers: np.ndarray, losses: Sequence[float], part: float) -> Reached:
+    """What a fold came to after that part of its steps, with these losses at the rungs so far."""
+    rows, task = setup.rows, setup.task
+    trained, truths = (rows.truths[rows.rows_of(few)] for few in (fold.train, fold.validation))
+    state = state_of_fold(task, losses, part, trained, answers, truths)
+    return Reached(task.score_of_fold(setup.metric, truths, answers), losses[-1], state or "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,15 +16,18 @@ from autopeft.models.attach import trainable
 from autopeft.models.device import ADAMW, PAGED
 from autopeft.models.marks import GROUPS
 from autopeft.models.modes import train_mode
+from autopeft.training.average import Average
 from autopeft.training.batch import Batch, bucketed
 from autopeft.training.batch_plan import Execution
 from autopeft.training.blockwise_adamw import BlockwiseAdamW
 from autopeft.training.loss_scale import LossScale
 from autopeft.training.pages import is_paged
+from autopeft.training.schedule import Schedule
 from autopeft.training.stacked_adamw import StackedAdamW
+from autopeft.training.step import training_step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
 
 
-MAX_GRADIENT_NORM = 1.0
 EVALUATION_BATCH_SIZE = 32
 """On a CPU the fastest of 8 to 128 for sentences: activations of more rows fall out of its caches."""
 
@@ -86,9 +88,9 @@ class Learner:
         self.tensors = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
         self.optimizer = make_optimizer(model, hyper, self.folds, scaled=scaled, kind=optimizer)
         self.scale = LossScale(self.folds, self.parameters[0].device) if scaled else None
+        self.average = Average(self.tensors) if hyper.averaged else None
         self.batches = -(-rows // hyper.batch_size)
-        self.steps = hyper.epochs * self.batches
-        self.warmup = round(hyper.warmup_ratio * self.steps)
+        self.schedule = self.planned = Schedule.of(hyper, hyper.epochs * self.batches)
         self.done = 0
         self.callback = callback or TrainingCallback()
         self.callback.start(self.steps)
@@ -102,11 +104,24 @@ class Learner:
                     place.copy_(own[name])
 
     @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.schedule.steps
+
+    @property
     def learning_rate(self) -> float:
-        """Of the next step: a linear rise over the warm-up, then a linear fall that ends just above zero."""
-        rise = (self.done + 1) / (self.warmup + 1)
-        fall = (self.steps - self.done) / max(1, self.steps - self.warmup)
-        return self.hyper.learning_rate * min(rise, fall)
+        """Of the next step."""
+        return self.hyper.learning_rate * self.schedule.factor(self.done)
+
+    def cool_down(self, steps: int) -> None:
+        """Let the rate fall over the next steps, and training end with them; `restore` goes back to before.
+
+        The callback was told of as many steps as were planned.
+
+        Raises:
+            ValueError: the rate is falling already.
+        """
+        self.schedule = self.schedule.cooled(self.done, steps)
 
     def load(self, data: Encoded, rows: Sequence[np.ndarray], device: str) -> list[Batch]:
         """A batch of each fold's rows, sorted by length; in micro-batches the longest comes first, at memory's peak."""
@@ -125,9 +140,12 @@ class Learner:
         self.done += 1
         places = max(batch.places for batch in micro_batches)
         with self.watch(self, places) if self.watch else nullcontext():
-            return training_step(
+            loss = training_step(
                 self.model, self.optimizer, micro_batches, task, device, self.callback, self.done, self.scale
             )
+            if self.average:
+                self.average.update(self.parameters, self.done)
+            return loss
 
     def take_turn(self) -> None:
         """Make the shared model this fold's."""
@@ -143,16 +161,34 @@ class Learner:
         for index in range(len(self.parameters)):
             self._move(index, torch.device("cpu"))
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In this one's turn: the model with its averaged values meanwhile; with its own where no average is kept."""
+        own = [parameter.data for parameter in self.parameters]
+        for parameter, tensor in zip(self.parameters, self._averages or own, strict=True):
+            parameter.data = tensor
+        try:
+            yield
+        finally:
+            for parameter, tensor in zip(self.parameters, own, strict=True):
+                parameter.data = tensor
+
     def kept_tensors(self) -> list[torch.Tensor]:
-        """What stays from step to step beside the model: the optimiser's state, the callback's and the loss's scale."""
+        """What stays from step to step beside the model: of the optimiser, the callback, the scale, the average."""
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
-        return [*moments, *self.callback.state().values(), *(self.scale.state().values() if self.scale else ())]
+        scales = self.scale.state().values() if self.scale else ()
+        return [*moments, *self.callback.state().values(), *scales, *self._averages]
+
+    @property
+    def _averages(self) -> list[torch.Tensor]:
+        return self.average.tensors if self.average else []
 
     def _move(self, index: int, device: torch.device) -> None:
         state = self.optimizer.state.get(self.parameters[index], {})
         for name, value in state.items():
             state[name] = value if is_paged(value) else value.to(device)
-        self.tensors[index] = self.tensors[index].to(device)
+        for tensors in filter(None, (self.tensors, self._averages)):
+            tensors[index] = tensors[index].to(device)
 
     def states(self) -> list[dict[str, torch.Tensor]]:
         """All that the steps so far have changed, of each fold, as tensors on the CPU; call it in this one's turn."""
@@ -162,6 +198,10 @@ class Learner:
             found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         found |= {f"callback.{name}": value for name, value in self.callback.state().items()}
         found |= {f"scale.{name}": value for name, value in self.scale.state().items()} if self.scale else {}
+        found |= {f"average.{index}": value for index, value in enumerate(self._averages)}
+        if self.schedule != self.planned:
+            start = self.steps - self.schedule.cooldown
+            found |= {"cooldown.start": torch.tensor(start), "cooldown.steps": torch.tensor(self.schedule.cooldown)}
         found["done"] = torch.tensor(self.done)
         found = {name: tensor.detach().cpu() for name, tensor in found.items()}
         return [
@@ -171,15 +211,18 @@ class Learner:
         ]  # fmt: skip
 
     def restore(self, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        """Go on from what `states` gave, of as many folds."""
-        of_callback = {}
+        """Go on from what `states` gave, of as many folds; from the same ones as often as is asked."""
+        of_callback, cooldown = {}, {}
+        self.optimizer.state.clear()
         for name, first in states[0].items():
             kind, *place = name.split(".")
             counted = place[-1:] == ["step"] and isinstance(self.optimizer, torch.optim.AdamW)
-            shared = self.folds == 1 or name == "done" or counted
-            value = first if shared else torch.stack([state[name] for state in states])
+            shared = self.folds == 1 or kind in ("done", "cooldown") or counted
+            value = first.clone() if shared else torch.stack([state[name] for state in states])
             if kind == "tensors":
                 self.tensors[int(place[0])].copy_(value)
+            elif kind == "average" and self.average:
+                self.average.tensors[int(place[0])].copy_(value)
             elif kind == "optimizer":
                 parameter = self.parameters[int(place[0])]
                 self.optimizer.state[parameter][place[1]] = value.to(parameter.device)
@@ -187,8 +230,11 @@ class Learner:
                 self.scale.load_state(place[0], value)
             elif kind == "callback":
                 of_callback[".".join(place)] = value
+            elif kind == "cooldown":
+                cooldown[place[0]] = int(value)
         self.callback.load_state(of_callback)
         self.done = int(states[0]["done"])
+        self.schedule = self.planned.cooled(cooldown["start"], cooldown["steps"]) if cooldown else self.planned
 
 
 def make_optimizer(
@@ -220,81 +266,6 @@ def make_optimizer(
     if scaled and folds > 1:
         return StackedAdamW(groups, lr=hyper.learning_rate)
     return torch.optim.AdamW(groups, lr=hyper.learning_rate, fused=True)
-
-
-def training_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[Batch],
-    task: Task,
-    device: Device,
-    callback: TrainingCallback | None = None,
-    step: int = 1,
-    scale: LossScale | None = None,
-) -> torch.Tensor:
-    """Forward, loss, backward; clip, update. Returns each fold's mean loss `[folds]`, without waiting for it.
-
-    A batch may come in several parts. Each part's loss counts by its share of the batch, so the gradients that add up
-    are those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each. With a
-    `scale` a fold whose gradients overflow stays as it is.
-    """
-    folds = len(micro_batches[0].sizes)
-    callback = callback or TrainingCallback()
-    factors = scale.factors if scale else None
-    parts = []
-    weights = [batch.weight or sum(batch.sizes) for batch in micro_batches]
-    for batch, weight in zip(micro_batches, weights, strict=True):
-        parts.append(backward(model, batch, task, device, weight / sum(weights), factors))
-    if (extra := callback.loss()) is not None:
-        extra = extra if factors is None else extra * factors.sum()  # of one fold alone
-        extra.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    with torch.no_grad():
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if scale:
-            scale.unscale(parameters)
-            skipped = scale.overflowed.float()
-            optimizer.found_inf = skipped if folds > 1 else skipped.squeeze()  # type: ignore[attr-defined]  # as GradScaler tells it
-        callback.before_update(step)
-        clip_gradients(parameters, folds)
-        optimizer.step()
-        callback.after_update(step)
-        if scale:
-            scale.update()
-    optimizer.zero_grad(set_to_none=True)
-    return torch.stack(parts).sum(dim=0)
-
-
-def backward(
-    model: nn.Module,
-    batch: Batch,
-    task: Task,
-    device: Device,
-    share: float = 1.0,
-    factors: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Add the gradients of a batch, counted by `share`; returns each fold's mean loss `[folds]`, counted likewise.
-
-    The gradients of each fold are multiplied by its one of the `factors` `[folds]`.
-    """
-    with device.kernels():
-        with device.precision():
-            outputs = task.run(model, batch.tensors)
-        losses = torch.stack([task.loss(*part) for part in batch.per_fold(outputs)]) * share
-        whole = losses.sum() if factors is None else (losses * factors).sum()
-        whole.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return losses.detach()
-
-
-def clip_gradients(parameters: Sequence[torch.Tensor], folds: int) -> None:
-    """Scale each fold's gradients down to a norm of `MAX_GRADIENT_NORM`, where they have more."""
-    if folds == 1:
-        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([gradient.reshape(folds, -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-    scales = (MAX_GRADIENT_NORM / (norms + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scales.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def train_epoch(

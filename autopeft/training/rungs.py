@@ -16,12 +16,16 @@ SMALLEST_PART = 1 / 8  # of an epoch: to score more often than that costs more t
 
 @dataclass(frozen=True)
 class Rung:
-    """Where a trial stands at its rung `number` (from 1), after `epoch` epochs: a score per fold, the mean loss."""
+    """Where a trial stands at its rung `number` (from 1), after `epoch` epochs.
+
+    A score and a state per fold, the latter as `autopeft.training.collapse` has it; the mean loss.
+    """
 
     number: int
     epoch: float
     scores: tuple[float, ...]
     loss: float
+    states: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:

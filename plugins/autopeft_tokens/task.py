@@ -148,6 +148,21 @@ class TokenClassification(Task):
         found[rows[first], words[..., 0][first]] = made[first]
         return found
 
+    def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool:
+        """Whether no entity is found, although there are some; one tag for nearly all words where each has one."""
+        import numpy as np
+
+        given, true = answers[..., TAG].flatten(), np.concatenate([*truths])
+        if OUTSIDE in self.names:
+            return bool((given <= 0).all() and true.any())
+        return self.one_label(given[given >= 0].astype(int), true)
+
+    def blind_loss(self, truths: np.ndarray) -> float:
+        """The entropy of the words' tags."""
+        import numpy as np
+
+        return self.entropy(np.concatenate([*truths]))
+
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
         """The tags of each row's words; those of words that were cut off count as outside of entities."""
         return [" ".join(_tags(answer, labels)) for answer in answers]

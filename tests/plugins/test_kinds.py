@@ -25,8 +25,9 @@ from autopeft.tasks.registry import find_task, task_kinds
 from autopeft.testing.task_case import CPU, TaskCase, families_of
 from autopeft.testing.task_rules import answers_before_and_after_saving
 from autopeft.training.batch import Batch
-from autopeft.training.learner import Learner, backward, make_optimizer, training_step
+from autopeft.training.learner import Learner, make_optimizer
 from autopeft.training.packing_check import packable
+from autopeft.training.step import backward, training_step
 
 METHODS = discover().methods
 STARTS_AS_NOTHING = {"adalora", "adapter", "bitfit", "dora", "ia3", "lora", "vera"}

@@ -57,6 +57,12 @@ def test_the_leaderboard_ranks_complete_trials_and_sets_the_others_apart():
     assert "5 proposals were refused" in lines[-1]
 
 
+def test_a_complete_trial_whose_folds_collapsed_says_so():
+    lines = text(leaderboard([*FOUND, record(9, reason="1 of 2 folds collapsed")], "accuracy")).splitlines()
+    assert "complete: 1 of 2 folds collapsed" in next(line for line in lines if "r=9 " in line)
+    assert "complete:" not in next(line for line in lines if "r=1 " in line)
+
+
 def test_words_of_a_plugin_are_no_markup(capsys):
     failed = record(0, state="FAIL", folds=(), curve=(), reason="[/INST] [batch, seq] :boom:")
     make_console().print(leaderboard([failed], "accuracy"))

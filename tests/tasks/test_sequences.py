@@ -19,9 +19,10 @@ from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase, families_of
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
-from autopeft.training.learner import Learner, backward, evaluate
+from autopeft.training.learner import Learner, evaluate
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable
+from autopeft.training.step import backward
 from autopeft.training.trunk_cache import Trunk
 from tests.conftest import few
 from tests.models.test_base import METHODS

@@ -29,10 +29,11 @@ from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cross_validation import cross_validate
-from autopeft.training.learner import Learner, clip_gradients
+from autopeft.training.learner import Learner
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable
 from autopeft.training.setup import Setup
+from autopeft.training.step import clip_gradients
 from tests.conftest import autopeft_here
 from tests.models.test_base import METHODS, base_of
 from tests.tiny_models import FAMILIES

@@ -23,7 +23,8 @@ from autopeft.models.dropout import fused_dropout
 from autopeft.models.modes import train_mode
 from autopeft.tasks.registry import find_task
 from autopeft.training.batch import Batch
-from autopeft.training.learner import make_optimizer, training_step
+from autopeft.training.learner import make_optimizer
+from autopeft.training.step import training_step
 from tests.conftest import few
 from tests.models.test_base import METHODS
 from tests.tiny_models import VOCABULARY, tiny_base
