@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from measures import LossProbe, brier, collapsed, halves, largest_share
+from measures import LossProbe, brier, halves, largest_share
 from schema import COLLAPSED, COOLED, DIVERGED, DONE, EMA, RAW, REFIT
 from sources import TEST_HALF_SEED
 from stages import WSD
@@ -27,12 +27,15 @@ from autopeft.execution.packing_choice import gradients
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.attach import attach
 from autopeft.search.select_winner import REFIT_SEED_STREAM
+from autopeft.training import collapse
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
+from autopeft.training.collapse import state_of_fold
 from autopeft.training.learner import DivergedError, Learner, evaluate, train_epoch
 from autopeft.training.packing import pack
 from autopeft.training.packing_check import packable
 from autopeft.training.rungs import epochs_between, rung_ends
+from autopeft.training.schedule import cooldown_of
 
 if TYPE_CHECKING:
     from stages import Cell
@@ -196,8 +199,6 @@ class Course:
 
     def _branch(self, stop: Stop) -> None:
         """Reach a step at a constant rate, and once more with a cooldown that ends there."""
-        from autopeft.training.schedule import cooldown_of
-
         learner = self.learner
         cooldown = min(cooldown_of(stop.steps), stop.steps - learner.done)
         self._advance(stop.steps - cooldown)
@@ -286,13 +287,17 @@ class Course:
             curve.points.append(point)
 
     def _judge(self) -> None:
-        """Name the folds whose last answers tell nothing of the rows."""
+        """Name the folds that did not learn, by the signs of the kind of task."""
         for curve in self.curves:
-            part, truths = "test", self.problem.test.truths
+            task, part, truths = curve.task or self.problem.task, "test", self.problem.test.truths
             if "validation" in curve.answers:
                 part, truths = "validation", self._truths(curve)
-            if reason := collapsed(curve.task or self.problem.task, curve.answers[part], truths):
-                curve.state, curve.reason = COLLAPSED, reason
+            losses = [point["train_loss"] for point in curve.points if point["weights"] == RAW]
+            data, answers = self.problem.train, curve.answers[part]
+            trained = data.truths[data.rows_of(curve.train)]
+            if state_of_fold(task, losses, 1.0, trained, answers, truths) == collapse.COLLAPSED:
+                curve.state = COLLAPSED
+                curve.reason = "one answer" if task.one_answer(answers, truths) else f"a loss of {losses[-1]:.3g}"
 
     def _truths(self, curve: Curve) -> np.ndarray:
         data = self.problem.train

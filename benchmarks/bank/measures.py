@@ -1,4 +1,4 @@
-"""What a point says of answers beside their score: losses, shares, and whether the fold collapsed."""
+"""What a point says of answers beside their score: losses and shares."""
 
 from __future__ import annotations
 
@@ -9,14 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ONE_CLASS, LARGEST = 0.98, 0.90
-"""A fold has collapsed that gives one answer to that share of the rows, where at most that share has the same truth."""
-
-STILL = 0.05
-"""Or whose numbers spread less than that share of the true ones."""
-
 TAGS = "token-classification"
-"""The kind whose answers are several a row, with most of the words outside of what is looked for."""
+"""The kind whose answers are several a row."""
 
 
 class LossProbe:
@@ -77,18 +71,6 @@ def largest_share(task: Any, answers: np.ndarray, truths: np.ndarray) -> float |
     """The share of the most frequent answer; None where answers are numbers."""
     found = _kinds(task, answers, truths)
     return None if found is None else _largest(found[0])
-
-
-def collapsed(task: Any, answers: np.ndarray, truths: np.ndarray) -> str:
-    """Why the answers tell nothing of the rows; empty where they do."""
-    found = _kinds(task, answers, truths)
-    if found is None:
-        spread = float(np.std(answers)) / max(float(np.std(truths)), 1e-12)
-        return f"predictions spread {spread:.1%} of the truth's spread" if spread < STILL else ""
-    given, true = (_largest(things) for things in found)
-    if task.kind == TAGS:  # most words are outside of all entities
-        return "no entity" if given == 1 and true < 1 else ""
-    return f"one answer for {given:.0%} of the rows" if given >= ONE_CLASS and true <= LARGEST else ""
 
 
 def halves(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

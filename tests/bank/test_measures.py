@@ -1,9 +1,9 @@
-"""What a point says beside the score: losses by fold, shares, and folds that tell nothing of the rows."""
+"""What a point says beside the score: losses by fold, and shares."""
 
 import numpy as np
 import pytest
 import torch
-from measures import LossProbe, brier, collapsed, joined, largest_share
+from measures import LossProbe, brier, joined, largest_share
 
 from autopeft.tasks.registry import find_task
 
@@ -12,39 +12,19 @@ def sure(labels: list[int], classes: int = 3) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def test_one_answer_to_nearly_all_rows_is_a_collapse_unless_most_rows_have_it():
-    task = find_task("text-classification")
+def test_the_largest_share_is_that_of_the_most_frequent_answer():
     truths = np.array([0] * 60 + [1] * 40)
-    assert "one answer" in collapsed(task, sure([0] * 99 + [1]), truths)
-    assert collapsed(task, sure([0] * 95 + [1] * 5), truths) == ""
-    assert collapsed(task, sure([0] * 100), np.array([0] * 95 + [1] * 5)) == ""
-    assert largest_share(task, sure([0] * 75 + [2] * 25), truths) == 0.75
+    assert largest_share(find_task("text-classification"), sure([0] * 75 + [2] * 25), truths) == 0.75
+    assert largest_share(find_task("regression"), np.linspace(0, 5, 50), truths) is None
+    sets = find_task("multi-label-classification")
+    assert largest_share(sets, np.full((40, 2), 0.1, np.float32), np.eye(2, dtype=bool)[[0, 1] * 20]) == 1
 
 
-def test_numbers_that_are_nearly_all_the_same_are_a_collapse():
-    task, truths = find_task("regression"), np.linspace(0, 5, 50)
-    assert "spread" in collapsed(task, np.full(50, 2.5, np.float32), truths)
-    assert collapsed(task, 2.5 + 0.2 * (truths - 2.5), truths) == ""
-    assert largest_share(task, truths, truths) is None
-
-
-def test_no_entity_is_a_collapse_of_tags():
-    task = find_task("token-classification")
+def test_the_share_of_tags_is_over_words():
+    some = np.zeros((2, 3, 4), np.float32)
+    some[0, 1, 0], some[1, 2] = 1, -1  # the second row has two words
     truths = np.array([np.array([0, 1, 0]), np.array([0, 0])], dtype=object)
-    none = np.zeros((2, 3, 4), np.float32)
-    none[1, 2] = -1  # the second row has two words
-    assert collapsed(task, none, truths) == "no entity"
-    some = none.copy()
-    some[0, 1, 0] = 1
-    assert collapsed(task, some, truths) == ""
-    assert largest_share(task, some, truths) == pytest.approx(4 / 5)
-
-
-def test_the_same_set_of_labels_for_all_rows_is_a_collapse():
-    task = find_task("multi-label-classification")
-    truths = np.array([[1, 0], [0, 1]] * 20, dtype=bool)
-    assert "one answer" in collapsed(task, np.full((40, 2), 0.1, np.float32), truths)
-    assert collapsed(task, truths.astype(np.float32), truths) == ""
+    assert largest_share(find_task("token-classification"), some, truths) == pytest.approx(4 / 5)
 
 
 def test_the_brier_score_is_the_squared_distance_to_the_truth():

@@ -1,6 +1,6 @@
 """Cells are recorded as a study trains them, once, whoever records; and merged into the tables of the bank."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,15 +14,10 @@ from recorder import POINTS_PART, RUNS_PART
 from schema import CONFIGS, POINTS, RUNS, TASKS, read, rows
 from stages import WSD, Cell
 
-from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.attach import attach
 from autopeft.training.batch_plan import Execution
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.packing import pack
-
-CUT = pytest.mark.skipif(
-    "schedule" not in {field.name for field in fields(Hyperparameters)}, reason="there is but the linear schedule"
-)
 
 
 def cell(task: str, config, epochs: int = 2, **more) -> Cell:
@@ -122,7 +117,6 @@ def test_a_refit_sees_all_rows_and_has_test_scores_alone(recorder, configs):
     assert points[-1]["test_score_a"] is not None
 
 
-@CUT
 def test_a_constant_trunk_has_averaged_and_cooled_points_and_goes_on_as_if_nothing_was(recorder, configs):
     of = cell("labels", configs["lora"], 8, schedule=WSD)
     recorder.record(of)
