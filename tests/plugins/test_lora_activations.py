@@ -100,7 +100,7 @@ def test_a_has_the_directions_that_pefts_has(family):
     for name, own in vectors.items():
         torch.testing.assert_close(ours[name] @ ours[name].T, torch.eye(4), atol=1e-4, rtol=0)
         exact = most(own, 4)
-        assert share(ours[name], own) == pytest.approx(exact, rel=5e-3)  # found by subspace iteration from a random start
+        assert share(ours[name], own) == pytest.approx(exact, rel=5e-3)  # from a random start
         assert share(theirs[f"base_model.model.{name}"].float(), own) == pytest.approx(exact, rel=2e-2)
 
 
