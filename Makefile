@@ -19,7 +19,8 @@ test: lint
 gpu: $(VENV)/.installed
 	$(BIN)/pytest -m gpu
 
-# What `make test` leaves out: all of scikit-learn's checks of an estimator, and every method on every family.
+# What `make test` leaves out: most whole studies, every method on every family and kind of task, and all of
+# scikit-learn's checks of an estimator.
 exhaustive: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m exhaustive
 
