@@ -106,7 +106,7 @@ def _cells(record: TrialRecord, extra: Sequence[Limit], wrote: bool) -> tuple[st
         state += f" at epoch {record.epochs_trained:g} of {record.epochs}"
     elif record.reason:
         state += f": {record.reason}"
-    elif record.passed_over:
+    if record.passed_over:
         state += ", but could not be the winner"
     return (
         str(record.number),
