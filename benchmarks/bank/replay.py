@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -138,13 +138,7 @@ def _chosen(
     spent = 0.0
     if policy.race and len(done) > 1:
         always = [n for n, i in enumerate(done) if i == search.comparator]
-        race = Race(
-            entrants,
-            constants.variances,
-            policy.race,
-            finalists(race.posterior(runs), entrants, always),
-            constants.temperature,
-        )
+        race = replace(race, finalists=finalists(race.posterior(runs), entrants, always))
         rows = policy.share / (1 - policy.share) * float(search.trained.sum())
         runs, spent = _raced(race, runs, _fresh(cell, done, repeat, search.ends.shape[1], generator), cell, done, rows)
     verdict = race.verdict(runs, done.index(search.best()) if policy.choice == "mean" else None)
