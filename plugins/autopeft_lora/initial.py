@@ -123,7 +123,7 @@ def plain_weight(module: nn.Module) -> torch.Tensor:
     return weight.T if isinstance(module, Conv1D) else weight
 
 
-def lost(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
+def make_up(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
     """LoftQ: B A scaled is the most of what quantization took off the weight (Li et al. 2023, arXiv:2310.08659).
 
     One round of its algorithm 1, which leaves the weight as it was quantized; peft's `replace_lora_weights_loftq` does
@@ -151,8 +151,12 @@ def start(layers: Iterable[Any], how: str, rank: int) -> None:
     for layer in layers:
         a, b = (part[ADAPTER].weight for part in (layer.lora_A, layer.lora_B))
         if how in (ORTHOGONAL, LOFTQ):
-            if not a.is_meta:
-                drawn(a, b) if how == ORTHOGONAL else lost(layer, a, b)
+            if a.is_meta:
+                continue
+            if how == ORTHOGONAL:
+                drawn(a, b)
+            else:
+                make_up(layer, a, b)
             continue
         a, b = a[:rank].clone(), b[:, :rank].clone()  # pairs over the weight's own rank stay as peft drew them
         frozen = torch.zeros_like(a), torch.zeros_like(b)

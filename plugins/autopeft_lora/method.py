@@ -60,8 +60,8 @@ class Lora(PeftMethod):
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Rank, scale, targets and dropout; target groups that coincide on this model are offered once."""
-        lost = spec is None or spec.quantization == "4bit"
-        first = (DEFAULT, GAUSSIAN, ORTHOGONAL, *SUBTRACTED, EVA, *[LOFTQ] * lost)
+        in_4_bits = spec is None or spec.quantization == "4bit"
+        first = (DEFAULT, GAUSSIAN, ORTHOGONAL, *SUBTRACTED, EVA, *[LOFTQ] * in_4_bits)
         return SearchSpace(
             {
                 "r": Integer(low=1, high=64, default=8, log=True),
@@ -71,7 +71,7 @@ class Lora(PeftMethod):
                 "use_rslora": Categorical(choices=(False, True), default=False),
                 RATIO: Float(low=1, high=16, default=1, log=True, bounds=Bounds(above=0, most=1000), optional=True),
                 INITIAL: Categorical(
-                    choices=first, default=DEFAULT, optional=True, refused=() if lost else ((LOFTQ, QUANTIZED),)
+                    choices=first, default=DEFAULT, optional=True, refused=() if in_4_bits else ((LOFTQ, QUANTIZED),)
                 ),
             }
         )
