@@ -247,10 +247,9 @@ class CostEstimator:
         task = self._task.trying(candidate.task)
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
-            scaled, kind = self._device.scaled, self._device.optimizer
-            optimizer = make_optimizer(module, candidate.hyper, execution.folds, scaled=scaled, kind=kind)
+            optimizer = make_optimizer(module, candidate.hyper, execution.folds, self._device)
             place = next(module.parameters()).device
-            scale = LossScale(execution.folds, place) if scaled else None
+            scale = LossScale(execution.folds, place) if self._device.scaled else None
             callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))
             # From the second pass on, the first one's gradients are there; a third would add nothing.
             return lambda tensors: training_step(

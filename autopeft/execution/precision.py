@@ -114,10 +114,7 @@ def seconds_of_step(problem: Problem, candidate: Candidate, device: Device) -> f
     train_mode(model)
     rows = problem.folds[0].train
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    scaled, optimizer = device.scaled, device.optimizer
-    learner = Learner(
-        model, candidate.hyper, len(rows), execution, callback=callback, scaled=scaled, optimizer=optimizer
-    )
+    learner = Learner(model, candidate.hyper, len(rows), execution, callback=callback, device=device)
     learner.take_turn()
     chosen = bucketed(problem.train.extents[rows], learner.batches, problem.spec.seed, problem.spec.seed)[0]
     batches: list[Batch] = learner.load(problem.train, [rows[chosen]], device.type)

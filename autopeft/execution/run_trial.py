@@ -28,11 +28,8 @@ from autopeft.training.packing import pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import nn
-
     from autopeft.common.params import ParamValue
     from autopeft.execution.problem import Problem
-    from autopeft.methods.callback import TrainingCallback
     from autopeft.methods.candidate import Candidate
     from autopeft.training.batch_plan import Execution
     from autopeft.training.checkpoint import Checkpoint
@@ -173,7 +170,8 @@ def _train(
         pack(model, execution.folds, sites=problem.packed[candidate.method.name])
     make_callback = partial(candidate.method.callback, model, candidate.params, spec)
     setup, answers = replace(setup, rows=data, starts=starts), dict[int, np.ndarray]()
-    _measure(setup, _tried(setup, model, candidate, execution, make_callback()), course.watch)
+    tried = Learner(model, candidate.hyper, len(data), execution, callback=make_callback(), device=problem.device)
+    _measure(setup, tried, course.watch)
     for rung in cross_validate(
         model,
         setup,
@@ -193,15 +191,6 @@ def _train(
         course.pace.check()
     course.facts = _calibrated(problem, answers) if answers else {}
     return COMPLETE, ""
-
-
-def _tried(
-    setup: Setup, model: nn.Module, candidate: Candidate, execution: Execution, callback: TrainingCallback | None
-) -> Learner:
-    """A learner that a step is measured with, and that is thrown away."""
-    scaled, optimizer = setup.device.scaled, setup.device.optimizer
-    rows = len(setup.rows)
-    return Learner(model, candidate.hyper, rows, execution, callback=callback, scaled=scaled, optimizer=optimizer)
 
 
 def _calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:

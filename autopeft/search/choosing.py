@@ -180,8 +180,7 @@ def _texts(
     """What the model of each fold writes for its `rows`, one fold after the other."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    optimizer = problem.device.optimizer
-    learner = Learner(model, candidate.hyper, len(problem.train), callback=callback, optimizer=optimizer)
+    learner = Learner(model, candidate.hyper, len(problem.train), callback=callback, device=problem.device)
     texts: list[str] = []
     for fold, few in enumerate(rows):
         checkpoint.restore([fold], learner)

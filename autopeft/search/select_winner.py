@@ -81,10 +81,8 @@ def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -
     if execution.checkpointing:
         checkpoint_layers(model)
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    scaled, optimizer = problem.device.scaled, problem.device.optimizer
-    learner = Learner(
-        model, candidate.hyper, len(problem.train), execution, callback=callback, scaled=scaled, optimizer=optimizer
-    )
+    count = len(problem.train)
+    learner = Learner(model, candidate.hyper, count, execution, callback=callback, device=problem.device)
     learner.start_from([start])
     for epoch in range(1, candidate.hyper.epochs + 1):
         seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)

@@ -107,14 +107,14 @@ class BlockwiseAdamW(torch.optim.Optimizer):
         state, size = self.state[parameter], parameter.numel() // self.folds
         stacked = (self.folds,) if self.folds > 1 else ()
         state["step"] = torch.zeros(stacked, dtype=torch.int64)
-        few, place = size >= LEAST, parameter.device
+        in_8_bits, place = size >= LEAST, parameter.device
         for number in (1, 2):
             if not (fake and self._is_paged(size)):
-                dtype = torch.uint8 if few else torch.float32
+                dtype = torch.uint8 if in_8_bits else torch.float32
                 state[f"state{number}"] = torch.zeros(*stacked, size, dtype=dtype, device=place)
-            if few:
+            if in_8_bits:
                 state[f"absmax{number}"] = torch.zeros(*stacked, -(-size // BLOCK), device=place)
-        if few and self._maps is None:
+        if in_8_bits and self._maps is None:
             self._maps = _maps(place, fake=fake)
 
     def _is_paged(self, size: int) -> bool:

@@ -7,7 +7,6 @@ pruners apply unchanged.
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,8 +58,7 @@ def cross_validate(
     fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
     rows = min(most, fewest * hyper.batch_size)  # no fold may have fewer rows than the epoch has batches
     most = _most(execution, min(rows, hyper.batch_size))
-    make = partial(Learner, model, hyper, rows, execution, watch, scaled=device.scaled, optimizer=device.optimizer)
-    learners = [make(callback=make_callback()) for _ in turns]
+    learners = [Learner(model, hyper, rows, execution, watch, make_callback(), device=device) for _ in turns]
     histories: list[History] = [[] for _ in folds]
     for turn, learner in zip(turns, learners, strict=True):
         learner.start_from(setup.starts[turn.start : turn.stop])

@@ -13,7 +13,7 @@ from autopeft.common.exceptions import AutopeftError
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.models.attach import trainable
-from autopeft.models.device import ADAMW, PAGED
+from autopeft.models.device import ADAMW, PAGED, Device
 from autopeft.models.marks import GROUPS
 from autopeft.models.modes import train_mode
 from autopeft.training.average import Average
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
     from autopeft.data.encoded import Encoded
     from autopeft.methods.training_space import Hyperparameters
-    from autopeft.models.device import Device
     from autopeft.tasks.contract import Task
 
+
+PLAIN = Device("cpu", None)
+"""Keeps everything in float32."""
 
 EVALUATION_BATCH_SIZE = 32
 """On a CPU the fastest of 8 to 128 for sentences: activations of more rows fall out of its caches."""
@@ -65,8 +67,7 @@ class Learner:
         execution: how a batch is run; default: whole, one fold alone.
         watch: entered around every step with this learner and the places of its largest pass; may raise.
         callback: the method's own part in training this fold, of one fold alone.
-        scaled: whether the loss is scaled, of each fold by itself, as float16 needs it.
-        optimizer: by its name in study files.
+        device: says whether the loss is scaled, of each fold by itself, and how the optimiser keeps its moments.
     """
 
     def __init__(
@@ -78,16 +79,15 @@ class Learner:
         watch: Watch | None = None,
         callback: TrainingCallback | None = None,
         *,
-        scaled: bool = False,
-        optimizer: str = ADAMW,
+        device: Device = PLAIN,
     ) -> None:
         self.model, self.hyper = model, hyper
         self.execution, self.watch = execution or Execution(hyper.batch_size), watch
         self.folds = self.execution.folds
         self.parameters = list(trainable(model).values())
         self.tensors = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
-        self.optimizer = make_optimizer(model, hyper, self.folds, scaled=scaled, kind=optimizer)
-        self.scale = LossScale(self.folds, self.parameters[0].device) if scaled else None
+        self.optimizer = make_optimizer(model, hyper, self.folds, device)
+        self.scale = LossScale(self.folds, self.parameters[0].device) if device.scaled else None
         self.average = Average(self.tensors) if hyper.averaged else None
         self.batches = -(-rows // hyper.batch_size)
         self.schedule = self.planned = Schedule.of(hyper, hyper.epochs * self.batches)
@@ -238,13 +238,13 @@ class Learner:
 
 
 def make_optimizer(
-    model: nn.Module, hyper: Hyperparameters, folds: int = 1, *, scaled: bool = False, kind: str = ADAMW
+    model: nn.Module, hyper: Hyperparameters, folds: int = 1, device: Device = PLAIN
 ) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters; vectors (biases, norms) are not decayed unless their group says so.
 
     It works element by element, or in 8 bits slice by slice, so a stack of `folds` is trained as each of its slices
-    would be. Where the loss is `scaled` each slice may sit out a step. The learning rate of a group is that of the
-    training times its `rate`. `kind` is the optimiser's name in study files.
+    would be. The `device` says how moments are kept, and where it has the loss scaled, each slice may sit out a step.
+    The learning rate of a group is that of the training times its `rate`.
     """
     own = {name: group for group in getattr(model, GROUPS, ()) for name in group.names}
     usual, vector = ParameterGroup(()), 1 if folds == 1 else 2
@@ -261,9 +261,9 @@ def make_optimizer(
         for (rate, decay, _), parameters in alike.items()
         if parameters
     ]
-    if kind != ADAMW:
-        return BlockwiseAdamW(groups, hyper.learning_rate, folds, paged=kind == PAGED)
-    if scaled and folds > 1:
+    if device.optimizer != ADAMW:
+        return BlockwiseAdamW(groups, hyper.learning_rate, folds, paged=device.optimizer == PAGED)
+    if device.scaled and folds > 1:
         return StackedAdamW(groups, lr=hyper.learning_rate)
     return torch.optim.AdamW(groups, lr=hyper.learning_rate, fused=True)
 

@@ -165,9 +165,8 @@ class Course:
         size = candidate.hyper.batch_size
         rows = min(max(sizes), min(sizes) * size)  # as in cross-validation: all folds have as many batches
         callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-        scaled = problem.device.scaled
-        self.learner = Learner(model, candidate.hyper, rows, Execution(size, folds=self.folds), None, callback,
-                               scaled=scaled)  # fmt: skip
+        execution = Execution(size, folds=self.folds)
+        self.learner = Learner(model, candidate.hyper, rows, execution, callback=callback, device=problem.device)
         self.learner.optimizer.register_step_pre_hook(self._take_norm)
         self.stops = stops(candidate.hyper.epochs, self.learner.batches, min(sizes))
         self._forget()

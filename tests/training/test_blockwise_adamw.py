@@ -10,15 +10,12 @@ import torch
 
 import autopeft
 from autopeft.budget.cost_estimator import CostEstimator
-from autopeft.budget.memory.peak import measure
 from autopeft.common.exceptions import ModelError
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import quantization
 from autopeft.models.attach import trainable
 from autopeft.models.device import Device
-from autopeft.models.modes import train_mode
 from autopeft.training import pages
-from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.blockwise_adamw import BLOCK, LEAST, LEAST_PAGED, BlockwiseAdamW, moment_bytes, require
 from autopeft.training.learner import Learner, train_epoch
@@ -26,6 +23,7 @@ from autopeft.training.packing import pack
 from tests.conftest import THREE, autopeft_here
 from tests.models.test_base import METHODS, attach, base_of
 from tests.search.test_run import edit, run_study
+from tests.training.step_memory import predicted_and_measured
 from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
 
 FEW = Device("cpu", None, "adamw_8bit")
@@ -174,7 +172,7 @@ def learner_of(folds=1):
     model = lora(**LARGE)
     if folds > 1:
         pack(model, folds)
-    learner = Learner(model.eval(), HYPER, 48, Execution(8, folds=folds), optimizer=FEW.optimizer)
+    learner = Learner(model.eval(), HYPER, 48, Execution(8, folds=folds), device=FEW)
     learner.take_turn()
     return learner
 
@@ -217,7 +215,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(folds):
 def test_it_learns_nearly_what_moments_in_float32_do():
     found = {}
     for device in (CPU, FEW):
-        learner = Learner(lora(**LARGE), HYPER, 48, optimizer=device.optimizer)
+        learner = Learner(lora(**LARGE), HYPER, 48, device=device)
         everything = [np.arange(48)]
         found[device.optimizer] = [
             float(train_epoch(learner, rows(), everything, TASK, device, [seed], seed)[0]) for seed in range(3)
@@ -236,17 +234,7 @@ def test_memory_is_predicted(name, folds):
     base, data = base_of(), rows()
     fixed = {"lora": {"r": 160}} if name == "lora" else {}
     candidate = CandidateSpace.build([METHODS[name]], base.spec, fixed, ())[name].default()
-    estimator = CostEstimator(base, TASK, FEW, data, packed={name: False}, folds=FOLDS)
-    predicted = estimator.predict(candidate, Execution(16, folds=folds))
-    model = attach(base, METHODS[name], candidate.params)
-    if folds > 1:
-        pack(model, folds)
-    train_mode(model)
-    learner = Learner(model, candidate.hyper, len(data), Execution(16, folds=folds), optimizer=FEW.optimizer)
-    learner.take_turn()
-    batch = Batch.of(data, [np.argsort(data.lengths)[-16:]] * folds, "cpu")
-    others = (*batch.tensors.values(), *learner.kept_tensors())
-    real = measure(lambda: learner.step([batch], TASK, FEW), model, others=others)
+    predicted, real = predicted_and_measured(base, TASK, candidate, FEW, data, folds, FOLDS)
     assert predicted.peak == pytest.approx(real, rel=0.02)
     usual = CostEstimator(base, TASK, CPU, data, packed={name: False}, folds=FOLDS)
     spared = usual.predict(candidate, Execution(16, folds=folds)).optimizer - predicted.optimizer

@@ -7,15 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from autopeft.budget.cost_estimator import CostEstimator
-from autopeft.budget.memory.peak import measure
 from autopeft.execution.packing_choice import gradients
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models.architecture import describe
 from autopeft.models.attach import trainable
 from autopeft.models.device import Device
 from autopeft.models.float16 import overflows
-from autopeft.models.modes import train_mode
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.learner import DivergedError, Learner, train_epoch
@@ -25,6 +22,7 @@ from autopeft.training.packing_check import packable
 from autopeft.training.stacked_adamw import StackedAdamW
 from tests.models.test_base import METHODS, attach, base_of
 from tests.tiny_models import SIZES
+from tests.training.step_memory import predicted_and_measured
 from tests.training.test_learner import CPU, HYPER, TASK, lora, rows
 
 HALF = Device("cpu", torch.float16)
@@ -39,7 +37,7 @@ def learner_of(folds=1):
     model = lora()
     if folds > 1:
         pack(model, folds)
-    learner = Learner(model.eval(), HYPER, len(DATA), Execution(8, folds=folds), scaled=True)
+    learner = Learner(model.eval(), HYPER, len(DATA), Execution(8, folds=folds), device=HALF)
     learner.take_turn()
     return learner
 
@@ -62,7 +60,7 @@ def alone(fold, number, factor=START, steps=3):
 def test_training_in_float16_comes_close_to_float32():
     losses = {}
     for device in (CPU, HALF):
-        learner = Learner(lora(), HYPER, len(DATA), scaled=device.scaled)
+        learner = Learner(lora(), HYPER, len(DATA), device=device)
         epoch = partial(train_epoch, learner, DATA, [np.arange(len(DATA))], TASK, device)
         losses[device] = [float(epoch([seed], seed)[0]) for seed in range(3)]
         assert {parameter.dtype for parameter in trainable(learner.model).values()} == {torch.float32}
@@ -180,7 +178,7 @@ def test_a_factor_is_doubled_after_many_good_steps():
 
 
 def test_gradients_that_overflow_whatever_they_are_scaled_by_end_the_trial():
-    learner = Learner(lora(), HYPER, len(DATA), scaled=True)
+    learner = Learner(lora(), HYPER, len(DATA), device=HALF)
     learner.scale.factors.fill_(1 / 2)
     with pytest.raises(DivergedError, match="beyond float16 in every step"):
         train_epoch(learner, DATA, [np.arange(len(DATA))], TASK, HALF, [0], 0)
@@ -192,17 +190,7 @@ def test_memory_in_float16_is_predicted(name, folds):
     base = base_of()
     base.lower(torch.float16)
     candidate = CandidateSpace.build([METHODS[name]], base.spec, {}, ())[name].default()
-    estimator = CostEstimator(base, TASK, HALF, DATA, packed={name: False}, folds=FOLDS)
-    predicted = estimator.predict(candidate, Execution(16, folds=folds))
-    model = attach(base, METHODS[name], candidate.params)
-    if folds > 1:
-        pack(model, folds)
-    train_mode(model)
-    learner = Learner(model, candidate.hyper, len(DATA), Execution(16, folds=folds), scaled=True)
-    learner.take_turn()
-    batch = Batch.of(DATA, [np.argsort(DATA.lengths)[-16:]] * folds, "cpu")
-    others = (*batch.tensors.values(), *learner.kept_tensors())
-    real = measure(lambda: learner.step([batch], TASK, HALF), model, others=others)
+    predicted, real = predicted_and_measured(base, TASK, candidate, HALF, DATA, folds, FOLDS)
     assert predicted.peak == pytest.approx(real, rel=0.02)
 
 
