@@ -131,7 +131,7 @@ class Bank:
 
     @classmethod
     def read(
-        cls, folder: Path, *, schedule: str | None = None, model: str | None = None, precision: str = "float32"
+        cls, folder: Path, *, schedule: str | None = None, model: str | None = None, precision: str | None = None
     ) -> Bank:
         """From the four tables.
 
@@ -139,12 +139,13 @@ class Bank:
             folder: where they are.
             schedule: whose runs count; the one with the most runs, unless told.
             model: the same.
-            precision: whose runs count.
+            precision: the same.
         """
         if missing := [name for name in TABLES if not (Path(folder) / f"{name}.parquet").is_file()]:
             raise SystemExit(f"{folder} has no {missing[0]}.parquet. A bank has {', '.join(TABLES)}: merge it first.")
         tasks, configs, runs, points = (plain(Path(folder) / f"{name}.parquet") for name in TABLES)
-        runs = runs[(runs.precision == precision) & (runs.state != "refused")]
+        runs = runs[runs.state != "refused"]
+        runs = runs[runs.precision == (precision or commonest(runs.precision))]
         runs = runs[runs.model == (model or commonest(runs.model))]
         runs = runs[runs.schedule == (schedule or commonest(runs.schedule))]
         runs = runs.sort_values("recorded", kind="stable").drop_duplicates(

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 TRUNK = {"schedule": "constant", "averaged": True}
 """How a run is trained whose points are averaged and cooled."""
 
-TESTED = (1 / 6, 1 / 2, 1.0)
-"""Shares of the length after which test rows are answered."""
+TESTED = (1 / 6, 1 / 3, 1 / 2, 1.0)
+"""Shares of a trunk's length, in whole epochs, after which it is cut and cooled and test rows are answered."""
 
 CHECKED = (2, 3)
 """Rows of the folds by turns, none twice, by which it is found out whether a method can be packed."""
@@ -95,10 +95,10 @@ class Stop:
     tested: bool
 
 
-def stops(epochs: int, batches: int, rows: int) -> list[Stop]:
-    """Where a study would have its rungs, and half way; a sixth, a half and the end, or what is nearest, are tested."""
-    ends = sorted({*rung_ends(epochs, rows), epochs / 2, float(epochs)})
-    tested = {min(ends, key=lambda end: abs(end - share * epochs)) for share in TESTED}
+def stops(epochs: int, batches: int, rows: int, *, trunk: bool) -> list[Stop]:
+    """Where a study would have its rungs, and half way. The end is tested; of a trunk what its cuts are compared at."""
+    tested = {max(1, round(epochs * share)) for share in TESTED} if trunk else {epochs}
+    ends = sorted({*rung_ends(epochs, rows), epochs / 2, *tested})
     found = {round(end * batches): end in tested for end in ends if round(end * batches)}
     return [Stop(steps, tested) for steps, tested in sorted(found.items())]
 
@@ -168,7 +168,8 @@ class Course:
         execution = Execution(size, folds=self.folds)
         self.learner = Learner(model, candidate.hyper, rows, execution, callback=callback, device=problem.device)
         self.learner.optimizer.register_step_pre_hook(self._take_norm)
-        self.stops = stops(candidate.hyper.epochs, self.learner.batches, min(sizes))
+        trunk = candidate.hyper.schedule == TRUNK["schedule"]
+        self.stops = stops(candidate.hyper.epochs, self.learner.batches, min(sizes), trunk=trunk)
         self._forget()
         for curve in curves:
             curve.trained_params = sum(parameter.numel() for parameter in self.learner.parameters) // self.folds

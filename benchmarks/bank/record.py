@@ -24,7 +24,7 @@ import torch
 from recorder import ROOT, Recorder
 from schema import DONE
 from sources import TASKS, Folders
-from stages import LINEAR, STAGES, WSD, Cell, cells
+from stages import BFLOAT16, FLOAT32, LINEAR, STAGES, WSD, Cell, cells
 
 if TYPE_CHECKING:
     from curves import Curve
@@ -92,6 +92,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the bank; goes on where it was")
     parser.add_argument("--only", type=lambda given: given.split(","), default=[*TASKS], help="such as tweets,banking")
     parser.add_argument("--schedule", choices=(LINEAR, WSD), default=LINEAR)
+    parser.add_argument("--precision", choices=(FLOAT32, BFLOAT16), default=FLOAT32)
     parser.add_argument("--model", default="", help="default: that of the quickstart")
     parser.add_argument("--hours", type=float, default=float("inf"), help="after which no cell is begun")
     parser.add_argument("--threads", type=int, default=1, help="of this recorder, on a CPU")
@@ -112,11 +113,11 @@ def main() -> None:
         arguments.out, Folders(arguments.folder), arguments.model or quickstart["model"]["name_or_path"]
     )
     first = arguments.only[0]
-    found = recorder.pool(first, TASKS[first].sizes[0])
+    found, named = recorder.pool(first, TASKS[first].sizes[0]), [name for name in TASKS if name in arguments.only]
     wanted = {
         cell.name: cell
         for stage in arguments.stage
-        for cell in cells(stage, found, [name for name in TASKS if name in arguments.only], arguments.schedule)
+        for cell in cells(stage, found, named, arguments.schedule, arguments.precision)
     }
     left = remaining(recorder, [*wanted.values()])
     cost = sum(cell.cost for cell in left)

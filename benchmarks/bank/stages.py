@@ -6,7 +6,7 @@ than they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from drawing import FOLDS, rows_of
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
     from pool import Config, Pool
 
-LENGTHS = {"small": 24, "medium": 12, "large": 4}
-"""Epochs of a run: 168, 300 and 376 steps in batches of 16."""
+LENGTHS = {"small": (4, 12, 24), "medium": (4, 12), "large": (4,)}
+"""Epochs of a run whose rate falls linearly, each a run of its own: in batches of 16 up to 168, 300 and 376 steps. At a
+constant rate the longest run alone is made, which is cut to the others."""
 
-SHORTER = {"small": (2, 4, 8, 16, 24), "medium": (1, 2, 4, 8, 12)}
-"""Lengths of linear runs that are compared with one run which is cut."""
+FIRST = ("adapter", "lora", "prefix_tuning")
+SECOND = ("bitfit", "mixed")
+"""Methods whose defaults are recorded first: those that most of the pool is of, and the next best."""
 
 LONG_STEPS = 1024
 PROBED = ("tweets", "banking", "banking_20", "movies")
 """Tasks of three groups, on which more is recorded than on the others."""
+
+FLOAT32, BFLOAT16, OTHER = "float32", "bfloat16", "other"
+"""Precisions; the other one is what the stage is not recorded in."""
 
 LINEAR, WSD = "linear", "wsd"
 """Schedules: a linear fall, or a constant rate with points of averaged weights, and of weights cooled down."""
@@ -49,7 +54,7 @@ class Cell:
     schedule: str = LINEAR
     split_seed: int = 0
     seed: int = 0
-    precision: str = "float32"
+    precision: str = FLOAT32
     refit: bool = False
 
     @property
@@ -60,54 +65,66 @@ class Cell:
 
     @property
     def cost(self) -> float:
-        """Roughly, in rows that are trained on: all folds' training, and what is evaluated three times."""
+        """Roughly, in rows that are trained on: all folds' training, and what is evaluated."""
         rows = rows_of(self.size)
         if self.refit:
-            return rows * self.epochs + EVALUATED * 3 * TEST_ROWS
-        cooled = 1.2 if self.schedule == WSD else 1.0
-        validated = 7 * rows + 3 * FOLDS * TEST_ROWS
+            return rows * self.epochs + EVALUATED * TEST_ROWS
+        cooled, tested = (1.3, 5) if self.schedule == WSD else (1.0, 1)
+        validated = 6 * rows + tested * FOLDS * TEST_ROWS
         return FOLDS * SIZES[self.size] * self.epochs * cooled + EVALUATED * validated
 
 
-def cells(stage: int, pool: Pool, tasks: Sequence[str], schedule: str = LINEAR) -> list[Cell]:
+def cells(stage: int, pool: Pool, tasks: Sequence[str], schedule: str = LINEAR, precision: str = FLOAT32) -> list[Cell]:
     """The cells of a stage for those tasks, each once, what matters most first."""
-    found = STAGES[stage](pool, tasks, schedule)
-    return [*{cell.name: cell for cell in found if cell.size in TASKS[cell.task].sizes}.values()]
+    other = BFLOAT16 if precision == FLOAT32 else FLOAT32
+    found = (
+        replace(cell, precision=other if cell.precision == OTHER else precision)
+        for cell in STAGES[stage](pool, tasks, schedule)
+        if cell.size in TASKS[cell.task].sizes
+    )
+    return [*{cell.name: cell for cell in found}.values()]
 
 
-def _block(pool: Pool, blocks: Iterable[str], tasks: Sequence[str], size: str, schedule: str) -> Iterable[Cell]:
+def _lengths(size: str, schedule: str) -> tuple[int, ...]:
+    return LENGTHS[size] if schedule == LINEAR else LENGTHS[size][-1:]
+
+
+def _block(blocks: Iterable[Sequence[Config]], tasks: Sequence[str], size: str, schedule: str) -> Iterable[Cell]:
     """Block by block, so that what is there is of all tasks whenever it ends."""
     for block in blocks:
         for task in tasks:
-            for config in pool[block]:
-                yield Cell(task, size, config, LENGTHS[size], schedule)
+            for config in block:
+                for epochs in _lengths(size, schedule):
+                    yield Cell(task, size, config, epochs, schedule)
+
+
+def _ordered(pool: Pool) -> list[list[Config]]:
+    """The defaults and the lower rates, those of most worth first."""
+    first, second, rest = ([config for config in pool["defaults"] if wanted(config.method)] for wanted in (
+        lambda name: name in FIRST, lambda name: name in SECOND, lambda name: name not in (*FIRST, *SECOND)
+    ))  # fmt: skip
+    thirds, tenths = pool["lower"][: len(FIRST)], pool["lower"][len(FIRST) :]
+    return [[*first, *thirds], [*tenths, *second], rest]
 
 
 def _small(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
-    return _block(pool, ("defaults", "lower", "wide"), tasks, "small", schedule)
+    return _block([*_ordered(pool), pool["wide"]], tasks, "small", schedule)
 
 
 def _medium(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
-    return _block(pool, ("defaults", "lower"), tasks, "medium", schedule)
+    return _block(_ordered(pool), tasks, "medium", schedule)
 
 
 def _large(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
-    strong = [config for config in pool["defaults"] if config.method in ("adapter", "bitfit", "lora", "mixed",
-                                                                         "prefix_tuning")]  # fmt: skip
-    return _block({"large": [*strong, *pool["lower"][:3]]}, ["large"], tasks, "large", schedule)
+    strong = [config for config in pool["defaults"] if config.method in (*FIRST, *SECOND)]
+    return _block([[*strong, *pool["lower"][: len(FIRST)]]], tasks, "large", schedule)
 
 
 def _schedules(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
-    """Linear runs of several lengths; with `wsd`, the one run that is cut in their place."""
-    third = pool["lower"][: len(pool["lower"]) // 2]
-    chosen = [*(config for config in pool["defaults"] if config.method in {c.method for c in third}), *third]
-    for size, lengths in SHORTER.items():
-        for task in (name for name in PROBED if name in tasks):
-            for config in chosen:
-                if schedule == WSD:
-                    yield Cell(task, size, config, LENGTHS[size], WSD)
-                else:
-                    yield from (Cell(task, size, config, epochs) for epochs in lengths)
+    """A run at a constant rate that is cut, whatever `schedule` says; the linear ones are of the stages before."""
+    first = [config for config in pool["defaults"] if config.method in FIRST]
+    for size in ("small", "medium"):
+        yield from _block([[*first, *pool["lower"][: len(FIRST)]]], [n for n in tasks if n in PROBED], size, WSD)
 
 
 def _splits(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
@@ -118,11 +135,11 @@ def _splits(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
             for size in ("small", "medium"):
                 for task in some:
                     for config in chosen:
-                        yield Cell(task, size, config, LENGTHS[size], schedule, split_seed=split, seed=split)
+                        yield Cell(task, size, config, LENGTHS[size][-1], schedule, split_seed=split, seed=split)
 
 
 def _more(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
-    yield from _block(pool, ("near_more", "wide_more"), tasks, "small", schedule)
+    yield from _block([pool["near_more"], pool["wide_more"]], tasks, "small", schedule)
     for task in tasks:
         for config in pool["small_batch"]:
             steps = -(-SIZES["small"] // int(config.params["batch_size"]))  # of an epoch
@@ -130,16 +147,16 @@ def _more(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
 
 
 def _refits(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
-    """On all rows, for as many epochs and for as many steps as the folds; then defaults in bfloat16."""
+    """On all rows, for as many epochs and for as many steps as the folds; then defaults in the other precision."""
     chosen = [config for config in pool["defaults"] if config.method in ("adapter", "bitfit", "lora", "prefix_tuning")]
     for size in ("small", "medium"):
         for task in tasks:
             for config in chosen:
-                for epochs in (LENGTHS[size], LENGTHS[size] * (FOLDS - 1) // FOLDS):
+                for epochs in (LENGTHS[size][-1], LENGTHS[size][-1] * (FOLDS - 1) // FOLDS):
                     yield Cell(task, size, config, epochs, schedule, refit=True)
     for task in tasks:
         for config in pool["defaults"]:
-            yield Cell(task, "small", config, LENGTHS["small"], schedule, precision="bfloat16")
+            yield Cell(task, "small", config, LENGTHS["small"][-1], schedule, precision=OTHER)
 
 
 STAGES: dict[int, Callable[[Pool, Sequence[str], str], Iterable[Cell]]] = {

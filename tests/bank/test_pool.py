@@ -52,19 +52,25 @@ def test_stages_name_every_cell_once_and_only_sizes_that_a_task_has(blocks):
         assert all(cell.size in TASKS[cell.task].sizes and cell.cost > 0 for cell in found)
 
 
-def test_the_first_stage_records_defaults_of_all_tasks_before_anything_else(blocks):
+def test_the_first_stage_records_the_strong_methods_of_all_tasks_before_anything_else(blocks):
     found = cells(1, blocks, [*TASKS])
-    small = sum("small" in task.sizes for task in TASKS.values())
-    assert len(found) == 24 * small
-    assert Counter(cell.task for cell in found[: 10 * small]) == Counter(
-        {name: 10 for name, task in TASKS.items() if "small" in task.sizes}
-    )
+    small = [name for name, task in TASKS.items() if "small" in task.sizes]
+    assert len(found) == 3 * 24 * len(small)  # of three lengths
+    assert Counter(cell.task for cell in found[: 18 * len(small)]) == dict.fromkeys(small, 18)
+    assert {cell.config.method for cell in found[: 18 * len(small)]} == {"adapter", "lora", "prefix_tuning"}
 
 
 def test_a_run_that_is_cut_takes_the_place_of_the_shorter_ones(blocks):
-    linear, cut = (cells(4, blocks, [*TASKS], schedule) for schedule in ("linear", WSD))
-    assert len(linear) == 5 * len(cut)
-    assert {cell.schedule for cell in cut} == {WSD}
+    linear, cut = (cells(1, blocks, [*TASKS], schedule) for schedule in ("linear", WSD))
+    assert len(linear) == 3 * len(cut)
+    assert {cell.schedule for cell in cells(4, blocks, [*TASKS])} == {WSD}
+
+
+def test_a_stage_is_recorded_in_one_precision_and_the_last_one_compares_with_the_other(blocks):
+    for precision, other in (("float32", "bfloat16"), ("bfloat16", "float32")):
+        assert {cell.precision for cell in cells(1, blocks, [*TASKS], precision=precision)} == {precision}
+        last = Counter(cell.precision for cell in cells(7, blocks, [*TASKS], precision=precision))
+        assert last[other] == 10 * sum("small" in task.sizes for task in TASKS.values())
 
 
 def test_there_are_eight_groups_and_more_of_all_kinds():

@@ -70,7 +70,7 @@ def test_a_part_says_what_was_trained_and_how_it_went(recorder, configs):
     own = [point for point in points if point["run"] == runs[0]["run"]]
     assert [point["steps"] for point in own] == [7, 14, 28]
     assert [point["rows"] for point in own] == [100, 200, 400]
-    assert all(point["test_score_a"] is not None for point in own)  # each is the nearest to one of the three
+    assert [point["test_score_a"] is not None for point in own] == [False, False, True]
     assert all(one["seconds"] < other["seconds"] for one, other in pairwise(own))
     assert all(0 < point["grad_norm"] <= 1.001 and point["weights"] == "raw" for point in points)
 
@@ -125,7 +125,7 @@ def test_a_constant_trunk_has_averaged_and_cooled_points_and_goes_on_as_if_nothi
     runs, points = part(recorder, of)
     own = {(point["steps"], point["weights"]): point for point in points if point["run"] == runs[0]["run"]}
     assert {weights for _, weights in own} == {"raw", "ema", "cooled"}
-    assert {steps for steps, weights in own if weights == "cooled"} == {7, 28, 56}
+    assert {steps for steps, weights in own if weights == "cooled"} == {7, 21, 28, 56}
     problem = recorder.problem(of)
     plain = of.config.candidate(problem.space, 8, schedule="constant")
     model = pack(attach(problem.base, plain.method, plain.params, seed=problem.spec.seed), 3)
@@ -163,11 +163,14 @@ def test_the_tables_are_put_together_and_stay_as_they_are(recorder, configs):
     assert tested.mean() == pytest.approx(own[["test_score_a", "test_score_b"]].iloc[0].mean(), abs=0.01)
 
 
-def test_stops_are_a_studys_rungs_and_half_way_with_three_of_them_tested():
-    assert [(stop.steps, stop.tested) for stop in stops(24, 7, 100)] == [
-        (7, False), (14, False), (28, True), (56, False), (84, True), (112, False), (168, True)
+def test_stops_are_a_studys_rungs_and_half_way_and_a_trunk_is_cut_on_the_way():
+    assert [(stop.steps, stop.tested) for stop in stops(24, 7, 100, trunk=True)] == [
+        (7, False), (14, False), (28, True), (56, True), (84, True), (112, False), (168, True)
     ]  # fmt: skip
-    assert [stop.steps for stop in stops(4, 94, 1500)] == [47, 94, 188, 376]
+    linear = stops(24, 7, 100, trunk=False)
+    assert [stop.steps for stop in linear] == [7, 14, 28, 56, 84, 112, 168]
+    assert [stop.tested for stop in linear] == [False] * 6 + [True]
+    assert [stop.steps for stop in stops(4, 94, 1500, trunk=False)] == [47, 94, 188, 376]
 
 
 def test_a_column_that_the_schema_lacks_is_refused():
