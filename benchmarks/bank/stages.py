@@ -6,6 +6,7 @@ than they are.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -90,12 +91,10 @@ def _lengths(size: str, schedule: str) -> tuple[int, ...]:
 
 
 def _block(blocks: Iterable[Sequence[Config]], tasks: Sequence[str], size: str, schedule: str) -> Iterable[Cell]:
-    """Block by block, so that what is there is of all tasks whenever it ends."""
-    for block in blocks:
-        for task in tasks:
-            for config in block:
-                for epochs in _lengths(size, schedule):
-                    yield Cell(task, size, config, epochs, schedule)
+    """Block by block and length by length, so that what is there is of all tasks whenever it ends."""
+    for block, epochs in itertools.product(blocks, _lengths(size, schedule)):
+        for task, config in itertools.product(tasks, block):
+            yield Cell(task, size, config, epochs, schedule)
 
 
 def _ordered(pool: Pool) -> list[list[Config]]:
