@@ -15,7 +15,7 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import known
 from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel
-from autopeft.models.device import AbsentCard, Device
+from autopeft.models.device import ADAMW, AbsentCard, Device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +35,7 @@ class Question:
         answer_tokens: how many of these are learnt.
         quantization: "none", "8bit" or "4bit".
         card: bytes of the GPU.
+        optimizer: how its moments are kept, as [model] of a study names it.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Question:
     answer_tokens: int = 512
     quantization: str = "none"
     card: int = 16 * 2**30
+    optimizer: str = ADAMW
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def answers(
         raise MethodError(f"{method.name} must support the model, but does not: {support.reason}")
     card = AbsentCard if not torch.cuda.is_available() else Device
     data = _rows(question, max(batch_sizes))
-    estimator = CostEstimator(base, task, card("cuda", torch.bfloat16), data, question.card, question.quantization)
+    device = card("cuda", torch.bfloat16, question.optimizer)
+    estimator = CostEstimator(base, task, device, data, question.card, question.quantization)
     default = CandidateSpace.build([method], base.spec, {}, ())[method.name].default()
     for chosen in settings:
         unknown = {*chosen} - {*default.params}

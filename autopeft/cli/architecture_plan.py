@@ -11,7 +11,7 @@ import typer
 
 from autopeft.cli.options import find_plugins, print_json
 from autopeft.common.console import make_console
-from autopeft.common.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ ModelConfig = Annotated[
 Tokens = Annotated[int, typer.Option(min=2, help="Of a row, with --model-config.")]
 AnswerTokens = Annotated[int, typer.Option(min=1, help="How many of them are learnt.")]
 Quantization = Annotated[str, typer.Option(help="Of the model's layers: none, 8bit or 4bit.")]
+Optimizer = Annotated[str, typer.Option(help="How its moments are kept: adamw, adamw_8bit or paged_adamw_8bit.")]
 Method = Annotated[str, typer.Option(help="That is to train it.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=V,…", help="Its settings: r=8,64.")]
 Batch = Annotated[list[int] | None, typer.Option(min=1, help="Rows of an update; may be given again.")]
@@ -41,6 +42,7 @@ class Asked:
     tokens: int
     answer_tokens: int
     quantization: str
+    optimizer: str
     device: str | None
     method: str
     settings: Sequence[str]
@@ -58,6 +60,10 @@ def tell(asked: Asked, *, as_json: bool) -> None:
 
     if asked.quantization not in ("none", "8bit", "4bit"):
         raise UserInputError(f'`--quantization` must be none, 8bit or 4bit, but got "{asked.quantization}".')
+    if asked.optimizer not in ("adamw", "adamw_8bit", "paged_adamw_8bit"):
+        raise UserInputError(
+            f'`--optimizer` must be adamw, adamw_8bit or paged_adamw_8bit, but got "{brief(asked.optimizer)}".'
+        )
     try:
         card = parse_bytes(asked.device or "16 GiB")
     except ValueError as error:
@@ -69,7 +75,7 @@ def tell(asked: Asked, *, as_json: bool) -> None:
     from autopeft.tasks.registry import find_task
 
     task = find_task(KIND, registry.blocked).configured({}).taking(["text"])
-    question = Question(asked.model, asked.tokens, asked.answer_tokens, asked.quantization, card)
+    question = Question(asked.model, asked.tokens, asked.answer_tokens, asked.quantization, card, asked.optimizer)
     found = []
     for answer in answers(question, method, task, settings, asked.batch or (1, 8)):
         found.append(answer)
@@ -109,7 +115,8 @@ def _table(found: Sequence[Answer], asked: Asked, card: str) -> Any:
 
     from autopeft.common.units import format_bytes
 
-    title = f"{asked.method} on {asked.model}, {asked.tokens:,} tokens a row, {asked.quantization} quantization, {card}"
+    held = f"{asked.quantization} quantization, {asked.optimizer}"
+    title = f"{asked.method} on {asked.model}, {asked.tokens:,} tokens a row, {held}, {card}"
     table = Table("settings", "batch", "trained", "weights", "optimizer", "activations", "peak", "run as", "fits",
                   title=title, title_justify="left")  # fmt: skip
     for answer in found:

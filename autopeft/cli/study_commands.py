@@ -61,6 +61,7 @@ def plan(
     tokens: architecture_plan.Tokens = 2048,
     answer_tokens: architecture_plan.AnswerTokens = 512,
     quantization: architecture_plan.Quantization = "none",
+    optimizer: architecture_plan.Optimizer = "adamw",
     method: architecture_plan.Method = "lora",
     settings: architecture_plan.Settings = None,
     batch: architecture_plan.Batch = None,
@@ -73,7 +74,16 @@ def plan(
     """
     if model_config:
         asked = architecture_plan.Asked(
-            model_config, tokens, answer_tokens, quantization, device, method, settings or (), batch or (), block
+            model_config,
+            tokens,
+            answer_tokens,
+            quantization,
+            optimizer,
+            device,
+            method,
+            settings or (),
+            batch or (),
+            block,
         )
         architecture_plan.tell(asked, as_json=as_json)
         return

@@ -75,6 +75,15 @@ def test_four_bits_take_a_quarter_of_the_layers():
     assert saved == pytest.approx(layers * (1 - 0.516 / 2), rel=0.02)
 
 
+def test_moments_of_8_bits_take_a_quarter():
+    lora, settings = discover().methods["lora"], [{"r": 64}]
+    plain, eight = (
+        next(answers(Question("smollm2-135m", 64, 16, optimizer=kind), lora, task(), settings, [1]))
+        for kind in ("adamw", "adamw_8bit")
+    )
+    assert eight.memory["optimizer"] == pytest.approx(plain.memory["optimizer"] / 4, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("question", "settings", "error", "told"),
     [
@@ -102,6 +111,8 @@ def test_the_command_answers(tmp_path):
     found = json.loads(done.stdout)
     assert [(entry["params"]["r"], entry["batch_size"]) for entry in found] == [(4, 1), (16, 1)]
     assert all(entry["fits"] for entry in found)
-    done = autopeft_here("plan", "--model-config", "smollm2-135m", "--device", "much", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    for wrong in (("--device", "much"), ("--optimizer", "sgd")):
+        done = autopeft_here("plan", "--model-config", "smollm2-135m", *wrong, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert wrong[0] in done.stderr
