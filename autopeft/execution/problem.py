@@ -132,11 +132,12 @@ class Problem:
     def setup(self, candidate: Candidate) -> Setup:
         """What a trial is given; all share it, but for settings of the task that are searched."""
         task = self.task.trying(candidate.task)
-        return Setup(task, self.train, self.folds, self.device, self.metric, self.spec.seed)
+        longest = self.space.max_epochs
+        return Setup(task, self.train, self.folds, self.device, self.metric, self.spec.seed, longest)
 
     def rung_ends(self, epochs: int) -> list[float]:
         """After how many epochs a trial of `epochs` is scored."""
-        return rung_ends(epochs, min(len(fold.train) for fold in self.folds))
+        return rung_ends(epochs, min(len(fold.train) for fold in self.folds), self.space.max_epochs)
 
     @classmethod
     def from_spec(
@@ -172,7 +173,9 @@ class Problem:
         base = _raised(read, task) if read else load(task)
         reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
         task = _knowing_model(task, base, rows, reader, device)
-        space, refused = _space(spec, task, base, wanted, origins)
+        # A row of a text that is written teaches as much as its tokens: what is declared goes for any number of them.
+        length = None if task.writes else _rows_of_fold(spec, rows)
+        space, refused = _space(spec, task, base, wanted, origins, length)
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
@@ -321,9 +324,14 @@ def _base_loader(
 
 
 def _space(
-    spec: StudySpec, task: Task, base: BaseModel, wanted: dict[str, PeftMethod], origins: dict[str, Origin]
+    spec: StudySpec,
+    task: Task,
+    base: BaseModel,
+    wanted: dict[str, PeftMethod],
+    origins: dict[str, Origin],
+    rows: int | None,
 ) -> tuple[CandidateSpace, dict[str, str]]:
-    """What is searched, and the methods that are left out with the reason."""
+    """What is searched, by how many rows a fold trains on where that matters, and why other methods are left out."""
     patience = spec.search.hang_timeout
     answers = {name: refusal(method, origins[name], base, task.kind, patience) for name, method in wanted.items()}
     refused = {name: reason for name, reason in answers.items() if reason}
@@ -332,7 +340,7 @@ def _space(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
     overrides, own = spec.search.overrides, task.search_space()
-    space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own)
+    space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own, rows)
     if task.contrasts:
         smallest = min(int(min(part.training["batch_size"].extremes())) for part in space.values())
         if smallest < FEWEST_COMPARED:
@@ -350,6 +358,11 @@ def _folds(spec: StudySpec, task: Task, rows: StudyData, data: Encoded) -> list[
     shares = None if strata is None else strata.tolist()
     found = split(len(rows.train), shares, groups, spec.validation.folds, spec.seed)
     return [Fold(*(data.samples_of(np.sort(part)) for part in (fold.train, fold.validation))) for fold in found]
+
+
+def _rows_of_fold(spec: StudySpec, rows: StudyData) -> int:
+    """How many rows a fold trains on, roughly: known before any of them is encoded."""
+    return max(1, len(rows.train) * (spec.validation.folds - 1) // spec.validation.folds)
 
 
 def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest, shorten
+from autopeft.methods import length
 from autopeft.methods.dimensions import Categorical
 from autopeft.methods.search_space import SearchSpace, readable
 from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
@@ -109,8 +110,11 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         overrides: Mapping[str, Any],
         fixed_keys: Iterable[str],
         task: SearchSpace | None = None,
+        rows: int | None = None,
     ) -> CandidateSpace:
         """The space of `methods` on a model, narrowed by the study file's [search] table.
+
+        With the number of `rows` that a fold trains on, the length of training and default rates go by it (`length`).
 
         `overrides` holds the keys of [search] that are not among its `fixed_keys`: a training dimension for every
         method (`learning_rate = 3e-4`), a table for one (`lora.r = [4, 32]`), or a dimension of the `task`, which is
@@ -128,14 +132,19 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         common = {key: value for key, value in overrides.items() if key in TRAINING_SPACE}
         searched = {key: value for key, value in overrides.items() if key in task and key not in names}
         chosen = SearchSpace({key: task[key] for key in searched}).narrowed(searched, "[search]")
-        parts = (cls._narrow(method, spec, common, overrides.get(method.name, {})) for method in methods)
+        parts = (cls._narrow(method, spec, common, overrides.get(method.name, {}), rows) for method in methods)
         return cls(replace(part, task=chosen) for part in parts)
 
     @staticmethod
     def _narrow(
-        method: PeftMethod, spec: ModelSpec | None, common: Mapping[str, Any], table: Mapping[str, Any]
+        method: PeftMethod,
+        spec: ModelSpec | None,
+        common: Mapping[str, Any],
+        table: Mapping[str, Any],
+        rows: int | None,
     ) -> MethodSpace:
-        own, training = method.search_space(spec), within_bounds(method.training_space(spec))
+        own, declared = method.search_space(spec), method.training_space(spec)
+        training = within_bounds(declared if rows is None else length.of_rows(declared, rows))
         where = f"[search] {method.name}"
         if not isinstance(table, Mapping):
             raise SpecError(
@@ -144,12 +153,12 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         for name in table:
             if name not in own and name not in training:
                 raise SpecError(f'"{brief(name)}" in {where} is no dimension; {nearest(name, {*own, *training})}')
+        mine = {name: value for name, value in table.items() if name in training and name not in own}
+        training = training.narrowed(common, "[search]").narrowed(mine, where)
         return MethodSpace(
             method,
             own.narrowed({name: value for name, value in table.items() if name in own}, where),
-            training.narrowed(common, "[search]").narrowed(
-                {name: value for name, value in table.items() if name in training and name not in own}, where
-            ),
+            training if rows is None else length.with_scaled_rate(training, rows),
         )
 
     def __getitem__(self, name: str) -> MethodSpace:

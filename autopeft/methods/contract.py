@@ -184,7 +184,10 @@ class PeftMethod(ABC):
         """The method's own dimensions on this model; without a model, on a typical one (to be shown)."""
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Dimensions that replace the host's training ranges of the same name, such as `learning_rate`."""
+        """Dimensions that replace the host's training ranges of the same name, such as `learning_rate`.
+
+        The default of the rate is meant for some hundred steps: in a study it falls as training gets longer (`length`).
+        """
         return SearchSpace({})
 
     @abstractmethod

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 TRAINING_SPACE = SearchSpace(
     {
-        "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3, bounds=Bounds(above=0, most=1000)),
         "epochs": Integer(low=2, high=4, default=4, bounds=Bounds(least=1, most=10_000)),
+        "learning_rate": Float(low=1e-4, high=1e-2, log=True, default=1e-3, bounds=Bounds(above=0, most=1000)),
         "batch_size": Integer(low=16, high=32, step=16, default=16, bounds=Bounds(least=1, most=2**20)),
         "warmup_ratio": Float(low=0.0, high=0.2, default=0.06, bounds=Bounds(least=0, most=1)),
         "weight_decay": Float(low=0.0, high=0.1, default=0.01, bounds=Bounds(least=0, most=1000)),
     }
 )
-"""The training dimensions every method is searched over; a method may override their ranges, but not their bounds."""
+"""The training dimensions every method is searched over; a method may override their ranges, but not their bounds.
+
+In a study the range of `epochs`, and the default rate, go by the number of rows (`length`). The length is drawn first,
+since a rate is near its default only for a length.
+"""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autopeft.common.seeds import derive_seed
+from autopeft.methods import length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,10 +39,10 @@ FIRST = 10
 class NearDefaultsSampler(optuna.samplers.RandomSampler):
     """Draws each dimension around its default, as far as it has one; the method, and the rest, evenly.
 
-    Numbers come from a normal distribution around the default, cut off at the range's ends, on a log scale where the
-    dimension has one. A method's author knows more than an even draw over wide ranges, most of which is of no use for
-    the task at hand: the prior of PriorBand (Mallik et al. 2023, arXiv:2306.12370). `benchmarks/near_defaults.py`
-    compares the two.
+    A learning rate is drawn around what goes with the length that was drawn (`length.beside`). Numbers come from a
+    normal distribution around the default, cut off at the range's ends, on a log scale where the dimension has one. A
+    method's author knows more than an even draw over wide ranges, most of which is of no use for the task at hand: the
+    prior of PriorBand (Mallik et al. 2023, arXiv:2306.12370). `benchmarks/near_defaults.py` compares the two.
 
     Args:
         defaults: of the dimensions, by Optuna's name.
@@ -56,7 +57,7 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """One dimension."""
-        default = self._defaults.get(param_name)
+        default = self._centre(trial, param_name)
         if isinstance(default, int | float) and isinstance(param_distribution, FloatDistribution | IntDistribution):
             return self._near(default, param_distribution)
         if (
@@ -66,6 +67,15 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
         ):
             return default
         return super().sample_independent(study, trial, param_name, param_distribution)
+
+    def _centre(self, trial: FrozenTrial, param_name: str) -> ParamValue | None:
+        """What a dimension is drawn around."""
+        default, (method, _, dimension) = self._defaults.get(param_name), param_name.rpartition(".")
+        if dimension == "learning_rate" and isinstance(default, float):
+            epochs, usual = (known.get(f"{method}.epochs") for known in (trial.params, self._defaults))
+            if epochs and isinstance(usual, int):
+                return length.beside(default, usual, epochs)
+        return default
 
     def _near(self, default: float, kind: FloatDistribution | IntDistribution) -> float:
         scale, back = (math.log, math.exp) if kind.log else (float, float)

@@ -64,7 +64,7 @@ def cross_validate(
         learner.start_from(setup.starts[turn.start : turn.stop])
         if checkpoint:
             histories[turn.start : turn.stop] = checkpoint.restore(turn, learner)
-    ends = rung_ends(hyper.epochs, fewest)
+    ends = rung_ends(hyper.epochs, fewest, setup.longest)
     for number, (start, end) in enumerate(itertools.pairwise([0.0, *ends]), 1):
         for turn, learner in zip(turns, learners, strict=True):
             training, held_out = ([getattr(folds[i], part) for i in turn] for part in ("train", "validation"))

@@ -11,7 +11,8 @@ FEWEST_ROWS = 400
 """Rows a fold must have trained on before its score says anything of its end. On recorded curves of folds of 250 to 500
 rows half an epoch said next to nothing (`benchmarks/pruners.py`, docs/performance.md)."""
 
-SMALLEST_PART = 1 / 8  # of an epoch: to score more often than that costs more than it can spare
+SMALLEST_PART = 1 / 8
+"""Of an epoch, or of the longest training: to score more often than that costs more than it can spare."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,20 @@ class Rung:
         return float(np.mean(self.scores))
 
 
-def rung_ends(epochs: int, rows: int) -> list[float]:
+def rung_ends(epochs: int, rows: int, longest: int = 0) -> list[float]:
     """Epochs trained at each rung's end: the first, twice, four times as many, … and at last `epochs`.
 
     The first is one epoch, or the half, quarter or eighth of one if a fold has so many `rows` that a part of them tells
-    enough. Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016,
+    enough; with so few that an epoch tells nothing it is two epochs, four, … as far as an eighth of the `longest`
+    training of the study. Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016,
     arXiv:1502.07943).
     """
     first = 1.0
     while first > SMALLEST_PART and rows * first / 2 >= FEWEST_ROWS:
         first /= 2
-    ends = [first]
+    while rows * first < FEWEST_ROWS and first * 2 <= longest * SMALLEST_PART:
+        first *= 2
+    ends = [min(first, float(epochs))]
     while ends[-1] * 2 < epochs:
         ends.append(ends[-1] * 2)
     return [*ends, float(epochs)] if ends[-1] < epochs else ends

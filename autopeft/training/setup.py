@@ -27,6 +27,7 @@ class Setup:
         device: where, and in what precision.
         metric: what folds are scored by.
         seed: the study's.
+        longest: epochs of the longest training in the study, by which its rungs go (`rungs.rung_ends`).
         starts: of a trial whose method works it out (`initial_values`): by fold, what trained parameters start from.
     """
 
@@ -36,4 +37,5 @@ class Setup:
     device: Device
     metric: str
     seed: int
+    longest: int = 0
     starts: Sequence[Mapping[str, torch.Tensor]] = ()

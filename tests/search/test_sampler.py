@@ -1,5 +1,6 @@
 """The study's sampler draws near the defaults, and then as Optuna's TPE, without dimensions of methods not drawn."""
 
+import math
 from typing import get_args
 
 import numpy as np
@@ -172,3 +173,16 @@ def test_a_study_that_names_random_draws_so(tiny_study):
     check(older, tpe, spec)
     with pytest.raises(SpecError, match="optimizer"):
         check(older, {**tpe, "model": {**tpe["model"], "optimizer": "adamw_8bit"}}, spec)
+
+
+def test_first_draws_of_a_rate_lie_about_what_goes_with_the_length_that_was_drawn():
+    part = CandidateSpace.build([discover().methods["lora"]], tiny_base("bert").spec, {}, (), rows=400)
+    study = optuna.create_study(sampler=NearDefaultsSampler(part.defaults, 3))
+    drawn = [part.suggest(study.ask()).hyper for _ in range(300)]
+    usual = part["lora"].default().hyper
+    short, long = (
+        [math.log(one.learning_rate) for one in drawn if low <= one.epochs / usual.epochs <= high]
+        for low, high in ((0, 0.7), (1.4, 3))
+    )
+    assert min(len(short), len(long)) > 20
+    assert np.mean(short) > np.mean(long)
