@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.search_space import readable
 from autopeft.search import start
 from autopeft.search.portfolio import FAR, Portfolio
 from autopeft.study.sections import FIXED_SEARCH_KEYS
@@ -20,12 +21,18 @@ from autopeft.tasks.registry import find_task
 from autopeft.tasks.study_rows import read_rows, recognised
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.methods.candidate import Candidate
     from autopeft.methods.registry import Registry
     from autopeft.study.file import StudySpec
 
 UNCHECKED = (
     "Which methods the model supports, and what [budget] leaves room for, was not looked at here; `autopeft plan` does."
 )
+SAME = 1.5
+"""Times as many steps, or as few, up to which a length is the recorded one."""
+
 FEW = 3
 """Groups of a kind below which its tasks say little of another one."""
 
@@ -35,13 +42,14 @@ class Tried:
     """A candidate that is tried first.
 
     Attributes:
-        candidate: as a person reads it.
+        candidate: as a person reads it: the method, and what is not as in its default.
         params: as Optuna and MLflow know it.
         source: an earlier study, recorded tasks, or a method's default.
         epochs, steps: its length; steps of one fold.
         gain, error: points over the best fixed default on recorded tasks, and the standard error over groups; None
             where they are not known.
         tasks, groups: how many are behind it.
+        advised: steps at which it was recorded, of the sizes that are near.
     """
 
     candidate: str
@@ -53,6 +61,7 @@ class Tried:
     error: float | None = None
     tasks: int = 0
     groups: int = 0
+    advised: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,29 +110,37 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
     known, size = start.known_to(spec), start.rows_of_fold(spec, rows)
     defaults = known.defaults(size, space) if known else []
     queued = [one.candidate.flat for one in first]
+    tried = tuple(_tried(one, known, size, task.kind, space) for one in first)
     return Recommendation(
         spec.name,
         task.kind,
         rows,
         size,
         defaults[0].method if defaults else None,
-        tuple(_tried(one, known, size, task.kind, space) for one in first),
+        tried,
         tuple(name for name, part in space.items() if part.default().flat not in queued),
         _expectation(known, size) if known and defaults else "",
-        (*notes, *(_cautions(known, size, task.kind) if known and defaults else [_unknown(spec)]), UNCHECKED),
+        (*notes, *(_cautions(known, size, task.kind, tried) if known and defaults else [_unknown(spec)]), UNCHECKED),
     )
 
 
 def _tried(one: start.First, known: Portfolio | None, size: int, kind: str, space: CandidateSpace) -> Tried:
     hyper = one.candidate.hyper
     steps = hyper.epochs * math.ceil(size / hyper.batch_size)
-    shown = (str(one.candidate), one.candidate.flat, one.source, hyper.epochs, steps)
+    shown = (_named(one.candidate, space), one.candidate.flat, one.source, hyper.epochs, steps)
     if known is None or one.entry is None:
         return Tried(*shown)
     beside = known.defaults(size, space)[0]
     found = known.expected(one.entry, beside, size, kind)
     gain, error = (None if math.isnan(value) else round(value, 2) for value in (found.gain, found.error))
-    return Tried(*shown, gain, error, found.tasks, found.groups)
+    return Tried(*shown, gain, error, found.tasks, found.groups, round(known.steps(one.entry, size)))
+
+
+def _named(candidate: Candidate, space: CandidateSpace) -> str:
+    name, default = candidate.method.name, space[candidate.method.name].default().flat
+    other = {key.partition(".")[2]: value for key, value in candidate.flat.items() if default.get(key) != value}
+    other.pop("epochs", None)  # the length has a column of its own
+    return readable(name, other) if other or candidate.flat != default else f"{name}, its default"
 
 
 def _expectation(known: Portfolio, size: int) -> str:
@@ -138,7 +155,7 @@ def _expectation(known: Portfolio, size: int) -> str:
     )
 
 
-def _cautions(known: Portfolio, size: int, kind: str) -> list[str]:
+def _cautions(known: Portfolio, size: int, kind: str, tried: Sequence[Tried]) -> list[str]:
     """How far the study is from what was recorded."""
     found = [f"All was recorded on one model, {known.model}; others may differ."]
     near = known.near(size)
@@ -147,6 +164,11 @@ def _cautions(known: Portfolio, size: int, kind: str) -> list[str]:
         found.append(
             f"A fold trains on {size:,} rows, and on {sizes} where it was recorded: over {FAR:g} times as many or as "
             "few, so take this as a guess."
+        )
+    if other := [one for one in tried if one.advised and not 1 / SAME <= one.steps / one.advised <= SAME]:
+        found.append(
+            f"{_count(len(other), 'candidate')} would be trained for another length than was recorded, such as "
+            f"{other[0].steps:,} steps in place of {other[0].advised:,}; widen `epochs` in [search] to change that."
         )
     groups = {cell.group for cell, one in zip(known.cells, near, strict=True) if cell.kind == kind and one}
     if not any(cell.kind == kind for cell in known.cells):
@@ -173,15 +195,15 @@ def _count(number: int, noun: str) -> str:
 def show(found: Recommendation) -> RenderableType:
     """A recommendation on a terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("tried first", ratio=1)
+    table.add_column("tried first", overflow="fold")
     table.add_column("length")
-    table.add_column("points over the best default" if found.beside else "")
+    table.add_column("points gained" if found.beside else "")
     table.add_column("behind it")
     for one in found.tried:
         gain = "" if one.gain is None else f"{one.gain:+.1f}" + f" ± {one.error:.1f}" * (one.error is not None)
         behind = f"{_count(one.tasks, 'task')}, {_count(one.groups, 'group')}" if one.tasks else one.source
         best = one.source == start.RECORDED and one.params["method"] == found.beside and not one.gain
-        cells = (one.candidate, f"{_count(one.epochs, 'epoch')}, {one.steps:,} steps", "it is that" if best else gain)
+        cells = (one.candidate, f"{_count(one.epochs, 'epoch')}, {one.steps:,} steps", "best default" if best else gain)
         table.add_row(*map(Text, (*cells, behind)))
     parts: list[RenderableType] = [
         Text(f"{found.study}: {found.kind}, {found.rows:,} rows to train on, {found.fold_rows:,} to a fold", "bold"),

@@ -59,7 +59,9 @@ def test_a_person_reads_it_at_any_width(wanted, monkeypatch):
         text = " ".join(done.stdout.split())
         assert "tiny: text-classification, 48 rows to train on, 24 to a fold" in text
         assert "+0.5 ± 0.0 7 tasks, 7 groups" in text
-        assert "it is that" in text
+        assert "best default" in text
+        assert "lora, its default" in text
+        assert "lora r=16 learning_rate=0.0003" in text
         assert "was +1.2 points (standard error 0.4) beside lora's default, on 7 recorded tasks of 7 groups" in text
         assert "over 4 times as many or as few, so take this as a guess" in text
         assert "a-model" in text
@@ -89,6 +91,15 @@ def test_it_is_honest_about_a_kind_that_was_recorded_little_or_not_at_all(wanted
     (wanted.parent / "rows.jsonl").write_text("\n".join(map(json.dumps, tags)))
     edit(wanted, ("regression", "token-classification"), ("rows.csv", "rows.jsonl"))
     assert any("Of the kind token-classification 1 group of tasks" in one for one in asked(wanted).cautions)
+
+
+def test_it_says_where_the_recorded_length_is_not_to_be_had(wanted):
+    edit(wanted, ("epochs = [1, 99]", "epochs = 3"))
+    found = asked(wanted)
+    assert {one.advised for one in found.tried} == {None, found.tried[0].advised}
+    assert f"6 steps in place of {found.tried[0].advised}" in " ".join(found.cautions)
+    edit(wanted, ("epochs = 3", "epochs = 84"))  # 168 steps
+    assert not any("another length" in one for one in asked(wanted).cautions)
 
 
 def test_where_nothing_is_known_it_says_so(wanted, known):
