@@ -6,14 +6,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from autopeft.execution.problem import Problem
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.search import portfolio as recorded
 from autopeft.search import start
 from autopeft.search.protection import protected
 from autopeft.search.pruner import make_pruner
+from autopeft.search.run import _open
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import open_journal
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from tests.conftest import autopeft_here
 from tests.recorded import portfolio, slow_lora, wide_adapter
@@ -158,7 +159,21 @@ def test_a_default_that_fell_behind_at_a_later_rung_is_stopped_there(known):
     assert stopped == [False, True, True]
 
 
-def test_a_study_begins_so_and_says_so(tiny_study, known):
+def test_a_study_queues_it_and_says_so(tiny_study, known):
+    edit(tiny_study, ("portfolio = false", "portfolio = true"), ("trials = 4", "trials = 6"))
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    said = []
+    opened, _ = _open(problem, said.append)
+    queued = [trial.system_attrs["fixed_params"] for trial in opened.get_trials()]
+    first, _ = start.first(problem.spec, problem.space, len(problem.rows.train))
+    assert queued == [one.candidate.flat for one in first]
+    assert [params["method"] for params in queued] == ["lora", "adapter", "prefix_tuning"]
+    assert "tried first (2 of them)" in said[0]
+    assert len(_open(problem, said.append)[0].get_trials()) == 3, "a later start queues nothing more"
+
+
+@pytest.mark.exhaustive
+def test_a_study_begins_so_and_trains_the_other_defaults_at_the_end(tiny_study, known):
     """In the real search, through to the trials that Optuna was given."""
     edit(
         tiny_study,
@@ -169,10 +184,8 @@ def test_a_study_begins_so_and_says_so(tiny_study, known):
     done = autopeft_here("run", tiny_study.name, "--json", cwd=tiny_study.parent)
     assert done.returncode == 0, done.stderr
     assert "did best on recorded tasks" in done.stderr
-    trials = optuna.load_study(study_name="tiny", storage=open_journal(tiny_study.parent / "outputs" / "tiny")).trials
-    assert [trial.params["method"] for trial in trials[:3]] == ["lora", "adapter", "prefix_tuning"]
-    assert trials[1].params["adapter.reduction_factor"] == 4
     result = json.loads(done.stdout)
+    assert [record["method"] for record in result["records"][:3]] == ["lora", "adapter", "prefix_tuning"]
     assert {*result["test"]["defaults"]} == {"adapter", "lora", "prefix_tuning"}
     assert all(score is not None for score in result["test"]["defaults"].values()), "the others once, at the end"
     assert result["records"][0]["state"] == "COMPLETE"
