@@ -32,6 +32,9 @@ FAR = 4.0
 MOST_ENTRIES = 6
 """To try first: from some ten tasks a further one would be fitted to noise."""
 
+LEAST_GAIN = 0.1
+"""Points that a further entry has to add: a search could not tell less from nothing, and a trial costs more."""
+
 
 class Cell(NamedTuple):
     """A recorded task at one size.
@@ -159,10 +162,14 @@ class Portfolio:
         return np.array([max(cell.rows / rows, rows / cell.rows) <= FAR for cell in self.cells])
 
     def weights(self, rows: int, kind: str) -> np.ndarray:
-        """How much each cell says of a study whose folds train on so many rows, [cells]; evenly if none is near."""
-        if not self.near(rows).any():
+        """How much each cell says of a study whose folds train on so many rows, [cells].
+
+        Cells that are not near say nothing; where none is, all say as much.
+        """
+        if not (near := self.near(rows)).any():
             return np.ones(len(self.cells))
-        return np.array([nearness(cell.rows, cell.kind, rows, kind) for cell in self.cells])
+        weights = np.array([nearness(cell.rows, cell.kind, rows, kind) for cell in self.cells])
+        return np.where(near, weights, 0.0)
 
     def size(self, rows: int) -> Size:
         """The recorded size nearest to so many rows."""
@@ -192,22 +199,29 @@ class Portfolio:
             return []
         entries = [entry for entry in self.entries if entry.method in methods]
         table = np.array([entry.gains for entry in entries])
-        chosen = greedy(table, self.weights(rows, kind), self.groups, entries.index(defaults[0]))
+        weights, place = self.weights(rows, kind), entries.index(defaults[0])
+        chosen = greedy(table, weights, self.groups, place, least=LEAST_GAIN)
         return [entries[place] for place in chosen]
 
     def steps(self, entry: Entry, rows: int) -> float:
-        """The length at which an entry is advised for so many rows: as it was in cells of the nearest sizes."""
-        least, most = self.sizes[0].rows, self.sizes[-1].rows
-        within = min(max(rows, least), most)
-        there = ~np.isnan(entry.steps)
-        weights = np.array([nearness(cell.rows, "", within, "") for cell in self.cells])[there]
-        return float(np.exp(np.average(np.log(entry.steps[there]), weights=weights)))
+        """The length at which an entry is advised for so many rows: between those of the two nearest sizes."""
+        of_size = {
+            size.rows: np.mean(np.log(steps))
+            for size in self.sizes
+            if len(
+                steps := [
+                    one
+                    for one, cell in zip(entry.steps, self.cells, strict=True)
+                    if not math.isnan(one) and self.size(cell.rows) == size
+                ]
+            )
+        }
+        return float(np.exp(np.interp(math.log(rows), np.log([*of_size]), [*of_size.values()])))
 
     def expected(self, entry: Entry, beside: Entry, rows: int, kind: str) -> Expected:
         """By how much an entry was above another, as cells like a study's say; all cells where none is near."""
-        near, weights = self.near(rows), self.weights(rows, kind)
-        gains = entry.gains - beside.gains
-        there = ~np.isnan(gains) & (near if near.any() else True)
+        weights, gains = self.weights(rows, kind), entry.gains - beside.gains
+        there = ~np.isnan(gains) & (weights > 0)
         if not there.any():
             return Expected(math.nan, math.nan, 0, 0)
         groups = [group for group, one in zip(self.groups, there, strict=True) if one]
@@ -242,10 +256,10 @@ def by_group(values: np.ndarray, weights: np.ndarray, groups: Sequence[str]) -> 
 
     Args:
         values: [cells].
-        weights: [cells], above zero.
+        weights: [cells], some of them above zero.
         groups: of each.
     """
-    names = sorted(set(groups))
+    names = sorted({group for group, weight in zip(groups, weights, strict=True) if weight > 0})
     within = [np.array([group == name for group in groups]) for name in names]
     means = np.array([np.average(values[own], weights=weights[own]) for own in within])
     heavy = np.array([weights[own].max() for own in within])
@@ -257,19 +271,27 @@ def by_group(values: np.ndarray, weights: np.ndarray, groups: Sequence[str]) -> 
 
 
 def greedy(
-    table: np.ndarray, weights: np.ndarray, groups: Sequence[str], first: int, most: int = MOST_ENTRIES
+    table: np.ndarray,
+    weights: np.ndarray,
+    groups: Sequence[str],
+    first: int,
+    *,
+    most: int = MOST_ENTRIES,
+    least: float = 0.0,
 ) -> list[int]:
     """Rows of a table, each the one that adds most to the best of those before it; at most so many.
 
     Distances count, not ranks, which exaggerate ties (as Auto-sklearn 2.0 does; Feurer et al. 2022, arXiv:2007.04074).
-    It ends where the next one, chosen without a group, gains less on that group than the standard error over groups.
+    It ends where the next one, chosen without a group, gains less on that group than the standard error over groups, or
+    than `least`.
 
     Args:
         table: scores, [candidates, cells]; NaN where not recorded.
-        weights: of cells, above zero.
+        weights: of cells, some of them above zero.
         groups: of cells.
         first: the row to begin with.
         most: rows to choose.
+        least: that a further one has to add.
     """
     scores, members = np.where(np.isnan(table), -np.inf, table), np.array(groups)
     chosen, best = [first], scores[first]
@@ -283,7 +305,7 @@ def greedy(
             left_out[own] = gains[int(np.argmax(gains[:, ~own] @ weights[~own])), own]
         mean, error = by_group(left_out, weights, groups)
         place = int(np.argmax(gains @ weights))
-        if not mean > error or place in chosen:
+        if not mean > max(error, least) or place in chosen or math.isnan(error):
             break
         chosen.append(place)
         best = np.maximum(best, scores[place])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from effects import mean_of, shrunk, two_way
 
-from autopeft.search.portfolio import greedy, nearness
+from autopeft.search.portfolio import LEAST_GAIN, greedy, nearness
 from autopeft.search.posterior import LEAST, Variances
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def _portfolio(
     """Configurations to try first, by the package's own rule."""
     names, table = table_of(cells, chosen)
     table = shrunk(table, weights, float(np.mean([cell.test_noise for cell in cells])))
-    return [names[place] for place in greedy(table, weights, [cell.group for cell in cells], names.index(first))]
+    groups = [cell.group for cell in cells]
+    return [names[place] for place in greedy(table, weights, groups, names.index(first), least=LEAST_GAIN / 100)]
 
 
 def _priors(

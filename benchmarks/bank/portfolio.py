@@ -4,9 +4,9 @@
 
 A configuration at each length it was recorded at is a candidate of its own; lengths are told in steps, so that those of
 tasks of different sizes are the same one where they are near enough. Scores are on all test rows; of each cell they are
-moved towards what the candidate does in others of that size first, by as much as they are noise. What a start brings is
-told of groups that had no part in its choice, cross-fitted: the best entry on one half of the test rows is scored on
-the other half.
+moved towards what the candidate does in others of that size first, as far as those of its length are noise. What a
+start brings is told of groups that had no part in its choice, cross-fitted: the best entry on one half of the test rows
+is scored on the other half.
 """
 
 from __future__ import annotations
@@ -140,7 +140,12 @@ def build(bank: Recorded, cells: Sequence[Cell]) -> tuple[Portfolio, list[str]]:
         some = [cell for cell, one in zip(cells, own, strict=True) if one]
         effects = two_way(scores[:, own], np.ones(len(some))).row
         often = (~np.isnan(scores[:, own])).sum(axis=1)
-        scores[:, own] = shrunk(scores[:, own], np.ones(len(some)), float(np.mean([cell.test_noise for cell in some])))
+        noise = float(np.mean([cell.test_noise for cell in some]))
+        for length in {one.doublings for one in candidates}:  # short ones differ more from task to task
+            alike = np.array([one.doublings == length for one in candidates])[:, None] & own
+            if not np.isnan(scores[alike]).all():
+                part = shrunk(scores[alike].reshape(-1, len(some)), np.ones(len(some)), noise)
+                scores[alike] = part.ravel()
         best = [_best(effects, often, [one.config == config for one in candidates]) for config in defaults]
         chosen[:, own] = np.array(best)[:, None]
         fixed = max(best, key=lambda place: effects[place] if often[place] else -math.inf)

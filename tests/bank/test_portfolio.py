@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_what_it_brings_is_told_of_groups_left_out(made):
     for size in known.sizes:
         assert size.error > 0
         assert -1 < size.gain < 6
+
+
+def test_where_all_that_differs_is_the_method_nothing_is_tried_but_the_best_default(tmp_path):
+    import portfolio as script
+
+    write(tmp_path, replace(RECIPE, here=0.0, everywhere=0.0, method=0.03))
+    known = script.portfolio_of(script.Recorded.read(tmp_path))
+    for size in known.sizes:
+        assert len(known.order(size.rows, "classification", {entry.method for entry in known.entries})) == 1
+        assert abs(size.gain) < 0.5
 
 
 def test_it_is_small_and_its_lengths_are_told_apart(made):

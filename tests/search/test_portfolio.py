@@ -36,7 +36,9 @@ def test_what_helps_one_group_alone_is_not_tried():
     assert greedy(lucky, ONES, GROUPS, 0) == [0]
     steady = np.array([[0.0] * 6, [0.4, 0.6, 0.5, 0.5, 0.6, 0.4]])
     assert greedy(steady, ONES, GROUPS, 0) == [0, 1]
+    assert greedy(steady, ONES, GROUPS, 0, least=0.6) == [0], "less than is worth a trial"
     assert greedy(steady, ONES, ["a"] * 6, 0) == [0], "one group tells nothing of another"
+    assert greedy(steady, np.array([1.0, 0, 0, 0, 0, 0]), GROUPS, 0) == [0], "nor do those that do not count"
 
 
 def test_weights_decide_for_whom_it_is_chosen():
@@ -97,14 +99,17 @@ def test_far_from_all_recorded_sizes_every_task_counts_the_same():
     known = portfolio()
     assert known.weights(1600, TEXTS).tolist() != known.weights(1700, TEXTS).tolist() == [1.0] * 14
     assert known.weights(100, TEXTS)[0] == 1
+    assert (known.weights(90, TEXTS) > 0).tolist() == [True] * 7 + [False] * 7, "400 is over four times as many"
 
 
 def test_the_length_is_that_of_the_nearest_sizes_in_steps():
     known = portfolio()
     lora = known.entries[1]
-    assert 168 < known.steps(lora, 100) < known.steps(lora, 200) < known.steps(lora, 400) < 300
-    assert known.steps(lora, 10) == known.steps(lora, 100)
-    assert known.steps(lora, 10**6) == known.steps(lora, 400)
+    assert known.steps(lora, 10) == known.steps(lora, 100) == pytest.approx(168)
+    assert known.steps(lora, 10**6) == known.steps(lora, 400) == pytest.approx(300)
+    assert known.steps(lora, 200) == pytest.approx((168 * 300) ** 0.5)
+    lora.steps[7:] = np.nan
+    assert known.steps(lora, 400) == pytest.approx(168), "recorded in one size alone"
 
 
 def test_what_to_expect_is_told_with_what_is_behind_it():
