@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
+from autopeft.search.portfolio import MOST_ENTRIES
 from autopeft.search.pruner import make_pruner
 from autopeft.search.race import Rules
 from autopeft.training.rungs import rung_ends
@@ -153,7 +154,7 @@ def test_what_others_advise_is_what_is_true(written):
                 for config in cell.config[cell.default]}  # fmt: skip
     assert found.comparator == (max(defaults, key=lambda config: np.mean(defaults[config])), 24.0)
     assert found.portfolio[0] == found.comparator[0]
-    assert len(set(found.portfolio)) == len(found.portfolio) <= beforehand.MOST_ENTRIES
+    assert len(set(found.portfolio)) == len(found.portfolio) <= MOST_ENTRIES
     assert found.variances.folds == pytest.approx(0.02**2, rel=0.15)
     assert found.variances.floor == pytest.approx(0.2, abs=0.15)
     assert found.between_known**0.5 == pytest.approx(0.01, rel=0.4)

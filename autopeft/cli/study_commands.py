@@ -1,4 +1,4 @@
-"""Commands on a study: run, plan, report, status, ui, schema, sync."""
+"""Commands on a study: run, plan, recommend, report, status, ui, schema, sync."""
 
 from __future__ import annotations
 
@@ -127,6 +127,20 @@ def _plan_study(
     for name, reason in problem.refused.items():
         console.print(f"{name} is left out: {reason}")
     console.print(f"Picture: {drawn}", soft_wrap=True)
+
+
+@app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")
+def recommend(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
+    """Train nothing; show what a search would try first, how long, and what to expect of it, by recorded tasks."""
+    spec = read_spec(study)
+    registry = find_plugins(block, spec)
+    from autopeft.search import recommend as recommending
+
+    found = recommending.recommend(spec, registry)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        make_console().print(recommending.show(found))
 
 
 @app.command(epilog=f"Example: autopeft report studies/quickstart.toml. {EPILOG}")

@@ -17,9 +17,7 @@ from autopeft.budget.memory import gpu
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
-from autopeft.data.load import load_rows
 from autopeft.data.split import Fold, split
-from autopeft.data.table import open_table
 from autopeft.execution.screening import refusal
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
@@ -32,8 +30,8 @@ from autopeft.study.folder import STATES
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
 from autopeft.tasks.base_model_part import BaseModelPart
-from autopeft.tasks.contract import Task
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.study_rows import read_rows, recognised
 from autopeft.tasks.text_scores import own as own_score
 from autopeft.tasks.writing import Writing
 from autopeft.training import blockwise_adamw
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
     from autopeft.models.device import Device
     from autopeft.models.reader import Reader
     from autopeft.study.file import StudySpec
+    from autopeft.tasks.contract import Task
 
 CORES_PER_WORKER = 2
 
@@ -160,13 +159,12 @@ class Problem:
             blockwise_adamw.require(spec.model.optimizer)
         task, metric_digest = _measured(spec, find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
         spec = spec.with_metric(task.metric(spec.validation.metric))
-        wanted = {name: registry[name] for name in _wanted(spec, registry)}
+        wanted = {name: registry[name] for name in registry.chosen(spec.search.methods, spec.search.exclude)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
-        spec, told = _recognised(spec, task)
-        task = task.taking(spec.data.named).maximising(spec.validation.metric or "")
-        task = task.searching(spec.search.overrides)
-        rows = read.rows if read else _rows(spec, task, told)
+        spec, task, told = recognised(spec, task)
+        task = task.maximising(spec.validation.metric or "").searching(spec.search.overrides)
+        rows = read.rows if read else read_rows(spec, task, told)
         task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
@@ -243,21 +241,6 @@ def references(spec: StudySpec) -> dict[str, str]:
     """What the study file refers to, by the name of the setting."""
     given = {"model.name_or_path": spec.model.name_or_path, "data.train": spec.data.train, "data.test": spec.data.test}
     return {name: reference for name, reference in given.items() if reference is not None}
-
-
-def _recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, str]:
-    """The study with the columns that the task finds in the training table where [data] names none, and a note."""
-    if type(task).recognised is Task.recognised or spec.data.names_columns:
-        return spec, ""
-    table = open_table(locate(spec.data.train, spec.folder), encoding=spec.data.encoding, config=spec.data.config,
-                       split=spec.data.train_split)  # fmt: skip
-    columns, told = task.recognised(table.names)
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"columns": columns})}), told
-
-
-def _rows(spec: StudySpec, task: Task, told: str) -> StudyData:
-    rows = load_rows(spec, task)
-    return replace(rows, notes=(told, *rows.notes)) if told else rows
 
 
 def _raised(read: Problem, task: Task) -> BaseModel:
@@ -376,13 +359,6 @@ def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card
     if memory:
         limits[MEMORY.name] = max(1, memory // workers)
     return Budget(workers, limit, **limits)
-
-
-def _wanted(spec: StudySpec, registry: Registry) -> list[str]:
-    names = spec.search.methods or [name for name in registry.methods if name not in spec.search.exclude]
-    if not names:
-        raise MethodError("a search needs at least one method, but no plugin provides any; see `autopeft methods`.")
-    return sorted(set(names))
 
 
 def _workers(spec: StudySpec, device: Device) -> int:

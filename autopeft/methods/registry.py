@@ -34,6 +34,17 @@ class Registry:
             )
         return self.methods[name]
 
+    def chosen(self, named: Collection[str] | None, excluded: Collection[str]) -> list[str]:
+        """The names of those that a study asks for, or, where it names none, of all but those it excludes.
+
+        Raises:
+            MethodError: none is left.
+        """
+        names = named or [name for name in self.methods if name not in excluded]
+        if not names:
+            raise MethodError("a search needs at least one method, but no plugin provides any; see `autopeft methods`.")
+        return sorted(set(names))
+
 
 @unguarded()
 def discover(block: Collection[str] = (), seconds: float = LOADING_SECONDS) -> Registry:

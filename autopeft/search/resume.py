@@ -96,7 +96,7 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
     if rest.get("model", {}).get("dtype") == "auto":  # what that was could not be told from it
         rest["model"] = {**rest["model"], "dtype": now["model"]["dtype"]}
     # There was no other before these could be chosen.
-    rest["search"] = {"sampler": "tpe", **rest.get("search", {})}
+    rest["search"] = {"sampler": "tpe", "portfolio": now["search"]["portfolio"], **rest.get("search", {})}
     rest["model"] = {"optimizer": ADAMW, **rest.get("model", {})}
     changed = [line for key, line in changes(rest, known).items() if key not in MAY_CHANGE]
     if changed:

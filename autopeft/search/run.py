@@ -24,7 +24,7 @@ from autopeft.execution import preflight
 from autopeft.execution.precision import settle
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
-from autopeft.search import choosing, resume
+from autopeft.search import choosing, resume, start
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
@@ -42,7 +42,6 @@ from autopeft.search.story import (
     test_metrics,
     truncation_facts,
 )
-from autopeft.search.warm_start import earlier_winner
 from autopeft.study.card import CARD, Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
@@ -206,13 +205,16 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
 
 
 def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
-    """What the search tries before it draws: what an earlier study found, then every method's default."""
-    defaults = [part.default() for part in problem.space.values()]
-    if problem.spec.search.warm_start is None:
-        return defaults
-    start, note = earlier_winner(problem.spec.search.warm_start, problem.spec.folder, problem.space)
-    say(note)
-    return [start, *defaults]
+    """What the search tries before it draws."""
+    found, notes = start.first(problem.spec, problem.space, len(problem.rows.train))
+    for note in notes:
+        say(note)
+    if recorded := sum(one.source == start.RECORDED for one in found):
+        say(
+            f"Candidates that did best on recorded tasks are tried first ({recorded} of them); `autopeft recommend` "
+            "tells what to expect."
+        )
+    return [one.candidate for one in found]
 
 
 def _select_winner(

@@ -12,7 +12,9 @@ from autopeft.budget.limits import SECONDS, extra_needs
 from autopeft.common.exceptions import MachineError
 from autopeft.execution.outcome import Outcome
 from autopeft.search import choosing, retrying
+from autopeft.search.protection import protected
 from autopeft.search.recovery import tell
+from autopeft.search.start import fixed_default
 from autopeft.study.record import RECORD, TrialRecord, plain, records
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, TIMED_OUT
 
@@ -95,7 +97,7 @@ class Trial:
         search.progress.started(self.number, self.candidate, usage, search.problem.budget, before, search.wanted)
 
     def rung(self, rung: Rung) -> str | None:
-        """Log the rung and ask the pruner; a method's own default runs to its end, as what all others have to beat."""
+        """Log the rung and ask the pruner, of defaults too, so that it has them to compare with; see `protected`."""
         search, trial = self._search, self._drawn
         search.interrupt.check()
         trial.report(rung.mean, rung.number)
@@ -103,9 +105,11 @@ class Trial:
         search.progress.rung(self.number, rung)
         if search.late():
             return TIMED_OUT
-        default = self.candidate.flat == search.problem.space[self.candidate.method.name].default().flat
-        beaten = trial.should_prune()  # asked of defaults too, so that the pruner has them to compare with
-        return _prune_reason(trial, rung, self.candidate.hyper.epochs) if beaten and not default else None
+        problem = search.problem
+        fixed = fixed_default(problem.spec, problem.space, len(problem.rows.train))
+        if not trial.should_prune() or protected(trial, self.candidate, problem.space, fixed):
+            return None
+        return _prune_reason(trial, rung, self.candidate.hyper.epochs)
 
     def end(self, outcome: Outcome) -> None:
         """Close it in every book, with its outcome.

@@ -1,4 +1,4 @@
-"""Where a search may start: at what won an earlier study, moved to the nearest point of this study's space."""
+"""Where a search may start: at what won earlier studies, each moved to the nearest point of this study's space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autopeft.study.journal import open_journal
 from autopeft.study.record import ranked, records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from autopeft.methods.candidate import Candidate, CandidateSpace
@@ -26,6 +26,24 @@ LARGEST = 2**28
 
 LONGEST = 200
 """Characters of a name or a value."""
+
+
+def earlier_winners(
+    references: Iterable[str], folder: Path, space: CandidateSpace
+) -> tuple[list[Candidate], list[str]]:
+    """What several earlier studies give, each candidate once, and a sentence for every study (`earlier_winner`).
+
+    Raises:
+        SpecError: as of the first study that gives none.
+    """
+    starts: list[Candidate] = []
+    notes = []
+    for reference in references:
+        start, note = earlier_winner(reference, folder, space)
+        again = any(start.flat == other.flat for other in starts)
+        starts += [] if again else [start]
+        notes.append(f"{note} An earlier one gave the same, which is tried once." if again else note)
+    return starts, notes
 
 
 def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple[Candidate, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from autopeft.common.address import holds_no_secret, is_address
 from autopeft.common.exceptions import shorten
@@ -53,6 +53,26 @@ Reference = Annotated[str, Field(min_length=1), AfterValidator(_reference)]
 
 
 Encoding = Annotated[str, AfterValidator(_encoding)]
+
+
+MOST_STARTS = 100
+"""References that one setting takes."""
+
+
+def _references(given: Any) -> str | list[str]:
+    """One reference, or a list of them; checked here alone, as pydantic would tell of either kind what is wrong."""
+    found = given if isinstance(given, list) else [given]
+    if not 0 < len(found) <= MOST_STARTS or not all(isinstance(one, str) and one for one in found):
+        raise ValueError(
+            f"must be a text in quotes that is not empty, or a list of 1 to {MOST_STARTS} such, but got "
+            f"{shorten(given)}"
+        )
+    for one in found:
+        _reference(one)
+    return given if isinstance(given, str) else found
+
+
+References = Annotated[str | list[str], PlainValidator(_references, json_schema_input_type=str | list[str])]
 
 
 class Section(BaseModel):
@@ -191,8 +211,11 @@ class SearchSection(Section):
     """Methods to choose from. Default: every method found that supports the model and the task."""
     exclude: list[str] = []
     """Methods to leave out of that default."""
-    warm_start: Reference | None = None
-    """Output folder of an earlier study, or a saved winner: what won there is tried first."""
+    warm_start: References | None = None
+    """Output folder of an earlier study, or a saved winner, or a list of such: what won there is tried first."""
+    portfolio: bool = True
+    """Whether what did best on recorded tasks is tried next, and two defaults instead of all are sure to be trained to
+    their end in the search; `autopeft recommend` shows it."""
     trials: int = Field(20, ge=1, le=10**6)
     """Candidates to train; proposals refused for the budget do not count."""
     timeout: Seconds | None = None
@@ -212,6 +235,11 @@ class SearchSection(Section):
     """What stops trials that fall behind, after each rung of all folds."""
     overrides: dict[str, Any] = {}
     """The dimensions, as they were gathered."""
+
+    @property
+    def starts(self) -> list[str]:
+        """What `warm_start` names."""
+        return [self.warm_start] if isinstance(self.warm_start, str) else self.warm_start or []
 
     @model_validator(mode="before")
     @classmethod

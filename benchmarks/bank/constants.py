@@ -7,20 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from effects import mean_of, two_way
+from effects import mean_of, shrunk, two_way
 
+from autopeft.search.portfolio import LEAST_GAIN, greedy, nearness
 from autopeft.search.posterior import LEAST, Variances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cells import Cell
-
-OTHER_KIND = 0.3
-"""Weight of a task of another kind beside one of the same, when it is asked what to try first."""
-
-MOST_ENTRIES = 6
-"""Of a portfolio: from eight tasks a further one would be fitted to noise."""
 
 FRACTIONS = (1 / 24, 1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2)
 """Of a candidate's length: where it is recorded how well a rung tells the end."""
@@ -108,7 +103,7 @@ def fit(others: Sequence[Cell], size: int, kind: str) -> Constants:
 
 def weight_of(cell: Cell, size: int, kind: str) -> float:
     """How much a recorded cell says of one of this size and kind."""
-    return math.exp(-0.5 * math.log2(cell.size / size) ** 2) * (1.0 if cell.kind == kind else OTHER_KIND)
+    return nearness(cell.size, cell.kind, size, kind)
 
 
 def table_of(cells: Sequence[Cell], chosen: Mapping[str, Mapping[str, int]]) -> tuple[list[str], np.ndarray]:
@@ -146,30 +141,11 @@ def _at_advised(cell: Cell, lengths: Mapping[str, float], otherwise: float) -> d
 def _portfolio(
     cells: Sequence[Cell], weights: np.ndarray, chosen: Mapping[str, Mapping[str, int]], first: str
 ) -> list[str]:
-    """Configurations, each the one that brings the best of those before it nearest to the best of each cell.
-
-    Scores are moved towards what the configuration does elsewhere first, by as much as they are noise: else lucky ones
-    would be collected. It ends where the next gains less than its standard error over groups.
-    """
+    """Configurations to try first, by the package's own rule."""
     names, table = table_of(cells, chosen)
-    effects = two_way(table, weights)
-    rest = table - effects.fitted
-    noise = np.mean([cell.test_noise for cell in cells])
-    spread = float(np.nanvar(rest))
-    table = effects.fitted + rest * (max(0.0, 1 - noise / spread) if spread else 0.0)
-    table = np.where(np.isnan(table), -np.inf, table)
-    entries, best = [first], table[names.index(first)]
-    groups = [[i for i, cell in enumerate(cells) if cell.group == group] for group in {cell.group for cell in cells}]
-    while len(entries) < MOST_ENTRIES:
-        gains = np.maximum(table - best, 0)
-        gains[~np.isfinite(gains)] = 0
-        place = int(np.argmax(gains @ weights))
-        by_group = np.array([gains[place, some].mean() for some in groups])
-        if len(groups) == 1 or by_group.mean() <= np.std(by_group, ddof=1) / math.sqrt(len(groups)):
-            break
-        entries.append(names[place])
-        best = np.maximum(best, table[place])
-    return entries
+    table = shrunk(table, weights, float(np.mean([cell.test_noise for cell in cells])))
+    groups = [cell.group for cell in cells]
+    return [names[place] for place in greedy(table, weights, groups, names.index(first), least=LEAST_GAIN / 100)]
 
 
 def _priors(

@@ -52,3 +52,19 @@ def two_way(table: np.ndarray, weights: np.ndarray, rounds: int = 60) -> TwoWay:
         if np.abs(row - before).max() < 1e-9:
             break
     return TwoWay(row, (weights * (values - row[:, None])).sum(axis=0) / by_column)
+
+
+def shrunk(table: np.ndarray, weights: np.ndarray, noise: float) -> np.ndarray:
+    """A table whose entries are moved towards what their row does in other columns, by as much as they are noise.
+
+    Else whoever looks for the best ones would collect lucky ones.
+
+    Args:
+        table: scores, [rows, columns]; NaN where there is none.
+        weights: of columns.
+        noise: variance of an entry that is luck.
+    """
+    fitted = two_way(table, weights).fitted
+    rest = table - fitted
+    spread = float(np.nanvar(rest))
+    return fitted + rest * (max(0.0, 1 - noise / spread) if spread else 0.0)

@@ -424,6 +424,7 @@ def test_every_command_has_an_example(tmp_path):
     for command in (
         "run",
         "plan",
+        "recommend",
         "report",
         "methods",
         "new-plugin",

@@ -11,7 +11,7 @@ from autopeft import PeftMethod, SearchSpace
 from autopeft.common.exceptions import SpecError
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
-from autopeft.search.warm_start import earlier_winner
+from autopeft.search.warm_start import earlier_winner, earlier_winners
 from autopeft.study.journal import StudyStorage, open_journal
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from tests.conftest import autopeft_here
@@ -102,6 +102,21 @@ def test_a_saved_winner_gives_its_method_and_params_and_the_training_defaults(tm
     assert start.params == LORA
     assert start.hyper == space()["lora"].default().hyper
     assert "learning_rate 0.003 (not given there)" in note
+
+
+def test_several_studies_give_a_candidate_each_and_a_sentence_each(tmp_path):
+    params = {"a": LORA | TRAINING, "b": {**LORA, **TRAINING, "r": 4}, "c": {**LORA, **TRAINING, "r": 60}}
+    for name, values in params.items():
+        (tmp_path / name).mkdir()
+        finished(tmp_path / name, **values)
+    narrow = space(lora={"r": [4, 32]})
+    starts, notes = earlier_winners(["b", "a", "c"], tmp_path, narrow)
+    assert [start.params["r"] for start in starts] == [4, 32], "the last two move to the same point"
+    assert [str(tmp_path / name) in note for name, note in zip("bac", notes, strict=True)] == [True] * 3
+    assert "r 60 → 32" in notes[2]
+    assert notes[2].endswith("An earlier one gave the same, which is tried once.")
+    with pytest.raises(SpecError, match="is no folder"):
+        earlier_winners(["b", "nowhere"], tmp_path, narrow)
 
 
 class Stranger(PeftMethod):

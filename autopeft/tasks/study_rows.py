@@ -1,0 +1,43 @@
+"""The rows of a study as its kind of task takes them; nothing here needs the base model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from autopeft.common.locate import locate
+from autopeft.data.load import load_rows
+from autopeft.data.table import open_table
+from autopeft.tasks.contract import Task
+
+if TYPE_CHECKING:
+    from autopeft.data.load import StudyData
+    from autopeft.study.file import StudySpec
+
+
+def recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, Task, str]:
+    """The study and its task with the columns that are read, and a sentence where these were found in the table.
+
+    A task may find them in the training table where [data] names none.
+
+    Args:
+        spec: the study file.
+        task: of its kind, with its settings.
+    """
+    told = ""
+    if type(task).recognised is not Task.recognised and not spec.data.names_columns:
+        table = open_table(locate(spec.data.train, spec.folder), encoding=spec.data.encoding, config=spec.data.config,
+                           split=spec.data.train_split)  # fmt: skip
+        columns, told = task.recognised(table.names)
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"columns": columns})})
+    return spec, task.taking(spec.data.named), told
+
+
+def read_rows(spec: StudySpec, task: Task, told: str) -> StudyData:
+    """The rows of a study, read and split, with that sentence among the notes.
+
+    Raises:
+        DataError: as `load_rows`.
+    """
+    rows = load_rows(spec, task)
+    return replace(rows, notes=(told, *rows.notes)) if told else rows
