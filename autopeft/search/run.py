@@ -39,6 +39,7 @@ from autopeft.search.story import (
     log_missing,
     note_on,
     notes,
+    remarks_on,
     test_metrics,
     truncation_facts,
 )
@@ -123,7 +124,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             spec.output / WINNER,
             result.stopped,
             Written(result.chosen_by, written) if result.chosen_by else None,
-            {record.number: record.passed_over for record in result.records if record.passed_over},
+            remarks_on(result),
         )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from autopeft.budget.memory_watch import ran_out, release_memory
+from autopeft.budget.memory_watch import release_memory
 from autopeft.common.containment import by_host, guarded
-from autopeft.common.exceptions import ModelError, SpecError, StoreError, in_a_line
+from autopeft.common.exceptions import AutopeftError, ModelError, SpecError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
-from autopeft.common.seeds import derive_seed
-from autopeft.models.attach import attach
-from autopeft.models.modes import checkpoint_layers
 from autopeft.reporting import writing_report
+from autopeft.search.refit_guard import guarded_refit
 from autopeft.study import predictions as held_out
 from autopeft.study import report_section
 from autopeft.study.card import CARD, Card
@@ -25,8 +22,7 @@ from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
 from autopeft.tasks.writing import Writing
-from autopeft.training.initial_values import initial_values
-from autopeft.training.learner import Learner, evaluate, train_epoch
+from autopeft.training.learner import evaluate
 from autopeft.winner import winner
 
 if TYPE_CHECKING:
@@ -41,54 +37,13 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
     from autopeft.study.report_section import ReportSection
     from autopeft.tasks.contract import Task
-    from autopeft.training.batch_plan import Execution
 
 BASE = "base model"
 """What the baseline of tasks that write is called."""
 
-COLLAPSED = "the refit collapsed: it answers nearly all rows alike"
-"""What stands beside such a score."""
 
-REFIT_SEED_STREAM = 1_000_000
-"""Keeps the refit's random numbers apart from every fold's."""
-
-
-def refit(problem: Problem, candidate: Candidate) -> nn.Module:
-    """Train the candidate on every training row; where memory runs out, once more in smaller parts, as in its trial.
-
-    Raises:
-        MemoryError: it ran out again; on a GPU `torch.OutOfMemoryError`.
-    """
-    planned = replace(problem.cost_estimator(candidate).execution, folds=1)
-    failed: Exception | None = None
-    for execution in filter(None, (planned, planned.smaller)):
-        try:
-            return _train_whole(problem, candidate, execution)
-        except Exception as error:
-            if not ran_out(error):
-                raise
-            failed = error.with_traceback(None)  # whose frames hold the model
-        release_memory()
-    assert failed
-    raise failed
-
-
-def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -> nn.Module:
-    model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
-    setup, rows, most = problem.setup(candidate), problem.all_rows, execution.micro_batch
-    start = initial_values(model, candidate, problem.base.spec, setup, rows, REFIT_SEED_STREAM, most)
-    data, make_whole = problem.trunk.prepare(candidate.method.name, model)
-    if execution.checkpointing:
-        checkpoint_layers(model)
-    callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    count = len(problem.train)
-    learner = Learner(model, candidate.hyper, count, execution, callback=callback, device=problem.device)
-    learner.start_from([start])
-    for epoch in range(1, candidate.hyper.epochs + 1):
-        seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
-        train_epoch(learner, data, [rows], setup.task, problem.device, [seed], seed)
-    make_whole()
-    return model.eval()
+class CollapsedError(AutopeftError):
+    """Every refit of a candidate collapsed, although its folds learnt."""
 
 
 def select_winner(
@@ -110,7 +65,8 @@ def select_winner(
     Raises:
         StoreError: something could not be written; no fault of a method's.
         ModelError: the base model is not there any more, or is another; no fault of a method's either.
-        Exception: whatever the best candidate's method raises.
+        CollapsedError: the best candidate's refits collapsed.
+        Exception: whatever its method raises.
     """
     started, say = time.monotonic(), by_host(say)
     say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
@@ -118,7 +74,7 @@ def select_winner(
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
         with guarded(problem.spec.search.hang_timeout):
-            first = _score(problem, best, draft / "winner", origin, found)
+            first = _score(problem, best, draft / "winner", origin, found, say, wins=True)
         written: dict[str, list[str] | None] = {held_out.WINNER: first.written}
         texts = {f"winner: {best.method.name}": first}
         with writing(folder):
@@ -154,7 +110,7 @@ def select_winner(
 class _Made(NamedTuple):
     """What was answered to the test rows, by a task that knows what its folds told, and the score of that.
 
-    Of a task that writes also what was written for the first of them.
+    Of a task that writes also what was written for the first of them. Where trainings collapsed that is told.
     """
 
     score: float
@@ -162,11 +118,11 @@ class _Made(NamedTuple):
     task: Task
     written: list[str]
     texts: np.ndarray | None = None
-    collapsed: bool = False
+    told: str = ""
 
     def note(self, name: str) -> dict[str, str]:
-        """That the training collapsed, by that name; nothing where it did not, or cannot be told."""
-        return {name: COLLAPSED} if self.collapsed else {}
+        """What is told of its training, by that name."""
+        return {name: self.told} if self.told else {}
 
 
 def _default(
@@ -183,7 +139,7 @@ def _default(
             if reason := problem.budget.reason(problem.cost_estimator(default)):
                 return f"its default {reason}"
             say(f"Scoring the untuned default of {default.method.name} on the test rows")
-            return _score(problem, default, folder, origin, found)
+            return _score(problem, default, folder, origin, found, say)
     except (
         StoreError,
         ModelError,
@@ -219,13 +175,28 @@ def _baseline(problem: Problem) -> tuple[str, _Made]:
     return name, _made(problem, problem.task, answers)
 
 
-def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, found: Sequence[TrialRecord]) -> _Made:
+def _score(
+    problem: Problem,
+    candidate: Candidate,
+    folder: Path,
+    origin: str,
+    found: Sequence[TrialRecord],
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    wins: bool = False,
+) -> _Made:
     """Refit, save to `folder`, load from there, and score on the test rows.
 
     A default whose trial did not complete does without what folds tell.
+
+    Raises:
+        CollapsedError: every refit of what `wins` collapsed, although its folds learnt.
     """
-    told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
-    task = problem.task.knowing({**problem.task.facts, **told}, problem.rows.labels)
+    record = next((record for record in found if record.complete and record.params == candidate.flat), None)
+    task = problem.task.knowing({**problem.task.facts, **(record.facts if record else {})}, problem.rows.labels)
+    made = guarded_refit(problem, candidate, record, say)
+    if wins and made.fault and made.faults:
+        raise CollapsedError(f"{made.told}.")
     spec = problem.spec
     card = Card(
         base_model=problem.base_model,
@@ -243,11 +214,11 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, fo
         task_facts=dict(task.facts),
         inputs=problem.task.inputs,
     )
-    winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
+    winner.save(made.model, candidate.method, problem.reader, card, folder)
+    told = made.told
+    del made  # its memory is needed
     release_memory()
-    made = _made(problem, task, *_predict(problem, folder))
-    alike = task.one_answer(made.answers, problem.train.truths)  # what is true of the test rows has no part in it
-    return made._replace(collapsed=bool(alike))
+    return _made(problem, task, *_predict(problem, folder))._replace(told=told)
 
 
 def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:

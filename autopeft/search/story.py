@@ -16,7 +16,7 @@ from autopeft.study.folder import PREDICTIONS, ROWS
 from autopeft.study.predictions import HeldOut, column_of
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
-from autopeft.tracking import Tracker, dataset
+from autopeft.tracking import Remarks, Tracker, dataset
 
 if TYPE_CHECKING:
     import optuna
@@ -50,6 +50,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         trained_params=best.trainable_params or 0,
         stopped=study.user_attrs[STOPPED_EARLY],
         chosen_by=chosen_by(problem, study, best),
+        refit=test.notes.get(predictions.WINNER, ""),
     )
 
 
@@ -82,6 +83,16 @@ def log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:
         if record.number not in tracker.ended:
             run = tracker.trial(record.number, record.name, record.params)
             run.finish(record.state, record.reason, record.metrics)
+
+
+def remarks_on(result: Result) -> Remarks:
+    """Of the complete trials: which were passed over, and in which folds collapsed, or the winner's refit."""
+    over = {record.number: record.passed_over for record in result.records if record.passed_over}
+    found = {record.number: record.reason for record in result.records if record.complete and record.reason}
+    if note := result.test.notes.get(predictions.WINNER):
+        number = result.best.number
+        found[number] = "; ".join(filter(None, (found.get(number), note)))
+    return Remarks(over, found)
 
 
 def test_metrics(result: Result) -> dict[str, float | None]:

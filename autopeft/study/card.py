@@ -131,6 +131,7 @@ class Evidence:
         hyperparameters: how it was trained.
         trained_params: parameters that were trained, the head's among them.
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials".
+        refit: what is told of its training on all rows, where that collapsed at first.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -152,6 +153,7 @@ class Evidence:
     stopped: Text = ""
     baseline_name: Text = "majority class"
     chosen_by: Text = ""
+    refit: Text = ""
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

@@ -39,7 +39,7 @@ class TrialRecord:
     that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
     and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the
     best trial of its method could not be trained once more, saved and loaded. `collapsed` counts the folds that did not
-    learn, at the last rung.
+    learn, at the last rung, and `fold_losses` are the training losses there of those that did.
     """
 
     number: int
@@ -69,12 +69,13 @@ class TrialRecord:
     written: float | None = None
     passed_over: str = ""
     collapsed: int = 0
+    fold_losses: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
         """The record that JSON was made of."""
-        sequences = ("fold_scores", "curve", "rung_epochs")
-        return cls(**{**content, **{name: tuple(content[name]) for name in sequences}})
+        sequences = ("fold_scores", "curve", "rung_epochs", "fold_losses")
+        return cls(**{**content, **{name: tuple(content.get(name, ())) for name in sequences}})
 
     @property
     def complete(self) -> bool:
@@ -106,8 +107,8 @@ class TrialRecord:
 
 def plain(content: Any) -> dict[str, Any]:
     """A dataclass, with all that it holds, as JSON has it: without what most studies have none of."""
-    spared = ("needs", "facts", "written", "chosen_by", "passed_over")
-    nothing: tuple[Any, ...] = (None, "", {})
+    spared = ("needs", "facts", "written", "chosen_by", "passed_over", "fold_losses")
+    nothing: tuple[Any, ...] = (None, "", {}, ())
     return asdict(
         content,
         dict_factory=lambda items: {key: value for key, value in items if key not in spared or value not in nothing},

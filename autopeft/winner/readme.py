@@ -212,8 +212,8 @@ def _results(evidence: Evidence) -> list[str]:
         f"It was chosen of {evidence.trials} trials for its mean {metric} of {mean:.4f} in cross-validation (folds "
         f"from {min(folds):.4f} to {max(folds):.4f}){texts} then trained on all {evidence.train_rows} training rows. "
         "The held-out rows were scored once, at the end."
-        + f" The search was {evidence.stopped}."
-        * bool(evidence.stopped),
+        + f" Of its training on all rows: {evidence.refit}." * bool(evidence.refit)
+        + f" The search was {evidence.stopped}." * bool(evidence.stopped),
         "",
         "## Training",
         "",

@@ -199,7 +199,7 @@ def of_lora(study, winner, folder):
     """The winner, or one of LoRA in its place, which every form can hold."""
     if winner.card.method == "lora":
         return winner
-    from autopeft.search.select_winner import refit
+    from autopeft.search.refit import refit
     from autopeft.winner import winner as artifact
 
     problem = Problem.from_spec(StudySpec.from_file(study / "study.toml"), discover())

@@ -405,7 +405,7 @@ def lora(study, winner, tmp_path):
     """A winner of LoRA, which every format takes."""
     if winner.card.method == "lora":
         return winner
-    from autopeft.search.select_winner import refit
+    from autopeft.search.refit import refit
     from autopeft.winner import winner as artifact
 
     problem = Problem.from_spec(StudySpec.from_file(study[0] / "study.toml"), discover())
