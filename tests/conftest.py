@@ -83,6 +83,7 @@ trials = 4
 epochs = 4
 batch_size = 8
 learning_rate = 0.02
+references = false
 [validation]
 folds = 2
 packing = "off"

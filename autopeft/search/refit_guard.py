@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from autopeft.budget.memory_watch import release_memory
-from autopeft.common.exceptions import in_a_line
+from autopeft.common.exceptions import AutopeftError, in_a_line
 from autopeft.common.seeds import derive_seed
 from autopeft.search.refit import train_whole
 from autopeft.tasks.collapse_signs import CollapseSigns
 from autopeft.training.learner import EVALUATION_BATCH_SIZE, DivergedError, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
@@ -42,6 +42,10 @@ ROWS_SEED_STREAM = 4_000_000
 """Keeps their draw apart from every other use of the study's seed."""
 
 
+class CollapsedError(AutopeftError):
+    """Every refit of a candidate collapsed."""
+
+
 class GuardedRefit(NamedTuple):
     """A refit, after others that collapsed.
 
@@ -58,13 +62,7 @@ class GuardedRefit(NamedTuple):
     @property
     def told(self) -> str:
         """All that as the end of a sentence on the model; "" where nothing was wrong."""
-        again = len(self.faults)
-        if self.fault:
-            return "the refit collapsed" + f", {again + 1} times" * bool(again) + f": {self.fault}"
-        if not again:
-            return ""
-        first = "the first refit" if again == 1 else f"the first {again} refits"
-        return f"{first} collapsed ({self.faults[-1]}), so it was trained again with another seed"
+        return _told(self.faults, self.fault)
 
 
 def guarded_refit(
@@ -82,7 +80,7 @@ def guarded_refit(
 
     Raises:
         MemoryError: as `train_whole`.
-        DivergedError: the last one's loss is no longer finite.
+        CollapsedError: the last one's loss is no longer finite, so that there is no model.
     """
     losses = record.fold_losses if record else ()
     runs = 1 if record and record.collapsed == len(record.fold_scores) else MOST_RUNS
@@ -96,13 +94,21 @@ def guarded_refit(
                 return GuardedRefit(made.model, tuple(faults), fault)
             del made
         except DivergedError as error:
-            if last:
-                raise
             fault = in_a_line(error).rstrip(".")
+            if last:
+                raise CollapsedError(f"{_told(faults, fault)}.") from error
         faults.append(fault)
         say(f"The refit of {candidate} collapsed: {fault}. It is trained again with another seed.")
         release_memory()
     raise AssertionError("it has run at least once")
+
+
+def _told(faults: Sequence[str], fault: str) -> str:
+    again = len(faults)
+    if fault:
+        return "the refit collapsed" + f", {again + 1} times" * bool(again) + f": {fault}"
+    first = "the first refit" if again == 1 else f"the first {again} refits"
+    return f"{first} collapsed ({faults[-1]}), so it was trained again with another seed" if faults else ""
 
 
 def fault_of(problem: Problem, candidate: Candidate, made: Refit, losses: tuple[float, ...] = ()) -> str:

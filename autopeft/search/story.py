@@ -44,6 +44,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         baseline=test.baseline,
         baseline_name=test.baseline_name,
         defaults=test.defaults,
+        references=test.references,
         trials=sum(record.state in COUNTED for record in records(study)),
         budget=budget,
         hyperparameters={name: value for name, value in hyper.items() if name not in own},
@@ -51,6 +52,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         stopped=study.user_attrs[STOPPED_EARLY],
         chosen_by=chosen_by(problem, study, best),
         refit=test.notes.get(predictions.WINNER, ""),
+        form=test.form,
     )
 
 
@@ -102,6 +104,7 @@ def test_metrics(result: Result) -> dict[str, float | None]:
         "test_score": result.test.winner,
         f"test_{column_of(result.test.baseline_name)}": result.test.baseline,
         **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
+        **{f"test_{column_of(name)}": score for name, score in result.test.references.items()},
     }
 
 

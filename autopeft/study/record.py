@@ -107,7 +107,7 @@ class TrialRecord:
 
 def plain(content: Any) -> dict[str, Any]:
     """A dataclass, with all that it holds, as JSON has it: without what most studies have none of."""
-    spared = ("needs", "facts", "written", "chosen_by", "passed_over", "fold_losses")
+    spared = ("needs", "facts", "written", "chosen_by", "passed_over", "fold_losses", "references")
     nothing: tuple[Any, ...] = (None, "", {}, ())
     return asdict(
         content,
@@ -155,7 +155,9 @@ class TestScores:
     """Scores on the held-out rows: the winner, what looks at no input (`baseline_name`), each method's untuned default.
 
     A default is None where it was not trained, over the budget for one; `notes` says why. `seconds` is the wall time
-    of the refits and their scoring; None in a study that was finished before it was kept.
+    of the refits and their scoring; None in a study that was finished before it was kept. `form` says what serves:
+    "refit", "average" or "ensemble" (`autopeft.search.served`). `references` are what needs no add-on, by name
+    (`autopeft.search.references`), None likewise.
     """
 
     winner: float
@@ -164,6 +166,8 @@ class TestScores:
     notes: dict[str, str]
     seconds: float | None = None
     baseline_name: str = "majority class"
+    form: str = "refit"
+    references: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

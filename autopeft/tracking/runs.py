@@ -15,8 +15,8 @@ from autopeft.tracking.address import public
 from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import Outbox
 from autopeft.tracking.quiet import THREAD
-from autopeft.tracking.remarks import NO_REMARKS
 from autopeft.tracking.receiver import MlflowReceiver
+from autopeft.tracking.remarks import NO_REMARKS
 from autopeft.tracking.sender import KEY, Sender, weights_of
 from autopeft.tracking.store import LONGEST_SILENCE, PATIENCE, answered, connect, reaching
 

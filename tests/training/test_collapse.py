@@ -135,7 +135,10 @@ def test_the_folds_of_a_trial_are_told_and_those_that_were_told_before_an_interr
 
 
 def test_an_outcome_says_how_many_of_its_folds_collapsed_at_last():
-    rungs = (Rung(1, 1.0, (0.5, 0.5), 1.0, (COLLAPSED,) * 2), Rung(2, 2.0, (0.5, 0.6), 1.0, (COLLAPSED, LEARNING), (1.6, 0.4)))
+    rungs = (
+        Rung(1, 1.0, (0.5, 0.5), 1.0, (COLLAPSED,) * 2),
+        Rung(2, 2.0, (0.5, 0.6), 1.0, (COLLAPSED, LEARNING), (1.6, 0.4)),
+    )
     assert Outcome(COMPLETE, rungs=rungs).why == "1 of 2 folds collapsed"
     assert Outcome(PRUNED, "pruned", rungs=rungs).why == "pruned; 1 of 2 folds collapsed"
     assert Outcome(FAIL, "out of memory", rungs=rungs).why == "out of memory"
