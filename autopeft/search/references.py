@@ -36,7 +36,7 @@ FULL_RATE, FULL_WARMUP = 5e-5, 0.1
 """Learning rate of full fine-tuning: of the 2e-5 to 5e-5 of Devlin et al. 2019 (arXiv:1810.04805, appendix A.3) the
 highest, as studies take few steps; and the warm-up of Mosbach et al. 2021 (arXiv:2006.04884)."""
 
-PATIENCE, LEAST_SECONDS = 3.0, 60.0
+PATIENCE, LEAST_SECONDS = 3.0, 120.0
 """A row of reference may take so many times as long as the slowest refit, and so many seconds in any case."""
 
 TIMED_STEPS = 5

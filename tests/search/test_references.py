@@ -1,6 +1,5 @@
 """Rows of reference that need no add-on: the head alone, every weight, and a base model that answers by itself."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -59,7 +58,7 @@ def test_both_are_trained_as_long_as_the_longest_default_and_learn(problem):
     assert (full.hyper.learning_rate, full.hyper.warmup_ratio) == (5e-5, 0.1)
     still = {name: value.clone() for name, value in problem.base.module.named_parameters()}
     faster = replace(full, hyper=replace(full.hyper, learning_rate=1e-3, epochs=1))
-    losses = [train_whole(problem, replace(faster, hyper=replace(faster.hyper, epochs=n))).loss for n in (1, 8)]
+    losses = [train_whole(problem, replace(faster, hyper=replace(faster.hyper, epochs=n))).loss for n in (1, 4)]
     assert losses[1] < losses[0]
     assert all(torch.equal(value, still[name]) for name, value in problem.base.module.named_parameters())
     assert problem.weight_check.restore() == []
@@ -78,7 +77,7 @@ def test_what_has_no_room_or_cannot_be_trained_is_refused_with_the_reason(proble
     assert refusal(headless, head) == "the model has no head of its own that is trained"
 
 
-def test_what_takes_too_long_is_stopped_and_what_is_late_is_not_begun(problem):
+def test_what_takes_too_long_is_stopped_and_what_is_late_is_not_begun(problem, monkeypatch):
     _, full = candidates(problem)
     with pytest.raises(OverTimeError, match="it would take"):
         train_whole(problem, full, watch=Patience(1e-6))
@@ -86,10 +85,10 @@ def test_what_takes_too_long_is_stopped_and_what_is_late_is_not_begun(problem):
     assert _references(problem, table, 1.0, lambda: True, said.append) == {HEAD: None, FULL: None}
     assert table.notes == dict.fromkeys((HEAD, FULL), "the study's time is up")
     assert said == [f"No score of {name} on the test rows: the study's time is up" for name in (HEAD, FULL)]
-    began = time.monotonic()
-    found = _references(problem, Table(), 0.0, lambda: False, said.append)
-    assert all(0 <= score <= 1 for score in found.values()), "at least a minute is theirs"
-    assert time.monotonic() - began < references.LEAST_SECONDS
+    monkeypatch.setattr(references, "LEAST_SECONDS", 0.0)
+    found = _references(problem, table, 1e-6, lambda: False, said.append)
+    assert found == {HEAD: None, FULL: None}
+    assert all(note.startswith("it would take") for note in table.notes.values())
 
 
 def test_a_failure_costs_one_row_alone(problem, monkeypatch):
@@ -98,7 +97,7 @@ def test_a_failure_costs_one_row_alone(problem, monkeypatch):
 
     monkeypatch.setattr(HeadAlone, "apply", failing)
     table = Table()
-    found = _references(problem, table, 1.0, lambda: False, lambda _: None)
+    found = _references(problem, table, 1e6, lambda: False, lambda _: None)
     assert found[HEAD] is None
     assert found[FULL] is not None
     assert table.notes[HEAD] == "it failed: ValueError: planted"

@@ -27,6 +27,7 @@ from autopeft.study.card import Card
 from autopeft.study.file import StudySpec
 from autopeft.study.sections import WinnerSection
 from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.collapse import COLLAPSED
 from autopeft.training.learner import evaluate
 from autopeft.winner.export import ExportError, export
 from tests.conftest import DTYPE, THREE, autopeft_here, write_tiny_study
@@ -104,19 +105,17 @@ def test_the_mean_of_folds_serves_where_it_loses_no_more_than_they_do(folds, mon
 
 def test_where_the_mean_of_folds_loses_more_the_refit_serves(folds, monkeypatch):
     problem, candidate, _ = folds
-    problem, said = asking(problem, AVERAGE), []
-    monkeypatch.setattr(
-        type(candidate.method), "average", lambda self, folds, *_: {n: -9 * t for n, t in folds[0].items()}
-    )
-    made = served(problem, candidate, None, said.append, wins=True)
+    problem, said, train_whole = asking(problem, AVERAGE), [], refit_guard.train_whole
+    monkeypatch.setattr(refit_guard, "train_whole", lambda problem, *_: train_whole(problem, candidate_of(problem)))
+    lora, record = type(candidate.method), record_for(candidate, state=COLLAPSED)  # once is enough
+    monkeypatch.setattr(lora, "average", lambda self, folds, *_: {n: -9 * t for n, t in folds[0].items()})
+    made = served(problem, candidate, record, said.append, wins=True)
     assert made.form == REFIT
-    assert made.told.startswith("on training rows their mean loses")
-    assert made.told.endswith("on average, so it was refitted")
+    assert re.match(r"on training rows their mean loses .+, and the folds .+ on average, so it was refitted", made.told)
     assert len(said) == 1
-    monkeypatch.setattr(type(candidate.method), "average", PeftMethod.average)
+    monkeypatch.setattr(lora, "average", PeftMethod.average)
     assert fold_average.averaged(problem, candidate, None) == (None, "lora has no mean of add-ons")
-    fewer = candidate_of(problem)
-    assert served(problem, fewer, None, said.append, wins=False).form == REFIT, "a row of reference"
+    assert served(problem, candidate, record, said.append, wins=False).form == REFIT, "a row of reference"
     assert len(said) == 1
 
 

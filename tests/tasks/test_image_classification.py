@@ -37,6 +37,7 @@ train = "pictures"
 [search]
 methods = ["adapter", "lora", "prefix_tuning"]
 trials = 4
+references = false
 epochs = 4
 batch_size = 8
 learning_rate = 0.02

@@ -38,6 +38,7 @@ train = "pairs.csv"
 [search]
 methods = ["adapter", "lora", "prefix_tuning"]
 trials = 4
+references = false
 epochs = 6
 batch_size = 16
 learning_rate = 0.01

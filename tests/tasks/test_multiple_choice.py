@@ -286,6 +286,7 @@ context = "context"
 [search]
 methods = ["lora", "adapter"]
 trials = 3
+references = false
 epochs = 6
 batch_size = 8
 learning_rate = 0.02
