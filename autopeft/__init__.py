@@ -13,6 +13,7 @@ from autopeft.common.bounds import Bounds
 from autopeft.common.exceptions import AutopeftError
 from autopeft.common.hooks import hookimpl
 from autopeft.common.params import Params, ParamValue
+from autopeft.methods.averaging import mean_of
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
 from autopeft.methods.dimensions import Categorical, Float, Integer
@@ -102,6 +103,7 @@ __all__ = [
     "hookimpl",
     "layer_groups",
     "load",
+    "mean_of",
     "metric_of",
     "nearest",
     "original_weight",

@@ -274,7 +274,12 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
             else {"name_or_path": as_reference(self.model)},
             "task": {"kind": self._kind},
             "tracking": {},
-            "search": {"trials": self.trials, **{key: value for key, value in search.items() if value is not None}},
+            "winner": {},
+            "search": {
+                "trials": self.trials,
+                "references": False,  # a fit is often one of many
+                **{key: value for key, value in search.items() if value is not None},
+            },
             "validation": {"folds": self.folds, "metric": self.metric},
             "budget": {limit: getattr(self, limit, None) for limit in BudgetSection.model_fields},
             "data": {"train": rows, "test_fraction": max(self.test_fraction, least / len(rows))},

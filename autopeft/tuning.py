@@ -123,6 +123,7 @@ def tune(
     search: Mapping[str, Any] | None = None,
     validation: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
+    winner: Mapping[str, Any] | None = None,
     tracking: str | Mapping[str, Any] | None = None,
     name: str = "study",
     seed: int | None = None,
@@ -146,6 +147,7 @@ def tune(
         search: [search], such as ``{"methods": ["lora"], "trials": 12, "lora": {"r": [4, 32]}}``.
         validation: [validation], such as ``{"folds": 5, "metric": "f1_macro"}``.
         budget: [budget], such as ``{"max_trainable_params": "1%"}``.
+        winner: [winner], such as ``{"form": "ensemble"}``.
         tracking: [tracking], or its `uri`.
         name: of the study.
         seed: of everything random.
@@ -171,6 +173,7 @@ def tune(
         "search": search,
         "validation": validation,
         "budget": budget,
+        "winner": winner,
         "tracking": _table(tracking, "uri"),
     }
     try:

@@ -84,6 +84,7 @@ epochs = 4
 batch_size = 8
 learning_rate = 0.02
 portfolio = false
+references = false
 [validation]
 folds = 2
 packing = "off"

@@ -65,7 +65,7 @@ def the_winner_loads_with_peft_alone_and_predicts_the_same(finished):
 def predictions_are_the_same_before_saving_and_after_loading(finished, tmp_path):
     from autopeft.execution.problem import Problem
     from autopeft.methods.registry import discover
-    from autopeft.search.select_winner import refit
+    from autopeft.search.refit import refit
     from autopeft.study.card import Card
     from autopeft.study.file import StudySpec
     from autopeft.winner import winner as artifact

@@ -27,7 +27,14 @@ from autopeft.tasks.registry import find_task
 from autopeft.tuning import specify
 from tests.conftest import DTYPE, tiny_rows
 
-SEARCH = {"methods": ["lora", "bitfit"], "trials": 2, "epochs": 2, "batch_size": 8, "learning_rate": 0.02}
+SEARCH = {
+    "methods": ["lora", "bitfit"],
+    "references": False,
+    "trials": 2,
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 0.02,
+}
 VALIDATION = {"folds": 2, "packing": "off"}
 
 

@@ -26,6 +26,7 @@ train = "{rows}"
 [search]
 methods = ["lora"]
 trials = 1
+references = false
 lora.target_modules = "all_linear"
 {search}
 [validation]

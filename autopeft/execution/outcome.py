@@ -59,6 +59,14 @@ class Outcome:
         return self.rungs[-1].states.count(COLLAPSED) if self.rungs else 0
 
     @property
+    def losses(self) -> tuple[float, ...]:
+        """The training losses at the last rung, of the folds that had not collapsed."""
+        if not self.rungs:
+            return ()
+        last = self.rungs[-1]
+        return tuple(loss for loss, state in zip(last.losses, last.states, strict=False) if state != COLLAPSED)
+
+    @property
     def why(self) -> str:
         """The reason, and how many folds collapsed; that of what failed is left as it is."""
         if not self.collapsed or self.state not in (COMPLETE, PRUNED):

@@ -242,6 +242,24 @@ class PeftMethod(ABC):
         """
         return {}
 
+    def average(
+        self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec
+    ) -> Mapping[str, Tensor] | None:
+        """What is trained, with values in the place of those of all folds. Default: None, there are none.
+
+        What the add-on computes is to be averaged: `mean_of` gives the mean of each tensor, and of a product the mean
+        of the products is wanted. It need not be exact: the host compares its loss with those of the folds.
+
+        Args:
+            folds: of each what it learnt, the head's too, by the names in `named_parameters()`; on the CPU.
+            params: of the candidate.
+            spec: the model's.
+
+        Returns:
+            Tensors of the same names and shapes.
+        """
+        return None
+
     def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback | None:
         """What the method does around the steps of training, such as a schedule of ranks. Default: nothing.
 

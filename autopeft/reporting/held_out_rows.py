@@ -88,6 +88,10 @@ def held_out_rows(archive: Archive) -> TestRows | None:
         TestScore(_name(DEFAULT + method), score, note=scores["notes"].get(method, ""))
         for method, score in scores["defaults"].items()
     ]
+    plain += [
+        TestScore(_name(column_of(name)), score, note=scores["notes"].get(name, ""))
+        for name, score in scores.get("references", {}).items()
+    ]
     plain.append(TestScore(_name(column_of(baseline)), scores["baseline"]))
     told = (
         f"On the held-out rows the winner scores {scores['winner']:.4f}, and the {baseline} {scores['baseline']:.4f}."

@@ -78,6 +78,8 @@ def test_table(best: TrialRecord, test: TestScores, metric: str) -> Table:
         table.add_row(
             f"untuned default of {method}", "–" if score is None else f"{score:.4f}", test.notes.get(method, "")
         )
+    for name, score in test.references.items():
+        table.add_row(name, "–" if score is None else f"{score:.4f}", test.notes.get(name, ""))
     table.add_row(test.baseline_name, f"{test.baseline:.4f}", "")
     return table
 

@@ -7,7 +7,6 @@ SURFACE = {
     "Trial": "trial",
     "make_pruner": "pruner",
     "make_sampler": "sampler",
-    "refit": "select_winner",
 }
 """What the package shows, with the module of each."""
 

@@ -20,19 +20,16 @@ from autopeft.common.exceptions import (
     SpecError,
     StoreError,
     StreamError,
-    StudyError,
     in_a_line,
 )
 from autopeft.common.seeds import derive_seed
-from autopeft.execution.run_trial import run_trial
-from autopeft.models.attach import attach
 from autopeft.search import retrying
+from autopeft.search.fold_models import fold_models, kept_folds
 from autopeft.study.choice import CHOICE, Choice
 from autopeft.study.record import by_score, records
-from autopeft.study.states import COMPLETE, STOPPED
+from autopeft.study.states import STOPPED
 from autopeft.tasks.writing import Writing
 from autopeft.training.checkpoint import Checkpoint
-from autopeft.training.learner import Learner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -159,11 +156,7 @@ def written_score(problem: Problem, candidate: Candidate) -> float:
     """
     task = problem.task
     assert isinstance(task, Writing)
-    checkpoint = Checkpoint.of(problem.spec.output, candidate.flat)
-    if checkpoint.rungs(len(problem.folds)) < len(problem.rung_ends(candidate.hyper.epochs)):
-        outcome = run_trial(problem, candidate, lambda rung: None, checkpoint)
-        if outcome.state != COMPLETE:
-            raise StudyError(f"its folds were trained once more, and then it did not complete: {outcome.reason}")
+    checkpoint = kept_folds(problem, candidate)
     rows = written_rows(problem)
     try:
         with guarded(problem.spec.search.hang_timeout):
@@ -178,15 +171,10 @@ def _texts(
     problem: Problem, task: Writing, candidate: Candidate, checkpoint: Checkpoint, rows: list[np.ndarray]
 ) -> list[str]:
     """What the model of each fold writes for its `rows`, one fold after the other."""
-    model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
-    callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    learner = Learner(model, candidate.hyper, len(problem.train), callback=callback, device=problem.device)
     texts: list[str] = []
-    for fold, few in enumerate(rows):
-        checkpoint.restore([fold], learner)
-        learner.take_turn()
+    for model, few in zip(fold_models(problem, candidate, checkpoint, range(len(rows))), rows, strict=True):
         with problem.device.kernels(), problem.device.precision():
-            texts += [*task.write(model.eval(), problem.rows.train.iloc[few], problem.reader)] if len(few) else []
+            texts += [*task.write(model, problem.rows.train.iloc[few], problem.reader)] if len(few) else []
     return texts
 
 

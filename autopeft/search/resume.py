@@ -27,8 +27,9 @@ GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"
 references the study file has. Studies from before these were kept go on without."""
 
 MAY_CHANGE = (
-    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "tracking.uri",
-    "tracking.system_metrics", "output", "model.revision",
+    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.references",
+    "tracking.uri",
+    "tracking.system_metrics", "output", "model.revision", "winner.form",
 )  # fmt: skip
 """Settings that a study may be resumed with changed; any other change would mix two searches in one. Whether another
 revision is another model, its identity says."""

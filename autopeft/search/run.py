@@ -17,7 +17,16 @@ from autopeft.budget.feasibility import require_room
 from autopeft.budget.memory_watch import capped
 from autopeft.common.collector import settled
 from autopeft.common.containment import unguarded
-from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, brief, in_a_line, nearest
+from autopeft.common.exceptions import (
+    MachineError,
+    ModelError,
+    SpecError,
+    StoreError,
+    StudyError,
+    brief,
+    in_a_line,
+    nearest,
+)
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.execution import preflight
@@ -29,6 +38,7 @@ from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
 from autopeft.search.select_winner import select_winner
+from autopeft.search.served import REFIT, require_mean
 from autopeft.search.story import (
     chosen_by,
     data_card,
@@ -39,6 +49,7 @@ from autopeft.search.story import (
     log_missing,
     note_on,
     notes,
+    remarks_on,
     test_metrics,
     truncation_facts,
 )
@@ -51,7 +62,7 @@ from autopeft.tracking import Tracker, Written, environment, public
 from autopeft.winner import mlflow_model, winner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
@@ -87,6 +98,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(precision)
     require_room(problem.space, problem.cost_estimator, problem.budget, spec.search.hang_timeout)
     preflight.check(problem)
+    require_mean(problem)
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         _log_start(problem, study, tracker)
@@ -95,7 +107,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
             choosing.choose(problem, study, progress.say, interrupt.check)
-            best, test = _select_winner(problem, study, search.left_out, progress)
+            best, test = _select_winner(problem, study, search, progress)
             winner.describe(
                 spec.output / WINNER,
                 Card.read(spec.output / WINNER),
@@ -122,7 +134,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             spec.output / WINNER,
             result.stopped,
             Written(result.chosen_by, written) if result.chosen_by else None,
-            {record.number: record.passed_over for record in result.records if record.passed_over},
+            remarks_on(result),
         )
         _register(problem, study, tracker, best)
         told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT
@@ -218,7 +230,7 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
 
 
 def _select_winner(
-    problem: Problem, study: optuna.Study, left_out: Mapping[str, str], progress: Progress
+    problem: Problem, study: optuna.Study, search: Search, progress: Progress
 ) -> tuple[TrialRecord, TestScores]:
     """Pick the winner and score it; a study that is finished already gives what it found then.
 
@@ -230,26 +242,27 @@ def _select_winner(
         study.set_user_attr(PASSED_OVER, over := {})
     while found := [record for record in ranked(records(study)) if not record.passed_over]:
         best = found[0]
-        earlier = study.user_attrs.get(SCORES)
-        if earlier and earlier["number"] == best.number and (folder / CARD).is_file():
+        earlier, form = study.user_attrs.get(SCORES, {}), problem.spec.winner.form
+        same = (earlier.get("number"), earlier.get("form", REFIT)) == (best.number, form)
+        if same and (folder / CARD).is_file():
             return best, TestScores(**earlier["scores"])
         if earlier:  # they hold for what is about to be replaced, and a process that is killed meanwhile starts over
             study.set_user_attr(SCORES, {})
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
-        failed = {**left_out, **over}
+        failed, found = {**search.left_out, **over}, records(study)
         try:
-            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, records(study))
-        except (StoreError, ModelError, SpecError):  # the disk, the base model and a metric are no fault of a method
-            raise
+            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, found, search.late)
+        except (StoreError, MachineError, ModelError, SpecError):  # the disk, the machine, the base model and a metric
+            raise  # are no fault of a method
         except Exception as error:  # a method may do anything
             over[best.method] = in_a_line(error)
             study.set_user_attr(PASSED_OVER, over)
             progress.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")
             continue
-        study.set_user_attr(SCORES, {"number": best.number, "scores": asdict(scores)})
+        study.set_user_attr(SCORES, {"number": best.number, "form": form, "scores": asdict(scores)})
         return best, scores
     study.set_user_attr(PASSED_OVER, {})  # the next start tries them again
-    raise StudyError(without_winner(records(study), {**left_out, **over}))
+    raise StudyError(without_winner(records(study), {**search.left_out, **over}))
 
 
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
-from autopeft.budget.memory_watch import ran_out, release_memory
+from autopeft.budget.memory_watch import release_memory
+from autopeft.budget.time_watch import OverTimeError
 from autopeft.common.containment import by_host, guarded
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
-from autopeft.common.seeds import derive_seed
-from autopeft.models.attach import attach
-from autopeft.models.modes import checkpoint_layers
 from autopeft.reporting import writing_report
+from autopeft.search import references
+from autopeft.search.refit import train_whole
+from autopeft.search.scored import Scored, scored, scored_here, texts_of
+from autopeft.search.served import REFIT, served
 from autopeft.study import predictions as held_out
 from autopeft.study import report_section
 from autopeft.study.card import CARD, Card
@@ -25,8 +27,6 @@ from autopeft.study.journal import writing
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
 from autopeft.tasks.writing import Writing
-from autopeft.training.initial_values import initial_values
-from autopeft.training.learner import Learner, evaluate, train_epoch
 from autopeft.winner import winner
 
 if TYPE_CHECKING:
@@ -34,61 +34,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-    from torch import nn
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.study.record import TrialRecord
     from autopeft.study.report_section import ReportSection
-    from autopeft.tasks.contract import Task
-    from autopeft.training.batch_plan import Execution
-
-BASE = "base model"
-"""What the baseline of tasks that write is called."""
-
-COLLAPSED = "the refit collapsed: it answers nearly all rows alike"
-"""What stands beside such a score."""
-
-REFIT_SEED_STREAM = 1_000_000
-"""Keeps the refit's random numbers apart from every fold's."""
 
 
-def refit(problem: Problem, candidate: Candidate) -> nn.Module:
-    """Train the candidate on every training row; where memory runs out, once more in smaller parts, as in its trial.
+@dataclass
+class Table:
+    """What was answered to the held-out rows, as it comes in: by column; as is shown; and what is told, by name."""
 
-    Raises:
-        MemoryError: it ran out again; on a GPU `torch.OutOfMemoryError`.
-    """
-    planned = replace(problem.cost_estimator(candidate).execution, folds=1)
-    failed: Exception | None = None
-    for execution in filter(None, (planned, planned.smaller)):
-        try:
-            return _train_whole(problem, candidate, execution)
-        except Exception as error:
-            if not ran_out(error):
-                raise
-            failed = error.with_traceback(None)  # whose frames hold the model
-        release_memory()
-    assert failed
-    raise failed
+    written: dict[str, list[str] | None] = field(default_factory=dict)
+    texts: dict[str, Scored] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
-
-def _train_whole(problem: Problem, candidate: Candidate, execution: Execution) -> nn.Module:
-    model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
-    setup, rows, most = problem.setup(candidate), problem.all_rows, execution.micro_batch
-    start = initial_values(model, candidate, problem.base.spec, setup, rows, REFIT_SEED_STREAM, most)
-    data, make_whole = problem.trunk.prepare(candidate.method.name, model)
-    if execution.checkpointing:
-        checkpoint_layers(model)
-    callback = candidate.method.callback(model, candidate.params, problem.base.spec)
-    count = len(problem.train)
-    learner = Learner(model, candidate.hyper, count, execution, callback=callback, device=problem.device)
-    learner.start_from([start])
-    for epoch in range(1, candidate.hyper.epochs + 1):
-        seed = derive_seed(problem.spec.seed, REFIT_SEED_STREAM, epoch)
-        train_epoch(learner, data, [rows], setup.task, problem.device, [seed], seed)
-    make_whole()
-    return model.eval()
+    def add(self, column: str, name: str, shown: str, made: Scored | str) -> float | None:
+        """Take in what somebody answered, or why there is nothing; returns the score."""
+        if isinstance(made, str):
+            self.written[column], self.notes[name] = None, made
+            return None
+        self.written[column], self.texts[shown] = made.written, made
+        self.notes |= made.note(name)
+        return made.score
 
 
 def select_winner(
@@ -99,18 +67,21 @@ def select_winner(
     left_out: Mapping[str, str],
     say: Callable[[str], None],
     found: Sequence[TrialRecord] = (),
+    late: Callable[[], bool] = lambda: False,
 ) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
     predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored. The trials that
-    were `found` have what their folds told that answers need (`Task.calibrated`).
+    were `found` have what their folds told that answers need (`Task.calibrated`). Once it is `late`, of the rows of
+    reference only the defaults are trained.
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
         ModelError: the base model is not there any more, or is another; no fault of a method's either.
-        Exception: whatever the best candidate's method raises.
+        CollapsedError: the best candidate's refits collapsed.
+        Exception: whatever its method raises.
     """
     started, say = time.monotonic(), by_host(say)
     say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
@@ -118,55 +89,30 @@ def select_winner(
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
         with guarded(problem.spec.search.hang_timeout):
-            first = _score(problem, best, draft / "winner", origin, found)
-        written: dict[str, list[str] | None] = {held_out.WINNER: first.written}
-        texts = {f"winner: {best.method.name}": first}
+            first = _score(problem, best, draft / "winner", origin, found, say, wins=True)
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
-        defaults, notes = dict[str, float | None](), first.note(held_out.WINNER)
+        table, defaults = Table(), dict[str, float | None]()
+        table.add(held_out.WINNER, held_out.WINNER, f"winner: {best.method.name}", first)
+        slowest = time.monotonic() - started
         for name, part in problem.space.items():
-            default, column = part.default(), held_out.DEFAULT + name
-            defaults[name] = written[column] = None
-            if default.flat == best.flat:
-                defaults[name], written[column] = first.score, first.written
+            default, column, began = part.default(), held_out.DEFAULT + name, time.monotonic()
+            if default.flat == best.flat and first.form == REFIT:
+                defaults[name], table.written[column] = first.score, first.written
                 continue
-            if name in left_out:
-                notes[name] = "left out of the search"
-                continue
-            tried = _default(problem, default, draft / name, origin, found, say)
-            if isinstance(tried, str):
-                notes[name] = tried
-            else:
-                defaults[name], written[column] = tried.score, tried.written
-                notes |= tried.note(name)
-                texts[f"untuned {name}"] = tried
+            tried = "left out of the search" if name in left_out else ""
+            made = tried or _default(problem, default, draft / name, origin, found, say)
+            defaults[name] = table.add(column, name, f"untuned {name}", made)
+            slowest = max(slowest, time.monotonic() - began)
+        others = _references(problem, table, slowest, late, say)
         name, least = _baseline(problem)
-        written[held_out.column_of(name)] = least.written
-        _keep(problem, written, folder.parent / PREDICTIONS)
-        _show(problem, first, {**texts, name: least}, folder.parent / SECTIONS, say)
-    return TestScores(
-        first.score, least.score, defaults, notes, round(time.monotonic() - started, 3), baseline_name=name
-    )
-
-
-class _Made(NamedTuple):
-    """What was answered to the test rows, by a task that knows what its folds told, and the score of that.
-
-    Of a task that writes also what was written for the first of them.
-    """
-
-    score: float
-    answers: np.ndarray
-    task: Task
-    written: list[str]
-    texts: np.ndarray | None = None
-    collapsed: bool = False
-
-    def note(self, name: str) -> dict[str, str]:
-        """That the training collapsed, by that name; nothing where it did not, or cannot be told."""
-        return {name: COLLAPSED} if self.collapsed else {}
+        table.add(held_out.column_of(name), name, name, least)
+        _keep(problem, table.written, folder.parent / PREDICTIONS)
+        _show(problem, first, table.texts, folder.parent / SECTIONS, say)
+    seconds = round(time.monotonic() - started, 3)
+    return TestScores(first.score, least.score, defaults, table.notes, seconds, name, first.form, others)
 
 
 def _default(
@@ -176,14 +122,14 @@ def _default(
     origin: str,
     found: Sequence[TrialRecord],
     say: Callable[[str], None],
-) -> _Made | str:
+) -> Scored | str:
     """A method's untuned default, or why it has no score: one that fails must not cost the winner."""
     try:
         with guarded(problem.spec.search.hang_timeout):
             if reason := problem.budget.reason(problem.cost_estimator(default)):
                 return f"its default {reason}"
             say(f"Scoring the untuned default of {default.method.name} on the test rows")
-            return _score(problem, default, folder, origin, found)
+            return _score(problem, default, folder, origin, found, say)
     except (
         StoreError,
         ModelError,
@@ -194,38 +140,79 @@ def _default(
         return f"its default failed: {in_a_line(error)}"
 
 
-def _made(problem: Problem, task: Task, answers: np.ndarray, texts: np.ndarray | None = None) -> _Made:
-    score = task.score(problem.metric, problem.test.truths, answers)
-    told = task.written(task.worded(answers, problem.rows.test), problem.rows.labels)
-    return _Made(score, answers, task, told, texts)
-
-
-def _texts(problem: Problem, model: nn.Module) -> np.ndarray | None:
-    """What a model writes for the first held-out rows; None where the task does not write."""
-    task = problem.task
-    if not isinstance(task, Writing) or not task.options.written_rows:
-        return None
-    return task.write(model, problem.rows.test[: task.options.written_rows], problem.reader)
-
-
-def _baseline(problem: Problem) -> tuple[str, _Made]:
+def _baseline(problem: Problem) -> tuple[str, Scored]:
     """What looks at no input, or the base model as it was pretrained where the task writes; and its name."""
     if problem.task.writes:
-        base = problem.base.copy().to(problem.device.type).eval()
-        (answers,) = evaluate(base, problem.test, [problem.test.everything], problem.task, problem.device)
-        with problem.device.kernels(), problem.device.precision():
-            return BASE, _made(problem, problem.task, answers, _texts(problem, base))
+        return references.BASE, _base(problem)
     name, answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
-    return name, _made(problem, problem.task, answers)
+    return name, scored(problem, problem.task, answers)
 
 
-def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, found: Sequence[TrialRecord]) -> _Made:
-    """Refit, save to `folder`, load from there, and score on the test rows.
+def _base(problem: Problem) -> Scored:
+    """The base model as it was pretrained."""
+    return scored_here(problem, problem.base.copy().to(problem.device.type).eval())
+
+
+def _references(
+    problem: Problem, table: Table, slowest: float, late: Callable[[], bool], say: Callable[[str], None]
+) -> dict[str, float | None]:
+    """The scores of what needs no add-on, by name; None where there is none, for which a note says why.
+
+    The base model is among them where it answers and is not the baseline anyway.
+    """
+    if not problem.spec.search.references:
+        return {}
+    found = dict[str, float | None]()
+    if not problem.task.new_head and not problem.task.writes:
+        column = held_out.column_of(references.BASE)
+        found[references.BASE] = table.add(column, references.BASE, references.BASE, _base(problem))
+    for candidate in references.candidates(problem):
+        name = candidate.method.name
+        seconds = max(references.LEAST_SECONDS, references.PATIENCE * slowest)
+        made = "the study's time is up" if late() else _reference(problem, candidate, seconds, say)
+        if isinstance(made, str):
+            say(f"No score of {name} on the test rows: {made}")
+        found[name] = table.add(held_out.column_of(name), name, name, made)
+    return found
+
+
+def _reference(problem: Problem, candidate: Candidate, seconds: float, say: Callable[[str], None]) -> Scored | str:
+    """What needs no add-on, trained and scored, or why it has no score."""
+    try:
+        with guarded(problem.spec.search.hang_timeout):
+            if reason := references.refusal(problem, candidate):
+                return reason
+            say(f"Scoring {candidate.method.name} on the test rows")
+            made = train_whole(problem, candidate, watch=references.Patience(seconds))
+            return scored_here(problem, made.model)
+    except (StoreError, ModelError, SpecError):
+        raise
+    except Exception as error:  # whatever a model makes of it
+        return f"it failed: {in_a_line(error)}" if not isinstance(error, OverTimeError) else str(error)
+    finally:
+        release_memory()
+
+
+def _score(
+    problem: Problem,
+    candidate: Candidate,
+    folder: Path,
+    origin: str,
+    found: Sequence[TrialRecord],
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    wins: bool = False,
+) -> Scored:
+    """Refit, save to `folder`, load from there, and score on the test rows; what `wins` serves as the study asks for.
 
     A default whose trial did not complete does without what folds tell.
+
+    Raises:
+        CollapsedError: what `wins` has nothing that could serve.
     """
-    told = next((record.facts for record in found if record.complete and record.params == candidate.flat), {})
-    task = problem.task.knowing({**problem.task.facts, **told}, problem.rows.labels)
+    record = next((record for record in found if record.complete and record.params == candidate.flat), None)
+    task = problem.task.knowing({**problem.task.facts, **(record.facts if record else {})}, problem.rows.labels)
+    found_models = served(problem, candidate, record, say, wins=wins)
     spec = problem.spec
     card = Card(
         base_model=problem.base_model,
@@ -243,11 +230,11 @@ def _score(problem: Problem, candidate: Candidate, folder: Path, origin: str, fo
         task_facts=dict(task.facts),
         inputs=problem.task.inputs,
     )
-    winner.save(refit(problem, candidate), candidate.method, problem.reader, card, folder)
+    winner.save(found_models.models, candidate.method, problem.reader, card, folder)
+    told, form = found_models.told, found_models.form
+    del found_models  # their memory is needed
     release_memory()
-    made = _made(problem, task, *_predict(problem, folder))
-    alike = task.one_answer(made.answers, problem.train.truths)  # what is true of the test rows has no part in it
-    return made._replace(collapsed=bool(alike))
+    return scored(problem, task, *_predict(problem, folder))._replace(told=told, form=form)
 
 
 def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -255,7 +242,7 @@ def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | N
 
     def predicted(device: str) -> tuple[np.ndarray, np.ndarray | None]:
         loaded = winner.load(folder, device, trust_remote_code=problem.spec.model.trust_remote_code)
-        return loaded.answers(problem.rows.test), _texts(problem, loaded.module)
+        return loaded.answers(problem.rows.test), texts_of(problem, loaded.module)
 
     with problem.off_the_card():
         with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did
@@ -273,7 +260,7 @@ def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path)
         HeldOut(rows, truths, answers).write(draft)
 
 
-def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path, say: Callable[[str], None]) -> None:
+def _show(problem: Problem, made: Scored, texts: Mapping[str, Scored], path: Path, say: Callable[[str], None]) -> None:
     """Keep what is shown of the held-out rows for the report; one that cannot be made costs nothing else."""
     try:
         sections = _sections(problem, made, texts)
@@ -285,7 +272,7 @@ def _show(problem: Problem, made: _Made, texts: Mapping[str, _Made], path: Path,
             report_section.write(sections, draft)
 
 
-def _sections(problem: Problem, made: _Made, texts: Mapping[str, _Made]) -> Sequence[ReportSection]:
+def _sections(problem: Problem, made: Scored, texts: Mapping[str, Scored]) -> Sequence[ReportSection]:
     """What the task shows of the held-out rows, and of `texts` that were written for them, where there is any."""
     rows = problem.rows
     sections = made.task.sections(rows.test, problem.test.truths, made.answers, rows.labels)

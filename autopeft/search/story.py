@@ -16,7 +16,7 @@ from autopeft.study.folder import PREDICTIONS, ROWS
 from autopeft.study.predictions import HeldOut, column_of
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
-from autopeft.tracking import Tracker, dataset
+from autopeft.tracking import Remarks, Tracker, dataset
 
 if TYPE_CHECKING:
     import optuna
@@ -44,12 +44,15 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         baseline=test.baseline,
         baseline_name=test.baseline_name,
         defaults=test.defaults,
+        references=test.references,
         trials=sum(record.state in COUNTED for record in records(study)),
         budget=budget,
         hyperparameters={name: value for name, value in hyper.items() if name not in own},
         trained_params=best.trainable_params or 0,
         stopped=study.user_attrs[STOPPED_EARLY],
         chosen_by=chosen_by(problem, study, best),
+        refit=test.notes.get(predictions.WINNER, ""),
+        form=test.form,
     )
 
 
@@ -84,6 +87,16 @@ def log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:
             run.finish(record.state, record.reason, record.metrics)
 
 
+def remarks_on(result: Result) -> Remarks:
+    """Of the complete trials: which were passed over, and in which folds collapsed, or the winner's refit."""
+    over = {record.number: record.passed_over for record in result.records if record.passed_over}
+    found = {record.number: record.reason for record in result.records if record.complete and record.reason}
+    if note := result.test.notes.get(predictions.WINNER):
+        number = result.best.number
+        found[number] = "; ".join(filter(None, (found.get(number), note)))
+    return Remarks(over, found)
+
+
 def test_metrics(result: Result) -> dict[str, float | None]:
     """The parent run's metrics: the best score, and those on the held-out rows."""
     return {
@@ -91,6 +104,7 @@ def test_metrics(result: Result) -> dict[str, float | None]:
         "test_score": result.test.winner,
         f"test_{column_of(result.test.baseline_name)}": result.test.baseline,
         **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
+        **{f"test_{column_of(name)}": score for name, score in result.test.references.items()},
     }
 
 

@@ -236,6 +236,7 @@ def record_of(
         unseen_memory=outcome.excess,
         leaked=outcome.leaked,
         collapsed=outcome.collapsed,
+        fold_losses=outcome.losses,
         machine=outcome.machine,
         needs={limit.measure: need for limit, need in extra_needs(usage).items()} if usage else {},
         facts=dict(outcome.facts),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CARD, EVIDENCE, CLASSIFIER = "autopeft.json", "evidence.json", "estimator.json"
 """Files beside the weights: a winner's card, how it came about, and what a classifier with that winner knows."""
 
+MOST_MEMBERS = 20
+"""Folds of a study, at most."""
+
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """How a file is read back: nothing is turned into another type, and a key that is not known is refused."""
 
@@ -58,6 +61,7 @@ class Card:
         inputs: keys of the columns that a row needs; empty in a winner of an earlier version.
         digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
             all but `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
+        members: models in folders of their own, whose answers are averaged; 0 where there is one by itself.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -80,6 +84,7 @@ class Card:
     inputs: tuple[Name, ...] = ()
     image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None
     digests: Mapping[Name, Name] = field(default_factory=dict)
+    members: Annotated[Count, Field(le=MOST_MEMBERS)] = 0
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""
@@ -126,11 +131,14 @@ class Evidence:
         test_interval: of `test_score`, at 95%; None where its predictions were not kept.
         baseline: on the held-out rows, of what answers without looking at the inputs, and `baseline_name` what that is.
         defaults: on the held-out rows, each method's untuned default; None where it was not trained.
+        references: likewise, of what needs no add-on.
         trials: that were trained.
         budget: the limits, by name.
         hyperparameters: how it was trained.
         trained_params: parameters that were trained, the head's among them.
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials".
+        refit: what is told of its training on all rows, where that collapsed at first, or of what came in its place.
+        form: "refit", or what its folds learnt: "average" or "ensemble".
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -152,6 +160,9 @@ class Evidence:
     stopped: Text = ""
     baseline_name: Text = "majority class"
     chosen_by: Text = ""
+    refit: Text = ""
+    form: Text = "refit"
+    references: Mapping[Name, float | None] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

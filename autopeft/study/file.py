@@ -24,6 +24,7 @@ from autopeft.study.sections import (
     TaskSection,
     TrackingSection,
     ValidationSection,
+    WinnerSection,
 )
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -47,6 +48,7 @@ class StudySpec(Section):
     search: SearchSection = SearchSection()
     validation: ValidationSection = ValidationSection()
     budget: BudgetSection = BudgetSection()
+    winner: WinnerSection = WinnerSection()
     tracking: TrackingSection = TrackingSection()
     folder: Path = Field(exclude=True)
     """Of the study file."""

@@ -39,7 +39,7 @@ class TrialRecord:
     that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
     and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the
     best trial of its method could not be trained once more, saved and loaded. `collapsed` counts the folds that did not
-    learn, at the last rung.
+    learn, at the last rung, and `fold_losses` are the training losses there of those that did.
     """
 
     number: int
@@ -69,12 +69,13 @@ class TrialRecord:
     written: float | None = None
     passed_over: str = ""
     collapsed: int = 0
+    fold_losses: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
         """The record that JSON was made of."""
-        sequences = ("fold_scores", "curve", "rung_epochs")
-        return cls(**{**content, **{name: tuple(content[name]) for name in sequences}})
+        sequences = ("fold_scores", "curve", "rung_epochs", "fold_losses")
+        return cls(**{**content, **{name: tuple(content.get(name, ())) for name in sequences}})
 
     @property
     def complete(self) -> bool:
@@ -106,8 +107,8 @@ class TrialRecord:
 
 def plain(content: Any) -> dict[str, Any]:
     """A dataclass, with all that it holds, as JSON has it: without what most studies have none of."""
-    spared = ("needs", "facts", "written", "chosen_by", "passed_over")
-    nothing: tuple[Any, ...] = (None, "", {})
+    spared = ("needs", "facts", "written", "chosen_by", "passed_over", "fold_losses", "references")
+    nothing: tuple[Any, ...] = (None, "", {}, ())
     return asdict(
         content,
         dict_factory=lambda items: {key: value for key, value in items if key not in spared or value not in nothing},
@@ -154,7 +155,9 @@ class TestScores:
     """Scores on the held-out rows: the winner, what looks at no input (`baseline_name`), each method's untuned default.
 
     A default is None where it was not trained, over the budget for one; `notes` says why. `seconds` is the wall time
-    of the refits and their scoring; None in a study that was finished before it was kept.
+    of the refits and their scoring; None in a study that was finished before it was kept. `form` says what serves:
+    "refit", "average" or "ensemble" (`autopeft.search.served`). `references` are what needs no add-on, by name
+    (`autopeft.search.references`), None likewise.
     """
 
     winner: float
@@ -163,6 +166,8 @@ class TestScores:
     notes: dict[str, str]
     seconds: float | None = None
     baseline_name: str = "majority class"
+    form: str = "refit"
+    references: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

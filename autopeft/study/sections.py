@@ -229,6 +229,9 @@ class SearchSection(Section):
 
     "auto" is one for every two cores on a CPU, and one on a GPU. With more than one, two runs of the same study differ.
     """
+    references: bool = True
+    """Whether the head alone and full fine-tuning are trained once, after the search, and scored beside the winner on
+    the held-out rows; each as far as memory and three times the longest refit allow."""
     sampler: Literal["tpe", "random"] = "tpe"
     """What draws candidates: near the defaults and then where trials scored, or evenly from the whole space."""
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
@@ -273,6 +276,15 @@ class BudgetSection(Section):
     """Weight of the saved add-on's file: bytes, or "4 MB"."""
     max_trial_seconds: Seconds | None = None
     """Wall time of a trial, predicted from its first steps: seconds, or "5m"."""
+
+
+class WinnerSection(Section):
+    """What becomes of the candidate that wins."""
+
+    form: Literal["refit", "average", "ensemble"] = "refit"
+    """Trained once more, on all training rows; or what its folds learnt: "average" is the mean of their add-ons, where
+    its method has one that loses no more on training rows than they do, else the refit; "ensemble" is the models of all
+    folds, whose answers are averaged. A study cannot tell which is best, since the folds saw its rows."""
 
 
 class TrackingSection(Section):

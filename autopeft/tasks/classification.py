@@ -54,6 +54,7 @@ class Classification(Task):
     """
 
     metrics: ClassVar[Mapping[str, Metric]] = {**{name: _metric(name) for name in names()}, **score_metrics.metrics()}
+    averages: ClassVar[bool] = True
     Options: ClassVar[type[Section]] = class_loss.ClassOptions
 
     def search_space(self) -> SearchSpace:

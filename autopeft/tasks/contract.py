@@ -50,8 +50,7 @@ class Task(BaseModelPart, CollapseSigns, ABC):
         kind: its name in study files, such as "text-classification".
         auto_class: the transformers class that puts the head on; settings or the base model may bear on it
             (`configured`, `facts_of_config`).
-        new_head: whether what that class puts on top of the base model is trained from scratch; that of a language
-            model was pretrained, and stays as it is.
+        new_head: whether that class puts on a new head, to be trained; that of a language model stays as it is.
         writes: whether it answers with texts; see `autopeft.tasks.writing`.
         processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
         columns: what a row needs; the settings may bear on it (`configured`, `taking`).
@@ -65,6 +64,7 @@ class Task(BaseModelPart, CollapseSigns, ABC):
         outputs: names of what the model gives of which answers are made.
         contrasts: whether a loss compares the rows of a batch, and an answer is scored against those to other rows:
             then a batch goes through the model whole.
+        averages: whether the mean of several models' answers to a row is an answer to it.
         Options: settings of its own under [task], checked as the study file is.
 
     Attributes:
@@ -108,6 +108,7 @@ class Task(BaseModelPart, CollapseSigns, ABC):
     arranging: ClassVar[str] = ""
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     contrasts: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
     Options: ClassVar[type[Section]] = Section
     options: Any = None
     taken: tuple[str, ...] = ()

@@ -38,6 +38,7 @@ class MultiLabel(LabelRows):
     """
 
     metrics: ClassVar[Mapping[str, Metric]] = metrics()
+    averages: ClassVar[bool] = True
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with its thresholds, where they are known.

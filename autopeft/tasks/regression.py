@@ -69,6 +69,7 @@ class Regression(Task):
     metrics: ClassVar[Mapping[str, Metric]] = {
         name: Metric(partial(score, name), partial(_written, name)) for name in METRICS
     }
+    averages: ClassVar[bool] = True
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with the mean and the scale of its numbers.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import UserInputError, nearest
-from autopeft.testing import applying, keeping, learning, process, running, space, starting  # noqa: F401  # they declare rules
+from autopeft.testing import applying, averaging, keeping, learning, process, running, space, starting  # noqa: F401  # they declare rules
 from autopeft.testing.case import Case
 from autopeft.testing.rule import RULES, BrokenRuleError, Rule
 from autopeft.testing.tiny import ALL_FAMILIES

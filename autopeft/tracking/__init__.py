@@ -19,6 +19,7 @@ from autopeft.common.exceptions import TrackingError
 from autopeft.tracking.address import public, tracking_uri
 from autopeft.tracking.datasets import dataset
 from autopeft.tracking.quiet import hush
+from autopeft.tracking.remarks import Remarks
 from autopeft.tracking.runs import PARENT, Tracker, TrialRun, Written, sync
 from autopeft.tracking.ui import serve, serving
 
@@ -26,6 +27,7 @@ hush()
 
 __all__ = [
     "PARENT",
+    "Remarks",
     "Tracker",
     "TrackingError",
     "TrialRun",

@@ -6,7 +6,6 @@ import re
 import time
 from base64 import b64encode
 from contextlib import nullcontext
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from autopeft.common.exceptions import TrackingError
@@ -17,6 +16,7 @@ from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import Outbox
 from autopeft.tracking.quiet import THREAD
 from autopeft.tracking.receiver import MlflowReceiver
+from autopeft.tracking.remarks import NO_REMARKS
 from autopeft.tracking.sender import KEY, Sender, weights_of
 from autopeft.tracking.store import LONGEST_SILENCE, PATIENCE, answered, connect, reaching
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+    from autopeft.tracking.remarks import Remarks
 
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 """MLflow's own tags: they nest a run and describe it."""
@@ -233,7 +235,7 @@ class Tracker:
         folder: Path,
         stopped: str = "",
         written: Written | None = None,
-        passed_over: Mapping[int, str] = MappingProxyType({}),
+        remarks: Remarks = NO_REMARKS,
     ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
 
@@ -248,13 +250,14 @@ class Tracker:
             stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
                 empty where it did not. The tag of that name.
             written: what the folds of the best trials wrote, where the winner was chosen by that.
-            passed_over: why trials that came first are not the winner, by number.
+            remarks: on some of the trials.
         """
-        compared = {number: score for number, score in scores.items() if number not in passed_over}
+        compared = {number: score for number, score in scores.items() if number not in remarks.passed_over}
         for number in scores:
             reason = _lost(number, winner_number, compared, written)
-            if number in passed_over:
-                reason = f"could not be the winner: {passed_over[number]}"
+            if number in remarks.passed_over:
+                reason = f"could not be the winner: {remarks.passed_over[number]}"
+            reason = "; ".join(filter(None, (reason, remarks.collapsed.get(number))))
             won = str(number == winner_number).lower()
             tags = _tags(winner=won, reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
             of_texts = {"metrics": _metrics({written.metric: written.scores.get(number)})} if written else {}

@@ -13,6 +13,7 @@ from autopeft.common.containment import paused
 from autopeft.common.files import DRAFT, whole
 from autopeft.study.folder import CHECKPOINTS
 from autopeft.study.journal import writing
+from autopeft.training.collapse import COLLAPSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -100,6 +101,11 @@ class Checkpoint:
     def rungs(self, folds: int) -> int:
         """How many rungs all folds have reached."""
         return min(len(_read(self._file(fold))[1]) for fold in range(folds))
+
+    def learnt(self, folds: int) -> list[int]:
+        """The folds that had not collapsed at their last rung."""
+        last = [_read(self._file(fold))[1][-1:] for fold in range(folds)]
+        return [fold for fold, reached in enumerate(last) if reached and reached[0].state != COLLAPSED]
 
     def remove(self) -> None:
         """Delete it: the trial ended, and its record is kept."""

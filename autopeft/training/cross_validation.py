@@ -94,7 +94,7 @@ def cross_validate(
 def _rung(number: int, epoch: float, reached: Sequence[Reached]) -> Rung:
     """Where the trial stands, from where its folds do."""
     scores, losses, states = zip(*reached, strict=True)
-    return Rung(number, epoch, scores, float(np.mean(losses)), states)
+    return Rung(number, epoch, scores, float(np.mean(losses)), states, losses)
 
 
 def _most(execution: Execution | None, batch: int) -> int:

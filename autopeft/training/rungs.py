@@ -19,7 +19,7 @@ SMALLEST_PART = 1 / 8
 class Rung:
     """Where a trial stands at its rung `number` (from 1), after `epoch` epochs.
 
-    A score and a state per fold, the latter as `autopeft.training.collapse` has it; the mean loss.
+    A score, a state as `autopeft.training.collapse` has it, and a training loss per fold; the mean loss.
     """
 
     number: int
@@ -27,6 +27,7 @@ class Rung:
     scores: tuple[float, ...]
     loss: float
     states: tuple[str, ...] = ()
+    losses: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:

@@ -75,6 +75,12 @@ def export(
             f"{', '.join(name for name, entry in FORMATS.items() if entry.quantized)} alone, but not as {format}: it "
             'would meet another base model there. Train it with `quantization = "none"`.'
         )
+    if winner.card.members and not FORMATS[format].several:
+        raise ExportError(
+            f"a winner of which {winner.card.members} folds' models answer together can be exported as "
+            f"{', '.join(name for name, entry in FORMATS.items() if entry.several)} alone, but not as {format}, which "
+            'holds one model; train it with `form = "refit"` or `"average"` in [winner].'
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_drafts(folder.parent)
     with draft_folder(folder) as draft:
@@ -310,11 +316,15 @@ inputs = {reader}({arguments}, return_tensors="np")
 
 
 class Format(NamedTuple):
-    """How a winner is written, and Python that loads what was; `quantized` where a quantized base model is no bar."""
+    """How a winner is written, and Python that loads what was.
+
+    `quantized` where a quantized base model is no bar, and `several` where several models are none.
+    """
 
     write: Callable[[Winner, Path, Say], None]
     load: str
     quantized: bool = False
+    several: bool = False
 
 
 FORMATS = {
@@ -322,7 +332,7 @@ FORMATS = {
     "serving": Format(_for_serving, FOR_SERVING),
     "merged": Format(_merged, FOR_TRANSFORMERS, quantized=True),
     "adapterhub": Format(_for_adapterhub, FOR_ADAPTERS),
-    "mlflow": Format(_for_mlflow, FOR_MLFLOW, quantized=True),
+    "mlflow": Format(_for_mlflow, FOR_MLFLOW, quantized=True, several=True),
     "mlflow-transformers": Format(mlflow_texts.write, FOR_MLFLOW_TEXTS),
     "onnx": Format(_onnx, FOR_ONNX),
 }

@@ -102,7 +102,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         *([f"| quantization | {card.quantization} |"] if card.quantization != "none" else []),
         "",
         *(
-            _results(evidence)
+            _results(evidence, card.members)
             if evidence
             else ["How good it is, is not known: the study's record is not beside it.", ""]
         ),
@@ -185,7 +185,7 @@ def _config(task: Task, card: Card) -> str:
     return "\n    ".join(f"{name}={value!r}," for name, value in task.config(card.labels).items())
 
 
-def _results(evidence: Evidence) -> list[str]:
+def _results(evidence: Evidence, members: int) -> list[str]:
     metric = evidence.metric
     folds = evidence.fold_scores
     interval = ""
@@ -195,9 +195,19 @@ def _results(evidence: Evidence) -> list[str]:
     others = [
         f"| untuned default of {name} | {'not trained' if score is None else f'{score:.4f}'} |"
         for name, score in evidence.defaults.items()
+    ] + [
+        f"| {name} | {'not trained' if score is None else f'{score:.4f}'} |"
+        for name, score in evidence.references.items()
     ]
     mean = sum(folds) / len(folds)
-    texts = ","
+    texts, made = ",", f"then trained on all {evidence.train_rows} training rows"
+    if members:
+        made = (
+            f"and answers with the mean of what the models of {members} of its folds do, each of which was trained on "
+        )
+        made += f"a part of the {evidence.train_rows} training rows"
+    elif evidence.form == "average":
+        made = f"and is the mean of what its folds learnt, each on a part of the {evidence.train_rows} training rows"
     if evidence.chosen_by:
         texts = f", and of the best by that for the {evidence.chosen_by} of what the folds' models wrote,"
     return [
@@ -210,10 +220,10 @@ def _results(evidence: Evidence) -> list[str]:
         f"| {evidence.baseline_name} | {evidence.baseline:.4f} |",
         "",
         f"It was chosen of {evidence.trials} trials for its mean {metric} of {mean:.4f} in cross-validation (folds "
-        f"from {min(folds):.4f} to {max(folds):.4f}){texts} then trained on all {evidence.train_rows} training rows. "
+        f"from {min(folds):.4f} to {max(folds):.4f}){texts} {made}. "
         "The held-out rows were scored once, at the end."
-        + f" The search was {evidence.stopped}."
-        * bool(evidence.stopped),
+        + f" Of how it was trained: {evidence.refit}." * bool(evidence.refit)
+        + f" The search was {evidence.stopped}." * bool(evidence.stopped),
         "",
         "## Training",
         "",

@@ -22,20 +22,17 @@ from autopeft.common.files import draft_folder, put
 from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
 from autopeft.methods import registry
-from autopeft.models import base as models
-from autopeft.models import weights_file
 from autopeft.models.attach import merged
 from autopeft.models.device import Device
 from autopeft.models.quantization import NONE
 from autopeft.models.readers import READERS
 from autopeft.models.sampling import Sampling
-from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
+from autopeft.models.weights_file import OWN_FILES, PEFT_FILES
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
-from autopeft.winner import hub, readme
-from autopeft.winner.base_model import load_base_of
+from autopeft.winner import hub, members, readme
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
 from autopeft.winner.writer import Writer
@@ -51,19 +48,17 @@ if TYPE_CHECKING:
     from autopeft.tasks.column import Column
 
 
-FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES}
+FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES, *members.MEMBER_FILES}
 """Names of the files of any winner, besides its tokenizer's, which are those of its base model. What a classifier knows
 goes with its winner."""
-
-FEW = 1_000
-"""Classes of which a head is built whatever the weights look like."""
 
 
 class Winner:
     """A trained model with its tokenizer and labels, in float32, ready to predict.
 
     Attributes:
-        module: the model.
+        modules: the model, or those of several folds, whose answers are averaged.
+        module: the first of them.
         reader: what reads the rows, with the processor of the base model.
         card: what it is.
         spec: the base model, as methods see it.
@@ -72,7 +67,7 @@ class Winner:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: nn.Module | Sequence[nn.Module],
         processor: Any,
         card: Card,
         spec: ModelSpec,
@@ -80,12 +75,13 @@ class Winner:
         device: str = "cpu",
         base: nn.Module | None = None,
     ) -> None:
-        self.module = module.to(device)
+        self.modules = [one.to(device) for one in ([module] if isinstance(module, torch.nn.Module) else module)]
+        self.module = self.modules[0]
         self.card = card
         self.spec = spec
         self.evidence = evidence
         self._task = task_of(card)
-        self.reader = READERS[self._task.processor].of_winner(processor, module, card, "the winner's card")
+        self.reader = READERS[self._task.processor].of_winner(processor, self.module, card, "the winner's card")
         if isinstance(self._task, Writing):
             self._task.prepare(self.reader)
         self._device = Device(device, None)
@@ -95,7 +91,8 @@ class Winner:
         """Pickled as the files it is saved as, for joblib and multiprocessing; the base model stays where it is."""
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
-            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+            paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+            files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         return _of_files, (files, self._device.type)
 
     @property
@@ -154,7 +151,8 @@ class Winner:
         if say:
             for told in self.reader.told(encoded.truncated):
                 say(told)
-        found = evaluate(self.module, encoded, [encoded.everything], self._task, self._device)[0]
+        each = [evaluate(one, encoded, [encoded.everything], self._task, self._device)[0] for one in self.modules]
+        found = np.mean(each, axis=0) if len(each) > 1 else each[0]
         if not np.isfinite(found).all():
             row = cells.index[int(np.isfinite(found).reshape(len(found), -1).all(axis=1).argmin())]
             raise DataError(f"prediction needs finite outputs, but the model's for row {row} are not; train it again.")
@@ -260,7 +258,8 @@ class Winner:
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         with draft_folder(folder) as draft:
-            save(self.module, method, self.reader, self.card, draft / "winner", self.evidence)
+            models = self.modules if self.card.members else self.module
+            save(models, method, self.reader, self.card, draft / "winner", self.evidence)
             with writing(folder):
                 put(draft / "winner", folder, FILES, last=CARD)
 
@@ -284,8 +283,14 @@ class Winner:
         A quantized base model's weights are expanded first (`dequantized`).
 
         Raises:
-            MethodError: the method cannot be merged, or its plugin is not installed.
+            MethodError: the method cannot be merged, its plugin is not installed, or the models of several folds
+                answer together.
         """
+        if self.card.members:
+            raise MethodError(
+                f"a winner can be merged where it is one model, but here those of {self.card.members} folds answer "
+                'together; predict with the winner itself, or train it with `form = "average"` in [winner].'
+            )
         if self.card.quantization != NONE:
             from autopeft.winner.dequantized import dequantized
 
@@ -301,19 +306,27 @@ class Winner:
 
 
 def save(
-    module: nn.Module, method: PeftMethod, reader: Reader, card: Card, folder: Path, evidence: Evidence | None = None
+    models: nn.Module | Iterable[nn.Module],
+    method: PeftMethod,
+    reader: Reader,
+    card: Card,
+    folder: Path,
+    evidence: Evidence | None = None,
 ) -> None:
     """Write the add-on, the head, the processor and the card to `folder`; weights as safetensors.
+
+    Of several models, whose answers are averaged, each goes to a folder of its own, as it is given.
 
     Raises:
         StoreError: they could not be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    digests = write_weights(module, method, folder)
+    count, digests = members.write(models, method, folder)
     with writing(folder):
         reader.save(folder)
-        replace(card, digests=digests).write(folder)
+        card = replace(card, digests=digests, members=count)
+        card.write(folder)
         describe(folder, card, evidence)
 
 
@@ -343,45 +356,20 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
     folder = Path(folder)
     try:
         card, evidence = Card.read(folder), Evidence.read(folder)
-        base, module = _model(folder, card, trust_remote_code)
+        base, models = members.read(folder, card, trust_remote_code=trust_remote_code)
     except (AutopeftError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the libraries make of what they were given
         raise UserInputError(f"{folder} cannot be loaded as a winner: {in_a_line(error)}; restore it.") from error
     # A quantized base model lives on the GPU where there is one, wherever the rest was asked for.
     at = device if card.quantization == NONE else next(base.module.parameters()).device.type
-    return Winner(module, base.processor, card, base.spec, evidence, at, base.module)
-
-
-def _model(folder: Path, card: Card, trust_remote_code: bool) -> tuple[models.BaseModel, nn.Module]:
-    """A winner's base model, and with the add-on."""
-    if card.trust_remote_code and not trust_remote_code:
-        raise UserInputError(
-            f"{folder} needs code that its base model {card.base_model} brings, which is not run unasked; if you trust "
-            "that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
-        )
-    task = task_of(card, folder)
-    widest = max((max(shape, default=1) for shape in weights_file.shapes(folder).values()), default=1)
-    if len(card.labels) > max(widest, FEW):  # each costs a row of the head that is built for them
-        raise UserInputError(
-            f"{folder / CARD} must name the classes of its weights, but has {len(card.labels):,} labels, and no "
-            f"tensor has more than {widest:,} rows; restore it."
-        )
-    base = load_base_of(card, task)
-    READERS[task.processor].of_winner(base.processor, base.module, card, str(folder / CARD))
-    return base, weights_file.read_weights(
-        base,
-        lambda: registry.discover()[card.method],
-        card.params,
-        folder,
-        seed=card.seed,
-        name=card.method,
-        digests={name: digest for name, digest in card.digests.items() if name != CARD},
-    )
+    return Winner(models, base.processor, card, base.spec, evidence, at, base.module)
 
 
 def _of_files(files: Mapping[str, bytes], device: str) -> Winner:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
+            path = Path(folder) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
         return load(folder, device, trust_remote_code=True)  # who unpickles runs what is in the pickle anyway

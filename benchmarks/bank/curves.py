@@ -26,7 +26,7 @@ from autopeft.common.seeds import derive_seed
 from autopeft.execution.packing_choice import gradients
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.attach import attach
-from autopeft.search.select_winner import REFIT_SEED_STREAM
+from autopeft.search.refit import REFIT_SEED_STREAM
 from autopeft.training import collapse
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution

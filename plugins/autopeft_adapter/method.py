@@ -15,12 +15,14 @@ from autopeft import (
     SearchSpace,
     Support,
     layer_groups,
+    mean_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
 TYPICAL_DEPTH = 12
 
@@ -84,6 +86,10 @@ class Adapter(PeftMethod):
             else:
                 model.set_submodule(linear.name, SequentialAdapter(base, bottleneck))
         return model
+
+    def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
+        """The mean of each tensor: folds start alike, so their hidden units correspond."""
+        return mean_of(folds)
 
     def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
         """For the `adapters` library; peft has no bottleneck adapter."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
+from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support, mean_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
 ROLES = {
     "query_feed_forward": ("query", "qkv", "feed_forward_up"),
@@ -60,6 +61,10 @@ class BitFit(PeftMethod):
             if leaf == "bias" and id(parameter) in of_base and not of_head and (chosen is None or module in chosen):
                 parameter.requires_grad_(True)
         return model
+
+    def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
+        """The mean of each bias, which is the mean of what it adds."""
+        return mean_of(folds)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """The model itself: its biases are in their places."""

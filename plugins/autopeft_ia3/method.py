@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support
+from autopeft import Categorical, Float, ModelSpec, Params, PeftMethod, SearchSpace, Support, mean_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor, nn
 
 KEY_VALUE = ("key", "value", "qkv")
@@ -73,6 +75,10 @@ class Ia3(PeftMethod):
             if type(module) is Linear:
                 cast("Any", module).forward_packed = partial(_packed, module)
         return wrapped
+
+    def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
+        """The mean of each vector, which is the mean of what it scales to."""
+        return mean_of(folds)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """Every W, and the bias behind it, with its vector multiplied in."""

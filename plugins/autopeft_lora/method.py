@@ -20,7 +20,7 @@ from autopeft import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -130,6 +130,16 @@ class Lora(PeftMethod):
         targets = TARGETS.linears(spec, str(params["target_modules"]))
         lengths = sum(linear.out_features for linear in targets) if self.decomposes else 0
         return int(params["r"]) * sum(linear.in_features + linear.out_features for linear in targets) + lengths
+
+    def average(
+        self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec
+    ) -> Mapping[str, Tensor] | None:
+        """Of each pair the product of that rank which is nearest to the mean of the products; none of directions."""
+        if self.decomposes:
+            return None
+        from autopeft_lora.mean import mean_of_products
+
+        return mean_of_products(folds)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """W + scale · B A in place of each W."""

@@ -18,10 +18,13 @@ from autopeft import (
     SearchSpace,
     Support,
     layer_groups,
+    mean_of,
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
 
 TYPICAL_DEPTH = 12
 PARTS = ("prefix", "parallel", "sequential")
@@ -105,6 +108,10 @@ class Mixed(PeftMethod):
             }
             model = PrefixTuning().apply(model, own, spec)
         return model
+
+    def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
+        """The mean of each tensor, as of its parts."""
+        return mean_of(folds)
 
 
 def _possible(spec: ModelSpec) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ class MultipleChoice(Task):
     )
     metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": Metric(_accuracy, _written_accuracy, proportion=True)}
     taught = ("labels", "choices")
+    averages = True
     arranging = "inputs = {name: values[None] for name, values in inputs.items()}  # one row, whose choices these are"
     Options = Options
 

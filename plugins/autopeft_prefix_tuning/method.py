@@ -14,10 +14,11 @@ from autopeft import (
     SearchSpace,
     Support,
     layer_groups,
+    mean_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -97,6 +98,10 @@ class PrefixTuning(PeftMethod):
         use_prefixes(model)
         count_as_peft(model, tokens, spec)
         return model
+
+    def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
+        """The mean of each tensor, of a network's too."""
+        return mean_of(folds)
 
     def save(self, model: nn.Module) -> Mapping[str, Tensor]:
         """The prefixes' keys and values as `<attention module>.prefix.states`, and the head's tensors."""

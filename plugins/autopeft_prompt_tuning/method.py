@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support
+from autopeft import Categorical, Float, Integer, ModelSpec, Params, PeftMethod, SearchSpace, Support, mean_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
 
 
 class PromptTuning(PeftMethod):
@@ -53,6 +55,10 @@ class PromptTuning(PeftMethod):
         place = 0 if _reads_forward(whole) else 1
         model.register_forward_pre_hook(insertion(ids, place, _positions(whole)), with_kwargs=True)
         return model
+
+    def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
+        """The mean of each vector."""
+        return mean_of(folds)
 
 
 def _reads_forward(model: Any) -> bool:

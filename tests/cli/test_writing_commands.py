@@ -37,6 +37,7 @@ train = "rows.jsonl"
 [search]
 methods = ["lora"]
 trials = 1
+references = false
 epochs = 2
 batch_size = 8
 learning_rate = 0.01

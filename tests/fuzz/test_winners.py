@@ -26,7 +26,7 @@ from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.models.tensor_file import digest
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, PEFT_WEIGHTS
-from autopeft.search.select_winner import refit
+from autopeft.search.refit import refit
 from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
 from autopeft.study.file import StudySpec
 from autopeft.winner import winner

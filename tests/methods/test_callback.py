@@ -20,7 +20,7 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.attach import attach, trainable
 from autopeft.models.modes import train_mode
-from autopeft.search.select_winner import refit
+from autopeft.search.refit import refit
 from autopeft.study.file import StudySpec
 from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch

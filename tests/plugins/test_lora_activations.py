@@ -19,7 +19,7 @@ from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.attach import attach, trainable
 from autopeft.models.base import BaseModel
-from autopeft.search.select_winner import REFIT_SEED_STREAM, refit
+from autopeft.search.refit import REFIT_SEED_STREAM, refit
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 from autopeft.tasks.registry import find_task

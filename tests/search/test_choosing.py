@@ -54,6 +54,7 @@ train = "rows.jsonl"
 [search]
 methods = ["lora"]
 trials = {trials}
+references = false
 epochs = 2
 batch_size = 8
 learning_rate = [1e-3, 0.05]

@@ -37,6 +37,7 @@ train = "pictures"
 [search]
 methods = ["adapter", "lora", "prefix_tuning"]
 trials = 4
+references = false
 epochs = 4
 batch_size = 8
 learning_rate = 0.02
@@ -140,7 +141,7 @@ def test_exports_answer_as_the_winner_does(form, study, winner, tmp_path):
         pytest.importorskip("onnxscript")
     if form in ("merged", "peft") and winner.card.method != "lora":
         problem = Problem.from_spec(StudySpec.from_file(study / "study.toml"), discover())
-        from autopeft.search.select_winner import refit
+        from autopeft.search.refit import refit
         from autopeft.winner import winner as artifact
 
         lora = problem.space["lora"].default()

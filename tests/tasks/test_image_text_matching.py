@@ -38,6 +38,7 @@ train = "pairs.csv"
 [search]
 methods = ["adapter", "lora", "prefix_tuning"]
 trials = 4
+references = false
 epochs = 6
 batch_size = 16
 learning_rate = 0.01
@@ -199,7 +200,7 @@ def of_lora(study, winner, folder):
     """The winner, or one of LoRA in its place, which every form can hold."""
     if winner.card.method == "lora":
         return winner
-    from autopeft.search.select_winner import refit
+    from autopeft.search.refit import refit
     from autopeft.winner import winner as artifact
 
     problem = Problem.from_spec(StudySpec.from_file(study / "study.toml"), discover())

@@ -318,6 +318,7 @@ train = "rows.csv"
 [search]
 methods = ["lora", "bitfit"]
 trials = 3
+references = false
 epochs = 8
 batch_size = 8
 learning_rate = 0.02

@@ -286,6 +286,7 @@ context = "context"
 [search]
 methods = ["lora", "adapter"]
 trials = 3
+references = false
 epochs = 6
 batch_size = 8
 learning_rate = 0.02
@@ -405,7 +406,7 @@ def lora(study, winner, tmp_path):
     """A winner of LoRA, which every format takes."""
     if winner.card.method == "lora":
         return winner
-    from autopeft.search.select_winner import refit
+    from autopeft.search.refit import refit
     from autopeft.winner import winner as artifact
 
     problem = Problem.from_spec(StudySpec.from_file(study[0] / "study.toml"), discover())

@@ -201,6 +201,11 @@ folds = 2
 def test_a_study_beats_the_majority_and_is_reported(study):
     folder, result, _ = study
     assert result["test"]["winner"] > result["test"]["baseline"]
+    references = result["test"]["references"]
+    assert list(references) == ["base model", "head alone", "full fine-tuning"]
+    assert references["base model"] <= result["test"]["winner"], "which answers without any training"
+    assert references["head alone"] is None, "its head was pretrained"
+    assert result["test"]["notes"]["head alone"] == "the model has no head of its own that is trained"
     done = autopeft_here("report", "study.toml", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert {entry["label"] for entry in json.loads(done.stdout)["test"]["classes"]} >= {"no", "yes"}

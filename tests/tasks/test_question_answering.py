@@ -356,6 +356,7 @@ group = "title"
 [search]
 methods = ["lora"]
 trials = 2
+references = false
 epochs = 12
 batch_size = 8
 learning_rate = 0.02

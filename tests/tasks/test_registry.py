@@ -147,6 +147,7 @@ train = "rows.csv"
 [search]
 methods = ["lora"]
 trials = 2
+references = false
 epochs = 4
 batch_size = 8
 learning_rate = 0.02

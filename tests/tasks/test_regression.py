@@ -139,6 +139,7 @@ train = "rows.csv"
 [search]
 methods = ["lora", "adapter"]
 trials = 3
+references = false
 epochs = 12
 batch_size = 8
 learning_rate = 0.02

@@ -322,6 +322,7 @@ train = "rows.jsonl"
 [search]
 methods = ["lora", "adapter"]
 trials = 3
+references = false
 epochs = 8
 batch_size = 8
 learning_rate = 0.02

@@ -23,6 +23,7 @@ from autopeft import (
     SearchSpace,
     Support,
     TrainingCallback,
+    mean_of,
 )
 from autopeft.common.exceptions import UserInputError
 from autopeft.testing import FAILED, OK, RULES, UNSUPPORTED, MethodTests, check
@@ -73,6 +74,16 @@ class Merging(Good):
                 module.base.weight.data += module.up.data @ module.down.data
                 model.set_submodule(name, module.base)
         return model
+
+
+class AddsInsteadOfAveraging(Good):
+    def average(self, folds, params, spec):
+        return {name: sum(fold[name] for fold in folds) for name in folds[0]}
+
+
+class Averaging(Good):
+    def average(self, folds, params, spec):
+        return mean_of(folds)
 
 
 class Shrinking(TrainingCallback):
@@ -319,6 +330,7 @@ MUTANTS: dict[type[PeftMethod], tuple[str, ...]] = {
     RemembersOutsideItsParameters: ("loads_what_it_saved",),
     SavesMoreOnMeta: ("loads_what_it_saved", "weighs_what_is_predicted"),
     ForgetsWhenMerging: ("merges_without_a_trace",),
+    AddsInsteadOfAveraging: ("averages_what_it_computes",),
     MixesRows: ("packs_alike_everywhere",),
     AllocatesByValue: ("memory_is_predicted",),
     PatchesAClass: ("leaves_the_process_as_it_was",),
@@ -361,7 +373,7 @@ def test_first_values_that_are_wrong_are_told(function, seen):
     assert re.search(seen, finding.seen), finding.seen
 
 
-@pytest.mark.parametrize("method", [Good, Merging, WithCallback, Measured])
+@pytest.mark.parametrize("method", [Good, Merging, Averaging, WithCallback, Measured])
 def test_a_method_that_holds_the_contract_passes(method):
     assert {rule: str(finding) for rule, finding in broken(method()).items()} == {}
 

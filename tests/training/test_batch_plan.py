@@ -20,7 +20,7 @@ from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.models.attach import attach, trainable
 from autopeft.models.modes import checkpoint_layers, train_mode
-from autopeft.search import select_winner
+from autopeft.search import refit, select_winner
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 from autopeft.testing.tiny import blank_rows
@@ -296,13 +296,13 @@ def test_a_refit_that_runs_out_of_memory_runs_once_more_in_smaller_parts(tiny_st
             raise MemoryError("planted")
         return train_epoch(learner, *rest)
 
-    monkeypatch.setattr(select_winner, "train_epoch", scarce)
-    model = select_winner.refit(problem, candidate)
+    monkeypatch.setattr(refit, "train_epoch", scarce)
+    model = refit.refit(problem, candidate)
     assert [execution.micro_batch for execution in tried[:2]] == [8, 4]
     assert any(parameter.requires_grad for parameter in model.parameters())
-    monkeypatch.setattr(select_winner, "train_epoch", lambda *_: (_ for _ in ()).throw(MemoryError("planted")))
+    monkeypatch.setattr(refit, "train_epoch", lambda *_: (_ for _ in ()).throw(MemoryError("planted")))
     with pytest.raises(MemoryError, match="planted"):
-        select_winner.refit(problem, candidate)
+        refit.refit(problem, candidate)
 
 
 def test_where_a_gpus_memory_ran_out_the_step_needed_more_than_the_limit():

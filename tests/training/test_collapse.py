@@ -8,6 +8,7 @@ import torch
 from autopeft.data.split import split
 from autopeft.execution.outcome import Outcome
 from autopeft.search.trial import record_of
+from autopeft.study.record import TrialRecord, plain
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED
 from autopeft.tasks.registry import find_task
 from autopeft.testing.task_case import TaskCase
@@ -134,7 +135,10 @@ def test_the_folds_of_a_trial_are_told_and_those_that_were_told_before_an_interr
 
 
 def test_an_outcome_says_how_many_of_its_folds_collapsed_at_last():
-    rungs = (Rung(1, 1.0, (0.5, 0.5), 1.0, (COLLAPSED,) * 2), Rung(2, 2.0, (0.5, 0.6), 1.0, (COLLAPSED, LEARNING)))
+    rungs = (
+        Rung(1, 1.0, (0.5, 0.5), 1.0, (COLLAPSED,) * 2),
+        Rung(2, 2.0, (0.5, 0.6), 1.0, (COLLAPSED, LEARNING), (1.6, 0.4)),
+    )
     assert Outcome(COMPLETE, rungs=rungs).why == "1 of 2 folds collapsed"
     assert Outcome(PRUNED, "pruned", rungs=rungs).why == "pruned; 1 of 2 folds collapsed"
     assert Outcome(FAIL, "out of memory", rungs=rungs).why == "out of memory"
@@ -142,6 +146,8 @@ def test_an_outcome_says_how_many_of_its_folds_collapsed_at_last():
     assert Outcome(INFEASIBLE, "too large").collapsed == 0
     kept = record_of(0, "lora", {"method": "lora"}, 2, None, Outcome(COMPLETE, rungs=rungs))
     assert (kept.reason, kept.collapsed, kept.metrics["collapsed_folds"]) == ("1 of 2 folds collapsed", 1, 1)
+    assert kept.fold_losses == (0.4,), "of the fold that learnt"
+    assert TrialRecord.read(json.loads(json.dumps(plain(kept)))) == kept
     kept = record_of(0, "lora", {"method": "lora"}, 2, None, Outcome(COMPLETE, rungs=rungs[:0]))
     assert kept.metrics["collapsed_folds"] is None
 
@@ -169,3 +175,5 @@ def test_a_study_names_what_collapsed_on_the_screen_in_mlflow_and_in_the_report(
     (search,), (trial,) = store(output)
     assert trial.data.metrics["collapsed_folds"] == folds
     assert "the refit collapsed" in search.data.tags["mlflow.note.content"]
+    assert trial.data.tags["reason"].startswith(f"won; {told}; the refit collapsed")
+    assert "Of its training on all rows: the refit collapsed" in (output / "winner" / "README.md").read_text()

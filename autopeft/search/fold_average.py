@@ -1,0 +1,113 @@
+"""One add-on in the place of those that the folds of a trial trained, where that loses hardly more than they do.
+
+Folds start from the same values over the same frozen model, so what they come to often lies in one basin, and so does
+its mean (Wortsman et al. 2022, arXiv:2203.05482). Whether it does is seen on training rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from autopeft.common.containment import heartbeat
+from autopeft.common.exceptions import PluginError
+from autopeft.common.seeds import derive_seed
+from autopeft.methods.contract import PeftMethod
+from autopeft.models.attach import trainable
+from autopeft.search.fold_models import fold_models
+from autopeft.training.batch import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from autopeft.execution.problem import Problem
+    from autopeft.methods.candidate import Candidate
+    from autopeft.training.checkpoint import Checkpoint
+
+BARRIER = 0.02
+"""By so large a share of the loss of the best answer that looks at no input the mean add-on may lose more than folds do
+on average; where that is not known, of what they lose."""
+
+MOST_ROWS = 1_000
+"""Training rows on which the two are compared."""
+
+ROWS_SEED_STREAM = 5_000_000
+"""Keeps their draw apart from every other use of the study's seed."""
+
+
+def averaged(problem: Problem, candidate: Candidate, checkpoint: Checkpoint) -> tuple[nn.Module | None, str]:
+    """The model with the mean of what the folds learnt, or None and why there is none, in words.
+
+    Folds that collapsed are left out.
+
+    Raises:
+        PluginError: what the method gave as the mean is something else than values of what is trained.
+        Exception: whatever the method raises.
+    """
+    method, every = candidate.method, len(problem.folds)
+    if type(method).average is PeftMethod.average:
+        return None, f"{method.name} has no mean of add-ons"
+    folds = checkpoint.learnt(every)
+    if len(folds) < 2:
+        return None, f"of {every} folds {every - len(folds)} collapsed"
+    rows, size = _rows(problem), problem.cost_estimator(candidate).execution.micro_batch
+    learnt, losses = list[dict[str, torch.Tensor]](), list[float]()
+    for model in fold_models(problem, candidate, checkpoint, folds):
+        learnt.append({name: value.detach().cpu().clone() for name, value in trainable(model).items()})
+        losses.append(mean_loss(problem, candidate, model, rows, size))
+    found = method.average(learnt, candidate.params, problem.base.spec)
+    if found is None:
+        return None, f"{method.name} has no mean of such add-ons"
+    put_values(model, found, method.name)
+    loss, mean = mean_loss(problem, candidate, model, rows, size), float(np.mean(losses))
+    blind = problem.setup(candidate).task.blind_loss(problem.train.truths)
+    if not loss <= mean + BARRIER * (blind or mean):
+        return None, f"on training rows their mean loses {loss:.4g}, and the folds {mean:.4g} on average"
+    return model, ""
+
+
+@torch.inference_mode()
+def mean_loss(problem: Problem, candidate: Candidate, model: nn.Module, rows: np.ndarray, size: int) -> float:
+    """The mean loss of a model over batches of so many of the training rows, without dropout."""
+    task, device = problem.setup(candidate).task, problem.device
+    losses = []
+    for start in range(0, len(rows), size):
+        heartbeat()
+        batch = Batch.of(problem.train, [rows[start : start + size]], device.type)
+        with device.kernels():
+            with device.precision():
+                outputs = task.run(model.eval(), batch.tensors)
+            losses += [task.loss(*part) for part in batch.per_fold(outputs)]
+    return float(torch.stack(losses).mean())
+
+
+def put_values(model: nn.Module, found: Mapping[str, torch.Tensor], method: str) -> None:
+    """Give what is trained the values that `average` found.
+
+    Raises:
+        PluginError: they are not of the names and shapes of what is trained, or not finite.
+    """
+    trained = trainable(model)
+    odd = min(found.keys() ^ trained.keys(), default="")
+    if odd:
+        raise PluginError(f'method "{method}": average() must give what is trained, but {odd} is in one of them alone.')
+    for name, parameter in trained.items():
+        value = found[name]
+        if value.shape != parameter.shape or not torch.isfinite(value).all():
+            raise PluginError(
+                f'method "{method}": average() must give {name} finite values of the shape {tuple(parameter.shape)}, '
+                f"but gave {tuple(value.shape)}, or some that are not finite."
+            )
+        parameter.data = value.detach().to(parameter.device, parameter.dtype, copy=True)
+
+
+def _rows(problem: Problem) -> np.ndarray:
+    """The training rows that all models are asked, in bucketed order, so that batches pad little."""
+    generator = np.random.default_rng(derive_seed(problem.spec.seed, ROWS_SEED_STREAM))
+    rows = generator.permutation(problem.all_rows)[:MOST_ROWS]
+    found: np.ndarray = rows[np.argsort(problem.train.extents[rows], kind="stable")]
+    return found
