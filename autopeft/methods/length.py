@@ -42,12 +42,12 @@ def steps(epochs: int, rows: int) -> int:
 
 def scaled(rate: float, epochs: int, rows: int) -> float:
     """A rate that is right for `REFERENCE_STEPS`, for so many epochs; never higher than it is."""
-    return rate * min(1.0, (REFERENCE_STEPS / steps(epochs, rows)) ** POWER)
+    return rate * math.pow(min(1.0, REFERENCE_STEPS / steps(epochs, rows)), POWER)
 
 
 def beside(rate: float, usual: int, epochs: int) -> float:
     """What a rate that goes with the usual length becomes for another."""
-    return rate * (usual / epochs) ** POWER
+    return rate * math.pow(usual / epochs, POWER)
 
 
 def of_rows(declared: SearchSpace, rows: int) -> SearchSpace:

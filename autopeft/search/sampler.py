@@ -73,7 +73,7 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
         default, (method, _, dimension) = self._defaults.get(param_name), param_name.rpartition(".")
         if dimension == "learning_rate" and isinstance(default, float):
             epochs, usual = (known.get(f"{method}.epochs") for known in (trial.params, self._defaults))
-            if epochs and isinstance(usual, int):
+            if isinstance(epochs, int) and isinstance(usual, int):
                 return length.beside(default, usual, epochs)
         return default
 
