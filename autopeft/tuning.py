@@ -60,6 +60,8 @@ class Tuned:
         best: the winning trial.
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
             empty where it did not.
+        race: how sure it is that the winner is better than the best default, in a sentence, where a race on fresh folds
+            chose it; else "". `chance` is that in a number, None where there is no other default.
         test: scores on the held-out rows: the winner, the majority class, each method's untuned default.
         folder: the output folder; a temporary one is removed with this object.
         tracking_uri: of the MLflow store with every trial.
@@ -67,6 +69,7 @@ class Tuned:
 
     def __init__(self, result: Result, folder: Path, *, temporary: bool = False) -> None:
         self.name, self.metric, self.stopped = result.name, result.metric, result.stopped
+        self.race, self.chance = result.race, result.chance
         self.best: TrialRecord = result.best
         self.test: TestScores = result.test
         self.folder, self.tracking_uri = folder, result.tracking_uri

@@ -39,7 +39,9 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
         print_json(plain(result))
         return
     console.print(
-        summary(result.records, result.best, result.test, result.metric, result.winner_folder, result.stopped)
+        summary(
+            result.records, result.best, result.test, result.metric, result.winner_folder, result.stopped, result.race
+        )
     )
     console.print(f"Is it real, and what did it cost? autopeft report {study}")
     console.print(f"Browse the trials: autopeft ui {study}")

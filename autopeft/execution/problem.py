@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from autopeft.budget.cost_estimator import CostEstimator
@@ -17,7 +16,7 @@ from autopeft.budget.memory import gpu
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
-from autopeft.data.split import Fold, split
+from autopeft.execution.folds import folds_of
 from autopeft.execution.screening import refusal
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
@@ -43,11 +42,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import numpy as np
+
     from autopeft.common.params import ParamValue
     from autopeft.common.plugins import Origin
     from autopeft.common.truncation import Truncation
     from autopeft.data.encoded import Encoded
     from autopeft.data.load import StudyData
+    from autopeft.data.split import Fold
     from autopeft.methods.candidate import Candidate
     from autopeft.methods.contract import PeftMethod
     from autopeft.methods.registry import Registry
@@ -76,7 +78,7 @@ class Problem:
     `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
     more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
     was read (`locate.kind_of`), by the name of its setting. `metric_digest` is the SHA-256 of the file of a metric of
-    the user's own.
+    the user's own. `batch_seed` is that of batches and dropout where it is another than the study's.
     """
 
     spec: StudySpec
@@ -100,6 +102,7 @@ class Problem:
     workers: int = 1
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
+    batch_seed: int | None = None
 
     @functools.cached_property
     def cost_estimator(self) -> CostEstimator:
@@ -131,8 +134,15 @@ class Problem:
     def setup(self, candidate: Candidate) -> Setup:
         """What a trial is given; all share it, but for settings of the task that are searched."""
         task = self.task.trying(candidate.task)
+        seed = self.spec.seed if self.batch_seed is None else self.batch_seed
         longest = self.space.max_epochs
-        return Setup(task, self.train, self.folds, self.device, self.metric, self.spec.seed, longest)
+        return Setup(task, self.train, self.folds, self.device, self.metric, seed, longest)
+
+    def on(self, fold: Fold, batch_seed: int) -> Problem:
+        """The same for one fold of another split; what is known of costs, and what the trunk keeps, it shares."""
+        found = replace(self, folds=(fold,), batch_seed=batch_seed)
+        vars(found).update(cost_estimator=self.cost_estimator, trunk=self.trunk)
+        return found
 
     def rung_ends(self, epochs: int) -> list[float]:
         """After how many epochs a trial of `epochs` is scored."""
@@ -185,7 +195,7 @@ class Problem:
             base=base,
             train=train,
             test=test,
-            folds=tuple(_folds(spec, task, rows, train)),
+            folds=tuple(folds_of(task, rows, train, spec.validation.folds, spec.seed)),
             device=device,
             space=space,
             budget=_budget(spec, base, device, workers, card),
@@ -332,15 +342,6 @@ def _space(
                 f"a batch, but may be {smallest}; raise it."
             )
     return space, refused
-
-
-def _folds(spec: StudySpec, task: Task, rows: StudyData, data: Encoded) -> list[Fold]:
-    """The samples of each fold; those of a row stay together."""
-    groups = rows.train["group"].tolist() if "group" in rows.train else None
-    strata = task.strata(rows.train)
-    shares = None if strata is None else strata.tolist()
-    found = split(len(rows.train), shares, groups, spec.validation.folds, spec.seed)
-    return [Fold(*(data.samples_of(np.sort(part)) for part in (fold.train, fold.validation))) for fold in found]
 
 
 def _rows_of_fold(spec: StudySpec, rows: StudyData) -> int:

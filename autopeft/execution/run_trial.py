@@ -112,9 +112,11 @@ class _Course:
 
 
 def _even(planned: Execution, problem: Problem, checkpoint: Checkpoint | None) -> Execution:
-    """The execution as planned, but fold by fold where an interrupted trial's folds stand at different rungs."""
-    uneven = planned.folds > 1 and checkpoint and not checkpoint.even(len(problem.folds))
-    return replace(planned, folds=1) if uneven else planned
+    """The execution as planned, but fold by fold where an interrupted trial's stand at different rungs, or one runs."""
+    if planned.folds == 1:
+        return planned
+    uneven = checkpoint and not checkpoint.even(len(problem.folds))
+    return replace(planned, folds=1) if uneven or planned.folds != len(problem.folds) else planned
 
 
 def _attempt(

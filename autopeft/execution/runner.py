@@ -95,7 +95,7 @@ class Runner:
         except MachineError as error:
             outcome = Outcome(INTERRUPTED, error.fault)
         if changed := self._problem.weight_check.restore():
-            outcome = replace(outcome, state=FAIL, reason=_wrote(changed))
+            outcome = replace(outcome, state=FAIL, reason=wrote(changed))
         return replace(outcome, leaked=self._leak_check.since())
 
     @unguarded()
@@ -129,6 +129,7 @@ class Runner:
         return run_trial(problem, candidate, job.rung, Checkpoint.of(problem.spec.output, candidate.flat))
 
 
-def _wrote(changed: Sequence[str]) -> str:
+def wrote(changed: Sequence[str]) -> str:
+    """Why a trial fails whose method changed these weights of the base model."""
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     return f"the method wrote into weights of the base model, which all trials share: {changed[0]}{more}"

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from autopeft.reporting.statistics import (
     CONFIDENCE,
     Difference,
-    corrected_t_test,
-    holm,
+    max_t,
     one_standard_error,
     pareto_front,
     standard_error,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from autopeft.study.archive import Archive
     from autopeft.study.record import TrialRecord
@@ -43,8 +42,8 @@ class Comparison:
 
     Attributes:
         ahead, behind: the one with the higher mean score first.
-        difference: from the corrected t-test; None where that cannot be computed.
-        p: its p-value, adjusted for all comparisons of the study; None likewise.
+        difference: adjusted for all comparisons of the study (`max_t`); None where that cannot be computed.
+        p: its p-value; None likewise.
         real: whether p is small enough.
         verdict: in words.
     """
@@ -108,12 +107,20 @@ def compare(archive: Archive) -> list[Comparison]:
     # A winner that was chosen by what was written, or in the place of another, may be behind by the score of all.
     pairs = [(a, b) if (a.score or 0.0) >= (b.score or 0.0) else (b, a) for a, b in pairs]
     sides = {record.number: _side(record, defaults, best) for pair in pairs for record in pair}
-    differences = [corrected_t_test(a.fold_scores, b.fold_scores) for a, b in pairs]
-    adjusted = iter(holm([difference.p for difference in differences if difference]))
+    differences = _differences(archive.ranked, pairs) or [None] * len(pairs)
     return [
-        _judge(sides[a.number], sides[b.number], difference, next(adjusted) if difference else None, len(a.fold_scores))
+        _judge(sides[a.number], sides[b.number], difference, len(a.fold_scores))
         for (a, b), difference in zip(pairs, differences, strict=True)
     ]
+
+
+def _differences(
+    found: Sequence[TrialRecord], pairs: Sequence[tuple[TrialRecord, TrialRecord]]
+) -> Sequence[Difference | None]:
+    """Of each pair, from the folds of all complete trials: those that collapsed say nothing of how folds deviate."""
+    place = {record.number: at for at, record in enumerate(found)}
+    learnt = [place[record.number] for record in found if not record.collapsed]
+    return max_t([one.fold_scores for one in found], [(place[a.number], place[b.number]) for a, b in pairs], learnt)
 
 
 def simplest(archive: Archive) -> Simplest | None:
@@ -122,7 +129,7 @@ def simplest(archive: Archive) -> Simplest | None:
     None where no trial is complete, or the winner was chosen by something else than the score.
     """
     found = [record for record in archive.ranked if not record.passed_over]
-    if not found or found[0].written is not None:
+    if not found or found[0].written is not None or found[0].place is not None:
         return None
     scores, errors = [record.score or 0.0 for record in found], [standard_error(r.fold_scores) for r in found]
     trained = [record.trainable_params or 0 for record in found]  # of what is complete it is known
@@ -162,20 +169,19 @@ def _side(record: TrialRecord, defaults: dict[str, TrialRecord], best: dict[str,
     return Side(record.number, record.method, record.score or 0.0, f"the best of {record.method}", default)
 
 
-def _judge(ahead: Side, behind: Side, difference: Difference | None, p: float | None, folds: int) -> Comparison:
+def _judge(ahead: Side, behind: Side, difference: Difference | None, folds: int) -> Comparison:
     gap = f"{ahead} is {ahead.score - behind.score:.4f} ahead of {behind}"
     gap = gap[0].upper() + gap[1:]
-    if difference is None or p is None:
+    if difference is None:
         return Comparison(
             ahead, behind, None, None, False, f"{gap}, by the same on every fold, so a test has nothing to go by."
         )
+    p = difference.p
     interval = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {p:.2g}"
     if p <= 1 - CONFIDENCE:
         return Comparison(ahead, behind, difference, p, True, f"{gap}, and that is real ({interval}).")
     verdict = f"{gap}, but the two cannot be told apart ({interval})"
-    needed = difference.high - difference.mean
-    if needed >= difference.mean > 0:
-        verdict += f": over these {folds} folds only a lead above {needed:.4f} could be"
-    elif difference.mean > 0:
-        verdict += ": alone it would be, but of as many comparisons one may look so by chance"
+    if difference.mean > 0:
+        needed = difference.high - difference.mean
+        verdict += f": over these {folds} folds, and of as many comparisons, only a lead above {needed:.4f} could be"
     return Comparison(ahead, behind, difference, p, False, verdict + ".")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.truncation import Truncation
-from autopeft.reporting import choice
+from autopeft.reporting import choice, raced
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
@@ -118,7 +118,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
         budget=budget_use(archive),
         cost=cost(archive),
         test=test,
-        sections=[*choice.sections(archive), *(_sections(archive) if test else [])],
+        sections=[*choice.sections(archive), *raced.sections(archive), *(_sections(archive) if test else [])],
     )
 
 
@@ -153,7 +153,7 @@ def _headline(
         f"{best.method} {verb}: trial {best.number}{untuned} has a mean "
         f"{metric} of {best.score:.4f} over {len(best.fold_scores)} folds ({best.name})."
     )
-    if chosen := choice.verdict(archive):
+    if chosen := choice.verdict(archive) or raced.verdict(archive):
         told.append(chosen)
     told += (over := _passed_over(archive))
     rivals = [c for c in comparisons if c.ahead.number == best.number and c.behind.method != best.method]

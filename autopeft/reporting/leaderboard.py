@@ -33,21 +33,23 @@ def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
     """
     table = Table(title="Trials", title_justify="left", caption_justify="left")
     extra, wrote = extra_columns(found), any(record.written is not None for record in found)
+    raced = any(record.place is not None for record in found)
     for column, justify in (
         ("rank", "right"), ("trial", "right"), ("candidate", "left"), (f"mean {metric}", "right"),
         ("± folds", "right"), ("state", "left"), ("trained", "right"), ("saved", "right"), ("memory", "right"),
         ("seconds", "right"), *((limit.measure, "right") for limit in extra), *[("its texts", "right")] * wrote,
+        *[("expected", "right")] * raced,
     ):  # fmt: skip
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     complete = ranked(list(found))
     others = [record for record in found if not record.complete and record.state != INFEASIBLE]
     refused = [record for record in found if record.state == INFEASIBLE]
     for rank, record in enumerate(complete, 1):
-        table.add_row(str(rank), *_cells(record, extra, wrote), style="bold green" if rank == 1 else None)
+        table.add_row(str(rank), *_cells(record, extra, wrote, raced), style="bold green" if rank == 1 else None)
     for record in sorted(others, key=lambda record: (ORDER.index(record.state), -(record.score or 0.0))):
-        table.add_row("–", *_cells(record, extra, wrote), style="dim")
+        table.add_row("–", *_cells(record, extra, wrote, raced), style="dim")
     for record in refused[:SHOWN_REFUSED]:
-        table.add_row("–", *_cells(record, extra, wrote), style="dim")
+        table.add_row("–", *_cells(record, extra, wrote, raced), style="dim")
     if refused:
         table.caption = f"{len(refused)} proposals were refused and not trained."
     return table
@@ -91,15 +93,20 @@ def summary(
     metric: str,
     winner_folder: str,
     stopped: str = "",
+    race: str = "",
 ) -> RenderableType:
-    """All of it, for the end of a run; `stopped` says how the search ended before its last trial, if it did."""
+    """All of it, for the end of a run.
+
+    `stopped` says how the search ended before its last trial, if it did, and `race` how sure the winner is, after one.
+    """
     saved = Text(f"Winner saved to {winner_folder}", no_wrap=True)
     short = [Text(f"The search was {stopped}: this is the best of those.", "yellow")] if stopped else []
-    return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), *short, saved)
+    sure = [Text(race)] if race else []
+    return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), *sure, *short, saved)
 
 
-def _cells(record: TrialRecord, extra: Sequence[Limit], wrote: bool) -> tuple[str, ...]:
-    """A trial's; `wrote` where there is a column for what texts score."""
+def _cells(record: TrialRecord, extra: Sequence[Limit], wrote: bool, raced: bool) -> tuple[str, ...]:
+    """A trial's; `wrote` where there is a column for what texts score, `raced` where for what is expected of it."""
     spread = ""
     if record.fold_scores:
         spread = f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}"
@@ -122,4 +129,5 @@ def _cells(record: TrialRecord, extra: Sequence[Limit], wrote: bool) -> tuple[st
         f"{record.seconds:.0f}",
         *(limit.cell(record) for limit in extra),
         *["–" if record.written is None else f"{record.written:.4f}"] * wrote,
+        *["–" if record.expected is None else f"{record.expected:.4f}"] * raced,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from autopeft.budget.limits import LIMITS, MEMORY
 from autopeft.common.units import format_seconds
 from autopeft.study.choice import Choice
+from autopeft.study.raced import Raced
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def cost(archive: Archive) -> Cost:
     }
     if choice := Choice.read(archive.attrs):
         seconds["choice"] = choice.seconds
+    if raced := Raced.read(archive.attrs):
+        seconds["race"] = raced.seconds
     refits = archive.attrs.get("test_scores", {}).get("scores", {}).get("seconds")
     if refits is not None:
         seconds["refits"] = refits
@@ -144,7 +147,12 @@ def _shares(seconds: dict[str, float]) -> str:
 
 
 def _what(name: str) -> str:
-    others = {"choice": "the choice", "refits": "refits and their scoring", "refused": "refused proposals"}
+    others = {
+        "choice": "the choice",
+        "race": "the race",
+        "refits": "refits and their scoring",
+        "refused": "refused proposals",
+    }
     return others.get(name, f"{name} trials")
 
 

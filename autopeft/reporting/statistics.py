@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats, which wraps them, takes seconds to import
+from scipy.special import bdtr, ndtri  # scipy.stats, which wraps them, takes seconds to import
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,27 +33,61 @@ class Difference:
     p: float
 
 
-def corrected_t_test(first: Sequence[float], second: Sequence[float]) -> Difference | None:
-    """Compare two candidates that were scored on the same k folds: the corrected resampled t-test.
+DRAWS = 19_999
+"""Of the largest of several differences that are none: ends of intervals are then exact to about one in a hundred."""
 
-    With d the k differences, t = mean(d) / sqrt((1/k + n_test/n_train) · var(d)) has k - 1 degrees of freedom, and in
-    k-fold cross-validation n_test/n_train = 1/(k - 1). The second term is the correction: training sets of different
-    folds share most of their rows, so an ordinary t-test takes the folds for far more evidence than they are
-    (Nadeau & Bengio 2003, Machine Learning 52:239-281).
+
+def max_t(
+    scores: Sequence[Sequence[float]], pairs: Sequence[tuple[int, int]], pooled: Sequence[int] = ()
+) -> list[Difference]:
+    """Compare candidates that were scored on the same k folds, each pair as one of several comparisons.
+
+    A fold's score is taken for a sum of what the candidate has, what the fold has, and noise, whose variance s² all n
+    `pooled` candidates tell, with (n - 1)(k - 1) degrees of freedom. With d the mean of a pair's differences,
+    t = d / sqrt(2 s² (1/k + n_test/n_train)), and in k-fold cross-validation n_test/n_train = 1/(k - 1). That term is
+    the correction for training sets that share most of their rows (Nadeau & Bengio 2003, Machine Learning 52:239-281);
+    of one pair alone it is their corrected resampled t-test. P-values and intervals are both from the distribution of
+    the largest |t| of all pairs where no candidates differ (single-step max-t; Dunnett 1955, JASA 50:1096-1121; Hothorn
+    et al. 2008, Biometrical Journal 50:346-363), so they agree: p is at most one minus the confidence where the
+    interval is on one side of 0.
+
+    Args:
+        scores: of each candidate on each fold, `[candidates, folds]`.
+        pairs: places of those that are compared.
+        pooled: places of those whose noise counts; default: all. Of folds that collapsed it is none.
 
     Returns:
-        None where it cannot be computed: fewer than two folds, or differences that are all the same but not zero.
+        A difference for each pair, adjusted; none where it cannot be computed: fewer than two folds or candidates, or
+        no noise.
     """
-    differences = np.asarray(first, float) - np.asarray(second, float)
-    folds, mean = len(differences), float(np.mean(differences)) if len(differences) else 0.0
-    if folds < 2:
-        return None
-    error = math.sqrt((1 / folds + 1 / (folds - 1)) * float(np.var(differences, ddof=1)))
+    table = np.asarray(scores, float)
+    if not pairs or table.ndim < 2 or table.shape[1] < 2:
+        return []
+    noise = table[list(pooled)] if len(pooled) > 1 else table
+    rest = noise - noise.mean(1, keepdims=True) - noise.mean(0) + noise.mean()
+    degrees, folds = (len(noise) - 1) * (table.shape[1] - 1), table.shape[1]
+    error = math.sqrt(2 * float((rest**2).sum()) / max(degrees, 1) * (1 / folds + 1 / (folds - 1)))
     if error < 1e-12:  # below what scores of a few thousand rows can differ by
-        return Difference(0.0, 0.0, 0.0, 1.0) if abs(mean) < 1e-12 else None
-    margin = error * float(stdtrit(folds - 1, (1 + CONFIDENCE) / 2))
-    p = 2 * float(stdtr(folds - 1, -abs(mean) / error))
-    return Difference(mean, mean - margin, mean + margin, p)
+        return []
+    largest = _largest(len(table), tuple(pairs), degrees)
+    beyond = int((1 - CONFIDENCE) * (len(largest) + 1))
+    margin, means = error * float(largest[-beyond]), table.mean(1)
+    found = []
+    for first, second in pairs:
+        mean = float(means[first] - means[second])
+        above = len(largest) - int(np.searchsorted(largest, abs(mean) / error))
+        found.append(Difference(mean, mean - margin, mean + margin, (above + 1) / (len(largest) + 1)))
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _largest(candidates: int, pairs: tuple[tuple[int, int], ...], degrees: int) -> np.ndarray:
+    """Draws of the largest |t| of these pairs where no candidates differ, in order."""
+    generator = np.random.default_rng(0)
+    means = generator.standard_normal((DRAWS, candidates))
+    first, second = np.transpose(pairs)
+    spread = np.sqrt(2 * generator.chisquare(degrees, DRAWS) / degrees)
+    return np.sort(np.abs(means[:, first] - means[:, second]).max(1) / spread)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.methods.search_space import readable
+from autopeft.reporting import raced
 from autopeft.reporting.progress import sparkline
 from autopeft.study.archive import RUNNING, Archive, open_archive
 from autopeft.study.states import INFEASIBLE
@@ -42,6 +43,7 @@ class Status:
         states: how many ended each way, refused ones among them.
         best: the name of the best complete candidate so far; None before there is one.
         score: its mean score.
+        race: how sure it is, where a race chose it; or how many fresh folds ran in one that goes on; "" without one.
         rise: the score of each trial in turn, None where it did not complete.
         running: the trials that train.
         seconds_left: about how long the trials to come will take; None where nobody can tell.
@@ -55,6 +57,7 @@ class Status:
     states: dict[str, int]
     best: str | None
     score: float | None
+    race: str
     rise: tuple[float | None, ...]
     running: tuple[Running, ...]
     seconds_left: float | None
@@ -88,6 +91,7 @@ def status(output: Path) -> Status:
         states={state: states.count(state) for state in dict.fromkeys(states)},
         best=best.name if best else None,
         score=best.score if best else None,
+        race=raced.status(archive),
         rise=tuple(record.score if record.complete else None for record in trained),
         running=running,
         seconds_left=left,
@@ -106,6 +110,7 @@ def show(found: Status) -> RenderableType:
         lines[0] += f", about {minutes} min {seconds:02d} s left"
     if found.best:
         lines.append(f"best so far: {found.score:.4f} {found.best}  {sparkline(found.rise)}".rstrip())
+    lines += [found.race] * bool(found.race)
     table = Table("trial", "candidate", "mean score at each rung", box=None, pad_edge=False)
     for trial in found.running:
         table.add_row(str(trial.number), trial.candidate, " ".join(f"{score:.4f}" for score in trial.curve))

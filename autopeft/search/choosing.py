@@ -47,11 +47,11 @@ ROWS_SEED_STREAM = 2_000_000
 
 def choice_of(problem: Problem, study: optuna.Study) -> Choice | None:
     """How the study chooses, with what was found out before; None where the score of the search decides."""
-    fresh, earlier = _asked(problem), Choice.read(study.user_attrs)
+    fresh, earlier = asked(problem), Choice.read(study.user_attrs)
     return replace(earlier, among=fresh.among) if fresh and earlier and fresh.alike(earlier) else fresh
 
 
-def _asked(problem: Problem) -> Choice | None:
+def asked(problem: Problem) -> Choice | None:
     """As the study file asks for it, with nothing found out yet."""
     task = problem.task
     if not isinstance(task, Writing) or task.options.choose_by is None:
@@ -63,7 +63,7 @@ def _asked(problem: Problem) -> Choice | None:
 
 def told(problem: Problem) -> list[str]:
     """What a user should know before the search, a sentence each: what the choice takes."""
-    choice = _asked(problem)
+    choice = asked(problem)
     if choice is None:
         return []
     return [

@@ -11,7 +11,7 @@ from autopeft.execution.in_process import InProcess
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.processes import Processes
 from autopeft.execution.runner import Findings
-from autopeft.search import choosing, retrying
+from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
 from autopeft.search.trial import PACKING, Trial
@@ -48,6 +48,7 @@ class Search:
 
     Attributes:
         left_out: methods that the search goes on without, each with the reason.
+        deadline, end: of the search, and of the race that follows it, on the monotonic clock; None: there is none.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Search:
         self.wanted = problem.spec.search.trials
         self.running: dict[int, Trial] = {}
         timeout = problem.spec.search.timeout
-        self.deadline = time.monotonic() + timeout if timeout else None
+        began, part = time.monotonic(), 1 / (1 + racing.share(problem))
+        self.end = began + timeout if timeout else None
+        self.deadline = began + timeout * part if timeout else None
         self.left_out: dict[str, str] = {}
         self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been fixed since the last
         self._refused, self._why = 0, ""
@@ -144,8 +147,12 @@ class Search:
         return sum(record.state in COUNTED for record in records(self.study))
 
     def late(self) -> bool:
-        """Whether the study's time is up."""
+        """Whether the search's time is up: the study's, but for the race's part."""
         return self.deadline is not None and time.monotonic() > self.deadline
+
+    def over(self) -> bool:
+        """Whether the study's time is up."""
+        return self.end is not None and time.monotonic() > self.end
 
     def ended(self, record: TrialRecord) -> None:
         """Decide after a trial whether more make sense, of its method and at all.

@@ -27,7 +27,7 @@ GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"
 references the study file has. Studies from before these were kept go on without."""
 
 MAY_CHANGE = (
-    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.references",
+    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.references", "search.race",
     "tracking.uri",
     "tracking.system_metrics", "output", "model.revision", "winner.form",
 )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -33,7 +34,7 @@ from autopeft.execution import preflight
 from autopeft.execution.precision import settle
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
-from autopeft.search import choosing, resume, start
+from autopeft.search import choosing, racing, resume, start
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
@@ -43,6 +44,7 @@ from autopeft.search.story import (
     chosen_by,
     data_card,
     data_sets,
+    decided,
     description_of,
     evidence_of,
     given_settings,
@@ -50,6 +52,7 @@ from autopeft.search.story import (
     note_on,
     notes,
     remarks_on,
+    ruling_on,
     test_metrics,
     truncation_facts,
 )
@@ -58,7 +61,7 @@ from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
 from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
-from autopeft.tracking import Tracker, Written, environment, public
+from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, winner
 
 if TYPE_CHECKING:
@@ -107,12 +110,15 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run()
             choosing.choose(problem, study, progress.say, interrupt.check)
+            books = racing.Books(study, tracker, progress.say, interrupt.check, search.over)
+            racing.race(problem, books, finished=_has_winner(problem, study))
             best, test = _select_winner(problem, study, search, progress)
             winner.describe(
                 spec.output / WINNER,
                 Card.read(spec.output / WINNER),
                 evidence_of(problem, study, best, test),
             )
+        ruling = ruling_on(study, best)
         result = Result(
             name=spec.name,
             metric=problem.metric,
@@ -123,19 +129,10 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             tracking_uri=tracker.uri,
             stopped=study.user_attrs[STOPPED_EARLY],
             chosen_by=chosen_by(problem, study, best),
+            race=ruling.sentence if ruling else "",
+            chance=ruling.chance if ruling else None,
         )
-        scores = {record.number: record.score for record in ranked(result.records) if record.score is not None}
-        written = {record.number: record.written for record in result.records if record.written is not None}
-        tracker.log_result(
-            note_on(result),
-            test_metrics(result),
-            scores,
-            best.number,
-            spec.output / WINNER,
-            result.stopped,
-            Written(result.chosen_by, written) if result.chosen_by else None,
-            remarks_on(result),
-        )
+        _log_end(tracker, result)
         _register(problem, study, tracker, best)
         told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT
         earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
@@ -175,6 +172,20 @@ def _log_start(problem: Problem, study: optuna.Study, tracker: Tracker) -> None:
     tracker.log_text(json.dumps(data_card(problem), indent=2), "data.json")
     tracker.log_data(data_sets(problem))
     log_missing(tracker, records(study))
+
+
+def _log_end(tracker: Tracker, result: Result) -> None:
+    """Tell MLflow what the search came to."""
+    tracker.log_result(
+        note_on(result),
+        test_metrics(result),
+        {record.number: record.score for record in ranked(result.records) if record.score is not None},
+        result.best.number,
+        Path(result.winner_folder),
+        result.stopped,
+        decided(result),
+        remarks_on(result),
+    )
 
 
 def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, StudyStorage]:
@@ -227,6 +238,15 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
             "tells what to expect."
         )
     return [one.candidate for one in found]
+
+
+def _has_winner(problem: Problem, study: optuna.Study) -> bool:
+    """Whether the best trial is the winner already, scored and saved."""
+    best, earlier = ranked(records(study))[:1], study.user_attrs.get(SCORES)
+    saved = (problem.spec.output / WINNER / CARD).is_file()
+    if not (earlier and saved):
+        return False
+    return [one.number for one in best if not one.passed_over] == [earlier["number"]]
 
 
 def _select_winner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +15,19 @@ from autopeft.study import predictions
 from autopeft.study.card import Evidence
 from autopeft.study.folder import PREDICTIONS, ROWS
 from autopeft.study.predictions import HeldOut, column_of
+from autopeft.study.raced import Raced, Ruling
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
-from autopeft.tracking import Remarks, Tracker, dataset
+from autopeft.tracking import Decided, Remarks, Tracker, dataset
 
 if TYPE_CHECKING:
     import optuna
 
     from autopeft.execution.problem import Problem
     from autopeft.tasks.metric import Metric
+
+LONGEST_NAME = 125
+"""Signs that are kept of the name of a score of texts."""
 
 
 def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
@@ -53,6 +58,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         chosen_by=chosen_by(problem, study, best),
         refit=test.notes.get(predictions.WINNER, ""),
         form=test.form,
+        race=ruling.sentence if (ruling := ruling_on(study, best)) else "",
     )
 
 
@@ -60,6 +66,24 @@ def chosen_by(problem: Problem, study: optuna.Study, best: TrialRecord) -> str:
     """The score of texts by which the best trial was chosen; "" where it was the score of the search."""
     choice = choosing.choice_of(problem, study)
     return choice.by if choice and best.written is not None else ""
+
+
+def ruling_on(study: optuna.Study, best: TrialRecord) -> Ruling | None:
+    """How the race was decided, where one chose the best trial."""
+    raced = Raced.read(study.user_attrs)
+    return raced.ruling if raced and raced.ruling and best.place == 1 else None
+
+
+def decided(result: Result) -> Decided | None:
+    """What decided among the best trials; None where it was the score that all have."""
+    if result.chosen_by:
+        name = "written_" + re.sub(r"[^\w.-]", "_", result.chosen_by)[:LONGEST_NAME]  # MLflow's are of few signs
+        scores = {record.number: record.written for record in result.records if record.written is not None}
+        return Decided(name, f"{result.chosen_by} of what its folds wrote", "whose folds wrote", scores)
+    expected = {record.number: record.expected for record in result.records if record.expected is not None}
+    if result.best.number not in expected:
+        return None
+    return Decided("expected_score", "the score expected after the race", "that ran in the race", expected)
 
 
 def test_interval(metric: Metric, path: Path) -> tuple[float, float] | None:
@@ -101,6 +125,7 @@ def test_metrics(result: Result) -> dict[str, float | None]:
     """The parent run's metrics: the best score, and those on the held-out rows."""
     return {
         "best_score": result.best.score,
+        "race_chance": result.chance,
         "test_score": result.test.winner,
         f"test_{column_of(result.test.baseline_name)}": result.test.baseline,
         **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
@@ -114,6 +139,7 @@ def note_on(result: Result) -> str:
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
         f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
         *([f"It was chosen by {result.chosen_by} of what its folds wrote."] if result.chosen_by else []),
+        *([result.race] if result.race else []),
         *([f"The search was {result.stopped}."] if result.stopped else []),
         *(f"Of the winner, {note}." for name, note in result.test.notes.items() if name == predictions.WINNER),
         "",

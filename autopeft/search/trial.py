@@ -53,7 +53,7 @@ class Loop(Protocol):
         """Trials that count."""
 
     def late(self) -> bool:
-        """Whether the study's time is up."""
+        """Whether the search's time is up."""
 
     def ended(self, record: TrialRecord) -> None:
         """A trial has ended: decide whether more make sense."""

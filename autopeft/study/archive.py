@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import UserInputError
+from autopeft.study.raced import Raced
 from autopeft.study.record import STOPPED_EARLY, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED, INFEASIBLE
 
@@ -116,6 +117,8 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
         cut_off = any(
             not t.state.is_finished() and (t.state.name == "RUNNING" or "retry_of" in t.user_attrs) for t in trials
         )
+        raced = Raced.read(attrs)
+        cut_off |= raced is not None and raced.ruling is None
         over = not cut_off and early is not None and (selected or (early and not ranked(found)))
         state = INTERRUPTED if not over else STOPPED if early else FINISHED
     return Archive(study.study_name, output, state, attrs["given"], attrs, {t.number: t for t in trials}, found)

@@ -126,7 +126,8 @@ class Evidence:
         train_rows, test_rows: how many it was trained on, and scored on.
         metric: what the scores are.
         fold_scores: in cross-validation, where it was chosen by their mean; `chosen_by` names the score of texts which
-            the folds wrote that decided among the best, where one did.
+            the folds wrote that decided among the best, where one did, and `race` says how sure the choice is where a
+            race on fresh folds decided.
         test_score: on the held-out rows.
         test_interval: of `test_score`, at 95%; None where its predictions were not kept.
         baseline: on the held-out rows, of what answers without looking at the inputs, and `baseline_name` what that is.
@@ -163,6 +164,7 @@ class Evidence:
     refit: Text = ""
     form: Text = "refit"
     references: Mapping[Name, float | None] = field(default_factory=dict)
+    race: Text = ""
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.study.choice import Choice
+from autopeft.study.raced import Raced
 from autopeft.study.states import COMPLETE
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class TrialRecord:
     that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
     and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the
     best trial of its method could not be trained once more, saved and loaded. `collapsed` counts the folds that did not
-    learn, at the last rung, and `fold_losses` are the training losses there of those that did.
+    learn, at the last rung, and `fold_losses` are the training losses there of those that did. `place` is its place in
+    the race on fresh folds that chose the winner, from 1, and `expected` the score that was expected of it then; None
+    where there was no race, or it was not in it.
     """
 
     number: int
@@ -70,6 +73,8 @@ class TrialRecord:
     passed_over: str = ""
     collapsed: int = 0
     fold_losses: tuple[float, ...] = ()
+    place: int | None = None
+    expected: float | None = None
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
@@ -107,7 +112,10 @@ class TrialRecord:
 
 def plain(content: Any) -> dict[str, Any]:
     """A dataclass, with all that it holds, as JSON has it: without what most studies have none of."""
-    spared = ("needs", "facts", "written", "chosen_by", "passed_over", "fold_losses", "references")
+    spared = (
+        "needs", "facts", "written", "chosen_by", "passed_over", "fold_losses", "references", "place", "expected",
+        "race", "chance",
+    )  # fmt: skip
     nothing: tuple[Any, ...] = (None, "", {}, ())
     return asdict(
         content,
@@ -118,8 +126,8 @@ def plain(content: Any) -> dict[str, Any]:
 def records(study: optuna.Study) -> list[TrialRecord]:
     """Every trial that ended, in order; those that run again, or have, are left out.
 
-    Where the study chose by written texts, the best have what theirs score; where a method was passed over when the
-    winner was selected, its trials say so.
+    Where the study chose by written texts, the best have what theirs score, and where by a race, the finalists have
+    their place; where a method was passed over when the winner was selected, its trials say so.
     """
     found, trials = [], study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
@@ -127,7 +135,8 @@ def records(study: optuna.Study) -> list[TrialRecord]:
         content = trial.user_attrs.get(RECORD)
         if content is not None and trial.number not in again:
             found.append(TrialRecord.read(content))
-    choice = Choice.read(study.user_attrs)
+    choice, raced = Choice.read(study.user_attrs), Raced.read(study.user_attrs)
+    found = raced.put_in(found) if raced else found
     chosen = choice.put_in(by_score(found)) if choice else {}
     found, over = [chosen.get(record.number, record) for record in found], study.user_attrs.get(PASSED_OVER, {})
     return [replace(one, passed_over=over[one.method]) if one.complete and one.method in over else one for one in found]
@@ -142,12 +151,14 @@ def by_score(found: list[TrialRecord]) -> list[TrialRecord]:
 def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
     """Complete trials, the winner first: those whose texts were scored by that, then the others by their scores.
 
-    Those that cannot be the winner come last.
+    The same of those that raced, by their places. Those that cannot be the winner come last.
     """
-    return sorted(
-        by_score(found),
-        key=lambda record: (bool(record.passed_over), math.inf if record.written is None else -record.written),
-    )
+
+    def key(record: TrialRecord) -> tuple[bool, float, float]:
+        written = math.inf if record.written is None else -record.written
+        return bool(record.passed_over), written, math.inf if record.place is None else record.place
+
+    return sorted(by_score(found), key=key)
 
 
 @dataclass(frozen=True)
@@ -175,7 +186,9 @@ class Result:
     """A study with a winner: its trials, the best of them, and the scores on the held-out rows.
 
     `stopped` says how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
-    it is empty where it did not. `chosen_by` names the score of texts by which the winner was chosen, where one was.
+    it is empty where it did not. `chosen_by` names the score of texts by which the winner was chosen, where one was;
+    `race` says how sure it is where a race on fresh folds chose it, and `chance` is that it is better than the best
+    other default.
     """
 
     name: str
@@ -187,3 +200,5 @@ class Result:
     tracking_uri: str
     stopped: str = ""
     chosen_by: str = ""
+    race: str = ""
+    chance: float | None = None

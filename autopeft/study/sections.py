@@ -236,6 +236,9 @@ class SearchSection(Section):
     """What draws candidates: near the defaults and then where trials scored, or evenly from the whole space."""
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
     """What stops trials that fall behind, after each rung of all folds."""
+    race: float = Field(0.3, ge=0, le=2)
+    """Rows that the leaders and the best default may train on at the end, on fresh folds, so that a lucky score does
+    not win: as a share of those that the search trained on. 0 is none; a `timeout` is divided likewise."""
     overrides: dict[str, Any] = {}
     """The dimensions, as they were gathered."""
 

@@ -18,20 +18,21 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 from autopeft.common.exceptions import TrackingError
 from autopeft.tracking.address import public, tracking_uri
 from autopeft.tracking.datasets import dataset
+from autopeft.tracking.decided import Decided
 from autopeft.tracking.quiet import hush
 from autopeft.tracking.remarks import Remarks
-from autopeft.tracking.runs import PARENT, Tracker, TrialRun, Written, sync
+from autopeft.tracking.runs import PARENT, Tracker, TrialRun, sync
 from autopeft.tracking.ui import serve, serving
 
 hush()
 
 __all__ = [
     "PARENT",
+    "Decided",
     "Remarks",
     "Tracker",
     "TrackingError",
     "TrialRun",
-    "Written",
     "dataset",
     "public",
     "serve",

@@ -6,12 +6,13 @@ import re
 import time
 from base64 import b64encode
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from autopeft.common.exceptions import TrackingError
 from autopeft.study.folder import OUTBOX, REFUSED
 from autopeft.study.lock import held
 from autopeft.tracking.address import public
+from autopeft.tracking.decided import Decided, place
 from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import Outbox
 from autopeft.tracking.quiet import THREAD
@@ -42,18 +43,6 @@ KILLED = "interrupted: the process ended while this trial ran"
 LONGEST_NAME = 250
 SHOWN = 3
 """Reasons that a message about calls that could not be sent shows."""
-
-
-class Written(NamedTuple):
-    """What the folds of some trials wrote: the name of a score of texts, and what it is, by trial number."""
-
-    by: str
-    scores: Mapping[int, float]
-
-    @property
-    def metric(self) -> str:
-        """What MLflow calls it, whose names are of few signs."""
-        return "written_" + re.sub(r"[^\w.-]", "_", self.by)[: LONGEST_NAME // 2]
 
 
 class TrialRun:
@@ -206,6 +195,10 @@ class Tracker:
             self.put("log", run.key, params=_params(own))
         return run
 
+    def log_fresh_fold(self, number: int, fold: int, score: float) -> None:
+        """Log what a trial's candidate scored on a fresh fold; the step is the fold, from 1."""
+        self.put("log", self._key(number), metrics=_metrics({"fresh_fold": score}, fold + 1))
+
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact of the parent run."""
         self.put("text", self._parent, text=text, name=name)
@@ -234,7 +227,7 @@ class Tracker:
         winner_number: int,
         folder: Path,
         stopped: str = "",
-        written: Written | None = None,
+        decided: Decided | None = None,
         remarks: Remarks = NO_REMARKS,
     ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
@@ -249,19 +242,19 @@ class Tracker:
             folder: of the saved winner.
             stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
                 empty where it did not. The tag of that name.
-            written: what the folds of the best trials wrote, where the winner was chosen by that.
+            decided: by what the winner was chosen among the best, where the scores of all did not decide.
             remarks: on some of the trials.
         """
         compared = {number: score for number, score in scores.items() if number not in remarks.passed_over}
         for number in scores:
-            reason = _lost(number, winner_number, compared, written)
+            reason = place(number, winner_number, compared, decided)
             if number in remarks.passed_over:
                 reason = f"could not be the winner: {remarks.passed_over[number]}"
             reason = "; ".join(filter(None, (reason, remarks.collapsed.get(number))))
             won = str(number == winner_number).lower()
             tags = _tags(winner=won, reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
-            of_texts = {"metrics": _metrics({written.metric: written.scores.get(number)})} if written else {}
-            self.put("log", self._key(number), tags=tags, **of_texts)
+            more = {"metrics": _metrics({decided.metric: decided.scores.get(number)})} if decided else {}
+            self.put("log", self._key(number), tags=tags, **more)
         tags = _tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
         self.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
         # A folder of its own per winner: a study that goes on with more trials may select another one.
@@ -347,19 +340,6 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
 
 def _parent(study_id: str) -> str:
     return f"{study_id}/search"
-
-
-def _lost(number: int, winner: int, scores: Mapping[int, float], written: Written | None) -> str:
-    """How a complete trial did beside the winner; `scores` are those of all that could win."""
-    if number == winner:
-        return f"won by {written.by} of what its folds wrote" if written else "won"
-    deciding = {n: score for n, score in written.scores.items() if n in scores} if written else scores
-    if number not in deciding:
-        return f"not among the {len(written.scores) if written else 0} whose folds wrote"
-    gap = max(deciding.values()) - deciding[number]
-    if not gap:
-        return "tied with the winner, which is smaller or came first"
-    return f"lost by {gap:.4f}" + (f" in {written.by} of what its folds wrote" if written else "")
 
 
 def _folder(folder: Path, output: Path) -> dict[str, str]:

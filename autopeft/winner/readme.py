@@ -210,6 +210,8 @@ def _results(evidence: Evidence, members: int) -> list[str]:
         made = f"and is the mean of what its folds learnt, each on a part of the {evidence.train_rows} training rows"
     if evidence.chosen_by:
         texts = f", and of the best by that for the {evidence.chosen_by} of what the folds' models wrote,"
+    if evidence.race:
+        texts = " and on the fresh folds of a race between the best,"
     return [
         "## Results",
         "",
@@ -223,6 +225,7 @@ def _results(evidence: Evidence, members: int) -> list[str]:
         f"from {min(folds):.4f} to {max(folds):.4f}){texts} {made}. "
         "The held-out rows were scored once, at the end."
         + f" Of how it was trained: {evidence.refit}." * bool(evidence.refit)
+        + f" {evidence.race}" * bool(evidence.race)
         + f" The search was {evidence.stopped}." * bool(evidence.stopped),
         "",
         "## Training",

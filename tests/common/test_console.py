@@ -101,7 +101,7 @@ def test_nothing_in_a_label_reaches_a_terminal_as_a_command(monkeypatch, termina
     table.add_row(COMMAND, COMMAND)
     console.print(table)
     console.print(COMMAND, style="bold red", soft_wrap=True)
-    texts = dict.fromkeys(("name", "state", "stopped", "best"), COMMAND)
+    texts = dict.fromkeys(("name", "state", "stopped", "best", "race"), COMMAND)
     running = (status.Running(1, COMMAND, (0.5,)),)
     found = status.Status(
         trials=1, wanted=2, states={}, score=0.5, rise=(0.5,), running=running, seconds_left=1.0, **texts

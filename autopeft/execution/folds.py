@@ -1,0 +1,94 @@
+"""How the training rows of a study are split into folds: those of its trials, and fresh ones that no trial has seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autopeft.common.seeds import derive_seed
+from autopeft.data.split import Fold, split
+
+if TYPE_CHECKING:
+    from autopeft.data.encoded import Encoded
+    from autopeft.data.load import StudyData
+    from autopeft.execution.problem import Problem
+    from autopeft.tasks.contract import Task
+
+SPLIT_SEED_STREAM, BATCH_SEED_STREAM = 4_000_000, 5_000_000
+"""Keep the draws of fresh splits, and of the batches in their folds, apart from every other use of the study's seed."""
+
+FEW, MANY, MANY_FROM = 3, 5, 300
+"""Folds of a fresh split, and from how many rows on there are many: more folds train on more rows each, but a fold of
+few rows is scored on too few."""
+
+LEAST_NEW = 10
+"""Splits in a row without a new fold, after which there is taken to be none."""
+
+
+def folds_of(task: Task, rows: StudyData, data: Encoded, folds: int, seed: int) -> list[Fold]:
+    """The samples of each fold; those of a row stay together.
+
+    Raises:
+        ValueError: there are too few groups, or rows of a label, for so many folds.
+    """
+    groups = rows.train["group"].tolist() if "group" in rows.train else None
+    strata = task.strata(rows.train)
+    shares = None if strata is None else strata.tolist()
+    found = split(len(rows.train), shares, groups, folds, seed)
+    return [Fold(*(data.samples_of(np.sort(part)) for part in (fold.train, fold.validation))) for fold in found]
+
+
+class FreshFolds:
+    """Folds of ever more splits of a study's training rows, by its groups and strata, counted over all splits.
+
+    A fold that validates the same rows as one before is left out: where rows come in few groups, or are few, there are
+    not many ways to split them.
+
+    Attributes:
+        size: of a split, in folds.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        rows = problem.rows.train
+        self.size = MANY if len(rows) >= MANY_FROM else FEW
+        if "group" in rows:
+            self.size = min(self.size, rows["group"].nunique())
+        self._seen = {_key(fold) for fold in problem.folds}
+        self._found: dict[int, Fold] = {}
+        self._splits, self._vain = 0, 0
+
+    def first(self, count: int) -> list[int]:
+        """The numbers of so many, in order; of fewer where there are no more."""
+        while len(self._found) < count and self._vain < LEAST_NEW:
+            before = len(self._found)
+            self._draw()
+            self._vain = 0 if len(self._found) > before else self._vain + 1
+        return [*self._found][:count]
+
+    def __getitem__(self, number: int) -> Fold:
+        return self._found[number]
+
+    def problem(self, number: int) -> Problem:
+        """The study's problem for that fold alone, with batches of its own."""
+        return self._problem.on(self[number], derive_seed(self._problem.spec.seed, BATCH_SEED_STREAM, number))
+
+    def _draw(self) -> None:
+        """One more split."""
+        problem, start = self._problem, self._splits * self.size
+        seed = derive_seed(problem.spec.seed, SPLIT_SEED_STREAM, self._splits)
+        self._splits += 1
+        try:
+            drawn = folds_of(problem.task, problem.rows, problem.train, self.size, seed)
+        except ValueError:  # as many folds as that cannot be made of the rows, however they are drawn
+            self._vain = LEAST_NEW
+            return
+        for number, fold in enumerate(drawn, start):
+            if _key(fold) not in self._seen:
+                self._seen.add(_key(fold))
+                self._found[number] = fold
+
+
+def _key(fold: Fold) -> bytes:
+    return np.asarray(fold.validation, np.int64).tobytes()

@@ -1,0 +1,225 @@
+"""The race at the end of a study: its leaders and the best default run fresh folds, and the best of them wins.
+
+What ran is kept after each fold, so a race that was interrupted goes on as it would have. It is bounded by rows and not
+by time, but for a study's `timeout`: so the same study has the same winner on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from autopeft.common.containment import guarded, unguarded
+from autopeft.common.exceptions import (
+    MachineError,
+    ModelError,
+    SpecError,
+    StoreError,
+    StreamError,
+    StudyError,
+    in_a_line,
+)
+from autopeft.execution.folds import FreshFolds
+from autopeft.execution.run_trial import run_trial
+from autopeft.execution.runner import wrote
+from autopeft.search import choosing
+from autopeft.search.standing import Standing
+from autopeft.study.raced import RACE, FreshRun, Raced, may_win, numbers
+from autopeft.study.record import records
+from autopeft.study.states import COMPLETE, FAIL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import optuna
+
+    from autopeft.execution.outcome import Outcome
+    from autopeft.execution.problem import Problem
+    from autopeft.methods.candidate import Candidate
+    from autopeft.study.record import TrialRecord
+    from autopeft.tracking import Tracker
+
+FEWEST = 2
+"""Trials that a race takes."""
+
+NO_FAULT = (StoreError, MachineError, StreamError, ModelError, SpecError, StudyError)
+"""Errors that are not a method's: of the disk, the machine, whoever reads, the base model and a user's metric."""
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where a race is kept and told.
+
+    Attributes:
+        study: keeps what ran.
+        tracker: logs each fold with its trial.
+        say: told what is worth a sentence.
+        check: asked before each fold and at its rungs; raises what a signal raised.
+        late: whether the study's time is up.
+    """
+
+    study: optuna.Study
+    tracker: Tracker
+    say: Callable[[str], None]
+    check: Callable[[], None]
+    late: Callable[[], bool]
+
+
+def share(problem: Problem) -> float:
+    """Of the rows that the search trains on, how many the race may have; 0 where there is none."""
+    search = problem.spec.search
+    return search.race if search.trials >= FEWEST and choosing.asked(problem) is None else 0.0
+
+
+def race(problem: Problem, books: Books, *, finished: bool) -> None:
+    """Run the race, or what is left of it, and keep who won; `records` then have it.
+
+    There is none where written texts choose, where fewer than two trials may win, where the rows can be split in one
+    way only, and where its share of rows pays for no pair of folds.
+
+    Args:
+        problem: the study's.
+        books: the study's, whose search is over.
+        finished: whether it has its winner already, which stays if no race chose it.
+
+    Raises:
+        StoreError: something could not be kept.
+        MachineError: the machine failed; the next start goes on.
+        SpecError: a metric of the user's own fails.
+    """
+    every, raced = records(books.study), Raced.read(books.study.user_attrs)
+    if not share(problem):
+        if raced and not raced.ruling:  # it is not asked for any more
+            books.study.set_user_attr(RACE, {})
+        return
+    found = [record for record in every if may_win(record) and not record.passed_over]
+    left = raced.left if raced else {}
+    if (raced.holds(every) if raced else finished) or len(found) < FEWEST or all(one.number in left for one in found):
+        return
+    fresh = FreshFolds(problem)
+    if not fresh.first(1):
+        books.say(
+            "There is no race of the leaders: their rows can be split into folds in one way only, as they come in "
+            f"{fresh.size} groups. The best mean over the folds of the search wins."
+        )
+        return
+    _Race(problem, books, found, fresh).run(raced, numbers(every))
+
+
+class _Race:
+    """A race that runs."""
+
+    def __init__(self, problem: Problem, books: Books, found: Sequence[TrialRecord], fresh: FreshFolds) -> None:
+        self.problem, self.books, self.fresh = problem, books, fresh
+        self.found = {record.number: record for record in found}
+        self.defaults = [one.number for one in found if one.params == problem.space[one.method].default().flat]
+        searched = sum(record.epochs_trained for record in records(books.study))
+        self.allowed = share(problem) * searched * sum(len(fold.train) for fold in problem.folds)
+
+    def run(self, raced: Raced | None, among: tuple[int, ...]) -> None:
+        """To its end, or to the study's.
+
+        Args:
+            raced: an earlier one, which goes on if it was among the same trials, and else lends what it ran.
+            among: numbers of the trials.
+        """
+        raced = raced or Raced(among, ())
+        if raced.among != among or raced.ruling:
+            raced = replace(raced, among=among, ruling=None, finalists=())
+        if not raced.finalists:
+            raced = replace(raced, finalists=self._standing(raced).finalists())
+        if not raced.runs and self._least(raced.finalists) > self.allowed:
+            self.books.say(
+                "There is no race of the leaders: `race` in [search] pays for no fold of two of them. The best mean "
+                "over the folds of the search wins."
+            )
+            return
+        self._keep(raced)
+        named = ", ".join(f"{number} ({self.found[number].method})" for number in raced.finalists)
+        self.books.say(f"Trials {named} race on fresh folds, which train on {self.allowed:,.0f} rows at most")
+        raced, decided = self._raced(raced)
+        if not decided and not raced.runs:  # it was too late, or the first two were too dear
+            self.books.study.set_user_attr(RACE, {})
+            return
+        ruling = self._standing(raced).ruling()
+        self._keep(replace(raced, ruling=ruling))
+        self.books.say(ruling.sentence)
+
+    def _raced(self, raced: Raced) -> tuple[Raced, bool]:
+        """After all that it may run, and whether it was decided before that."""
+        while pair := self._standing(raced).turn(self.fresh.first):
+            cost = sum(self._cost(number, pair.fold) for number in pair.numbers)
+            if self.books.late() or raced.rows + cost > self.allowed:
+                return raced, False
+            for number in pair.numbers:
+                self.books.check()
+                if self.books.late():
+                    return raced, False
+                raced = self._after(raced, number, pair.fold)
+                self._keep(raced)
+                if number in raced.left:
+                    break
+            if not raced.finalists:  # all have left
+                return replace(raced, runs=()), False
+        return raced, True
+
+    def _after(self, raced: Raced, number: int, fold: int) -> Raced:
+        """After one more run. What fails there, or collapses, leaves, and the next best takes its place."""
+        began, candidate = time.monotonic(), self.problem.space.parse(self.found[number].params)
+        score, reason = math.nan, ""
+        try:
+            outcome = self._train(candidate, fold)
+        except NO_FAULT:
+            raise
+        except Exception as error:  # a method may do anything
+            reason = in_a_line(error)
+        else:
+            score = math.nan if outcome.score is None else outcome.score
+            if outcome.state != COMPLETE or outcome.collapsed or not math.isfinite(score):
+                reason = outcome.why or "its score is no finite number"
+        raced = replace(
+            raced,
+            rows=raced.rows + self._cost(number, fold),
+            seconds=round(raced.seconds + time.monotonic() - began, 3),
+        )
+        if reason:
+            self.books.say(f"Trial {number} leaves the race, and cannot win: {reason}")
+            raced = replace(raced, left={**raced.left, number: reason})
+            stay = {*self.found} - {*raced.left}
+            return replace(raced, finalists=self._standing(raced).finalists() if stay else ())
+        self.books.say(f"Fresh fold {fold + 1}: trial {number} ({candidate}) scores {score:.4f}")
+        self.books.tracker.log_fresh_fold(number, fold, score)
+        return replace(raced, runs=(*raced.runs, FreshRun(number, fold, score)))
+
+    @unguarded()
+    def _train(self, candidate: Candidate, fold: int) -> Outcome:
+        """Train one candidate on a fresh fold to its end.
+
+        Raises:
+            Exception: whatever its method raises before that.
+        """
+        problem = self.fresh.problem(fold)
+        problem.weight_check.check()
+        with guarded(problem.spec.search.hang_timeout):  # known from its trial, if that ran in this process
+            _ = problem.cost_estimator(candidate).memory
+        outcome = run_trial(problem, candidate, lambda rung: self.books.check())
+        if changed := problem.weight_check.restore():
+            return replace(outcome, state=FAIL, reason=wrote(changed))
+        return outcome
+
+    def _standing(self, raced: Raced) -> Standing:
+        return Standing.of([*self.found.values()], raced, self.defaults, self.problem.metric)
+
+    def _cost(self, number: int, fold: int) -> int:
+        """Rows that a run trains on, each once an epoch."""
+        return self.found[number].epochs * len(self.fresh[fold].train)
+
+    def _least(self, finalists: Sequence[int]) -> int:
+        """The same of the cheapest pair."""
+        (first,) = self.fresh.first(1)
+        return sum(sorted(self._cost(number, first) for number in finalists)[:FEWEST])
+
+    def _keep(self, raced: Raced) -> None:
+        self.books.study.set_user_attr(RACE, raced.kept())

@@ -1,0 +1,199 @@
+"""How a race stands: what is believed of a study's candidates after their folds, who runs next, and who wins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.special import stdtr
+
+from autopeft.search.posterior import SMALLEST, Run, Variances, residual_squares
+from autopeft.search.race import Entrant, Race, finalists
+from autopeft.study.raced import Ruling
+from autopeft.tasks import user_metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from autopeft.search.race import Verdict
+    from autopeft.study.raced import Raced
+    from autopeft.study.record import TrialRecord
+
+USUAL = Variances(between=0.015**2, folds=0.025**2, floor=0.3, degrees=2)
+"""How scores scatter where they are shares, such as accuracy, of some hundred rows; `Rules` suit that.
+
+An assumption, as races were simulated with these values, until recorded studies give others. A study's own trials
+outweigh it, but two candidates that score the same on two folds are not taken for equal for good. The correction of
+Nadeau & Bengio 2003 that `floor` stands for is 1/(k - 1) of k folds where rows are drawn anew: 0.5 of three."""
+
+EXPECTED: Mapping[str, float] = {}
+"""By method, what is expected of its score above that of others; in shares. Nothing is known yet."""
+
+TEMPERATURE = 1.0
+"""Of the chances that are told (`Posterior.chance`); 1 as long as no recorded studies say otherwise."""
+
+KNOWN = 1e6
+"""Degrees of freedom of a variance that is as good as known."""
+
+
+class Pair(NamedTuple):
+    """Trials that run the next fresh fold, one or two, by number."""
+
+    fold: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A race after some runs.
+
+    Attributes:
+        records: of the trials that it may choose.
+        runs: theirs, by place in `records`; folds of the search first, then fresh ones.
+        race: the rules, of places in `records`; scores in units of `unit`.
+        degrees: of freedom that the variance of folds rests on.
+        unit: what 1 stands for in the metric's own unit: 1 of a share. Of any other metric the scores are brought to
+            where their folds deviate as shares do.
+        points: whether scores are shares, and so told in points.
+    """
+
+    records: Sequence[TrialRecord]
+    runs: Sequence[Run]
+    race: Race
+    degrees: float
+    unit: float
+    points: bool
+
+    @classmethod
+    def of(cls, found: Sequence[TrialRecord], raced: Raced | None, defaults: Collection[int], metric: str) -> Standing:
+        """After the search, and the fresh folds of a race so far.
+
+        Args:
+            found: the trials that may win (`raced.may_win`), two or more.
+            raced: the race so far; those that left it are out.
+            defaults: numbers of untuned defaults.
+            metric: by name.
+        """
+        left = raced.left if raced else {}
+        stay = [record for record in found if record.number not in left]
+        place = {record.number: at for at, record in enumerate(stay)}
+        runs = [Run(at, fold, score) for at, one in enumerate(stay) for fold, score in enumerate(one.fold_scores)]
+        points = not (metric.startswith("neg_") or user_metric.is_own(metric))
+        unit = 1.0 if points else _unit(runs)
+        folds = len(found[0].fold_scores)
+        runs += [
+            Run(place[r.number], folds + r.fold, r.score) for r in (raced.runs if raced else ()) if r.number in place
+        ]
+        runs = [run._replace(score=run.score / unit) for run in runs]
+        entrants = [
+            Entrant(one.method, one.number in defaults, float(one.trainable_params or 0), EXPECTED.get(one.method, 0.0))
+            for one in stay
+        ]
+        running = [place[number] for number in (raced.finalists if raced else ()) if number in place]
+        variances = _variances(runs, entrants)
+        race = Race(entrants, replace(variances, degrees=math.inf), finalists=running)  # these runs are in it already
+        return cls(stay, runs, race, variances.degrees, unit, points)
+
+    def finalists(self) -> tuple[int, ...]:
+        """Numbers of the trials that are to run, as things stand."""
+        places = finalists(self.race.posterior(self.runs), self.race.entrants)
+        return tuple(self.records[at].number for at in places)
+
+    def turn(self, fresh: Callable[[int], list[int]]) -> Pair | None:
+        """Who runs which fresh fold next; None where the race is decided.
+
+        Args:
+            fresh: gives the numbers of so many fresh folds, of fewer where there are no more.
+        """
+        folds = len(self.records[0].fold_scores)
+        begun = {run.block for run in self.runs if run.block >= folds}
+        blocks = [folds + number for number in fresh(len(begun) + 1)]
+        found = self.race.turn(self.runs, lambda at: blocks)
+        return Pair(found.block - folds, tuple(self.records[at].number for at in found.candidates)) if found else None
+
+    def ruling(self) -> Ruling:
+        """Who wins as things stand, and how sure that is."""
+        found, verdict = self.race.posterior(self.runs), self.race.verdict(self.runs)
+        score = np.mean([np.mean(record.fold_scores) for record in self.records])
+        level = float(score) - self.unit * float(found.mean.mean())
+        expected = {
+            self.records[at].number: level + self.unit * float(found.mean[at])
+            for at in self.race.finalists or range(len(self.records))
+        }
+        ruling = Ruling(self.records[verdict.winner].number, expected, "")
+        if verdict.rival is not None:
+            chance, above, below = (
+                self._chance(verdict.lead, verdict.deviation, by)
+                for by in (0.0, self.race.rules.rope, -self.race.rules.rope)
+            )
+            rival = self.records[verdict.rival].number
+            ruling = replace(ruling, rival=rival, chance=chance, alike=below - above)
+        return replace(ruling, sentence=self._sentence(verdict, ruling))
+
+    def _chance(self, lead: float, deviation: float, by: float = 0.0) -> float:
+        """That a lead is truly above `by`: Student's, as the deviation is an estimate."""
+        return float(stdtr(min(self.degrees, KNOWN), (lead - by) / (TEMPERATURE * deviation)))
+
+    def _sentence(self, verdict: Verdict, ruling: Ruling) -> str:
+        """How sure it is that the winner is better than the best default, or that none is better than it."""
+        winner, rules = self.records[verdict.winner], self.race.rules
+        ran = sum(run.candidate == verdict.winner for run in self.runs)
+        folds = f"{len(winner.fold_scores)} + {ran - len(winner.fold_scores)} folds"
+        if self.race.entrants[verdict.winner].default:
+            found, others = self.race.posterior(self.runs), {*range(len(self.records))} - {verdict.winner}
+            chances = [self._chance(*found.difference(at, verdict.winner)) for at in others]
+            told = f"{winner.method}'s untuned default won: no candidate was better with a probability above "
+            told += f"{max([0.01, *chances]):.2f} ({folds})"
+        elif ruling.chance is None:
+            told = f"No untuned default completed, so there is none to compare it with ({folds})"
+        else:
+            (rival,) = (record for record in self.records if record.number == ruling.rival)
+            told = f"It is better than {rival.method}'s default with a probability {_probability(ruling.chance)} "
+            told += f"({folds}; tie zone {self._told(rules.rope)}: {ruling.alike:.2f})"
+        if verdict.leader != verdict.winner:
+            ahead = self.records[verdict.leader]
+            told += f"; trial {ahead.number} ({ahead.method}) is ahead by no more than {self._told(rules.tie)}, "
+            told += "and a tie goes to a default or the cheaper"
+        return f"{told}."
+
+    def _told(self, difference: float) -> str:
+        """A difference of scores in words."""
+        if self.points:
+            return f"{100 * difference:g} points"
+        return f"{difference * self.unit:.2g}, {difference / math.sqrt(USUAL.folds):g} of a fold's deviation"
+
+
+def _probability(chance: float) -> str:
+    """No more sure than two places allow."""
+    return "above 0.99" if chance >= 0.995 else "below 0.01" if chance < 0.005 else f"of {chance:.2f}"
+
+
+def _unit(runs: Sequence[Run]) -> float:
+    """So that a fold's deviation is the usual one of a share; 1 where folds do not deviate."""
+    squares, degrees = residual_squares(runs)
+    deviation, largest = math.sqrt(squares / max(degrees, 1)), max(abs(run.score) for run in runs)
+    return deviation / math.sqrt(USUAL.folds) if deviation > SMALLEST * largest else 1.0
+
+
+def _variances(runs: Sequence[Run], entrants: Sequence[Entrant]) -> Variances:
+    """The usual ones, and what a study's own runs say by the degrees of freedom that they have.
+
+    A block that only half of a pair has run yet says nothing: so a race that goes on goes on as it would have.
+    """
+    ran = [run.block for run in runs]
+    shared = [run for run in runs if ran.count(run.block) > 1]
+    if not shared:
+        return USUAL
+    own = Variances.estimated(shared, [entrant.prior for entrant in entrants], USUAL.floor)
+    return Variances(
+        _together(USUAL.between, own.between, len(entrants) - 1),
+        _together(USUAL.folds, own.folds, own.degrees),
+        USUAL.floor,
+        USUAL.degrees + own.degrees,
+    )
+
+
+def _together(usual: float, own: float, degrees: float) -> float:
+    return (USUAL.degrees * usual + degrees * own) / (USUAL.degrees + degrees)
