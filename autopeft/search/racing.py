@@ -24,7 +24,7 @@ from autopeft.common.exceptions import (
 from autopeft.execution.folds import FreshFolds
 from autopeft.execution.run_trial import run_trial
 from autopeft.execution.runner import wrote
-from autopeft.search import choosing
+from autopeft.search import choosing, start
 from autopeft.search.standing import Standing
 from autopeft.study.raced import RACE, FreshRun, Raced, may_win, numbers
 from autopeft.study.record import records
@@ -115,6 +115,8 @@ class _Race:
         self.problem, self.books, self.fresh = problem, books, fresh
         self.found = {record.number: record for record in found}
         self.defaults = [one.number for one in found if one.params == problem.space[one.method].default().flat]
+        fixed = start.fixed_default(problem.spec, problem.space, len(problem.rows.train))
+        self.always = [one.number for one in found if fixed and one.params == fixed.flat]
         searched = sum(record.epochs_trained for record in records(books.study))
         self.allowed = share(problem) * searched * sum(len(fold.train) for fold in problem.folds)
 
@@ -129,7 +131,7 @@ class _Race:
         if raced.among != among or raced.ruling:
             raced = replace(raced, among=among, ruling=None, finalists=())
         if not raced.finalists:
-            raced = replace(raced, finalists=self._standing(raced).finalists())
+            raced = replace(raced, finalists=self._standing(raced).finalists(self.always))
         if not raced.runs and self._least(raced.finalists) > self.allowed:
             self.books.say(
                 "There is no race of the leaders: `race` in [search] pays for no fold of two of them. The best mean "
@@ -188,7 +190,7 @@ class _Race:
             self.books.say(f"Trial {number} leaves the race, and cannot win: {reason}")
             raced = replace(raced, left={**raced.left, number: reason})
             stay = {*self.found} - {*raced.left}
-            return replace(raced, finalists=self._standing(raced).finalists() if stay else ())
+            return replace(raced, finalists=self._standing(raced).finalists(self.always) if stay else ())
         self.books.say(f"Fresh fold {fold + 1}: trial {number} ({candidate}) scores {score:.4f}")
         self.books.tracker.log_fresh_fold(number, fold, score)
         return replace(raced, runs=(*raced.runs, FreshRun(number, fold, score)))

@@ -96,9 +96,10 @@ class Standing:
         race = Race(entrants, replace(variances, degrees=math.inf), finalists=running)  # these runs are in it already
         return cls(stay, runs, race, variances.degrees, unit, points)
 
-    def finalists(self) -> tuple[int, ...]:
-        """Numbers of the trials that are to run, as things stand."""
-        places = finalists(self.race.posterior(self.runs), self.race.entrants)
+    def finalists(self, always: Collection[int] = ()) -> tuple[int, ...]:
+        """Numbers of the trials that are to run, as things stand; those of `always` in any case, where they may win."""
+        fixed = [at for at, record in enumerate(self.records) if record.number in always]
+        places = finalists(self.race.posterior(self.runs), self.race.entrants, fixed)
         return tuple(self.records[at].number for at in places)
 
     def turn(self, fresh: Callable[[int], list[int]]) -> Pair | None:

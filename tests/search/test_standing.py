@@ -42,6 +42,9 @@ def test_leaders_and_the_best_default_run_and_a_pair_shares_a_fold():
     assert pair.fold == 0
     assert {*pair.numbers} == {1, 2}, "the leader, and whoever is most likely to be better"
     assert standing(raced=raced).turn(lambda count: []) is None, "no fold is fresh"
+    worse = [*EVERY, record(3, "bitfit", 0.5, 0.5, 0.4), record(4, "vera", 0.4, 0.4, 0.4)]
+    assert {*standing(worse, defaults=(0, 3, 4)).finalists()} == {0, 1, 2}
+    assert {*standing(worse, defaults=(0, 3, 4)).finalists([3])} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("first", [1, 2])
