@@ -182,7 +182,7 @@ class Problem:
         reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
         task = _knowing_model(task, base, rows, reader, device)
         # A row of a text that is written teaches as much as its tokens: what is declared goes for any number of them.
-        length = None if task.writes else _rows_of_fold(spec, rows)
+        length = None if task.writes else spec.validation.rows_of_fold(len(rows.train))
         space, refused = _space(spec, task, base, wanted, origins, length)
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
@@ -342,11 +342,6 @@ def _space(
                 f"a batch, but may be {smallest}; raise it."
             )
     return space, refused
-
-
-def _rows_of_fold(spec: StudySpec, rows: StudyData) -> int:
-    """How many rows a fold trains on, roughly: known before any of them is encoded."""
-    return max(1, len(rows.train) * (spec.validation.folds - 1) // spec.validation.folds)
 
 
 def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:

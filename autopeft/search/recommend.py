@@ -105,9 +105,11 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
     rows = len(read_rows(spec, task.searching(spec.search.overrides), told).train)
     found = [registry[name] for name in registry.chosen(spec.search.methods, spec.search.exclude)]
     methods = [method for method in found if not method.tasks or task.kind in method.tasks]
-    space = CandidateSpace.build(methods, None, spec.search.overrides, FIXED_SEARCH_KEYS, task.search_space())
+    known, size = start.known_to(spec), spec.validation.rows_of_fold(rows)
+    length = None if task.writes else size
+    own = task.search_space()
+    space = CandidateSpace.build(methods, None, spec.search.overrides, FIXED_SEARCH_KEYS, own, length)
     first, notes = start.first(spec, space, rows)
-    known, size = start.known_to(spec), start.rows_of_fold(spec, rows)
     defaults = known.defaults(size, space) if known else []
     queued = [one.candidate.flat for one in first]
     tried = tuple(_tried(one, known, size, task.kind, space) for one in first)

@@ -53,7 +53,7 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
         found, notes = earlier_winners(spec.search.starts, spec.folder, space)
         earlier = [First(candidate, EARLIER) for candidate in found]
     defaults = {name: First(part.default(), DEFAULT) for name, part in space.items()}
-    known, size = known_to(spec), rows_of_fold(spec, rows)
+    known, size = known_to(spec), spec.validation.rows_of_fold(rows)
     entries = known.order(size, spec.task.kind, defaults) if known else []
     if not (known and entries):
         return _each_once([*earlier, *defaults.values()]), notes
@@ -78,18 +78,13 @@ def fixed_default(spec: StudySpec, space: CandidateSpace, rows: int) -> Candidat
         rows: to train on, in all.
     """
     known = known_to(spec)
-    best = known.defaults(rows_of_fold(spec, rows), space) if known else []
+    best = known.defaults(spec.validation.rows_of_fold(rows), space) if known else []
     return space[best[0].method].default() if best else None
 
 
 def known_to(spec: StudySpec) -> Portfolio | None:
     """The portfolio, where there is one and the study wants it."""
     return portfolio.read() if spec.search.portfolio else None
-
-
-def rows_of_fold(spec: StudySpec, rows: int) -> int:
-    """How many of the rows a fold trains on."""
-    return max(rows - rows // spec.validation.folds, 1)
 
 
 def candidate_of(known: Portfolio, entry: Entry, part: MethodSpace, size: int) -> Candidate:

@@ -267,6 +267,10 @@ class ValidationSection(Section):
     """What is maximised, by scikit-learn's name, or `module:function` of a Python file beside the study file. Default:
     the task's first, which is accuracy for classification."""
 
+    def rows_of_fold(self, rows: int) -> int:
+        """How many of the study's rows a fold trains on."""
+        return max(rows - rows // self.folds, 1)
+
 
 class BudgetSection(Section):
     """Hard limits: nothing over one of them is trained. None is set by default."""
