@@ -142,7 +142,7 @@ def test_the_models_of_folds_answer_together_from_their_folder(folds, tmp_path):
     assert sorted(path.name for path in folder.glob("fold_*")) == ["fold_0", "fold_1"]
     assert not checkpoint.folder.exists()
     assert not np.allclose(each[0][0], each[1][0], atol=1e-3)
-    assert np.allclose(made.answers, np.mean(each, axis=0)[0], atol=2e-2 if DTYPE != "float32" else 1e-5)
+    assert np.allclose(made.answers, np.mean(each, axis=0)[0], atol=2e-2 if DTYPE != "float32" else 1e-4)
 
     together, rows = autopeft.load(folder), problem.rows.test
     assert np.allclose(made.answers, together.answers(rows))
@@ -208,7 +208,13 @@ def test_an_ensemble_is_refused_before_the_search_where_answers_have_no_mean(lea
 
 @pytest.mark.exhaustive
 def test_a_study_says_what_serves_and_another_form_takes_its_place(tiny_study):
-    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", "trials = 1"), add='[winner]\nform = "ensemble"\n')
+    edit(
+        tiny_study,
+        (THREE, 'methods = ["lora"]'),
+        ("trials = 4", "trials = 1"),
+        ("epochs = 4", f"epochs = {LONG}"),
+        add='[winner]\nform = "ensemble"\n',
+    )
     result, output = run_study(tiny_study), tiny_study.parent / "outputs" / "tiny"
     assert result["test"]["form"] == ENSEMBLE
     readme = (output / "winner" / "README.md").read_text()
