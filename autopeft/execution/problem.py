@@ -181,9 +181,7 @@ class Problem:
         base = _raised(read, task) if read else load(task)
         reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
         task = _knowing_model(task, base, rows, reader, device)
-        # A row of a text that is written teaches as much as its tokens: what is declared goes for any number of them.
-        length = None if task.writes else spec.validation.rows_of_fold(len(rows.train))
-        space, refused = _space(spec, task, base, wanted, origins, length)
+        space, refused = _space(spec, task, base, wanted, origins, len(rows.train))
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
@@ -322,9 +320,9 @@ def _space(
     base: BaseModel,
     wanted: dict[str, PeftMethod],
     origins: dict[str, Origin],
-    rows: int | None,
+    rows: int,
 ) -> tuple[CandidateSpace, dict[str, str]]:
-    """What is searched, by how many rows a fold trains on where that matters, and why other methods are left out."""
+    """What is searched where so many rows train, and the methods that are left out with the reason."""
     patience = spec.search.hang_timeout
     answers = {name: refusal(method, origins[name], base, task.kind, patience) for name, method in wanted.items()}
     refused = {name: reason for name, reason in answers.items() if reason}
@@ -333,7 +331,9 @@ def _space(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
     overrides, own = spec.search.overrides, task.search_space()
-    space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own, rows)
+    # A row of a text that is written teaches as much as its tokens: what is declared goes for any number of them.
+    length = None if task.writes else spec.validation.rows_of_fold(rows)
+    space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own, length)
     if task.contrasts:
         smallest = min(int(min(part.training["batch_size"].extremes())) for part in space.values())
         if smallest < FEWEST_COMPARED:
