@@ -16,6 +16,7 @@ from autopeft.methods.registry import discover
 from autopeft.models import device
 from autopeft.search import resume, run
 from autopeft.study.file import StudySpec
+from autopeft.tasks import study_rows
 from autopeft.training.packing_check import seconds_of
 from tests.conftest import DTYPE, autopeft_here, few
 from tests.tasks.test_causal_lm import conversations
@@ -96,11 +97,9 @@ def test_auto_takes_bfloat16_where_a_measured_step_is_faster_by_it(tiny_study, t
 def test_what_was_read_for_bfloat16_is_what_float32_starts_from(tiny_study, timed, monkeypatch):
     timed(1.0, 1.0)
     read = []
-    for name in ("load_rows", "load_base"):
-        real = getattr(problems, name)
-        monkeypatch.setattr(
-            problems, name, lambda *a, _real=real, _name=name, **k: read.append(_name) or _real(*a, **k)
-        )
+    for module, name in ((study_rows, "load_rows"), (problems, "load_base")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, _real=real, _name=name, **k: read.append(_name) or _real(*a, **k))
     found, _ = settle(StudySpec.from_file(in_precision(tiny_study, "auto")), discover())
     assert read == ["load_rows", "load_base"]
     assert found.base.whole == {}
