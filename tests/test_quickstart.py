@@ -20,8 +20,8 @@ TEXTS = ["what a wonderful day, thank you", "this is the worst flight of my life
 
 
 def finish(folder: Path) -> tuple[Path, dict]:
-    text = QUICKSTART.read_text().replace("max_rows = 1100", "max_rows = 120").replace("trials = 12", "trials = 2")
-    text = text.replace("folds = 3", "folds = 2").replace('timeout = "10m"', "epochs = 1")
+    text = QUICKSTART.read_text().replace("max_rows = 900", "max_rows = 120").replace("trials = 8", "trials = 2")
+    text = text.replace("folds = 3", "folds = 2").replace("epochs = [2, 6]", "epochs = 1")
     text = text.replace("[model]", f'[model]\ndtype = "{DTYPE}"')
     (folder / "quickstart.toml").write_text(
         text.replace('"adapter", "lora", "prefix_tuning"', '"lora", "prefix_tuning"')
