@@ -13,7 +13,7 @@ from autopeft.common.exceptions import SpecError
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.reporting import choice as choices
-from autopeft.search import choosing
+from autopeft.search import choosing, fold_models
 from autopeft.study.archive import open_archive
 from autopeft.study.choice import CHOICE, Choice
 from autopeft.study.file import StudySpec
@@ -128,7 +128,7 @@ def test_the_report_says_by_what_and_mlflow_has_it(study):
 def test_two_workers_leave_what_the_choice_needs(tmp_path, model, monkeypatch):
     path = study_file(tmp_path, model, 5)
     path.write_text(path.read_text().replace("trials = 5", "trials = 5\nworkers = 2"))
-    monkeypatch.setattr(choosing, "run_trial", None)  # nothing is trained once more
+    monkeypatch.setattr(fold_models, "run_trial", None)  # nothing is trained once more
     run(tmp_path)
     found = records(records_of(tmp_path))
     wrote = {record.number for record in found if record.written is not None}
