@@ -271,7 +271,7 @@ def _select_winner(
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         failed, found = {**search.left_out, **over}, records(study)
         try:
-            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, found, search.late)
+            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, found, search.over)
         except (StoreError, MachineError, ModelError, SpecError):  # the disk, the machine, the base model and a metric
             raise  # are no fault of a method
         except Exception as error:  # a method may do anything
