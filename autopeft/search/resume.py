@@ -26,6 +26,9 @@ GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"
 """User attribute of an Optuna study with what it was begun with; of that, the base model's identity and what kinds of
 references the study file has. Studies from before these were kept go on without."""
 
+EPOCHS, EARLIER_EPOCHS = "epochs", "2…4"
+"""Of the same, what range of epochs each method has; and the range that all had before it went by the rows."""
+
 MAY_CHANGE = (
     "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.references", "search.race",
     "tracking.uri",
@@ -41,6 +44,7 @@ def given(problem: Problem) -> dict[str, Any]:
         **problem.spec.to_dict(),
         "methods_found": list(problem.space),
         "data_fingerprint": problem.rows.fingerprint,
+        EPOCHS: {name: str(part.training["epochs"]) for name, part in problem.space.items()},
         DIGEST: problem.base_digest,
         KINDS: problem.kinds,
         **({"metric_file": problem.metric_digest} if problem.metric_digest else {}),
@@ -99,6 +103,11 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
     # There was no other before these could be chosen.
     rest["search"] = {"sampler": "tpe", "portfolio": now["search"]["portfolio"], **rest.get("search", {})}
     rest["model"] = {"optimizer": ADAMW, **rest.get("model", {})}
+    named = spec.search.overrides
+    rest.setdefault(EPOCHS, {
+        name: told if EPOCHS in {*named, *named.get(name, {})} else EARLIER_EPOCHS
+        for name, told in now[EPOCHS].items()
+    })  # fmt: skip
     changed = [line for key, line in changes(rest, known).items() if key not in MAY_CHANGE]
     if changed:
         raise SpecError(
