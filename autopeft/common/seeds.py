@@ -12,6 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+REFIT_STREAM = 1_000_000
+WRITTEN_ROWS_STREAM = 2_000_000
+INITIAL_VALUES_STREAM = 3_000_000
+FRESH_SPLITS_STREAM = 4_000_000
+FRESH_BATCHES_STREAM = 5_000_000
+REFIT_ROWS_STREAM = 6_000_000
+AVERAGE_ROWS_STREAM = 7_000_000
+"""Parts of a seed that keep a use of the study's seed apart from every fold's, whose parts are small, and from others.
+
+A refit that is run again counts on from the first, so each has room for many.
+"""
+
+
 def derive_seed(*parts: int) -> int:
     """A seed for one use, from the study's seed and where the use stands; unrelated for any two uses."""
     digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()

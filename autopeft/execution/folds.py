@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft.common.seeds import derive_seed
+from autopeft.common.seeds import FRESH_BATCHES_STREAM, FRESH_SPLITS_STREAM, derive_seed
 from autopeft.data.split import Fold, split
 
 if TYPE_CHECKING:
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from autopeft.data.load import StudyData
     from autopeft.execution.problem import Problem
     from autopeft.tasks.contract import Task
-
-SPLIT_SEED_STREAM, BATCH_SEED_STREAM = 4_000_000, 5_000_000
-"""Keep the draws of fresh splits, and of the batches in their folds, apart from every other use of the study's seed."""
 
 FEW, MANY, MANY_FROM = 3, 5, 300
 """Folds of a fresh split, and from how many rows on there are many: more folds train on more rows each, but a fold of
@@ -72,12 +69,12 @@ class FreshFolds:
 
     def problem(self, number: int) -> Problem:
         """The study's problem for that fold alone, with batches of its own."""
-        return self._problem.on(self[number], derive_seed(self._problem.spec.seed, BATCH_SEED_STREAM, number))
+        return self._problem.on(self[number], derive_seed(self._problem.spec.seed, FRESH_BATCHES_STREAM, number))
 
     def _draw(self) -> None:
         """One more split."""
         problem, start = self._problem, self._splits * self.size
-        seed = derive_seed(problem.spec.seed, SPLIT_SEED_STREAM, self._splits)
+        seed = derive_seed(problem.spec.seed, FRESH_SPLITS_STREAM, self._splits)
         self._splits += 1
         try:
             drawn = folds_of(problem.task, problem.rows, problem.train, self.size, seed)

@@ -22,7 +22,7 @@ from autopeft.common.exceptions import (
     StreamError,
     in_a_line,
 )
-from autopeft.common.seeds import derive_seed
+from autopeft.common.seeds import WRITTEN_ROWS_STREAM, derive_seed
 from autopeft.search import retrying
 from autopeft.search.fold_models import fold_models, kept_folds
 from autopeft.study.choice import CHOICE, Choice
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.study.record import TrialRecord
-
-ROWS_SEED_STREAM = 2_000_000
-"""Keeps the draw of rows apart from every fold's and the refit's random numbers."""
 
 
 def choice_of(problem: Problem, study: optuna.Study) -> Choice | None:
@@ -185,7 +182,7 @@ def written_rows(problem: Problem) -> list[np.ndarray]:
     """
     found = [problem.train.rows_of(fold.validation) for fold in problem.folds]
     fold_of = np.repeat(np.arange(len(found)), [*map(len, found)])
-    generator = np.random.default_rng(derive_seed(problem.spec.seed, ROWS_SEED_STREAM))
+    generator = np.random.default_rng(derive_seed(problem.spec.seed, WRITTEN_ROWS_STREAM))
     drawn = np.sort(generator.permutation(len(fold_of))[: problem.task.options.written_rows])
     every = np.concatenate(found)
     return [every[drawn[fold_of[drawn] == fold]] for fold in range(len(found))]

@@ -13,7 +13,7 @@ import torch
 
 from autopeft.common.containment import heartbeat
 from autopeft.common.exceptions import PluginError
-from autopeft.common.seeds import derive_seed
+from autopeft.common.seeds import AVERAGE_ROWS_STREAM, derive_seed
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.attach import trainable
 from autopeft.search.fold_models import fold_models
@@ -34,9 +34,6 @@ on average; where that is not known, of what they lose."""
 
 MOST_ROWS = 1_000
 """Training rows on which the two are compared."""
-
-ROWS_SEED_STREAM = 5_000_000
-"""Keeps their draw apart from every other use of the study's seed."""
 
 
 def averaged(problem: Problem, candidate: Candidate, checkpoint: Checkpoint) -> tuple[nn.Module | None, str]:
@@ -107,7 +104,7 @@ def put_values(model: nn.Module, found: Mapping[str, torch.Tensor], method: str)
 
 def _rows(problem: Problem) -> np.ndarray:
     """The training rows that all models are asked, in bucketed order, so that batches pad little."""
-    generator = np.random.default_rng(derive_seed(problem.spec.seed, ROWS_SEED_STREAM))
+    generator = np.random.default_rng(derive_seed(problem.spec.seed, AVERAGE_ROWS_STREAM))
     rows = generator.permutation(problem.all_rows)[:MOST_ROWS]
     found: np.ndarray = rows[np.argsort(problem.train.extents[rows], kind="stable")]
     return found

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.budget.memory_watch import ran_out, release_memory
-from autopeft.common.seeds import derive_seed
+from autopeft.common.seeds import REFIT_STREAM, derive_seed
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers
 from autopeft.training.initial_values import initial_values
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
     from autopeft.training.batch_plan import Execution
     from autopeft.training.learner import Watch
-
-REFIT_SEED_STREAM = 1_000_000
-"""Keeps the refit's random numbers apart from every fold's."""
 
 
 class Refit(NamedTuple):
@@ -63,7 +60,7 @@ def train_whole(problem: Problem, candidate: Candidate, run: int = 0, watch: Wat
     failed: Exception | None = None
     for execution in filter(None, (planned, planned.smaller)):
         try:
-            return _train(problem, candidate, execution, REFIT_SEED_STREAM + run, watch)
+            return _train(problem, candidate, execution, REFIT_STREAM + run, watch)
         except Exception as error:
             if not ran_out(error):
                 raise

@@ -12,7 +12,7 @@ import numpy as np
 
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import AutopeftError, in_a_line
-from autopeft.common.seeds import derive_seed
+from autopeft.common.seeds import REFIT_ROWS_STREAM, derive_seed
 from autopeft.search.refit import train_whole
 from autopeft.tasks.collapse_signs import CollapseSigns
 from autopeft.training.learner import EVALUATION_BATCH_SIZE, DivergedError, evaluate
@@ -37,9 +37,6 @@ MOST_RUNS = 3
 
 MOST_ROWS = 500
 """Training rows that a refit answers, to see whether it answers all alike."""
-
-ROWS_SEED_STREAM = 4_000_000
-"""Keeps their draw apart from every other use of the study's seed."""
 
 
 class CollapsedError(AutopeftError):
@@ -126,7 +123,7 @@ def fault_of(problem: Problem, candidate: Candidate, made: Refit, losses: tuple[
         return f"its training loss ended at {made.loss:.4g}, and those of the folds at {max(losses):.4g} or below"
     if type(task).one_answer is CollapseSigns.one_answer:
         return ""
-    generator = np.random.default_rng(derive_seed(problem.spec.seed, ROWS_SEED_STREAM))
+    generator = np.random.default_rng(derive_seed(problem.spec.seed, REFIT_ROWS_STREAM))
     rows = np.sort(generator.permutation(len(data.truths))[:MOST_ROWS])
     most = min(made.execution.micro_batch, EVALUATION_BATCH_SIZE)
     (answers,) = evaluate(made.model, data, [data.samples_of(rows)], task, problem.device, most)

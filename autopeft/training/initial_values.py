@@ -9,7 +9,7 @@ import torch
 
 from autopeft.common.containment import heartbeat
 from autopeft.common.exceptions import PluginError
-from autopeft.common.seeds import derive_seed, seeded
+from autopeft.common.seeds import INITIAL_VALUES_STREAM, derive_seed, seeded
 from autopeft.methods.contract import PeftMethod
 from autopeft.methods.training_rows import TrainingRows
 from autopeft.models.attach import trainable
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 MOST_BATCHES = 8
 """Of the training's size that a method is given."""
-
-SEED_STREAM = 3_000_000
-"""Keeps the draw of these rows apart from every other use of the study's seed."""
 
 
 def initial_values(
@@ -54,7 +51,7 @@ def initial_values(
     method, hyper = candidate.method, candidate.hyper
     if type(method).initial_values is PeftMethod.initial_values:
         return {}
-    seed = derive_seed(setup.seed, SEED_STREAM, stream)
+    seed = derive_seed(setup.seed, INITIAL_VALUES_STREAM, stream)
     few = np.random.default_rng(seed).permutation(rows)[: MOST_BATCHES * hyper.batch_size]
     with seeded(seed), torch.no_grad():
         found = method.initial_values(model.eval(), _batches(setup, few, most), candidate.params, spec)

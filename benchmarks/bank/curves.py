@@ -22,11 +22,10 @@ from schema import COLLAPSED, COOLED, DIVERGED, DONE, EMA, RAW, REFIT
 from sources import TEST_HALF_SEED
 from stages import WSD
 
-from autopeft.common.seeds import derive_seed
+from autopeft.common.seeds import REFIT_STREAM, derive_seed
 from autopeft.execution.packing_choice import gradients
 from autopeft.methods.contract import PeftMethod
 from autopeft.models.attach import attach
-from autopeft.search.refit import REFIT_SEED_STREAM
 from autopeft.training import collapse
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
@@ -236,7 +235,7 @@ class Course:
         """Of each fold's batches in an epoch, and of their order, as a study has them."""
         seed = self.problem.spec.seed
         if self.curves[0].fold == REFIT:
-            own = derive_seed(seed, REFIT_SEED_STREAM, epoch)
+            own = derive_seed(seed, REFIT_STREAM, epoch)
             return [own], own
         return [derive_seed(seed, curve.fold, epoch) for curve in self.curves], derive_seed(seed, epoch)
 

@@ -11,6 +11,7 @@ from autopeft_lora.method import TARGETS
 from peft import EvaConfig, LoraConfig, get_eva_state_dict, get_peft_model
 
 from autopeft import TrainingRows
+from autopeft.common.seeds import REFIT_STREAM
 from autopeft.data.split import split
 from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
@@ -19,7 +20,7 @@ from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.attach import attach, trainable
 from autopeft.models.base import BaseModel
-from autopeft.search.refit import REFIT_SEED_STREAM, refit
+from autopeft.search.refit import refit
 from autopeft.study.file import StudySpec
 from autopeft.study.states import COMPLETE
 from autopeft.tasks.registry import find_task
@@ -319,7 +320,7 @@ def test_the_winner_starts_from_all_training_rows(tiny_study):
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
     most_rows = problem.cost_estimator(still).execution.micro_batch
     start = initial_values(
-        model, still, problem.base.spec, problem.setup(still), problem.all_rows, REFIT_SEED_STREAM, most_rows
+        model, still, problem.base.spec, problem.setup(still), problem.all_rows, REFIT_STREAM, most_rows
     )
     assert start
     for name, value in start.items():
