@@ -52,6 +52,8 @@ class FreshFolds:
         self.size = MANY if len(rows) >= MANY_FROM else FEW
         if "group" in rows:
             self.size = min(self.size, rows["group"].nunique())
+        if (strata := problem.task.strata(rows)) is not None:  # every fold validates some rows of each
+            self.size = min(self.size, max(int(strata.value_counts().min()), 2))
         self._seen = {_key(fold) for fold in problem.folds}
         self._found: dict[int, Fold] = {}
         self._splits, self._vain = 0, 0

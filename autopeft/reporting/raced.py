@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopeft.study.raced import Raced
+from autopeft.study.raced import Raced, ruling_on
 from autopeft.study.report_section import ReportSection, ReportTable
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def verdict(archive: Archive) -> str:
     """How sure it is that the winner is better than the best default, in a sentence; "" where no race chose it."""
-    raced, best = Raced.read(archive.attrs), archive.ranked[:1]
-    return raced.ruling.sentence if raced and raced.ruling and best and best[0].place == 1 else ""
+    ruling = ruling_on(archive.attrs, archive.ranked[0]) if archive.ranked else None
+    return ruling.sentence if ruling else ""
 
 
 def status(archive: Archive) -> str:

@@ -100,25 +100,27 @@ def race(problem: Problem, books: Books, *, finished: bool) -> None:
         return
     fresh = FreshFolds(problem)
     if not fresh.first(1):
+        why = f", as they come in {fresh.size} groups" if "group" in problem.rows.train else ""
         books.say(
-            "There is no race of the leaders: their rows can be split into folds in one way only, as they come in "
-            f"{fresh.size} groups. The best mean over the folds of the search wins."
+            f"There is no race of the leaders: their rows can be split into folds in one way only{why}. The best mean "
+            "over the folds of the search wins."
         )
         return
-    _Race(problem, books, found, fresh).run(raced, numbers(every))
+    searched = sum(record.epochs_trained for record in every) * sum(len(fold.train) for fold in problem.folds)
+    _Race(problem, books, found, fresh, share(problem) * searched).run(raced, numbers(every))
 
 
 class _Race:
-    """A race that runs."""
+    """A race that runs, on so many rows as it is `allowed`, each once an epoch."""
 
-    def __init__(self, problem: Problem, books: Books, found: Sequence[TrialRecord], fresh: FreshFolds) -> None:
-        self.problem, self.books, self.fresh = problem, books, fresh
+    def __init__(
+        self, problem: Problem, books: Books, found: Sequence[TrialRecord], fresh: FreshFolds, allowed: float
+    ) -> None:
+        self.problem, self.books, self.fresh, self.allowed = problem, books, fresh, allowed
         self.found = {record.number: record for record in found}
         self.defaults = [one.number for one in found if one.params == problem.space[one.method].default().flat]
         fixed = start.fixed_default(problem.spec, problem.space, len(problem.rows.train))
         self.always = [one.number for one in found if fixed and one.params == fixed.flat]
-        searched = sum(record.epochs_trained for record in records(books.study))
-        self.allowed = share(problem) * searched * sum(len(fold.train) for fold in problem.folds)
 
     def run(self, raced: Raced | None, among: tuple[int, ...]) -> None:
         """To its end, or to the study's.

@@ -123,5 +123,6 @@ class Patience:
         if learner.done >= TIMED_STEPS and needed > self._seconds:
             raise OverTimeError(
                 f"it would take {format_seconds(needed)}, over the {format_seconds(self._seconds)} that "
-                "rows of reference may: three times as long as the slowest refit."
+                f"rows of reference may: {PATIENCE:g} times as long as the slowest refit, and "
+                f"{LEAST_SECONDS:g} s in any case."
             )

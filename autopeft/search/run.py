@@ -52,7 +52,6 @@ from autopeft.search.story import (
     note_on,
     notes,
     remarks_on,
-    ruling_on,
     test_metrics,
     truncation_facts,
 )
@@ -60,6 +59,7 @@ from autopeft.study.card import CARD, Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
+from autopeft.study.raced import ruling_on
 from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
 from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, winner
@@ -118,7 +118,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
                 Card.read(spec.output / WINNER),
                 evidence_of(problem, study, best, test),
             )
-        ruling = ruling_on(study, best)
+        ruling = ruling_on(study.user_attrs, best)
         result = Result(
             name=spec.name,
             metric=problem.metric,

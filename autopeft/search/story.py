@@ -15,7 +15,7 @@ from autopeft.study import predictions
 from autopeft.study.card import Evidence
 from autopeft.study.folder import PREDICTIONS, ROWS
 from autopeft.study.predictions import HeldOut, column_of
-from autopeft.study.raced import Raced, Ruling
+from autopeft.study.raced import ruling_on
 from autopeft.study.record import STOPPED_EARLY, Result, TestScores, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED
 from autopeft.tracking import Decided, Remarks, Tracker, dataset
@@ -58,7 +58,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         chosen_by=chosen_by(problem, study, best),
         refit=test.notes.get(predictions.WINNER, ""),
         form=test.form,
-        race=ruling.sentence if (ruling := ruling_on(study, best)) else "",
+        race=ruling.sentence if (ruling := ruling_on(study.user_attrs, best)) else "",
     )
 
 
@@ -66,12 +66,6 @@ def chosen_by(problem: Problem, study: optuna.Study, best: TrialRecord) -> str:
     """The score of texts by which the best trial was chosen; "" where it was the score of the search."""
     choice = choosing.choice_of(problem, study)
     return choice.by if choice and best.written is not None else ""
-
-
-def ruling_on(study: optuna.Study, best: TrialRecord) -> Ruling | None:
-    """How the race was decided, where one chose the best trial."""
-    raced = Raced.read(study.user_attrs)
-    return raced.ruling if raced and raced.ruling and best.place == 1 else None
 
 
 def decided(result: Result) -> Decided | None:

@@ -113,6 +113,12 @@ class Raced:
         return [run.score for run in self.runs if run.number == number]
 
 
+def ruling_on(attrs: Mapping[str, Any], best: TrialRecord) -> Ruling | None:
+    """How a race was decided, where one chose the best trial; from a study's user attributes."""
+    raced = Raced.read(attrs)
+    return raced.ruling if raced and best.place == 1 else None
+
+
 def may_win(record: TrialRecord) -> bool:
     """Whether a race may choose it: it is complete, each fold has a score, and none collapsed."""
     return record.complete and not record.collapsed and all(map(math.isfinite, record.fold_scores))

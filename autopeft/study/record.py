@@ -135,10 +135,11 @@ def records(study: optuna.Study) -> list[TrialRecord]:
         content = trial.user_attrs.get(RECORD)
         if content is not None and trial.number not in again:
             found.append(TrialRecord.read(content))
-    choice, raced = Choice.read(study.user_attrs), Raced.read(study.user_attrs)
+    attrs = study.user_attrs  # each look at which copies all of them
+    choice, raced = Choice.read(attrs), Raced.read(attrs)
     found = raced.put_in(found) if raced else found
     chosen = choice.put_in(by_score(found)) if choice else {}
-    found, over = [chosen.get(record.number, record) for record in found], study.user_attrs.get(PASSED_OVER, {})
+    found, over = [chosen.get(record.number, record) for record in found], attrs.get(PASSED_OVER, {})
     return [replace(one, passed_over=over[one.method]) if one.complete and one.method in over else one for one in found]
 
 

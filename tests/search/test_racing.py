@@ -297,3 +297,20 @@ def test_fresh_folds_respect_groups_and_labels_and_are_not_those_of_the_search(t
         assert len(labels) == 3
     assert FreshFolds(problem).first(6) == numbers
     assert fresh.problem(numbers[0]).cost_estimator is problem.cost_estimator
+
+
+def test_no_fresh_split_has_more_folds_than_a_label_has_rows(tiny_study, recwarn):
+    table = tiny_rows()
+    kept = table["label"].value_counts().index[0]
+    common = pd.concat([table[table["label"] == kept]] * 30, ignore_index=True)
+    common["text"] = [f"{text} {number}" for number, text in enumerate(common["text"])]
+    rare = table[table["label"] != kept].groupby("label").head(5)
+    pd.concat([common, rare]).to_csv(tiny_study.parent / "rows.csv", index=False)
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    assert len(problem.rows.train) >= 300
+    least = problem.rows.train["label"].value_counts().min()
+    fresh = FreshFolds(problem)
+    assert fresh.size == least < 5
+    for number in fresh.first(4):
+        assert {*problem.train.truths[fresh[number].validation]} == {0, 1, 2}
+    assert not [one for one in recwarn if "least populated" in str(one.message)]
