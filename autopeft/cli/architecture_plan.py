@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -58,12 +58,8 @@ def tell(asked: Asked, *, as_json: bool) -> None:
     """
     from autopeft.common.units import format_bytes, parse_bytes
 
-    if asked.quantization not in ("none", "8bit", "4bit"):
-        raise UserInputError(f'`--quantization` must be none, 8bit or 4bit, but got "{asked.quantization}".')
-    if asked.optimizer not in ("adamw", "adamw_8bit", "paged_adamw_8bit"):
-        raise UserInputError(
-            f'`--optimizer` must be adamw, adamw_8bit or paged_adamw_8bit, but got "{brief(asked.optimizer)}".'
-        )
+    for option in ("quantization", "optimizer"):
+        _require_one_of_model(option, getattr(asked, option))
     try:
         card = parse_bytes(asked.device or "16 GiB")
     except ValueError as error:
@@ -85,6 +81,15 @@ def tell(asked: Asked, *, as_json: bool) -> None:
         print_json([asdict(answer) for answer in found])
         return
     make_console().print(_table(found, asked, format_bytes(card)))
+
+
+def _require_one_of_model(option: str, given: str) -> None:
+    """See that an option is what the setting of that name in [model] can be."""
+    from autopeft.study.sections import ModelSection  # and pydantic with it
+
+    *others, last = get_args(ModelSection.model_fields[option].annotation)
+    if given not in (*others, last):
+        raise UserInputError(f'`--{option}` must be {", ".join(others)} or {last}, but got "{brief(given)}".')
 
 
 def _settings(given: Sequence[str]) -> list[dict[str, Any]]:

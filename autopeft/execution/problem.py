@@ -30,7 +30,7 @@ from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
 from autopeft.tasks.base_model_part import BaseModelPart
 from autopeft.tasks.registry import find_task
-from autopeft.tasks.study_rows import read_rows, recognised
+from autopeft.tasks.study_rows import read_rows, recognised, rows_that_count
 from autopeft.tasks.text_scores import own as own_score
 from autopeft.tasks.writing import Writing
 from autopeft.training import blockwise_adamw
@@ -331,9 +331,8 @@ def _space(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
     overrides, own = spec.search.overrides, task.search_space()
-    # A row of a text that is written teaches as much as its tokens: what is declared goes for any number of them.
-    length = None if task.writes else spec.validation.rows_of_fold(rows)
-    space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own, length)
+    counted = rows_that_count(spec, task, rows)
+    space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, own, counted)
     if task.contrasts:
         smallest = min(int(min(part.training["batch_size"].extremes())) for part in space.values())
         if smallest < FEWEST_COMPARED:

@@ -35,18 +35,18 @@ def epochs_for(rows: int) -> Integer:
     return Integer(low=max(1, default // 3), high=2 * default, default=default, log=True)
 
 
-def steps(epochs: int, rows: int) -> int:
-    """Of so many epochs, in batches of the usual size."""
-    return epochs * math.ceil(rows / USUAL_BATCH)
+def steps(epochs: int, rows: int, batch: int = USUAL_BATCH) -> int:
+    """Of so many epochs, in batches of that size."""
+    return epochs * math.ceil(rows / batch)
 
 
-def scaled(rate: float, epochs: int, rows: int) -> float:
+def scaled_rate(rate: float, epochs: int, rows: int) -> float:
     """A rate that is right for `REFERENCE_STEPS`, for so many epochs; never higher than it is."""
     return rate * math.pow(min(1.0, REFERENCE_STEPS / steps(epochs, rows)), POWER)
 
 
-def beside(rate: float, usual: int, epochs: int) -> float:
-    """What a rate that goes with the usual length becomes for another."""
+def rate_at(epochs: int, rate: float, usual: int) -> float:
+    """The rate that goes with so many epochs, from one that goes with the `usual` number."""
     return rate * math.pow(usual / epochs, POWER)
 
 
@@ -63,5 +63,5 @@ def with_scaled_rate(training: SearchSpace, rows: int) -> SearchSpace:
     rate, epochs = training["learning_rate"], training["epochs"].default
     if not isinstance(rate, Float) or rate.low == rate.high or not isinstance(epochs, int):
         return training
-    default = rate.nearest(scaled(rate.default, epochs, rows))
+    default = rate.nearest(scaled_rate(rate.default, epochs, rows))
     return training.merged(SearchSpace({"learning_rate": replace(rate, default=default)}))

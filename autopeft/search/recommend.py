@@ -12,13 +12,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.methods import length
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.search_space import readable
 from autopeft.search import start
 from autopeft.search.portfolio import FAR, Portfolio
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks.registry import find_task
-from autopeft.tasks.study_rows import read_rows, recognised
+from autopeft.tasks.study_rows import read_rows, recognised, rows_that_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,9 +107,8 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
     found = [registry[name] for name in registry.chosen(spec.search.methods, spec.search.exclude)]
     methods = [method for method in found if not method.tasks or task.kind in method.tasks]
     known, size = start.known_to(spec), spec.validation.rows_of_fold(rows)
-    length = None if task.writes else size
-    own = task.search_space()
-    space = CandidateSpace.build(methods, None, spec.search.overrides, FIXED_SEARCH_KEYS, own, length)
+    own, counted = task.search_space(), rows_that_count(spec, task, rows)
+    space = CandidateSpace.build(methods, None, spec.search.overrides, FIXED_SEARCH_KEYS, own, counted)
     first, notes = start.first(spec, space, rows)
     defaults = known.defaults(size, space) if known else []
     queued = [one.candidate.flat for one in first]
@@ -128,7 +128,7 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
 
 def _tried(one: start.First, known: Portfolio | None, size: int, kind: str, space: CandidateSpace) -> Tried:
     hyper = one.candidate.hyper
-    steps = hyper.epochs * math.ceil(size / hyper.batch_size)
+    steps = length.steps(hyper.epochs, size, hyper.batch_size)
     shown = (_named(one.candidate, space), one.candidate.flat, one.source, hyper.epochs, steps)
     if known is None or one.entry is None:
         return Tried(*shown)

@@ -39,7 +39,7 @@ FIRST = 10
 class NearDefaultsSampler(optuna.samplers.RandomSampler):
     """Draws each dimension around its default, as far as it has one; the method, and the rest, evenly.
 
-    A learning rate is drawn around what goes with the length that was drawn (`length.beside`). Numbers come from a
+    A learning rate is drawn around what goes with the length that was drawn (`length.rate_at`). Numbers come from a
     normal distribution around the default, cut off at the range's ends, on a log scale where the dimension has one. A
     method's author knows more than an even draw over wide ranges, most of which is of no use for the task at hand: the
     prior of PriorBand (Mallik et al. 2023, arXiv:2306.12370). `benchmarks/near_defaults.py` compares the two.
@@ -74,7 +74,7 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
         if dimension == "learning_rate" and isinstance(default, float):
             epochs, usual = (known.get(f"{method}.epochs") for known in (trial.params, self._defaults))
             if isinstance(epochs, int) and isinstance(usual, int):
-                return length.beside(default, usual, epochs)
+                return length.rate_at(epochs, default, usual)
         return default
 
     def _near(self, default: float, kind: FloatDistribution | IntDistribution) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from autopeft.methods import length
 from autopeft.search import portfolio
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def candidate_of(known: Portfolio, entry: Entry, part: MethodSpace, size: int) -
     if entry.default:
         return part.default()
     values = {**entry.params, **entry.training}
-    batches = math.ceil(size / int(part.training.nearest(values)["batch_size"]))
+    batches = length.steps(1, size, int(part.training.nearest(values)["batch_size"]))
     epochs = max(round(known.steps(entry, size) / batches), 1)
     return part.candidate(part.own.nearest(values), part.training.nearest({**values, "epochs": epochs}))
 

@@ -41,3 +41,16 @@ def read_rows(spec: StudySpec, task: Task, told: str) -> StudyData:
     """
     rows = load_rows(spec, task)
     return replace(rows, notes=(told, *rows.notes)) if told else rows
+
+
+def rows_that_count(spec: StudySpec, task: Task, rows: int) -> int | None:
+    """The rows of a fold by which the length of training goes; None where it does not go by them.
+
+    A row of a text that is written teaches as much as it has tokens, so there what is declared goes for any number.
+
+    Args:
+        spec: the study file.
+        task: of its kind.
+        rows: to train on, in all.
+    """
+    return None if task.writes else spec.validation.rows_of_fold(rows)

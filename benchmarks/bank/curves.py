@@ -20,7 +20,6 @@ import torch
 from measures import LossProbe, brier, halves, largest_share
 from schema import COLLAPSED, COOLED, DIVERGED, DONE, EMA, RAW, REFIT
 from sources import TEST_HALF_SEED
-from stages import WSD
 
 from autopeft.common.seeds import REFIT_STREAM, derive_seed
 from autopeft.execution.packing_choice import gradients
@@ -137,21 +136,18 @@ def trained(problem: Problem, candidate: Candidate, cell: Cell, sites: bool | No
     """
     curves = folds_of(problem, refit=cell.refit)
     if sites is not None and len(curves) > 1:
-        together = Course(problem, candidate, curves, sites).run(trunk=cell.schedule == WSD)
+        together = Course(problem, candidate, curves, sites).run()
         if all(curve.state != DIVERGED for curve in together):
             return together
         curves = folds_of(problem, refit=cell.refit)
-    return [
-        found
-        for curve in curves
-        for found in Course(problem, candidate, [curve], sites).run(trunk=cell.schedule == WSD)
-    ]
+    return [found for curve in curves for found in Course(problem, candidate, [curve], sites).run()]
 
 
 class Course:
     """The training of one fold, or of all folds packed.
 
     Attributes:
+        trunk: whether the rate is constant, so that points are averaged and cooled too.
         seconds: of training so far, without what is evaluated.
     """
 
@@ -167,24 +163,24 @@ class Course:
         execution = Execution(size, folds=self.folds)
         self.learner = Learner(model, candidate.hyper, rows, execution, callback=callback, device=problem.device)
         self.learner.optimizer.register_step_pre_hook(self._take_norm)
-        trunk = candidate.hyper.schedule == TRUNK["schedule"]
-        self.stops = stops(candidate.hyper.epochs, self.learner.batches, min(sizes), trunk=trunk)
+        self.trunk = candidate.hyper.schedule == TRUNK["schedule"]
+        self.stops = stops(candidate.hyper.epochs, self.learner.batches, min(sizes), trunk=self.trunk)
         self._forget()
         for curve in curves:
             curve.trained_params = sum(parameter.numel() for parameter in self.learner.parameters) // self.folds
             curve.planned_steps = self.learner.steps
 
-    def run(self, *, trunk: bool) -> list[Curve]:
+    def run(self) -> list[Curve]:
         """Train to the end, or until a loss is no longer finite; the curves with their points."""
         try:
             for stop in self.stops:
                 self._forget()
-                if trunk and stop.tested:
+                if self.trunk and stop.tested:
                     self._branch(stop)
                     continue
                 self._advance(stop.steps)
                 self._note(RAW, tested=stop.tested)
-                if trunk:
+                if self.trunk:
                     self._note(EMA)
         except DivergedError as error:
             for curve in self.curves:

@@ -100,9 +100,8 @@ def main() -> None:
             if not found:
                 continue
             usual = length.epochs_for(size).default
-            print(
-                f"\n{name}, {size} rows a fold (default: {usual} epochs, rate x {length.scaled(1, usual, size):.2g})\n"
-            )
+            share = length.scaled_rate(1, usual, size)
+            print(f"\n{name}, {size} rows a fold (default: {usual} epochs, rate x {share:.2g})\n")
             print("\n".join(table(found)[0]))
             if (fitted := power(found)) is not None:
                 print(f"\nThe best rate falls with the steps to the power of {fitted:.2f}.")

@@ -232,6 +232,7 @@ def test_a_base_model_that_cannot_be_put_back_ends_the_study():
 
 
 def test_what_outlives_a_trial_is_found():
+    gc.unfreeze()  # what pytest_collection_finish froze
     kept = []
     with LeakCheck() as leak_check:
         attach(tiny_base("bert"), Resting(), {})

@@ -11,21 +11,11 @@ import pytest
 from autopeft.common.exceptions import SpecError
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
-from autopeft.search import portfolio as recorded
 from autopeft.search import start
 from autopeft.search.recommend import recommend
 from autopeft.study.file import StudySpec
 from tests.conftest import autopeft_here
-from tests.recorded import portfolio, slow_lora, wide_adapter
 from tests.search.test_run import edit
-
-
-@pytest.fixture
-def known(tmp_path, monkeypatch):
-    path = tmp_path / "portfolio.json"
-    path.write_text(portfolio(wide_adapter(), slow_lora()).to_json())
-    monkeypatch.setattr(recorded, "PATH", path)
-    return path
 
 
 @pytest.fixture

@@ -17,21 +17,11 @@ from autopeft.search.run import _open
 from autopeft.study.file import StudySpec
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from tests.conftest import autopeft_here
-from tests.recorded import portfolio, slow_lora, wide_adapter
 from tests.search.test_run import edit
 from tests.search.test_warm_start import TRAINING, finished
 
 ROWS = 150
 """Of which a fold trains on 100."""
-
-
-@pytest.fixture
-def known(tmp_path, monkeypatch):
-    """A portfolio in the package's place: LoRA's default, a wide adapter, a slow LoRA."""
-    path = tmp_path / "portfolio.json"
-    path.write_text(portfolio(wide_adapter(), slow_lora()).to_json())
-    monkeypatch.setattr(recorded, "PATH", path)
-    return path
 
 
 def space(*names, **overrides):
