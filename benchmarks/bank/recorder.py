@@ -53,6 +53,8 @@ class Recorder:
         self._sites: dict[tuple[str, ...], bool | None] = {}
         named = model.removeprefix("package:") if model.startswith("package:") else Path(model).name
         self._origin = {"model": named, "machine": machine(), "code": code()}
+        merged = read(out / "runs.parquet", RUNS)["run"].to_pylist()
+        self._merged = {run.rpartition(".")[0] for run in merged}  # without the fold: the name of its cell
 
     def problem(self, cell: Cell) -> Problem:
         """What the cell's study has; that of the last one is kept."""
@@ -100,8 +102,8 @@ class Recorder:
         return found
 
     def recorded(self) -> set[str]:
-        """Names of the cells that are there."""
-        return {path.name.removesuffix(RUNS_PART) for path in self.parts.glob(f"*{RUNS_PART}")}
+        """Names of the cells that are there, as parts or in tables that parts were merged into."""
+        return self._merged | {path.name.removesuffix(RUNS_PART) for path in self.parts.glob(f"*{RUNS_PART}")}
 
     def record(self, cell: Cell) -> list[Curve] | None:
         """Train a cell and write its part; None where it is there, or another process is at it."""
