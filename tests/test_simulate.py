@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
+from autopeft.methods.length import epochs_for
 from autopeft.search.portfolio import MOST_ENTRIES
 from autopeft.search.pruner import make_pruner
 from autopeft.search.race import Rules
@@ -187,7 +188,7 @@ def test_todays_policy_stops_what_optuna_would(written, seed):
     cell, known = first(written[0])
     trace, search = replay(cell, replace(B, length="longest"), known, seed)
     study = optuna.create_study(direction="maximize", pruner=make_pruner("successive_halving", 6))
-    ends, rows = rung_ends(24, 100), 0.0
+    ends, rows = rung_ends(24, 100, int(epochs_for(100).high)), 0.0  # as a live study of so many rows
     for candidate in trace.tried:
         trial = study.ask()
         for number, epochs in enumerate(ends, 1):
@@ -213,7 +214,7 @@ def test_a_batch_keeps_the_best_and_the_two_protected(written):
     trace, search = replay(cell, replace(D, race=None), known, 0)
     assert (len(trace.tried), len(trace.complete)) == (16, 3)
     assert search.comparator in trace.complete
-    assert trace.rows == 3 * 100 * (8 * 1 + 3 * 2 + 2 * 4 + 3 * 24)
+    assert trace.rows == 3 * 100 * (8 * 4 + 3 * 8 + 2 * 16 + 3 * 24)
     assert with_protected([1, 2, 3, 4, 5], [5, 2], 3) == [1, 2, 5]
     assert with_protected([1, 2, 3, 4, 5], [5, 4], 2) == [5, 4]
     assert with_protected([1, 2, 3], [1, 2], 2) == [1, 2]

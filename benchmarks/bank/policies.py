@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtr
 from trials import best_first
 
+from autopeft.methods.length import epochs_for
 from autopeft.search.pruner import judge
 from autopeft.search.race import Rules
 from autopeft.training.rungs import rung_ends
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trials import Search
+
+
+SHORT = 4.0
+"""Epochs of a trial as they were before lengths went by the rows."""
 
 
 class Pruner(Protocol):
@@ -44,12 +49,13 @@ class Halving:
     def run(self, search: Search, order: Sequence[int]) -> None:
         """One after the other."""
         scores: dict[int, list[float]] = {}
+        longest = longest_of(search, order)
         for candidate in order:
-            if self._passes(search, candidate, scores):
+            if self._passes(search, candidate, scores, longest):
                 search.finish(candidate)
 
-    def _passes(self, search: Search, candidate: int, scores: dict[int, list[float]]) -> bool:
-        ends = rung_ends(max(1, round(search.length[candidate])), search.size)
+    def _passes(self, search: Search, candidate: int, scores: dict[int, list[float]], longest: int) -> bool:
+        ends = rung_ends(max(1, round(search.length[candidate])), search.size, longest)
         for number, epochs in enumerate(ends):
             last = number == len(ends) - 1
             own = search.end[candidate] if last else search.reach([candidate], epochs).score[0]
@@ -60,6 +66,12 @@ class Halving:
             if not last and judge(at_rung, own) and not search.default[candidate]:
                 return False
         return True
+
+
+def longest_of(search: Search, order: Sequence[int]) -> int:
+    """Epochs of the longest training in a study's range, which its rungs go by; where all are short, of these."""
+    longest = max(search.length[candidate] for candidate in order)
+    return round(longest) if longest <= SHORT else int(epochs_for(search.size).high)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class Batch:
         """All together, rung by rung."""
         alive = list(order)
         longest = max(search.length[candidate] for candidate in alive)
-        rungs = self.rungs or rung_ends(max(1, round(longest)), search.size)[:-1]
+        rungs = self.rungs or rung_ends(max(1, round(longest)), search.size, longest_of(search, alive))[:-1]
         for keep, rung in zip(self.keep, rungs, strict=False):
             reached = search.reach(alive, rung)
             if np.isnan(reached.score).mean() > 0.5:  # too few points were recorded there
@@ -145,7 +157,7 @@ class Policy:
         name: as tables show it.
         start: "comparator" tries nothing but the best default elsewhere; "defaults" all of them, then draws near them;
             "portfolio" what did best elsewhere, then draws near defaults; "random" any order; "all" the whole pool.
-        length: "short" as today, "drawn" evenly from those recorded, "advised" by other groups, or "longest".
+        length: "short" as they were, "drawn" evenly from those recorded, "advised" by other groups, or "longest".
         trials: at most so many.
         pruner: what is stopped.
         early: whether training ends where the mean over the folds does not rise any more.
@@ -167,9 +179,6 @@ class Policy:
     share: float = 0.3
     form: str = "refit"
 
-
-SHORT = 4.0
-"""Epochs of a trial today."""
 
 A = Policy("A no search", start="comparator", length="advised", trials=1, pruner=Never())
 B = Policy("B today's")

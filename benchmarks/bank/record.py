@@ -95,6 +95,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=(FLOAT32, BFLOAT16), default=FLOAT32)
     parser.add_argument("--model", default="", help="default: that of the quickstart")
     parser.add_argument("--epochs", type=int, action="append", help="keeps to runs of this length; may be repeated")
+    parser.add_argument("--methods", type=lambda given: given.split(","), default=[], help="keeps to these")
     parser.add_argument("--hours", type=float, default=float("inf"), help="after which no cell is begun")
     parser.add_argument("--threads", type=int, default=1, help="of this recorder, on a CPU")
     parser.add_argument("--plan", action="store_true", help="tell what is left, and record nothing")
@@ -119,7 +120,8 @@ def main() -> None:
         cell.name: cell
         for stage in arguments.stage
         for cell in cells(stage, found, named, arguments.schedule, arguments.precision)
-        if not arguments.epochs or cell.epochs in arguments.epochs
+        if cell.epochs in (arguments.epochs or [cell.epochs])
+        and cell.config.method in (arguments.methods or [cell.config.method])
     }
     left = remaining(recorder, [*wanted.values()])
     cost = sum(cell.cost for cell in left)

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
     from pool import Config, Pool
 
-LENGTHS = {"small": (4, 12, 24), "medium": (4, 12), "large": (4,)}
-"""Epochs of a run whose rate falls linearly, each a run of its own: in batches of 16 up to 168, 300 and 376 steps. At a
-constant rate the longest run alone is made, which is cut to the others."""
+LENGTHS = {"small": (4, 12, 24, 48), "medium": (4, 12, 24), "large": (4,)}
+"""Epochs of a run whose rate falls linearly, each a run of its own: in batches of 16 up to 336, 600 and 376 steps."""
+
+USUAL = {"small": 24, "medium": 12, "large": 4}
+"""Epochs where one length is recorded, as of fresh splits and refits. At a constant rate this run alone is made, and
+cut to the shorter ones."""
 
 FIRST = ("adapter", "lora", "prefix_tuning")
 SECOND = ("bitfit", "mixed")
@@ -87,7 +90,7 @@ def cells(stage: int, pool: Pool, tasks: Sequence[str], schedule: str = LINEAR, 
 
 
 def _lengths(size: str, schedule: str) -> tuple[int, ...]:
-    return LENGTHS[size] if schedule == LINEAR else LENGTHS[size][-1:]
+    return LENGTHS[size] if schedule == LINEAR else (USUAL[size],)
 
 
 def _block(blocks: Iterable[Sequence[Config]], tasks: Sequence[str], size: str, schedule: str) -> Iterable[Cell]:
@@ -134,7 +137,7 @@ def _splits(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
             for size in ("small", "medium"):
                 for task in some:
                     for config in chosen:
-                        yield Cell(task, size, config, LENGTHS[size][-1], schedule, split_seed=split, seed=split)
+                        yield Cell(task, size, config, USUAL[size], schedule, split_seed=split, seed=split)
 
 
 def _more(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
@@ -151,11 +154,11 @@ def _refits(pool: Pool, tasks: Sequence[str], schedule: str) -> Iterable[Cell]:
     for size in ("small", "medium"):
         for task in tasks:
             for config in chosen:
-                for epochs in (LENGTHS[size][-1], LENGTHS[size][-1] * (FOLDS - 1) // FOLDS):
+                for epochs in (USUAL[size], USUAL[size] * (FOLDS - 1) // FOLDS):
                     yield Cell(task, size, config, epochs, schedule, refit=True)
     for task in tasks:
         for config in pool["defaults"]:
-            yield Cell(task, "small", config, LENGTHS["small"][-1], schedule, precision=OTHER)
+            yield Cell(task, "small", config, USUAL["small"], schedule, precision=OTHER)
 
 
 STAGES: dict[int, Callable[[Pool, Sequence[str], str], Iterable[Cell]]] = {

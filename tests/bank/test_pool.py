@@ -55,14 +55,14 @@ def test_stages_name_every_cell_once_and_only_sizes_that_a_task_has(blocks):
 def test_the_first_stage_records_the_strong_methods_of_all_tasks_before_anything_else(blocks):
     found = cells(1, blocks, [*TASKS])
     small = [name for name, task in TASKS.items() if "small" in task.sizes]
-    assert len(found) == 3 * 24 * len(small)  # of three lengths
-    assert Counter(cell.task for cell in found[: 18 * len(small)]) == dict.fromkeys(small, 18)
-    assert {cell.config.method for cell in found[: 18 * len(small)]} == {"adapter", "lora", "prefix_tuning"}
+    assert len(found) == 4 * 24 * len(small)  # of four lengths
+    assert Counter(cell.task for cell in found[: 24 * len(small)]) == dict.fromkeys(small, 24)
+    assert {cell.config.method for cell in found[: 24 * len(small)]} == {"adapter", "lora", "prefix_tuning"}
 
 
 def test_a_run_that_is_cut_takes_the_place_of_the_shorter_ones(blocks):
     linear, cut = (cells(1, blocks, [*TASKS], schedule) for schedule in ("linear", WSD))
-    assert len(linear) == 3 * len(cut)
+    assert len(linear) == 4 * len(cut)
     assert {cell.schedule for cell in cells(4, blocks, [*TASKS])} == {WSD}
 
 
