@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.common.exceptions import SpecError
-from autopeft.reporting.statistics import CONFIDENCE, Difference, wilson
+from autopeft.reporting.statistics import CONFIDENCE, LEAST, simultaneous, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from autopeft.reporting.statistics import Difference
     from autopeft.tasks.metric import Metric
 
 RESAMPLES = 2000
@@ -153,16 +154,20 @@ class Bootstrap:
         """Confidence interval of a score: the percentiles of its resamples, of which there must be some."""
         return _percentiles(self._scores[name][1:])
 
-    def difference(self, first: str, second: str) -> Difference:
-        """By how much the first scores above the second; p is twice the share of resamples on the other side of 0.
+    def differences(self, first: str, others: Sequence[str]) -> list[Difference]:
+        """By how much the first scores above each of the others, each as one of so many comparisons.
 
-        There must be some.
+        How the draws scatter around what was observed tells how far a difference that is none would get. Of each draw
+        the largest |deviation / standard error| of all comparisons counts, as in `max_t`, so that p-values and
+        intervals agree (bootstrap of studentized differences; Romano & Wolf 2005, JASA 100:94-108).
+
+        There must be some draws.
         """
-        differences = self._scores[first] - self._scores[second]
-        drawn = differences[1:]
-        # One is added to either count: a finite number of resamples cannot show a chance of nothing.
-        tail = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
-        return Difference(float(differences[0]), *_percentiles(drawn), min(1.0, 2 * (1 + int(tail)) / (1 + len(drawn))))
+        table = np.stack([self._scores[first] - self._scores[other] for other in others])
+        observed, drawn = table[:, 0], table[:, 1:]
+        errors = drawn.std(1)
+        scatter = np.abs(drawn - observed[:, None]) / np.where(errors < LEAST, np.inf, errors)[:, None]
+        return simultaneous(observed.tolist(), errors.tolist(), np.sort(scatter.max(0)))
 
 
 def interval_of(metric: Metric, truths: Sequence[str], predictions: Sequence[str]) -> tuple[float, float] | None:

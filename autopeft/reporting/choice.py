@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopeft.common.units import counted
 from autopeft.reporting.writing_report import FEWEST, rank_agreement
 from autopeft.study.choice import Choice
 from autopeft.study.record import by_score
@@ -21,10 +22,10 @@ def candidates(archive: Archive) -> list[TrialRecord]:
     return [record for record in archive.ranked if record.written is not None]
 
 
-def by(archive: Archive) -> str:
-    """The name of the score of texts by which the winner was chosen; "" where the score of the search decided."""
-    choice = Choice.read(archive.attrs)
-    return choice.by if choice and candidates(archive) else ""
+def short(archive: Archive) -> str:
+    """By which score of texts the winner was chosen; "" where the score of the search decided."""
+    found, choice = candidates(archive), Choice.read(archive.attrs)
+    return f"It was chosen by what its folds wrote: {choice.by} {found[0].written:.4f}." if found and choice else ""
 
 
 def verdict(archive: Archive) -> str:
@@ -33,8 +34,9 @@ def verdict(archive: Archive) -> str:
     if not found or choice is None:
         return ""
     return (
-        f"It was chosen by {choice.by}, {found[0].written:.4f} of what its folds wrote for {choice.rows} validation "
-        f"rows, among the {len(found)} trials that are best by {archive.given['validation']['metric']}."
+        f"It was chosen by {choice.by}: what its folds wrote for {counted(choice.rows, 'validation row')} scores "
+        f"{found[0].written:.4f}, the most among the {counted(len(found), 'trial')} that lead by "
+        f"{archive.given['validation']['metric']}."
     )
 
 
@@ -50,8 +52,8 @@ def sections(archive: Archive) -> list[ReportSection]:
         if record.score is not None
     )
     told = (
-        f"The winner was chosen by {choice.by}: the models of the folds of each of these trials wrote texts for "
-        f"{choice.rows} rows that they validate, the same rows for all. {_agreement(found, metric, choice.by)}"
+        f"The winner was chosen by {choice.by}. The fold models of each of these trials wrote texts for the same "
+        f"{counted(choice.rows, 'validation row')}. {_agreement(found, metric, choice.by)}"
     )
     failed = "".join(f" Trial {number} could not write: {reason}" for number, reason in choice.failed.items())
     table = ReportTable(("trial", "candidate", f"mean {metric}", choice.by), rows, (0, 2, 3))
@@ -61,8 +63,7 @@ def sections(archive: Archive) -> list[ReportSection]:
 def _agreement(found: Sequence[TrialRecord], metric: str, by: str) -> str:
     """Whether the candidates come in the same order by both scores."""
     first = by_score([*found])[0]
-    same = "is the same" if first is found[0] else f"is trial {first.number}"
-    told = f"The best of them by {metric} {same}."
+    told = f"The best of them by {metric} is {'also the winner' if first is found[0] else f'trial {first.number}'}."
     tau = rank_agreement([record.score or 0.0 for record in found], [record.written or 0.0 for record in found])
     if len(found) >= FEWEST and tau is not None:
         told += f" Rank agreement of {metric} with {by} (Kendall's tau, 1 is the same order): {tau:+.2f}."

@@ -1,4 +1,4 @@
-"""Between the candidates: whether a lead is real, which is the cheapest that is as good, and what a score costs."""
+"""Between the candidates: whether a lead is significant, which is the cheapest that is as good, what a score costs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from autopeft.reporting.statistics import (
     CONFIDENCE,
     Difference,
+    in_a_word,
     max_t,
     one_standard_error,
     pareto_front,
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from autopeft.study.archive import Archive
     from autopeft.study.record import TrialRecord
-
-
-TIED = 0.00005
-"""A smaller difference of scores is shown as 0.0000, and called a tie."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,9 @@ class Comparison:
         return self.ahead.score - self.behind.score
 
     @property
-    def tied(self) -> bool:
-        """Whether both scores are the same to the four places that are shown."""
-        return self.lead < TIED
+    def word(self) -> str:
+        """What the test says of the lead: "significant", "inconclusive" or "tie"."""
+        return in_a_word(self.lead, self.real)
 
 
 @dataclass(frozen=True)
@@ -158,12 +155,12 @@ def simplest(archive: Archive) -> Simplest | None:
     best, error = found[0], 0.0 if math.isnan(errors[0]) else errors[0]
     within = f"within one standard error ({error:.4f}) of the best score"
     if chosen is best:
-        verdict = f"The winner is also the simplest choice: nothing that trains fewer parameters scores {within}."
+        verdict = f"The winner is also the simplest choice: no candidate with fewer parameters scores {within}."
     else:
         few, many = trained[found.index(chosen)], trained[0]
         verdict = (
-            f"Simpler and as good: trial {chosen.number} ({chosen.method}) scores {chosen.score:.4f}, {within}, and "
-            f"trains {few:,} parameters, {few / many:.0%} of the winner's {many:,}."
+            f"There is a simpler choice: trial {chosen.number} ({chosen.method}) scores {chosen.score:.4f}, which is "
+            f"{within}, and trains {few:,} parameters, {few / many:.0%} of the winner's {many:,}."
         )
     return Simplest(chosen.number, best.number, error, scores[0] - error, verdict)
 
@@ -189,18 +186,18 @@ def _side(record: TrialRecord, defaults: dict[str, TrialRecord], best: dict[str,
 
 
 def _judge(ahead: Side, behind: Side, difference: Difference | None, folds: int) -> Comparison:
-    gap = f"{ahead} is {ahead.score - behind.score:.4f} ahead of {behind}"
-    gap = gap[0].upper() + gap[1:]
-    if difference is None:
-        return Comparison(
-            ahead, behind, None, None, False, f"{gap}, by the same on every fold, so a test has nothing to go by."
-        )
-    p = difference.p
-    interval = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {p:.2g}"
-    if p <= 1 - CONFIDENCE:
-        return Comparison(ahead, behind, difference, p, True, f"{gap}, and that is real ({interval}).")
-    verdict = f"{gap}, but the two cannot be told apart ({interval})"
-    if difference.mean > 0:
-        needed = difference.high - difference.mean
-        verdict += f": over these {folds} folds, and of as many comparisons, only a lead above {needed:.4f} could be"
-    return Comparison(ahead, behind, difference, p, False, verdict + ".")
+    lead, real = ahead.score - behind.score, difference is not None and difference.p <= 1 - CONFIDENCE
+    word = in_a_word(lead, real)
+    verdict = f"{ahead} leads {behind} by {lead:.4f}"
+    if word == "tie":
+        verdict = f"{ahead} ties with {behind}."
+    elif difference is None:
+        verdict += ". No test is possible, because the lead is the same on every fold."
+    else:
+        interval = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {difference.p:.2g}"
+        verdict += f": {word} ({interval})."
+        if not real and difference.mean > 0:
+            needed = difference.high - difference.mean
+            verdict += f" With {folds} folds and as many comparisons as here, it takes a lead above {needed:.4f}."
+    p = None if difference is None else difference.p
+    return Comparison(ahead, behind, difference, p, real, verdict[0].upper() + verdict[1:])

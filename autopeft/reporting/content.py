@@ -1,4 +1,4 @@
-"""The whole of a report, as plain data that a page, a terminal or a script can show."""
+"""The whole report, as plain data that a page, a terminal or a script can show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.truncation import Truncation
+from autopeft.common.units import counted
 from autopeft.reporting import choice, raced
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
 from autopeft.reporting.findings import findings
@@ -14,7 +15,6 @@ from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
 from autopeft.study import report_section
 from autopeft.study.archive import FINISHED, RUNNING, open_archive
-from autopeft.study.archive import STOPPED as STOPPED_EARLY
 from autopeft.study.folder import SECTIONS
 from autopeft.study.record import plain
 from autopeft.study.report_section import ReportSection
@@ -47,7 +47,7 @@ class Report:
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
             empty where it did not.
         main: what was found in three sentences at most (`findings`).
-        headline: the argument, a sentence each, the most important first.
+        headline: the whole argument, a sentence or two each, the most important first.
         winner: the best complete trial so far; None where none is complete.
         trials: those that were trained: complete ones by score, then pruned, stopped and failed.
         defaults: numbers of the trials of untuned defaults.
@@ -130,7 +130,7 @@ def _sections(archive: Archive) -> list[ReportSection]:
     try:
         return report_section.read(archive.output / SECTIONS)
     except ValueError as error:
-        return [ReportSection("Rows that were kept to be shown", f"They cannot be used: {error}")]
+        return [ReportSection("Details of the held-out rows", f"What was kept of them cannot be used: {error}")]
 
 
 def _curve(record: TrialRecord) -> Curve:
@@ -140,35 +140,24 @@ def _curve(record: TrialRecord) -> Curve:
 def _headline(
     archive: Archive, comparisons: list[Comparison], simple: Simplest | None, test: TestRows | None
 ) -> list[str]:
-    told = []
-    states = [record.state for record in archive.records]
-    wanted, done = archive.given["search"]["trials"], len(archive.ended)
-    if archive.stopped:
-        told.append(f"The search was {archive.stopped}, and goes on when it is run again; what follows may change.")
-    elif archive.state != FINISHED:
-        how = "still runs" if archive.state == RUNNING else "was interrupted, and goes on when it is run again"
-        told.append(f"The study {how}: {done} of {wanted} trials have ended, and what follows may change.")
+    told = [*_progress(archive)]
     if not archive.ranked:
-        return [*told, f"No trial is complete yet, so there is no winner; {_ends(states)}."]
+        states = [record.state for record in archive.records]
+        return [*told, f"No trial is complete yet, so there is no winner. So far: {_ends(states)}."]
     best, metric = archive.ranked[0], archive.given["validation"]["metric"]
-    untuned = ", the untuned default," if best in archive.defaults.values() else ""
-    verb = "won" if archive.state in (FINISHED, STOPPED_EARLY) else "leads"
+    untuned = " (the untuned default)" if best in archive.defaults.values() else ""
     told.append(
-        f"{best.method} {verb}: trial {best.number}{untuned} has a mean "
-        f"{metric} of {best.score:.4f} over {len(best.fold_scores)} folds ({best.name})."
+        f"Trial {best.number}, {best.name}{untuned}, has a mean {metric} of {best.score:.4f} over "
+        f"{counted(len(best.fold_scores), 'fold')}."
     )
     if chosen := choice.verdict(archive) or raced.verdict(archive):
         told.append(chosen)
     told += (over := _passed_over(archive))
     rivals = [c for c in comparisons if c.ahead.number == best.number and c.behind.method != best.method]
     rivals = [c for c in rivals if c.behind.best]
-    if chosen or over:  # by something else than the score that all trials have, of which the leads are
-        told += [c.verdict for c in rivals[:1]]
-    elif rivals:
-        told.append(rivals[0].verdict)
+    told += [c.verdict for c in rivals[:1]]
+    if rivals and not (chosen or over):  # then by the score that all trials have, which the leads are of
         told.append(_whether_real(rivals))
-    elif len({record.method for record in archive.records}) > 1:
-        told.append("No other method has a complete trial to compare it with.")
     if simple:
         told.append(simple.verdict)
     if test:
@@ -177,12 +166,23 @@ def _headline(
     return [*told, *_truncated(archive)]
 
 
+def _progress(archive: Archive) -> list[str]:
+    """How far a study has come that is not finished."""
+    wanted, done = archive.given["search"]["trials"], len(archive.ended)
+    if archive.stopped:
+        return [f"The search was {archive.stopped}. Run it again to go on; what follows may then change."]
+    if archive.state == FINISHED:
+        return []
+    how = "is still running" if archive.state == RUNNING else "was interrupted (run it again to go on)"
+    return [f"The study {how}: {done} of {wanted} trials have ended, and what follows may change."]
+
+
 def _passed_over(archive: Archive) -> list[str]:
     """The best trial of each method that came before the winner and could not be kept."""
     found = {record.method: record for record in reversed(archive.ranked) if record.passed_over}
     return [
-        f"Trial {record.number} ({record.name}, {record.score:.4f}) came before it, but could not be trained once "
-        f"more, saved and loaded: {record.passed_over.rstrip('.')}."
+        f"Trial {record.number} ({record.name}, {record.score:.4f}) came first, but could not be trained again, saved "
+        f"and loaded: {record.passed_over.rstrip('.')}."
         for record in found.values()
     ]
 
@@ -198,18 +198,17 @@ def _truncated(archive: Archive) -> list[str]:
 
 
 def _whether_real(rivals: list[Comparison]) -> str:
-    real = [c.behind.method for c in rivals if c.real]
-    if len(real) == len(rivals):
-        return "So the method that won is better than every other here."
     apart = [c.behind.method for c in rivals if not c.real]
+    if not apart:
+        return "So the method that won is better than every other here."
     return (
-        f"So this study does not settle which method is better: {' and '.join(apart)} may do as well. Each method's "
-        "best was picked because it scored high, so leads of this kind look larger than they are; more folds, or more "
-        "rows, would tell more."
+        f"So this study does not settle which method is better: {' or '.join(apart)} may do as well. The best trial of "
+        "each method was picked for its high score, so such leads look larger than they are. More folds or more rows "
+        "would tell more."
     )
 
 
 def _ends(states: list[str]) -> str:
     names = {PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused by the budget"}
-    counts = [f"{states.count(state)} were {name}" for state, name in names.items() if states.count(state)]
-    return ", ".join(counts).replace("were failed", "failed") or "none has ended"
+    counts = [f"{states.count(state)} {name}" for state, name in names.items() if states.count(state)]
+    return ", ".join(counts) or "no trial has ended"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from autopeft.reporting import choice, raced
 from autopeft.reporting.comparison import compare
 from autopeft.reporting.held_out_rows import default_name, held_out_rows
+from autopeft.reporting.statistics import in_a_word
 from autopeft.study.archive import FINISHED, INTERRUPTED, STOPPED, open_archive
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def _who(archive: Archive) -> str:
 
 def _how_sure(archive: Archive, comparisons: Sequence[Comparison]) -> str:
     best = archive.ranked[0]
-    if found := choice.candidates(archive):
-        return f"It was chosen by the texts of its folds: {choice.by(archive)} {found[0].written:.4f}."
+    if chosen := choice.short(archive):
+        return chosen
     if sure := raced.short(archive):
         return sure
     over = [record for record in archive.ranked if record.passed_over]
@@ -76,10 +77,9 @@ def _lead(found: Comparison) -> str:
     """Of the winner over the best of the next method, or over a default."""
     behind = found.behind
     who = f"{behind.method}'s untuned default" if behind.default and not behind.best else behind.method
-    if found.tied:
+    if found.word == "tie":
         return f"It is tied with {who} (trial {behind.number})."
-    sure = "significant" if found.real else "inconclusive, so it may be chance"
-    return f"Its lead of {found.lead:.4f} over {who} is {sure}."
+    return f"Its lead of {found.lead:.4f} over {who} is {found.word}{'' if found.real else ': it may be chance'}."
 
 
 def _held_out(archive: Archive, test: TestRows) -> str:
@@ -97,7 +97,7 @@ def _held_out(archive: Archive, test: TestRows) -> str:
     if not first:
         return f"{told}, {beside}."
     if defaults[first] > own:
-        judged = [one.real for one in test.comparisons if one.other == named[first]]
-        sure = f" ({'significant' if judged[0] else 'inconclusive'})" if judged else ""
+        words = [in_a_word(one.difference.mean, one.real) for one in test.comparisons if one.other == named[first]]
+        sure = f" ({words[0]})" if words else ""
         return f"{told}. {first}'s untuned default does better: {defaults[first]:.4f}{sure}."
     return f"{told}, the best untuned default ({first}) {defaults[first]:.4f}, {beside}."

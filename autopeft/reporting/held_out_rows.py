@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError
+from autopeft.common.units import counted
 from autopeft.reporting.bootstrap import Bootstrap, interval_of
-from autopeft.reporting.statistics import CONFIDENCE, Difference, holm, mcnemar
+from autopeft.reporting.statistics import CONFIDENCE, Difference, in_a_word
 from autopeft.study.folder import PREDICTIONS
 from autopeft.study.predictions import DEFAULT, WINNER, HeldOut, column_of
 from autopeft.tasks.registry import find_task
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from autopeft.study.archive import Archive
     from autopeft.tasks.metric import Metric
 
-NO_PLUGIN = "No plugin is there any more that knows this kind of task and its metric."
+NO_PLUGIN = (
+    "There are no intervals, because no installed plugin knows this kind of task and its metric any more. Install the "
+    "plugin again, and make the report anew with `autopeft report`."
+)
 
 MOST_POINTS = 2000
 """More in one picture would hide each other."""
@@ -35,12 +39,17 @@ class TestScore:
 
 @dataclass(frozen=True)
 class TestComparison:
-    """The winner against what needs no search, on the same rows; `p` is adjusted for all such comparisons."""
+    """The winner against what needs no search, on the same rows.
+
+    Attributes:
+        other: what that is called among the scores.
+        difference: by how much the winner scores above it; interval and p-value allow for all such comparisons.
+        real: whether the p-value is small enough, and so the interval on one side of 0.
+        verdict: in words.
+    """
 
     other: str
     difference: Difference
-    p: float
-    test: str
     real: bool
     verdict: str
 
@@ -101,7 +110,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
         metric = task.metrics[archive.given["validation"]["metric"]]
     except (SpecError, KeyError):
         own = is_own(archive.given["validation"]["metric"])
-        why = "The metric is a function of the user's own, which a report does not run: so there are no intervals."
+        why = "There are no intervals, because the metric is a function of your own, which a report does not run."
         return TestRows(plain, told, why if own else NO_PLUGIN)
     try:
         answers = HeldOut.read(archive.output / PREDICTIONS)
@@ -109,12 +118,14 @@ def held_out_rows(archive: Archive) -> TestRows | None:
         others = {name: made for name, made in answers.predictions.items() if made != answers.predictions[WINNER]}
         bootstrap = Bootstrap(metric, answers.labels, {WINNER: answers.predictions[WINNER], **others})
     except FileNotFoundError:
-        note = "What was predicted of each row was not kept, so there are no intervals, no comparison and no classes."
+        note = "The prediction for each row was not kept, so there are no intervals, no comparisons and no classes."
         return TestRows(plain, told, note)
     except ValueError as error:
-        return TestRows(plain, told, f"The predictions that were kept cannot be used: {error}")
+        return TestRows(plain, told, f"The kept predictions cannot be used: {error}")
     if abs(bootstrap.score(WINNER) - scores["winner"]) > 1e-9:
-        note = f"{PREDICTIONS} gives another score than the winner had: it was changed, or is another winner's."
+        note = (
+            f"{PREDICTIONS} gives another score than the winner had: it was changed, or is of another winner."
+        )
         return TestRows(plain, told, note)
     return _full(plain, answers, others, bootstrap, metric)
 
@@ -127,10 +138,6 @@ def _full(
     metric: Metric,
 ) -> TestRows:
     rows = len(answers.labels)
-    right = {
-        name: [made == true for made, true in zip(column, answers.labels, strict=True)]
-        for name, column in answers.predictions.items()
-    }
     columns = {_name(name): name for name in answers.predictions}
     scores = []
     for entry in plain:
@@ -142,22 +149,13 @@ def _full(
         interval = interval_of(metric, answers.labels, answers.predictions[column])
         note = entry.note or ("predicts the same as the winner" if column != WINNER and same == WINNER else "")
         scores.append(TestScore(entry.name, entry.score, interval, note))
-    tests = []
-    for name in others:
-        difference = bootstrap.difference(WINNER, name)
-        if metric.proportion:
-            pairs = list(zip(right[WINNER], right[name], strict=True))
-            tests.append((name, difference, mcnemar(pairs.count((True, False)), pairs.count((False, True)))))
-        else:
-            tests.append((name, difference, difference.p))
-    adjusted = holm([p for *_, p in tests])
-    kind = "McNemar's test" if metric.proportion else "the paired bootstrap"
-    comparisons = [_judge(_name(name), d, p, kind) for (name, d, _), p in zip(tests, adjusted, strict=True)]
+    differences = bootstrap.differences(WINNER, [*others]) if others else []
+    comparisons = [_judge(_name(name), found) for name, found in zip(others, differences, strict=True)]
     low, high = scores[0].interval or (0.0, 0.0)
     verdict = (
-        f"On {rows} held-out rows the winner scores {scores[0].score:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to "
+        f"On {counted(rows, 'held-out row')} the winner scores {scores[0].score:.4f} "
+        f"({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})."
     )
-    verdict += f"{high:.4f})."
     if metric.of_counts is None:
         return TestRows(scores, verdict, "", rows, comparisons, numbers=[] if metric.proportion else _numbers(answers))
     labels = sorted({*answers.labels, *answers.predictions[WINNER]})
@@ -165,18 +163,14 @@ def _full(
     return TestRows(scores, verdict, "", rows, comparisons, classes, labels, confusion)
 
 
-def _judge(other: str, difference: Difference, p: float, kind: str) -> TestComparison:
-    real = p <= 1 - CONFIDENCE
-    way = "above" if difference.mean > 0 else "below"
-    gap = (
-        f"There it is {abs(difference.mean):.4f} {way} {other}"
-        if difference.mean
-        else f"There it is level with {other}"
+def _judge(other: str, difference: Difference) -> TestComparison:
+    real = difference.p <= 1 - CONFIDENCE
+    sure = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {difference.p:.2g}"
+    word, way = in_a_word(difference.mean, real), "above" if difference.mean > 0 else "below"
+    gap = f"The winner is {abs(difference.mean):.4f} {way} {other}: {word}"
+    return TestComparison(
+        other, difference, real, f"The winner ties with {other}." if word == "tie" else f"{gap} ({sure})."
     )
-    sure = f"{CONFIDENCE:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, p = {p:.2g} by {kind}"
-    link = "and" if real or not difference.mean else "but"
-    verdict = f"{gap}, {link} {'that is real' if real else 'the two cannot be told apart'} ({sure})."
-    return TestComparison(other, difference, p, kind, real, verdict)
 
 
 def _numbers(answers: HeldOut) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import bdtr, ndtri  # scipy.stats, which wraps them, takes seconds to import
+from scipy.special import ndtri  # scipy.stats, which wraps it, takes seconds to import
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,12 @@ class Difference:
     high: float
     p: float
 
+
+TIED = 0.00005
+"""A smaller difference of scores is shown as 0.0000, and called a tie."""
+
+LEAST = 1e-12
+"""A smaller difference or standard error is what rounding leaves of none."""
 
 DRAWS = 19_999
 """Of the largest of several differences that are none: ends of intervals are then exact to about one in a hundred."""
@@ -67,15 +73,26 @@ def max_t(
     rest = noise - noise.mean(1, keepdims=True) - noise.mean(0) + noise.mean()
     degrees, folds = (len(noise) - 1) * (table.shape[1] - 1), table.shape[1]
     error = math.sqrt(2 * float((rest**2).sum()) / max(degrees, 1) * (1 / folds + 1 / (folds - 1)))
-    if error < 1e-12:  # below what scores of a few thousand rows can differ by
+    if error < LEAST:
         return []
-    largest = _largest(len(table), tuple(pairs), degrees)
+    largest, means = _largest(len(table), tuple(pairs), degrees), table.mean(1)
+    return simultaneous([float(means[first] - means[second]) for first, second in pairs], [error] * len(pairs), largest)
+
+
+def simultaneous(means: Sequence[float], errors: Sequence[float], largest: np.ndarray) -> list[Difference]:
+    """Differences that are judged together, with p-values and intervals that agree (single-step max-t).
+
+    Args:
+        means: the differences.
+        errors: their standard errors; without one a difference is certain.
+        largest: draws of the largest |difference / error| where none of them is any, in order.
+    """
     beyond = int((1 - CONFIDENCE) * (len(largest) + 1))
-    margin, means = error * float(largest[-beyond]), table.mean(1)
     found = []
-    for first, second in pairs:
-        mean = float(means[first] - means[second])
-        above = len(largest) - int(np.searchsorted(largest, abs(mean) / error))
+    for mean, error in zip(means, errors, strict=True):
+        margin, above = error * float(largest[-beyond]), len(largest)
+        if abs(mean) >= LEAST:
+            above -= int(np.searchsorted(largest, abs(mean) / error)) if error >= LEAST else len(largest)
         found.append(Difference(mean, mean - margin, mean + margin, (above + 1) / (len(largest) + 1)))
     return found
 
@@ -90,17 +107,9 @@ def _largest(candidates: int, pairs: tuple[tuple[int, int], ...], degrees: int) 
     return np.sort(np.abs(means[:, first] - means[:, second]).max(1) / spread)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust the p-values of several tests so that the chance of any false finding stays what one test would have.
-
-    The i-th smallest of m (from 0) is multiplied by m - i, and made no smaller than the one before it (Holm 1979,
-    Scandinavian Journal of Statistics 6:65-70).
-    """
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        running = max(running, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
+def in_a_word(lead: float, real: bool) -> str:
+    """What a test says of a lead: a tie, significant, or inconclusive."""
+    return "significant" if real else "tie" if abs(lead) < TIED else "inconclusive"
 
 
 def standard_error(scores: Sequence[float]) -> float:
@@ -142,16 +151,3 @@ def wilson(hits: int, rows: int) -> tuple[float, float]:
     centre = share + z * z / (2 * rows)
     margin = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     return (centre - margin) / (1 + z * z / rows), (centre + margin) / (1 + z * z / rows)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of "both are right equally often": McNemar's test (1947, Psychometrika 12:153-157), exact.
-
-    Rows that both get right, or both wrong, say nothing. Of the others, each is as likely to be either's as a coin is
-    to fall on either side; the binomial distribution gives the chance of so uneven a share or a more uneven one.
-
-    Args:
-        only_first: rows that the first alone gets right.
-        only_second: rows that the second alone gets right.
-    """
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))

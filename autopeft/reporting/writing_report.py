@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import SpecError
+from autopeft.common.units import counted
 from autopeft.reporting.bootstrap import Bootstrap
 from autopeft.reporting.statistics import CONFIDENCE
 from autopeft.study.report_section import ReportSection, ReportTable
@@ -66,10 +67,11 @@ def sections(
     )
     columns = ("model", metric, *drawn)
     compared = f"The search compared candidates by {metric}" if chose else f"The winner was chosen by {metric}"
-    decided = f"; the winner was chosen by {chose}" if chose else ""
+    decided = f"; the winner was then chosen by {chose}" if chose else ""
     told = (
-        f"{compared}, for which nothing is written{decided}. These texts were written for {len(references)} held-out "
-        f"rows, the most probable token each time. In brackets are {CONFIDENCE:.0%} intervals over these rows."
+        f"{compared}, which needs no written texts{decided}. These texts were written greedily for "
+        f"{counted(len(references), 'held-out row')}. The intervals in brackets are {CONFIDENCE:.0%} intervals over "
+        "these rows."
     )
     told = " ".join([told, *_agreement(found, chosen_by, metric, [*drawn]), *faults])
     table = ReportTable(columns, rows, tuple(range(1, len(columns))))
@@ -86,7 +88,7 @@ def _drawn(
         try:
             drawn[name] = Bootstrap(metric_of(score), truths, made)
         except SpecError as error:  # the winner is chosen and saved by now
-            told.append(f"{name} is left out, as it cannot be worked out of these texts: {error}")
+            told.append(f"{name} is left out, because it failed on these texts: {error}")
         else:
             told += [f"{name} {drawn[name].told}."] if drawn[name].told else []
     return drawn, told
@@ -95,19 +97,18 @@ def _drawn(
 def _compared(drawn: Mapping[str, Bootstrap], names: Sequence[str]) -> list[ReportSection]:
     """By how much the first of the `names`, the winner, scores above each other, where that can be told."""
     sure = {name: bootstrap for name, bootstrap in drawn.items() if bootstrap.draws}
-    if not sure:
-        return []
     first, *others = names
+    if not sure or not others:
+        return []
     rows = []
-    for other in others:
-        gaps = [bootstrap.difference(first, other) for bootstrap in sure.values()]
+    for other, *gaps in zip(others, *(one.differences(first, others) for one in sure.values()), strict=True):
         rows.append((other, *(f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})" for gap in gaps)))
     table = ReportTable(("model", *sure), tuple(rows), tuple(range(1, 1 + len(sure))))
     return [
         ReportSection(
             COMPARED,
-            "By how much each score of what the winner wrote is above that of what others wrote for the same rows. "
-            f"Where the {CONFIDENCE:.0%} interval (paired bootstrap) holds 0, the two cannot be told apart.",
+            "By how much the winner's texts score above the others' on the same rows. A difference is significant "
+            f"where its {CONFIDENCE:.0%} interval (paired bootstrap, for all others together) does not contain 0.",
             table=table,
         )
     ]
@@ -156,7 +157,7 @@ def _examples(prompts: Sequence[str], references: Sequence[str], texts: Mapping[
     )
     return ReportSection(
         "Examples",
-        "Held-out rows on which the models differ most.",
+        "The held-out rows on which the models differ most.",
         table=ReportTable(("prompt", "target", *texts), rows),
     )
 

@@ -18,8 +18,8 @@ class Metric:
     Attributes:
         score: of the answers `[rows, …]` to rows, with what is true of them `[rows]`.
         of_written: the same of answers and truths as they are written to a file (`Task.written`).
-        proportion: whether it is the share of rows that are answered right, as accuracy is: then exact intervals and
-            McNemar's test hold.
+        proportion: whether it is the share of rows that are answered right, as accuracy is: then Wilson's interval
+            holds.
         of_counts: of how many rows of each class were answered right, are of it, and were answered with it, `[…,
             classes]` each, for many draws of the rows at once; None where it cannot be told from these.
         of_draws: the same as `of_written` for many draws of the rows at once, given how often each has each row,

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from autopeft.common.exceptions import SpecError
 from autopeft.reporting import bootstrap as module
@@ -58,16 +59,50 @@ def test_differences_are_paired():
     worse = better.copy()
     worse[:20] = "d"
     bootstrap = Bootstrap(METRICS["accuracy"], TRUE, {"better": better, "same": better.copy(), "worse": worse})
-    found = bootstrap.difference("better", "worse")
+    (found,) = bootstrap.differences("better", ["worse"])
     lost = np.mean((better == TRUE)[:20]) / 10
     assert found.mean == pytest.approx(lost)
     # The two differ in 20 rows of 200 alone; of independent rows the spread would be several times that.
     assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(lost * (1 - lost) / 200), rel=0.25)
     assert found.low > 0
     assert found.p < 0.01
-    nothing = bootstrap.difference("better", "same")
+    (nothing,) = bootstrap.differences("better", ["same"])
     assert (nothing.mean, nothing.low, nothing.high, nothing.p) == (0.0, 0.0, 0.0, 1.0)
-    assert bootstrap.difference("worse", "better").mean == -found.mean
+    assert bootstrap.differences("worse", ["better"])[0].mean == -found.mean
+    both = bootstrap.differences("better", ["same", "worse"])
+    assert [one.mean for one in both] == [0.0, found.mean]
+
+
+def guesses(accuracies: list[float], seed: int, rows: int = 60) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Truths, and the answers of predictors that are right so often, mostly about the same rows."""
+    generator = np.random.default_rng(seed)
+    truths, hard = generator.choice(["yes", "no"], rows), generator.normal(size=rows)
+    made = {}
+    for number, accuracy in enumerate(accuracies):
+        order = 0.8 * hard + 0.6 * generator.normal(size=rows)
+        right = order < norm.ppf(accuracy)
+        made[str(number)] = np.where(right, truths, np.where(truths == "yes", "no", "yes"))
+    return truths, made
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
+def test_intervals_and_p_values_of_several_comparisons_agree(metric):
+    seen = {True: 0, False: 0}
+    for seed in range(40):
+        truths, made = guesses([0.9, 0.85, 0.75, 0.9], seed)
+        for one in Bootstrap(METRICS[metric], truths, made).differences("0", ["1", "2", "3"]):
+            apart = one.low > 0 or one.high < 0
+            seen[apart] += 1
+            assert apart == (one.p <= 0.05)
+    assert min(seen.values()) > 10
+
+
+def test_any_of_several_equals_is_falsely_found_different_as_seldom_as_one_would_be():
+    found = [
+        min(one.p for one in Bootstrap(METRICS["accuracy"], truths, made).differences("0", ["1", "2", "3"])) <= 0.05
+        for truths, made in (guesses([0.8] * 4, seed) for seed in range(400))
+    ]
+    assert 0.01 < np.mean(found) < 0.08  # 0.05, with two standard errors of 400 draws
 
 
 def test_many_rows_are_drawn_in_parts(monkeypatch):

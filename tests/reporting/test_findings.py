@@ -16,7 +16,7 @@ CROWNED = {"number": 1, "scores": {"winner": 0.7, "baseline": 0.4, "defaults": {
     ("folds", "told"),
     [
         ((0.801, 0.809, 0.806), "Its lead of 0.1003 over lora is significant."),
-        ((0.74, 0.69, 0.70), "Its lead of 0.0050 over lora is inconclusive, so it may be chance."),
+        ((0.74, 0.69, 0.70), "Its lead of 0.0050 over lora is inconclusive: it may be chance."),
         ((0.710, 0.705, 0.700), "It is tied with lora (trial 0)."),
     ],
 )

@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 
 from autopeft.reporting.statistics import (
-    holm,
+    in_a_word,
     max_t,
-    mcnemar,
     one_standard_error,
     pareto_front,
+    simultaneous,
     standard_error,
     wilson,
 )
@@ -100,10 +100,21 @@ def test_where_no_fold_differs_from_another_there_is_no_test():
     assert max_t([[0.5, 0.6]], []) == []
 
 
-def test_holm_worked_out_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # 3·0.01; 2·0.03; no less than that, 1·0.04
-    assert holm([0.9, 0.5]) == [1.0, 1.0]
-    assert holm([]) == []
+def test_what_never_varies_is_certain_and_no_difference_is_none():
+    largest = np.sort(np.abs(np.random.default_rng(0).normal(size=999)))
+    certain, none, usual = simultaneous([0.1, 0.0, 0.02], [0.0, 0.0, 0.01], largest)
+    assert (certain.low, certain.high, certain.p) == (0.1, 0.1, 0.001)
+    assert (none.low, none.high, none.p) == (0.0, 0.0, 1.0)
+    assert usual.p == pytest.approx(2 * stats.norm.sf(2), abs=0.02)
+    assert usual.low == pytest.approx(0.02 - 1.96 * 0.01, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("lead", "real", "word"),
+    [(0.02, True, "significant"), (0.02, False, "inconclusive"), (0.0, False, "tie"), (-0.00004, False, "tie")],
+)
+def test_a_lead_is_significant_inconclusive_or_a_tie(lead, real, word):
+    assert in_a_word(lead, real) == word
 
 
 def test_the_standard_error_is_scipys():
@@ -143,9 +154,3 @@ def test_the_pareto_front_is_what_no_other_beats():
 def test_wilsons_interval_is_scipys(hits, rows):
     expected = stats.binomtest(hits, rows).proportion_ci(method="wilson")
     assert wilson(hits, rows) == pytest.approx((expected.low, expected.high))
-
-
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (5, 0), (12, 30), (9, 9)])
-def test_mcnemars_test_is_the_binomial_one(first, second):
-    expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
-    assert mcnemar(first, second) == pytest.approx(expected)
