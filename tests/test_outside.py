@@ -41,7 +41,7 @@ from tests.forking import Child, command
 from tests.reporting.test_leaderboard import text
 from tests.search.test_run import edit, run_study, store
 
-CUT = "stopped by the timeout after 2 of 4 trials"
+CUT = "stopped by the timeout of 1 h after 2 of 4 trials"
 
 
 def open_study(study: Path) -> optuna.Study:
@@ -73,7 +73,7 @@ def test_a_search_cut_by_its_timeout_says_so_everywhere_and_goes_on(tiny_study, 
         patch.setattr(Trial, "rung", late)
         done = autopeft_here("run", tiny_study, **here)
     assert done.returncode == 0, done.stderr
-    assert f"The search was {CUT}. The same command goes on" in done.stdout
+    assert f"The search was {CUT}. Run the same command again to go on" in done.stdout
     assert f"The search was {CUT}: this is the best of those" in done.stdout
     assert "stopped at epoch 1 of 4" in " ".join(done.stdout.split())
     result = json.loads((output / "result.json").read_text())

@@ -198,6 +198,6 @@ def _judge(ahead: Side, behind: Side, difference: Difference | None, folds: int)
         verdict += f": {word} ({interval})."
         if not real and difference.mean > 0:
             needed = difference.high - difference.mean
-            verdict += f" With {folds} folds and as many comparisons as here, it takes a lead above {needed:.4f}."
+            verdict += f" With {folds} folds and this many comparisons, it would take a lead above {needed:.4f}."
     p = None if difference is None else difference.p
     return Comparison(ahead, behind, difference, p, real, verdict[0].upper() + verdict[1:])

@@ -123,9 +123,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
     except ValueError as error:
         return TestRows(plain, told, f"The kept predictions cannot be used: {error}")
     if abs(bootstrap.score(WINNER) - scores["winner"]) > 1e-9:
-        note = (
-            f"{PREDICTIONS} gives another score than the winner had: it was changed, or is of another winner."
-        )
+        note = f"{PREDICTIONS} gives another score than the winner had: it was changed, or is of another winner."
         return TestRows(plain, told, note)
     return _full(plain, answers, others, bootstrap, metric)
 

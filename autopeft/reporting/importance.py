@@ -37,10 +37,11 @@ class Importance:
 
 
 def importances(archive: Archive) -> list[Importance]:
-    """For the whole space, where there are several methods, and for each of them."""
+    """For the whole space, where there are several methods, and for each of them that has enough trials."""
     methods = list(dict.fromkeys(record.method for record in archive.records))
     scopes = {"all methods": methods} if len(methods) > 1 else {}
-    return [_importance(archive, scope, of) for scope, of in {**scopes, **{name: [name] for name in methods}}.items()]
+    found = [_importance(archive, scope, of) for scope, of in {**scopes, **{name: [name] for name in methods}}.items()]
+    return found[:1] if found and found[0].trials < FEWEST else found  # of a part there are fewer still
 
 
 def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
@@ -60,14 +61,14 @@ def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
     if len(values) < FEWEST and len(early) > len(values):
         values, basis = early, "the score at the first rung, which pruned trials have too"
     if len(values) < FEWEST:
-        note = f"Too few trials to say: {len(values)} with a score, and below {FEWEST} a ranking would be noise."
+        note = f"Too few trials to tell: {len(values)} with a score. Below {FEWEST}, a ranking would be noise."
         return Importance(scope, len(values), basis, {}, note)
     if len(set(values.values())) == 1:
         return Importance(scope, len(values), basis, {}, "Nothing mattered: every trial has the same score.")
     shares = _ped_anova([archive.trials[number] for number in values], list(values.values()))
     prefix = f"{scope}."
     note = (
-        f"From {basis}, over {len(values)} trials: what sets the best {_top(len(values)):.0%} apart from all of them."
+        f"By {basis}, over {len(values)} trials: what distinguishes the best {_top(len(values)):.0%} from all of them."
     )
     return Importance(scope, len(values), basis, {k.removeprefix(prefix): v for k, v in shares.items()}, note)
 

@@ -35,7 +35,14 @@ def render(report: Report, plots: list[Plot] | None = None) -> str:
         plot.name: {"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)} for plot in plots or draw(report)
     }
     template = environment.get_template("page.html.jinja")
-    return template.render(report=report, plots=pictures, wording=wording, name_of=name_of, version=version("autopeft"))
+    return template.render(
+        report=report,
+        headings=wording.headings(report),
+        plots=pictures,
+        wording=wording,
+        name_of=name_of,
+        version=version("autopeft"),
+    )
 
 
 def write(text: str, path: Path) -> None:

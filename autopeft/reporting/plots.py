@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from autopeft.common.units import counted
 from autopeft.study.states import PRUNED, STOPPED
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _leads(report: Report) -> Plot | None:
     return _plot(
         figure,
         "leads",
-        "How sure each lead is: an interval that reaches across 0 may be chance.",
+        "How sure each lead is: where the interval contains 0, the lead may be chance.",
         " ".join(comparison.verdict for comparison in tested),
     )
 
@@ -154,7 +155,7 @@ def _fronts(report: Report) -> Plot | None:
     return _plot(
         figure,
         "fronts",
-        "What a score costs: complete trials, and the line no other trial lies above and left of.",
+        "Score against cost: complete trials, and the line that no other trial lies above and left of.",
         f"Score against each cost. Trials on the Pareto front, the cheapest first, {best}.",
     )
 
@@ -190,8 +191,8 @@ def _curves(report: Report) -> Plot | None:
     axes.set(xlabel="epochs", ylabel=f"mean {report.metric} over the folds")
     _legend(figure)
     states = [curve.state for curve in report.curves]
-    told = f"Mean score after each rung of {len(states)} trials, of which {states.count(PRUNED)} were pruned"
-    told += f" and {states.count(STOPPED)} stopped by the timeout." if STOPPED in states else "."
+    told = f"Mean score after each rung of {counted(len(states), 'trial')}; pruned: {states.count(PRUNED)}"
+    told += f"; stopped by the timeout: {states.count(STOPPED)}." if STOPPED in states else "."
     if report.winner:
         steps = ", ".join(f"{score:.4f}" for score in report.winner.curve)
         told += f" The best, trial {report.winner.number}, went through {steps}."
@@ -242,7 +243,10 @@ def _budget(report: Report) -> Plot | None:
     axes.set_xlabel("share of the limit that a proposal needs")
     _legend(figure)
     return _plot(
-        figure, "budget", "What proposals needed of each limit; the dashed line is the limit.", report.budget.verdict
+        figure,
+        "budget",
+        "What proposals needed of each limit, which is the dashed line.",
+        report.budget.verdict,
     )
 
 
@@ -268,12 +272,12 @@ def _confusion(report: Report) -> Plot | None:
     axes.invert_yaxis()
     axes.set(xlabel="predicted", ylabel="true")
     alt = " ".join(
-        f"Of {sum(row)} rows of {label}: "
+        f"Of {counted(sum(row), 'row')} of {label}: "
         + ", ".join(f"{n} as {p}" for n, p in zip(row, test.labels, strict=True))
         + "."
         for label, row in zip(test.labels, test.confusion, strict=True)
     )
-    return _plot(figure, "confusion", "Where the winner errs: rows of each class by what was predicted.", alt)
+    return _plot(figure, "confusion", "Where the winner is wrong: rows of each class, by the predicted class.", alt)
 
 
 def _residuals(report: Report) -> Plot | None:
@@ -288,10 +292,10 @@ def _residuals(report: Report) -> Plot | None:
     axes.plot(truths, answers, "o", color=COLOURS[0], markersize=4, alpha=0.5)
     axes.set(xlabel="true", ylabel="predicted")
     alt = (
-        f"{len(off)} rows: on average the winner is off by {sum(map(abs, off)) / len(off):.4g}, and at most by "
+        f"{counted(len(off), 'row')}: the winner is off by {sum(map(abs, off)) / len(off):.4g} on average, by at most "
         f"{max(map(abs, off)):.4g}; true numbers go from {min(truths):.4g} to {max(truths):.4g}."
     )
-    return _plot(figure, "residuals", "Where the winner errs: each row's number by what was predicted.", alt)
+    return _plot(figure, "residuals", "Where the winner is wrong: true and predicted numbers.", alt)
 
 
 def _looks(report: Report) -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""How the winner was chosen where a race on fresh folds decided: what the finalists scored, and how sure it is."""
+"""How a race on fresh folds chose the winner: what the finalists scored, and how sure the choice is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def verdict(archive: Archive) -> str:
 
 
 def short(archive: Archive) -> str:
-    """The same without the folds and the tie zone, for who has read already who won."""
+    """The same without the folds and the probability of a tie, for who has read already who won."""
     told = verdict(archive).partition(" (")[0].removeprefix(f"{archive.ranked[0].method}'s untuned default won: ")
     return f"{told[0].upper()}{told[1:].rstrip('.')}." if told else ""
 
@@ -50,12 +50,12 @@ def sections(archive: Archive) -> list[ReportSection]:
         for record in found
     )
     told = (
-        "The leaders of the search and the best default ran fresh folds: other splits of the training rows than those "
-        "that made them leaders. A pair ran each fold, the leader and whoever was most likely to be better, so means "
-        "over different folds do not compare. What is expected is the mean of one model of all scores, the search's "
-        "and the race's, and the highest of those wins; of nearly equal ones a default, or the cheaper."
+        "The leaders of the search and the best default were trained on fresh folds, which are other splits of the "
+        "training rows. A pair ran each fresh fold: the leader, and whoever was most likely to be better. So means "
+        "over different folds are not comparable. The expected score is the mean from one model of all scores, of the "
+        "search and of the race. The highest expected score wins; of nearly equal ones, a default or the cheaper."
     )
     told += "".join(f" Trial {number} left the race: {reason.rstrip('.')}." for number, reason in raced.left.items())
     metric = archive.given["validation"]["metric"]
-    columns = ("trial", "candidate", f"mean {metric}", "on fresh folds", "fresh folds", "expected")
+    columns = ("trial", "candidate", f"mean {metric}", "mean on fresh folds", "fresh folds", "expected score")
     return [ReportSection("The race on fresh folds", told, table=ReportTable(columns, rows, (0, 2, 3, 4, 5)))]

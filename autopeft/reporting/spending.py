@@ -1,4 +1,4 @@
-"""What the search spent and spared, and what its budget kept out."""
+"""What the search spent and spared, and what its budget refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import LIMITS, MEMORY
-from autopeft.common.units import format_seconds
+from autopeft.common.units import counted, format_seconds
+from autopeft.reporting.statistics import TIED
 from autopeft.study.choice import Choice
 from autopeft.study.raced import Raced
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
@@ -93,12 +94,11 @@ def budget_use(archive: Archive) -> BudgetUse:
 def _shaped(proposals: int, refused: int, limits: list[LimitUse]) -> str:
     if not limits:
         return "No limit was set, so the budget refused nothing."
-    told = f"Of {proposals} proposals the budget refused {refused}" + (
-        f" ({refused / proposals:.0%})" if refused else ""
-    )
-    told += "".join(f", {use.refused} by {use.limit}" for use in limits if use.refused) + ". "
+    by = ", ".join(f"{use.refused} by {use.limit}" for use in limits if use.refused)
+    told = f"The budget refused {refused or 'none'} of {counted(proposals, 'proposal')}"
+    told += f" ({refused / proposals:.0%}): {by}. " if refused else ". "
     near = [f"{use.closest:.0%} of {use.limit}" for use in limits if use.closest is not None]
-    return told + (f"The admitted ones came as near as {' and '.join(near)}." if near else "None was admitted.")
+    return told + (f"The largest admitted proposals used {' and '.join(near)}." if near else "None was admitted.")
 
 
 def _value(archive: Archive, name: str) -> str:
@@ -136,8 +136,10 @@ def cost(archive: Archive) -> Cost:
     verdict = f"The search took {format_seconds(sum(seconds.values()))}" + _shares(seconds) + "."
     if pruned:
         share = spared / (epochs + spared)
-        verdict += f" Pruning {len(pruned)} trials spared {spared:g} of {epochs + spared:g} epochs ({share:.0%})"
-        verdict += f", or {samples:,} samples." if samples else "."
+        verdict += (
+            f" Pruning cut {counted(len(pruned), 'trial')} short and spared {spared:g} of {epochs + spared:g} epochs"
+        )
+        verdict += f" ({share:.0%})" + (f", or {samples:,} samples." if samples else ".")
     return Cost(seconds, epochs, spared, samples, verdict + _plain_default(archive))
 
 
@@ -148,7 +150,7 @@ def _shares(seconds: dict[str, float]) -> str:
 
 def _what(name: str) -> str:
     others = {
-        "choice": "the choice",
+        "choice": "the choice of the winner by texts",
         "race": "the race",
         "refits": "refits and their scoring",
         "refused": "refused proposals",
@@ -163,7 +165,6 @@ def _plain_default(archive: Archive) -> str:
         return ""
     gained = [(archive.ranked[0].score or 0.0) - (record.score or 0.0) for record in defaults]
     lone = [f"{r.method} {r.score:.4f} in {format_seconds(r.seconds)}" for r in defaults]
-    return (
-        f" An untuned default alone would have scored, in cross-validation: {', '.join(lone)}; "
-        f"the search brought {min(gained):+.4f} over the best of them and {median(gained):+.4f} over the middle one."
-    )
+    over = f"{min(gained):+.4f} over the best of them" if abs(min(gained)) >= TIED else "nothing over the best of them"
+    over += f" and {median(gained):+.4f} over their median" if len(gained) > 1 else ""
+    return f" Untuned defaults score in cross-validation: {', '.join(lone)}. The search gained {over}."

@@ -20,30 +20,32 @@ BAR, SHOWN_SHARES = 30, 6
 
 def show(report: Report) -> RenderableType:
     """The argument first, then the tables behind it."""
-    parts: list[Any] = [_heading(f"{report.study}: {report.stopped or report.state}")]
+    titles = wording.headings(report)
+    parts: list[Any] = [_heading(f"{report.study}: {report.stopped or report.state}"), *map(Text, report.main)]
+    parts += [_heading(titles["detail"])]
     parts += [Padding(Text(f"• {sentence}"), (0, 0, 0, 1)) for sentence in report.headline]
     sections: list[tuple[str, str, list[wording.Table]]] = [
-        ("Is the lead real?", "", [wording.comparisons(report)]),
-        ("What a score costs", "", [wording.front(report)]),
+        ("leads", "", [wording.comparisons(report)]),
+        ("fronts", "", [wording.front(report)]),
     ]
     if report.test:
-        test = [wording.scores(report), wording.classes(report), wording.confusion(report)]
-        sections.append(("On rows held out", report.test.note, test))
-    for heading, sentence, tables in sections:
+        test = [wording.scores(report), wording.against(report), wording.classes(report), wording.confusion(report)]
+        sections.append(("test", report.test.note, test))
+    for name, sentence, tables in sections:
         shown = [_table(table) for table in tables if table.rows]
         if shown or sentence:
-            parts += [_heading(heading), *([Text(sentence)] if sentence else []), *shown]
+            parts += [_heading(titles[name]), *([Text(sentence)] if sentence else []), *shown]
     for part in report.sections:
         parts += [_heading(part.title), Text(part.text), *map(_table, wording.of_section(part))]
         parts += [Text(f"  {one.caption}") for one in part.exhibits]
     if report.importances:
-        parts.append(_heading("What mattered"))
+        parts.append(_heading(titles["importance"]))
         for importance in report.importances:
             parts.append(Text(f"{importance.scope}: {importance.note}"))
             parts += [_bar(name, share) for name, share in list(importance.shares.items())[:SHOWN_SHARES]]
     limits = [_table(wording.limits(report))] if report.budget.limits else []
-    parts += [_heading("What the budget did"), Text(report.budget.verdict), *limits]
-    parts += [_heading("What it cost"), Text(report.cost.verdict)]
+    parts += [_heading(titles["budget"]), Text(report.budget.verdict), *limits]
+    parts += [_heading(titles["cost"]), Text(report.cost.verdict)]
     return Group(*parts)
 
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import extra_columns
 from autopeft.common.units import format_bytes, format_seconds
+from autopeft.reporting.plots import name_of
+from autopeft.reporting.statistics import Difference, in_a_word
+from autopeft.study.states import COMPLETE, FAIL, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +19,13 @@ if TYPE_CHECKING:
     from autopeft.study.report_section import ReportSection
 
 SHOWN_TRIALS = 100
+
+STATES = {COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed"}
+"""How a trial ended, in words."""
+
+
+SURE = ("95% interval", "p", "verdict")
+"""Columns that say how sure a difference is."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,24 @@ class Table:
         return [(cell, place in self.numbers) for place, cell in enumerate(row)]
 
 
+def headings(report: Report) -> dict[str, str]:
+    """The headings of what there is to show, in order, by the name of their place in the page."""
+    found: list[tuple[str, str, object]] = [
+        ("detail", "The findings in detail", True),
+        ("leads", "Is the lead significant?", report.comparisons),
+        ("simplest", "Is there a simpler choice?", report.simplest),
+        ("fronts", "Score against cost", report.fronts),
+        ("test", "Held-out rows", report.test),
+        *((name_of(section.title), section.title, True) for section in report.sections),
+        ("importance", "Which settings mattered", report.importances),
+        ("curves", "Learning curves", report.curves),
+        ("budget", "What the budget refused", True),
+        ("cost", "What the search cost", True),
+        ("trials", "All trained candidates", report.trials),
+    ]
+    return {name: title for name, title, there in found if there}
+
+
 def trials(report: Report) -> Table:
     """The trials that were trained, the best first."""
     extra = extra_columns(report.trials)
@@ -40,8 +68,12 @@ def trials(report: Report) -> Table:
         (*_trial(record, report), *(limit.cell(record) for limit in extra)) for record in report.trials[:SHOWN_TRIALS]
     ]
     left = len(report.trials) - len(rows)
-    title = "Trials that were trained" + (f" (the first {SHOWN_TRIALS}; {left} more are in MLflow)" if left else "")
-    columns = ("trial", "candidate", f"mean {report.metric}", "folds", "trained", "saved", "memory", "time", "state")
+    title = "Complete trials by score, then the others"
+    title += f" (the first {SHOWN_TRIALS}; see MLflow for the other {left})" if left else ""
+    columns = (
+        "trial", "candidate", f"mean {report.metric}", "folds", "trained parameters", "saved size", "peak memory",
+        "time", "state",
+    )  # fmt: skip
     own, numbers = (limit.measure for limit in extra), (9 + place for place in range(len(extra)))
     return Table(title, (*columns, *own), rows, (0, 2, 4, 5, 6, 7, *numbers), 0 if report.winner else None)
 
@@ -57,9 +89,24 @@ def comparisons(report: Report) -> Table:
     rows = []
     for c in report.comparisons:
         names = [f"{side.method}, trial {side.number}" for side in (c.ahead, c.behind)]
-        sure = [f"{c.difference.low:+.4f} to {c.difference.high:+.4f}", f"{c.p:.2g}"] if c.difference else ["–", "–"]
-        rows.append((*names, f"{c.ahead.score - c.behind.score:+.4f}", *sure, "yes" if c.real else "cannot be told"))
-    return Table("Leads", ("ahead", "behind", "lead", "95% interval", "p", "real?"), rows, (2, 3, 4))
+        rows.append((*names, f"{c.lead:+.4f}", *_sure(c.difference), c.word))
+    return Table("Leads in cross-validation", ("ahead", "behind", "lead", *SURE), rows, (2, 3, 4))
+
+
+def against(report: Report) -> Table:
+    """The winner's score on the held-out rows against all others'."""
+    rows = []
+    for c in report.test.comparisons if report.test else []:
+        gap = c.difference.mean
+        rows.append((c.other, f"{gap:+.4f}", *_sure(c.difference), in_a_word(gap, c.real)))
+    title = "By how much the winner scores above the others on the held-out rows"
+    return Table(title, ("compared with", "difference", *SURE), rows, (1, 2, 3))
+
+
+def _sure(difference: Difference | None) -> tuple[str, str]:
+    if difference is None:
+        return "–", "–"
+    return f"{difference.low:+.4f} to {difference.high:+.4f}", f"{difference.p:.2g}"
 
 
 def limits(report: Report) -> Table:
@@ -68,14 +115,14 @@ def limits(report: Report) -> Table:
         (use.limit, use.value, str(use.refused), "–" if use.closest is None else f"{use.closest:.1%}")
         for use in report.budget.limits
     ]
-    return Table("Limits", ("limit", "value", "refused", "nearest admitted"), rows, (1, 2, 3))
+    return Table("Limits", ("limit", "value", "refused", "most used by an admitted proposal"), rows, (1, 2, 3))
 
 
 def spending(report: Report) -> Table:
     """Where the time went."""
     total = sum(report.cost.seconds.values()) or 1.0
     rows = [(what, format_seconds(value), f"{value / total:.0%}") for what, value in report.cost.seconds.items()]
-    return Table("Wall time", ("went to", "time", "share"), rows, (1, 2))
+    return Table("Wall time", ("spent on", "time", "share"), rows, (1, 2))
 
 
 def scores(report: Report) -> Table:
@@ -90,7 +137,7 @@ def scores(report: Report) -> Table:
         )
         for entry in found
     ]
-    return Table("Scores on the held-out rows", ("what", report.metric, "95% interval", ""), rows, (1, 2), 0)
+    return Table("Scores on the held-out rows", ("model", report.metric, "95% interval", ""), rows, (1, 2), 0)
 
 
 def classes(report: Report) -> Table:
@@ -111,7 +158,7 @@ def confusion(report: Report) -> Table:
     if test is None:
         return Table("", (), [])
     rows = [(label, *map(str, counts)) for label, counts in zip(test.labels, test.confusion, strict=True)]
-    title = "Confusion matrix: a row for each true class, a column for each predicted one"
+    title = "Confusion matrix: rows are true classes, columns predicted classes"
     return Table(title, ("true class", *test.labels), rows, tuple(range(1, len(test.labels) + 1)))
 
 
@@ -130,7 +177,7 @@ def front(report: Report) -> Table:
         ]
         rows.append((str(record.number), record.method, f"{record.score:.4f}", *values))
     columns = ("trial", "method", f"mean {report.metric}", *costs)
-    return Table("On a Pareto front (of the costs with a star)", columns, rows, (0, *range(2, len(columns))))
+    return Table("Trials on a Pareto front; a star marks the cost", columns, rows, (0, *range(2, len(columns))))
 
 
 def cell(value: float, unit: str) -> str:
@@ -144,7 +191,7 @@ def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
     memory = record.measured_memory or record.predicted_memory
     saved = "–" if record.saved_bytes is None else format_bytes(record.saved_bytes)
     name = record.name + " (default)" * (record.number in report.defaults)
-    state = record.state.lower() + " by the machine" * record.machine
+    state = STATES[record.state] + " by the machine's fault" * record.machine
     if record.reason:
         state += f": {record.reason}"
     return (

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import StudyError
-from autopeft.common.units import format_bytes
+from autopeft.common.units import format_bytes, format_seconds
 from autopeft.execution.in_process import InProcess
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.processes import Processes
@@ -206,9 +206,11 @@ class Search:
         told, done = "", self.done()
         if done < self.wanted:
             how = f": {self._why}" if self._why else ""
-            told = f"stopped{'' if how else ' by the timeout'} after {done} of {self.wanted} trials{how}"
+            limit = self.problem.spec.search.timeout
+            by = f" by the timeout of {format_seconds(limit)}" if limit and not how else ""
+            told = f"stopped{by} after {done} of {self.wanted} trials{how}"
         if not self._why and told:
-            self.progress.say(f"The search was {told}. The same command goes on; a longer `timeout` goes further.")
+            self.progress.say(f"The search was {told}. Run the same command again to go on.")
         if self.study.user_attrs.get(STOPPED_EARLY) != told:
             self.study.set_user_attr(STOPPED_EARLY, told)
 

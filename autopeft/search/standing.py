@@ -152,11 +152,11 @@ class Standing:
         else:
             (rival,) = (record for record in self.records if record.number == ruling.rival)
             told = f"It is better than {rival.method}'s default with a probability {_probability(ruling.chance)} "
-            told += f"({folds}; tie zone {self._told(rules.rope)}: {ruling.alike:.2f})"
+            told += f"({folds}; probability of a tie within {self._told(rules.rope)}: {ruling.alike:.2f})"
         if verdict.leader != verdict.winner:
             ahead = self.records[verdict.leader]
-            told += f"; trial {ahead.number} ({ahead.method}) is ahead by no more than {self._told(rules.tie)}, "
-            told += "and a tie goes to a default or the cheaper"
+            told += f"; trial {ahead.number} ({ahead.method}) is ahead, but by at most {self._told(rules.tie)}, and in "
+            told += "such a tie a default or the cheaper candidate wins"
         return f"{told}."
 
     def _told(self, difference: float) -> str:

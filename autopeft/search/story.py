@@ -132,10 +132,10 @@ def note_on(result: Result) -> str:
     lines = [
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
         f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
-        *([f"It was chosen by {result.chosen_by} of what its folds wrote."] if result.chosen_by else []),
+        *([f"It was chosen by {result.chosen_by} of the texts that its folds wrote."] if result.chosen_by else []),
         *([result.race] if result.race else []),
         *([f"The search was {result.stopped}."] if result.stopped else []),
-        *(f"Of the winner, {note}." for name, note in result.test.notes.items() if name == predictions.WINNER),
+        *([f"Note on its training: {note}."] if (note := result.test.notes.get(predictions.WINNER)) else []),
         "",
         f"| candidate | mean {result.metric} | trained params |",
         "|---|---|---|",

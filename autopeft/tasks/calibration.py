@@ -1,4 +1,4 @@
-"""Whether probabilities are to be believed: of rows that are answered with 0.8, eight of ten should be right."""
+"""Whether probabilities are reliable: of rows that are answered with 0.8, eight of ten should be right."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def section(answers: np.ndarray, truths: np.ndarray) -> ReportSection:
     found, error = bins(answers, truths), expected_calibration_error(answers, truths)
     most = max(rows for rows, *_ in found)
     points = tuple((sure, right, rows / most) for rows, sure, right in found)
-    title = "Where points lie below the line, the winner is surer than it is right."
+    title = "Reliability diagram: below the line, the winner is more confident than it is right."
     plot = ReportPlot(title, "probability of the answer", "share of right answers", points, diagonal=True)
     lines = tuple((f"{sure:.4f}", f"{right:.4f}", f"{rows:,}") for rows, sure, right in found)
     table = ReportTable(("mean probability", "right", "rows"), lines, (0, 1, 2))
-    told = f"The expected calibration error is {error:.4f}: by so much, on average, probabilities are off."
-    return ReportSection("Are its probabilities to be believed?", told, table=table, plot=plot)
+    told = f"The expected calibration error is {error:.4f}: on average, the probabilities are off by that much."
+    return ReportSection("Are the winner's probabilities reliable?", told, table=table, plot=plot)

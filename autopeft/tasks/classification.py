@@ -250,7 +250,7 @@ class Classification(Task):
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """Whether probabilities are to be believed."""
+        """Whether probabilities are reliable."""
         from autopeft.tasks import calibration
 
         return [calibration.section(answers, truths)]

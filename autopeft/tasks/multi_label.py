@@ -188,8 +188,8 @@ class MultiLabel(LabelRows):
             for support, label, *numbers, cut in found[:MOST_SHOWN]
         ]
         heads = ("label", "rows", "precision", "recall", "F1", "threshold")
-        left = f" The {MOST_SHOWN} most frequent of {len(labels)} are shown." * (len(labels) > MOST_SHOWN)
-        text = f"Of the winner, on the held-out rows; a label is given from its threshold on.{left}"
+        left = f" The table shows the {MOST_SHOWN} most frequent of {len(labels)} labels." * (len(labels) > MOST_SHOWN)
+        text = f"The winner on the held-out rows. It gives a label where its probability reaches the threshold.{left}"
         return [ReportSection("By label", text, table=ReportTable(heads, tuple(shown), (1, 2, 3, 4, 5)))]
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:

@@ -12,6 +12,7 @@ from autopeft.budget.limits import LIMITS, SECONDS
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
+from autopeft.common.units import counted
 from autopeft.tasks.contract import Task
 from autopeft.tasks.writing import Writing
 from autopeft.winner.task import task_of
@@ -84,7 +85,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         *_metadata(card, evidence, form, task.pipeline_tag),
         f"# {card.method} for {card.task}",
         "",
-        f"The winner of a search over parameter-efficient fine-tuning methods, by autopeft, in the format `{form}`.",
+        f"The winner of autopeft's search over parameter-efficient fine-tuning methods, in the format `{form}`.",
         "",
         "## Use",
         "",
@@ -104,7 +105,7 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         *(
             _results(evidence, card.members)
             if evidence
-            else ["How good it is, is not known: the study's record is not beside it.", ""]
+            else ["How well it scores is not known, because its study's record is missing.", ""]
         ),
     ]
     with whole(folder / README) as draft:
@@ -200,32 +201,29 @@ def _results(evidence: Evidence, members: int) -> list[str]:
         for name, score in evidence.references.items()
     ]
     mean = sum(folds) / len(folds)
-    texts, made = ",", f"then trained on all {evidence.train_rows} training rows"
+    every = counted(evidence.train_rows, "training row")
+    made = f"It was then trained on all {every}."
     if members:
-        made = (
-            f"and answers with the mean of what the models of {members} of its folds do, each of which was trained on "
-        )
-        made += f"a part of the {evidence.train_rows} training rows"
+        made = f"It answers with the mean of {members} fold models, each of which was trained on a part of the {every}."
     elif evidence.form == "average":
-        made = f"and is the mean of what its folds learnt, each on a part of the {evidence.train_rows} training rows"
+        made = f"It is the mean of its fold models, each of which was trained on a part of the {every}."
     if evidence.chosen_by:
-        texts = f", and of the best by that for the {evidence.chosen_by} of what the folds' models wrote,"
+        made = f"Among the best by that, {evidence.chosen_by} of the texts that their folds wrote decided. {made}"
     if evidence.race:
-        texts = " and on the fresh folds of a race between the best,"
+        made = f"A race of the best on fresh folds then decided. {evidence.race} {made}"
     return [
         "## Results",
         "",
-        f"| on {evidence.test_rows} held-out rows | {metric} |",
+        f"| on {counted(evidence.test_rows, 'held-out row')} | {metric} |",
         "|---|---|",
         f"| **this model** | **{evidence.test_score:.4f}**{interval} |",
         *others,
         f"| {evidence.baseline_name} | {evidence.baseline:.4f} |",
         "",
-        f"It was chosen of {evidence.trials} trials for its mean {metric} of {mean:.4f} in cross-validation (folds "
-        f"from {min(folds):.4f} to {max(folds):.4f}){texts} {made}. "
-        "The held-out rows were scored once, at the end."
-        + f" Of how it was trained: {evidence.refit}." * bool(evidence.refit)
-        + f" {evidence.race}" * bool(evidence.race)
+        f"This model won a search of {counted(evidence.trials, 'trial')}. Its mean {metric} in cross-validation is "
+        f"{mean:.4f} (folds from {min(folds):.4f} to {max(folds):.4f}). {made}"
+        + f" Note on its training: {evidence.refit}." * bool(evidence.refit)
+        + " The held-out rows were scored once, at the end."
         + f" The search was {evidence.stopped}." * bool(evidence.stopped),
         "",
         "## Training",
@@ -254,7 +252,7 @@ def _metadata(card: Card, evidence: Evidence | None, form: str, tag: str) -> lis
             EvalResult(
                 task_type=tag,
                 dataset_type=re.sub(r"[^\w./-]", "_", evidence.data),
-                dataset_name=f"{evidence.data}, {evidence.test_rows} held-out rows",
+                dataset_name=f"{evidence.data}, {counted(evidence.test_rows, 'held-out row')}",
                 metric_type=evidence.metric,
                 metric_value=round(evidence.test_score, 4),
             )

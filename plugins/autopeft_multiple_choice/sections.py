@@ -33,7 +33,8 @@ def by_place(truths: np.ndarray, answers: np.ndarray, names: Sequence[str]) -> R
         ("choice", "rows where it is right", "answered right", "times answered"), tuple(rows), (1, 2, 3)
     )
     told = (
-        "The places of choices carry no meaning: each is scored by itself, so differences here are chance or the rows'."
+        "The position of a choice has no meaning, because each choice is scored by itself. Differences here come from "
+        "chance or from the rows."
     )
     return ReportSection("Right answers by the place of the right choice", told, table=table)
 
@@ -62,7 +63,7 @@ def wrong(
         )
         for row in places[:SHOWN]
     )
-    told = f"{len(places)} of {len(truths)} held-out rows were answered wrong. The surest are first."
+    told = f"Answered wrong: {len(places)} of {len(truths)} held-out rows. The most confident answers come first."
     table = ReportTable(("question", "right choice", "given choice", "probability"), rows, (3,))
     return [ReportSection("Rows that were answered wrong", told, table=table)]
 

@@ -46,12 +46,12 @@ def sections(questions: Sequence[str], truths: Sequence[Truth], answers: Sequenc
     found = [
         ReportSection(
             "By the question's first word",
-            "The most frequent ones; each score is the mean over so many rows.",
+            "The most frequent first words. Each score is the mean over that number of rows.",
             table=_table("first word", [*frequent, OTHERS], by_word, scores),
         ),
         ReportSection(
             "By the answer's length",
-            "Of the first of the answers that count.",
+            "The length of the first accepted answer.",
             table=_table("answer", [name for _, name in LENGTHS], by_length, scores),
         ),
     ]
@@ -61,8 +61,8 @@ def sections(questions: Sequence[str], truths: Sequence[Truth], answers: Sequenc
     )
     if wrong:
         told = (
-            f"{len(wrong)} of {len(texts)} held-out questions have an F1 below 1. Those that were furthest off come "
-            "first, of these the surest."
+            f"With an F1 below 1: {len(wrong)} of {len(texts)} held-out questions. The worst come first; of equally "
+            "bad ones, the most confident."
         )
         table = ReportTable(
             ("question", "answer", "answered", "F1", "score"),
@@ -78,7 +78,7 @@ def sections(questions: Sequence[str], truths: Sequence[Truth], answers: Sequenc
             ),
             (3, 4),
         )
-        found.append(ReportSection("Answers that were furthest off", told, table=table))
+        found.append(ReportSection("The worst answers", told, table=table))
     return found
 
 

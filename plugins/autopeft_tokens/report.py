@@ -38,12 +38,15 @@ def sections(rows: pd.DataFrame, answers: Sequence[str], truths: Sequence[str]) 
         for kind, (right, found, there) in sorted(by_type.items(), key=lambda item: -item[1][2])
     )
     columns = ("type", "entities", "precision", "recall", "F1")
-    told = "An entity is right where its words and its type are. Tags are read as CoNLL-2000's conlleval reads them."
+    told = "An entity counts as right if its words and its type are right. Tags are read as by CoNLL-2000's conlleval."
     made = [ReportSection("Entities by type", told, table=ReportTable(columns, table, (1, 2, 3, 4)))]
     if wrong := _confusions(rows, answers, truths):
-        title, told = "What is taken for what", "The most frequent errors; of other bounds alone, the type is the same."
+        title, told = (
+            "Confused entities",
+            "The most frequent errors. Where only the boundaries are wrong, the types are the same.",
+        )
         made.append(
-            ReportSection(title, told, table=ReportTable(("there is", "answered", "times", "such as"), wrong, (2,)))
+            ReportSection(title, told, table=ReportTable(("true", "answered", "times", "example"), wrong, (2,)))
         )
     return made
 

@@ -186,11 +186,11 @@ class ImageTextMatching(Task):
         exhibits = []
         for row in wrong[:SHOWN]:
             nearest = int((answers[:, half:] @ answers[row, :half]).argmax())
-            caption = (
-                f"{images[row].name}: its text “{texts[row]}” is number {found[row]}, the first “{texts[nearest]}”"
-            )
+            caption = f"{images[row].name}: its text “{texts[row]}” is number {found[row]}, “{texts[nearest]}” is first"
             exhibits.append(Exhibit(caption, thumbnail(images[row])))
-        told = f"Of {len(rows)} held-out images, {len(wrong)} do not find their own text first. Those furthest off:"
+        told = (
+            f"Matched wrong: {len(wrong)} of {len(rows)} held-out images. Those whose text is furthest down come first."
+        )
         return [ReportSection("Images that were matched wrong", told, tuple(exhibits))]
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:

@@ -66,7 +66,5 @@ class ImageClassification(Classification):
             )
             for row in shown
         )
-        told = (
-            f"{len(wrong)} of {len(rows)} held-out images were answered wrong. Of each confusion the surest is first."
-        )
+        told = f"Answered wrong: {len(wrong)} of {len(rows)} held-out images. The most confident errors come first."
         return [*usual, ReportSection("Images that were answered wrong", told, exhibits)]

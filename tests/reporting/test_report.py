@@ -171,7 +171,9 @@ def test_of_several_comparisons_intervals_and_p_values_agree(tmp_path):
     assert len(compared) == 6
     assert {one.real for one in compared} == {True, False}
     assert all(one.real == (one.difference.low > 0) for one in compared)
-    assert "as many comparisons as here, it takes a lead above" in next(one for one in compared if not one.real).verdict
+    assert (
+        "and this many comparisons, it would take a lead above" in next(one for one in compared if not one.real).verdict
+    )
 
 
 def test_the_simplest_choice_trains_less_and_is_within_one_standard_error(tmp_path):
@@ -210,7 +212,7 @@ def test_the_budget_is_told_by_limit_with_how_near_the_admitted_came(tmp_path):
     assert params.closest == pytest.approx(0.9)
     assert params.refused_shares == pytest.approx([3.0])
     assert (memory.value, memory.refused, memory.closest) == ("1.0 GiB", 0, pytest.approx(0.8))
-    assert "refused 1 (33%), 1 by max_trainable_params" in report.budget.verdict
+    assert "refused 1 of 3 proposals (33%): 1 by max_trainable_params" in report.budget.verdict
     assert report.budget.refused_by_method == {"adapter": 1}
     assert report.cost.seconds == {"complete": 10.0, "pruned": 10.0, "failed": 0.0, "refused": 0.5}
     assert (report.cost.epochs, report.cost.spared) == (4.5, 3.5)
@@ -419,7 +421,7 @@ def test_the_importance_names_what_decides_the_score(tmp_path):
 def test_too_few_trials_are_not_ranked(tmp_path):
     report = gather(store(tmp_path, [record(number) for number in range(19)]))
     assert [importance.shares for importance in report.importances] == [{}]
-    assert "Too few trials to say: 19 with a score" in report.importances[0].note
+    assert "Too few trials to tell: 19 with a score" in report.importances[0].note
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,7 @@ def test_a_study_says_what_serves_and_another_form_takes_its_place(tiny_study):
     result, output = run_study(tiny_study), tiny_study.parent / "outputs" / "tiny"
     assert result["test"]["form"] == ENSEMBLE
     readme = (output / "winner" / "README.md").read_text()
-    assert "the mean of what the models of 2 of its folds do" in readme
+    assert "answers with the mean of 2 fold models" in readme
     rows = pd.read_csv(tiny_study.parent / "rows.csv")
     winner = autopeft.load(output / "winner")
     lines = autopeft_here("predict", output / "winner", "--input", "rows.csv", cwd=tiny_study.parent).stdout

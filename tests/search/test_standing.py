@@ -82,7 +82,7 @@ def test_the_sentence_says_how_sure_the_lead_over_the_best_default_is():
     assert found.sentence.startswith(
         f"It is better than lora's default with a probability of {found.chance:.2f} (3 + 4"
     )
-    assert f"3 + 4 folds; tie zone 0.5 points: {found.alike:.2f})" in found.sentence
+    assert f"3 + 4 folds; probability of a tie within 0.5 points: {found.alike:.2f})" in found.sentence
 
 
 def test_a_default_that_wins_is_said_to_and_a_tie_is_its():
@@ -92,7 +92,10 @@ def test_a_default_that_wins_is_said_to_and_a_tie_is_its():
     assert found.rival is None
     assert found.chance is None
     assert found.sentence.startswith("lora's untuned default won: no candidate was better with a probability above 0.")
-    assert "is ahead by no more than 0.25 points, and a tie goes to a default or the cheaper." in found.sentence
+    assert (
+        "is ahead, but by at most 0.25 points, and in such a tie a default or the cheaper candidate wins."
+        in found.sentence
+    )
     clear = [record(0, "lora", 0.86, 0.87, 0.84), ADAPTER, TUNED]
     assert standing(clear).ruling().sentence == (
         "lora's untuned default won: no candidate was better with a probability above 0.01 (3 + 0 folds)."

@@ -349,7 +349,7 @@ def test_its_report_shows_places_and_what_was_answered_wrong(study):
         ("B", "1", "0.0000"),
         ("C", "1", "0.0000"),
     ]
-    assert wrong.text.startswith("2 of 3 held-out rows were answered wrong")
+    assert wrong.text.startswith("Answered wrong: 2 of 3 held-out rows")
     assert wrong.table.rows[0] == (rows["question"][2], rows["choices"][2][2], rows["choices"][2][0], "90%")
 
 

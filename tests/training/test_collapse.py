@@ -176,4 +176,4 @@ def test_a_study_names_what_collapsed_on_the_screen_in_mlflow_and_in_the_report(
     assert trial.data.metrics["collapsed_folds"] == folds
     assert "the refit collapsed" in search.data.tags["mlflow.note.content"]
     assert trial.data.tags["reason"].startswith(f"won; {told}; the refit collapsed")
-    assert "Of how it was trained: the refit collapsed" in (output / "winner" / "README.md").read_text()
+    assert "Note on its training: the refit collapsed" in (output / "winner" / "README.md").read_text()
