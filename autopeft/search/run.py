@@ -49,6 +49,7 @@ from autopeft.search.story import (
     evidence_of,
     given_settings,
     log_missing,
+    model_facts,
     note_on,
     notes,
     remarks_on,
@@ -62,7 +63,7 @@ from autopeft.study.output import taken
 from autopeft.study.raced import ruling_on
 from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
 from autopeft.tracking import Tracker, environment, public
-from autopeft.winner import mlflow_model, winner
+from autopeft.winner import mlflow_model, readme, winner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             chance=ruling.chance if ruling else None,
         )
         _log_end(tracker, result)
-        _register(problem, study, tracker, best)
+        _register(problem, study, tracker, result)
         told, kept = json.dumps(plain(result), indent=2), spec.output / RESULT
         earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
         if told != earlier or not (spec.output / REPORT).is_file():
@@ -171,7 +172,7 @@ def _log_start(problem: Problem, study: optuna.Study, tracker: Tracker) -> None:
     tracker.log_text(json.dumps(environment.describe(), indent=2), "environment.json")
     tracker.log_text(json.dumps(data_card(problem), indent=2), "data.json")
     tracker.log_data(data_sets(problem))
-    log_missing(tracker, records(study))
+    log_missing(tracker, records(study), problem.space.defaults)
 
 
 def _log_end(tracker: Tracker, result: Result) -> None:
@@ -285,16 +286,17 @@ def _select_winner(
     raise StudyError(without_winner(records(study), {**search.left_out, **over}))
 
 
-def _register(problem: Problem, study: optuna.Study, tracker: Tracker, best: TrialRecord) -> None:
+def _register(problem: Problem, study: optuna.Study, tracker: Tracker, result: Result) -> None:
     """Give MLflow the winner as a model, once for each store, winner and what is known of it (the trials it beat)."""
+    spec, best = problem.spec, result.best
     there = [public(tracker.uri), best.number]
-    spec = problem.spec
     if study.user_attrs.get("registered") == there and mlflow_model.holds(
         spec.output / MLFLOW_MODEL, spec.output / WINNER
     ):
         return
     mlflow_model.save(spec.output / WINNER, spec.output / MLFLOW_MODEL, problem.rows.test)
-    tracker.log_model(spec.output / MLFLOW_MODEL, spec.name, best.number, best.params)
+    facts, card = model_facts(result), readme.read(spec.output / WINNER)
+    tracker.log_model(spec.output / MLFLOW_MODEL, spec.name, best.number, best.params, facts, card)
     study.set_user_attr("registered", there)
 
 

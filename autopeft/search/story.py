@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autopeft.budget.limits import MEMORY, SAVED
 from autopeft.common.locate import LOCAL, locate
 from autopeft.models.device import name_of
 from autopeft.reporting.bootstrap import interval_of
+from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing
+from autopeft.search.cheaper import cheaper
 from autopeft.study import predictions
 from autopeft.study.card import Evidence
 from autopeft.study.folder import PREDICTIONS, ROWS
@@ -21,8 +24,11 @@ from autopeft.study.states import COUNTED
 from autopeft.tracking import Decided, Remarks, Tracker, dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import optuna
 
+    from autopeft.common.params import ParamValue
     from autopeft.execution.problem import Problem
     from autopeft.tasks.metric import Metric
 
@@ -97,22 +103,37 @@ def source_of(reference: str, problem: Problem) -> str:
     return "rows in memory" if path.parent == problem.spec.output / ROWS else path.name
 
 
-def log_missing(tracker: Tracker, found: list[TrialRecord]) -> None:
+def log_missing(tracker: Tracker, found: list[TrialRecord], defaults: Mapping[str, ParamValue]) -> None:
     """Log trials that ended without MLflow learning of it: killed in between, or logged to another store before."""
     for record in found:
         if record.number not in tracker.ended:
-            run = tracker.trial(record.number, record.name, record.params)
+            short = short_name(record.params, record.name, defaults)
+            run = tracker.trial(record.number, record.name, record.params, short)
             run.finish(record.state, record.reason, record.metrics)
 
 
 def remarks_on(result: Result) -> Remarks:
-    """Of the complete trials: which were passed over, and in which folds collapsed, or the winner's refit."""
+    """Of the complete trials: which were passed over, where folds collapsed or the winner's refit, what others save."""
     over = {record.number: record.passed_over for record in result.records if record.passed_over}
     found = {record.number: record.reason for record in result.records if record.complete and record.reason}
     if note := result.test.notes.get(predictions.WINNER):
         number = result.best.number
         found[number] = "; ".join(filter(None, (found.get(number), note)))
-    return Remarks(over, found)
+    lost = [record for record in result.records if record.complete and record.number != result.best.number]
+    return Remarks(over, found, {record.number: cheaper(record, result.best) for record in lost})
+
+
+def model_facts(result: Result) -> dict[str, object]:
+    """The tags of the registered winner."""
+    return {
+        "method": result.best.method,
+        "metric": result.metric,
+        "score": f"{result.best.score:.4f}",
+        "held_out_score": f"{result.test.winner:.4f}",
+        "trained_parameters": result.best.trainable_params,
+        "trial": result.best.number,
+        "study": result.name,
+    }
 
 
 def test_metrics(result: Result) -> dict[str, float | None]:
@@ -166,10 +187,17 @@ def given_settings(problem: Problem) -> dict[str, object]:
         **truncation_facts(problem),
         "cut_rows": problem.truncated.cut_rows,
         "lost_tokens": problem.truncated.lost_tokens,
-        **problem.budget.values,
+        **_limits(problem),
         "device": problem.device.type,
         "precision": name_of(problem.device.autocast),
     }
+
+
+def _limits(problem: Problem) -> dict[str, object]:
+    """The budget, with the unit in each name."""
+    names = {MEMORY.name: f"{MEMORY.name}_mib", SAVED.name: f"{SAVED.name}_bytes"}
+    values = problem.budget.values
+    return {names.get(name, name): value / 2**20 if name == MEMORY.name else value for name, value in values.items()}
 
 
 def data_sets(problem: Problem) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from autopeft.budget.limits import SECONDS, extra_needs
 from autopeft.common.exceptions import MachineError
 from autopeft.execution.outcome import Outcome
+from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing, retrying
 from autopeft.search.protection import protected
 from autopeft.search.recovery import tell
@@ -183,7 +184,9 @@ class Trial:
 
     def _open_run(self) -> TrialRun:
         if self._run is None:
-            self._run = self._search.tracker.trial(self.number, str(self.candidate), self.candidate.flat)
+            name, flat = str(self.candidate), self.candidate.flat
+            short = short_name(flat, name, self._search.problem.space.defaults)
+            self._run = self._search.tracker.trial(self.number, name, flat, short)
         return self._run
 
     def _close_run(self, record: TrialRecord) -> None:

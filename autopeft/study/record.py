@@ -96,8 +96,8 @@ class TrialRecord:
             "trainable_params": self.trainable_params,
             "saved_params": self.saved_params,
             "saved_bytes": self.saved_bytes,
-            "predicted_memory": self.predicted_memory,
-            "measured_memory": self.measured_memory,
+            "predicted_memory_mib": _mib(self.predicted_memory),
+            "measured_memory_mib": _mib(self.measured_memory),
             "epochs_trained": self.epochs_trained,
             "collapsed_folds": self.collapsed or None,
             "seconds": self.seconds,
@@ -108,6 +108,11 @@ class TrialRecord:
         """What it uses of the limit with that measure; None where it is not known."""
         found: float | None = self.needs.get(measure, getattr(self, measure, None))
         return found
+
+
+def _mib(count: int | None) -> float | None:
+    """Bytes as MiB, with the two places that anybody reads."""
+    return None if count is None else round(count / 2**20, 2)
 
 
 def plain(content: Any) -> dict[str, Any]:

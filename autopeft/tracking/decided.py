@@ -24,8 +24,18 @@ class Decided(NamedTuple):
     scores: Mapping[int, float]
 
 
-def place(number: int, winner: int, scores: Mapping[int, float], decided: Decided | None) -> str:
-    """How a complete trial did beside the winner; `scores` are those of all that could win."""
+def place(
+    number: int, winner: int, scores: Mapping[int, float], decided: Decided | None, cheaper: str | None = None
+) -> str:
+    """How a complete trial did beside the winner.
+
+    Args:
+        number: of the trial.
+        winner: number of the winner.
+        scores: of all trials that could win.
+        decided: what decided among the best, where the scores of all did not.
+        cheaper: what the trial would have saved; None where that is not known.
+    """
     if number == winner:
         return f"won by {decided.by}" if decided else "won"
     deciding = {n: score for n, score in decided.scores.items() if n in scores} if decided else scores
@@ -33,5 +43,7 @@ def place(number: int, winner: int, scores: Mapping[int, float], decided: Decide
         return f"not among the {len(decided.scores) if decided else 0} {decided.whose if decided else ''}"
     gap = deciding[winner] - deciding[number]
     if gap <= 0:
-        return "tied with the winner, which is a default or smaller, or came first"
-    return f"lost by {gap:.4f}" + (f" in {decided.by}" if decided else "")
+        lost = "tied with the winner, which is a default or smaller, or came first"
+    else:
+        lost = f"lost by {gap:.4f}" + (f" in {decided.by}" if decided else "")
+    return f"{lost}; {cheaper}" if cheaper else lost

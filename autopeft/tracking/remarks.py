@@ -10,10 +10,17 @@ if TYPE_CHECKING:
 
 
 class Remarks(NamedTuple):
-    """By trial number: why those that came first are not the winner, and what is told of trainings that collapsed."""
+    """Remarks on trials, by number.
+
+    Attributes:
+        passed_over: why those that came first are not the winner.
+        collapsed: what is told of trainings that collapsed.
+        cheaper: what those that lost would have saved.
+    """
 
     passed_over: Mapping[int, str] = MappingProxyType({})
     collapsed: Mapping[int, str] = MappingProxyType({})
+    cheaper: Mapping[int, str] = MappingProxyType({})
 
 
 NO_REMARKS = Remarks()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from base64 import b64encode
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from autopeft.common.exceptions import TrackingError
 from autopeft.study.folder import OUTBOX, REFUSED
 from autopeft.study.lock import held
-from autopeft.tracking.address import public
+from autopeft.tracking import values
 from autopeft.tracking.decided import Decided, place
 from autopeft.tracking.load import sampling
 from autopeft.tracking.outbox import Outbox
@@ -35,12 +34,14 @@ if TYPE_CHECKING:
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 """MLflow's own tags: they nest a run and describe it."""
 
-ROLE = "autopeft.role"
+ROLE, TRAIN = "autopeft.role", "train"
 STATUS = {"FAIL": "FAILED", "INTERRUPTED": "KILLED", "STOPPED": "KILLED"}
 """MLflow's run status by trial state; every other one is FINISHED."""
 
 KILLED = "interrupted: the process ended while this trial ran"
-LONGEST_NAME = 250
+LONGEST_NAME = 40
+"""Characters of a trial's name, which the column of the runs table shows."""
+
 SHOWN = 3
 """Reasons that a message about calls that could not be sent shows."""
 
@@ -53,15 +54,15 @@ class TrialRun:
 
     def log_rung(self, step: int, fold_scores: Sequence[float], mean: float, *, loss: float, epoch: float) -> None:
         """Log where the trial stands at rung `step`: folds' scores, their mean, the training loss, epochs so far."""
-        values = {"mean_score": mean, "training_loss": loss, "epoch": epoch}
-        values |= {f"fold_{index}": score for index, score in enumerate(fold_scores)}
-        self._tracker.put("log", self.key, metrics=_metrics(values, step))
+        found = {"mean_score": mean, "training_loss": loss, "epoch": epoch}
+        found |= {f"fold_{index}": score for index, score in enumerate(fold_scores)}
+        self._tracker.put("log", self.key, metrics=values.metrics(found, step))
 
     def finish(self, state: str, reason: str, metrics: Mapping[str, float | None]) -> None:
         """Close the run with its state and what it came to; a metric that is None is left out."""
-        tags = _tags(state=state, reason=reason, **{NOTE: _sentence(state, reason)})
-        self._tracker.put("log", self.key, metrics=_metrics(metrics), tags=tags)
-        self._tracker.put("status", self.key, status=STATUS.get(state, "FINISHED"), end=_now())
+        tags = values.tags(state=state, reason=reason, **{NOTE: values.sentence(state, reason)})
+        self._tracker.put("log", self.key, metrics=values.metrics(metrics), tags=tags)
+        self._tracker.put("status", self.key, status=STATUS.get(state, "FINISHED"), end=values.now())
         self._tracker.open.pop(self.key, None)
 
 
@@ -98,6 +99,7 @@ class Tracker:
         self._began = 0
         self._interrupted: set[str] = set()
         self._study = ""
+        self._data = list[dict[str, str]]()
 
     @classmethod
     def connect(
@@ -157,7 +159,7 @@ class Tracker:
         with reaching():
             earlier, trials = answered(self._silence, lambda: self._earlier(study_id), self._say)
         self._study = study_id
-        self._began = earlier[0].info.start_time if earlier else _now()
+        self._began = earlier[0].info.start_time if earlier else values.now()
         for run in (*earlier, *trials):
             self._sender.know(run.data.tags[KEY], run.info.run_id)
         for run in trials:
@@ -172,12 +174,19 @@ class Tracker:
         else:
             tags = {ROLE: "search", "autopeft.study_id": study_id, NOTE: description, "state": "SEARCH"}
             self.put("create", self._parent, name="search", tags=tags, start=self._began)
-            self.put("log", self._parent, params=_params(params))
+            self.put("log", self._parent, params=values.params(params))
 
-    def trial(self, number: int, name: str, params: Mapping[str, object]) -> TrialRun:
-        """Open the nested run of a trial; params are logged without their method's prefix, so that columns line up.
+    def trial(self, number: int, name: str, params: Mapping[str, object], short: str = "") -> TrialRun:
+        """Open the nested run of a trial, with the rows it trains on.
 
-        A run of the same number that was interrupted is taken up again.
+        Params are logged without their method's prefix, so that columns line up. A run of the same number that was
+        interrupted is taken up again.
+
+        Args:
+            number: of the trial.
+            name: of its candidate.
+            params: likewise.
+            short: the name in few words, which becomes the run's; default: `name`.
         """
         method = str(params["method"])
         own = {key.removeprefix(f"{method}."): value for key, value in params.items()}
@@ -185,19 +194,22 @@ class Tracker:
         self.open[run.key] = run
         if run.key in self._interrupted:
             self.put("status", run.key, status="RUNNING")
-            self.put("log", run.key, params=_params(own), tags=_tags(state="RUNNING", reason=""))
+            self.put("log", run.key, params=values.params(own), tags=values.tags(state="RUNNING", reason=""))
         else:
-            tags = _tags(
+            tags = values.tags(
                 trial=str(number), method=method, state="RUNNING", candidate=name, **{ROLE: "trial", NOTE: name}
             )
-            title = f"{number:03d} {name}"[:LONGEST_NAME]
-            self.put("create", run.key, name=title, tags=tags, start=_now(), parent=self._parent)
-            self.put("log", run.key, params=_params(own))
+            title = f"{number:03d} {short or name}"
+            title = title if len(title) <= LONGEST_NAME else f"{title[: LONGEST_NAME - 1]}…"
+            self.put("create", run.key, name=title, tags=tags, start=values.now(), parent=self._parent)
+            self.put("log", run.key, params=values.params(own))
+            if taught := [found for found in self._data if found["context"] == TRAIN]:
+                self.put("datasets", run.key, datasets=taught)
         return run
 
     def log_fresh_fold(self, number: int, fold: int, score: float) -> None:
         """Log what a trial's candidate scored on a fresh fold; the step is the fold, from 1."""
-        self.put("log", self._key(number), metrics=_metrics({"fresh_fold": score}, fold + 1))
+        self.put("log", self._key(number), metrics=values.metrics({"fresh_fold": score}, fold + 1))
 
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact of the parent run."""
@@ -211,13 +223,17 @@ class Tracker:
         """Log the machine's load on the parent run while the block runs; its steps are seconds since the run began."""
 
         def log(sample: Mapping[str, float]) -> None:
-            self.put("log", self._parent, metrics=_metrics(sample, (_now() - self._began) // 1000))
+            self.put("log", self._parent, metrics=values.metrics(sample, (values.now() - self._began) // 1000))
 
         return sampling(log) if on else nullcontext()
 
     def log_data(self, datasets: Sequence[dict[str, str]]) -> None:
-        """Log on the parent run which rows it searched with, as `datasets.dataset` describes them."""
-        self.put("datasets", self._parent, datasets=list(datasets))
+        """Log on the parent run which rows it searches with, as `datasets.dataset` describes them.
+
+        Trials that are opened after this have those they train on.
+        """
+        self._data = list(datasets)
+        self.put("datasets", self._parent, datasets=self._data)
 
     def log_result(
         self,
@@ -232,7 +248,8 @@ class Tracker:
     ) -> None:
         """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
 
-        A complete trial that lost gets by how much as its reason, so that the runs table answers for every run.
+        A complete trial that lost gets as its reason by how much, and what it would have saved, so that the runs table
+        answers for every run.
 
         Args:
             note: what a reader of the parent run sees first.
@@ -247,20 +264,28 @@ class Tracker:
         """
         compared = {number: score for number, score in scores.items() if number not in remarks.passed_over}
         for number in scores:
-            reason = place(number, winner_number, compared, decided)
+            reason = place(number, winner_number, compared, decided, remarks.cheaper.get(number))
             if number in remarks.passed_over:
                 reason = f"could not be the winner: {remarks.passed_over[number]}"
             reason = "; ".join(filter(None, (reason, remarks.collapsed.get(number))))
             won = str(number == winner_number).lower()
-            tags = _tags(winner=won, reason=reason, **{NOTE: _sentence("COMPLETE", reason)})
-            more = {"metrics": _metrics({decided.metric: decided.scores.get(number)})} if decided else {}
+            tags = values.tags(winner=won, reason=reason, **{NOTE: values.sentence("COMPLETE", reason)})
+            more = {"metrics": values.metrics({decided.metric: decided.scores.get(number)})} if decided else {}
             self.put("log", self._key(number), tags=tags, **more)
-        tags = _tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
-        self.put("log", self._parent, metrics=_metrics(metrics), tags=tags)
+        tags = values.tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
+        self.put("log", self._parent, metrics=values.metrics(metrics), tags=tags)
         # A folder of its own per winner: a study that goes on with more trials may select another one.
         self.put("files", self._parent, path=f"winner/trial_{winner_number:03d}", **_folder(folder, self._output))
 
-    def log_model(self, folder: Path, name: str, number: int, params: Mapping[str, object]) -> None:
+    def log_model(
+        self,
+        folder: Path,
+        name: str,
+        number: int,
+        params: Mapping[str, object],
+        facts: Mapping[str, object] | None = None,
+        card: str = "",
+    ) -> None:
         """Log a winner, saved as an MLflow model, with its trial, and register it with the alias `winner`.
 
         Args:
@@ -268,6 +293,8 @@ class Tracker:
             name: of the registered model; MLflow has no `/` and no `:` in it.
             number: of the trial that won.
             params: of the winner.
+            facts: of the winner, such as its scores, which become tags of the registered model and its version.
+            card: what it is and how good, in Markdown, which becomes their description.
         """
         registered = re.sub(r"[/:]", "-", name)
         self.put(
@@ -275,7 +302,9 @@ class Tracker:
             self._key(number),
             name=registered,
             alias="winner",
-            params=_params(params),
+            params=values.params(params),
+            tags=values.tags(**{key: str(value) for key, value in (facts or {}).items() if value is not None}),
+            description=values.description(card),
             **_folder(folder, self._output),
         )
 
@@ -291,7 +320,7 @@ class Tracker:
                 for run in list(self.open.values()):
                     run.finish("INTERRUPTED", "interrupted" if interrupted else f"the search ended: {error}", {})
                 status = "FINISHED" if kind is None else "KILLED" if interrupted else "FAILED"
-                self.put("status", self._parent, status=status, end=_now())
+                self.put("status", self._parent, status=status, end=values.now())
         finally:
             self.unsent = self.outbox.close(self.patience if self._study else 0.0)
 
@@ -349,27 +378,3 @@ def _folder(folder: Path, output: Path) -> dict[str, str]:
         "folder": str(whole.relative_to(base) if whole.is_relative_to(base) else whole),
         "weights": weights_of(folder),
     }
-
-
-def _sentence(state: str, reason: str) -> str:
-    return f"**{state}**" + f": {reason}" * bool(reason)
-
-
-def _now() -> int:
-    """Milliseconds, as MLflow counts."""
-    return time.time_ns() // 10**6
-
-
-def _metrics(values: Mapping[str, float | None], step: int = 0) -> list[tuple[str, float, int, int]]:
-    """Points as name, value, time and step."""
-    now = _now()
-    return [(name, float(value), now, step) for name, value in values.items() if value is not None]
-
-
-def _params(values: Mapping[str, object]) -> dict[str, str]:
-    """MLflow keeps texts of at most 6,000 characters in a param, 8,000 in a tag."""
-    return {name: public(str(value))[:6000] for name, value in values.items() if value is not None}
-
-
-def _tags(**values: str) -> dict[str, str]:
-    return {name: public(value)[:8000] for name, value in values.items()}

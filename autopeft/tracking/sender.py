@@ -131,7 +131,15 @@ class Sender:
         self._client.log_artifacts(self._id(run), self._there(folder, weights), path)
 
     def _send_model(
-        self, run: str, folder: str, name: str, alias: str, params: dict[str, str], weights: str | None = None
+        self,
+        run: str,
+        folder: str,
+        name: str,
+        alias: str,
+        params: dict[str, str],
+        weights: str | None = None,
+        tags: dict[str, str] | None = None,
+        description: str = "",
     ) -> None:
         """Log a saved model as what a run made, and make it the newest version of a registered one.
 
@@ -158,6 +166,12 @@ class Sender:
                 name, model.artifact_location, run_id, {KEY: key}, model_id=model.model_id
             )
         client.set_registered_model_alias(name, alias, version.version)
+        for tag in (tags or {}).items():
+            client.set_registered_model_tag(name, *tag)
+            client.set_model_version_tag(name, version.version, *tag)
+        if description:
+            client.update_registered_model(name, description)
+            client.update_model_version(name, version.version, description)
 
     def _send_datasets(self, run: str, datasets: list[dict[str, str]]) -> None:
         self._client.log_inputs(

@@ -17,8 +17,8 @@ COLUMNS = {
     "metrics.`score`": 110,
     "tags.`reason`": 480,
     "metrics.`trainable_params`": 130,
-    "metrics.`measured_memory`": 140,
-    "metrics.`predicted_memory`": 140,
+    "metrics.`measured_memory_mib`": 140,
+    "metrics.`predicted_memory_mib`": 140,
     "metrics.`seconds`": 90,
     "metrics.`score_when_stopped`": 150,
 }

@@ -112,6 +112,13 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         draft.write_text("\n".join(lines), encoding="utf-8")
 
 
+def read(folder: Path) -> str:
+    """What a winner's README says, without the lines for the hub before it; "" where there is none."""
+    path = folder / README
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text.partition("---\n")[2].partition("---\n")[2].lstrip() if text.startswith("---\n") else text
+
+
 def _filled(load: str, task: Task, card: Card, form: str) -> str:
     """Python that loads the folder, with what is known put in."""
     reading, usage = task.reading(card.labels), USAGE[task.processor]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from autopeft.common.exceptions import StoreError, UserInputError
 from autopeft.study.folder import OUTBOX, REFUSED
-from autopeft.tracking import Tracker, TrackingError, dataset, serve, serving, sync
+from autopeft.tracking import Remarks, Tracker, TrackingError, dataset, serve, serving, sync
 from autopeft.tracking.outbox import Outbox
 from autopeft.tracking.view import COLUMNS, VIEW_TAG
 
@@ -120,6 +120,8 @@ def test_the_rows_of_a_study_are_logged_as_data_sets(output):
         tracker.log_data(
             [dataset(rows, "study", "train", output / "rows.csv"), dataset(rows[:1], "study", "test", "some/hub-id")]
         )
+        tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
+    (used,) = runs(output)["000 lora"].inputs.dataset_inputs
     inputs = runs(output)["search"].inputs.dataset_inputs
     found = {given.tags[0].value: given.dataset for given in inputs}
     assert {context: given.name for context, given in found.items()} == {"train": "study", "test": "study"}
@@ -127,6 +129,59 @@ def test_the_rows_of_a_study_are_logged_as_data_sets(output):
     assert "some/hub-id" in found["test"].source
     assert [column["name"] for column in json.loads(found["train"].schema)["mlflow_colspec"]] == ["text", "label"]
     assert found["train"].digest != found["test"].digest
+    assert (used.tags[0].value, used.dataset.digest) == ("train", found["train"].digest)
+
+
+def test_a_trial_that_lost_says_by_how_much_and_what_it_would_have_saved(output):
+    with begin(output) as tracker:
+        log_four_trials(tracker)
+        remarks = Remarks(cheaper={0: "would have saved 62% of the parameters"})
+        tracker.log_result("won", {}, SCORES, 1, output / "winner", remarks=remarks)
+    told = runs(output)["000 adapter small"].data.tags["reason"]
+    assert told == "lost by 0.0500; would have saved 62% of the parameters"
+
+
+def test_the_name_of_a_run_fits_its_column_and_the_whole_candidate_is_a_tag(output):
+    name = "lora " + " ".join(f"dimension_{number}={number}" for number in range(9))
+    with begin(output) as tracker:
+        tracker.trial(0, name, {"method": "lora"}, "lora r=16")
+        tracker.trial(1, name, {"method": "lora"})
+    first, second = sorted(set(runs(output)) - {"search"})
+    assert first == "000 lora r=16"
+    assert second.startswith("001 lora dimension_0=0 ")
+    assert second.endswith("…")
+    assert len(second) == 40
+    assert {run.data.tags["candidate"] for run in runs(output).values() if "candidate" in run.data.tags} == {name}
+
+
+def test_the_page_of_the_registered_model_has_its_scores_and_its_card(output):
+    (output / "mlflow_model").mkdir()
+    (output / "mlflow_model" / "MLmodel").write_text("flavors: {}")
+    card = "# lora\n" + "\n".join(f"| row {number} | 1 |" for number in range(900))
+    with begin(output) as tracker:
+        log_four_trials(tracker)
+        for score in (0.71, 0.72):  # the same winner again, of which more is known by now
+            facts = {"held_out_score": score, "metric": "accuracy", "trained_parameters": None}
+            tracker.log_model(output / "mlflow_model", "a/study", 1, {"r": 8}, facts, card)
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    (version,) = client.search_model_versions("name = 'a-study'")
+    for page in (client.get_registered_model("a-study"), version):
+        assert {"held_out_score": "0.72", "metric": "accuracy"}.items() <= page.tags.items()
+        assert "trained_parameters" not in page.tags
+        assert page.description.startswith("# lora\n| row 0 | 1 |\n")
+        assert page.description.endswith("| 1 |\n\n…")
+        assert 4900 < len(page.description) <= 5000
+
+
+def test_a_model_that_an_earlier_version_left_in_the_outbox_is_sent(output):
+    (output / "mlflow_model").mkdir()
+    (output / "mlflow_model" / "MLmodel").write_text("flavors: {}")
+    with begin(output) as tracker:
+        tracker.trial(0, "lora", {"method": "lora"})
+        earlier = {"name": "study", "alias": "winner", "params": {"r": "8"}, "folder": "mlflow_model"}
+        tracker.put("model", "one/trial/0", **earlier)
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("study", "winner").description in (None, "")
 
 
 def test_another_winner_after_more_trials_takes_the_title(output):
@@ -246,7 +301,7 @@ def test_the_saved_view_shows_metrics_and_tags_that_a_search_logs(output):
         for kind in ("tags", "metrics")
         for key in getattr(run.data, kind)
     }
-    assert set(COLUMNS) - logged <= {"metrics.`measured_memory`", "metrics.`predicted_memory`"}
+    assert set(COLUMNS) - logged <= {"metrics.`measured_memory_mib`", "metrics.`predicted_memory_mib`"}
 
 
 @pytest.mark.parametrize(
