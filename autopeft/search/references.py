@@ -92,7 +92,7 @@ def refusal(problem: Problem, candidate: Candidate) -> str:
     Of the budget memory alone counts: the other limits are on what is kept.
     """
     if candidate.method.name == HEAD:
-        return "" if problem.base.spec.head else "the model has no head of its own that is trained"
+        return "" if problem.base.spec.head else "the model has no head that could be trained alone"
     if problem.spec.model.quantization != NONE:
         return f"weights in {problem.spec.model.quantization} cannot be trained"
     need = problem.cost_estimator(candidate).memory.peak
@@ -101,7 +101,7 @@ def refusal(problem: Problem, candidate: Candidate) -> str:
     if limit is None and problem.device.type == "cpu":
         limit = int(free_memory()) + shared
     if limit is not None and need + shared > limit:
-        return f"needs {MEMORY.write(need + shared)} at its peak, and {MEMORY.write(limit)} are there"
+        return f"needs {MEMORY.write(need + shared)} at its peak, but only {MEMORY.write(limit)} is available"
     return ""
 
 
@@ -122,7 +122,6 @@ class Patience:
         needed = (running_time() - self._began) / learner.done * learner.steps
         if learner.done >= TIMED_STEPS and needed > self._seconds:
             raise OverTimeError(
-                f"it would take {format_seconds(needed)}, over the {format_seconds(self._seconds)} that "
-                f"rows of reference may: {PATIENCE:g} times as long as the slowest refit, and "
-                f"{LEAST_SECONDS:g} s in any case."
+                f"it would take {format_seconds(needed)}, over the limit of {format_seconds(self._seconds)} for models "
+                f"trained for reference ({PATIENCE:g} times the slowest refit, and at least {LEAST_SECONDS:g} s)."
             )

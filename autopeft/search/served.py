@@ -96,8 +96,8 @@ def served(
     together = ensemble(problem, candidate)
     if not isinstance(together, Served):
         raise CollapsedError(f"{why}; and the models of its folds cannot serve: {together}.")
-    told = f"{why}, so the models of its folds answer together"
-    say(f"Of {candidate} {told}.")
+    told = f"{why}, so its fold models answer together"
+    say(f"{candidate}: {told}.")
     return together._replace(told="; ".join(filter(None, (told, together.told))))
 
 
@@ -115,7 +115,7 @@ def ensemble(problem: Problem, candidate: Candidate) -> Served | str:
     if why:
         checkpoint.remove()
         return why
-    lost = f"{every - len(folds)} of {every} folds collapsed, and their models have no part in it"
+    lost = f"{every - len(folds)} of {every} folds collapsed, and their models are left out"
     return Served(_in_turn(problem, candidate, checkpoint, folds), ENSEMBLE, lost if len(folds) < every else "")
 
 

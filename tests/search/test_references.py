@@ -68,13 +68,13 @@ def test_what_has_no_room_or_cannot_be_trained_is_refused_with_the_reason(proble
     head, full = candidates(problem)
     assert refusal(problem, head) == refusal(problem, full) == ""
     monkeypatch.setattr(references, "free_memory", lambda: 1000.0)
-    assert "at its peak, and" in refusal(problem, full)
+    assert "at its peak, but only" in refusal(problem, full)
     assert refusal(problem, head) == ""
     model = problem.spec.model.model_copy(update={"quantization": "4bit"})
     quantized = replace(problem, spec=problem.spec.model_copy(update={"model": model}))
     assert refusal(quantized, full) == "weights in 4bit cannot be trained"
     headless = replace(problem, base=replace(problem.base, spec=replace(problem.base.spec, head=())))
-    assert refusal(headless, head) == "the model has no head of its own that is trained"
+    assert refusal(headless, head) == "the model has no head that could be trained alone"
 
 
 def test_what_takes_too_long_is_stopped_and_what_is_late_is_not_begun(problem, monkeypatch):

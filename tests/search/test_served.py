@@ -167,7 +167,7 @@ def test_what_weighs_too_much_together_is_refitted_and_folds_that_collapsed_have
     made = ensemble(asking(problem, ENSEMBLE, max_saved_size=1.5 * weight), candidate)
     assert re.fullmatch(r"together they weigh .+, over max_saved_size = .+", made)
     monkeypatch.setattr(Checkpoint, "rungs", lambda self, folds: 9)  # all that was kept is gone
-    for left, told in (([1], "1 of 2 folds collapsed, and their models have no part in it"), ([], None)):
+    for left, told in (([1], "1 of 2 folds collapsed, and their models are left out"), ([], None)):
         monkeypatch.setattr(Checkpoint, "learnt", lambda self, folds, left=left: left)
         made = ensemble(asking(problem, ENSEMBLE), candidate)
         assert made == "all of them collapsed" if told is None else made.told == told
@@ -188,8 +188,8 @@ def test_where_every_refit_collapses_the_models_of_the_folds_serve(folds, monkey
     made = served(problem, candidate, record, said.append, wins=True)
     assert made.form == ENSEMBLE
     assert made.told.startswith("the refit collapsed, 3 times: ")
-    assert made.told.endswith("so the models of its folds answer together")
-    assert said[-1].endswith("so the models of its folds answer together.")
+    assert made.told.endswith("so its fold models answer together")
+    assert said[-1].endswith("so its fold models answer together.")
     assert len([model.train() for model in made.models]) == 2
     assert served(problem, candidate, record, said.append, wins=False).form == REFIT
     monkeypatch.setattr(type(problem.task), "averages", False)
