@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autopeft.reporting import choice, raced
 from autopeft.reporting.comparison import compare
 from autopeft.reporting.held_out_rows import default_name, held_out_rows
-from autopeft.reporting.statistics import in_a_word
+from autopeft.reporting.statistics import TIED, in_a_word
 from autopeft.study.archive import FINISHED, INTERRUPTED, STOPPED, open_archive
 
 if TYPE_CHECKING:
@@ -93,11 +93,12 @@ def _held_out(archive: Archive, test: TestRows) -> str:
     named = {method: default_name(method) for method in others}
     defaults = {method: by_name[name] for method, name in named.items() if name in by_name}
     first = max(defaults, key=lambda method: defaults[method], default="")
-    beside = f"{least.name} {least.score:.4f}"
     if not first:
-        return f"{told}, {beside}."
-    if defaults[first] > own:
+        return f"{told}; {least.name} scores {least.score:.4f}."
+    if defaults[first] - own >= TIED:
         words = [in_a_word(one.difference.mean, one.real) for one in test.comparisons if one.other == named[first]]
         sure = f" ({words[0]})" if words else ""
         return f"{told}. {first}'s untuned default does better: {defaults[first]:.4f}{sure}."
-    return f"{told}, the best untuned default ({first}) {defaults[first]:.4f}, {beside}."
+    if own - defaults[first] < TIED:
+        return f"{told}, and so does {first}'s untuned default; {least.name} scores {least.score:.4f}."
+    return f"{told}; the best untuned default ({first}) scores {defaults[first]:.4f}, {least.name} {least.score:.4f}."

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
-LEAST = 0.005
-"""Shares below this are shown as 0%, and so not at all."""
+LEAST = 0.05
+"""Shares below this are not worth a word; of the time they are chance."""
 
 
 def cheaper(record: TrialRecord, winner: TrialRecord) -> str:

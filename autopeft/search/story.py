@@ -150,9 +150,11 @@ def test_metrics(result: Result) -> dict[str, float | None]:
 
 def note_on(result: Result) -> str:
     """What a reader of the parent run should see first: who won, and a short table."""
+    defaults = [f"{method} {score:.4f}" for method, score in result.test.defaults.items() if score is not None]
     lines = [
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
         f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
+        *([f"Untuned defaults score there: {', '.join(defaults)}."] if defaults else []),
         *([f"It was chosen by {result.chosen_by} of the texts that its folds wrote."] if result.chosen_by else []),
         *([result.race] if result.race else []),
         *([f"The search was {result.stopped}."] if result.stopped else []),

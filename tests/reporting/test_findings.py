@@ -41,7 +41,15 @@ def test_the_best_default_and_the_baseline_stand_beside_a_winner_that_is_better(
     scores = {**SCORES, "defaults": {"adapter": 60 / 120}}
     (*_, told) = crowned(tmp_path, ANSWERS, scores).main
     assert told == (
-        "On 120 held-out rows it scores 0.7500, the best untuned default (adapter) 0.5000, the majority class 0.4167."
+        "On 120 held-out rows it scores 0.7500; "
+        "the best untuned default (adapter) scores 0.5000, the majority class 0.4167."
+    )
+
+
+def test_a_default_that_scores_as_much_is_no_worse(tmp_path):
+    (*_, told) = crowned(tmp_path, ANSWERS).main
+    assert told == (
+        "On 120 held-out rows it scores 0.7500, and so does lora's untuned default; the majority class scores 0.4167."
     )
 
 
@@ -51,7 +59,7 @@ def test_a_winner_that_is_a_default_is_not_compared_with_itself(tmp_path):
     assert found[0] == "lora's untuned default won: mean accuracy 0.7050 in cross-validation (trial 0)."
     assert found[1:] == [
         "There is no other candidate to compare it with.",
-        "On held-out rows it scores 0.7000, the majority class 0.4000.",
+        "On held-out rows it scores 0.7000; the majority class scores 0.4000.",
     ]
 
 

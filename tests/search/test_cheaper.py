@@ -18,7 +18,7 @@ WINNER = record(0, size=1000, measured_memory=100, predicted_memory=90, seconds=
             "62% of the parameters, 20% of the memory and 50% of the time",
         ),
         ({"measured_memory": None, "predicted_memory": 45}, "50% of the memory"),  # predicted with predicted
-        ({"size": 2000, "measured_memory": 100, "seconds": 9.96}, "nothing"),
+        ({"size": 2000, "measured_memory": 100, "seconds": 9.6}, "nothing"),
     ],
 )
 def test_it_names_what_costs_less_than_the_winner(more, told):
