@@ -49,6 +49,7 @@ from autopeft.search.story import (
     evidence_of,
     given_settings,
     log_missing,
+    model_card,
     model_facts,
     note_on,
     notes,
@@ -295,8 +296,8 @@ def _register(problem: Problem, study: optuna.Study, tracker: Tracker, result: R
     ):
         return
     mlflow_model.save(spec.output / WINNER, spec.output / MLFLOW_MODEL, problem.rows.test)
-    facts, card = model_facts(result), readme.read(spec.output / WINNER)
-    tracker.log_model(spec.output / MLFLOW_MODEL, spec.name, best.number, best.params, facts, card)
+    card = model_card(result, readme.read(spec.output / WINNER))
+    tracker.log_model(spec.output / MLFLOW_MODEL, spec.name, best.number, best.params, model_facts(result), card)
     study.set_user_attr("registered", there)
 
 

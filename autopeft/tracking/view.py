@@ -16,13 +16,16 @@ COLUMNS = {
     "tags.`state`": 110,
     "metrics.`score`": 110,
     "tags.`reason`": 480,
-    "metrics.`trainable_params`": 130,
-    "metrics.`measured_memory_mib`": 140,
-    "metrics.`predicted_memory_mib`": 140,
+    "metrics.`trainable_params`": 140,
+    "metrics.`measured_memory_mib`": 180,
+    "metrics.`predicted_memory_mib`": 180,
     "metrics.`seconds`": 90,
     "metrics.`score_when_stopped`": 150,
 }
 """What the view shows, in this order, with widths in pixels."""
+
+NAME, NAME_WIDTH = "attributes.`Run Name`", 300
+"""The column that is always there; as wide as the longest name."""
 
 WIDTH = 140
 """Of what a limit measures that records have no field for."""
@@ -36,7 +39,7 @@ def ranking_view() -> str:
         "orderByKey": "metrics.`score`",
         "orderByAsc": False,
         "selectedColumns": list(columns),
-        "columnOrder": list(columns),
-        "columnWidths": columns,
+        "columnOrder": [NAME, *columns],
+        "columnWidths": {NAME: NAME_WIDTH, **columns},
     }
     return json.dumps({"name": "Ranking", "createdAt": now, "updatedAt": now, "state": json.dumps(state)})

@@ -121,7 +121,10 @@ def test_the_report_says_by_what_and_mlflow_has_it(study):
     }
     (won,) = [r for r in runs if r.data.tags["winner"] == "true"]
     assert won.data.tags["reason"] == "won by mine:shortest of what its folds wrote"
-    assert "mine:shortest of what the folds" in (folder / "outputs/chosen/winner/README.md").read_text()
+    assert (
+        "mine:shortest of the texts that their folds wrote decided"
+        in (folder / "outputs/chosen/winner/README.md").read_text()
+    )
 
 
 @pytest.mark.exhaustive

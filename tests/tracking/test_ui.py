@@ -134,7 +134,10 @@ def test_the_page_of_the_search_shows_the_plots(pages, client, parent):
 def test_the_winner_is_registered_under_the_studys_name(pages, client, runs):
     version = client.get_model_version_by_alias("tiny", "winner")
     pages.model("tiny")
-    await_texts(pages.browser, "Registered Models", f"Version {version.version}", "@ winner")
+    scores = f"accuracy {version.tags['held_out_score']} on held-out rows, {version.tags['score']} in cross-validation."
+    await_texts(
+        pages.browser, "Registered Models", f"Version {version.version}", "@ winner", scores, "untuned default of"
+    )
     pages.model("tiny", version.version)
     winner = client.get_run(version.run_id)
     assert winner.data.tags["winner"] == "true"
@@ -153,7 +156,7 @@ def test_the_report_opens_from_the_disk_without_a_network(study, browser, tmp_pa
         browser.get((tmp_path / "bad.html").as_uri())
         await_equal(lambda: bool(complaints(browser)), expected=True)  # so that silence says something
         browser.get((tmp_path / "report.html").as_uri())
-        shown = await_texts(browser, "What a score costs")
+        shown = await_texts(browser, "Score against cost")
         assert complaints(browser) == []
     finally:
         browser.delete_network_conditions()
