@@ -221,7 +221,7 @@ def _importance(report: Report) -> Plot | None:
         + "."
         for importance in told
     )
-    return _plot(figure, "importance", "What mattered: shares of importance by PED-ANOVA.", alt)
+    return _plot(figure, "importance", "Which settings mattered: shares of importance by PED-ANOVA.", alt)
 
 
 def _budget(report: Report) -> Plot | None:

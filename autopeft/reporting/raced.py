@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autopeft.common.units import counted
 from autopeft.study.raced import Raced, ruling_on
 from autopeft.study.report_section import ReportSection, ReportTable
 
@@ -29,7 +30,9 @@ def status(archive: Archive) -> str:
     """The same; of a race that goes on, how many folds ran."""
     raced = Raced.read(archive.attrs)
     if raced and raced.ruling is None:
-        return f"race: {len(raced.runs)} fresh folds ran of {len(raced.finalists)} finalists"
+        return (
+            f"The race goes on: {counted(len(raced.runs), 'fold')} so far, {counted(len(raced.finalists), 'finalist')}."
+        )
     return verdict(archive)
 
 

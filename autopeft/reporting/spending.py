@@ -39,7 +39,7 @@ class LimitUse:
 
 @dataclass(frozen=True)
 class BudgetUse:
-    """What the budget did to the search."""
+    """What the budget refused, and what the admitted used of it."""
 
     proposals: int
     refused: int

@@ -88,7 +88,7 @@ def comparisons(report: Report) -> Table:
     """Every lead with its interval."""
     rows = []
     for c in report.comparisons:
-        names = [f"{side.method}, trial {side.number}" for side in (c.ahead, c.behind)]
+        names = [f"{s.method}, trial {s.number}{' (default)' * s.default}" for s in (c.ahead, c.behind)]
         rows.append((*names, f"{c.lead:+.4f}", *_sure(c.difference), c.word))
     return Table("Leads in cross-validation", ("ahead", "behind", "lead", *SURE), rows, (2, 3, 4))
 

@@ -40,10 +40,10 @@ def place(
         return f"won by {decided.by}" if decided else "won"
     deciding = {n: score for n, score in decided.scores.items() if n in scores} if decided else scores
     if number not in deciding:
-        return f"not among the {len(decided.scores) if decided else 0} {decided.whose if decided else ''}"
+        return f"not among the {len(decided.scores) if decided else 0} trials {decided.whose if decided else ''}"
     gap = deciding[winner] - deciding[number]
     if gap <= 0:
-        lost = "tied with the winner, which is a default or smaller, or came first"
+        lost = "tied with the winner, which is a default, trains less or came first"
     else:
         lost = f"lost by {gap:.4f}" + (f" in {decided.by}" if decided else "")
     return f"{lost}; {cheaper}" if cheaper else lost

@@ -362,7 +362,7 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
         raise TrackingError(
             f"MLflow has what this study logged, but {len(reasons)} calls of it could not be sent: "
             f"{'; '.join(different[:SHOWN])}{'; …' * (len(different) > SHOWN)}. They are kept in {output / REFUSED}: "
-            "put right what they say and run the same command again, or remove that file."
+            "fix what they name and run the same command again, or remove that file."
         )
     return left
 
