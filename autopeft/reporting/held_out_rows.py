@@ -201,4 +201,5 @@ def _name(column: str) -> str:
         return "the winner"
     if column.startswith(DEFAULT):
         return default_name(column.removeprefix(DEFAULT))
-    return f"the {column.replace('_', ' ')}"
+    name = column.replace("_", " ")
+    return name if name.endswith("tuning") else f"the {name}"  # "full fine-tuning" takes no article

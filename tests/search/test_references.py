@@ -123,8 +123,8 @@ def test_a_study_shows_them_on_the_screen_in_mlflow_in_the_report_and_in_the_rea
     test = gather(output).test
     shown = {entry.name: entry for entry in test.scores}
     assert shown["the head alone"].score == scores[HEAD]
-    assert shown["the full fine-tuning"].interval is not None
-    assert {"the head alone", "the full fine-tuning"} & {comparison.other for comparison in test.comparisons}
+    assert shown["full fine-tuning"].interval is not None
+    assert {"the head alone", "full fine-tuning"} & {comparison.other for comparison in test.comparisons}
     readme = (output / "winner" / "README.md").read_text()
     assert f"| head alone | {scores[HEAD]:.4f} |" in readme
     edit(tiny_study, ("references = true", "references = false"))
