@@ -21,6 +21,12 @@ def candidates(archive: Archive) -> list[TrialRecord]:
     return [record for record in archive.ranked if record.written is not None]
 
 
+def by(archive: Archive) -> str:
+    """The name of the score of texts by which the winner was chosen; "" where the score of the search decided."""
+    choice = Choice.read(archive.attrs)
+    return choice.by if choice and candidates(archive) else ""
+
+
 def verdict(archive: Archive) -> str:
     """By what the winner was chosen, in a sentence; "" where the score of the search decided."""
     found, choice = candidates(archive), Choice.read(archive.attrs)

@@ -22,18 +22,29 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
 
+TIED = 0.00005
+"""A smaller difference of scores is shown as 0.0000, and called a tie."""
+
+
 @dataclass(frozen=True)
 class Side:
-    """A candidate in a comparison: its trial, its mean score, what it stands for, and whether it is a best default."""
+    """A candidate in a comparison: its trial, its mean score, and what it stands for.
+
+    Attributes:
+        best: whether it is the best of its method.
+        default: whether it is its method's untuned default; it may be both.
+    """
 
     number: int
     method: str
     score: float
-    role: str
-    untuned: bool = False
+    best: bool
+    default: bool
 
     def __str__(self) -> str:
-        return f"{self.role} ({'its default, ' * self.untuned}trial {self.number})"
+        if not self.best:
+            return f"the default of {self.method} (trial {self.number})"
+        return f"the best of {self.method} ({'its default, ' * self.default}trial {self.number})"
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,16 @@ class Comparison:
     p: float | None
     real: bool
     verdict: str
+
+    @property
+    def lead(self) -> float:
+        """Of one mean score over the other."""
+        return self.ahead.score - self.behind.score
+
+    @property
+    def tied(self) -> bool:
+        """Whether both scores are the same to the four places that are shown."""
+        return self.lead < TIED
 
 
 @dataclass(frozen=True)
@@ -163,10 +184,8 @@ def fronts(archive: Archive) -> list[Front]:
 
 
 def _side(record: TrialRecord, defaults: dict[str, TrialRecord], best: dict[str, TrialRecord]) -> Side:
-    if best[record.method] is not record:
-        return Side(record.number, record.method, record.score or 0.0, f"the default of {record.method}")
     default = defaults.get(record.method) is record
-    return Side(record.number, record.method, record.score or 0.0, f"the best of {record.method}", default)
+    return Side(record.number, record.method, record.score or 0.0, best[record.method] is record, default)
 
 
 def _judge(ahead: Side, behind: Side, difference: Difference | None, folds: int) -> Comparison:

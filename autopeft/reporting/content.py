@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.common.truncation import Truncation
 from autopeft.reporting import choice, raced
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
+from autopeft.reporting.findings import findings
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
 from autopeft.reporting.importance import Importance, importances
 from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
@@ -45,6 +46,7 @@ class Report:
         state: "finished", "stopped", "running" or "interrupted"; `headline` says so too where it is not finished.
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
             empty where it did not.
+        main: what was found in three sentences at most (`findings`).
         headline: the argument, a sentence each, the most important first.
         winner: the best complete trial so far; None where none is complete.
         trials: those that were trained: complete ones by score, then pruned, stopped and failed.
@@ -61,6 +63,7 @@ class Report:
     seed: int
     state: str
     stopped: str
+    main: list[str]
     headline: list[str]
     winner: TrialRecord | None
     trials: list[TrialRecord]
@@ -106,6 +109,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
         seed=given["seed"],
         state=archive.state,
         stopped=archive.stopped,
+        main=findings(archive, comparisons, test),
         headline=_headline(archive, comparisons, simple, test),
         winner=found[0] if found else None,
         trials=[*found, *others],
@@ -157,7 +161,7 @@ def _headline(
         told.append(chosen)
     told += (over := _passed_over(archive))
     rivals = [c for c in comparisons if c.ahead.number == best.number and c.behind.method != best.method]
-    rivals = [c for c in rivals if c.behind.role.startswith("the best")]
+    rivals = [c for c in rivals if c.behind.best]
     if chosen or over:  # by something else than the score that all trials have, of which the leads are
         told += [c.verdict for c in rivals[:1]]
     elif rivals:

@@ -199,9 +199,14 @@ def _by_class(answers: HeldOut, labels: list[str]) -> tuple[list[ClassScore], li
     return classes, confusion_matrix(true, made, labels=labels).tolist()
 
 
+def default_name(method: str) -> str:
+    """What the untuned default of a method is called among the scores."""
+    return f"the untuned default of {method}"
+
+
 def _name(column: str) -> str:
     if column == WINNER:
         return "the winner"
     if column.startswith(DEFAULT):
-        return f"the untuned default of {column.removeprefix(DEFAULT)}"
+        return default_name(column.removeprefix(DEFAULT))
     return f"the {column.replace('_', ' ')}"

@@ -19,6 +19,12 @@ def verdict(archive: Archive) -> str:
     return ruling.sentence if ruling else ""
 
 
+def short(archive: Archive) -> str:
+    """The same without the folds and the tie zone, for who has read already who won."""
+    told = verdict(archive).partition(" (")[0].removeprefix(f"{archive.ranked[0].method}'s untuned default won: ")
+    return f"{told[0].upper()}{told[1:].rstrip('.')}." if told else ""
+
+
 def status(archive: Archive) -> str:
     """The same; of a race that goes on, how many folds ran."""
     raced = Raced.read(archive.attrs)

@@ -149,7 +149,7 @@ def test_a_lead_within_the_noise_is_said_to_be_no_finding(tmp_path):
     assert not report.comparisons[0].real
     assert "cannot be told apart" in report.headline[1] + report.headline[2]
     assert "does not settle which method is better: lora may do as well" in " ".join(report.headline)
-    assert report.comparisons[0].ahead.untuned
+    assert report.comparisons[0].ahead.default
     assert "(its default, trial 1)" in report.comparisons[0].verdict
     assert "the default of lora (trial 2)" in report.comparisons[1].verdict
     assert "cannot be told apart" in shown(report)

@@ -1,0 +1,103 @@
+"""What a study found, in three sentences: who won, how sure that is, and how it does on the held-out rows.
+
+Each is short enough for a phone. The report begins with them, and `autopeft run` ends with them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.reporting import choice, raced
+from autopeft.reporting.comparison import compare
+from autopeft.reporting.held_out_rows import default_name, held_out_rows
+from autopeft.study.archive import FINISHED, INTERRUPTED, STOPPED, open_archive
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from autopeft.reporting.comparison import Comparison
+    from autopeft.reporting.held_out_rows import TestRows
+    from autopeft.study.archive import Archive
+
+
+def main_sentences(output: Path, *, ended: bool = False) -> list[str]:
+    """The main sentences on the study in an output folder, as plain text: one to three.
+
+    Args:
+        output: the study's folder.
+        ended: whether the search has come to its end; only the process that ran it knows before it lets go.
+
+    Raises:
+        UserInputError: no study has been started there.
+    """
+    archive = open_archive(output, ended=ended)
+    return findings(archive, compare(archive), held_out_rows(archive))
+
+
+def findings(archive: Archive, comparisons: Sequence[Comparison], test: TestRows | None) -> list[str]:
+    """The same of a study that was read already, with its comparisons and what its held-out rows say."""
+    if not archive.ranked:
+        wanted, done = archive.given["search"]["trials"], len(archive.ended)
+        return [f"There is no winner yet: {done} of {wanted} trials have ended, and none is complete."]
+    return [_who(archive), _how_sure(archive, comparisons), *([_held_out(archive, test)] if test else [])]
+
+
+def _who(archive: Archive) -> str:
+    best, metric = archive.ranked[0], archive.given["validation"]["metric"]
+    who = f"{best.method}'s untuned default" if best in archive.defaults.values() else best.method
+    scores = f"mean {metric} {best.score:.4f} in cross-validation (trial {best.number})"
+    if archive.state in (FINISHED, STOPPED):
+        early = archive.stopped.partition(":")[0]
+        return f"{who} won: {scores}." + f" The search was {early}." * bool(early)
+    how = ", interrupted" if archive.state == INTERRUPTED else ""
+    return f"{who} leads after {len(archive.ended)} of {archive.given['search']['trials']} trials{how}: {scores}."
+
+
+def _how_sure(archive: Archive, comparisons: Sequence[Comparison]) -> str:
+    best = archive.ranked[0]
+    if found := choice.candidates(archive):
+        return f"It was chosen by the texts of its folds: {choice.by(archive)} {found[0].written:.4f}."
+    if sure := raced.short(archive):
+        return sure
+    over = [record for record in archive.ranked if record.passed_over]
+    if over:
+        return f"Trial {over[0].number} ({over[0].method}) came first, but could not be trained again and saved."
+    own = [one for one in comparisons if one.ahead.number == best.number]
+    others = [one for one in own if one.behind.method != best.method]
+    if found := next((one for one in [*others, *own] if one.behind.best or one.behind.default), None):
+        return _lead(found)
+    if len({record.method for record in archive.ranked}) == 1 and len({one.method for one in archive.records}) > 1:
+        return "No other method has a complete trial to compare it with."
+    return "There is no other candidate to compare it with."
+
+
+def _lead(found: Comparison) -> str:
+    """Of the winner over the best of the next method, or over a default."""
+    behind = found.behind
+    who = f"{behind.method}'s untuned default" if behind.default and not behind.best else behind.method
+    if found.tied:
+        return f"It is tied with {who} (trial {behind.number})."
+    sure = "significant" if found.real else "inconclusive, so it may be chance"
+    return f"Its lead of {found.lead:.4f} over {who} is {sure}."
+
+
+def _held_out(archive: Archive, test: TestRows) -> str:
+    """How the winner scores there; and that an untuned default does better, where one does."""
+    by_name = {entry.name: entry.score for entry in test.scores if entry.score is not None}
+    rows = test.rows or archive.attrs.get("rows", {}).get("test")
+    own, (least, *_) = by_name["the winner"], test.scores[::-1]
+    told = f"On {f'{rows} ' * bool(rows)}held-out rows it scores {own:.4f}"
+    scored = archive.attrs["test_scores"]["scores"]["defaults"]
+    others = [method for method in scored if archive.defaults.get(method) != archive.ranked[0]]
+    named = {method: default_name(method) for method in others}
+    defaults = {method: by_name[name] for method, name in named.items() if name in by_name}
+    first = max(defaults, key=lambda method: defaults[method], default="")
+    beside = f"{least.name} {least.score:.4f}"
+    if not first:
+        return f"{told}, {beside}."
+    if defaults[first] > own:
+        judged = [one.real for one in test.comparisons if one.other == named[first]]
+        sure = f" ({'significant' if judged[0] else 'inconclusive'})" if judged else ""
+        return f"{told}. {first}'s untuned default does better: {defaults[first]:.4f}{sure}."
+    return f"{told}, the best untuned default ({first}) {defaults[first]:.4f}, {beside}."
