@@ -21,8 +21,8 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     spec = read_spec(study)
     console = make_console(stderr=as_json)
     registry = find_plugins(block, spec)
-    from autopeft.reporting.leaderboard import summary
     from autopeft.reporting.progress import make_progress
+    from autopeft.reporting.run_summary import tell
     from autopeft.search.run import run as run_study
 
     try:
@@ -38,13 +38,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     if as_json:
         print_json(plain(result))
         return
-    console.print(
-        summary(
-            result.records, result.best, result.test, result.metric, result.winner_folder, result.stopped, result.race
-        )
-    )
-    console.print(f"Is it real, and what did it cost? autopeft report {study}")
-    console.print(f"Browse the trials: autopeft ui {study}")
+    tell(result, study, console)
 
 
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')

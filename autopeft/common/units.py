@@ -92,6 +92,16 @@ def format_seconds(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
+def format_estimate(seconds: float) -> str:
+    """A duration that is only about right: 5.6 → "6 s", 75.2 → "1 min 15 s"."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else format_seconds(seconds)
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of a thing: "1 trial", "1,200 rows"."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
 def _scaled(text: str | float, units: dict[str, int], expected: str) -> float:
     written = str(text) if is_number(text) else text if isinstance(text, str) and len(text) <= LONGEST_TEXT else ""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", written.strip().lower().replace("_", ""))

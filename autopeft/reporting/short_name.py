@@ -1,0 +1,34 @@
+"""A candidate in few words: its method, and what differs from the method's default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.methods.search_space import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autopeft.common.params import ParamValue
+
+BRIEF = {"learning_rate": "lr"}
+"""Names of dimensions that people write shorter."""
+
+
+def short_name(params: Mapping[str, ParamValue], whole: str, defaults: Mapping[str, ParamValue]) -> str:
+    """A candidate's, such as `lora r=16 lr=0.0003`; `lora default` where nothing differs.
+
+    Args:
+        params: as Optuna knows the candidate (`Candidate.flat`).
+        whole: its long name, which it has where no default of its method is known.
+        defaults: of every dimension, named as in `params` (`CandidateSpace.defaults`).
+    """
+    method = str(params.get("method", ""))
+    if not any(key.startswith(f"{method}.") for key in defaults):
+        return whole
+    changed = {
+        BRIEF.get(name := key.removeprefix(f"{method}."), name): value
+        for key, value in params.items()
+        if key != "method" and defaults.get(key) != value
+    }
+    return readable(method, changed) if changed else f"{method} default"
