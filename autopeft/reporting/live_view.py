@@ -73,7 +73,7 @@ def head(
         told += [f"{counted(refused, 'proposal')} refused"] * bool(refused)
     else:
         told = [str(phase or STARTING)]
-        if phase and (left := phase.seconds_left):  # it may take longer than it was expected to
+        if phase and round(left := phase.seconds_left or 0.0):  # it may take longer than it was expected to
             told.append(f"{'at most' if phase.latest else 'about'} {format_estimate(left)} left")
     first = " · ".join(filter(None, told))
     if best is None:

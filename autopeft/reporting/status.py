@@ -138,7 +138,7 @@ def show(found: Status) -> RenderableType:
     if found.stopped:
         lines = [f"{found.name} was {found.stopped}"]
     lines[0] += f", {counted(refused, 'proposal')} refused" * bool(refused)
-    if found.seconds_left is not None:
+    if found.seconds_left and round(found.seconds_left):
         lines[0] += f", {'at most' if found.latest else 'about'} {format_estimate(found.seconds_left)} left"
     if found.best:
         lines.append(f"best so far: {found.score:.4f} {found.short or found.best}  {sparkline(found.rise)}".rstrip())

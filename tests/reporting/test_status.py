@@ -65,14 +65,15 @@ def test_a_running_study_shows_what_trains_the_best_so_far_and_the_time_left(run
         (Phase(RACING, "the leaders on fresh folds", ends=75.2), "is racing the leaders on fresh folds: 3 of 5 trials"),
         (
             Phase(REFITTING, "the winner", ends=75.2),
-            "is refitting the winner: 3 of 5 trials, 1 proposal refused, about 1 min 15",
+            "refitting the winner: 3 of 5 trials, 1 proposal refused, about 1 min 15 s",
         ),
         (Phase(SCORING, "head alone", ends=75.2, latest=True), "at most 1 min 15 s left"),
     ],
 )
-def test_it_says_what_the_study_is_at_and_how_long_that_takes(running, phase, said):
+def test_it_says_what_the_study_is_at_and_how_long_that_takes(running, phase, said, monkeypatch):
     with being_run(running):
         now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now)
         keep(running, replace(phase, since=now, ends=phase.ends and now + phase.ends))
         found = status.status(running)
     assert found.state == "running"
