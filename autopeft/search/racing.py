@@ -24,6 +24,7 @@ from autopeft.common.exceptions import (
 from autopeft.execution.folds import FreshFolds
 from autopeft.execution.run_trial import run_trial
 from autopeft.execution.runner import wrote
+from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing, start
 from autopeft.search.standing import Standing
 from autopeft.study.phase import RACING
@@ -199,7 +200,8 @@ class _Race:
             raced = replace(raced, left={**raced.left, number: reason})
             stay = {*self.found} - {*raced.left}
             return replace(raced, finalists=self._standing(raced).finalists(self.always) if stay else ())
-        self.books.announcer.say(f"Fresh fold {fold + 1}: trial {number} ({candidate}) scores {score:.4f}")
+        name = short_name(candidate.flat, str(candidate), self.problem.space.defaults)
+        self.books.announcer.say(f"Fresh fold {fold + 1}: trial {number} ({name}) scores {score:.4f}")
         self.books.tracker.log_fresh_fold(number, fold, score)
         return replace(raced, runs=(*raced.runs, FreshRun(number, fold, score)))
 

@@ -16,6 +16,7 @@ from autopeft.common.exceptions import ModelError, SpecError, StoreError, in_a_l
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.units import counted
 from autopeft.reporting import writing_report
+from autopeft.reporting.short_name import short_name
 from autopeft.search import references
 from autopeft.search.announcer import refit_seconds
 from autopeft.search.refit import train_whole
@@ -92,7 +93,7 @@ def select_winner(
     announcer.enter(
         REFITTING,
         "the winner",
-        f"Refitting the winner on all {rows}: {best}",
+        f"Refitting the winner on all {rows}: {short_name(best.flat, str(best), problem.space.defaults)}",
         refit_seconds(problem, best, found),
     )
     with ExitStack() as stack:
