@@ -141,7 +141,7 @@ def _default(
                 return f"its default {reason}"
             what = f"the untuned default of {default.method.name}"
             seconds = refit_seconds(problem, default, found)
-            announcer.enter(SCORING, what, f"Scoring {what} on the test rows", seconds)
+            announcer.enter(SCORING, what, f"Scoring {what} on the held-out rows", seconds)
             return _score(problem, default, folder, origin, found, announcer)
     except (
         StoreError,
@@ -184,7 +184,7 @@ def _references(
         seconds = max(references.LEAST_SECONDS, references.PATIENCE * slowest)
         made = "the study's time is up" if late() else _reference(problem, candidate, seconds, announcer)
         if isinstance(made, str):
-            announcer.say(f"No score of {name} on the test rows: {made}")
+            announcer.say(f"No score of {name} on the held-out rows: {made}")
         found[name] = table.add(held_out.column_of(name), name, name, made)
     return found
 
@@ -196,7 +196,7 @@ def _reference(problem: Problem, candidate: Candidate, seconds: float, announcer
             if reason := references.refusal(problem, candidate):
                 return reason
             name = candidate.method.name
-            announcer.enter(SCORING, name, f"Scoring {name} on the test rows", seconds, latest=True)
+            announcer.enter(SCORING, name, f"Scoring {name} on the held-out rows", seconds, latest=True)
             made = train_whole(problem, candidate, watch=references.Patience(seconds))
             return scored_here(problem, made.model)
     except (StoreError, ModelError, SpecError):

@@ -84,7 +84,7 @@ def test_what_takes_too_long_is_stopped_and_what_is_late_is_not_begun(problem, m
     table, said = Table(), []
     assert _references(problem, table, 1.0, lambda: True, announcing(tmp_path, said)) == {HEAD: None, FULL: None}
     assert table.notes == dict.fromkeys((HEAD, FULL), "the study's time is up")
-    assert said == [f"No score of {name} on the test rows: the study's time is up" for name in (HEAD, FULL)]
+    assert said == [f"No score of {name} on the held-out rows: the study's time is up" for name in (HEAD, FULL)]
     monkeypatch.setattr(references, "LEAST_SECONDS", 0.0)
     found = _references(problem, table, 1e-6, lambda: False, announcing(tmp_path, said))
     assert found == {HEAD: None, FULL: None}
