@@ -12,6 +12,7 @@ from autopeft.cli import architecture_plan
 from autopeft.cli.options import EPILOG, AsJson, Block, StudyFile, app, find_plugins, print_json, read_spec
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError
+from autopeft.common.paths import near
 from autopeft.study.record import plain
 
 
@@ -122,7 +123,7 @@ def _plan_study(
     console.print(plan_view.show(plans, problem.budget))
     for name, reason in problem.refused.items():
         console.print(f"{name} is left out: {reason}")
-    console.print(f"Picture: {drawn}", soft_wrap=True)
+    console.print(f"Picture: {near(picture or spec.output / PLAN)}", soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")
@@ -164,7 +165,7 @@ def report(
         return
     console = make_console()
     console.print(terminal.show(gathered))
-    console.print(f"\nWith pictures: {path}", highlight=False, soft_wrap=True)
+    console.print(f"\nWith pictures: {near(html or output / REPORT)}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft status studies/quickstart.toml. {EPILOG}")

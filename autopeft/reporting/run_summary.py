@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autopeft.common.paths import near
 from autopeft.reporting.findings import main_sentences
 from autopeft.reporting.leaderboard import by_method, leaderboard, test_table
 from autopeft.reporting.short_name import short_name
@@ -42,9 +42,3 @@ def tell(result: Result, study: Path, console: Console) -> None:
         f"Every trial: autopeft ui {study}",
     ):
         console.print(line, highlight=False, soft_wrap=True)  # to copy from, so never broken by us
-
-
-def near(path: Path) -> str:
-    """A path as short as it can be from here."""
-    here = Path.cwd()
-    return os.fspath(path.relative_to(here) if path.is_relative_to(here) else path)
