@@ -127,11 +127,13 @@ def _note(record: TrialRecord) -> str:
 
 def _notes(shown: Sequence[TrialRecord], refused: Sequence[TrialRecord], names: Mapping[int, str]) -> list[str]:
     """What there is to say of trials, each thing once, and of the proposals that were refused."""
-    numbers: dict[str, list[str]] = {}
+    numbers: dict[str, list[int]] = {}
     for record in shown:
         if note := _note(record):
-            numbers.setdefault(note, []).append(str(record.number))
-    found = [f"* trial{'s' * (len(some) > 1)} {', '.join(some)}: {note}" for note, some in numbers.items()]
+            numbers.setdefault(note, []).append(record.number)
+    found = [
+        f"* trial{'s' * (len(some) > 1)} {', '.join(map(str, sorted(some)))}: {note}" for note, some in numbers.items()
+    ]
     told = found[:SHOWN_NOTES] + [f"* and {counted(len(found) - SHOWN_NOTES, 'more note')}; MLflow has them all"] * (
         len(found) > SHOWN_NOTES
     )

@@ -89,9 +89,7 @@ SCORES = "test_scores"
 """The user attribute of the study that holds the winner's number and its scores on the held-out rows."""
 
 
-NOTHING_TO_DO = (
-    "This study was finished before, and there was nothing to do. With more `trials` in [search] it goes on."
-)
+NOTHING_TO_DO = "This study is finished; there was nothing to do."
 
 
 @unguarded()

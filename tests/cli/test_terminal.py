@@ -1,13 +1,17 @@
 """The real commands in real terminals of three sizes: no line is wider, and what matters is in sight."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from autopeft.reporting.live_view import COLUMNS as LIVE_COLUMNS
 from tests.conftest import write_tiny_study
 from tests.terminal import SIZES, show
 
-LIVE = re.compile(r"searching: \d+ of 6 trials|(refitting|scoring|racing) ")
+ROOT = Path(__file__).parents[2]
+BOARD = ["rank", "trial", "score", "state", "candidate"]
+LIVE = re.compile(r"searching: \d+ of \d+ trials|(refitting|scoring|racing) ")
 
 
 def sizes(*quick):
@@ -75,7 +79,7 @@ def test_a_finished_study_says_that_there_was_nothing_to_do(finished):
     study, first = finished
     again = show("run", study.name, cwd=study.parent, columns=80, lines=24)
     assert (again.code, again.widest <= 80) == (0, True)
-    assert any(line.startswith("This study was finished before, and there was nothing to do.") for line in again.lines)
+    assert "This study is finished; there was nothing to do." in again.lines
     assert again.last.splitlines()[-8:] == first.last.splitlines()[-8:]
 
 
@@ -87,3 +91,16 @@ def test_no_line_is_wider_than_the_terminal(finished, command, columns, lines):
     shown = show(command, *given, cwd=study.parent, columns=columns, lines=lines)
     assert shown.code == 0
     assert shown.widest <= columns
+
+
+def test_the_pictures_in_the_docs_are_of_these_views():
+    live, end = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert max(len(line) for line in (live + end).splitlines()) <= 80
+    assert len(live.splitlines()) <= 23
+    assert LIVE.match(live.splitlines()[0])
+    assert live.splitlines()[1].startswith("best so far: ")
+    heads = [line.split() for line in (live + end).splitlines() if " candidate" in line]
+    assert heads == [["trial", "score", "state", "candidate", "seconds"], BOARD]
+    assert {" ".join(column.name for column in LIVE_COLUMNS if column.name in heads[0])} == {" ".join(heads[0])}
+    assert "won: mean accuracy" in end
+    assert "Winner saved to outputs/quickstart/winner" in end
