@@ -16,7 +16,7 @@ from autopeft.reporting import raced
 from autopeft.reporting.progress import sparkline
 from autopeft.reporting.short_name import short_name
 from autopeft.study.archive import RUNNING, Archive, open_archive
-from autopeft.study.phase import SEARCHING, Phase, current
+from autopeft.study.phase import SEARCHING, STARTING, Phase, current
 from autopeft.study.record import DEFAULTS
 from autopeft.study.states import INFEASIBLE
 
@@ -90,7 +90,7 @@ def status(output: Path) -> Status:
     try:
         archive = open_archive(output)
     except UserInputError:
-        if phase is None:
+        if phase is None or phase.name != STARTING:
             raise
         return Status(output.name, RUNNING, "", 0, 0, {}, None, None, "", (), (), None, str(phase))
     trained, wanted = archive.ended, int(archive.given["search"]["trials"])
