@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
     from autopeft.common.params import ParamValue
+    from autopeft.search.announcer import Announcer
     from autopeft.winner.winner import Winner
 
 # Tests run side by side, and the studies they start inherit this: threads that fight over the cores cost each of them
@@ -157,6 +158,17 @@ def write_tiny_study(folder: Path, tiny_model: Path) -> Path:
     (folder / "model").symlink_to(tiny_model)
     (folder / "study.toml").write_text(TINY_STUDY)
     return folder / "study.toml"
+
+
+def announcing(output: Path, said: list[str] | None = None) -> Announcer:
+    """What tells where a study is, to a list of sentences in a person's place."""
+    from autopeft.common.console import make_console
+    from autopeft.reporting.progress import PlainProgress
+    from autopeft.search.announcer import Announcer
+
+    progress = PlainProgress(make_console(quiet=True))
+    progress.say = (said if said is not None else []).append
+    return Announcer(output, progress)
 
 
 def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:

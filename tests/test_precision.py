@@ -89,7 +89,7 @@ def test_auto_takes_bfloat16_where_a_measured_step_is_faster_by_it(tiny_study, t
         lowered or torch.float32
     )
     assert problem.spec.model.dtype == chosen, "workers and a later start read it there"
-    assert f"takes 1e+03 ms in bfloat16 and {1000 * plain:.3g} ms in float32" in told
+    assert f"takes 1,000.0 ms in bfloat16 and {1000 * plain:,.1f} ms in float32" in told
     assert told.endswith(f'`dtype = "auto"` is {chosen} for this study.')
     assert problem.weight_check.restore() == [], "a step that is timed leaves the base model as it is"
 

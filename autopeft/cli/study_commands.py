@@ -12,6 +12,7 @@ from autopeft.cli import architecture_plan
 from autopeft.cli.options import EPILOG, AsJson, Block, StudyFile, app, find_plugins, print_json, read_spec
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError
+from autopeft.common.paths import near
 from autopeft.study.record import plain
 
 
@@ -21,8 +22,8 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     spec = read_spec(study)
     console = make_console(stderr=as_json)
     registry = find_plugins(block, spec)
-    from autopeft.reporting.leaderboard import summary
     from autopeft.reporting.progress import make_progress
+    from autopeft.reporting.run_summary import tell
     from autopeft.search.run import run as run_study
 
     try:
@@ -38,13 +39,7 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
     if as_json:
         print_json(plain(result))
         return
-    console.print(
-        summary(
-            result.records, result.best, result.test, result.metric, result.winner_folder, result.stopped, result.race
-        )
-    )
-    console.print(f"Is it real, and what did it cost? autopeft report {study}")
-    console.print(f"Browse the trials: autopeft ui {study}")
+    tell(result, study, console)
 
 
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
@@ -128,7 +123,7 @@ def _plan_study(
     console.print(plan_view.show(plans, problem.budget))
     for name, reason in problem.refused.items():
         console.print(f"{name} is left out: {reason}")
-    console.print(f"Picture: {drawn}", soft_wrap=True)
+    console.print(f"Picture: {near(picture or spec.output / PLAN)}", soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")
@@ -170,7 +165,7 @@ def report(
         return
     console = make_console()
     console.print(terminal.show(gathered))
-    console.print(f"\nWith pictures: {path}", highlight=False, soft_wrap=True)
+    console.print(f"\nWith pictures: {near(html or output / REPORT)}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft status studies/quickstart.toml. {EPILOG}")

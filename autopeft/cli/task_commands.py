@@ -32,15 +32,22 @@ def tasks(as_json: AsJson = False, block: Block = None) -> None:
         print_json({"tasks": rows, "broken": [str(fault) for fault in found.faults]})
         return
     from rich.table import Table
+    from rich.text import Text
 
     console = make_console()
-    table = Table("kind", "plugin", "columns", "metrics, the default first", "settings", "model class", show_lines=True)
     for kind, task in found.items.items():
-        columns = "\n".join(f"{column.key}: {', '.join(_said(column))}" for column in task.columns)
-        classes = " or ".join(task.auto_classes)
-        options = "\n".join(type(task).Options.model_fields) or "–"
-        table.add_row(kind, str(found.origins[kind]), columns, ", ".join(task.metrics), options, classes)
-    console.print(table)
+        facts = Table.grid(padding=(0, 2, 0, 0))
+        for name, said in (
+            ("columns", "\n".join(f"{column.key}: {', '.join(_said(column))}" for column in task.columns)),
+            ("metrics", f"{', '.join(task.metrics)} (the first one is the default)"),
+            ("settings", ", ".join(type(task).Options.model_fields) or "none"),
+            ("model", " or ".join(task.auto_classes)),
+            ("plugin", str(found.origins[kind])),
+        ):
+            facts.add_row(f"  {name}", Text(said, overflow="fold"))
+        console.print(Text(kind, "bold"))
+        console.print(facts)
+        console.print()
     for fault in found.faults:
         console.print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
 

@@ -35,3 +35,9 @@ def as_path(text: str | os.PathLike[str]) -> Path:
         most = f"names of at most {LONGEST_NAME} bytes" if names else f"at most {LONGEST_PATH:,} bytes"
         raise ValueError(f"must be a path with {most}, but got {shorten(names[0] if names else str(path))}")
     return path
+
+
+def near(path: Path) -> Path:
+    """A path to show: from the working folder on, where it is in there."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -95,8 +95,8 @@ def _choice(problem: Problem) -> Choice:
     chosen = lower if plain >= WORTH_DOING * quick else FLOAT32
     return Choice(
         chosen,
-        f"A training step of {candidate.method.name} takes {1000 * quick:.3g} ms in {lower} and {1000 * plain:.3g} ms "
-        f'in float32: `dtype = "auto"` is {chosen} for this study.',
+        f"A training step of {candidate.method.name} takes {1000 * quick:,.1f} ms in {lower} and "
+        f'{1000 * plain:,.1f} ms in float32: `dtype = "auto"` is {chosen} for this study.',
     )
 
 

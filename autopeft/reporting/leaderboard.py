@@ -5,129 +5,145 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from autopeft.budget.limits import extra_columns
-from autopeft.common.units import format_bytes
+from autopeft.common.line_table import Column, LineTable, Row
+from autopeft.common.units import counted, format_bytes
+from autopeft.reporting.short_name import short_name
 from autopeft.study.predictions import WINNER
 from autopeft.study.record import TrialRecord, ranked
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from autopeft.budget.limits import Limit
+    from autopeft.common.params import ParamValue
     from autopeft.study.record import TestScores
 
-SHOWN_REFUSED = 3
+SHOWN_TRIALS, SHOWN_NOTES = 40, 5
 ORDER = (PRUNED, STOPPED, FAIL)
 """Of the trials that trained and are not complete."""
 
+STATES = {COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused"}
+BEST = "bold green"
 
-def leaderboard(found: Sequence[TrialRecord], metric: str) -> Table:
-    """Every trial that trained: complete ones by score, then pruned, stopped, failed; a few of those refused.
+
+def leaderboard(
+    found: Sequence[TrialRecord], metric: str, defaults: Mapping[str, ParamValue] | None = None
+) -> RenderableType:
+    """Every trial that trained, a line each: complete ones by score, then pruned, stopped and failed ones.
 
     The score of a trial that was pruned or stopped is of an earlier epoch than a complete one's, so it stands apart and
-    says so.
+    says so. Below the table is what there is to say of some.
+
+    Args:
+        found: the trials.
+        metric: by name.
+        defaults: of every dimension (`CandidateSpace.defaults`): a candidate's name then says what differs from them.
     """
-    table = Table(title="Trials", title_justify="left", caption_justify="left")
-    extra, wrote = extra_columns(found), any(record.written is not None for record in found)
-    raced = any(record.place is not None for record in found)
-    for column, justify in (
-        ("rank", "right"), ("trial", "right"), ("candidate", "left"), (f"mean {metric}", "right"),
-        ("± folds", "right"), ("state", "left"), ("trained", "right"), ("saved", "right"), ("memory", "right"),
-        ("seconds", "right"), *((limit.measure, "right") for limit in extra), *[("its texts", "right")] * wrote,
-        *[("expected", "right")] * raced,
-    ):  # fmt: skip
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    complete = ranked(list(found))
+    complete = ranked([*found])
     others = [record for record in found if not record.complete and record.state != INFEASIBLE]
-    refused = [record for record in found if record.state == INFEASIBLE]
-    for rank, record in enumerate(complete, 1):
-        table.add_row(str(rank), *_cells(record, extra, wrote, raced), style="bold green" if rank == 1 else None)
-    for record in sorted(others, key=lambda record: (ORDER.index(record.state), -(record.score or 0.0))):
-        table.add_row("–", *_cells(record, extra, wrote, raced), style="dim")
-    for record in refused[:SHOWN_REFUSED]:
-        table.add_row("–", *_cells(record, extra, wrote, raced), style="dim")
-    if refused:
-        table.caption = f"{len(refused)} proposals were refused and not trained."
-    return table
+    others.sort(key=lambda record: (ORDER.index(record.state), -(record.score or 0.0)))
+    trained = [*complete, *others]
+    shown = trained[:SHOWN_TRIALS]
+    extra = extra_columns(found)
+    columns = (
+        Column("rank", 1, number=True), Column("trial", number=True), Column("score"), Column("expected", 2),
+        Column("its texts", 2), Column("state"), Column("candidate", cut=True), Column("± folds", 5),
+        Column("trained", 4, number=True), Column("saved", 6, number=True), Column("memory", 7, number=True),
+        Column("seconds", 3, number=True), *(Column(limit.measure, 8, number=True) for limit in extra),
+    )  # fmt: skip
+    names = {record.number: short_name(record.params, record.name, defaults or {}) for record in found}
+    rows = []
+    for place, record in enumerate(shown, 1):
+        cells = (
+            str(place) if record.complete else "–",
+            str(record.number),
+            _score(record.score),
+            _score(record.expected) if record.expected is not None else "",
+            _score(record.written) if record.written is not None else "",
+            _state(record),
+            names[record.number],
+            f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}" if record.fold_scores else "",
+            "–" if record.trainable_params is None else f"{record.trainable_params:,}",
+            "–" if record.saved_bytes is None else format_bytes(record.saved_bytes),
+            format_bytes(record.measured_memory) if record.measured_memory else "–",
+            f"{record.seconds:.0f}",
+            *(limit.cell(record) for limit in extra),
+        )
+        rows.append(Row(cells, "dim" if not record.complete else BEST if place == 1 else ""))
+    told = [f"and {counted(len(trained) - len(shown), 'more trial')}"] * (len(trained) > len(shown))
+    told += _notes(shown, [record for record in found if record.state == INFEASIBLE], names)
+    return Group(LineTable(columns, rows, f"Trials, by mean {metric} over the folds"), *map(Text, told))
 
 
-def by_method(found: Sequence[TrialRecord]) -> Table:
+def by_method(found: Sequence[TrialRecord]) -> RenderableType:
     """One row per method: how its trials ended and its best score."""
-    ends = {COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused"}
-    if not any(record.state == STOPPED for record in found):
-        del ends[STOPPED]
-    table = Table("method", "best", *ends.values(), title="Methods", title_justify="left")
-    best = {record.method: record for record in reversed(ranked(list(found)))}
+    ends = {state: name for state, name in STATES.items() if state != STOPPED or STOPPED in {r.state for r in found}}
+    best = {record.method: record for record in reversed(ranked([*found]))}
+    rows = []
     for method in sorted({r.method for r in found}, key=lambda m: -((best[m].score or 0.0) if m in best else -1.0)):
         states = [record.state for record in found if record.method == method]
-        table.add_row(
-            method,
-            f"{best[method].score:.4f}" if method in best else "–",
-            *(str(states.count(state)) for state in ends),
-        )
-    return table
+        score = _score(best[method].score) if method in best else "–"
+        rows.append(Row((method, score, *(str(states.count(state)) for state in ends))))
+    columns = (Column("method", cut=True), Column("best"), *(Column(name, number=True) for name in ends.values()))
+    return LineTable(columns, rows, "Methods")
 
 
-def test_table(best: TrialRecord, test: TestScores, metric: str) -> Table:
-    """The held-out scores: the winner beside what needs no search."""
-    table = Table("on the held-out rows", metric, "", title="Test", title_justify="left")
-    table.add_row(f"winner: {best.name}", f"{test.winner:.4f}", test.notes.get(WINNER, ""), style="bold green")
-    for method, score in test.defaults.items():
-        table.add_row(
-            f"untuned default of {method}", "–" if score is None else f"{score:.4f}", test.notes.get(method, "")
-        )
-    for name, score in test.references.items():
-        table.add_row(name, "–" if score is None else f"{score:.4f}", test.notes.get(name, ""))
-    table.add_row(test.baseline_name, f"{test.baseline:.4f}", "")
-    return table
+def test_table(name: str, test: TestScores, metric: str) -> RenderableType:
+    """The held-out scores: the winner, by its name, beside what needs no search."""
+    entries: list[tuple[str, float | None, str]] = [(f"winner: {name}", test.winner, WINNER)]
+    entries += [(f"untuned default of {method}", score, method) for method, score in test.defaults.items()]
+    entries += [(called, score, called) for called, score in test.references.items()]
+    entries += [(test.baseline_name, test.baseline, "")]
+    rows = [
+        Row((_score(score), "* " * (key in test.notes) + what), BEST if key == WINNER else "")
+        for what, score, key in entries
+    ]
+    notes = [f"* {what.partition(':')[0]}: {test.notes[key]}" for what, _, key in entries if key in test.notes]
+    table = LineTable((Column(metric, number=True), Column("model", cut=True)), rows, "On the held-out rows")
+    return Group(table, *map(Text, notes))
 
 
-def summary(
-    found: Sequence[TrialRecord],
-    best: TrialRecord,
-    test: TestScores,
-    metric: str,
-    winner_folder: str,
-    stopped: str = "",
-    race: str = "",
-) -> RenderableType:
-    """All of it, for the end of a run.
-
-    `stopped` says how the search ended before its last trial, if it did, and `race` how sure the winner is, after one.
-    """
-    saved = Text(f"Winner saved to {winner_folder}", no_wrap=True)
-    short = [Text(f"The search was {stopped}: this is the best of those.", "yellow")] if stopped else []
-    sure = [Text(race)] if race else []
-    return Group(leaderboard(found, metric), by_method(found), test_table(best, test, metric), *sure, *short, saved)
+def _score(score: float | None) -> str:
+    return "–" if score is None else f"{score:.4f}"
 
 
-def _cells(record: TrialRecord, extra: Sequence[Limit], wrote: bool, raced: bool) -> tuple[str, ...]:
-    """A trial's; `wrote` where there is a column for what texts score, `raced` where for what is expected of it."""
-    spread = ""
-    if record.fold_scores:
-        spread = f"{(max(record.fold_scores) - min(record.fold_scores)) / 2:.4f}"
-    state = record.state.lower() + " by the machine" * record.machine
-    if record.state in (PRUNED, STOPPED) or (record.state != COMPLETE and record.curve and not record.machine):
-        state += f" at epoch {record.epochs_trained:g} of {record.epochs}"
-    elif record.reason:
-        state += f": {record.reason}"
+def _state(record: TrialRecord) -> str:
+    """How it ended, after which of its epochs where that was not the last, and whether a note says more."""
+    state = STATES.get(record.state, record.state.lower())
+    if record.state in (PRUNED, STOPPED):
+        return f"{state} {record.epochs_trained:g}/{record.epochs}"
+    return state + " *" * bool(_note(record))
+
+
+def _note(record: TrialRecord) -> str:
     if record.passed_over:
-        state += ", but could not be the winner"
-    return (
-        str(record.number),
-        record.name,
-        "–" if record.score is None else f"{record.score:.4f}",
-        spread,
-        state,
-        "–" if record.trainable_params is None else f"{record.trainable_params:,}",
-        "–" if record.saved_params is None else f"{record.saved_params:,}",
-        format_bytes(record.measured_memory) if record.measured_memory else "–",
-        f"{record.seconds:.0f}",
-        *(limit.cell(record) for limit in extra),
-        *["–" if record.written is None else f"{record.written:.4f}"] * wrote,
-        *["–" if record.expected is None else f"{record.expected:.4f}"] * raced,
+        return f"could not be the winner: {record.passed_over}"
+    by = "the machine failed it: " if record.machine else ""
+    return by + record.reason if record.state in (COMPLETE, FAIL) else ""
+
+
+def _notes(shown: Sequence[TrialRecord], refused: Sequence[TrialRecord], names: Mapping[int, str]) -> list[str]:
+    """What there is to say of trials, each thing once, and of the proposals that were refused."""
+    numbers: dict[str, list[int]] = {}
+    for record in shown:
+        if note := _note(record):
+            numbers.setdefault(note, []).append(record.number)
+    found = [
+        f"* trial{'s' * (len(some) > 1)} {', '.join(map(str, sorted(some)))}: {note}" for note, some in numbers.items()
+    ]
+    told = found[:SHOWN_NOTES] + [f"* and {counted(len(found) - SHOWN_NOTES, 'more note')}; MLflow has them all"] * (
+        len(found) > SHOWN_NOTES
     )
+    if early := next((record for record in shown if record.state in (PRUNED, STOPPED)), None):
+        at = f"{early.epochs_trained:g}/{early.epochs}"
+        told.append(f"{at}: its score is that of epoch {early.epochs_trained:g} of {early.epochs}, so it has no rank.")
+    if refused:
+        first, were = refused[0], "was" if len(refused) == 1 else "were"
+        told.append(
+            f"{counted(len(refused), 'proposal')} {were} refused and not trained, such as trial {first.number}, "
+            f"{names[first.number]}: {first.reason}"
+        )
+    return told

@@ -8,30 +8,34 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, Self
 
-from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from autopeft.budget.limits import MEMORY, PARAMS, extra_needs
 from autopeft.common.exceptions import StreamError
-from autopeft.common.units import format_bytes
-from autopeft.study.states import COMPLETE, COUNTED, FAIL, INFEASIBLE, INTERRUPTED, PRUNED, STOPPED
+from autopeft.common.units import format_bytes, format_estimate
+from autopeft.reporting.live_view import Current, head, lay_out, row
+from autopeft.reporting.short_name import short_name
+from autopeft.study.states import COUNTED, INFEASIBLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
+
+    from rich.console import Console, RenderableType
 
     from autopeft.budget.limits import Budget, Limit
     from autopeft.budget.usage import Usage
+    from autopeft.common.params import ParamValue
     from autopeft.methods.candidate import Candidate
+    from autopeft.study.phase import Phase
     from autopeft.study.record import TrialRecord
     from autopeft.training.rungs import Rung
 
-SHOWN_TRIALS = 12
+MOST_ROWS = 200
+"""Trials that are kept to be shown; more than a screen has lines."""
+
 SHOWN_BARS = 40
 BARS = "▁▂▃▄▅▆▇█"
-STYLES = {COMPLETE: "green", PRUNED: "yellow", STOPPED: "yellow", INFEASIBLE: "dim", FAIL: "red", INTERRUPTED: "yellow"}
 
 
 class Progress(Protocol):
@@ -45,6 +49,12 @@ class Progress(Protocol):
 
     def say(self, text: str) -> None:
         """Something worth a sentence."""
+
+    def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
+        """The search begins: for so many trials, and until `deadline` at the latest, on the monotonic clock."""
+
+    def entered(self, phase: Phase) -> None:
+        """The study is at something else now."""
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """A trial was admitted and starts; `done` of `wanted` have ended or started before it."""
@@ -73,6 +83,13 @@ class PlainProgress:
         """Print the sentence."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
+        """Take down the deadline."""
+        self.clock.begin(wanted, deadline)
+
+    def entered(self, phase: Phase) -> None:
+        """Print nothing: a sentence says so."""
+
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Print where the study stands and what starts."""
         self.clock.start(number, done, wanted)
@@ -95,16 +112,18 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """The last trials in a table that grows in place, the best so far, and the time left."""
+    """What the study is at, the time left, the best so far and what runs; below it the last trials, as many as fit."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.clock = Clock()
-        self.rows: deque[TrialRecord] = deque(maxlen=SHOWN_TRIALS)
+        self.rows: deque[TrialRecord] = deque(maxlen=MOST_ROWS)
         self.refused = 0
         self.best: TrialRecord | None = None
         self.scores: list[float | None] = []
-        self.current: dict[int, tuple[str, str]] = {}
+        self.current: dict[int, Current] = {}
+        self.defaults: Mapping[str, ParamValue] = {}
+        self.phase: Phase | None = None
         self.live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -119,16 +138,26 @@ class LiveProgress:
         """Print the sentence above the table."""
         self.console.print(text, highlight=False, markup=False)
 
+    def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
+        """Take down the deadline, and the defaults, as the names of trials say only what differs."""
+        self.clock.begin(wanted, deadline)
+        self.defaults = defaults
+
+    def entered(self, phase: Phase) -> None:
+        """Show it in the first line."""
+        self.phase = phase
+
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
-        """Show the trial below the table while it runs."""
+        """Show the trial above the table while it runs."""
         self.clock.start(number, done, wanted)
-        title = f"[{done + 1}/{wanted}] trial {number}: {candidate}\n{_needs(candidate, usage, budget)}"
-        self.current[number] = title, "first rung"
+        name = short_name(candidate.flat, str(candidate), self.defaults)
+        self.current[number] = Current(name, _needs(candidate, usage, budget))
 
     def rung(self, number: int, rung: Rung) -> None:
         """Show the folds' scores."""
-        folds = " ".join(f"{score:.4f}" for score in rung.scores)
-        self.current[number] = self.current[number][0], f"epoch {rung.epoch:g}: mean {rung.mean:.4f}, folds {folds}"
+        folds = ", folds " + " ".join(f"{score:.4f}" for score in rung.scores)
+        reached = f"epoch {rung.epoch:g}: mean {rung.mean:.4f}"
+        self.current[number] = self.current[number]._replace(reached=reached, folds=folds)
 
     def finished(self, record: TrialRecord) -> None:
         """Add the trial to the table; refused proposals are only counted."""
@@ -144,24 +173,9 @@ class LiveProgress:
             self.best = record
 
     def _render(self) -> RenderableType:
-        table = Table("trial", "state", "score", "folds", "params", "memory", "seconds", box=None, pad_edge=False)
-        for record in self.rows:
-            table.add_row(
-                f"{record.number} {record.name}",
-                Text(record.state.lower(), STYLES.get(record.state, "")),
-                "–" if record.score is None else f"{record.score:.4f}",
-                " ".join(f"{score:.3f}" for score in record.fold_scores),
-                "–" if record.trainable_params is None else f"{record.trainable_params:,}",
-                format_bytes(record.measured_memory) if record.measured_memory else "–",
-                f"{record.seconds:.0f}",
-            )
-        best = f"best so far: {self.best.score:.4f}, trial {self.best.number} {self.best.name}" if self.best else ""
-        best += f"  {sparkline(self.scores)}"
-        refused = f"{self.refused} proposals refused" if self.refused else ""
-        running = [line for lines in self.current.values() for line in lines]
-        left = self.clock.left().removeprefix(" · ")
-        footer = "\n".join(filter(None, (*running, left, best.strip(), refused)))
-        return Group(table, Text(footer, style="bold"))
+        told = head(self.phase, self.clock, self.refused, self.best, sparkline(self.scores), self.defaults)
+        rows = (row(record, self.defaults) for record in reversed(self.rows))
+        return lay_out(told, self.current, rows, self.console.size.height)
 
 
 def sparkline(scores: Sequence[float | None]) -> str:
@@ -182,35 +196,44 @@ class Clock:
 
     Attributes:
         running: numbers of the trials that run.
+        ended: trials that came to an end, in earlier starts too; as far as that was told.
     """
 
     def __init__(self) -> None:
         self.took: list[float] = []
         self.running: set[int] = set()
         self.side_by_side = 1
-        self.done = self.wanted = 0
+        self.done = self.wanted = self.ended = 0
         self.since = time.monotonic()
+        self.deadline: float | None = None
+
+    def begin(self, wanted: int, deadline: float | None) -> None:
+        """The search begins, and ends at the deadline at the latest."""
+        self.wanted, self.deadline = wanted, deadline
 
     def start(self, number: int, done: int, wanted: int) -> None:
         """A trial starts."""
         self.done, self.wanted, self.since = done, wanted, time.monotonic()
+        self.ended = done - len(self.running)
         self.running.add(number)
         self.side_by_side = max(self.side_by_side, len(self.running))
 
     def finish(self, record: TrialRecord) -> None:
         """A trial ended."""
         self.running.discard(record.number)
-        if record.seconds and record.state in COUNTED:
-            self.took.append(record.seconds)
+        if record.state in COUNTED:
+            self.ended += 1
+            self.took += [record.seconds] * bool(record.seconds)
 
     def left(self) -> str:
-        """About how long the trials to come will take; empty before the first has ended."""
-        if not self.took:
-            return ""
-        mean = sum(self.took) / len(self.took) / self.side_by_side
-        seconds = max(0.0, mean * (self.wanted - self.done) - (time.monotonic() - self.since))
-        minutes, seconds = divmod(round(seconds), 60)
-        return f" · about {minutes} min {seconds:02d} s left"
+        """About how long the trials to come will take, and no longer than the timeout; empty before one has ended."""
+        most = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        if self.took:
+            mean = sum(self.took) / len(self.took) / self.side_by_side
+            seconds = max(0.0, mean * (self.wanted - self.done) - (time.monotonic() - self.since))
+            if most is None or seconds <= most:
+                return f" · about {format_estimate(seconds)} left"
+        return "" if most is None else f" · at most {format_estimate(most)} left"
 
 
 def make_progress(console: Console) -> Progress:

@@ -6,13 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.line_table import Column, LineTable, Row
+from autopeft.common.units import counted, format_estimate
 from autopeft.methods.search_space import readable
 from autopeft.reporting import raced
 from autopeft.reporting.progress import sparkline
+from autopeft.reporting.short_name import short_name
 from autopeft.study.archive import RUNNING, Archive, open_archive
+from autopeft.study.phase import SEARCHING, STARTING, Phase, current
+from autopeft.study.record import DEFAULTS
 from autopeft.study.states import INFEASIBLE
 
 if TYPE_CHECKING:
@@ -23,11 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that trains: its number, its candidate, its mean score at each rung so far."""
+    """A trial that trains: its number, its candidate, its mean score at each rung so far, and its short name."""
 
     number: int
     candidate: str
     curve: tuple[float, ...]
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,11 @@ class Status:
         race: how sure it is, where a race chose it; or how many fresh folds ran in one that goes on; "" without one.
         rise: the score of each trial in turn, None where it did not complete.
         running: the trials that train.
-        seconds_left: about how long the trials to come will take; None where nobody can tell.
+        seconds_left: about how long the trials to come will take, and no longer than the timeout; or what the study is
+            at, once they have ended; None where nobody can tell.
+        phase: what a study that runs is at, such as "refitting the winner"; "" where that is not told.
+        short: the best candidate's method, and what differs from its default.
+        latest: whether `seconds_left` is what the timeout leaves.
     """
 
     name: str
@@ -61,6 +71,9 @@ class Status:
     rise: tuple[float | None, ...]
     running: tuple[Running, ...]
     seconds_left: float | None
+    phase: str = ""
+    short: str = ""
+    latest: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For a script."""
@@ -73,15 +86,19 @@ def status(output: Path) -> Status:
     Raises:
         UserInputError: no study has been started there.
     """
-    archive = open_archive(output)
+    phase = current(output)
+    try:
+        archive = open_archive(output)
+    except UserInputError:
+        if phase is None or phase.name != STARTING:
+            raise
+        return Status(output.name, RUNNING, "", 0, 0, {}, None, None, "", (), (), None, str(phase))
     trained, wanted = archive.ended, int(archive.given["search"]["trials"])
     best = archive.ranked[0] if archive.ranked else None
     states = [record.state for record in archive.records]
     running = _running(archive) if archive.state == RUNNING else ()
-    left = None
-    if archive.state == RUNNING and trained:
-        mean = sum(record.seconds for record in trained) / len(trained)
-        left = mean * max(0, wanted - len(trained)) / max(1, len(running))
+    left, latest = _seconds_left(archive, phase, len(running)) if archive.state == RUNNING else (None, False)
+    defaults = archive.attrs.get(DEFAULTS, {})
     return Status(
         name=archive.name,
         state=archive.state,
@@ -95,31 +112,54 @@ def status(output: Path) -> Status:
         rise=tuple(record.score if record.complete else None for record in trained),
         running=running,
         seconds_left=left,
+        phase=str(phase) if phase and archive.state == RUNNING else "",
+        short=short_name(best.params, best.name, defaults) if best else "",
+        latest=latest,
     )
+
+
+def _seconds_left(archive: Archive, phase: Phase | None, running: int) -> tuple[float | None, bool]:
+    """About how long it takes until the search is over, or what comes after; and whether that is a limit."""
+    found: list[tuple[float, bool]] = []
+    if phase and phase.seconds_left is not None:
+        found.append((phase.seconds_left, phase.latest))
+    if archive.ended and (phase is None or phase.name == SEARCHING):
+        to_come = max(0, int(archive.given["search"]["trials"]) - len(archive.ended))
+        mean = sum(record.seconds for record in archive.ended) / len(archive.ended)
+        found.append((mean * to_come / max(1, running), False))
+    return min(found) if found else (None, False)
 
 
 def show(found: Status) -> RenderableType:
     """The same for a person."""
     refused = found.states.get(INFEASIBLE, 0)
-    lines = [f"{found.name} is {found.state}: {found.trials} of {found.wanted} trials"]
+    what = found.phase if found.phase else found.state
+    lines = [f"{found.name} is {what}" + f": {found.trials} of {counted(found.wanted, 'trial')}" * bool(found.wanted)]
     if found.stopped:
         lines = [f"{found.name} was {found.stopped}"]
-    lines[0] += f", {refused} proposals refused" * bool(refused)
-    if found.seconds_left is not None:
-        minutes, seconds = divmod(round(found.seconds_left), 60)
-        lines[0] += f", about {minutes} min {seconds:02d} s left"
+    lines[0] += f", {counted(refused, 'proposal')} refused" * bool(refused)
+    if found.seconds_left and round(found.seconds_left):
+        lines[0] += f", {'at most' if found.latest else 'about'} {format_estimate(found.seconds_left)} left"
     if found.best:
-        lines.append(f"best so far: {found.score:.4f} {found.best}  {sparkline(found.rise)}".rstrip())
+        lines.append(f"best so far: {found.score:.4f} {found.short or found.best}  {sparkline(found.rise)}".rstrip())
     lines += [found.race] * bool(found.race)
-    table = Table("trial", "candidate", "mean score at each rung", box=None, pad_edge=False)
-    for trial in found.running:
-        table.add_row(str(trial.number), trial.candidate, " ".join(f"{score:.4f}" for score in trial.curve))
-    return Group(*map(Text, lines), *[table] * bool(found.running))
+    columns = (Column("trial", number=True), Column("candidate", cut=True), Column("mean score at each rung"))
+    rows = [
+        Row((str(trial.number), trial.short or trial.candidate, " ".join(f"{score:.4f}" for score in trial.curve)))
+        for trial in found.running
+    ]
+    return Group(*map(Text, lines), *[LineTable(columns, rows)] * bool(rows))
 
 
 def _running(archive: Archive) -> tuple[Running, ...]:
+    defaults = archive.attrs.get(DEFAULTS, {})
     return tuple(
-        Running(number, _candidate(trial), tuple(score for _, score in sorted(trial.intermediate_values.items())))
+        Running(
+            number,
+            _candidate(trial),
+            tuple(score for _, score in sorted(trial.intermediate_values.items())),
+            short_name(trial.params, _candidate(trial), defaults),
+        )
         for number, trial in archive.trials.items()
         if trial.state.name == "RUNNING"
     )

@@ -15,6 +15,7 @@ from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
 from autopeft.search.trial import PACKING, Trial
+from autopeft.study.phase import SEARCHING
 from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, TrialRecord, records
 from autopeft.study.states import COUNTED, FAIL, INFEASIBLE
 from autopeft.training.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from autopeft.execution.backend import Backend
     from autopeft.execution.problem import Problem
     from autopeft.reporting.progress import Progress
+    from autopeft.search.announcer import Announcer
     from autopeft.study.journal import StudyStorage
     from autopeft.tracking import Tracker
 
@@ -72,7 +74,7 @@ class Search:
         self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been fixed since the last
         self._refused, self._why = 0, ""
 
-    def run(self) -> None:
+    def run(self, announcer: Announcer) -> None:
         """Draw and train candidates until as many trials ended as were asked for, or time is up."""
         recover(self.study)
         retrying.retry(self.study)
@@ -81,6 +83,10 @@ class Search:
             self.study.set_user_attr(STOPPED_EARLY, None)
             self.study.set_user_attr(PASSED_OVER, {})  # the winner is selected anew
         self._clear_checkpoints()
+        self.progress.begun(self.wanted, self.problem.space.defaults, self.deadline)
+        if self.done() < self.wanted:
+            limit = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+            announcer.enter(SEARCHING, seconds=limit, latest=True)
         with self._backend() as backend:
             while True:
                 while backend.free and (trial := self.ask()):

@@ -24,8 +24,10 @@ from autopeft.common.exceptions import (
 from autopeft.execution.folds import FreshFolds
 from autopeft.execution.run_trial import run_trial
 from autopeft.execution.runner import wrote
+from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing, start
 from autopeft.search.standing import Standing
+from autopeft.study.phase import RACING
 from autopeft.study.raced import RACE, FreshRun, Raced, may_win, numbers
 from autopeft.study.record import records
 from autopeft.study.states import COMPLETE, FAIL
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from autopeft.execution.outcome import Outcome
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.search.announcer import Announcer
     from autopeft.study.record import TrialRecord
     from autopeft.tracking import Tracker
 
@@ -55,14 +58,14 @@ class Books:
     Attributes:
         study: keeps what ran.
         tracker: logs each fold with its trial.
-        say: told what is worth a sentence.
+        announcer: told what is worth a sentence, and when the race begins.
         check: asked before each fold and at its rungs; raises what a signal raised.
         late: whether the study's time is up.
     """
 
     study: optuna.Study
     tracker: Tracker
-    say: Callable[[str], None]
+    announcer: Announcer
     check: Callable[[], None]
     late: Callable[[], bool]
 
@@ -101,7 +104,7 @@ def race(problem: Problem, books: Books, *, finished: bool) -> None:
     fresh = FreshFolds(problem)
     if not fresh.first(1):
         why = f", as they come in {fresh.size} groups" if "group" in problem.rows.train else ""
-        books.say(
+        books.announcer.say(
             f"There is no race of the leaders: their rows can be split into folds in one way only{why}. The best mean "
             "over the folds of the search wins."
         )
@@ -111,13 +114,14 @@ def race(problem: Problem, books: Books, *, finished: bool) -> None:
 
 
 class _Race:
-    """A race that runs, on so many rows as it is `allowed`, each once an epoch."""
+    """A race that runs, on so many rows as it is `allowed`, each once an epoch; that takes about so many `seconds`."""
 
     def __init__(
         self, problem: Problem, books: Books, found: Sequence[TrialRecord], fresh: FreshFolds, allowed: float
     ) -> None:
         self.problem, self.books, self.fresh, self.allowed = problem, books, fresh, allowed
         self.found = {record.number: record for record in found}
+        self.seconds = share(problem) * sum(record.seconds for record in records(books.study) if record.epochs_trained)
         self.defaults = [one.number for one in found if one.params == problem.space[one.method].default().flat]
         fixed = start.fixed_default(problem.spec, problem.space, len(problem.rows.train))
         self.always = [one.number for one in found if fixed and one.params == fixed.flat]
@@ -135,21 +139,24 @@ class _Race:
         if not raced.finalists:
             raced = replace(raced, finalists=self._standing(raced).finalists(self.always))
         if not raced.runs and self._least(raced.finalists) > self.allowed:
-            self.books.say(
+            self.books.announcer.say(
                 "There is no race of the leaders: `race` in [search] pays for no fold of two of them. The best mean "
                 "over the folds of the search wins."
             )
             return
         self._keep(raced)
         named = ", ".join(f"{number} ({self.found[number].method})" for number in raced.finalists)
-        self.books.say(f"Trials {named} race on fresh folds, which train on {self.allowed:,.0f} rows at most")
+        sentence = f"Trials {named} race on fresh folds, which train on {self.allowed:,.0f} rows at most"
+        self.books.announcer.enter(
+            RACING, "the leaders on fresh folds", sentence, max(self.seconds - raced.seconds, 0.0)
+        )
         raced, decided = self._raced(raced)
         if not decided and not raced.runs:  # it was too late, or the first two were too dear
             self.books.study.set_user_attr(RACE, {})
             return
         ruling = self._standing(raced).ruling()
         self._keep(replace(raced, ruling=ruling))
-        self.books.say(ruling.sentence)
+        self.books.announcer.say(ruling.sentence)
 
     def _raced(self, raced: Raced) -> tuple[Raced, bool]:
         """After all that it may run, and whether it was decided before that."""
@@ -189,11 +196,12 @@ class _Race:
             seconds=round(raced.seconds + time.monotonic() - began, 3),
         )
         if reason:
-            self.books.say(f"Trial {number} leaves the race, and cannot win: {reason}")
+            self.books.announcer.say(f"Trial {number} leaves the race, and cannot win: {reason}")
             raced = replace(raced, left={**raced.left, number: reason})
             stay = {*self.found} - {*raced.left}
             return replace(raced, finalists=self._standing(raced).finalists(self.always) if stay else ())
-        self.books.say(f"Fresh fold {fold + 1}: trial {number} ({candidate}) scores {score:.4f}")
+        name = short_name(candidate.flat, str(candidate), self.problem.space.defaults)
+        self.books.announcer.say(f"Fresh fold {fold + 1}: trial {number} ({name}) scores {score:.4f}")
         self.books.tracker.log_fresh_fold(number, fold, score)
         return replace(raced, runs=(*raced.runs, FreshRun(number, fold, score)))
 

@@ -35,6 +35,7 @@ from autopeft.execution.precision import settle
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, racing, resume, start
+from autopeft.search.announcer import Announcer
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
@@ -61,8 +62,19 @@ from autopeft.study.card import CARD, Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
+from autopeft.study.phase import CHOOSING, REPORTING
 from autopeft.study.raced import ruling_on
-from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, Result, TestScores, TrialRecord, plain, ranked, records
+from autopeft.study.record import (
+    DEFAULTS,
+    PASSED_OVER,
+    STOPPED_EARLY,
+    Result,
+    TestScores,
+    TrialRecord,
+    plain,
+    ranked,
+    records,
+)
 from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, readme, winner
 
@@ -77,6 +89,9 @@ if TYPE_CHECKING:
 
 SCORES = "test_scores"
 """The user attribute of the study that holds the winner's number and its scores on the held-out rows."""
+
+
+NOTHING_TO_DO = "This study is finished; there was nothing to do."
 
 
 @unguarded()
@@ -105,16 +120,20 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     preflight.check(problem)
     require_mean(problem)
     study, storage = _open(problem, progress.say)
+    announcer = Announcer(spec.output, progress)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         _log_start(problem, study, tracker)
         load = tracker.system_metrics(on=spec.tracking.system_metrics)
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load, settled():
             search = Search(problem, study, storage, tracker, progress, interrupt)
-            search.run()
+            search.run(announcer)
+            if choosing.asked(problem):
+                announcer.enter(CHOOSING, "among the best by what they write")
             choosing.choose(problem, study, progress.say, interrupt.check)
-            books = racing.Books(study, tracker, progress.say, interrupt.check, search.over)
+            books = racing.Books(study, tracker, announcer, interrupt.check, search.over)
             racing.race(problem, books, finished=_has_winner(problem, study))
-            best, test = _select_winner(problem, study, search, progress)
+            best, test = _select_winner(problem, study, search, announcer)
+            announcer.enter(REPORTING)
             winner.describe(
                 spec.output / WINNER,
                 Card.read(spec.output / WINNER),
@@ -140,6 +159,8 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         earlier = kept.read_text(encoding="utf-8") if kept.is_file() else ""
         if told != earlier or not (spec.output / REPORT).is_file():
             _report(problem, tracker, progress.say)
+        else:
+            progress.say(NOTHING_TO_DO)
     if tracker.unsent:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
@@ -224,6 +245,8 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         resume.check(before, now, spec)
         now[resume.DIGEST] = now[resume.DIGEST] or before.get(resume.DIGEST, "")
     study.set_user_attr(resume.GIVEN, now)
+    if study.user_attrs.get(DEFAULTS) != problem.space.defaults:
+        study.set_user_attr(DEFAULTS, problem.space.defaults)
     study.set_user_attr("rows", {"train": len(problem.rows.train), "test": len(problem.rows.test)})
     study.set_user_attr("truncated", {**asdict(problem.truncated), **truncation_facts(problem)})
     return study, storage
@@ -252,7 +275,7 @@ def _has_winner(problem: Problem, study: optuna.Study) -> bool:
 
 
 def _select_winner(
-    problem: Problem, study: optuna.Study, search: Search, progress: Progress
+    problem: Problem, study: optuna.Study, search: Search, announcer: Announcer
 ) -> tuple[TrialRecord, TestScores]:
     """Pick the winner and score it; a study that is finished already gives what it found then.
 
@@ -273,13 +296,13 @@ def _select_winner(
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         failed, found = {**search.left_out, **over}, records(study)
         try:
-            scores = select_winner(problem, candidate, folder, str(origin), failed, progress.say, found, search.over)
+            scores = select_winner(problem, candidate, folder, str(origin), failed, announcer, found, search.over)
         except (StoreError, MachineError, ModelError, SpecError):  # the disk, the machine, the base model and a metric
             raise  # are no fault of a method
         except Exception as error:  # a method may do anything
             over[best.method] = in_a_line(error)
             study.set_user_attr(PASSED_OVER, over)
-            progress.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")
+            announcer.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")
             continue
         study.set_user_attr(SCORES, {"number": best.number, "form": form, "scores": asdict(scores)})
         return best, scores

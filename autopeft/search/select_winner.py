@@ -11,11 +11,14 @@ import torch
 
 from autopeft.budget.memory_watch import release_memory
 from autopeft.budget.time_watch import OverTimeError
-from autopeft.common.containment import by_host, guarded
+from autopeft.common.containment import guarded
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
+from autopeft.common.units import counted
 from autopeft.reporting import writing_report
+from autopeft.reporting.short_name import short_name
 from autopeft.search import references
+from autopeft.search.announcer import refit_seconds
 from autopeft.search.refit import train_whole
 from autopeft.search.scored import Scored, scored, scored_here, texts_of
 from autopeft.search.served import REFIT, served
@@ -24,6 +27,7 @@ from autopeft.study import report_section
 from autopeft.study.card import CARD, Card
 from autopeft.study.folder import PREDICTIONS, SECTIONS
 from autopeft.study.journal import writing
+from autopeft.study.phase import REFITTING, SCORING
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
 from autopeft.tasks.writing import Writing
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.search.announcer import Announcer
     from autopeft.study.record import TrialRecord
     from autopeft.study.report_section import ReportSection
 
@@ -65,7 +70,7 @@ def select_winner(
     folder: Path,
     origin: str,
     left_out: Mapping[str, str],
-    say: Callable[[str], None],
+    announcer: Announcer,
     found: Sequence[TrialRecord] = (),
     late: Callable[[], bool] = lambda: False,
 ) -> TestScores:
@@ -83,13 +88,19 @@ def select_winner(
         CollapsedError: the best candidate's refits collapsed.
         Exception: whatever its method raises.
     """
-    started, say = time.monotonic(), by_host(say)
-    say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
+    started = time.monotonic()
+    rows = counted(len(problem.rows.train), "training row")
+    announcer.enter(
+        REFITTING,
+        "the winner",
+        f"Refitting the winner on all {rows}: {short_name(best.flat, str(best), problem.space.defaults)}",
+        refit_seconds(problem, best, found),
+    )
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
         with guarded(problem.spec.search.hang_timeout):
-            first = _score(problem, best, draft / "winner", origin, found, say, wins=True)
+            first = _score(problem, best, draft / "winner", origin, found, announcer, wins=True)
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
@@ -103,14 +114,14 @@ def select_winner(
                 defaults[name], table.written[column] = first.score, first.written
                 continue
             tried = "left out of the search" if name in left_out else ""
-            made = tried or _default(problem, default, draft / name, origin, found, say)
+            made = tried or _default(problem, default, draft / name, origin, found, announcer)
             defaults[name] = table.add(column, name, f"untuned {name}", made)
             slowest = max(slowest, time.monotonic() - began)
-        others = _references(problem, table, slowest, late, say)
+        others = _references(problem, table, slowest, late, announcer)
         name, least = _baseline(problem)
         table.add(held_out.column_of(name), name, name, least)
         _keep(problem, table.written, folder.parent / PREDICTIONS)
-        _show(problem, first, table.texts, folder.parent / SECTIONS, say)
+        _show(problem, first, table.texts, folder.parent / SECTIONS, announcer.say)
     seconds = round(time.monotonic() - started, 3)
     return TestScores(first.score, least.score, defaults, table.notes, seconds, name, first.form, others)
 
@@ -121,15 +132,17 @@ def _default(
     folder: Path,
     origin: str,
     found: Sequence[TrialRecord],
-    say: Callable[[str], None],
+    announcer: Announcer,
 ) -> Scored | str:
     """A method's untuned default, or why it has no score: one that fails must not cost the winner."""
     try:
         with guarded(problem.spec.search.hang_timeout):
             if reason := problem.budget.reason(problem.cost_estimator(default)):
                 return f"its default {reason}"
-            say(f"Scoring the untuned default of {default.method.name} on the test rows")
-            return _score(problem, default, folder, origin, found, say)
+            what = f"the untuned default of {default.method.name}"
+            seconds = refit_seconds(problem, default, found)
+            announcer.enter(SCORING, what, f"Scoring {what} on the held-out rows", seconds)
+            return _score(problem, default, folder, origin, found, announcer)
     except (
         StoreError,
         ModelError,
@@ -154,7 +167,7 @@ def _base(problem: Problem) -> Scored:
 
 
 def _references(
-    problem: Problem, table: Table, slowest: float, late: Callable[[], bool], say: Callable[[str], None]
+    problem: Problem, table: Table, slowest: float, late: Callable[[], bool], announcer: Announcer
 ) -> dict[str, float | None]:
     """The scores of what needs no add-on, by name; None where there is none, for which a note says why.
 
@@ -169,20 +182,21 @@ def _references(
     for candidate in references.candidates(problem):
         name = candidate.method.name
         seconds = max(references.LEAST_SECONDS, references.PATIENCE * slowest)
-        made = "the study's time is up" if late() else _reference(problem, candidate, seconds, say)
+        made = "the study's time is up" if late() else _reference(problem, candidate, seconds, announcer)
         if isinstance(made, str):
-            say(f"No score of {name} on the test rows: {made}")
+            announcer.say(f"No score of {name} on the held-out rows: {made}")
         found[name] = table.add(held_out.column_of(name), name, name, made)
     return found
 
 
-def _reference(problem: Problem, candidate: Candidate, seconds: float, say: Callable[[str], None]) -> Scored | str:
+def _reference(problem: Problem, candidate: Candidate, seconds: float, announcer: Announcer) -> Scored | str:
     """What needs no add-on, trained and scored, or why it has no score."""
     try:
         with guarded(problem.spec.search.hang_timeout):
             if reason := references.refusal(problem, candidate):
                 return reason
-            say(f"Scoring {candidate.method.name} on the test rows")
+            name = candidate.method.name
+            announcer.enter(SCORING, name, f"Scoring {name} on the held-out rows", seconds, latest=True)
             made = train_whole(problem, candidate, watch=references.Patience(seconds))
             return scored_here(problem, made.model)
     except (StoreError, ModelError, SpecError):
@@ -199,7 +213,7 @@ def _score(
     folder: Path,
     origin: str,
     found: Sequence[TrialRecord],
-    say: Callable[[str], None] = lambda _: None,
+    announcer: Announcer,
     *,
     wins: bool = False,
 ) -> Scored:
@@ -212,7 +226,7 @@ def _score(
     """
     record = next((record for record in found if record.complete and record.params == candidate.flat), None)
     task = problem.task.knowing({**problem.task.facts, **(record.facts if record else {})}, problem.rows.labels)
-    found_models = served(problem, candidate, record, say, wins=wins)
+    found_models = served(problem, candidate, record, announcer.say, wins=wins)
     spec = problem.spec
     card = Card(
         base_model=problem.base_model,
@@ -234,6 +248,8 @@ def _score(
     told, form = found_models.told, found_models.form
     del found_models  # their memory is needed
     release_memory()
+    if wins:
+        announcer.enter(SCORING, "the winner")
     return scored(problem, task, *_predict(problem, folder))._replace(told=told, form=form)
 
 

@@ -6,6 +6,9 @@ JOURNAL = "study.journal"
 LOCK, MARKER, HOLDER = "study.lock", "study.lock.marker", "study.lock.json"
 """What is locked with `flock`; what stands for the lock where there is none; and who holds it."""
 
+PHASE = "study.phase.json"
+"""What the study is at, as long as it runs."""
+
 RESULT = "result.json"
 """What `autopeft run --json` printed."""
 

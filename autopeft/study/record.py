@@ -28,6 +28,9 @@ PASSED_OVER = "passed_over"
 """The user attribute of a study with the methods whose best trial came first, but could not be trained once more, saved
 and loaded: each with the reason."""
 
+DEFAULTS = "defaults"
+"""The user attribute of a study with the default of every dimension, as `<method>.<name>`."""
+
 RETRY_OF = "retry_of"
 """The user attribute of a trial that runs again: the number it had before."""
 

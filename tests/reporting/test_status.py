@@ -1,6 +1,8 @@
 """Where a study stands, as a second process reads it."""
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -11,6 +13,8 @@ from optuna.trial import TrialState, create_trial
 from autopeft.common.exceptions import UserInputError
 from autopeft.reporting import status
 from autopeft.study.journal import open_journal
+from autopeft.study.output import taken
+from autopeft.study.phase import RACING, REFITTING, SCORING, SEARCHING, STARTING, Phase, keep
 from tests.conftest import autopeft_here
 from tests.reporting.test_leaderboard import text
 from tests.reporting.test_report import GIVEN, record, store
@@ -43,12 +47,53 @@ def test_a_running_study_shows_what_trains_the_best_so_far_and_the_time_left(run
     assert (found.state, found.trials, found.wanted) == ("running", 3, 5)
     assert found.states == {"COMPLETE": 2, "PRUNED": 1, "INFEASIBLE": 1}
     assert (found.best, found.score) == ("lora r=2", pytest.approx(0.7))
-    assert found.running == (status.Running(4, "lora r=8", (0.5, 0.55)),)
+    assert found.running == (status.Running(4, "lora r=8", (0.5, 0.55), "lora r=8"),)
     assert found.seconds_left == pytest.approx(2 * 10)
     shown = text(status.show(found))
-    assert "made is running: 3 of 5 trials, 1 proposals refused, about 0 min 20 s left" in shown
+    assert "made is running: 3 of 5 trials, 1 proposal refused, about 20 s left" in shown
     assert "best so far: 0.7000 lora r=2  ▁▁█" in shown
     assert "0.5000 0.5500" in shown
+
+
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [
+        (Phase(STARTING), "made is starting: 3 of 5 trials, 1 proposal refused"),
+        (Phase(SEARCHING), "made is searching: 3 of 5 trials, 1 proposal refused, about 20 s left"),
+        (Phase(SEARCHING, ends=15.3, latest=True), "refused, at most 15 s left"),
+        (Phase(SEARCHING, ends=90.0, latest=True), "refused, about 20 s left"),
+        (Phase(RACING, "the leaders on fresh folds", ends=75.2), "is racing the leaders on fresh folds: 3 of 5 trials"),
+        (
+            Phase(REFITTING, "the winner", ends=75.2),
+            "refitting the winner: 3 of 5 trials, 1 proposal refused, about 1 min 15 s",
+        ),
+        (Phase(SCORING, "head alone", ends=75.2, latest=True), "at most 1 min 15 s left"),
+    ],
+)
+def test_it_says_what_the_study_is_at_and_how_long_that_takes(running, phase, said, monkeypatch):
+    with being_run(running):
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now)
+        keep(running, replace(phase, since=now, ends=phase.ends and now + phase.ends))
+        found = status.status(running)
+    assert found.state == "running"
+    assert found.phase == str(phase)
+    assert said in text(status.show(found))
+    assert status.status(running).phase == "", "nobody runs it now"
+
+
+def test_what_a_killed_process_was_at_is_not_believed_of_the_next(running):
+    keep(running, Phase(SCORING, "head alone"))
+    with being_run(running):
+        assert status.status(running).phase == ""
+
+
+def test_a_study_without_a_trial_is_starting(tmp_path):
+    with taken(tmp_path / "new"):
+        found = status.status(tmp_path / "new")
+    assert (found.state, found.phase, found.trials) == ("running", "starting", 0)
+    assert text(status.show(found)) == "new is starting\n"
+    assert not (tmp_path / "new").exists()
 
 
 def test_one_that_nobody_runs_was_interrupted(running):

@@ -20,7 +20,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.journal import StudyStorage, open_journal
 from autopeft.study.raced import RACE, Raced
 from autopeft.study.record import RECORD, STOPPED_EARLY, TrialRecord, by_score, plain, ranked, records
-from tests.conftest import HEAVY, autopeft_here, few, tiny_rows, write_tiny_study
+from tests.conftest import HEAVY, announcing, autopeft_here, few, tiny_rows, write_tiny_study
 from tests.search.test_choosing import model, study_file
 
 __all__ = ["model"]
@@ -95,7 +95,7 @@ def begun(folder, model):
                              100, 100, 1, 1, 1.0, epochs_trained=1.0, params=params)  # fmt: skip
         kept.add_trial(create_trial(value=record.score, user_attrs={RECORD: plain(record)}))
     said = []
-    return problem, kept, said, racing.Books(kept, Log(), said.append, lambda: None, lambda: False)
+    return problem, kept, said, racing.Books(kept, Log(), announcing(output, said), lambda: None, lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_an_interrupted_race_goes_on_to_the_same_end(whole, again, stopped):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        racing.race(problem, racing.Books(kept, books.tracker, books.say, check, books.late), finished=False)
+        racing.race(problem, racing.Books(kept, books.tracker, books.announcer, check, books.late), finished=False)
     half = Raced.read(kept.user_attrs)
     assert len(half.runs) == stopped
     assert half.ruling is None
@@ -204,13 +204,13 @@ def test_a_finalist_that_fails_leaves_and_the_others_go_on(whole, again, monkeyp
 @pytest.mark.exhaustive
 def test_where_the_time_is_up_the_race_ends_with_what_ran(again):
     problem, kept, _, books = again
-    late = racing.Books(kept, books.tracker, books.say, books.check, lambda: len(books.tracker.folds) == 2)
+    late = racing.Books(kept, books.tracker, books.announcer, books.check, lambda: len(books.tracker.folds) == 2)
     racing.race(problem, late, finished=False)
     raced = Raced.read(kept.user_attrs)
     assert len(raced.runs) == 2
     assert raced.ruling
     kept.set_user_attr(RACE, {})
-    racing.race(problem, racing.Books(kept, books.tracker, books.say, books.check, lambda: True), finished=False)
+    racing.race(problem, racing.Books(kept, books.tracker, books.announcer, books.check, lambda: True), finished=False)
     assert Raced.read(kept.user_attrs) is None, "nothing ran"
 
 

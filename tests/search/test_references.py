@@ -18,7 +18,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.folder import PREDICTIONS
 from autopeft.study.predictions import HeldOut
 from autopeft.testing.tiny import tiny_base
-from tests.conftest import THREE, write_tiny_study
+from tests.conftest import THREE, announcing, write_tiny_study
 from tests.search.test_run import edit, run_study, store
 
 
@@ -77,27 +77,27 @@ def test_what_has_no_room_or_cannot_be_trained_is_refused_with_the_reason(proble
     assert refusal(headless, head) == "the model has no head that could be trained alone"
 
 
-def test_what_takes_too_long_is_stopped_and_what_is_late_is_not_begun(problem, monkeypatch):
+def test_what_takes_too_long_is_stopped_and_what_is_late_is_not_begun(problem, monkeypatch, tmp_path):
     _, full = candidates(problem)
     with pytest.raises(OverTimeError, match="it would take"):
         train_whole(problem, full, watch=Patience(1e-6))
     table, said = Table(), []
-    assert _references(problem, table, 1.0, lambda: True, said.append) == {HEAD: None, FULL: None}
+    assert _references(problem, table, 1.0, lambda: True, announcing(tmp_path, said)) == {HEAD: None, FULL: None}
     assert table.notes == dict.fromkeys((HEAD, FULL), "the study's time is up")
-    assert said == [f"No score of {name} on the test rows: the study's time is up" for name in (HEAD, FULL)]
+    assert said == [f"No score of {name} on the held-out rows: the study's time is up" for name in (HEAD, FULL)]
     monkeypatch.setattr(references, "LEAST_SECONDS", 0.0)
-    found = _references(problem, table, 1e-6, lambda: False, said.append)
+    found = _references(problem, table, 1e-6, lambda: False, announcing(tmp_path, said))
     assert found == {HEAD: None, FULL: None}
     assert all(note.startswith("it would take") for note in table.notes.values())
 
 
-def test_a_failure_costs_one_row_alone(problem, monkeypatch):
+def test_a_failure_costs_one_row_alone(problem, monkeypatch, tmp_path):
     def failing(self, model, params, spec):
         raise ValueError("planted")
 
     monkeypatch.setattr(HeadAlone, "apply", failing)
     table = Table()
-    found = _references(problem, table, 1e6, lambda: False, lambda _: None)
+    found = _references(problem, table, 1e6, lambda: False, announcing(tmp_path))
     assert found[HEAD] is None
     assert found[FULL] is not None
     assert table.notes[HEAD] == "it failed: ValueError: planted"

@@ -30,7 +30,7 @@ from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.collapse import COLLAPSED
 from autopeft.training.learner import evaluate
 from autopeft.winner.export import ExportError, export
-from tests.conftest import DTYPE, THREE, autopeft_here, write_tiny_study
+from tests.conftest import DTYPE, THREE, announcing, autopeft_here, write_tiny_study
 from tests.search.test_refit_guard import LONG, candidate_of, record_for, values
 from tests.search.test_run import edit, run_study, store
 
@@ -136,7 +136,7 @@ def test_the_models_of_folds_answer_together_from_their_folder(folds, tmp_path):
     problem, folder = asking(problem, ENSEMBLE), tmp_path / "together"
     models = fold_models(problem, candidate, checkpoint, [0, 1])
     each = [evaluate(model, problem.test, [problem.test.everything], problem.task, problem.device) for model in models]
-    made = select_winner._score(problem, candidate, folder, "x", [], wins=True)
+    made = select_winner._score(problem, candidate, folder, "x", [], announcing(tmp_path), wins=True)
     assert made.form == ENSEMBLE
     assert Card.read(folder).members == 2
     assert sorted(path.name for path in folder.glob("fold_*")) == ["fold_0", "fold_1"]

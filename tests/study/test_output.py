@@ -5,7 +5,7 @@ import pytest
 
 import autopeft as api
 from autopeft.common.exceptions import SpecError, StudyError, UserInputError
-from autopeft.study.folder import CHECKPOINTS, JOURNAL, OUTBOX
+from autopeft.study.folder import CHECKPOINTS, JOURNAL, OUTBOX, PHASE
 from autopeft.study.output import require, taken
 from autopeft.training.checkpoint import Checkpoint
 from tests.conftest import autopeft_here, tiny_rows, trained_winner
@@ -65,7 +65,8 @@ def test_what_killed_processes_left_is_cleared_away(tmp_path):
         (tmp_path / name).touch()
     with taken(tmp_path):
         found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "lock" not in path.name}
-    assert found == {JOURNAL, ".winner-of-the-cup", "rows"}
+    assert found == {JOURNAL, PHASE, ".winner-of-the-cup", "rows"}
+    assert not (tmp_path / PHASE).exists()
 
 
 @pytest.mark.exhaustive

@@ -29,7 +29,7 @@ from autopeft.training.batch_plan import Execution, guess, ways
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.learner import Learner, train_epoch
 from autopeft.training.setup import Setup
-from tests.conftest import few
+from tests.conftest import announcing, few
 from tests.models.test_base import METHODS, base_of
 from tests.tiny_models import FAMILIES
 from tests.training.test_learner import CPU, HYPER, TASK, rows
@@ -188,7 +188,8 @@ def test_evaluation_takes_no_more_rows_at_a_time_than_a_tight_budget_lets_traini
 def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, monkeypatch):
     problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
     candidate = problem.space["lora"].default()
-    expected = select_winner._score(problem, candidate, tiny_study.parent / "one", "x", [])
+    folder, announcer = tiny_study.parent, announcing(tiny_study.parent)
+    expected = select_winner._score(problem, candidate, folder / "one", "x", [], announcer)
     load, asked = select_winner.winner.load, []
 
     def scarce(*given, **options):
@@ -198,7 +199,7 @@ def test_a_winner_that_the_gpu_has_no_room_for_is_scored_on_the_cpu(tiny_study, 
         return load(*given, **options)
 
     monkeypatch.setattr(select_winner.winner, "load", scarce)
-    found = select_winner._score(problem, candidate, tiny_study.parent / "two", "x", [])
+    found = select_winner._score(problem, candidate, folder / "two", "x", [], announcer)
     assert [given[1] for given in asked] == [problem.device.type, "cpu"]
     assert found.score == expected.score
     assert np.array_equal(found.answers, expected.answers)

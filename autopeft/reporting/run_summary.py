@@ -1,0 +1,44 @@
+"""What `autopeft run` ends with: the trials, the scores on the held-out rows, and what was found in a few sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft.common.paths import near
+from autopeft.reporting.findings import main_sentences
+from autopeft.reporting.leaderboard import by_method, leaderboard, test_table
+from autopeft.reporting.short_name import short_name
+from autopeft.study.archive import open_archive
+from autopeft.study.record import DEFAULTS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autopeft.study.record import Result
+
+
+def tell(result: Result, study: Path, console: Console) -> None:
+    """Print all of it, of a study that has ended; what matters comes last, where a screen still shows it.
+
+    Args:
+        result: what was found.
+        study: what the commands that come next are given.
+        console: to print on.
+    """
+    folder = Path(result.winner_folder)
+    archive = open_archive(folder.parent)
+    defaults = archive.attrs.get(DEFAULTS, {})
+    name = short_name(result.best.params, result.best.name, defaults)
+    console.print(leaderboard(result.records, result.metric, defaults))
+    console.print(by_method(result.records))
+    console.print(test_table(name, result.test, result.metric))
+    console.print()
+    for sentence in main_sentences(folder.parent):
+        console.print(sentence, highlight=False)
+    for line in (
+        f"Winner saved to {near(folder)}",
+        f"How sure that is, and what it cost: autopeft report {study}",
+        f"Every trial: autopeft ui {study}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)  # to copy from, so never broken by us

@@ -1,0 +1,70 @@
+"""What a study is at while it runs, kept in its output folder for `autopeft status`."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from autopeft.common.files import whole
+from autopeft.study.folder import PHASE
+from autopeft.study.lock import holder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STARTING, SEARCHING, CHOOSING, RACING = "starting", "searching", "choosing", "racing"
+REFITTING, SCORING, REPORTING = "refitting", "scoring", "reporting"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a study is at.
+
+    Attributes:
+        name: one of the words above.
+        what: of which model, such as "the winner"; "" where the name says all.
+        ends: when it is over, in seconds since 1970: about then, or then at the latest; None where that is not known.
+        latest: whether `ends` is a limit, such as a timeout.
+        since: when it began, likewise.
+    """
+
+    name: str
+    what: str = ""
+    ends: float | None = None
+    latest: bool = False
+    since: float = field(default_factory=time.time)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until it is over; None where that is not known."""
+        return None if self.ends is None else max(0.0, self.ends - time.time())
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.what}".rstrip()
+
+
+def keep(output: Path, phase: Phase) -> None:
+    """Tell others what the study is at; a disk that is full must not end it for that."""
+    with suppress(OSError), whole(output / PHASE) as draft:
+        draft.write_text(json.dumps(asdict(phase)), encoding="utf-8")
+
+
+def forget(output: Path) -> None:
+    """Take that away, as the study ends."""
+    with suppress(OSError):
+        (output / PHASE).unlink(missing_ok=True)
+
+
+def current(output: Path) -> Phase | None:
+    """What the study in a folder is at; None where nobody runs it, or where that is not told."""
+    by = holder(output)
+    if by is None:
+        return None
+    with suppress(OSError, ValueError, TypeError):
+        found = Phase(**json.loads((output / PHASE).read_text(encoding="utf-8")))
+        if found.since >= by.since:  # and not of a process that was killed
+            return found
+    return None
