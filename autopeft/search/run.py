@@ -55,6 +55,7 @@ from autopeft.search.story import (
     test_metrics,
     truncation_facts,
 )
+from autopeft.study import finished, own_file
 from autopeft.study.card import CARD, Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
@@ -93,6 +94,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
+    given, plugins = spec, registry.provenance
     spec = resume.as_begun(spec)
     problem, precision = settle(spec, registry)
     spec = problem.spec
@@ -103,6 +105,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     preflight.check(problem)
     require_mean(problem)
     study, storage = _open(problem, progress.say)
+    finished.forget(spec.output)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         _log_start(problem, study, tracker)
         load = tracker.system_metrics(on=spec.tracking.system_metrics)
@@ -144,6 +147,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         )
     with writing(kept), whole(kept, lasting=True) as draft:
         draft.write_text(told, encoding="utf-8")
+    finished.mark(given, plugins, result)
     return result
 
 
@@ -222,6 +226,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         resume.check(before, now, spec)
         now[resume.DIGEST] = now[resume.DIGEST] or before.get(resume.DIGEST, "")
     study.set_user_attr(resume.GIVEN, now)
+    own_file.keep(spec)
     study.set_user_attr("rows", {"train": len(problem.rows.train), "test": len(problem.rows.test)})
     study.set_user_attr("truncated", {**asdict(problem.truncated), **truncation_facts(problem)})
     return study, storage

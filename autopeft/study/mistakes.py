@@ -40,7 +40,7 @@ def told(mistakes: Sequence[str], source: str) -> SpecError:
     if len(mistakes) == 1:
         return SpecError(mistakes[0])
     shown = [*mistakes[:MOST], *[f"{len(mistakes) - MOST} more."] * (len(mistakes) > MOST)]
-    return SpecError("\n- ".join((f"{source} has {len(mistakes)} mistakes:", *shown)))
+    return SpecError("\n- ".join((f"there are {len(mistakes)} mistakes in {source}:", *shown)))
 
 
 def firsts(error: ValidationError) -> list[ErrorDetails]:
@@ -98,9 +98,12 @@ def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
 def on_training(key: str) -> str:
     """Where a setting of training stands in a study file; empty where `key` names none."""
     word = training_word(key)
-    return word and (
-        f"training is set in [search], such as `{EXAMPLES[word]}` for all methods or `lora.{EXAMPLES[word]}` for one; "
-        "`autopeft methods lora` lists what can be set."
+    return (
+        word
+        and (
+            f"training is set in [search], such as `{EXAMPLES[word]}` for all methods or `lora.{EXAMPLES[word]}` for "
+            "one; `autopeft methods lora` lists what can be set."
+        )
     ) or ""
 
 

@@ -64,7 +64,7 @@ def _kind(path: Sequence[str], study: type[BaseModel]) -> Any:
     known = {name: field.annotation for name, field in kind.model_fields.items() if name not in GATHERED.get(key, ())}
     if rest[0] in known and len(rest) == 1:
         return known[rest[0]]
-    if key in GATHERED and not (rest[0] in known):
+    if key in GATHERED and rest[0] not in known:
         return Any
     hint = nearest(rest[0], known) if rest[0] not in known else f"`{rest[0]}` is no table."
     if word := training_word(rest[0]):
