@@ -188,9 +188,7 @@ def _of_texts(name: str, filled: float, texts: Sequence[str], counts: Mapping[st
     delimiter = _delimiter(texts)
     if (few or delimiter) and len(counts) > 1:
         return ColumnProfile(name, "label", filled, counts, words, delimiter)
-    return ColumnProfile(
-        name, "text" if words > SHORT else "name", filled, counts, words
-    )
+    return ColumnProfile(name, "text" if words > SHORT else "name", filled, counts, words)
 
 
 def _delimiter(texts: Sequence[str]) -> str:
