@@ -21,8 +21,10 @@ def refused(text: str) -> str:
 
 
 def test_every_mistake_is_told_and_each_once():
-    told = refused('seed = -1\n[model]\nname_or_path = "m"\n[data]\ntrain = 3\ntest_fraction = 2.5\n[search]\ntrials = 0\n'
-                   'methods = [1, 2]\n[tsk]\nkind = "x"\n[budget]\nmax_gpu_memory = "2 gigs"\n')  # fmt: skip
+    told = refused(
+        'seed = -1\n[model]\nname_or_path = "m"\n[data]\ntrain = 3\ntest_fraction = 2.5\n[tsk]\nkind = "x"\n'
+        '[search]\ntrials = 0\nmethods = [1, 2]\n[budget]\nmax_gpu_memory = "2 gigs"\n'
+    )
     lines = told.splitlines()
     assert lines[0] == "there are 8 mistakes in s.toml:"
     assert len(lines) == 9
