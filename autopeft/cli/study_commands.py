@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,6 +98,7 @@ def _result(spec: StudySpec, registry: Registry, console: Console, study: Path) 
     from autopeft.reporting.progress import make_progress
     from autopeft.search.run import run as run_study
 
+    gc.freeze()  # what the libraries made stays for good: no collection is to look through it
     try:
         return run_study(spec, registry, make_progress(console))
     except KeyboardInterrupt:
