@@ -81,7 +81,7 @@ def init(
         print_json({"file": str(path), **said, "why": guess.why, "notes": list(guess.notes)})
         return
     console = make_console()
-    for note in guess.notes:
+    for note in filter(None, (*guess.notes, _on_empty(guess))):
         console.print(note, soft_wrap=True)
     console.print(f"Task: {guess.kind}. {guess.why}", soft_wrap=True)
     console.print(f"Model: {model}", soft_wrap=True)
@@ -157,13 +157,29 @@ def study_file(guess: Guess, train: str, model: str, test: str | None = None) ->
 def _columns(guess: Guess) -> list[str]:
     lines = []
     for key, name in guess.columns.items():
-        found = guess.column(key)
-        said = f" # {found.said}" if found else ""
-        lines.append(f"{key} = {_toml(name)}{said}")
-        if found and found.filled < 1:
-            empty = f"{1 - found.filled:.1%} of the cells are empty"
-            lines.append(f"# {empty}: fill or remove these rows first, or the study will not begin.")
+        column = guess.column(key)
+        lines.append(f"{key} = {_toml(name)}" + (f" # {column.said}" if column else ""))
+    if told := _on_empty(guess):
+        lines.append(f'on_missing = "drop" # {told}' if _drops() else f"# {told}")
     return lines
+
+
+def _on_empty(guess: Guess) -> str:
+    """What becomes of rows with empty cells; nothing where there are none."""
+    found = filter(None, map(guess.column, guess.columns))
+    empty = ", ".join(f"{1 - column.filled:.1%} of `{column.name}`" for column in found if column.filled < 1)
+    if not empty:
+        return ""
+    return (
+        f"Empty cells: {empty}. {'These rows are left out.' if _drops() else 'Fill them or remove these rows first.'}"
+    )
+
+
+def _drops() -> bool:
+    """Whether a study can leave such rows out."""
+    from autopeft.study.sections import DataSection  # and pydantic with it
+
+    return "on_missing" in DataSection.model_fields
 
 
 def _metric(guess: Guess, metrics: Sequence[str]) -> list[str]:

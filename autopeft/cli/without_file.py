@@ -43,6 +43,9 @@ KEYS = {
 }
 """What sets the same in a study file."""
 
+MODELS = ("model.name_or_path", "model.candidates")
+"""Settings that name base models."""
+
 SOURCE = "the options"
 """How errors call the study."""
 
@@ -90,7 +93,7 @@ def study_of(options: Options, settings: Sequence[str], block: Sequence[str]) ->
         raise UserInputError(
             "`autopeft run` needs a study file, or --model and --train; `autopeft init` writes a file."
         )
-    content = _content(options, block)
+    content = _content(options, settings, block)
     content = overridden(content, settings, StudySpec)
     content = _portable(content)
     spec, mistakes = StudySpec.examined(content, SOURCE)
@@ -103,7 +106,7 @@ def study_of(options: Options, settings: Sequence[str], block: Sequence[str]) ->
     return spec, mistakes
 
 
-def _content(options: Options, block: Sequence[str]) -> dict[str, Any]:
+def _content(options: Options, settings: Sequence[str], block: Sequence[str]) -> dict[str, Any]:
     from autopeft.tasks.guess import guess_study, named_columns
 
     assert options.train is not None
@@ -114,13 +117,13 @@ def _content(options: Options, block: Sequence[str]) -> dict[str, Any]:
         guessed = guess_study(options.train, options.task, known, block)
         task, columns, more = guessed.kind, guessed.columns, guessed.options
     model = options.model
-    if model is None:
+    if model is None and not any(setting.startswith(MODELS) for setting in settings):
         from autopeft.cli.init_command import packaged_model
 
         model = packaged_model(task, block)
     content: dict[str, Any] = {
         "name": study_name(options.train),
-        "model": {"name_or_path": model},
+        "model": {} if model is None else {"name_or_path": model},
         "task": {"kind": task, **more},
         "data": {"train": options.train, **columns},
     }
@@ -134,12 +137,19 @@ def _content(options: Options, block: Sequence[str]) -> dict[str, Any]:
 def _portable(content: dict[str, Any]) -> dict[str, Any]:
     """The settings with paths that hold in any folder."""
     found = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
-    for table, key in (("model", "name_or_path"), ("data", "train"), ("data", "test")):
-        reference = found.get(table, {}).get(key)
-        if isinstance(reference, str):
-            with suppress(NotFoundError):  # told with what else is wrong
-                found[table][key] = portable(reference, Path.cwd())
+    for table, key in (("model", "name_or_path"), ("model", "candidates"), ("data", "train"), ("data", "test")):
+        given = found.get(table, {}).get(key)
+        if isinstance(given, list):
+            found[table][key] = [_absolute(reference) for reference in given]
+        elif given is not None:
+            found[table][key] = _absolute(given)
     return found
+
+
+def _absolute(reference: Any) -> Any:
+    with suppress(NotFoundError):  # told with what else is wrong
+        return portable(reference, Path.cwd()) if isinstance(reference, str) else reference
+    return reference
 
 
 def study_name(train: str) -> str:

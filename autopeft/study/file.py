@@ -155,6 +155,13 @@ class StudySpec(Section):
         return self.model_dump(mode="json", exclude={"output"})
 
 
+def base_models(spec: StudySpec) -> list[str]:
+    """What the study names as base models; one is usual."""
+    section = spec.to_dict()["model"]
+    named = [section.get("name_or_path"), *(section.get("candidates") or ())]
+    return [name for name in named if name]
+
+
 def read_section(
     section: type[AnySection], content: Mapping[str, Any], table: str, beside: tuple[str, ...] = ()
 ) -> AnySection:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.common.files import whole
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.study.card import CARD
+from autopeft.study.file import base_models
 from autopeft.study.folder import DONE, JOURNAL, MLFLOW_MODEL, OUTBOX, REPORT, RESULT, STORE, WINNER
 from autopeft.study.record import Result
 
@@ -68,8 +69,9 @@ def _state(spec: StudySpec, plugins: Mapping[str, str]) -> dict[str, Any] | None
         return None
     if outbox.exists() and outbox.stat().st_size:
         return None
-    with suppress(NotFoundError):
-        sources.append(locate(spec.model.name_or_path, spec.folder))
+    for model in base_models(spec):
+        with suppress(NotFoundError):
+            sources.append(locate(model, spec.folder))
     seen = [path for source in (*sources, output / WINNER) if isinstance(source, Path) for path in _files(source)]
     if len(seen) > MOST_FILES:
         return None

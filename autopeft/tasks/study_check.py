@@ -11,6 +11,7 @@ from autopeft.data.header import header
 from autopeft.data.load import check_keys, table_columns
 from autopeft.data.table import Table, reading
 from autopeft.methods.candidate import check_names
+from autopeft.study.file import base_models
 from autopeft.study.folder import JOURNAL
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
@@ -50,7 +51,8 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
         for key, value in spec.search.overrides.items():
             trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, task.search_space())
     if not (spec.output / JOURNAL).exists():  # else it is told what the study was begun with
-        trying(locate, spec.model.name_or_path, spec.folder)
+        for model in base_models(spec):
+            trying(locate, model, spec.folder)
         for reference in filter(None, (spec.data.train, spec.data.test)):
             source = trying(locate, reference, spec.folder)
             if task and isinstance(source, Path) and source.is_file():

@@ -211,6 +211,16 @@ def test_labels_of_which_one_is_nearly_all_are_scored_by_f1(tmp_path):
     assert StudySpec.from_file(tmp_path / "mails.toml").validation.metric == "f1_macro"
 
 
+def test_empty_cells_are_told(tmp_path):
+    frame = pd.DataFrame(TICKETS)
+    frame.loc[:5, "queue"] = None
+    frame.to_csv(tmp_path / "tickets.csv", index=False)
+    done = autopeft_here("init", "tickets.csv", cwd=tmp_path)
+    assert "Empty cells: 10.0% of `queue`. " in done.stdout
+    assert "10.0% of `queue`" in (tmp_path / "tickets.toml").read_text()
+    assert StudySpec.from_file(tmp_path / "tickets.toml").data.label == "queue"
+
+
 def test_a_folder_of_images_has_labels_by_its_folders(tmp_path):
     save_pictures(tmp_path / "photos", 8)
     done = autopeft_here("init", "photos", "--model", "org/vit", cwd=tmp_path)
