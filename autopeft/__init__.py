@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from autopeft.tasks.classification import Classification
     from autopeft.tasks.column import Column
     from autopeft.tasks.contract import Baseline, Task
+    from autopeft.tasks.fit import Fit
     from autopeft.tasks.metric import Metric
     from autopeft.tasks.multi_label import MultiLabel
+    from autopeft.tasks.profile import ColumnProfile, TableProfile
     from autopeft.tasks.regression import Regression
     from autopeft.tasks.text_scores.names import score_text, text_score, text_scores
     from autopeft.tasks.text_scores.score import TextScore, metric_of, written_texts
@@ -63,10 +65,12 @@ __all__ = [
     "ClassOptions",
     "Classification",
     "Column",
+    "ColumnProfile",
     "DataError",
     "Encoded",
     "Exhibit",
     "Field",
+    "Fit",
     "Float",
     "Integer",
     "LinearModule",
@@ -88,6 +92,7 @@ __all__ = [
     "Section",
     "SpecError",
     "Support",
+    "TableProfile",
     "TargetGroups",
     "Task",
     "Template",
@@ -123,6 +128,9 @@ LAZY = {
     "ByHand": "autopeft.tasks.base_model_part",
     "Classification": "autopeft.tasks.classification",
     "Column": "autopeft.tasks.column",
+    "ColumnProfile": "autopeft.tasks.profile",
+    "TableProfile": "autopeft.tasks.profile",
+    "Fit": "autopeft.tasks.fit",
     "ClassOptions": "autopeft.tasks.class_loss",
     "DataError": "autopeft.common.exceptions",
     "ModelError": "autopeft.common.exceptions",

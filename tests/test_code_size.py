@@ -17,7 +17,9 @@ MANY = {
     ("estimator.py", "AutoPeft.__init__"): "scikit-learn wants every setting named in the signature",
     ("budget/cost_estimator.py", "CostEstimator.__init__"): "all that a trial's cost depends on",
     ("cli/writing_commands.py", "generate"): "each an option of the command line",
+    ("cli/init_command.py", "init"): "each an option of the command line",
     ("cli/study_commands.py", "plan"): "each an option of the command line",
+    ("cli/study_commands.py", "run"): "each an option of the command line",
 }
 """Exceptions, each with its reason."""
 

@@ -27,7 +27,14 @@ AnswerTokens = Annotated[int, typer.Option(min=1, help="How many of them are lea
 Quantization = Annotated[str, typer.Option(help="Of the model's layers: none, 8bit or 4bit.")]
 Optimizer = Annotated[str, typer.Option(help="How its moments are kept: adamw, adamw_8bit or paged_adamw_8bit.")]
 Method = Annotated[str, typer.Option(help="That is to train it.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=V,…", help="Its settings: r=8,64.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting over the study file's: search.epochs=4; with --model-config one of the method's: r=8,64.",
+    ),
+]
 Batch = Annotated[list[int] | None, typer.Option(min=1, help="Rows of an update; may be given again.")]
 
 KIND = "causal-lm"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,50 +19,52 @@ if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
 
 
-@app.command(epilog=f"Example: autopeft methods --json. {EPILOG}")
+@app.command(epilog=f"Example: autopeft methods lora. {EPILOG}")
 def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A method, to see all that can be set of it.")
+    ] = None,
     as_json: AsJson = False,
     matrix: Annotated[
         bool, typer.Option("--matrix", help="Print which works on which model type, in Markdown.")
     ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/methods.md instead.")] = False,
     block: Block = None,
 ) -> None:
-    """List the methods that were found: where each comes from, its tasks and its search space."""
-    console = make_console()
+    """List the methods that were found; of one: where it comes from, its tasks, its dimensions with their defaults."""
     registry = find_plugins(block, silent=True)
     if matrix:
         from autopeft.testing.matrix import matrix as support
 
         sys.stdout.write(support(registry.methods))
         return
-    rows = [
-        {
-            "name": name,
-            "plugin": str(registry.origins[name]),
-            "tasks": list(method.tasks) or "every task",
-            "paper": method.paper,
-            "search_space": _shown(method.search_space()),
-            "training_space": _shown(method.training_space()),
-        }
-        for name, method in registry.methods.items()
-    ]
-    if as_json:
-        print_json({"methods": rows, "broken": [str(fault) for fault in registry.faults]})
-        return
-    from rich.table import Table
-    from rich.text import Text
+    from autopeft.reporting import method_view
 
-    table = Table("method", "plugin", "tasks", "search space", show_lines=True)
-    for row in rows:
-        space = "\n".join(f"{key}: {text}" for key, text in {**row["search_space"], **row["training_space"]}.items())  # type: ignore[dict-item]
-        tasks = row["tasks"] if isinstance(row["tasks"], str) else ", ".join(row["tasks"])
-        table.add_row(f"{row['name']}\n{row['paper']}", str(row["plugin"]), tasks, space)
-    console.print(table)
-    if registry.faults:
-        broken = Table("plugin", "why it is left out", title="Broken plugins", title_justify="left", show_lines=True)
-        for fault in registry.faults:
-            broken.add_row(Text(str(fault.origin)), Text(fault.reason))
-        console.print(broken)
+    if markdown:
+        sys.stdout.write(method_view.page(registry))
+    elif as_json:
+        names = registry.methods if name is None else {name: registry[name]}
+        broken = [str(fault) for fault in registry.faults]
+        print_json({"methods": [_as_json(one, registry) for one in names], "broken": broken})
+    else:
+        make_console().print(method_view.listed(registry) if name is None else method_view.shown(name, registry))
+
+
+def _as_json(name: str, registry: Registry) -> dict[str, Any]:
+    from autopeft.methods.reference import own_dimensions, training_dimensions, what_it_is
+
+    method = registry[name]
+    defaults = {one.name: one.default for one in (*own_dimensions(method), *training_dimensions(method))}
+    return {
+        "name": name,
+        "what": what_it_is(method),
+        "plugin": str(registry.origins[name]),
+        "tasks": list(method.tasks) or "every task",
+        "paper": method.paper,
+        "search_space": _shown(method.search_space()),
+        "training_space": _shown(method.training_space()),
+        "defaults": defaults,
+    }
 
 
 def _shown(space: SearchSpace) -> dict[str, str]:

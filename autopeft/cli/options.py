@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autopeft.common.console import make_console
-from autopeft.common.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError, brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,26 +23,92 @@ if TYPE_CHECKING:
 EPILOG = "Exit codes: 0 done, 2 the input is wrong, 1 anything else."
 app = typer.Typer(
     name="autopeft",
-    help="Find out how to fine-tune a transformer cheaply: which method, where, and how large.",
-    epilog=f"Example: autopeft run studies/quickstart.toml. {EPILOG}",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
+VERBOSE: list[bool] = []
+"""Holds something where `--verbose` was given."""
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)]
+AnyOfStudy = Annotated[
+    Path,
+    typer.Argument(metavar="STUDY", help="The study file, its output folder or its winner's.", show_default=False),
+]
+ANY_OF_WINNER = "The winner's folder, or the output folder or the file of its study."
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting over the study file's: search.trials=5. May be repeated."
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that its base model brings, where its study did.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks: errors and the result alone.")]
 Block = Annotated[list[str] | None, typer.Option("--block", metavar="NAME", help="Leave out a plugin's entry point.")]
 
 
-def read_spec(study: Path) -> StudySpec:
-    """The study file, read and checked."""
+def _verbose(asked: bool) -> None:
+    if asked:
+        VERBOSE.append(True)
+        warnings.simplefilter("default")
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v", "--verbose", help="Show warnings of libraries, and where an error came from.", callback=_verbose
+    ),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"autopeft {version('autopeft')}\n")
+        raise typer.Exit
+
+
+@app.callback(epilog=f"Example: autopeft run studies/quickstart.toml. {EPILOG}")
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find out how to fine-tune a transformer cheaply: which method, where, and how large."""
+
+
+def checked_study(study: Path, settings: list[str] | None, block: list[str] | None) -> tuple[StudySpec, Registry]:
+    """A study file and the methods found; all that is wrong and can be told at once is told at once.
+
+    Raises:
+        SpecError: settings, files or columns are wrong.
+    """
     from autopeft.study.file import StudySpec
 
-    return StudySpec.from_file(study)
+    return with_methods(*StudySpec.examined_file(study, settings or ()), brief(study), block)
+
+
+def with_methods(
+    spec: StudySpec | None, mistakes: list[str], source: str, block: list[str] | None
+) -> tuple[StudySpec, Registry]:
+    """A study without what is wrong in it, and the methods found, where nothing is wrong.
+
+    Raises:
+        SpecError: what was wrong, and what else is.
+    """
+    from autopeft.study.mistakes import told
+    from autopeft.tasks.study_check import mistakes_in
+
+    registry = find_plugins(block, spec)
+    mistakes = [*mistakes, *(mistakes_in(spec, registry) if spec else ())]
+    if mistakes or spec is None:
+        raise told(mistakes, source)
+    return spec, registry
 
 
 def find_plugins(block: list[str] | None, spec: StudySpec | None = None, *, silent: bool = False) -> Registry:

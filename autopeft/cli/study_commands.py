@@ -2,32 +2,99 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli import architecture_plan
-from autopeft.cli.options import EPILOG, AsJson, Block, StudyFile, app, find_plugins, print_json, read_spec
+from autopeft.cli import architecture_plan, without_file
+from autopeft.cli.options import (
+    EPILOG,
+    AnyOfStudy,
+    AsJson,
+    Block,
+    Quiet,
+    Settings,
+    StudyFile,
+    Verbose,
+    app,
+    checked_study,
+    find_plugins,
+    print_json,
+    with_methods,
+)
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError
 from autopeft.common.paths import near
+from autopeft.study.place import output_of, place_of, study_file_of
 from autopeft.study.record import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autopeft.methods.registry import Registry
+    from autopeft.study.file import StudySpec
+    from autopeft.study.record import Result
 
 
 @app.command(epilog=f"Example: autopeft run studies/quickstart.toml. {EPILOG}")
-def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
-    """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption."""
-    spec = read_spec(study)
-    console = make_console(stderr=as_json)
-    registry = find_plugins(block, spec)
-    from autopeft.reporting.progress import make_progress
+def run(
+    study: Annotated[
+        Path | None,
+        typer.Argument(metavar="STUDY", help="The study file (TOML); without it give --train.", show_default=False),
+    ] = None,
+    settings: Settings = None,
+    model: without_file.Model = None,
+    train: without_file.Train = None,
+    test: without_file.Test = None,
+    task: without_file.Task = None,
+    text: without_file.Text = None,
+    label: without_file.Label = None,
+    output: without_file.Output = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    block: Block = None,
+) -> None:
+    """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption.
+
+    Without a study file, --train is enough: what is to be learnt is told by the
+    columns, or by --task, --text and --label. A study file of the same settings
+    is kept in the output folder.
+    """
+    options = without_file.Options(model, train, test, task, text, label, output)
+    if study is None:
+        spec, registry = with_methods(
+            *without_file.study_of(options, settings or (), block or ()), without_file.SOURCE, block
+        )
+        study = spec.output
+    else:
+        options.refuse(study)
+        spec, registry = checked_study(study_file_of(study), settings, block)
     from autopeft.reporting.run_summary import tell
+    from autopeft.study import finished
+
+    result = finished.result_of(spec, registry.provenance)
+    if result:
+        make_console(stderr=as_json, quiet=quiet).print(finished.NOTHING_TO_DO)
+    else:
+        result = _result(spec, registry, make_console(stderr=as_json, quiet=quiet), study)
+    if as_json:
+        print_json(plain(result))
+        return
+    tell(result, study, make_console(stderr=as_json))
+
+
+def _result(spec: StudySpec, registry: Registry, console: Console, study: Path) -> Result:
+    """Run a study."""
+    from autopeft.reporting.progress import make_progress
     from autopeft.search.run import run as run_study
 
+    gc.freeze()  # what the libraries made stays for good: no collection is to look through it
     try:
-        result = run_study(spec, registry, make_progress(console))
+        return run_study(spec, registry, make_progress(console))
     except KeyboardInterrupt:
         raise AutopeftError(
             f"interrupted. Every finished trial is kept; `autopeft run {study}` goes on from here."
@@ -36,15 +103,11 @@ def run(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
         raise AutopeftError(
             f"nobody reads the output any more. Every finished trial is kept; `autopeft run {study}` goes on from here."
         ) from None
-    if as_json:
-        print_json(plain(result))
-        return
-    tell(result, study, console)
 
 
 @app.command(epilog=f'Example: autopeft plan studies/quickstart.toml --device "24 GiB". {EPILOG}')
 def plan(
-    study: Annotated[Path | None, typer.Argument(metavar="[STUDY]", help="The study file (TOML).")] = None,
+    study: Annotated[Path | None, typer.Argument(metavar="STUDY", help="The study file (TOML).")] = None,
     as_json: AsJson = False,
     samples: Annotated[int, typer.Option(min=1, help="Random candidates drawn of each method.")] = 24,
     device: Annotated[
@@ -86,16 +149,15 @@ def plan(
         return
     if study is None:
         raise UserInputError("`autopeft plan` needs a study file, or --model-config with a model; give one of them.")
-    _plan_study(study, samples, device, picture, block, as_json=as_json)
+    spec, registry = checked_study(study_file_of(study), settings, block)
+    _plan_study(spec, registry, samples, device, picture, as_json=as_json)
 
 
 def _plan_study(
-    study: Path, samples: int, device: str | None, picture: Path | None, block: list[str] | None, *, as_json: bool
+    spec: StudySpec, registry: Registry, samples: int, device: str | None, picture: Path | None, *, as_json: bool
 ) -> None:
     """Show what a search would face."""
-    spec = read_spec(study)
     console = make_console()
-    registry = find_plugins(block, spec)
     from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
     from autopeft.execution.precision import settle
@@ -127,10 +189,9 @@ def _plan_study(
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")
-def recommend(study: StudyFile, as_json: AsJson = False, block: Block = None) -> None:
+def recommend(study: StudyFile, as_json: AsJson = False, settings: Settings = None, block: Block = None) -> None:
     """Train nothing; show what a search would try first, how long, and what to expect of it, by recorded tasks."""
-    spec = read_spec(study)
-    registry = find_plugins(block, spec)
+    spec, registry = checked_study(study_file_of(study), settings, block)
     from autopeft.search import recommend as recommending
 
     found = recommending.recommend(spec, registry)
@@ -142,9 +203,7 @@ def recommend(study: StudyFile, as_json: AsJson = False, block: Block = None) ->
 
 @app.command(epilog=f"Example: autopeft report studies/quickstart.toml. {EPILOG}")
 def report(
-    study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="The study file (TOML), or its output folder.", show_default=False)
-    ],
+    study: AnyOfStudy,
     as_json: AsJson = False,
     html: Annotated[
         Path | None,
@@ -152,7 +211,7 @@ def report(
     ] = None,
 ) -> None:
     """Say which method won, whether that is real and what it cost, from the output folder alone; at any time."""
-    output = study if study.is_dir() else read_spec(study).output
+    output = output_of(study)
     from autopeft.reporting import gather, page, terminal
     from autopeft.study.folder import REPORT
 
@@ -169,9 +228,9 @@ def report(
 
 
 @app.command(epilog=f"Example: autopeft status studies/quickstart.toml. {EPILOG}")
-def status(study: StudyFile, as_json: AsJson = False) -> None:
+def status(study: AnyOfStudy, as_json: AsJson = False) -> None:
     """Say where a study stands, from a second terminal while it runs, or afterwards."""
-    output = read_spec(study).output
+    output = output_of(study)
     from autopeft.reporting import status as standing
 
     found = standing.status(output)
@@ -183,39 +242,41 @@ def status(study: StudyFile, as_json: AsJson = False) -> None:
 
 @app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")
 def ui(
-    study: StudyFile,
+    study: AnyOfStudy,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback interface; 0 takes a free one.")] = 5000,
     private: Annotated[bool, typer.Option("--private", help="On a socket that this account alone can open.")] = False,
 ) -> None:
     """Serve the MLflow UI on the study's store, on this machine alone. Ctrl-C ends it."""
-    spec = read_spec(study)
+    place = place_of(study)
     from autopeft.tracking import serve
 
-    serve(spec.tracking.uri, spec.output, spec.name, port, private=private)
+    serve(place.tracking_uri, place.output, place.name, port, private=private)
 
 
 @app.command(epilog=f"Example: autopeft schema > study.schema.json. {EPILOG}")
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/study-file.md instead.")] = False,
+    block: Block = None,
 ) -> None:
     """Print what a study file may say, as JSON Schema for editors to complete and check it."""
+    from autopeft.methods.reference import search_schema, training_schema
     from autopeft.study.schema import json_schema, reference
 
     if markdown:
-        sys.stdout.write(reference())
+        sys.stdout.write(reference(training_schema()))
     else:
-        print_json(json_schema())
+        print_json(json_schema(search_schema(find_plugins(block))))
 
 
 @app.command(epilog=f"Example: autopeft sync studies/quickstart.toml. {EPILOG}")
-def sync(study: StudyFile) -> None:
+def sync(study: AnyOfStudy) -> None:
     """Send MLflow what a study could not tell it while its server was away. A study that runs does so by itself."""
-    spec = read_spec(study)
+    place = place_of(study)
     from autopeft.tracking import TrackingError
     from autopeft.tracking import sync as send
 
     console = make_console()
-    left = send(spec.tracking.uri, spec.output, spec.name, lambda text: console.print(text))
+    left = send(place.tracking_uri, place.output, place.name, lambda text: console.print(text))
     if left:
         raise TrackingError(f"MLflow has not taken everything yet: {left} calls are left; run the same command again.")
     console.print("MLflow has everything this study logged.")

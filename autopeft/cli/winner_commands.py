@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli.options import EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
+from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.streams import for_stdout
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
 def predict(
-    winner: Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")],
+    winner: Annotated[Path, typer.Argument(metavar="WINNER", help=ANY_OF_WINNER)],
     input_file: Annotated[
         Path | None,
         typer.Option(
@@ -40,12 +40,13 @@ def predict(
     import pandas as pd
 
     from autopeft.data.table import read_rows
+    from autopeft.study.place import winner_of
     from autopeft.winner import winner as artifact
 
     def say(told: str) -> None:
         typer.echo(f"autopeft: {told}", err=True)
 
-    loaded = artifact.load(winner, trust_remote_code=trust_remote_code)
+    loaded = artifact.load(winner_of(winner), trust_remote_code=trust_remote_code)
     if input_file is not None:
         frame = read_rows(input_file, loaded.inputs, loaded.columns, say)
     elif len(loaded.inputs) > 1:
@@ -73,7 +74,7 @@ def _names(winner: Winner, frame: pd.DataFrame) -> dict[str, list[str]]:
 
 @app.command(epilog=f"Example: autopeft export outputs/quickstart --to tickets --format merged. {EPILOG}")
 def export(
-    winner: Annotated[Path, typer.Argument(metavar="DIR", help="A winner, or the output folder of its study.")],
+    winner: Annotated[Path, typer.Argument(metavar="WINNER", help=ANY_OF_WINNER)],
     form: Annotated[
         str, typer.Option("--format", help="peft, serving, merged, adapterhub, mlflow, mlflow-transformers or onnx.")
     ],

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli.options import EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
+from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
 from autopeft.common.exceptions import UserInputError, printable
 from autopeft.common.streams import for_stdout
 
 if TYPE_CHECKING:
     from autopeft.winner.winner import Winner
 
-Folder = Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")]
+Folder = Annotated[Path, typer.Argument(metavar="WINNER", help=ANY_OF_WINNER)]
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", help="Tokens of a text, at most; default: as many as the training rows need.")
 ]
@@ -111,12 +111,15 @@ def chat(
 
 def _load(folder: Path, trust_remote_code: bool) -> Winner:
     """A winner, on the GPU where there is one: a text takes a pass of the model for each of its tokens."""
+    from autopeft.study.place import winner_of
+
+    found = winner_of(folder)
     import torch
 
     from autopeft.winner import winner as artifact
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return artifact.load(folder, device, trust_remote_code=trust_remote_code)
+    return artifact.load(found, device, trust_remote_code=trust_remote_code)
 
 
 def _say(told: str) -> None:

@@ -116,7 +116,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     section, notes = spec.data, list[str]()
     inputs = task.inputs
     wanted = table_columns(section, task)
-    _check_keys(section.columns, {**wanted, **{column.of: "" for column in task.columns if column.of}})
+    check_keys(section.columns, {**wanted, **{column.of: "" for column in task.columns if column.of}})
     if group := section.group or (task.group and section.column(task.group)):
         wanted["group"] = group
 
@@ -154,8 +154,12 @@ def table_columns(section: DataSection, task: Rows) -> dict[str, str]:
     return {name: section.column(shared.get(name, name)) for name in (*task.inputs, *task.taught_columns)}
 
 
-def _check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Keys of [data] that are no settings must be columns of the task."""
+def check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """See that keys of [data] that are no settings are columns of the task.
+
+    Raises:
+        SpecError: one is not.
+    """
     for key in given:
         if key not in wanted:
             known = [name for name in DataSection.model_fields if name != "columns"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest, shorten
+from autopeft.common.training_words import training_word
 from autopeft.methods import length
 from autopeft.methods.dimensions import Categorical
 from autopeft.methods.search_space import SearchSpace, readable
@@ -96,6 +97,58 @@ def within_bounds(ranges: SearchSpace) -> SearchSpace:
     return TRAINING_SPACE.merged(SearchSpace(held))
 
 
+def check_keys(
+    methods: Iterable[PeftMethod], overrides: Mapping[str, Any], fixed_keys: Iterable[str], task: SearchSpace
+) -> None:
+    """See that the keys of [search] that are no settings are methods or dimensions.
+
+    Raises:
+        SpecError: one is neither.
+    """
+    names = {method.name for method in methods}
+    for key in overrides:
+        if key not in names and key not in TRAINING_SPACE and key not in task:
+            word = training_word(key)
+            hint = (
+                f"`{word}` is what it is called here."
+                if word
+                else nearest(key, {*names, *TRAINING_SPACE, *fixed_keys, *task})
+            )
+            raise SpecError(f'"{brief(key)}" in [search] is no setting, method or training dimension; {hint}')
+
+
+def check_names(
+    methods: Iterable[PeftMethod], overrides: Mapping[str, Any], fixed_keys: Iterable[str], task: SearchSpace
+) -> None:
+    """See that the keys of [search], and those of methods' tables in it, name what there is, without a model.
+
+    What their values may be goes by the model, but for the training dimensions, of which the bounds are the host's.
+
+    Raises:
+        SpecError: a name is unknown, or the value of a training dimension is out of its bounds.
+    """
+    methods = list(methods)
+    check_keys(methods, overrides, fixed_keys, task)
+    ranges = {key: value for key, value in overrides.items() if key in TRAINING_SPACE}
+    for method in methods:
+        own, training = method.search_space(), method.training_space()
+        chosen = {key for key, dimension in training.items() if isinstance(dimension, Categorical)}
+        ranges = {key: value for key, value in ranges.items() if key not in chosen}
+        if isinstance(table := overrides.get(method.name), Mapping):
+            _check_dimensions(table, own, training, f"[search] {method.name}")
+    TRAINING_SPACE.narrowed(ranges, "[search]")
+
+
+def _check_dimensions(table: Mapping[str, Any], own: SearchSpace, declared: SearchSpace, where: str) -> None:
+    """See that a method's table names dimensions of its own or of the training."""
+    training = {*TRAINING_SPACE, *declared}
+    for name in table:
+        if name not in own and name not in training:
+            word = training_word(name)
+            hint = f"`{word}` is what it is called here." if word else nearest(name, {*own, *training})
+            raise SpecError(f'"{brief(name)}" in {where} is no dimension; {hint}')
+
+
 class CandidateSpace(Mapping[str, MethodSpace]):
     """The methods of a study with their spaces, as the study file narrows them."""
 
@@ -124,11 +177,8 @@ class CandidateSpace(Mapping[str, MethodSpace]):
             SpecError: a key is neither, a dimension is unknown, or a value lies outside what it can be.
         """
         methods, task = list(methods), task or SearchSpace({})
+        check_keys(methods, overrides, fixed_keys, task)
         names = {method.name for method in methods}
-        for key in overrides:
-            if key not in names and key not in TRAINING_SPACE and key not in task:
-                hint = nearest(key, {*names, *TRAINING_SPACE, *fixed_keys, *task})
-                raise SpecError(f'"{brief(key)}" in [search] is no setting, method or training dimension; {hint}')
         common = {key: value for key, value in overrides.items() if key in TRAINING_SPACE}
         searched = {key: value for key, value in overrides.items() if key in task and key not in names}
         chosen = SearchSpace({key: task[key] for key in searched}).narrowed(searched, "[search]")
@@ -150,9 +200,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
             raise SpecError(
                 f"{where} must be a table of dimensions, such as {method.name}.epochs = 3, but got {shorten(table)}."
             )
-        for name in table:
-            if name not in own and name not in training:
-                raise SpecError(f'"{brief(name)}" in {where} is no dimension; {nearest(name, {*own, *training})}')
+        _check_dimensions(table, own, training, where)
         mine = {name: value for name, value in table.items() if name in training and name not in own}
         training = training.narrowed(common, "[search]").narrowed(mine, where)
         return MethodSpace(

@@ -181,7 +181,10 @@ class PeftMethod(ABC):
 
     @abstractmethod
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """The method's own dimensions on this model; without a model, on a typical one (to be shown)."""
+        """The method's own dimensions on this model; without one, all that it has on any, as on a typical model.
+
+        A study file is checked by the latter before its model is read: the names of dimensions must be among them.
+        """
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Dimensions that replace the host's training ranges of the same name, such as `learning_rate`.

@@ -24,6 +24,12 @@ class Registry:
     faults: tuple[Fault, ...] = ()
     blocked: tuple[str, ...] = ()
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Where each method comes from, and each plugin that failed, with the reason."""
+        found = {name: str(origin) for name, origin in self.origins.items()}
+        return {**found, **{str(fault.origin): fault.reason for fault in self.faults}}
+
     def __getitem__(self, name: str) -> PeftMethod:
         if name not in self.methods:
             broken = next((str(fault) for fault in self.faults if fault.concerns(name)), None)

@@ -58,6 +58,7 @@ from autopeft.search.story import (
     test_metrics,
     truncation_facts,
 )
+from autopeft.study import finished, own_file
 from autopeft.study.card import CARD, Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
@@ -91,9 +92,6 @@ SCORES = "test_scores"
 """The user attribute of the study that holds the winner's number and its scores on the held-out rows."""
 
 
-NOTHING_TO_DO = "This study is finished; there was nothing to do."
-
-
 @unguarded()
 def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     """Run a study to its end, or go on with one that was interrupted or stopped.
@@ -110,6 +108,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
+    given, plugins = spec, registry.provenance
     spec = resume.as_begun(spec)
     problem, precision = settle(spec, registry)
     spec = problem.spec
@@ -120,6 +119,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     preflight.check(problem)
     require_mean(problem)
     study, storage = _open(problem, progress.say)
+    finished.forget(spec.output)
     announcer = Announcer(spec.output, progress)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
         _log_start(problem, study, tracker)
@@ -160,13 +160,14 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         if told != earlier or not (spec.output / REPORT).is_file():
             _report(problem, tracker, progress.say)
         else:
-            progress.say(NOTHING_TO_DO)
+            progress.say(finished.NOTHING_TO_DO)
     if tracker.unsent:
         progress.say(
             f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
         )
     with writing(kept), whole(kept, lasting=True) as draft:
         draft.write_text(told, encoding="utf-8")
+    finished.mark(given, plugins, result)
     return result
 
 
@@ -247,6 +248,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     study.set_user_attr(resume.GIVEN, now)
     if study.user_attrs.get(DEFAULTS) != problem.space.defaults:
         study.set_user_attr(DEFAULTS, problem.space.defaults)
+    own_file.keep(spec)
     study.set_user_attr("rows", {"train": len(problem.rows.train), "test": len(problem.rows.test)})
     study.set_user_attr("truncated", {**asdict(problem.truncated), **truncation_facts(problem)})
     return study, storage

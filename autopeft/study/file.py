@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,9 +14,9 @@ from pydantic import Field, ValidationError
 from autopeft.common.exceptions import SHOWN_PATH, SpecError, brief, nearest, shorten
 from autopeft.common.paths import as_path
 from autopeft.study.comments import without_comments
+from autopeft.study.mistakes import firsts, on_training, sentence, told, without
+from autopeft.study.overrides import overridden
 from autopeft.study.sections import (
-    GATHERED,
-    NO_SETTINGS,
     BudgetSection,
     DataSection,
     ModelSection,
@@ -60,7 +61,23 @@ class StudySpec(Section):
         """Read and check a study file.
 
         Raises:
-            SpecError: it is not there, not TOML, or breaks a rule.
+            SpecError: it is not there, not TOML, or breaks rules: all of them are told.
+        """
+        spec, mistakes = cls.examined_file(path)
+        if mistakes or spec is None:
+            raise told(mistakes, brief(Path(path)))
+        return spec
+
+    @classmethod
+    def examined_file(cls, path: Path | str, settings: Sequence[str] = ()) -> tuple[StudySpec | None, list[str]]:
+        """Read a study file; see `examined`.
+
+        Args:
+            path: of the file.
+            settings: to put over those of the file, such as ``search.trials=5``.
+
+        Raises:
+            SpecError: it is not there or not TOML, or one of `settings` is no setting.
         """
         path = Path(path)
         text = _text(path)
@@ -70,8 +87,10 @@ class StudySpec(Section):
             raise SpecError(f"{brief(path)} must nest its lists and tables less deeply.") from None
         except ValueError as error:  # TOML's own, or a number of more digits than Python reads
             raise SpecError(f"{brief(path)} is not valid TOML: {brief(str(error), SHOWN_PATH)}.") from None
-        spec = cls.from_mapping({"name": path.stem, **content}, source=brief(path), folder=path.parent)
-        return spec.model_copy(update={"text": without_comments(text)})
+        content = overridden({"name": path.stem, **content}, settings, cls)
+        spec, mistakes = cls.examined(content, brief(path), path.parent)
+        kept = "" if settings else without_comments(text)  # it no longer says what is run
+        return spec and spec.model_copy(update={"text": kept}), mistakes
 
     @classmethod
     def from_mapping(
@@ -80,7 +99,20 @@ class StudySpec(Section):
         """Check settings given as nested mappings.
 
         Raises:
-            SpecError: a setting is unknown or missing, or breaks a rule.
+            SpecError: settings are unknown or missing, or break rules: all of them are told.
+        """
+        spec, mistakes = cls.examined(content, source, folder)
+        if mistakes or spec is None:
+            raise told(mistakes, source)
+        return spec
+
+    @classmethod
+    def examined(
+        cls, content: Mapping[str, Any], source: str = "the study", folder: Path | None = None
+    ) -> tuple[StudySpec | None, list[str]]:
+        """The study without the settings that break a rule, so that the others can be looked at; and what is wrong.
+
+        There is no study where what is wrong cannot be left out.
         """
         base = (folder or Path()).absolute()
         output, name = content.get("output"), content.get("name")
@@ -90,14 +122,25 @@ class StudySpec(Section):
                 given["output"] = base / as_path(output)
             elif output is None:
                 given["output"] = Path.cwd() / "outputs" / (name if isinstance(name, str) else "")
-            spec = cls.model_validate(given)
-            as_path(spec.output)
-        except ValidationError as error:
-            raise SpecError(_sentence(error.errors(include_url=False)[0], source)) from None
+            spec, mistakes = cls._validated(given, source)
+            if spec:
+                as_path(spec.output)
+                spec = spec.model_copy(update={"tracking": spec.tracking.starting_at(base)})
         except ValueError as error:
             key = "name" if output is None else "output"
-            raise SpecError(f"`{key}` {error}, in {source}.") from None
-        return spec.model_copy(update={"tracking": spec.tracking.starting_at(base)})
+            return None, [f"`{key}` {error}, in {source}."]
+        return spec, mistakes
+
+    @classmethod
+    def _validated(cls, given: Mapping[str, Any], source: str) -> tuple[StudySpec | None, list[str]]:
+        try:
+            return cls.model_validate(given), []
+        except ValidationError as error:
+            wrong = firsts(error)
+        mistakes = [sentence(one, source, cls.model_fields) for one in wrong]
+        with suppress(ValidationError):
+            return cls.model_validate(without(given, wrong)), mistakes
+        return None, mistakes
 
     def with_metric(self, name: str) -> StudySpec:
         """The same study with that metric."""
@@ -110,6 +153,13 @@ class StudySpec(Section):
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON has it, defaults included; what is not a setting (the folders) is left out."""
         return self.model_dump(mode="json", exclude={"output"})
+
+
+def base_models(spec: StudySpec) -> list[str]:
+    """What the study names as base models; one is usual."""
+    section = spec.to_dict()["model"]
+    named = [section.get("name_or_path"), *(section.get("candidates") or ())]
+    return [name for name in named if name]
 
 
 def read_section(
@@ -131,9 +181,10 @@ def read_section(
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            known = nearest(str(first["loc"][0]), [*beside, *section.model_fields])
+            key = str(first["loc"][0])
+            known = on_training(key) or nearest(key, [*beside, *section.model_fields])
             raise SpecError(f'"{brief(first["loc"][0])}" in [{table}] is no setting; {known}') from None
-        raise SpecError(_sentence({**first, "loc": (table, *first["loc"])}, "the study")) from None
+        raise SpecError(sentence({**first, "loc": (table, *first["loc"])}, "the study", {})) from None
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -177,56 +228,3 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise SpecError(f"a study file must be UTF-8, but {where} is not, in line {line}; save it as UTF-8.") from None
-
-
-def _sentence(error: Any, source: str) -> str:
-    """One of pydantic's errors in the house form: the rule, the value that broke it, and where."""
-    *path, key = [part if isinstance(part, int) else brief(part) for part in error["loc"]] or [""]
-    if isinstance(key, int) and path:
-        key = f"{path.pop()}[{key}]"
-    table = str(path[0]) if path else ""
-    where = f"in {source}" + (f", [{table}]" if table else "")
-    match error["type"]:
-        case "extra_forbidden":
-            section = StudySpec.model_fields[table].annotation if table else StudySpec
-            hidden = GATHERED.get(table, NO_SETTINGS if section is StudySpec else ())
-            known = [name for name in section.model_fields if name not in hidden]  # type: ignore[union-attr]
-            return f'"{key}" {where} is no setting; {nearest(str(key), known)}'
-        case "missing":
-            kind = "table" if not table and key in ("model", "task", "data") else "setting"
-            return f"the {kind} `{key}` is needed {where}, but is not there."
-        case "value_error":
-            reason = str(error["ctx"]["error"])
-            subject = "" if reason.startswith("`") else f"`{key}` "
-            return f"{subject}{reason}, {where}."
-    rule = RULES.get(error["type"])
-    told = rule.format(**error.get("ctx", {})) if rule else error["msg"]
-    got = shorten(error.get("input"))
-    got = "an address, which is not repeated here" if "://" in got else got
-    return f"`{key}` must be {told}, but got {got} {where}."
-
-
-RULES = {
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "more than {gt}",
-    "less_than_equal": "at most {le}",
-    "less_than": "less than {lt}",
-    "literal_error": "one of {expected}",
-    "string_pattern_mismatch": "made of letters, digits, '_', '.' and '-'",
-    "too_short": "a list with at least one entry",
-    "string_too_short": "a text that is not empty",
-    "string_too_long": "a text of at most {max_length} characters",
-    "string_unicode": "a text that can be written as UTF-8",
-    "int_type": "a whole number",
-    "int_parsing_size": "a whole number of fewer digits",
-    "float_type": "a number",
-    "string_type": "a text in quotes",
-    "is_instance_of": "a text in quotes that is not empty",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a table",
-    "model_type": "a table",
-    "finite_number": "a finite number",
-    "recursion_loop": "a table that does not hold itself",
-}
-"""What a setting must be, by pydantic's name of the error."""

@@ -3,6 +3,9 @@
 JOURNAL = "study.journal"
 """The trials, by Optuna; what makes a folder a study's."""
 
+STUDY_FILE = "study.toml"
+"""The settings of a study that was begun without a file, as a study file."""
+
 LOCK, MARKER, HOLDER = "study.lock", "study.lock.marker", "study.lock.json"
 """What is locked with `flock`; what stands for the lock where there is none; and who holds it."""
 
@@ -11,6 +14,9 @@ PHASE = "study.phase.json"
 
 RESULT = "result.json"
 """What `autopeft run --json` printed."""
+
+DONE = "done.json"
+"""What a study that has come to its end was begun with."""
 
 REPORT = "report.html"
 """The page that `autopeft report` writes."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from autopeft.common.exceptions import SpecError
 from autopeft.common.files import remove, remove_drafts
 from autopeft.study import phase
-from autopeft.study.folder import HOLDER, JOURNAL, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, WINNER
+from autopeft.study.folder import HOLDER, JOURNAL, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, STUDY_FILE, WINNER
 from autopeft.study.lock import held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BEFORE = {HOLDER, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, "lost+found"}
+BEFORE = {HOLDER, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, STUDY_FILE, "lost+found"}
 """What may be in the folder before its study has a journal."""
 
 EARLIER_DRAFTS = re.compile(r"\.winner-[a-z0-9_]{8}|\.report\.html\.draft|result\.draft")

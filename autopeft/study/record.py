@@ -211,3 +211,10 @@ class Result:
     chosen_by: str = ""
     race: str = ""
     chance: float | None = None
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Result:
+        """The result that `plain` wrote."""
+        found = [TrialRecord.read(record) for record in content["records"]]
+        parts = {"records": found, "best": TrialRecord.read(content["best"]), "test": TestScores(**content["test"])}
+        return cls(**{**content, **parts})

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autopeft.study.file import StudySpec
 from autopeft.study.sections import GATHERED, NO_SETTINGS
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a study file, for editors to complete and check it."""
+def json_schema(dimensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a study file, for editors to complete and check it.
+
+    Args:
+        dimensions: of [search], by name, as JSON Schema has them.
+    """
     schema = StudySpec.model_json_schema(mode="validation")
     open_ended = [schema["$defs"][name] for name in ("SearchSection", "TaskSection", "DataSection")]
     for section in open_ended:
@@ -22,15 +29,16 @@ def json_schema() -> dict[str, Any]:
     for section, gathered in zip(open_ended, GATHERED.values(), strict=True):
         for name in gathered:
             section["properties"].pop(name)
+    schema["$defs"]["SearchSection"]["properties"] |= dimensions or {}
     schema["required"] = ["model", "task", "data"]  # for `name` the file's own stands in
     for name, text in {"name": "the file's", "output": "outputs/<name>"}.items():
         schema["properties"][name]["default"] = text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "autopeft study"}
 
 
-def reference() -> str:
+def reference(dimensions: Mapping[str, Any] | None = None) -> str:
     """The same as a Markdown page: a table for every section."""
-    schema = json_schema()
+    schema = json_schema(dimensions)
     lines = [
         "# The study file",
         "",
@@ -66,7 +74,7 @@ def _takes(rule: dict[str, Any]) -> str:
     if "enum" in rule or "const" in rule:
         return ", ".join(_value(one) for one in rule.get("enum", [rule.get("const")]))
     if rule.get("type") == "array":
-        return "list of texts"
+        return "list of texts" if rule.get("items", {}).get("type") == "string" else "range or list of choices"
     bounds = {"minimum": "from {}", "maximum": "to {}", "exclusiveMinimum": "over {}", "exclusiveMaximum": "under {}"}
     limits = [text.format(rule[key]) for key, text in bounds.items() if key in rule]
     return " ".join((KINDS[rule["type"]], *limits))

@@ -204,7 +204,7 @@ class SearchSection(Section):
 
     `lora.r = [4, 32]` is a range, `lora.target_modules = ["attention", "all_linear"]` a list of choices,
     `adapter.placement = "pfeiffer"` a fixed value; `learning_rate = 3e-4`, without a method, is meant for all of them.
-    `autopeft methods` shows the dimensions.
+    `autopeft methods lora` shows the dimensions of a method, those of its training too, with their defaults.
     """
 
     methods: list[str] | None = Field(None, min_length=1)

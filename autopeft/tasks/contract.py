@@ -14,6 +14,7 @@ from autopeft.study.file import read_section
 from autopeft.study.sections import Section
 from autopeft.tasks.base_model_part import BaseModelPart
 from autopeft.tasks.collapse_signs import CollapseSigns
+from autopeft.tasks.fit import TableFit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,7 +40,7 @@ class Baseline(NamedTuple):
     answers: np.ndarray
 
 
-class Task(BaseModelPart, CollapseSigns, ABC):
+class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
     """A kind of task, such as giving a text one of several labels.
 
     The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost and
@@ -132,10 +133,6 @@ class Task(BaseModelPart, CollapseSigns, ABC):
         task = copy.copy(self)
         task.taken = tuple(column.key for column in self.columns if column.optional and column.key in named)
         return task
-
-    def recognised(self, names: Sequence[str]) -> tuple[dict[str, str], str]:
-        """Columns of a table, by key, that are read where [data] names none, and a sentence on it. Default: none."""
-        return {}, ""
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with what the training rows told: facts, and the names among which an answer chooses."""

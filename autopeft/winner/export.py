@@ -16,8 +16,7 @@ from autopeft.common.truncation import BOTH
 from autopeft.methods import registry
 from autopeft.models import quantization
 from autopeft.models.quantization import NONE
-from autopeft.study.card import CARD
-from autopeft.study.folder import WINNER
+from autopeft.study.place import winner_of
 from autopeft.winner import as_lora, mlflow_model, mlflow_texts, readme, serving
 from autopeft.winner import winner as artifact
 from autopeft.winner.base_model import find_base, load_base_of
@@ -47,7 +46,7 @@ def export(
     """Write a winner for another library, with a README that says how to load it there.
 
     Args:
-        winner: the winner, its folder, or the output folder of its study.
+        winner: the winner, its folder, or the output folder or the file of its study.
         folder: to write; it must be empty or not there; a new one appears whole or not at all.
         format: one of `FORMATS`.
         trust_remote_code: run code that the base model brings, as in `artifact.load`.
@@ -66,7 +65,7 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} must be empty or not there, but it is not; give another folder.")
     if isinstance(winner, str | Path):
-        winner = artifact.load(find(Path(winner)), trust_remote_code=trust_remote_code)
+        winner = artifact.load(winner_of(Path(winner)), trust_remote_code=trust_remote_code)
     else:
         find_base(winner.card)  # what is written may name it, and is then loaded with what is there now
     if winner.card.quantization != NONE and not FORMATS[format].quantized:
@@ -90,12 +89,6 @@ def export(
         readme.write(made, winner.card, winner.evidence, _loading(winner, format, made), format)
         put(made, folder, (), last=readme.README)
     return folder
-
-
-def find(folder: Path) -> Path:
-    """A winner's folder from itself, or from the output folder of its study."""
-    inner = folder / WINNER
-    return inner if not (folder / CARD).is_file() and (inner / CARD).is_file() else folder
 
 
 def _for_peft(winner: Winner, folder: Path, say: Say = None) -> None:

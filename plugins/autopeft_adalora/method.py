@@ -24,7 +24,9 @@ TARGETS = TargetGroups(("all_linear", "attention", "feed_forward", "query_value"
 
 
 class AdaLora(PeftMethod):
-    """Every target starts with the rank `initial_ratio · target_r`; in the end they have `target_r` on average.
+    """LoRA whose ranks move to the targets that need them most while it trains.
+
+    Every target starts with the rank `initial_ratio · target_r`; in the end they have `target_r` on average.
 
     The memory of a step and the saved size are those of the initial ranks: a rank given up is one of zeros.
     """

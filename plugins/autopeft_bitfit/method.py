@@ -21,7 +21,7 @@ ROLES = {
 
 
 class BitFit(PeftMethod):
-    """Every bias of the base model, those of its norms too, or those of some linear maps alone.
+    """Trained biases: every bias of the base model, those of its norms too, or those of some linear maps alone.
 
     `query_feed_forward` is what Ben Zaken et al. found to change most and trained alone, at half the parameters: b_q
     and b_m2, the biases of the query and of the map into the feed-forward part. Where query, key and value are one

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft import Column, Encoded, Field, MultiLabel, token_fields
+from autopeft_classification import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from autopeft import RowTokenizer
+    from autopeft import Fit, RowTokenizer, TableProfile
 
 
 class TextMultiLabel(MultiLabel):
@@ -26,6 +27,10 @@ class TextMultiLabel(MultiLabel):
         Column("text_pair", optional=True),
         MultiLabel.labels_column,
     )
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """A text, and labels as a list, with a mark between them, or as columns of 0 and 1."""
+        return fit.several_labels(table)
 
     def example(self) -> pd.DataFrame:
         """Which of three things a text praises; some praise none."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft import Classification, Column, Encoded, Field, token_fields
+from autopeft_classification import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from autopeft import RowTokenizer
+    from autopeft import Fit, RowTokenizer, TableProfile
 
 
 class TextClassification(Classification):
@@ -22,6 +23,10 @@ class TextClassification(Classification):
     auto_class = "AutoModelForSequenceClassification"
     peft_task_type = "SEQ_CLS"
     columns: tuple[Column, ...] = (Column("text"), Column("label", "label", given=False))
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """A text and few values that come again."""
+        return fit.one_label(table)
 
     def example(self) -> pd.DataFrame:
         """Words of praise and of blame, and in a second text a word about them."""
@@ -49,3 +54,7 @@ class TextPairClassification(TextClassification):
         Column("text_pair"),
         Column("label", "label", given=False),
     )
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """Two texts that belong together, and few values."""
+        return fit.pair(table)

@@ -33,7 +33,7 @@ PLACEMENTS = {"sequential": "pfeiffer", "parallel": "parallel"}
 
 
 class Mixed(PeftMethod):
-    """Those of three parts that `parts` names, each of its own size, all on the same `layers`.
+    """Several add-ons at once: those of three parts that `parts` names, each of its own size, on the same `layers`.
 
     - `prefix`: keys and values in front of attention's own, trained directly.
     - `parallel`: an adapter beside the feed-forward part, of width `hidden size / parallel_factor`.

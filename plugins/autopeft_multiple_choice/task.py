@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field as Setting
 from pydantic import field_validator
 
-from autopeft import Baseline, Column, DataError, Encoded, Field, Metric, Section, Task
+from autopeft import Baseline, Column, DataError, Encoded, Field, Fit, Metric, Section, Task
 from autopeft_multiple_choice.choices import as_choices, names_of, texts_of
 from autopeft_multiple_choice.right_choice import FORMS, Choice, form_of, places
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft import ParamValue, ReportSection, RowTokenizer
+    from autopeft import ParamValue, ReportSection, RowTokenizer, TableProfile
 
 TAKEN = ("question", "context", "label", "group")
 """Names that columns of choices cannot have, as something else is called so."""
@@ -84,6 +84,19 @@ class MultipleChoice(Task):
             question, context, _, label = type(self).columns
             task.columns = (question, context, *map(Column, named), label)
         return task
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """Questions with a list of choices, and which is right."""
+        question, choices = table.among("question", "query"), table.among("choices", "options", "endings")
+        label = table.named.get("label") or next(
+            (one.name for one in (table.among("label", "answer", "answerkey", "correct"),) if one), None
+        )
+        if not question or not choices or not label or choices.holds != "texts":
+            return None
+        columns = {"question": question.name, "choices": choices.name, "label": label}
+        if context := table.among("context", "passage", "article"):
+            columns["context"] = context.name
+        return Fit(columns, 0.95, f"`{choices.name}` holds choices, and `{label}` says which is right.")
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with what labels are, and how many choices a row has at most.

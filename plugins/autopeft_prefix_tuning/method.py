@@ -27,7 +27,9 @@ TYPICAL_DEPTH = 12
 
 
 class PrefixTuning(PeftMethod):
-    """`num_virtual_tokens` keys and values for each attention module, trained directly or made by a small network.
+    """Trained keys and values before those of the tokens: `num_virtual_tokens` for each attention module.
+
+    They are trained directly, or made by a small network.
 
     With `prefix_projection` a two-layer network of width `encoder_hidden_size` makes them. It is trained, but only its
     output is saved, so such a candidate trains many times the parameters it saves.

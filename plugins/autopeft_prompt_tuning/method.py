@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PromptTuning(PeftMethod):
-    """`num_virtual_tokens` embeddings, trained directly.
+    """Trained embeddings before those of the tokens: `num_virtual_tokens`, trained directly.
 
     They stand in front of the text. In a model that reads both ways they stand behind its first token, so that the
     classifier still reads the token it was trained to read; peft's prompts take that place. They are tokens with ids,

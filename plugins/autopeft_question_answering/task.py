@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field as Setting
 
-from autopeft import Baseline, Column, DataError, Section, SpecError, Task, written_texts
+from autopeft import Baseline, Column, DataError, Fit, Section, SpecError, Task, written_texts
 from autopeft_question_answering import row_checks
 from autopeft_question_answering.answer_cells import read_answer, read_answers, read_context, read_start, together
 from autopeft_question_answering.encoding import encoded
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft import Encoded, Metric, ParamValue, ReportSection, RowTokenizer
+    from autopeft import Encoded, Metric, ParamValue, ReportSection, RowTokenizer, TableProfile
 
 FEWEST = 20
 """Rows without an answer, or with one, of which each part of the data is to have its share."""
@@ -86,6 +86,16 @@ class QuestionAnswering(Task):
         columns = [plain if column.key == "answer" else column for column in self.columns]
         task.columns = tuple(column for column in columns if column.key != "answers")
         return task
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """Questions on contexts, with answers."""
+        question, context = table.among("question", "query"), table.among("context", "passage", "paragraph")
+        answer = table.among("answers", "answer")
+        if not question or not context or not answer:
+            return None
+        key = "answers" if answer.holds == "mapping" else "answer"
+        columns = {"question": question.name, "context": context.name, key: answer.name}
+        return Fit(columns, 0.95, f"`{question.name}` is answered from `{context.name}`, by `{answer.name}`.")
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
         """This task with whether a question may have no answer.

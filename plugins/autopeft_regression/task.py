@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autopeft import Column, Encoded, Field, Regression, token_fields
+from autopeft import Column, Encoded, Field, Fit, Regression, token_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from autopeft import RowTokenizer
+    from autopeft import RowTokenizer, TableProfile
 
 
 class TextRegression(Regression):
@@ -26,6 +26,19 @@ class TextRegression(Regression):
         Column("text_pair", optional=True),
         Column("label", "number", given=False),
     )
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """A text and a column of numbers."""
+        number, text = table.number(), table.text()
+        if not number or not text or number is text or number.holds not in ("number", "label"):
+            return None
+        if number.holds == "label" and (not number.whole or "label" not in table.named):
+            return None
+        columns = {"text": text.name, "label": number.name}
+        if "text_pair" in table.named:
+            columns["text_pair"] = table.named["text_pair"]
+        likely = 0.6 if number.holds == "number" else 0.2
+        return Fit(columns, likely, f"`{number.name}` holds {number.said}, and `{text.name}` {text.said}.")
 
     def example(self) -> pd.DataFrame:
         """How often a text says a word."""

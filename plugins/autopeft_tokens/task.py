@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from autopeft import Baseline, Column, Encoded, Field, Metric, Task, token_fields
+from autopeft import Baseline, Column, Encoded, Field, Fit, Metric, Task, token_fields
 from autopeft_tokens import cells, checks, report
 from autopeft_tokens.encoding import align
 from autopeft_tokens.metrics import METRICS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft import ReportSection, RowTokenizer
+    from autopeft import ReportSection, RowTokenizer, TableProfile
 
 TAGGED = (Column("tokens", "words", read=cells.words), Column("tags", "tags", given=False, read=cells.tags))
 SPANNED = (Column("text"), Column("spans", "spans", given=False, read=cells.spans))
@@ -60,6 +60,17 @@ class TokenClassification(Task):
         task = super().taking(named)
         task.columns = SPANNED if {"text", "spans"} & {*named} else TAGGED
         return task
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """Words with a tag each, or texts with spans."""
+        words, tags = table.among("tokens", "words"), table.among("tags", "ner_tags", "labels", "pos_tags")
+        if words and tags and words.holds == tags.holds == "texts":
+            why = f"`{words.name}` and `{tags.name}` hold lists: words and a tag for each."
+            return Fit({"tokens": words.name, "tags": tags.name}, 0.9, why)
+        spans, text = table.among("spans", "entities", "slots"), table.text()
+        if spans and text and spans.holds == "objects":
+            return Fit({"text": text.name, "spans": spans.name}, 0.9, f"`{spans.name}` holds spans of `{text.name}`.")
+        return None
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """As many tags as words, spans within their texts, and something to find."""

@@ -17,7 +17,9 @@ PROJECTION_SEED = 0
 
 
 class Vera(PeftMethod):
-    """`r + out_features` trained numbers per target, against LoRA's `r · (in_features + out_features)`.
+    """LoRA with random matrices that all targets share, of which vectors alone are trained.
+
+    These are `r + out_features` trained numbers per target, against LoRA's `r · (in_features + out_features)`.
 
     A and B have the shape of the largest target, and smaller ones use a corner of them. They are saved with a winner,
     so its size grows with r although what is trained hardly does.

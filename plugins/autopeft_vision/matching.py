@@ -12,6 +12,7 @@ from autopeft import (
     Encoded,
     Exhibit,
     Field,
+    Fit,
     Float,
     Metric,
     ReportSection,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from autopeft import Section
+    from autopeft import Section, TableProfile
 
 SHOWN = 18
 """Images in the report, at most."""
@@ -67,6 +68,17 @@ class ImageTextMatching(Task):
     def texts(self) -> int:
         """One, beside the image."""
         return 1
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """Images and texts on them."""
+        image, text = next((column for column in table.columns if column.holds == "image"), None), table.text()
+        if not image or not text or "label" in table.named:
+            return None
+        return Fit(
+            {"image": image.name, "text": text.name},
+            0.6,
+            f"`{image.name}` holds images, and `{text.name}` {text.said}.",
+        )
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """There are different images, and different texts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autopeft import Classification, Column, Encoded, Exhibit, Field, ReportSection
+from autopeft import Classification, Column, Encoded, Exhibit, Field, Fit, ReportSection
 from autopeft_vision.thumbnail import thumbnail
 
 if TYPE_CHECKING:
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pandas as pd
+
+    from autopeft import TableProfile
 
 SHOWN = 18
 """Images in the report, at most."""
@@ -26,6 +28,15 @@ class ImageClassification(Classification):
     processor = "AutoImageProcessor"
     pipeline_tag = "image-classification"
     columns: tuple[Column, ...] = (Column("image", "image"), Column("label", "label", given=False))
+
+    def fits(self, table: TableProfile) -> Fit | None:
+        """Images and their labels."""
+        image = next((column for column in table.columns if column.holds == "image"), None)
+        label = table.label()
+        if not image or not label or label.holds != "label":
+            return None
+        why = f"`{image.name}` holds images, and `{label.name}` {label.said}."
+        return Fit({"image": image.name, "label": label.name}, 0.9, why)
 
     def example(self) -> pd.DataFrame:
         """Dark and bright images with some noise."""

@@ -21,6 +21,7 @@ from autopeft.methods.search_space import SearchSpace
 from autopeft.study.file import StudySpec
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks.registry import find_task, task_kinds
+from autopeft.tasks.study_check import mistakes_in
 
 CASES, SLICE, PART = 1000, 40, 20
 """Mutated files in all; how many `make test` runs; how many a test has, as what a test costs by itself is more."""
@@ -145,6 +146,9 @@ def prepared(path) -> None:
     """All that is made of a study file before its data and its model are read."""
     spec = StudySpec.from_file(path)
     registry = discover()
+    for told in mistakes_in(spec, registry):  # which raises nothing
+        assert 10 < len(told) < 1500
+        assert "\x1b" not in told
     names = spec.search.methods or [name for name in registry.methods if name not in spec.search.exclude]
     space = CandidateSpace.build([registry[name] for name in names], None, spec.search.overrides, FIXED_SEARCH_KEYS)
     if spec.task.kind in task_kinds():
@@ -185,8 +189,12 @@ def check(number: int, path) -> str:
             prepared(path)
         except UserInputError as error:
             ended, told = "refused", str(error)
-            assert 10 < len(told) < 1500, f"case {number}: {len(told)} characters: {told[:300]}"
-            assert told.endswith((".", "?")), f"case {number}: {told}"
+            first, *others = told.splitlines()
+            for line in others or [first]:
+                assert 10 < len(line) < 1500, f"case {number}: {len(line)} characters: {line[:300]}"
+                assert line.endswith((".", "?")), f"case {number}: {told}"
+                assert not others or line.startswith("- "), f"case {number}: {told}"
+            assert not others or first.endswith(":"), f"case {number}: {told}"
             assert "\x1b" not in told, f"case {number}: {told!r}"
             assert "secret" not in told, f"case {number}: {told}"
         except Exception as error:
@@ -195,7 +203,7 @@ def check(number: int, path) -> str:
         code, told = command(path, "status")  # of no study: it reads the file, and finds none
     assert code == 2, f"case {number}: exit code {code}: {told[:300]}"
     assert "Traceback" not in told
-    assert told.count("\n") == 1, f"case {number}: {told}"
+    assert all(line.startswith("- ") for line in told.splitlines()[1:]), f"case {number}: {told}"
     return ended
 
 

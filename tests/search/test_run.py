@@ -422,6 +422,7 @@ def test_the_light_commands_import_no_torch(arguments, tmp_path):
 
 def test_every_command_has_an_example(tmp_path):
     for command in (
+        "init",
         "run",
         "plan",
         "recommend",

@@ -1,0 +1,93 @@
+"""Methods, as a person reads them: one a line, or one with all that can be set of it; and all as a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.methods.reference import own_dimensions, training_dimensions, what_it_is
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.common.plugins import Fault
+    from autopeft.methods.reference import Described
+    from autopeft.methods.registry import Registry
+
+
+def listed(registry: Registry) -> RenderableType:
+    """Each method in a line, and the plugins that are left out."""
+    table = Table("method", "what it is", box=None, pad_edge=False)
+    table.add_column("dimensions", justify="right")
+    for name, method in registry.methods.items():
+        table.add_row(
+            name, Text(what_it_is(method), no_wrap=True, overflow="ellipsis"), str(len(method.search_space()))
+        )
+    more = Text("\nAll that can be set of one, its training too: autopeft methods NAME", style="dim")
+    return Group(table, more, *_broken(registry.faults))
+
+
+def shown(name: str, registry: Registry) -> RenderableType:
+    """All that can be set of a method."""
+    method = registry[name]
+    lines = [
+        f"{name}: {what_it_is(method)}.",
+        f"Paper: {method.paper or 'none is named'}",
+        f"Plugin: {registry.origins[name]}",
+        f"Tasks: {', '.join(method.tasks) or 'every kind'}",
+        "",
+    ]
+    example = next(iter(method.search_space()), "learning_rate")
+    end = f'Set under [search] as "{name}.{example} = …": one value, a range [low, high], or a list of choices.'
+    return Group(
+        *map(Text, lines),
+        _table("dimension", own_dimensions(method)),
+        Text(""),
+        _table("training", training_dimensions(method)),
+        Text(f"\n{end}"),
+        Text("A training setting without a method before it, such as learning_rate = 3e-4, is meant for all methods."),
+    )
+
+
+def page(registry: Registry) -> str:
+    """A Markdown page of all methods with all that can be set of them."""
+    lines = [
+        "# The methods",
+        "",
+        "Written by `autopeft methods --markdown`.",
+        "",
+        "Set a dimension under `[search]` as `lora.r = 8` (one value), `lora.r = [4, 32]` (a range) or a list of "
+        "choices. A setting of the training without a method before it, such as `learning_rate = 3e-4`, is meant for "
+        "all methods. Ranges here are those on a typical model.",
+    ]
+    for name, method in registry.methods.items():
+        lines += ["", f"## {name}", "", f"{what_it_is(method)}."]
+        lines += ["", f"{method.paper}."] * bool(method.paper)
+        lines += ["", f"For {', '.join(method.tasks)} alone."] * bool(method.tasks)
+        lines += ["", "| dimension | takes | default | |", "|---|---|---|---|"]
+        lines += [_row(one) for one in (*own_dimensions(method), *training_dimensions(method))]
+    return "\n".join(lines) + "\n"
+
+
+def _row(one: Described) -> str:
+    cells = (f"`{one.name}`", one.takes.replace("|", "\\|"), one.default, one.note)
+    return f"| {' | '.join(cells)} |"
+
+
+def _table(title: str, rows: Sequence[Described]) -> Table:
+    table = Table(title, "takes", "default", "", box=None, pad_edge=False)
+    for one in rows:
+        table.add_row(one.name, one.takes, one.default, one.note)
+    return table
+
+
+def _broken(faults: Sequence[Fault]) -> list[RenderableType]:
+    if not faults:
+        return []
+    table = Table("plugin", "why it is left out", title="Broken plugins", title_justify="left", show_lines=True)
+    for fault in faults:
+        table.add_row(Text(str(fault.origin)), Text(fault.reason))
+    return [Text(""), table]

@@ -1,0 +1,94 @@
+"""Whether a study that is started again has anything left to do, told without its rows, its model or torch."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopeft.common.files import whole
+from autopeft.common.locate import NotFoundError, locate
+from autopeft.study.card import CARD
+from autopeft.study.file import base_models
+from autopeft.study.folder import DONE, JOURNAL, MLFLOW_MODEL, OUTBOX, REPORT, RESULT, STORE, WINNER
+from autopeft.study.record import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from autopeft.study.file import StudySpec
+
+NOTHING_TO_DO = "This study is finished; there was nothing to do."
+
+MOST_FILES = 5_000
+"""Files of a folder of rows that are looked at; with more, the study is started as usual."""
+
+
+def result_of(spec: StudySpec, plugins: Mapping[str, str]) -> Result | None:
+    """What a finished study found, where nothing has changed since; None where a start may have something to do.
+
+    Args:
+        spec: the study.
+        plugins: the methods found, each with where it comes from.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads((spec.output / DONE).read_text(encoding="utf-8"))
+        if kept == _state(spec, plugins):
+            return Result.read(json.loads((spec.output / RESULT).read_text(encoding="utf-8")))
+    return None
+
+
+def mark(spec: StudySpec, plugins: Mapping[str, str], result: Result) -> None:
+    """Remember what a study that has come to its end was begun with.
+
+    Args:
+        spec: the study, as its file has it.
+        plugins: see `result_of`.
+        result: of the study.
+    """
+    state = None if result.stopped else _state(spec, plugins)
+    if state is None:
+        return
+    with whole(spec.output / DONE) as draft:
+        draft.write_text(json.dumps(state), encoding="utf-8")
+
+
+def forget(output: Path) -> None:
+    """A study has something to do."""
+    (output / DONE).unlink(missing_ok=True)
+
+
+def _state(spec: StudySpec, plugins: Mapping[str, str]) -> dict[str, Any] | None:
+    """What a start goes by; None where it cannot be told from outside, or something is missing."""
+    output, settings = spec.output, spec.to_dict()
+    sources = [locate(reference, spec.folder) for reference in (spec.data.train, spec.data.test) if reference]
+    own_code = any(":" in text for text in _texts([settings["task"], settings["validation"]]))
+    needed = [output / JOURNAL, output / REPORT, output / RESULT, output / WINNER / CARD, output / MLFLOW_MODEL]
+    needed += [] if spec.tracking.uri else [output / STORE]
+    outbox = output / OUTBOX
+    if own_code or any(isinstance(source, str) for source in sources) or not all(path.exists() for path in needed):
+        return None
+    if outbox.exists() and outbox.stat().st_size:
+        return None
+    for model in base_models(spec):
+        with suppress(NotFoundError):
+            sources.append(locate(model, spec.folder))
+    seen = [path for source in (*sources, output / WINNER) if isinstance(source, Path) for path in _files(source)]
+    if len(seen) > MOST_FILES:
+        return None
+    files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in seen}
+    return {"settings": settings, "plugins": dict(plugins), "files": files}
+
+
+def _files(source: Path) -> list[Path]:
+    return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a setting."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)

@@ -1,0 +1,154 @@
+"""What is wrong with the settings of a study, as sentences: the rule, the value that broke it, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+from autopeft.common.exceptions import SpecError, brief, nearest, shorten
+from autopeft.common.training_words import EXAMPLES, training_word
+from autopeft.study.sections import GATHERED, NO_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+MOST = 20
+"""Mistakes that are listed."""
+
+NEEDED = {
+    "model": '`name_or_path = "…"`',
+    "task": '`kind = "text-classification"`',
+    "data": '`train = "rows.csv"`',
+}
+"""Tables that a study file must have, each with what must stand in it."""
+
+TRAINING_TABLES = ("training", "train", "trainer", "hyperparameters", "hyperparams", "optim")
+"""What people call a table of training settings, which a study file does not have."""
+
+
+def told(mistakes: Sequence[str], source: str) -> SpecError:
+    """One error that says all of them; a single one as it is.
+
+    Args:
+        mistakes: a sentence or more, each once.
+        source: how the study is called.
+    """
+    if len(mistakes) == 1:
+        return SpecError(mistakes[0])
+    shown = [*mistakes[:MOST], *[f"{len(mistakes) - MOST} more."] * (len(mistakes) > MOST)]
+    return SpecError("\n- ".join((f"there are {len(mistakes)} mistakes in {source}:", *shown)))
+
+
+def firsts(error: ValidationError) -> list[ErrorDetails]:
+    """Of each setting the first of pydantic's errors; a union has one for each of its kinds."""
+    found: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for one in error.errors(include_url=False):
+        found.setdefault(one["loc"][:2], one)
+    whole = {place for place in found if len(place) == 1}
+    return [one for place, one in found.items() if len(place) == 1 or place[:1] not in whole]
+
+
+def without(given: Mapping[str, Any], errors: Sequence[ErrorDetails]) -> dict[str, Any]:
+    """The settings without those that are wrong."""
+    left = dict(given)
+    for one in errors:
+        table, *rest = (*one["loc"][:2], "")
+        if rest[0] and isinstance(inner := left.get(str(table)), dict):
+            left[str(table)] = {key: value for key, value in inner.items() if key != rest[0]}
+        else:
+            left.pop(str(table), None)
+    return left
+
+
+def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in the house form: the rule, the value that broke it, and where.
+
+    Args:
+        error: as pydantic lists it.
+        source: how the study is called.
+        fields: of the whole study, by name; empty for settings of a plugin.
+    """
+    *path, key = [part if isinstance(part, int) else brief(part) for part in error["loc"]] or [""]
+    if isinstance(key, int) and path:
+        key = f"{path.pop()}[{key}]"
+    table = str(path[0]) if path else ""
+    where = f"in {source}" + (f", [{table}]" if table else "")
+    match error["type"]:
+        case "extra_forbidden":
+            return f'"{key}" {where} is no setting; {_advice(str(key), table, fields)}'
+        case "missing":
+            if not table and key in NEEDED:
+                return f"{source} has no [{key}] table; add one with {NEEDED[key]}."
+            return f"the setting `{key}` is needed {where}; add it."
+        case "value_error":
+            reason = str(error["ctx"]["error"])
+            subject = "" if reason.startswith("`") else f"`{key}` "
+            return f"{subject}{reason}, {where}."
+    rule = RULES.get(error["type"])
+    must = rule.format(**error.get("ctx", {})) if rule else error["msg"]
+    got = shorten(error.get("input"))
+    got = "an address, which is not repeated here" if "://" in got else got
+    return f"`{key}` must be {must}, but got {got} {where}."
+
+
+def on_training(key: str) -> str:
+    """Where a setting of training stands in a study file; empty where `key` names none."""
+    word = training_word(key)
+    return (
+        word
+        and (
+            f"training is set in [search], such as `{EXAMPLES[word]}` for all methods or `lora.{EXAMPLES[word]}` for "
+            "one; `autopeft methods lora` lists what can be set."
+        )
+    ) or ""
+
+
+def _advice(key: str, table: str, fields: Mapping[str, Any]) -> str:
+    """Where a setting that is not known there belongs; else the known name nearest to it."""
+    if hint := on_training("epochs" if not table and key in TRAINING_TABLES else key):
+        return hint
+    sections = {name: section for name in fields if (section := _section(fields[name]))}
+    elsewhere = [name for name, section in sections.items() if key in section.model_fields]
+    if elsewhere and elsewhere != [table]:
+        return f"it belongs in [{elsewhere[0]}]."
+    if table in sections:
+        known = [name for name in sections[table].model_fields if name not in GATHERED.get(table, ())]
+    else:
+        known = [name for name in fields if name not in NO_SETTINGS]
+    return nearest(key, known)
+
+
+def _section(field: Any) -> type[BaseModel] | None:
+    """The table that a field of the study holds; None where it is a setting."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel) else None
+
+
+RULES = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "one of {expected}",
+    "string_pattern_mismatch": "made of letters, digits, '_', '.' and '-'",
+    "too_short": "a list with at least one entry",
+    "string_too_short": "a text that is not empty",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_unicode": "a text that can be written as UTF-8",
+    "int_type": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "float_type": "a number",
+    "string_type": "a text in quotes",
+    "is_instance_of": "a text in quotes that is not empty",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "finite_number": "a finite number",
+    "recursion_loop": "a table that does not hold itself",
+}
+"""What a setting must be, by pydantic's name of the error."""

@@ -1,0 +1,114 @@
+"""Settings of a study given as texts, such as `search.trials=5` on a command line, typed as the study file has them."""
+
+from __future__ import annotations
+
+import tomllib
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from autopeft.common.exceptions import SpecError, nearest, quoted
+from autopeft.common.training_words import EXAMPLES, training_word
+from autopeft.study.sections import GATHERED, NO_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FORM = "a setting and its value, such as search.trials=5"
+
+
+def overridden(content: Mapping[str, Any], settings: Sequence[str], study: type[BaseModel]) -> dict[str, Any]:
+    """The content of a study file with other settings put over it.
+
+    A value is read as TOML, else as a text; with commas in it, it is a list where the setting takes one.
+
+    Args:
+        content: tables and settings.
+        settings: such as ``search.trials=5``, ``budget.max_gpu_memory=2 GiB`` or ``search.lora.r=4,32``.
+        study: says which settings there are.
+
+    Raises:
+        SpecError: one is of another form, or names no setting.
+    """
+    found = dict(content)
+    for setting in settings:
+        name, sign, text = setting.partition("=")
+        path = [part.strip() for part in name.split(".")]
+        if not sign or not all(path):
+            raise SpecError(f"`--set` must be {FORM}, but got {quoted(setting)}.")
+        kind = _kind(path, study)
+        table = found
+        for part in path[:-1]:
+            inner = table.get(part)
+            table[part] = dict(inner) if isinstance(inner, dict) else {}
+            table = table[part]
+        table[path[-1]] = _value(text.strip(), kind)
+    return found
+
+
+def _kind(path: Sequence[str], study: type[BaseModel]) -> Any:
+    """What the setting takes, as its section declares it; `Any` for those that a plugin knows."""
+    key, *rest = path
+    fields = {name: field.annotation for name, field in study.model_fields.items() if name not in NO_SETTINGS}
+    if key not in fields:
+        raise SpecError(f"`--set` names {quoted('.'.join(path))}, which is no setting; {_advice(key, fields)}")
+    kind: Any = fields[key]
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        if rest:
+            raise SpecError(f"`--set` names {quoted('.'.join(path))}, but `{key}` is no table; set `{key}` itself.")
+        return kind
+    if not rest:
+        example = next(iter(kind.model_fields))
+        raise SpecError(f"`--set` must name a setting in [{key}], such as {key}.{example}, but names the table itself.")
+    known = {name: field.annotation for name, field in kind.model_fields.items() if name not in GATHERED.get(key, ())}
+    if rest[0] in known and len(rest) == 1:
+        return known[rest[0]]
+    if key in GATHERED and rest[0] not in known:
+        return Any
+    hint = nearest(rest[0], known) if rest[0] not in known else f"`{rest[0]}` is no table."
+    if word := training_word(rest[0]):
+        hint = f"training is set in [search]: --set search.{EXAMPLES[word].replace(' ', '')}."
+    raise SpecError(f"`--set` names {quoted('.'.join(path))}, which is no setting; {hint}")
+
+
+def _advice(key: str, fields: Mapping[str, Any]) -> str:
+    if word := training_word(key):
+        return f"training is set in [search]: --set search.{EXAMPLES[word].replace(' ', '')}."
+    sections = {name: kind for name, kind in fields.items() if hasattr(kind, "model_fields")}
+    elsewhere = next((name for name, section in sections.items() if key in section.model_fields), None)
+    return f'did you mean "{elsewhere}.{key}"?' if elsewhere else nearest(key, fields)
+
+
+def _value(text: str, kind: Any) -> Any:
+    """A text as TOML reads it, where the setting takes what comes out of that."""
+    kinds = _plain(kind)
+    if kinds == {str}:
+        return _toml(text) if text[:1] in ("'", '"') else text
+    value = _toml(text)
+    if isinstance(value, str) and (list in kinds or kind is Any) and "," in value and text[:1] not in ("'", '"'):
+        value = [_toml(part.strip()) for part in value.split(",")]
+    if list in kinds and str not in kinds and not isinstance(value, list):
+        return [value if isinstance(value, str) else text]
+    return value
+
+
+def _toml(text: str) -> Any:
+    try:
+        found = tomllib.loads(f"x = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return found["x"] if set(found) == {"x"} else text
+
+
+def _plain(kind: Any) -> set[Any]:
+    """The kinds of values that an annotation allows, none left out as it cannot be written."""
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return set().union(*(_plain(one) for one in get_args(kind))) - {type(None)}
+    if hasattr(kind, "__metadata__"):  # annotated
+        return _plain(get_args(kind)[0])
+    if origin is not None and origin not in (list, dict):  # a Literal, of texts
+        return {type(value) for value in get_args(kind)}
+    found = origin or kind
+    return {str} if getattr(found, "__name__", "") == "Path" else {found}

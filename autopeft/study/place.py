@@ -1,0 +1,131 @@
+"""Where a study is, from whatever a person has at hand: its study file, its output folder or its winner's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autopeft.common.exceptions import SpecError, UserInputError, brief
+from autopeft.study.card import CARD
+from autopeft.study.folder import JOURNAL, STUDY_FILE, WINNER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from autopeft.study.file import StudySpec
+
+NAMES = "a study file, the output folder of a study or its winner's folder"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study keeps what it writes.
+
+    Attributes:
+        output: its output folder.
+        name: the study's.
+        tracking_uri: of the MLflow store that its file names; None where it names none.
+    """
+
+    output: Path
+    name: str
+    tracking_uri: str | None
+
+
+def place_of(given: Path) -> Place:
+    """The study that a path means.
+
+    Args:
+        given: a study file, an output folder, or a winner's folder in one.
+
+    Raises:
+        UserInputError: it is none of these, or the study file is wrong.
+    """
+    if given.is_dir():
+        return _kept(_folder_of_study(given))
+    spec = _spec(given)
+    return Place(spec.output, spec.name, spec.tracking.uri)
+
+
+def output_of(given: Path) -> Path:
+    """The output folder of the study that a path means, whether or not the study has begun.
+
+    Raises:
+        UserInputError: as `place_of`.
+    """
+    return _folder_of_study(given) if given.is_dir() else _spec(given).output
+
+
+def winner_of(given: Path) -> Path:
+    """The winner's folder of the study that a path means.
+
+    Args:
+        given: as for `place_of`; the winner's folder itself may be anywhere.
+
+    Raises:
+        UserInputError: it is none of these, or there is no winner yet.
+    """
+    folder = given if given.is_dir() or not given.exists() else _spec(given).output
+    for found in (folder, folder / WINNER):
+        if (found / CARD).is_file():
+            return found
+    if (folder / JOURNAL).is_file() or folder is not given:
+        raise UserInputError(f"{brief(folder)} holds no winner yet; run its study to the end with `autopeft run`.")
+    raise _none(given, CARD)
+
+
+def study_file_of(given: Path) -> Path:
+    """The study file that a path means: itself, or the one that is kept in the output folder of a study without one.
+
+    Raises:
+        SpecError: a folder holds none.
+    """
+    if not given.is_dir():
+        return given
+    found = (_output(given) or given) / STUDY_FILE
+    if not found.is_file():
+        raise SpecError(
+            f"{brief(given)} is a folder without a study file ({STUDY_FILE}); give the study file itself. A study that "
+            "was begun without one keeps one in its output folder."
+        )
+    return found
+
+
+def _none(given: Path, lack: str) -> UserInputError:
+    if not given.exists():
+        return UserInputError(f"{brief(given)} must be {NAMES}, but does not exist.")
+    return UserInputError(f"{brief(given)} must be {NAMES}, but is a folder that holds no {lack}; give another.")
+
+
+def _spec(given: Path) -> StudySpec:
+    from autopeft.study.file import StudySpec
+
+    return StudySpec.from_file(given)
+
+
+def _folder_of_study(folder: Path) -> Path:
+    output = _output(folder)
+    if output is None and (folder / CARD).is_file():
+        raise UserInputError(
+            f"{brief(folder)} holds a winner, but the folder that it is in holds no study; give the study file or the "
+            "output folder of its study."
+        )
+    if output is None:
+        raise _none(folder, JOURNAL)
+    return output
+
+
+def _output(folder: Path) -> Path | None:
+    """The output folder that a folder is, or is the winner's in."""
+    inside = [folder.absolute().parent] if (folder / CARD).is_file() else []
+    return next((one for one in (folder, *inside) if (one / JOURNAL).is_file()), None)
+
+
+def _kept(output: Path) -> Place:
+    """What the study in an output folder says of itself."""
+    from autopeft.study.journal import open_journal
+
+    for study in open_journal(output).get_all_studies():
+        given = study.user_attrs.get("given", {})
+        return Place(output, study.study_name, given.get("tracking", {}).get("uri"))
+    raise UserInputError(f"the study in {output} has not begun; run it with `autopeft run`.")

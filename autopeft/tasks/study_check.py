@@ -1,0 +1,86 @@
+"""What is wrong with a study that can be told in a moment: before rows are read, and before torch is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.locate import locate
+from autopeft.data.header import header
+from autopeft.data.load import check_keys, table_columns
+from autopeft.data.table import Table, reading
+from autopeft.methods.candidate import check_names
+from autopeft.study.file import base_models
+from autopeft.study.folder import JOURNAL
+from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.tasks import user_metric
+from autopeft.tasks.registry import find_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autopeft.methods.registry import Registry
+    from autopeft.study.file import StudySpec
+    from autopeft.tasks.contract import Task
+
+
+def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
+    """A sentence for each: its kind of task, methods, dimensions, files and columns.
+
+    Args:
+        spec: the study.
+        registry: the methods found.
+    """
+    found: list[str] = []
+
+    def trying(look: Callable[..., Any], *given: Any) -> Any:
+        """What a check gives; None where it found something wrong."""
+        try:
+            return look(*given)
+        except UserInputError as error:
+            found.append(str(error))
+            return None
+
+    task = trying(lambda: find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
+    if task and not user_metric.is_own(spec.validation.metric):
+        trying(task.metric, spec.validation.metric)
+    chosen = trying(registry.chosen, spec.search.methods, spec.search.exclude) or []
+    methods = [method for method in (trying(registry.__getitem__, name) for name in chosen) if method]
+    if task and len(methods) == len(chosen):
+        for key, value in spec.search.overrides.items():
+            trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, task.search_space())
+    if not (spec.output / JOURNAL).exists():  # else it is told what the study was begun with
+        for model in base_models(spec):
+            trying(locate, model, spec.folder)
+        for reference in filter(None, (spec.data.train, spec.data.test)):
+            source = trying(locate, reference, spec.folder)
+            if task and isinstance(source, Path) and source.is_file():
+                _check_columns(spec, task, source, trying)
+    return found
+
+
+def _check_columns(spec: StudySpec, task: Task, source: Path, trying: Callable[..., Any]) -> None:
+    """See that a file has the columns that the study reads of it."""
+    names = trying(_header, source, spec.data.encoding)
+    if names is None:
+        return
+    section = spec.data
+    if not section.names_columns:
+        columns, _ = task.recognised(names)
+        section = section.model_copy(update={"columns": columns})
+    task = task.taking(section.named)
+    wanted = table_columns(section, task)
+    trying(check_keys, section.columns, {**wanted, **{column.of: "" for column in task.columns if column.of}})
+    if group := section.group or (task.group and section.column(task.group)):
+        wanted["group"] = group
+    table = Table(str(source), names, lambda columns: iter(()))
+    if not names:
+        wanted = dict([*wanted.items()][:1])  # the table is empty: one sentence says so
+    for key, column in wanted.items():
+        trying(table.require, {key: column})
+
+
+def _header(source: Path, encoding: str | None) -> list[str] | None:
+    with reading(str(source)):
+        return header(source, encoding)
