@@ -14,7 +14,8 @@ from autopeft.common.streams import plain_streams, tell_error
 
 for commands in (
     "study_commands",
-    "winner_commands",
+    "predict_command",
+    "export_command",
     "writing_commands",
     "method_commands",
     "task_commands",

@@ -222,7 +222,8 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
         resume.check(before, now, spec)
         now[resume.DIGEST] = now[resume.DIGEST] or before.get(resume.DIGEST, "")
     study.set_user_attr(resume.GIVEN, now)
-    study.set_user_attr("rows", {"train": len(problem.rows.train), "test": len(problem.rows.test)})
+    rows = problem.rows
+    study.set_user_attr("rows", {"train": len(rows.train), "test": len(rows.test), "dropped": rows.dropped})
     study.set_user_attr("truncated", {**asdict(problem.truncated), **truncation_facts(problem)})
     return study, storage
 
