@@ -26,6 +26,9 @@ OTHERS = ("xls", "xlsm", "xlsb", "numbers", "gsheet")
 MEMORY = 7
 """Bytes that are needed to read a byte of what a file unpacks to, at the least."""
 
+PART = {"xlsx": "[Content_Types].xml", "ods": "META-INF/manifest.xml"}
+"""What every archive of a format has."""
+
 TOLD = (datetime.date, datetime.time, datetime.timedelta, bool)
 """Kinds of cells that become texts which may look otherwise than in the spreadsheet."""
 
@@ -44,7 +47,7 @@ def read(path: Path, suffix: str, sheet: str | None, note: Callable[[str], None]
     Raises:
         DataError: a library is missing, the sheet is not there, or the file is damaged or too large.
     """
-    _require_room(path)
+    _examine(path, suffix)
     reader = _reader(suffix, path)
     filled = (
         (number, row)
@@ -133,12 +136,13 @@ def _name(cell: object, path: Path) -> str:
         raise DataError(f"{path}: every name in the first row must be a text, but one {error.found}.") from None
 
 
-def _require_room(path: Path) -> None:
-    """Refuse a file that unpacks to more than there is room for: both formats are zip archives."""
+def _examine(path: Path, suffix: str) -> None:
+    """Refuse a file of another format, or that unpacks to more than there is room for: both are zip archives."""
     try:
         with zipfile.ZipFile(path) as archive:
+            archive.getinfo(PART[suffix])
             size = sum(part.file_size for part in archive.infolist())
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, KeyError):
         raise DataError(
             f"{path} must be a spreadsheet as its name says, but is damaged, of another kind, or locked with a "
             "password; save it anew without one, or as .csv."
