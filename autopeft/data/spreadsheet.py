@@ -11,6 +11,7 @@ import pandas as pd
 from autopeft.common.exceptions import DataError, nearest, quoted
 from autopeft.common.free_memory import free_memory
 from autopeft.common.units import format_bytes
+from autopeft.data import ods
 from autopeft.data.cells import CellError, as_text
 
 if TYPE_CHECKING:
@@ -101,18 +102,16 @@ def _reader(suffix: str, path: Path) -> Callable[[Path, Callable[[list[str]], st
     Raises:
         DataError: the library that is needed is not installed.
     """
+    if suffix == "ods":
+        return ods.rows
     try:
-        if suffix == "xlsx":
-            from autopeft.data import xlsx
-
-            return xlsx.rows
-        from autopeft.data import ods
+        from autopeft.data import xlsx
     except ImportError as error:
         raise DataError(
             f"{path} is a spreadsheet, and to read it needs {error.name}; install it with `pip install "
             '"autopeft[tables]"`, or save the sheet as .csv.'
         ) from None
-    return ods.rows
+    return xlsx.rows
 
 
 def _chosen(names: list[str], sheet: str | None, path: Path, note: Callable[[str], None]) -> str:

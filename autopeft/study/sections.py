@@ -167,7 +167,7 @@ class DataSection(Section):
     encoding: Encoding | None = None
     """Of a text file. Default: UTF-8, and cp1252 for lines that are not."""
     sheet: str | None = Field(None, min_length=1)
-    """Sheet of an xlsx or ods file, which needs the extra `tables`. Default: the first."""
+    """Sheet of an xlsx file, which needs the extra `tables`, or of an ods file. Default: the first."""
     test_sheet: str | None = Field(None, min_length=1)
     """Sheet of `test`. Default: as `sheet`."""
     config: str | None = None

@@ -1,7 +1,7 @@
 """Sheets of xlsx and ods files: their values come as they are, and what is no table is told in a sentence."""
 
-import builtins
 import datetime
+import sys
 import zipfile
 
 import pandas as pd
@@ -160,7 +160,7 @@ def test_what_is_no_spreadsheet_is_told(name, tmp_path):
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         for part in spreadsheet.PART.values():
             archive.writestr(part, "<a/>")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read|is damaged, or locked"):
         open_table(tmp_path / name)
 
 
@@ -171,25 +171,16 @@ def test_other_spreadsheets_are_refused_in_a_sentence(suffix, tmp_path):
         open_table(tmp_path / f"book.{suffix}")
 
 
-def test_without_the_extra_it_says_what_to_install(suffix, tmp_path, monkeypatch):
-    path = WRITE[suffix](tmp_path / f"book.{suffix}", one=ROWS)
-    importing = builtins.__import__
-
-    def lacking(name, *args, **kwargs):
-        if name.partition(".")[0] in ("openpyxl", "odf"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
-        return importing(name, *args, **kwargs)
-
-    import sys
-
-    for name in [name for name in sys.modules if name in ("autopeft.data.xlsx", "autopeft.data.ods")]:
+def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
+    path = write_xlsx(tmp_path / "book.xlsx", one=ROWS)
+    for name in [name for name in sys.modules if name == "autopeft.data.xlsx" or name.startswith("openpyxl")]:
         monkeypatch.delitem(sys.modules, name)
-        monkeypatch.delattr(f"autopeft.data.{name.rpartition('.')[2]}", raising=False)
-    monkeypatch.setattr(builtins, "__import__", lacking)
-    with pytest.raises(
-        DataError, match=r'to read it needs (openpyxl|odf); install it with `pip install "autopeft\[tables\]"`'
-    ):
+    monkeypatch.delattr("autopeft.data.xlsx", raising=False)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)  # as if it were not installed
+    with pytest.raises(DataError, match=r'needs openpyxl; install it with `pip install "autopeft\[tables\]"`, or save'):
         open_table(path)
+    path = write_ods(tmp_path / "book.ods", one=ROWS)
+    assert len(read_table(path)) == 3, "what the standard library reads needs nothing"
 
 
 def test_a_file_that_unpacks_to_more_than_there_is_room_for_is_refused(tmp_path, monkeypatch):
@@ -232,3 +223,33 @@ def test_a_table_of_pandas_is_read_again(suffix, tmp_path):
     rows.to_excel(tmp_path / f"book.{suffix}", index=False, engine="openpyxl" if suffix == "xlsx" else "odf")
     found = read_table(tmp_path / f"book.{suffix}")
     pd.testing.assert_frame_equal(found.reset_index(drop=True).astype(str), rows.astype(str), check_dtype=False)
+
+
+def test_an_ods_file_that_is_damaged_in_its_midst_is_not_read_in_part(tmp_path):
+    path = write_ods(tmp_path / "whole.ods", one=ROWS)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["content.xml"] = parts["content.xml"].replace(b"007</text:p>", b"007")
+    with zipfile.ZipFile(tmp_path / "book.ods", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(DataError, match="is damaged, or locked with a password"):
+        open_table(tmp_path / "book.ods")
+
+
+def test_spaces_and_line_ends_of_an_ods_cell_are_kept(tmp_path):
+    from odf.opendocument import OpenDocumentSpreadsheet
+    from odf.table import Table, TableCell, TableRow
+    from odf.teletype import addTextToElement
+    from odf.text import P
+
+    book, sheet = OpenDocumentSpreadsheet(), Table(name="one")
+    for text in ("text", "a   b\tc\nd", " e "):
+        row, cell, paragraph = TableRow(), TableCell(valuetype="string"), P()
+        addTextToElement(paragraph, text)
+        cell.addElement(paragraph)
+        row.addElement(cell)
+        sheet.addElement(row)
+    book.spreadsheet.addElement(sheet)
+    book.save(str(tmp_path / "book.ods"))
+    assert read_table(tmp_path / "book.ods")["text"].tolist() == ["a   b\tc\nd", " e "]
