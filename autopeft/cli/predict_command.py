@@ -22,30 +22,37 @@ if TYPE_CHECKING:
     Blocks = Iterator[tuple[pd.DataFrame, pd.DataFrame]]
 
 
+Folder = Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")]
+Input = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        metavar="FILE",
+        help="Rows to answer: a file as a study reads, or a folder of images. Default: stdin, one input a line.",
+    ),
+]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text", metavar="TEXT", help="An input to answer; give it again for each one more."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A new file to write: .csv, .tsv, .jsonl or .parquet. Default: stdout."),
+]
+Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a spreadsheet. Default: the first.")]
+DeviceName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1. Default: a GPU where there is one.")
+]
+
+
 @app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
 def predict(
-    winner: Annotated[Path, typer.Argument(metavar="WINNER_DIR", help="The folder `autopeft run` saved.")],
-    input_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--input",
-            metavar="FILE",
-            help="Rows to answer: a file as a study reads, or a folder of images. Default: stdin, one input a line.",
-        ),
-    ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="An input to answer; give it again for each one more.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A new file to write: .csv, .tsv, .jsonl or .parquet. Default: stdout."),
-    ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Sheet of a spreadsheet. Default: the first.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1. Default: a GPU where there is one.")
-    ] = None,
+    winner: Folder,
+    input_file: Input = None,
+    texts: Texts = None,
+    output: Output = None,
+    sheet: Sheet = None,
+    device: DeviceName = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
@@ -58,38 +65,45 @@ def predict(
     Lines on stdin are answered as they come. JSON, also in a .jsonl file,
     has all that is known of an answer, such as the probability of each label.
     """
-    if text and input_file is not None:
+    if texts and input_file is not None:
         raise UserInputError("rows come from --input or from --text, but both are given; leave one out.")
     if as_json and output is not None:
         raise UserInputError("--json is for stdout, and --output names its format by its suffix; leave --json out.")
+    if sheet is not None and input_file is None:
+        raise UserInputError("--sheet names a sheet of the file of --input, but there is none; give both.")
     from autopeft.cli.answer_files import answer_file, check_file
-    from autopeft.study.card import Card
-    from autopeft.winner.task import task_of
 
     if output is not None:
         check_file(output, input_file)
-    card = Card.read(winner)
-    task = task_of(card, winner)  # what is wrong with the rows is told before the model is loaded
-    names = {key: card.columns.get(key, key) for key in task.inputs}
-    if input_file is not None:
-        from autopeft.data.asked_rows import open_rows
-
-        told: list[str] = []
-        rows = open_rows(input_file, names, task.columns, told.append, sheet)
-        rows.check()
-        for sentence in told:  # what is told from here on is of columns that are kept, and not read
-            _say(sentence)
-        blocks = rows.blocks()
-    else:
-        if len(names) > 1:
-            needed = ", ".join(names.values())
-            raise UserInputError(f"this winner needs the columns {needed}; give a file with --input.")
-        blocks = _blocks(iter([text]) if text else batches_of_stdin(), names)
+    blocks = _rows(winner, input_file, texts, sheet)  # what is wrong with them is told before the model is loaded
     loaded = _load(winner, device, trust_remote_code)
     with answer_file(output, as_json=as_json) as target:
         count = _answer(loaded, blocks, target)
     if output is not None:
         _say(f"Answered {count:,} row{'s' * (count != 1)}: {output}.")
+
+
+def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet: str | None) -> Blocks:
+    """The rows to answer, those of a file checked."""
+    from autopeft.study.card import Card
+    from autopeft.winner.task import task_of
+
+    card = Card.read(winner)
+    task = task_of(card, winner)
+    names = {key: card.columns.get(key, key) for key in task.inputs}
+    if source is None:
+        if len(names) > 1:
+            needed = ", ".join(names.values())
+            raise UserInputError(f"this winner needs the columns {needed}; give a file with --input.")
+        return _blocks(iter([texts]) if texts else batches_of_stdin(), names)
+    from autopeft.data.asked_rows import open_rows
+
+    told: list[str] = []
+    rows = open_rows(source, names, task.columns, told.append, sheet)
+    rows.check()
+    for sentence in told:  # what is told from here on is of columns that are kept, and not read
+        _say(sentence)
+    return rows.blocks()
 
 
 def _say(told: str) -> None:

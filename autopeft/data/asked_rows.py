@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from autopeft.common.exceptions import quoted
+from autopeft.common.exceptions import DataError, quoted
 from autopeft.data import image_folder
 from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
@@ -112,6 +112,8 @@ def open_rows(
     Raises:
         DataError: unreadable, or without one of the columns.
     """
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give the path of a file, or of a folder of images.")
     images = {column.key for column in columns if column.holds == "image"}
     if images == {*names} and source.suffix.lower() in image_folder.ENDINGS:
         (key,) = names

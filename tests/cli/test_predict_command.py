@@ -150,7 +150,8 @@ def test_answers_go_to_a_file_with_the_cells_as_they_were(folder, winner, suffix
         (["--input", "rows.csv", "--text", "w1"], "both are given; leave one out"),
         (["--text", "w1", "--device", "gpu"], 'must be cpu, cuda or, for the second GPU, cuda:1, but is "gpu"'),
         (["--text", "w1", "--device", "cuda:7"], "is not there: PyTorch finds"),
-        (["--input", "nowhere.csv"], "nowhere.csv"),
+        (["--text", "w1", "--sheet", "one"], "there is none; give both"),
+        (["--input", "nowhere.csv"], "nowhere.csv does not exist; give the path"),
     ],
 )
 def test_what_cannot_be_asked_is_told_in_a_sentence(folder, arguments, words):

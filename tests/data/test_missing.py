@@ -13,7 +13,7 @@ from autopeft.data.table import open_table
 from autopeft.study.file import StudySpec
 from autopeft.tasks.column import Column
 from autopeft.tasks.registry import find_task
-from tests.conftest import tiny_rows
+from tests.conftest import autopeft_here, tiny_rows
 
 COLUMNS = (Column("text"), Column("label", "label", given=False))
 WANTED = {"text": "text", "label": "label"}
@@ -125,3 +125,25 @@ def test_an_image_that_is_not_there_is_left_out(tmp_path):
     table, dropped = without_empty(open_table(path), {"image": "image", "label": "label"}, columns)
     assert dropped.rows == 1
     assert sum(len(block) for block in table.blocks(["image"])) == 8
+
+
+@pytest.mark.exhaustive
+def test_a_study_tells_it_everywhere_and_its_winner_knows_the_columns(tiny_study):
+    folder, output = tiny_study.parent, tiny_study.parent / "outputs" / "tiny"
+    rows = tiny_rows().rename(columns={"text": "message", "label": "queue"})
+    rows.loc[[1, 2], "message"] = ""
+    rows.to_csv(folder / "rows.csv", index=False)
+    data = '"rows.csv"\ntext = "message"\nlabel = "queue"\non_missing = "drop"'
+    text = tiny_study.read_text().replace('"rows.csv"', data).replace("trials = 4", "trials = 1")
+    tiny_study.write_text(text.replace('methods = ["adapter", "lora", "prefix_tuning"]', 'methods = ["lora"]'))
+    done = autopeft_here("run", "study.toml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    told = 'rows.csv were left out for an empty cell: "message" in 2.'
+    assert told in " ".join((done.stdout + done.stderr).split())
+    assert "2 rows with an empty cell were left out." in (output / "report.html").read_text()
+    assert "rows.csv; 2 rows with an empty cell left out" in (output / "winner" / "README.md").read_text()
+    (card,) = (output / "mlflow").rglob("data.json") if (output / "mlflow").exists() else output.rglob("data.json")
+    assert json.loads(card.read_text())["dropped_rows"] == 2
+    done = autopeft_here("predict", output / "winner", "--input", "rows.csv", cwd=folder)
+    assert done.stdout.splitlines()[0] == "message,queue,label,probability"
+    assert len(done.stdout.splitlines()) == 61

@@ -160,7 +160,7 @@ def test_what_is_no_spreadsheet_is_told(name, tmp_path):
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         for part in spreadsheet.PART.values():
             archive.writestr(part, "<a/>")
-    with pytest.raises(DataError, match="cannot be read|is damaged, or locked"):
+    with pytest.raises(DataError, match=r"cannot be read|is damaged, or locked"):
         open_table(tmp_path / name)
 
 
