@@ -42,7 +42,7 @@ def check_file(path: Path, source: Path | None) -> None:
     if path.suffix.lower().lstrip(".") not in FORMATS:
         raise UserInputError(f"--output must end in .{', .'.join(FORMATS)}, which names the format, but is {path}.")
     if os.path.lexists(path):
-        what = "the file of --input" if source and source.exists() and path.samefile(source) else "there already"
+        what = "the file of --input" if source and path.resolve() == source.resolve() else "there already"
         raise UserInputError(f"--output must name a new file, but {path} is {what}; name another, or remove it first.")
     if not path.parent.is_dir():
         raise UserInputError(f"--output must be in a folder that is there, but {path.parent} is not; make it first.")
