@@ -17,6 +17,7 @@ from autopeft.common.exceptions import quoted
 from autopeft.common.locate import as_reference
 from autopeft.data.in_memory import as_table, columns_of, keep, split_of
 from autopeft.data.load import table_columns
+from autopeft.data.missing import DROP
 from autopeft.methods.registry import discover
 from autopeft.reporting.progress import make_progress
 from autopeft.search.run import run
@@ -227,10 +228,11 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
         columns["group"] = spec.data.group
     if IN_MEMORY in named.values():
         require(spec.output)  # before anything is written there
+    drop = spec.data.on_missing == DROP
     found = {
         key: as_reference(rows)
         if isinstance(rows, str | Path)
-        else str(keep(as_table(rows, cells, called[key]), columns, spec.output, task.columns))
+        else str(keep(as_table(rows, cells, called[key]), columns, spec.output, task.columns, empty=drop))
         for key, rows in given.items()
     }
     return spec.model_copy(update={"data": spec.data.model_copy(update=found)})

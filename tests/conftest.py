@@ -176,6 +176,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
     import torch
 
     from autopeft.common.locate import portable
+    from autopeft.data.load import table_columns
     from autopeft.execution.problem import Problem
     from autopeft.methods.registry import discover
     from autopeft.models.attach import attach, trainable
@@ -204,6 +205,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
         task_options=dict(problem.spec.task.options),
         task_facts=dict(problem.task.facts),
         inputs=problem.task.inputs,
+        columns={key: name for key, name in table_columns(problem.spec.data, problem.task).items() if name != key},
     )
     winner.save(model, method, problem.reader, card, study.parent / name)
     return winner.load(study.parent / name)

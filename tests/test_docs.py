@@ -64,6 +64,9 @@ def place(tmp_path_factory, tiny_model) -> Path:
     tickets.assign(
         customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all"
     ).to_csv(folder / "studies" / "tickets.csv")
+    with pd.ExcelWriter(folder / "studies" / "tickets.xlsx", engine="openpyxl") as book:
+        for place, year in enumerate(("2024", "2025")):
+            tickets[place::2].to_excel(book, sheet_name=year, index=False)
     save_exam(folder / "studies" / "exam.jsonl")
     write_tags(folder / "studies")
     write_answers(folder / "studies")

@@ -21,7 +21,8 @@ and again, as Python does by default, takes a second of each start."""
 for commands in (
     "init_command",
     "study_commands",
-    "winner_commands",
+    "predict_command",
+    "export_command",
     "writing_commands",
     "method_commands",
     "task_commands",

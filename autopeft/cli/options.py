@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import warnings
@@ -12,11 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autopeft.common.console import make_console
-from autopeft.common.exceptions import UserInputError, brief
+from autopeft.common.exceptions import brief
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from autopeft.methods.registry import Registry
     from autopeft.study.file import StudySpec
 
@@ -124,26 +121,6 @@ def find_plugins(block: list[str] | None, spec: StudySpec | None = None, *, sile
         if not any(map(fault.concerns, unwanted)):
             make_console(stderr=True).print(f"A plugin is left out. {fault}", style="yellow", soft_wrap=True)
     return registry
-
-
-def lines_of_stdin() -> list[str]:
-    """A text a line; an empty one is a text too, so that answers stay beside their lines.
-
-    Raises:
-        UserInputError: they are in another encoding.
-    """
-    try:
-        text = sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise UserInputError(f"the texts on stdin must be in {error.encoding}, but are not: {error.reason}.") from None
-    text = text.removeprefix("\ufeff")  # a byte-order mark, which PowerShell puts there
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def as_csv(table: pd.DataFrame) -> str:
-    """A table as any reader of CSV has it again: a lone carriage return is quoted too, which pandas leaves bare."""
-    bare = any(isinstance(cell, str) and "\r" in cell for name in table for cell in (name, *table[name]))
-    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL)
 
 
 def print_json(content: Any) -> None:

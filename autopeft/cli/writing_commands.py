@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app, as_csv, lines_of_stdin
+from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app
+from autopeft.cli.stdin_lines import lines_of_stdin
 from autopeft.common.exceptions import UserInputError, printable
 from autopeft.common.streams import for_stdout
 
@@ -56,14 +57,16 @@ def generate(
     """
     import pandas as pd
 
-    from autopeft.data.table import read_rows
+    from autopeft.cli.answer_files import as_csv
+    from autopeft.data.asked_rows import open_rows
 
     loaded = _load(winner, trust_remote_code)
     converses = loaded.writer.task.converses
     if input_file is not None:
-        frame = read_rows(input_file, loaded.inputs, loaded.columns, _say)
+        frame = open_rows(input_file, loaded.input_names, loaded.columns, _say).inputs()
     elif len(loaded.inputs) > 1:
-        raise UserInputError(f"this winner needs the columns {', '.join(loaded.inputs)}; give a file with --input.")
+        needed = ", ".join(loaded.input_names.values())
+        raise UserInputError(f"this winner needs the columns {needed}; give a file with --input.")
     else:
         lines = lines_of_stdin()
         if not lines:

@@ -42,6 +42,17 @@ class CellError(ValueError):
         self.found, self.advice, self.rule = found, advice, rule
 
 
+class FormulaError(CellError):
+    """A cell of a spreadsheet whose formula failed; as a text it is what the cell shows, such as "#N/A"."""
+
+    def __init__(self, shown: str) -> None:
+        super().__init__(f"is the error {shown}", "repair it in the spreadsheet")
+        self.shown = shown
+
+    def __str__(self) -> str:
+        return self.shown
+
+
 def as_text(value: object) -> str:
     """A cell as text; whole numbers that a missing neighbour made floats lose their ".0", and bytes are decoded.
 
@@ -146,35 +157,41 @@ class Texts:
 
     def of(self, key: str, cells: pd.Series[Any]) -> list[Any]:
         """The texts of a column's cells, or what its cells become; "" stands for one that has none."""
-        read, fillable = self._others.get(key, as_text), key in self._fillable
-        blank = self._blank or fillable
         values = np.asarray(cells.astype(object), dtype=object)  # of categories, of sparse columns: the cells alone
         texts: list[Any] = []
         for position, value in enumerate(values):
-            text: Any = ""
-            error, missing = None, is_missing(value)
-            if missing and fillable:
-                value, missing = "", False
-            if not missing:
-                try:
-                    text = read(value)
-                    if getattr(text, "name", None) == "":  # an image of no file
-                        text.name = f"of row {cells.index[position]}"
-                except CellError as found:
-                    error = found
-            if error or missing or not (blank or not isinstance(text, str) or text.strip()):
+            text, error, empty = self.made(key, value)
+            if getattr(text, "name", None) == "":  # an image of no file
+                text.name = f"of row {cells.index[position]}"
+            if error or empty:
                 fault = (self.odd if error else self.empty).setdefault(key, Fault(cells.index[position], 0, error))
                 fault.count += 1
             texts.append(text)
         return texts
 
-    def check(self, called: str, columns: Mapping[str, str], row_name: Callable[[Any], str] = str) -> None:
+    def made(self, key: str, value: object) -> tuple[Any, CellError | None, bool]:
+        """What a cell of that column becomes, what is wrong with it, and whether it is empty and must not be."""
+        fillable = key in self._fillable
+        if is_missing(value):
+            if not fillable:
+                return "", None, True
+            value = ""
+        try:
+            text = self._others.get(key, as_text)(value)
+        except CellError as error:
+            return "", error, False
+        return text, None, not (self._blank or fillable or not isinstance(text, str) or text.strip())
+
+    def check(
+        self, called: str, columns: Mapping[str, str], row_name: Callable[[Any], str] = str, advice: str = ""
+    ) -> None:
         """Tell the first fault.
 
         Args:
             called: how the error names the rows.
             columns: key → the name that the user gave the column.
             row_name: how it names a row.
+            advice: what else to do about an empty cell than to fill it or to remove the row.
 
         Raises:
             DataError: a cell was empty, or no single value.
@@ -183,7 +200,8 @@ class Texts:
             if fault := self.empty.get(key):
                 raise DataError(
                     f"{called}, row {row_name(fault.row)}: the column {quoted(column)} must not be empty, but it is "
-                    f"(in {_rows(fault.count)} in all). Fill or remove {'them' if fault.count > 1 else 'it'}."
+                    f"(in {_rows(fault.count)} in all). Fill or remove {'them' if fault.count > 1 else 'it'}"
+                    f"{advice}."
                 )
         for key, column in columns.items():
             if (fault := self.odd.get(key)) and fault.error:

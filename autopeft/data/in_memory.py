@@ -15,6 +15,7 @@ from autopeft.common.files import whole
 from autopeft.data.arrow import CALLED
 from autopeft.data.cell_readers import fillable, readers, writable
 from autopeft.data.cells import CellError, Texts
+from autopeft.data.missing import ADVICE
 from autopeft.data.table import Table, of_dataset
 from autopeft.study.folder import ROWS
 
@@ -101,7 +102,9 @@ def split_of(rows: Any, section: DataSection) -> tuple[Any, Any | None]:
     return rows[section.train_split], rows.get(section.test_split)
 
 
-def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[Column] = ()) -> Path:
+def keep(
+    table: Table, columns: Mapping[str, str], output: Path, task: Iterable[Column] = (), *, empty: bool = False
+) -> Path:
     """Write rows as texts to a study's output folder, once: the name tells whether the same rows come again.
 
     Of images in files the paths are written, and of others their bytes.
@@ -111,6 +114,7 @@ def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[
         columns: the setting that names a column → its name; no other column is kept.
         output: of the study.
         task: the columns of the kind of task, which say where images are.
+        empty: whether cells may be empty, since the study leaves their rows out when it reads them.
 
     Raises:
         DataError: a column is missing, or a cell is empty or no single value.
@@ -124,14 +128,16 @@ def keep(table: Table, columns: Mapping[str, str], output: Path, task: Iterable[
     texts = Texts(others=read, fillable={columns[key] for key in fillable(task) if key in columns})
     names = [name for name in table.names if name in columns.values()]
     blocks = [{name: texts.of(name, block[name]) for name in names} for block in table.blocks(names)]
-    texts.check(table.called, {name: name for name in columns.values()}, table.row_name)
+    if empty:
+        texts.empty.clear()
+    texts.check(table.called, {name: name for name in columns.values()}, table.row_name, ADVICE)
     plain = pd.DataFrame({name: [text for block in blocks for text in block[name]] for name in names})
     if plain.empty:
         raise DataError(f"{table.called} must hold at least one row, but has none.")
     digest = hashlib.sha256(plain.to_csv(index=False).encode()).hexdigest()
     path = output / ROWS / f"{digest[:16]}.parquet"
     if not _is_kept(path, table.called):
-        _write(plain.map(writable), path, table.called)
+        _write(plain.map(lambda cell: None if empty and cell == "" else writable(cell)), path, table.called)
     return path
 
 

@@ -14,6 +14,7 @@ from autopeft.common.locate import locate
 from autopeft.common.units import format_bytes
 from autopeft.data.cell_readers import fillable, readers, size
 from autopeft.data.cells import Texts
+from autopeft.data.missing import ADVICE, DROP, without_empty
 from autopeft.data.picture import Picture
 from autopeft.data.split import check_groups, hold_out, thin, together, without_repeats
 from autopeft.data.table import nothing_in, open_table
@@ -48,6 +49,7 @@ class StudyData:
         facts: what else the training rows tell that answers need.
         notes: what was assumed or left out, a sentence each.
         fingerprint: SHA-256 over both parts; equal for equal rows in equal order.
+        dropped: rows that were left out for an empty cell.
     """
 
     train: pd.DataFrame
@@ -56,6 +58,7 @@ class StudyData:
     notes: tuple[str, ...]
     fingerprint: str
     facts: Mapping[str, ParamValue] = field(default_factory=dict)
+    dropped: int = 0
 
 
 class Rows(Protocol):
@@ -120,7 +123,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     if group := section.group or (task.group and section.column(task.group)):
         wanted["group"] = group
 
-    table = _opened(spec, section.train, section.train_split, notes)
+    table, dropped = _opened(spec, section.train, section.train_split, section.sheet, wanted, task, notes)
     source = table.called
     train = _read(table, wanted, task, lambda rows: thin(rows, task.strata(rows), section.max_rows, spec.seed))
     if train.empty:
@@ -137,7 +140,9 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
         if "group" in train and abs(len(test) / whole - section.test_fraction) > WORTH_SAYING:
             notes.append(f"{len(test) / whole:.0%} of the rows are held out, since groups stay whole.")
     else:
-        table = _opened(spec, section.test, section.test_split, notes)
+        sheet = section.test_sheet or section.sheet
+        table, more = _opened(spec, section.test, section.test_split, sheet, wanted, task, notes)
+        dropped += more
         test = _read(table, wanted, task)
         task.check_test(test, train, table.called)
     taught = task.taught_columns if task.writes else ()
@@ -145,7 +150,8 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     notes += task.check_folds(train, spec.validation.folds, source)
     check_groups(train, spec.validation.folds, source)
     facts = task.facts_of(train)
-    return StudyData(train, test, task.labels(train, test), tuple(notes), _fingerprint(train, test), facts)
+    digest = _fingerprint(train, test)
+    return StudyData(train, test, task.labels(train, test), tuple(notes), digest, facts, dropped)
 
 
 def table_columns(section: DataSection, task: Rows) -> dict[str, str]:
@@ -167,9 +173,26 @@ def check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
             raise SpecError(f'"{brief(key)}" in [data] is no setting and no column of the task; {hint}')
 
 
-def _opened(spec: StudySpec, reference: str, split: str, notes: list[str]) -> Table:
+def _opened(
+    spec: StudySpec,
+    reference: str,
+    split: str,
+    sheet: str | None,
+    wanted: Mapping[str, str],
+    task: Rows,
+    notes: list[str],
+) -> tuple[Table, int]:
+    """A table that the study names, and how many of its rows were left out for an empty cell."""
     source, section = locate(reference, spec.folder), spec.data
-    return open_table(source, encoding=section.encoding, config=section.config, split=split, note=notes.append)
+    table = open_table(
+        source, encoding=section.encoding, config=section.config, split=split, sheet=sheet, note=notes.append
+    )
+    if section.on_missing != DROP:
+        return table, 0
+    table.require(wanted)
+    table, dropped = without_empty(table, wanted, task.columns)
+    notes += [dropped.told] * bool(dropped.rows)
+    return table, dropped.rows
 
 
 def _read(
@@ -210,7 +233,7 @@ def _read(
     if given:
         found = _texts(table, given, texts, lambda rows: room.take(rows[rows.index.isin(chosen.index)]))
         parts = [found.loc[chosen.index], chosen]
-    texts.check(table.called, wanted, table.row_name)
+    texts.check(table.called, wanted, table.row_name, ADVICE)
     return pd.concat(parts, axis="columns")
 
 

@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from autopeft.common.exceptions import DataError, in_a_line, nearest, quoted
-from autopeft.data import arrow, image_folder, text_table
-from autopeft.data.cell_readers import readers
-from autopeft.data.cells import Texts
+from autopeft.data import arrow, image_folder, spreadsheet, text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from autopeft.data.cell_readers import Column
-
-FORMATS = (*text_table.FORMATS, "parquet")
+FORMATS = (*text_table.FORMATS, "parquet", *spreadsheet.FORMATS)
 LONGEST_REASON = 200
 """Characters of a library's message that an error repeats."""
 
@@ -99,32 +95,6 @@ def _all_rows(table: Table, columns: Sequence[str] | None) -> pd.DataFrame:
     return pd.concat(found)
 
 
-def read_rows(
-    source: Path, inputs: Sequence[str], columns: Iterable[Column], note: Callable[[str], None]
-) -> pd.DataFrame:
-    """Rows to predict: a table, or a folder or a file of images, whose relative paths start where the table is.
-
-    Args:
-        source: what to read.
-        inputs: the columns that are needed.
-        columns: of the task, which say where images are.
-        note: told what was assumed or left out.
-
-    Raises:
-        DataError: unreadable, or without one of the columns.
-    """
-    images = {column.key for column in columns if column.holds == "image"}
-    if images and source.suffix.lower() in image_folder.ENDINGS:
-        return pd.DataFrame({key: [str(source)] for key in inputs}, index=pd.RangeIndex(1, 2))
-    table = open_table(source, note=note)
-    rows = _all_rows(table, inputs)
-    read = readers(columns, table.folder)
-    texts = Texts(blank=True, others=read)
-    made = {key: pd.Series(texts.of(key, rows[key]), index=rows.index, dtype=object) for key in read.keys() & {*rows}}
-    texts.check(table.called, {key: key for key in made}, table.row_name)
-    return rows.assign(**made)
-
-
 def nothing_in(called: str) -> DataError:
     """What to raise where there is no row."""
     return DataError(f"{called} must hold at least one row below its header, but it has none.")
@@ -136,6 +106,7 @@ def open_table(
     encoding: str | None = None,
     config: str | None = None,
     split: str = "train",
+    sheet: str | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Table:
     """A file, a saved datasets folder or a hub data set.
@@ -145,6 +116,7 @@ def open_table(
         encoding: of a text file; default: its byte-order mark, else UTF-8, else cp1252 with a note.
         config: of a hub data set.
         split: of a hub data set, or of a saved folder that holds several.
+        sheet: of a spreadsheet; default: the first.
         note: told what was assumed.
 
     Raises:
@@ -155,7 +127,7 @@ def open_table(
             return _from_hub(source, config, split)
         if source.is_dir():
             return _from_folder(source, split, note)
-        return _from_file(source, encoding, note)
+        return _from_file(source, encoding, sheet, note)
 
 
 def of_dataset(rows: Any, called: str) -> Table:
@@ -196,8 +168,9 @@ def _from_images(folder: Path, note: Callable[[str], None]) -> Table:
     return Table(str(folder), found.names, found.blocks, found.row_name, folder)
 
 
-def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) -> Table:
+def _from_file(path: Path, encoding: str | None, sheet: str | None, note: Callable[[str], None]) -> Table:
     suffix = path.suffix.lower().lstrip(".")
+    spreadsheet.require(suffix, path)
     if suffix not in FORMATS:
         raise DataError(f"{path} must end in one of .{', .'.join(FORMATS)}, which name the format.")
     if path.exists() and not path.is_file():  # reading from a pipe may never end
@@ -205,7 +178,10 @@ def _from_file(path: Path, encoding: str | None, note: Callable[[str], None]) ->
     if suffix == "parquet":
         file = arrow.ParquetFile(path)
         return Table(file.called or str(path), file.names, file.blocks, folder=path.parent)
-    names, cells = text_table.read(path, suffix, encoding, note)
+    if suffix in spreadsheet.FORMATS:
+        names, cells = spreadsheet.read(path, suffix, sheet, note)
+    else:
+        names, cells = text_table.read(path, suffix, encoding, note)
     return Table(str(path), names, lambda columns: iter([cells(columns)]), folder=path.parent)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from autopeft.common.exceptions import UserInputError, quoted
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -76,6 +78,30 @@ def study_device(spec: StudySpec) -> Device:
         other = torch.float16 if kind == "cuda" else None
         return Device(kind, torch.bfloat16 if supports_bfloat16(kind) else other, spec.model.optimizer)
     return Device(kind, LOWER.get(spec.model.dtype), spec.model.optimizer)
+
+
+def named_device(name: str | None) -> str:
+    """The type of the device of that name; a GPU that has a number is made the current one.
+
+    Args:
+        name: "cpu", "cuda", or "cuda:1" for the second GPU; None is a GPU where there is one, and else the CPU.
+
+    Raises:
+        UserInputError: it is none of these, or there is no such GPU.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name is None:
+        return "cuda" if count else "cpu"
+    if name == "cpu":
+        return name
+    kind, _, place = name.partition(":")
+    if kind != "cuda" or not (place or "0").isdecimal():
+        raise UserInputError(f"the device must be cpu, cuda or, for the second GPU, cuda:1, but is {quoted(name)}.")
+    if int(place or 0) >= count:
+        raise UserInputError(f"the device {quoted(name)} is not there: PyTorch finds {count} GPUs here; name another.")
+    if place:
+        torch.cuda.set_device(int(place))
+    return kind
 
 
 def precision_note(device: Device) -> str:

@@ -163,7 +163,7 @@ def _headline(
     if test:
         told.append(test.verdict)
         told += [comparison.verdict for comparison in test.comparisons]
-    return [*told, *_truncated(archive)]
+    return [*told, *_dropped(archive), *_truncated(archive)]
 
 
 def _progress(archive: Archive) -> list[str]:
@@ -185,6 +185,13 @@ def _passed_over(archive: Archive) -> list[str]:
         f"and loaded: {record.passed_over.rstrip('.')}."
         for record in found.values()
     ]
+
+
+def _dropped(archive: Archive) -> list[str]:
+    """How many rows were left out for an empty cell."""
+    count = archive.attrs.get("rows", {}).get("dropped", 0)
+    verb = "was" if count == 1 else "were"
+    return [f"{count:,} row{'s' * (count > 1)} with an empty cell {verb} left out."] if count else []
 
 
 def _truncated(archive: Archive) -> list[str]:

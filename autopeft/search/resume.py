@@ -102,6 +102,7 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
         rest["model"] = {**rest["model"], "dtype": now["model"]["dtype"]}
     # There was no other before these could be chosen.
     rest["search"] = {"sampler": "tpe", "portfolio": now["search"]["portfolio"], **rest.get("search", {})}
+    rest["data"] = {"on_missing": "error", **rest.get("data", {})}
     rest["model"] = {"optimizer": ADAMW, **rest.get("model", {})}
     named = spec.search.overrides
     rest.setdefault(EPOCHS, {

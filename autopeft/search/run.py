@@ -249,7 +249,8 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     if study.user_attrs.get(DEFAULTS) != problem.space.defaults:
         study.set_user_attr(DEFAULTS, problem.space.defaults)
     own_file.keep(spec)
-    study.set_user_attr("rows", {"train": len(problem.rows.train), "test": len(problem.rows.test)})
+    rows = problem.rows
+    study.set_user_attr("rows", {"train": len(rows.train), "test": len(rows.test), "dropped": rows.dropped})
     study.set_user_attr("truncated", {**asdict(problem.truncated), **truncation_facts(problem)})
     return study, storage
 

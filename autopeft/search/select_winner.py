@@ -15,6 +15,7 @@ from autopeft.common.containment import guarded
 from autopeft.common.exceptions import ModelError, SpecError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.units import counted
+from autopeft.data.load import table_columns
 from autopeft.reporting import writing_report
 from autopeft.reporting.short_name import short_name
 from autopeft.search import references
@@ -243,6 +244,7 @@ def _score(
         task_options=dict(spec.task.options),
         task_facts=dict(task.facts),
         inputs=problem.task.inputs,
+        columns={key: name for key, name in table_columns(spec.data, task).items() if name != key},
     )
     winner.save(found_models.models, candidate.method, problem.reader, card, folder)
     told, form = found_models.told, found_models.form
@@ -255,10 +257,12 @@ def _score(
 
 def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """What a saved model predicts of the test rows: on the study's device, or on the CPU where it has no room."""
+    task = problem.task
+    rows = problem.rows.test[[*task.inputs, *(task.taught_columns if task.writes else ())]]  # by their keys, no others
 
     def predicted(device: str) -> tuple[np.ndarray, np.ndarray | None]:
         loaded = winner.load(folder, device, trust_remote_code=problem.spec.model.trust_remote_code)
-        return loaded.answers(problem.rows.test), texts_of(problem, loaded.module)
+        return loaded.answers(rows), texts_of(problem, loaded.module)
 
     with problem.off_the_card():
         with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did

@@ -59,6 +59,7 @@ class Card:
         task_facts: what the training rows told that answers need, and the folds of its trial.
         image_size: side of an image in pixels; None where it is the image processor's own, or no image.
         inputs: keys of the columns that a row needs; empty in a winner of an earlier version.
+        columns: what the study's table calls a column of the task, by its key; without those that it calls as the key.
         digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
             all but `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
         members: models in folders of their own, whose answers are averaged; 0 where there is one by itself.
@@ -82,6 +83,7 @@ class Card:
     task_options: Mapping[Name, Value | list[Value] | Values] = field(default_factory=dict)
     task_facts: Values = field(default_factory=dict)
     inputs: tuple[Name, ...] = ()
+    columns: Mapping[Name, Text] = field(default_factory=dict)
     image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None
     digests: Mapping[Name, Name] = field(default_factory=dict)
     members: Annotated[Count, Field(le=MOST_MEMBERS)] = 0
@@ -123,7 +125,7 @@ class Evidence:
     Attributes:
         study: its name.
         data: where the rows were from; of a local path its last part alone.
-        train_rows, test_rows: how many it was trained on, and scored on.
+        train_rows, test_rows: how many it was trained on, and scored on; `dropped_rows`, left out for an empty cell.
         metric: what the scores are.
         fold_scores: in cross-validation, where it was chosen by their mean; `chosen_by` names the score of texts which
             the folds wrote that decided among the best, where one did, and `race` says how sure the choice is where a
@@ -165,6 +167,7 @@ class Evidence:
     form: Text = "refit"
     references: Mapping[Name, float | None] = field(default_factory=dict)
     race: Text = ""
+    dropped_rows: Count = 0
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

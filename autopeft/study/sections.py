@@ -142,8 +142,8 @@ class DataSection(Section):
     """Where the rows are and which columns matter. Any other key here is a column of the task."""
 
     train: Reference
-    """A csv, tsv, jsonl, parquet or CoNLL file, a saved datasets folder, a folder of images, or a hub id; `package:…`
-    for one inside a package."""
+    """A csv, tsv, jsonl, parquet, xlsx, ods or CoNLL file, a saved datasets folder, a folder of images, or a hub id;
+    `package:…` for one inside a package."""
     test: Reference | None = None
     """Held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
     test_fraction: float = Field(0.2, gt=0, lt=0.9)
@@ -162,8 +162,14 @@ class DataSection(Section):
     the same prompt stay together without it."""
     max_rows: int | None = Field(None, ge=10, le=10**12)
     """Takes that many rows at most, drawn at random with every label in its share."""
+    on_missing: Literal["error", "drop"] = "error"
+    """What becomes of rows with an empty cell in a column that is read: "drop" leaves them out and says how many."""
     encoding: Encoding | None = None
     """Of a text file. Default: UTF-8, and cp1252 for lines that are not."""
+    sheet: str | None = Field(None, min_length=1)
+    """Sheet of an xlsx file, which needs the extra `tables`, or of an ods file. Default: the first."""
+    test_sheet: str | None = Field(None, min_length=1)
+    """Sheet of `test`. Default: as `sheet`."""
     config: str | None = None
     """Name of a hub data set's configuration."""
     train_split: str = "train"

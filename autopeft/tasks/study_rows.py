@@ -27,7 +27,7 @@ def recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, Task, str]:
     told = ""
     if type(task).recognised is not Task.recognised and not spec.data.names_columns:
         table = open_table(locate(spec.data.train, spec.folder), encoding=spec.data.encoding, config=spec.data.config,
-                           split=spec.data.train_split)  # fmt: skip
+                           split=spec.data.train_split, sheet=spec.data.sheet)  # fmt: skip
         columns, told = task.recognised(table.names)
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"columns": columns})})
     return spec, task.taking(spec.data.named), told

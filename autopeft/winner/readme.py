@@ -237,12 +237,16 @@ def _results(evidence: Evidence, members: int) -> list[str]:
         "",
         "| | |",
         "|---|---|",
-        f"| data | {evidence.data} |",
+        f"| data | {evidence.data}{_left_out(evidence.dropped_rows)} |",
         f"| trained parameters | {evidence.trained_params:,} |",
         f"| budget | {limits} |",
         f"| study | {evidence.study} |",
         "",
     ]
+
+
+def _left_out(rows: int) -> str:
+    return f"; {rows:,} row{'s' * (rows > 1)} with an empty cell left out" if rows else ""
 
 
 def _metadata(card: Card, evidence: Evidence | None, form: str, tag: str) -> list[str]:

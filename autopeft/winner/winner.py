@@ -19,6 +19,7 @@ from autopeft.common.exceptions import (
     in_a_line,
 )
 from autopeft.common.files import draft_folder, put
+from autopeft.common.truncation import Truncation
 from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
 from autopeft.methods import registry
@@ -33,6 +34,7 @@ from autopeft.study.journal import writing
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, members, readme
+from autopeft.winner.named_rows import keyed
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
 from autopeft.winner.writer import Writer
@@ -62,6 +64,7 @@ class Winner:
         reader: what reads the rows, with the processor of the base model.
         card: what it is.
         spec: the base model, as methods see it.
+        truncated: what `card.max_length` did to all rows that were answered so far.
         evidence: how it came about; None where that was not saved beside it.
     """
 
@@ -85,6 +88,7 @@ class Winner:
         if isinstance(self._task, Writing):
             self._task.prepare(self.reader)
         self._device = Device(device, None)
+        self.truncated = Truncation()
         self._base = base if self._task.writes else None  # its tensors are the module's own, but for what trained
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -111,6 +115,11 @@ class Winner:
         return self._task.inputs
 
     @property
+    def input_names(self) -> dict[str, str]:
+        """What the study's table called the columns that a row needs, by their keys."""
+        return {key: self.card.columns.get(key, key) for key in self.inputs}
+
+    @property
     def writes(self) -> bool:
         """Whether it answers with texts that it writes."""
         return self._task.writes
@@ -134,7 +143,8 @@ class Winner:
         Of a task that writes it is how probable the texts are that the rows teach.
 
         Args:
-            rows: a frame with the task's input columns, or inputs where it takes one: texts, or images.
+            rows: a frame with the input columns, named as in the study's table or by the task's keys; or inputs where
+                it takes one: texts, or images.
             say: told in a sentence where rows are longer than `card.max_length` and so cut.
 
         Raises:
@@ -145,6 +155,7 @@ class Winner:
 
     def _answers(self, cells: pd.DataFrame, say: Callable[[str], None] | None) -> np.ndarray:
         encoded = self._task.encode(cells, self.reader, self.card.labels)
+        self.truncated += encoded.truncated
         if not encoded.lengths.all():
             row = cells.index[int(encoded.rows_of(np.array([encoded.lengths.argmin()]))[0])]
             raise DataError(f"prediction needs a word in every row, but the tokenizer makes nothing of row {row}.")
@@ -167,11 +178,7 @@ class Winner:
         if not isinstance(rows, pd.DataFrame):
             rows = pd.DataFrame({self.inputs[0]: pd.Series(list(rows), dtype=object)})
         wanted = (*self.inputs, *(self._task.taught_columns if taught else ()))
-        missing = [name for name in wanted if list(rows.columns).count(name) != 1]
-        if missing or rows.empty:
-            several = missing and missing[0] in rows
-            lack = f"{'several columns' if several else 'no column'} {missing[0]!r}" if missing else "no row"
-            raise DataError(f"prediction needs rows with the columns {', '.join(wanted)}, but got {lack}.")
+        rows = keyed(rows, {key: self.card.columns.get(key, key) for key in wanted})
         texts = Texts(blank=True, others=readers(self._task.columns, None))
         found = pd.DataFrame({name: texts.of(name, rows[name]) for name in wanted}, index=rows.index)
         for name, fault in texts.empty.items():

@@ -167,7 +167,9 @@ def test_texts_for_a_file_are_those_of_predict_and_as_json_the_same(study, winne
     assert len({*texts}) > 1
     table = autopeft_here("generate", folder, "--input", "some.jsonl", cwd=tmp_path).stdout
     assert list(csv.reader(io.StringIO(table, newline=""))) == [["text"], *([text] for text in texts)]
-    assert table == autopeft_here("predict", folder, "--input", "some.jsonl", cwd=tmp_path).stdout
+    beside = autopeft_here("predict", folder, "--input", "some.jsonl", cwd=tmp_path).stdout
+    found = [*csv.DictReader(io.StringIO(beside, newline=""))]
+    assert [(json.loads(row["messages"]), row["text"]) for row in found] == [*zip(rows, texts, strict=True)]
     told = autopeft_here("generate", folder, "--input", "some.jsonl", "--json", cwd=tmp_path).stdout
     assert [json.loads(line) for line in told.splitlines()] == [{"text": text} for text in texts]
 

@@ -93,8 +93,8 @@ def test_a_study_ends_with_a_scored_winner_and_every_trial_in_mlflow(tiny_study)
     lines = autopeft_here(
         "predict", output / "winner", "--input", tiny_study.parent / "rows.csv", cwd=tiny_study.parent
     )
-    assert lines.stdout.splitlines()[0] == "label,probability"
-    assert [line.split(",")[0] for line in lines.stdout.splitlines()[1:]] == predicted
+    assert lines.stdout.splitlines()[0] == "text,label,predicted_label,predicted_probability"
+    assert [line.split(",")[2] for line in lines.stdout.splitlines()[1:]] == predicted
     piped = autopeft("predict", output / "winner", "--json", cwd=tiny_study.parent, input="w1 w20 w30\nw2 w9\n")
     assert [json.loads(line)["label"] for line in piped.stdout.splitlines()] == winner.predict(["w1 w20 w30", "w2 w9"])
 

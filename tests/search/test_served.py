@@ -222,7 +222,7 @@ def test_a_study_says_what_serves_and_another_form_takes_its_place(tiny_study):
     rows = pd.read_csv(tiny_study.parent / "rows.csv")
     winner = autopeft.load(output / "winner")
     lines = autopeft_here("predict", output / "winner", "--input", "rows.csv", cwd=tiny_study.parent).stdout
-    assert [line.split(",")[0] for line in lines.splitlines()[1:]] == winner.predict(rows)
+    assert [line.split(",")[2] for line in lines.splitlines()[1:]] == winner.predict(rows)
     edit(tiny_study, ('form = "ensemble"', 'form = "average"'))
     again = run_study(tiny_study)
     assert again["records"] == result["records"]

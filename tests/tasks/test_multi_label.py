@@ -402,7 +402,7 @@ def test_the_winner_answers_with_lists_in_every_form(study, monkeypatch):
     __import__("sys").stdin.write("\n".join(texts))
     __import__("sys").stdin.seek(0)
     assert autopeft_here("predict", "outputs/emotions/winner", cwd=folder).stdout.splitlines()[1:] == [
-        f"{row['labels']},{row['probabilities']}" for row in table
+        f"{row['text']},{row['labels']},{row['probabilities']}" for row in table
     ]
 
 

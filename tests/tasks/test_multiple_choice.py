@@ -1,6 +1,7 @@
 """The right one of several choices, from the rows of a file to a report, a prediction and an export."""
 
 import csv
+import io
 import json
 import re
 
@@ -12,8 +13,8 @@ from autopeft_multiple_choice.choices import as_choices
 
 import autopeft as api
 from autopeft.common.exceptions import DataError, SpecError
+from autopeft.data.asked_rows import open_rows
 from autopeft.data.load import load_rows
-from autopeft.data.table import read_rows
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.study.file import StudySpec
@@ -365,9 +366,11 @@ def test_the_winner_answers_rows_of_any_number_of_choices(study, winner):
     for name in ("some.jsonl", "some.csv"):
         done = autopeft_here("predict", "outputs/choices/winner", "--input", name, cwd=folder)
         assert done.returncode == 0, done.stderr
-        header, *lines = done.stdout.splitlines()
-        assert header == "choice,probability"
-        assert [line.partition(",")[0] for line in lines] == found
+        table = pd.read_csv(io.StringIO(done.stdout))
+        kept = some.columns if name == "some.csv" else some.columns.drop("label")
+        assert [*table.columns] == [*kept, "choice", "probability"]
+        assert table["choice"].tolist() == found
+        assert table["choices"].map(json.loads).tolist() == some["choices"].tolist()
     done = autopeft_here("predict", "outputs/choices/winner", "--input", "some.jsonl", "--json", cwd=folder)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [len(answer["scores"]) for answer in answers] == some["choices"].map(len).tolist()
@@ -389,7 +392,7 @@ def test_rows_to_predict_are_checked_as_training_rows_are(study, winner):
     assert "Traceback" not in done.stderr
     done = autopeft_here("predict", "outputs/choices/winner", cwd=folder)
     assert "needs the columns question, context, choices; give a file with --input" in done.stderr.replace("\n", " ")
-    rows = read_rows(folder / "some.jsonl", winner.inputs, winner.columns, print)
+    rows = open_rows(folder / "some.jsonl", winner.input_names, winner.columns, print).inputs()
     assert isinstance(rows["choices"].iloc[0], tuple)
 
 

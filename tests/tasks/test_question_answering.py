@@ -405,7 +405,7 @@ def test_the_winner_answers_with_places_in_the_context(study):
     rows.to_csv(folder / "some.csv", index=False)
     done = autopeft_here("predict", "outputs/questions/winner", "--input", "some.csv", cwd=folder)
     table = pd.read_csv(io.StringIO(done.stdout), keep_default_na=False)
-    assert [*table.columns] == ["answer", "score", "start", "end"]
+    assert [*table.columns] == ["question", "context", "answer", "score", "start", "end"]
     for text, context, start, end in zip(table["answer"], rows["context"], table["start"], table["end"], strict=True):
         assert text == (context[start:end] if start >= 0 else "")
     assert table["answer"].tolist() == winner.predict(rows)

@@ -162,8 +162,8 @@ folds = 2
     assert result["test"]["winner"] >= result["test"]["baseline"]
     done = autopeft("predict", "outputs/stars/winner", "--input", "rows.csv", cwd=tmp_path, env=beside(site))
     header, *lines = done.stdout.splitlines()
-    assert header == "label,probability"
-    assert {line.partition(",")[0] for line in lines} <= {"1", "2", "3"}
+    assert header == "text,label,predicted_label,predicted_probability"
+    assert {line.split(",")[2] for line in lines} <= {"1", "2", "3"}
     done = autopeft("report", "study.toml", "--json", cwd=tmp_path, env=beside(site))
     assert json.loads(done.stdout)["test"]["scores"][0]["interval"]
     done = autopeft("predict", "outputs/stars/winner", "--input", "rows.csv", cwd=tmp_path)

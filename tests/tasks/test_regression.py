@@ -188,8 +188,8 @@ def test_the_winner_answers_in_the_users_numbers(study):
     (folder / "some.csv").write_text("text\n" + "\n".join(texts))
     done = autopeft_here("predict", "outputs/numbers/winner", "--input", "some.csv", cwd=folder)
     header, *lines = done.stdout.splitlines()
-    assert header == "value"
-    assert [float(line) for line in lines] == pytest.approx(answers, rel=1e-5)
+    assert header == "text,value"
+    assert [float(line.rpartition(",")[2]) for line in lines] == pytest.approx(answers, rel=1e-5)
     done = autopeft_here("predict", "outputs/numbers/winner", "--input", "some.csv", "--json", cwd=folder)
     assert [json.loads(line)["value"] for line in done.stdout.splitlines()] == pytest.approx(answers)
     with pytest.raises(api.AutopeftError, match="regression has no classes"):

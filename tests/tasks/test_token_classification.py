@@ -370,7 +370,7 @@ def test_the_winner_predicts_entities_of_words_and_of_lines(study):
     assert [one["type"] for one in lines[0]["entities"]] == ["PER", "LOC"]
     assert lines[1]["entities"] == []
     table = autopeft_here("predict", "outputs/tags/winner", "--input", "some.jsonl", cwd=folder).stdout
-    assert table.splitlines()[0] == "entities,tags"
+    assert table.splitlines()[0] == "tokens,entities,tags"
 
 
 def test_its_exports_give_the_same_tags(study):

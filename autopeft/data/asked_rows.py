@@ -1,0 +1,141 @@
+"""Rows to answer: a table with the columns that a winner was trained on, read some at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from autopeft.common.exceptions import DataError, quoted
+from autopeft.data import image_folder
+from autopeft.data.cell_readers import readers
+from autopeft.data.cells import Texts
+from autopeft.data.picture import Picture
+from autopeft.data.table import Table, nothing_in, open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from autopeft.data.cell_readers import Column
+
+BLOCK = 1024
+"""Rows that are answered at a time."""
+
+
+@dataclass(frozen=True)
+class AskedRows:
+    """Rows to answer.
+
+    Attributes:
+        table: where they are.
+        names: what the table calls each input, by its key.
+        kept: columns of the table that are repeated beside the answers.
+        read: what makes something else than a text of an input's cells, by its key.
+    """
+
+    table: Table
+    names: Mapping[str, str]
+    kept: Sequence[str] = ()
+    read: Mapping[str, Callable[[object], Any]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Read every input once, so that no row is answered where another cannot be.
+
+        Raises:
+            DataError: there is no row, a cell is empty or no single value, or the table cannot be read.
+        """
+        texts, count = Texts(blank=True, others=self.read), 0
+        for block in self.table.blocks([*self.names.values()]):
+            count += len(block)
+            for key, name in self.names.items():
+                texts.of(key, block[name])
+        if not count:
+            raise nothing_in(self.table.called)
+        texts.check(self.table.called, self.names, self.table.row_name)
+
+    def blocks(self, rows: int = BLOCK) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        """The inputs by their keys, and the columns that are kept, of so many rows at a time; the index counts rows."""
+        for block in self.table.blocks([*self.names.values(), *self.kept]):
+            for start in range(0, len(block), rows):
+                few = block.iloc[start : start + rows]
+                inputs = pd.DataFrame({key: self._cells(key, few[name]) for key, name in self.names.items()})
+                images = {name: inputs[key] for key, name in self.names.items() if key in self.read}
+                kept = {name: _shown(few[name], images.get(name)) for name in self.kept}
+                yield inputs, pd.DataFrame(kept, index=few.index)
+
+    def inputs(self) -> pd.DataFrame:
+        """The inputs of all rows, checked.
+
+        Raises:
+            DataError: as `check`.
+        """
+        self.check()
+        return pd.concat([inputs for inputs, _ in self.blocks()])
+
+    def _cells(self, key: str, cells: pd.Series[Any]) -> pd.Series[Any]:
+        if key not in self.read:
+            return cells
+        found = Texts(blank=True, others=self.read).of(key, cells)
+        return pd.Series(found, index=cells.index, dtype=object)
+
+
+def _shown(cells: pd.Series[Any], read: pd.Series[Any] | None) -> pd.Series[Any]:
+    """Cells as they came; in the place of an image's bytes its name."""
+    if read is None:
+        return cells
+    shown = [
+        one.name if isinstance(one, Picture) and not isinstance(cell, str) else cell
+        for cell, one in zip(cells, read, strict=True)
+    ]
+    return pd.Series(shown, index=cells.index, dtype=object)
+
+
+def open_rows(
+    source: Path,
+    names: Mapping[str, str],
+    columns: Iterable[Column],
+    note: Callable[[str], None],
+    sheet: str | None = None,
+) -> AskedRows:
+    """Rows to answer: a table, or a folder or a file of images, whose relative paths start where the table is.
+
+    Args:
+        source: what to read.
+        names: what the study's table called each input, by its key. A table that has the keys themselves in the place
+            of these names is read too.
+        columns: of the task, which say where images are.
+        note: told what was assumed or left out.
+        sheet: of a spreadsheet; default: the first.
+
+    Raises:
+        DataError: unreadable, or without one of the columns.
+    """
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give the path of a file, or of a folder of images.")
+    images = {column.key for column in columns if column.holds == "image"}
+    if images == {*names} and source.suffix.lower() in image_folder.ENDINGS:
+        (key,) = names
+        row = pd.DataFrame({key: [str(source)]}, index=pd.RangeIndex(1, 2))
+        table = Table(str(source), [key], lambda wanted: iter([row[[*wanted]]]))
+    else:
+        table = open_table(source, note=note, sheet=sheet)
+    named = by_key(names, table.names)
+    table.require(dict(zip(named.values(), named.values(), strict=True)), "Rename the right one.")
+    once = [name for name in table.names if [*table.names].count(name) == 1]
+    if len(once) < len(table.names):
+        several = ", ".join(quoted(name) for name in dict.fromkeys(table.names) if name not in once)
+        note(f"{table.called} has several columns of the same name ({several}); these are not repeated in the answers.")
+    return AskedRows(table, named, once, readers(columns, table.folder))
+
+
+def by_key(names: Mapping[str, str], found: Iterable[str]) -> dict[str, str]:
+    """The column of each key: those that the study's table had, or, where one is lacking, those named as the keys.
+
+    Args:
+        names: what the study's table called each column, by its key.
+        found: names of the columns that are there.
+    """
+    there = {*found}
+    return dict(zip(names, names, strict=True)) if {*names} <= there and not {*names.values()} <= there else {**names}

@@ -1,0 +1,38 @@
+"""Rows whose columns are called as in the study's table, or by the task's keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.common.exceptions import DataError, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+
+def keyed(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """The columns of those keys.
+
+    Args:
+        rows: with the keys as columns, or with what the study's table called these.
+        names: what the study's table called each column that is needed, by its key.
+
+    Raises:
+        DataError: a column is not there, or several times, or the rows have both.
+    """
+    found = [*rows.columns]
+    keys, others = ({*wanted} <= {*found} for wanted in (names, names.values()))
+    key = next((key for key, name in names.items() if name not in names), None)
+    if keys and others and key:
+        raise DataError(
+            f"the study read `{key}` from the column {quoted(names[key])}, but the rows to predict have columns of "
+            "both names; leave out the one that is not meant."
+        )
+    wanted = [*names] if keys else [*names.values()]
+    missing = next((name for name in wanted if found.count(name) != 1), None)
+    if missing is not None or rows.empty:
+        lack = "no row" if missing is None else f"{'several columns' if missing in found else 'no column'} {missing!r}"
+        raise DataError(f"prediction needs rows with the columns {', '.join(wanted)}, but got {lack}.")
+    return rows[wanted].set_axis([*names], axis="columns")
