@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.models.template_rows import Template
     from autopeft.models.writing_limits import WritingLimits
+    from autopeft.reporting.callbacks import TrialCallback
+    from autopeft.study.record import TrialRecord
     from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
     from autopeft.tasks.base_model_part import ByHand
@@ -94,6 +96,8 @@ __all__ = [
     "TextScore",
     "TrainingCallback",
     "TrainingRows",
+    "TrialCallback",
+    "TrialRecord",
     "Writing",
     "WritingLimits",
     "WritingOptions",
@@ -141,6 +145,8 @@ LAZY = {
     "ReportTable": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
+    "TrialCallback": "autopeft.reporting.callbacks",
+    "TrialRecord": "autopeft.study.record",
     "Template": "autopeft.models.template_rows",
     "Writing": "autopeft.tasks.writing",
     "WritingOptions": "autopeft.tasks.writing",

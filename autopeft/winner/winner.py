@@ -32,7 +32,7 @@ from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
-from autopeft.winner import hub, members, readme
+from autopeft.winner import hub, members, readme, shown
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
 from autopeft.winner.writer import Writer
@@ -86,6 +86,12 @@ class Winner:
             self._task.prepare(self.reader)
         self._device = Device(device, None)
         self._base = base if self._task.writes else None  # its tensors are the module's own, but for what trained
+
+    def __repr__(self) -> str:
+        return shown.line(self.card, self.evidence)
+
+    def _repr_html_(self) -> str:
+        return shown.html(self.card, self.evidence)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the files it is saved as, for joblib and multiprocessing; the base model stays where it is."""
