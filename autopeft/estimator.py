@@ -113,7 +113,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         seed: int = SEED,
         output: str | Path | None = None,
         verbose: bool = False,
-        callbacks: Iterable[Callable[[TrialRecord], object]] = (),
+        callbacks: Iterable[Callable[[TrialRecord], object]] | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -174,7 +174,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         check_is_fitted(self)
         self.winner_.save(folder)
         content = {
-            "params": {**self.get_params(deep=False), "callbacks": ()},
+            "params": {**self.get_params(deep=False), "callbacks": None},
             **self._own(),
             "columns": [*map(str, getattr(self, "feature_names_in_", ()))],
             "features": self.n_features_in_,
@@ -298,7 +298,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
             "output": self.output,
             "temporary": self.output is None,
             "progress": self.verbose,
-            "callbacks": self.callbacks,
+            "callbacks": self.callbacks or (),
             **tables,
         }
 

@@ -76,6 +76,7 @@ def check(
     family: Annotated[
         list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all, and for a kind of task one.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print the traceback of each error.")] = False,
     as_json: AsJson = False,
     block: Block = None,
 ) -> None:
@@ -86,7 +87,7 @@ def check(
     if name not in registry.methods:
         if name not in task_kinds(registry.blocked):
             raise _unknown(name, registry)
-        _check_task(find_task(name, registry.blocked), family, as_json=as_json)
+        _check_task(find_task(name, registry.blocked), family, as_json=as_json, verbose=verbose)
         return
     method = registry.methods[name]
     from rich.progress import Progress
@@ -105,10 +106,20 @@ def check(
         print_json({"method": name, "findings": [asdict(finding) for finding in findings]})
     else:
         make_console().print(show(name, findings))
-        for finding in broken:
-            make_console().print(f"\n{finding}", highlight=False)
+        _tell([(str(finding), finding.trace) for finding in broken], verbose)
     if broken:
         raise typer.Exit(2)
+
+
+def _tell(broken: list[tuple[str, str]], verbose: bool) -> None:
+    """Print what broke, each with its traceback where that was asked for."""
+    console = make_console()
+    for told, trace in broken:
+        console.print(f"\n{told}", highlight=False)
+        if verbose and trace:
+            console.print(trace.rstrip(), highlight=False, soft_wrap=True)
+    if any(trace for _, trace in broken) and not verbose:
+        console.print("\n--verbose prints the tracebacks.")
 
 
 def _unknown(name: str, registry: Registry) -> MethodError:
@@ -124,7 +135,7 @@ def _unknown(name: str, registry: Registry) -> MethodError:
     )
 
 
-def _check_task(task: Task, families: list[str] | None, *, as_json: bool) -> None:
+def _check_task(task: Task, families: list[str] | None, *, as_json: bool, verbose: bool) -> None:
     from rich.table import Table
 
     from autopeft.testing.suite import known
@@ -146,8 +157,7 @@ def _check_task(task: Task, families: list[str] | None, *, as_json: bool) -> Non
         for finding in next(iter(found.values())):
             if finding.skipped:
                 make_console().print(f"–: {finding.rule} is not asked: {finding.skipped}", highlight=False)
-        for family, finding in broken:
-            make_console().print(f"\n{family}: {finding}", highlight=False)
+        _tell([(f"{family}: {finding}", finding.trace) for family, finding in broken], verbose)
     if broken:
         raise typer.Exit(2)
 

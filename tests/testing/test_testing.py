@@ -468,6 +468,50 @@ def test_the_command_line_checks_an_installed_method(tmp_path):
     assert "deberta-v2: not supported, " in " ".join(text.stdout.split())
 
 
+BROKEN_PLUGIN = """
+from autopeft import PeftMethod, SearchSpace, hookimpl
+
+class Torn(PeftMethod):
+    contract, name = 1, "torn"
+
+    def search_space(self, spec=None):
+        return SearchSpace({})
+
+    def apply(self, model, params, spec):
+        return model.get_submodule("nowhere")
+
+@hookimpl
+def register_methods():
+    return [Torn()]
+"""
+
+
+def test_check_shows_the_line_of_a_fault_in_80_columns_and_the_traceback_on_request(tmp_path, monkeypatch):
+    (tmp_path / "torn_plugin.py").write_text(BROKEN_PLUGIN)
+    info = tmp_path / "torn-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[autopeft]\ntorn = torn_plugin\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("autopeft.common.console.WIDTH", 80)
+    done = autopeft_here("check", "torn", "--family", "bert", "--family", "gpt2", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "failed" in done.stdout
+    assert "Where: torn_plugin.py:11, in apply()" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    verbose = autopeft_here("check", "torn", "--family", "bert", "--verbose", cwd=tmp_path).stdout
+    assert "Traceback (most recent call last):" in verbose
+    assert 'return model.get_submodule("nowhere")' in verbose
+
+
+def test_a_rule_that_breaks_without_an_error_names_the_class():
+    finding = judge(RULES["learns"], Case(DoesNotLearn(), "bert"))
+    assert re.search(r"test_testing\.py:\d+, class DoesNotLearn$", finding.place)
+    assert finding.place in str(finding)
+    assert not finding.trace
+
+
 def test_the_support_page_is_current():
     from autopeft.methods.registry import discover
     from autopeft.testing.matrix import matrix
