@@ -170,7 +170,7 @@ def new_plugin(
     ] = None,
     task: Annotated[bool, typer.Option("--task", help="It brings a kind of task, not a method.")] = False,
 ) -> None:
-    """Write a plugin to start from: a small method, or kind of task, that works, its tests, and a distribution."""
+    """Write a plugin to start from: a small method, or kind of task, that works, its tests, and a study of it."""
     from autopeft.cli import new_plugin as plugin
 
     folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
@@ -178,4 +178,7 @@ def new_plugin(
     for path in plugin.write(name, folder, find_plugins(None), task=task):
         console.print(str(path), highlight=False, soft_wrap=True)
     called = name.replace("_", "-") if task else name
-    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {called}', soft_wrap=True)
+    console.print(
+        f'Next: pip install -e "{folder}[dev]", then autopeft check {called} and autopeft run {folder}/study.toml',
+        soft_wrap=True,
+    )
