@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli import architecture_plan
+from autopeft.cli import architecture_plan, study_plan
 from autopeft.cli.options import EPILOG, AsJson, Block, StudyFile, app, find_plugins, print_json, read_spec
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import AutopeftError, StreamError, UserInputError
@@ -69,7 +69,9 @@ def plan(
     batch: architecture_plan.Batch = None,
     block: Block = None,
 ) -> None:
-    """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory.
+    """Show the share of each method's space in the budget, the largest that fits, its memory, and the time of a search.
+
+    A few steps of each method are timed; nothing else is trained. Exit code 2: nothing fits the budget.
 
     With --model-config, and without a study: what one method takes on a card, for a language model of which there are
     no weights here.
@@ -91,44 +93,7 @@ def plan(
         return
     if study is None:
         raise UserInputError("`autopeft plan` needs a study file, or --model-config with a model; give one of them.")
-    _plan_study(study, samples, device, picture, block, as_json=as_json)
-
-
-def _plan_study(
-    study: Path, samples: int, device: str | None, picture: Path | None, block: list[str] | None, *, as_json: bool
-) -> None:
-    """Show what a search would face."""
-    spec = read_spec(study)
-    console = make_console()
-    registry = find_plugins(block, spec)
-    from autopeft.budget import plan as planning
-    from autopeft.common.units import parse_bytes
-    from autopeft.execution.precision import settle
-    from autopeft.execution.problem import Problem
-    from autopeft.reporting import plan_view
-    from autopeft.search.resume import as_begun
-    from autopeft.study.folder import PLAN
-    from autopeft.study.output import require
-
-    try:
-        card = parse_bytes(device) if device else None
-    except ValueError as error:
-        raise UserInputError(f"`--device` {error}.") from None
-    drawn = picture or (None if as_json else spec.output / PLAN)
-    if drawn and not picture:
-        require(spec.output)
-    problem = Problem.from_spec(spec, registry, card) if card else settle(as_begun(spec), registry)[0]
-    plans = planning.plan(problem, samples)
-    if drawn:
-        plan_view.picture(plans, problem.budget, drawn)
-    if as_json:
-        methods = [plain(entry) for entry in plans]
-        print_json({"budget": problem.budget.to_dict(), "methods": methods, "refused": problem.refused})
-        return
-    console.print(plan_view.show(plans, problem.budget))
-    for name, reason in problem.refused.items():
-        console.print(f"{name} is left out: {reason}")
-    console.print(f"Picture: {drawn}", soft_wrap=True)
+    study_plan.tell(study, samples, device, picture, block, as_json=as_json)
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")

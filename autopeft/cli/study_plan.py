@@ -1,0 +1,86 @@
+"""What `autopeft plan STUDY` does: what a search would face, and about how long it would take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from autopeft.cli.options import find_plugins, print_json, read_spec
+from autopeft.common.console import make_console
+from autopeft.common.exceptions import UserInputError
+from autopeft.study.record import plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def tell(
+    study: Path, samples: int, device: str | None, picture: Path | None, block: list[str] | None, *, as_json: bool
+) -> None:
+    """Print the plan, and draw it.
+
+    Raises:
+        UserInputError: the study file or an option is wrong.
+        Exit: with code 2, where nothing of the space fits the budget.
+    """
+    spec = read_spec(study)
+    registry = find_plugins(block, spec)
+    from rich.progress import Progress
+
+    from autopeft.budget import plan as planning
+    from autopeft.common.units import parse_bytes
+    from autopeft.execution.precision import settle
+    from autopeft.execution.problem import Problem
+    from autopeft.reporting import plan_view
+    from autopeft.search import time_estimate
+    from autopeft.search.resume import as_begun
+    from autopeft.study.folder import PLAN
+    from autopeft.study.output import require
+
+    try:
+        card = parse_bytes(device) if device else None
+    except ValueError as error:
+        raise UserInputError(f"`--device` {error}.") from None
+    drawn = picture or (None if as_json else spec.output / PLAN)
+    if drawn and not picture:
+        require(spec.output)
+    errors = make_console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("reading the rows and the model", total=None)
+        problem = Problem.from_spec(spec, registry, card) if card else settle(as_begun(spec), registry)[0]
+        bar.update(task, total=len(problem.space) * (1 if card else 2), completed=0)
+        plans = planning.plan(problem, samples, lambda name: bar.update(task, advance=1, description=f"{name}: needs"))
+        time = (
+            None
+            if card
+            else time_estimate.estimate(
+                problem, lambda name: bar.update(task, advance=1, description=f"{name}: timed steps")
+            )
+        )
+    if drawn:
+        plan_view.picture(plans, problem.budget, drawn)
+    remarks = plan_view.remarks(plans, problem.budget)
+    if as_json:
+        print_json(
+            {
+                "budget": problem.budget.to_dict(),
+                "methods": [plain(entry) for entry in plans],
+                "refused": problem.refused,
+                "remarks": remarks,
+                "time": time.as_json() if time else None,
+            }
+        )
+    else:
+        console = make_console()
+        console.print(plan_view.show(plans, problem.budget))
+        untimed = "How long a search takes is not estimated: " + (
+            "the card that is planned for is not here." if card else "no method's default could be timed."
+        )
+        for name, reason in problem.refused.items():
+            console.print(f"{name} is left out: {reason}")
+        for sentence in (*remarks, *(time.sentences() if time else [untimed])):
+            console.print(sentence, highlight=False)
+        console.print(f"Picture: {drawn}", soft_wrap=True)
+    if all(entry.largest is None for entry in plans):
+        raise typer.Exit(2)
