@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from autopeft.tasks.text_scores.names import score_text, text_score, text_scores
     from autopeft.tasks.text_scores.score import TextScore, metric_of, written_texts
     from autopeft.tasks.writing import Writing, WritingOptions
-    from autopeft.tuning import tune
+    from autopeft.tuning import Tuned, tune
     from autopeft.winner.export import export
-    from autopeft.winner.winner import load
+    from autopeft.winner.winner import Winner, load
 
 __all__ = [
     "CONTRACT",
@@ -98,6 +98,8 @@ __all__ = [
     "TrainingRows",
     "TrialCallback",
     "TrialRecord",
+    "Tuned",
+    "Winner",
     "Writing",
     "WritingLimits",
     "WritingOptions",
@@ -165,6 +167,8 @@ LAZY = {
     "load": "autopeft.winner.winner",
     "nearest": "autopeft.common.exceptions",
     "original_weight": "autopeft.models.original_weights",
+    "Tuned": "autopeft.tuning",
+    "Winner": "autopeft.winner.winner",
     "tune": "autopeft.tuning",
 }
 """Names that are heavy, or that few plugins need, with the module each comes from."""

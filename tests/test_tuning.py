@@ -284,6 +284,20 @@ def test_progress_is_live_where_it_can_be_drawn():
     assert shown(force_terminal=True) is LiveProgress
 
 
+def test_a_notebook_keeps_the_finished_table(tuned, capsys):
+    shown = NotebookProgress()
+    with shown:
+        shown.say("<b>a word of a plugin</b>")
+        for record in tuned._result.records:
+            shown.finished(record)
+    left = shown.html()
+    assert "&lt;b&gt;a word of a plugin&lt;/b&gt;" in left
+    assert left.count("<tr>") == 1 + len(tuned.leaderboard())
+    assert f"best so far: trial {tuned.best.number}, {tuned.best.score:.4f}" in left
+    assert "left" not in left.rpartition("</table>")[2], "no time is left"
+    assert capsys.readouterr().err == ""
+
+
 def test_importing_autopeft_is_light_and_its_names_are_all_there(tmp_path):
     code = (
         "import sys, autopeft\n"

