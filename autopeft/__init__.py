@@ -7,6 +7,7 @@ every plugin does, stays cheap.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 from autopeft.common.bounds import Bounds
@@ -176,7 +177,9 @@ LAZY = {
 
 def __getattr__(name: str) -> object:
     if name in LAZY:
-        return getattr(importlib.import_module(LAZY[name]), name)
+        with warnings.catch_warnings():  # tqdm's, as it is imported in a notebook that has no widgets
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'autopeft' has no attribute {name!r}")
 
 
