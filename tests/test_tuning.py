@@ -171,12 +171,13 @@ def test_the_same_call_goes_on_and_other_rows_are_refused(tuned, tiny_model):
         search(tiny_rows().iloc[1:], tiny_model, output=tuned.folder, name="tuned", search=more)
 
 
-def test_a_winner_is_saved_from_memory(tuned, tmp_path):
+def test_a_winner_is_saved_from_memory(tuned, tmp_path, recwarn):
     tuned.winner.save(tmp_path / "copy")
     texts = ["w1 w20 w3", "w7 w30"]
     np.testing.assert_array_equal(
         autopeft.load(tmp_path / "copy").predict_proba(texts), tuned.winner.predict_proba(texts)
     )
+    assert not [str(told.message) for told in recwarn if told.category is FutureWarning], "a red box in a notebook"
 
 
 FORMS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -362,7 +363,11 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
     folder = Path(folder)
     try:
         card, evidence = Card.read(folder), Evidence.read(folder)
-        base, models = members.read(folder, card, trust_remote_code=trust_remote_code)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # libraries warn each other; the user can do nothing about it
+            base, models = members.read(folder, card, trust_remote_code=trust_remote_code)
     except (AutopeftError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the libraries make of what they were given
