@@ -7,6 +7,7 @@ every plugin does, stays cheap.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 from autopeft.common.bounds import Bounds
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from autopeft.models.row_tokenizer import RowTokenizer
     from autopeft.models.template_rows import Template
     from autopeft.models.writing_limits import WritingLimits
+    from autopeft.reporting.callbacks import TrialCallback
+    from autopeft.study.record import TrialRecord
     from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
     from autopeft.tasks.base_model_part import ByHand
@@ -48,9 +51,9 @@ if TYPE_CHECKING:
     from autopeft.tasks.text_scores.names import score_text, text_score, text_scores
     from autopeft.tasks.text_scores.score import TextScore, metric_of, written_texts
     from autopeft.tasks.writing import Writing, WritingOptions
-    from autopeft.tuning import tune
+    from autopeft.tuning import Tuned, tune
     from autopeft.winner.export import export
-    from autopeft.winner.winner import load
+    from autopeft.winner.winner import Winner, load
 
 __all__ = [
     "CONTRACT",
@@ -99,6 +102,10 @@ __all__ = [
     "TextScore",
     "TrainingCallback",
     "TrainingRows",
+    "TrialCallback",
+    "TrialRecord",
+    "Tuned",
+    "Winner",
     "Writing",
     "WritingLimits",
     "WritingOptions",
@@ -149,6 +156,8 @@ LAZY = {
     "ReportTable": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",
     "Task": "autopeft.tasks.contract",
+    "TrialCallback": "autopeft.reporting.callbacks",
+    "TrialRecord": "autopeft.study.record",
     "Template": "autopeft.models.template_rows",
     "Writing": "autopeft.tasks.writing",
     "WritingOptions": "autopeft.tasks.writing",
@@ -167,6 +176,8 @@ LAZY = {
     "load": "autopeft.winner.winner",
     "nearest": "autopeft.common.exceptions",
     "original_weight": "autopeft.models.original_weights",
+    "Tuned": "autopeft.tuning",
+    "Winner": "autopeft.winner.winner",
     "tune": "autopeft.tuning",
 }
 """Names that are heavy, or that few plugins need, with the module each comes from."""
@@ -174,7 +185,9 @@ LAZY = {
 
 def __getattr__(name: str) -> object:
     if name in LAZY:
-        return getattr(importlib.import_module(LAZY[name]), name)
+        with warnings.catch_warnings():  # tqdm's, as it is imported in a notebook that has no widgets
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'autopeft' has no attribute {name!r}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,7 @@ from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError, in_a_line, nearest, shorten
 from autopeft.common.locate import as_reference
 from autopeft.data.array_rows import one_column, several, texts_of
+from autopeft.data.arrow import CALLED
 from autopeft.data.cells import CellError, as_text, is_missing
 from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import StudySpec
@@ -39,7 +40,6 @@ FOLDS = ValidationSection.model_fields["folds"].default
 METRIC = ValidationSection.model_fields["metric"].default
 TEST_FRACTION = DataSection.model_fields["test_fraction"].default
 SEED = StudySpec.model_fields["seed"].default
-
 
 ELSEWHERE = (
     "for several labels of a row, and for other kinds of task, call `autopeft.tune` or write a study file "
@@ -76,6 +76,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         seed: of everything random.
         output: the output folder, for one call of `fit`; default: a temporary one.
         verbose: show how the search goes.
+        callbacks: called after each trial, as in `tune`; `save` leaves them out.
 
     Attributes:
         n_features_in_: columns of `X`; one where it was texts.
@@ -112,6 +113,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         seed: int = SEED,
         output: str | Path | None = None,
         verbose: bool = False,
+        callbacks: Iterable[Callable[[TrialRecord], object]] | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -129,6 +131,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         self.seed = seed
         self.output = output
         self.verbose = verbose
+        self.callbacks = callbacks
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  # scikit-learn's name
         """Search on these rows, and keep the winner.
@@ -143,6 +146,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         y = self._column(y)
         check_consistent_length(rows, y)
         rows["label"], least, kept = self._taught(y)
+        rows.attrs[CALLED] = "`X` with `y`"
         try:
             found = tune(**self._study(rows, least))
         except UserInputError as error:
@@ -170,7 +174,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         check_is_fitted(self)
         self.winner_.save(folder)
         content = {
-            "params": self.get_params(deep=False),
+            "params": {**self.get_params(deep=False), "callbacks": None},
             **self._own(),
             "columns": [*map(str, getattr(self, "feature_names_in_", ()))],
             "features": self.n_features_in_,
@@ -178,8 +182,8 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
             "leaderboard": json.loads(self.leaderboard_.to_json(orient="table", double_precision=15)),
             "test_scores": self.test_scores_,
         }
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=str)  # a Path among the params
-        (Path(folder) / CLASSIFIER).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"  # a Path among the params
+        (Path(folder) / CLASSIFIER).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, *, trust_remote_code: bool = False) -> Self:
@@ -294,6 +298,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
             "output": self.output,
             "temporary": self.output is None,
             "progress": self.verbose,
+            "callbacks": self.callbacks or (),
             **tables,
         }
 

@@ -14,46 +14,46 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import quoted
+from autopeft.common.html_table import facts, table
 from autopeft.common.locate import as_reference
-from autopeft.data.in_memory import as_table, columns_of, keep, split_of
+from autopeft.data.in_memory import as_table, called_of, columns_of, keep, split_of
 from autopeft.data.load import table_columns
 from autopeft.data.missing import DROP
 from autopeft.methods.registry import discover
+from autopeft.reporting.callbacks import CallingProgress, checked
+from autopeft.reporting.leaderboard_frame import FIRST, leaderboard_frame
 from autopeft.reporting.progress import make_progress
+from autopeft.reporting.study_views import StudyViews
 from autopeft.search.run import run
 from autopeft.study.file import StudySpec
 from autopeft.study.output import require
 from autopeft.study.record import ranked
-from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 from autopeft.tasks.registry import find_task, left_out
 from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     import optuna
     import pandas as pd
 
+    from autopeft.reporting.callbacks import TrialCallback
     from autopeft.reporting.progress import Progress
     from autopeft.study.record import Result, TestScores, TrialRecord
+    from autopeft.study.sections import DataSection
 
 SOURCE = "the call of tune()"
 """How errors name the place of a setting."""
 
+SHOWN = 5
+"""Trials that a study shows of itself in a notebook."""
+
 IN_MEMORY = "rows in memory"
 """Stands for rows while the settings are checked, before anything is written."""
 
-COLUMNS = (
-    "number", "name", "method", "state", "score", "fold_scores", "trainable_params", "saved_params", "saved_bytes",
-    "predicted_memory", "measured_memory", "epochs_trained", "seconds", "reason",
-)  # fmt: skip
-COUNTS = ("trainable_params", "saved_params", "saved_bytes", "predicted_memory", "measured_memory")
-ENDS = (PRUNED, STOPPED, FAIL, INFEASIBLE)
-"""How trials end that have no rank, in the order of a leaderboard."""
 
-
-class Tuned:
-    """A finished study.
+class Tuned(StudyViews):
+    """A finished study, which shows itself in a notebook.
 
     Attributes:
         name: of the study.
@@ -83,6 +83,23 @@ class Tuned:
         stopped = f"; {self.stopped}" if self.stopped else ""
         return f"<study {self.name!r}: {found}, {self.test.winner:.4f} on the held-out rows{stopped}>"
 
+    def _repr_html_(self) -> str:
+        metric = self.metric
+        known = {
+            "winner": self.best.name,
+            f"{metric}, cross-validation": f"{self.best.score:.4f}",
+            f"{metric}, held-out rows": f"{self.test.winner:.4f}",
+            f"{metric}, {self.test.baseline_name}": f"{self.test.baseline:.4f}",
+            "how sure": self.race,
+            "the search was": self.stopped,
+            "output folder": self.folder,
+        }
+        best = enumerate(ranked(self._result.records)[:SHOWN], 1)
+        rows = [(rank, *(_cell(getattr(record, column)) for column in FIRST)) for rank, record in best]
+        more = len(self._result.records) - len(rows)
+        rest = f"<p>{more} more in leaderboard().</p>" if more else ""
+        return facts(f"Study {self.name}", known) + table(["rank", *FIRST], rows) + rest
+
     @cached_property
     def winner(self) -> artifact.Winner:
         """The winner as it was saved, on the CPU, in float32."""
@@ -100,22 +117,11 @@ class Tuned:
     def leaderboard(self) -> pd.DataFrame:
         """Every trial, a row each: complete ones by score, then pruned, stopped, failed and those over the budget.
 
-        Memory in bytes, time in seconds. Each of a candidate's params has a column, such as `lora.r`. The score of a
-        trial that was pruned, or stopped by the timeout, is from an earlier epoch than a complete one's, and not to be
-        compared with it.
+        Memory in bytes, time in seconds. The index is the rank, of complete trials alone. Each of a candidate's params
+        has a column, such as `lora.r`. The score of a trial that was pruned, or stopped by the timeout, is from an
+        earlier epoch than a complete one's, and not to be compared with it.
         """
-        import pandas as pd
-
-        complete = ranked(self._result.records)
-        others = [record for record in self._result.records if record not in complete]
-        others.sort(key=lambda record: (ENDS.index(record.state), -(record.score or 0.0)))
-        rows = [
-            {**{column: getattr(record, column) for column in COLUMNS}, **record.needs, **record.params}
-            for record in (*complete, *others)
-        ]
-        ranks = [*range(1, len(complete) + 1), *[None] * len(others)]
-        table = pd.DataFrame(rows, index=pd.Index(ranks, dtype="Int64", name="rank"))
-        return table.astype(dict.fromkeys(COUNTS, "Int64"))
+        return leaderboard_frame(self._result.records)
 
 
 def tune(
@@ -135,6 +141,7 @@ def tune(
     temporary: bool = False,
     block: Collection[str] = (),
     progress: bool = True,
+    callbacks: Iterable[TrialCallback] = (),
 ) -> Tuned:
     """Search for the method and size that fit, as `autopeft run` does for a study file, and return what won.
 
@@ -159,6 +166,9 @@ def tune(
         temporary: use an output folder that is removed together with the result.
         block: entry points of plugins to leave out.
         progress: show how the search goes: live in a notebook and on a terminal, in lines elsewhere.
+        callbacks: functions that are called after each trial with its `TrialRecord`, of trials that were pruned, failed
+            or were refused too (`record.state`). An error in one stops the study and is raised here; finished trials
+            are kept, unless `temporary` is set.
 
     Raises:
         UserInputError: a setting, the data or the model are wrong, or nothing fits the budget.
@@ -166,6 +176,7 @@ def tune(
         KeyboardInterrupt: on Ctrl-C, or when a notebook's kernel is interrupted; finished trials are kept.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    called = checked(callbacks)
     if temporary:
         output = tempfile.mkdtemp(prefix="autopeft-")
     content = {
@@ -182,7 +193,8 @@ def tune(
     }
     try:
         spec = specify({key: value for key, value in content.items() if value is not None}, data, test)
-        result = _run(spec, block, make_progress(make_console(quiet=not progress)))
+        shown = CallingProgress(make_progress(make_console(quiet=not progress)), called)
+        result = _run(spec, block, shown)
     except BaseException:
         if temporary and output:
             shutil.rmtree(output, ignore_errors=True)
@@ -202,20 +214,17 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
         SpecError: a setting is unknown or missing, or breaks a rule.
         DataError: rows that are of no known form.
     """
-    table = dict(data) if isinstance(data, Mapping) and not hasattr(data, "num_rows") else {"train": data}
+    whole = isinstance(data, Mapping) and not hasattr(data, "num_rows")
+    table = dict(data) if whole else {"train": data}
     if test is not None:
         table["test"] = test
     given = {key: table[key] for key in ("train", "test") if table.get(key) is not None}
     named = {key: as_reference(rows) if isinstance(rows, str | Path) else IN_MEMORY for key, rows in given.items()}
     spec = StudySpec.from_mapping({**content, "data": {**table, **named}}, SOURCE)
-    train, own_test = split_of(given["train"], spec.data)
-    called = {"train": "`data`", "test": "`test`"}
-    if train is not given["train"]:
-        given["train"] = train
-        called["train"] = f"`data`, split {quoted(spec.data.train_split)}"
-    if own_test is not None and "test" not in given and "test_fraction" not in spec.data.model_fields_set:
-        given["test"] = own_test
-        called["test"] = f"`data`, split {quoted(spec.data.test_split)}"
+    places = {"train": "`train` in `data`" if whole else "`data`", "test": "`test`"}
+    if whole and test is None:
+        places["test"] = "`test` in `data`"
+    called = _take_splits(given, places, spec.data)
     task = find_task(spec.task.kind).configured(spec.task.options)
     section = spec.data
     if not isinstance(given["train"], str | Path) and not section.names_columns:
@@ -238,6 +247,18 @@ def specify(content: Mapping[str, Any], data: Any, test: Any) -> StudySpec:
     return spec.model_copy(update={"data": spec.data.model_copy(update=found)})
 
 
+def _take_splits(given: dict[str, Any], places: dict[str, str], section: DataSection) -> dict[str, str]:
+    """Put the splits of a `DatasetDict` in its place; returns how errors name the rows: by the argument they were."""
+    train, own_test = split_of(given["train"], section)
+    if train is not given["train"]:
+        given["train"] = train
+        places["train"] += f", split {quoted(section.train_split)}"
+    if own_test is not None and "test" not in given and "test_fraction" not in section.model_fields_set:
+        given["test"] = own_test
+        places["test"] = f"`data`, split {quoted(section.test_split)}"
+    return {key: called_of(rows, places[key]) for key, rows in given.items()}
+
+
 def _run(spec: StudySpec, block: Collection[str], progress: Progress) -> Result:
     registry = discover(block)
     for fault in left_out(registry):
@@ -254,3 +275,8 @@ def _run(spec: StudySpec, block: Collection[str], progress: Progress) -> Result:
 def _table(given: Any, key: str) -> Any:
     """A table of the study file from the one setting of it that was given, or as it is."""
     return {key: as_reference(given)} if isinstance(given, str | Path) else given
+
+
+def _cell(value: Any) -> str:
+    """A value of the leaderboard, short."""
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -185,6 +185,7 @@ def test_scikit_learns_tools_take_it(headless):
         ({"settings": {"serach": {}}}, '"serach" in `settings` is no table.*"search"'),
         ({"max_gpu_memory": "10 KiB"}, "nothing in the search space fits"),
         ({"model": "/nowhere"}, "/nowhere"),
+        ({"callbacks": print}, "`callbacks` must be a list of functions"),
     ],
 )
 def test_a_wrong_parameter_is_a_value_error_of_fit(headless, params, words):

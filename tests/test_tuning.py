@@ -21,6 +21,7 @@ from rich.console import Console
 import autopeft
 from autopeft.common.exceptions import DataError, SpecError
 from autopeft.data.load import load_rows
+from autopeft.reporting.notebook_progress import NotebookProgress
 from autopeft.reporting.progress import LiveProgress, PlainProgress, make_progress
 from autopeft.study.folder import JOURNAL
 from autopeft.tasks.registry import find_task
@@ -63,6 +64,87 @@ def test_the_result_of_a_study_in_memory(tuned):
     assert f"{tuned.best.score:.4f}" in repr(tuned)
 
 
+def test_the_leaderboard_has_few_columns_first_and_whole_numbers_as_such(tuned):
+    board = tuned.leaderboard()
+    assert list(board)[:6] == ["number", "method", "score", "state", "trainable_params", "seconds"]
+    assert list(board).count("method") == 1
+    whole = ["lora.r", "lora.lora_alpha", "lora.epochs", "bitfit.batch_size", "saved_bytes"]
+    assert {str(board[name].dtype) for name in whole} == {"Int64"}
+    assert str(board["lora.use_rslora"].dtype) == "boolean"
+    params = tuned.best.params
+    assert all(board.iloc[0][key] == value for key, value in params.items() if key != "method")
+
+
+def test_a_study_and_its_winner_show_themselves_in_a_notebook(tuned):
+    shown = tuned._repr_html_()
+    assert shown.count("<tr>") >= 2 + len(tuned.leaderboard())
+    for told in (tuned.best.name, f"{tuned.test.winner:.4f}", str(tuned.folder)):
+        assert told in shown
+    winner = tuned.winner._repr_html_()
+    for told in ("maybe, no, yes", "Winner of study tuned", f"{tuned.test.winner:.4f}"):
+        assert told in winner
+    assert f"{tuned.test.winner:.4f}" in repr(tuned.winner)
+    assert "text-classification" in repr(tuned.winner)
+
+
+def test_the_report_and_its_pictures(tuned):
+    page = tuned.report()
+    assert Path(page) == tuned.folder / "report.html"
+    assert "<iframe srcdoc=" in page._repr_html_()
+    assert Path(page).read_text(encoding="utf-8").startswith("<!")
+    Path(page).unlink()
+    assert Path(tuned.report()).is_file()
+    for plot in (tuned.plot_curves(), tuned.plot_fronts(), tuned.plot_confusion(), tuned.plot_leads()):
+        assert plot._repr_png_().startswith(b"\x89PNG")
+        assert plot.figure.axes
+        assert len(repr(plot)) < 2000
+    with pytest.raises(
+        autopeft.AutopeftError, match=r"nothing to show in plot_residuals: .*What it has: .*plot_curves"
+    ):
+        tuned.plot_residuals()
+
+
+def test_callbacks_get_each_record_and_an_error_in_one_stops_the_study_with_everything_kept(tiny_model, tmp_path):
+    seen = []
+
+    def enough(record: autopeft.TrialRecord) -> None:
+        seen.append(record)
+        raise LookupError("enough")
+
+    given = {"output": tmp_path / "called", "name": "called", "search": {**SEARCH, "methods": ["bitfit"]}}
+    with pytest.raises(LookupError, match="enough"):
+        search(tiny_rows(), tiny_model, callbacks=[enough], **given)
+    assert [record.state for record in seen] == ["COMPLETE"]
+    again: list[autopeft.TrialRecord] = []
+    found = search(tiny_rows(), tiny_model, callbacks=[again.append], **given)
+    assert [record.number for record in again] == [1]
+    assert found.leaderboard().set_index("number")["score"].loc[seen[0].number] == seen[0].score
+    for wrong in (print, [print, 3]):
+        with pytest.raises(autopeft.AutopeftError, match="`callbacks` must be a list of functions"):
+            search(tiny_rows(), tiny_model, callbacks=wrong, **given)
+
+
+def test_rows_are_named_after_the_argument_they_came_as(tmp_path):
+    content = {"name": "s", "output": str(tmp_path / "o"), "model": {"name_or_path": "m"}}
+    content["task"] = {"kind": "text-classification"}
+    rows = tiny_rows()
+    rows.loc[5, "label"] = None
+
+    def told(data, test=None):
+        with pytest.raises(DataError) as error:
+            load_rows(specify(content, data, test), find_task("text-classification"))
+        return str(error.value)
+
+    assert told(rows).startswith("the frame given as `data`, row 6: the column")
+    assert told({"train": rows}).startswith("the frame given as `train` in `data`, row 6")
+    assert told(tiny_rows(), rows).startswith("the frame given as `test`, row 6")
+    assert told({"train": tiny_rows(), "test": rows}).startswith("the frame given as `test` in `data`, row 6")
+    assert told(rows.to_dict(orient="records")).startswith("the list given as `data`, row 6")
+    assert told(datasets.Dataset.from_pandas(rows)).startswith("the data set given as `data`, row 6")
+    with pytest.raises(ValueError, match=r"`X` with `y`.*row 3"):
+        autopeft.AutoPeftClassifier().fit(["a", "b", "", "d"], ["x", "y", "x", "y"])
+
+
 def test_the_rows_are_in_the_study_and_mlflow_knows_where(tuned):
     (kept,) = (tuned.folder / "rows").iterdir()
     pd.testing.assert_frame_equal(pd.read_parquet(kept), tiny_rows())
@@ -89,12 +171,13 @@ def test_the_same_call_goes_on_and_other_rows_are_refused(tuned, tiny_model):
         search(tiny_rows().iloc[1:], tiny_model, output=tuned.folder, name="tuned", search=more)
 
 
-def test_a_winner_is_saved_from_memory(tuned, tmp_path):
+def test_a_winner_is_saved_from_memory(tuned, tmp_path, recwarn):
     tuned.winner.save(tmp_path / "copy")
     texts = ["w1 w20 w3", "w7 w30"]
     np.testing.assert_array_equal(
         autopeft.load(tmp_path / "copy").predict_proba(texts), tuned.winner.predict_proba(texts)
     )
+    assert not [str(told.message) for told in recwarn if told.category is FutureWarning], "a red box in a notebook"
 
 
 FORMS = {
@@ -163,7 +246,7 @@ def test_cells_of_several_types_and_odd_columns_can_be_kept(tmp_path):
         ({"budget": {"max_params": 3}}, '"max_params" in the call of tune.*did you mean'),
         ({"data": {"label": "sentiment"}}, "the setting `train` is needed"),
         ({"data": 3}, "rows must be a pandas frame.*int"),
-        ({"data": [("only text",)]}, r"`data`, row 1, must be a dict or a tuple \(text, label\)"),
+        ({"data": [("only text",)]}, r"the list given as `data`, row 1, must be a dict or a tuple \(text, label\)"),
         ({"data": {"train": "rows.csv", "test_fraction": 0.3}, "test": "rows.csv"}, "exclude each other"),
     ],
 )
@@ -192,17 +275,28 @@ def test_a_temporary_folder_goes_with_the_result_and_a_thread_may_run_it(tiny_mo
     assert len(winner.predict(["w1", "w2"])) == 2
 
 
-def test_progress_is_live_where_it_can_be_drawn(monkeypatch):
-    import importlib.util
-
-    def shown(widgets: bool, **options):
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if widgets else None)
+def test_progress_is_live_where_it_can_be_drawn():
+    def shown(**options):
         return type(make_progress(Console(file=io.StringIO(), **options)))
 
-    assert shown(True, force_jupyter=True) is LiveProgress
-    assert shown(False, force_jupyter=True) is PlainProgress
-    assert shown(True, force_jupyter=False) is PlainProgress
-    assert shown(False, force_terminal=True) is LiveProgress
+    assert shown(force_jupyter=True) is NotebookProgress
+    assert shown(force_jupyter=True, quiet=True) is PlainProgress
+    assert shown(force_jupyter=False) is PlainProgress
+    assert shown(force_terminal=True) is LiveProgress
+
+
+def test_a_notebook_keeps_the_finished_table(tuned, capsys):
+    shown = NotebookProgress()
+    with shown:
+        shown.say("<b>a word of a plugin</b>")
+        for record in tuned._result.records:
+            shown.finished(record)
+    left = shown.html()
+    assert "&lt;b&gt;a word of a plugin&lt;/b&gt;" in left
+    assert left.count("<tr>") == 1 + len(tuned.leaderboard())
+    assert f"best so far: trial {tuned.best.number}, {tuned.best.score:.4f}" in left
+    assert "left" not in left.rpartition("</table>")[2], "no time is left"
+    assert capsys.readouterr().err == ""
 
 
 def test_importing_autopeft_is_light_and_its_names_are_all_there(tmp_path):

@@ -12,6 +12,8 @@ from autopeft.common.exceptions import MethodError, in_a_line
 from autopeft.methods.dimensions import Integer, enabling
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from autopeft.budget.cost_estimator import CostEstimator
     from autopeft.budget.limits import Budget
     from autopeft.common.plugins import Origin
@@ -109,16 +111,20 @@ class Problem(Protocol):
 
 
 @unguarded()
-def plan(problem: Problem, samples: int = SAMPLES) -> list[MethodPlan]:
+def plan(
+    problem: Problem, samples: int = SAMPLES, progress: Callable[[str], object] = lambda name: None
+) -> list[MethodPlan]:
     """Appraise the default and `samples` random candidates of every method, and look for the largest that fits.
 
-    A method that cannot tell what a candidate needs is entered in the problem's `refused`, with the reason.
+    A method that cannot tell what a candidate needs is entered in the problem's `refused`, with the reason. `progress`
+    is told each method before it is looked at.
 
     Raises:
         MethodError: none can tell.
     """
     found = []
     for name, part in problem.space.items():
+        progress(name)
         try:
             with guarded(problem.spec.search.hang_timeout):
                 found.append(_plan(problem, name, part, samples))

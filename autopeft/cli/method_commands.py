@@ -78,6 +78,7 @@ def check(
     family: Annotated[
         list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all, and for a kind of task one.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print the traceback of each error.")] = False,
     as_json: AsJson = False,
     block: Block = None,
 ) -> None:
@@ -88,7 +89,7 @@ def check(
     if name not in registry.methods:
         if name not in task_kinds(registry.blocked):
             raise _unknown(name, registry)
-        _check_task(find_task(name, registry.blocked), family, as_json=as_json)
+        _check_task(find_task(name, registry.blocked), family, as_json=as_json, verbose=verbose)
         return
     method = registry.methods[name]
     from rich.progress import Progress
@@ -107,10 +108,20 @@ def check(
         print_json({"method": name, "findings": [asdict(finding) for finding in findings]})
     else:
         make_console().print(show(name, findings))
-        for finding in broken:
-            make_console().print(f"\n{finding}", highlight=False)
+        _tell([(str(finding), finding.trace) for finding in broken], verbose)
     if broken:
         raise typer.Exit(2)
+
+
+def _tell(broken: list[tuple[str, str]], verbose: bool) -> None:
+    """Print what broke, each with its traceback where that was asked for."""
+    console = make_console()
+    for told, trace in broken:
+        console.print(f"\n{told}", highlight=False)
+        if verbose and trace:
+            console.print(trace.rstrip(), highlight=False, soft_wrap=True)
+    if any(trace for _, trace in broken) and not verbose:
+        console.print("\n--verbose prints the tracebacks.")
 
 
 def _unknown(name: str, registry: Registry) -> MethodError:
@@ -126,7 +137,7 @@ def _unknown(name: str, registry: Registry) -> MethodError:
     )
 
 
-def _check_task(task: Task, families: list[str] | None, *, as_json: bool) -> None:
+def _check_task(task: Task, families: list[str] | None, *, as_json: bool, verbose: bool) -> None:
     from rich.table import Table
 
     from autopeft.testing.suite import known
@@ -148,8 +159,7 @@ def _check_task(task: Task, families: list[str] | None, *, as_json: bool) -> Non
         for finding in next(iter(found.values())):
             if finding.skipped:
                 make_console().print(f"–: {finding.rule} is not asked: {finding.skipped}", highlight=False)
-        for family, finding in broken:
-            make_console().print(f"\n{family}: {finding}", highlight=False)
+        _tell([(f"{family}: {finding}", finding.trace) for family, finding in broken], verbose)
     if broken:
         raise typer.Exit(2)
 
@@ -162,7 +172,7 @@ def new_plugin(
     ] = None,
     task: Annotated[bool, typer.Option("--task", help="It brings a kind of task, not a method.")] = False,
 ) -> None:
-    """Write a plugin to start from: a small method, or kind of task, that works, its tests, and a distribution."""
+    """Write a plugin to start from: a small method, or kind of task, that works, its tests, and a study of it."""
     from autopeft.cli import new_plugin as plugin
 
     folder = folder or Path(f"autopeft-{name.replace('_', '-')}")
@@ -170,4 +180,7 @@ def new_plugin(
     for path in plugin.write(name, folder, find_plugins(None), task=task):
         console.print(str(path), highlight=False, soft_wrap=True)
     called = name.replace("_", "-") if task else name
-    console.print(f'Next: pip install -e "{folder}[dev]", then autopeft check {called}', soft_wrap=True)
+    console.print(
+        f'Next: pip install -e "{folder}[dev]", then autopeft check {called} and autopeft run {folder}/study.toml',
+        soft_wrap=True,
+    )

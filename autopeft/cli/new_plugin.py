@@ -25,6 +25,7 @@ SHARED = {
     "pyproject.toml": "plugin/pyproject.toml",
     ".github/workflows/test.yml": "plugin/workflow.yml",
     "{package}/py.typed": "",
+    "study.toml": "plugin/study.toml",
 }
 METHOD = {
     **SHARED,
@@ -71,6 +72,9 @@ def write(name: str, folder: Path, registry: Registry, *, task: bool = False) ->
         "kind": name.replace("_", "-"),
         "Class": name.title().replace("_", "") + ("Task" if task else "Method"),
         "what": "kind of task" if task else "method",
+        "called": name.replace("_", "-") if task else name,
+        "task": name.replace("_", "-") if task else "text-classification",
+        "methods": '["lora"]' if task else f'["{name}", "lora"]',
         "hook": "register_tasks" if task else "register_methods",
         "contract": str(TASK_CONTRACT if task else CONTRACT),
         "version": ".".join(version("autopeft").split(".")[:2]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autopeft.cli import architecture_plan, without_file
+from autopeft.cli import architecture_plan, study_plan, without_file
 from autopeft.cli.options import (
     EPILOG,
     AnyOfStudy,
@@ -127,7 +127,9 @@ def plan(
     batch: architecture_plan.Batch = None,
     block: Block = None,
 ) -> None:
-    """Train nothing; show the share of each method's space in the budget, the largest that fits, and its memory.
+    """Show the share of each method's space in the budget, the largest that fits, its memory, and the time of a search.
+
+    A few steps of each method are timed; nothing else is trained. Exit code 2: nothing fits the budget.
 
     With --model-config, and without a study: what one method takes on a card, for a language model of which there are
     no weights here.
@@ -150,42 +152,7 @@ def plan(
     if study is None:
         raise UserInputError("`autopeft plan` needs a study file, or --model-config with a model; give one of them.")
     spec, registry = checked_study(study_file_of(study), settings, block)
-    _plan_study(spec, registry, samples, device, picture, as_json=as_json)
-
-
-def _plan_study(
-    spec: StudySpec, registry: Registry, samples: int, device: str | None, picture: Path | None, *, as_json: bool
-) -> None:
-    """Show what a search would face."""
-    console = make_console()
-    from autopeft.budget import plan as planning
-    from autopeft.common.units import parse_bytes
-    from autopeft.execution.precision import settle
-    from autopeft.execution.problem import Problem
-    from autopeft.reporting import plan_view
-    from autopeft.search.resume import as_begun
-    from autopeft.study.folder import PLAN
-    from autopeft.study.output import require
-
-    try:
-        card = parse_bytes(device) if device else None
-    except ValueError as error:
-        raise UserInputError(f"`--device` {error}.") from None
-    drawn = picture or (None if as_json else spec.output / PLAN)
-    if drawn and not picture:
-        require(spec.output)
-    problem = Problem.from_spec(spec, registry, card) if card else settle(as_begun(spec), registry)[0]
-    plans = planning.plan(problem, samples)
-    if drawn:
-        plan_view.picture(plans, problem.budget, drawn)
-    if as_json:
-        methods = [plain(entry) for entry in plans]
-        print_json({"budget": problem.budget.to_dict(), "methods": methods, "refused": problem.refused})
-        return
-    console.print(plan_view.show(plans, problem.budget))
-    for name, reason in problem.refused.items():
-        console.print(f"{name} is left out: {reason}")
-    console.print(f"Picture: {near(picture or spec.output / PLAN)}", soft_wrap=True)
+    study_plan.tell(spec, registry, samples, device, picture, as_json=as_json)
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")

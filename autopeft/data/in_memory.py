@@ -57,6 +57,14 @@ def as_table(rows: Any, columns: Sequence[str], called: str) -> Table:
     return Table(called, columns, lambda names: _block({name: [row[places[name]] for row in rows] for name in names}))
 
 
+def called_of(rows: Any, argument: str) -> str:
+    """How errors name rows that came as an argument, unless a frame's `attrs` say it under `CALLED`."""
+    if isinstance(rows, pd.DataFrame):
+        return str(rows.attrs.get(CALLED, f"the frame given as {argument}"))
+    form = "data set" if hasattr(rows, "features") else "list" if isinstance(rows, list | tuple) else "value"
+    return f"the {form} given as {argument}"
+
+
 def _is_tuple(row: Any) -> bool:
     return isinstance(row, Sequence) and not isinstance(row, str | bytes)
 

@@ -38,7 +38,7 @@ def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
     """The plan as tables."""
     parts: list[Any] = ["Budget: " + (", ".join(budget.limits.values()) or "none")]
     if SECONDS.name in budget.values:
-        parts.append(f"{SECONDS.name} is judged from the first steps of each trial; nothing here tells time.")
+        parts.append(f"{SECONDS.name} is judged from the first steps of each trial, not here.")
     parts += [_shares(plans), _memory(plans, budget)]
     parts += [Text(sentence) for sentence in needs(plans)]
     for entry in plans:
@@ -66,6 +66,17 @@ def needs(plans: list[MethodPlan]) -> list[str]:
                 f"{entry.closest.batch_size}; it needs {' and '.join(wanted)}."
             )
     return told
+
+
+def remarks(plans: list[MethodPlan], budget: Budget) -> list[str]:
+    """What is wrong with a limit whatever the method: it leaves no room for the base model itself."""
+    limit, least = budget.max_gpu_memory, min(entry.default.memory["weights"] for entry in plans)
+    if limit is None or limit >= least:
+        return []
+    return [
+        f"{budget.named(MEMORY.name)} is less than the model's weights alone take, {format_bytes(least)}, so no "
+        "candidate can fit. Raise it in [budget], or give a smaller model, `dtype` or `quantization` in [model]."
+    ]
 
 
 def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:

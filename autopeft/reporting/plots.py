@@ -63,8 +63,11 @@ class Plot:
     name: str
     title: str
     alt: str
-    svg: str
+    svg: str = field(repr=False)
     figure: Figure = field(repr=False)
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
 
     def png(self) -> bytes:
         """The picture on white, for what shows no SVG."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections import deque
 from contextlib import suppress
@@ -237,9 +236,12 @@ class Clock:
 
 
 def make_progress(console: Console) -> Progress:
-    """Live on a terminal, and in a notebook that has the widget Rich draws in; plain lines elsewhere."""
-    live = importlib.util.find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
-    return LiveProgress(console) if live else PlainProgress(console)
+    """Live in a notebook and on a terminal; plain lines elsewhere."""
+    if console.is_jupyter and not console.quiet:
+        from autopeft.reporting.notebook_progress import NotebookProgress
+
+        return NotebookProgress()
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
 def _needs(candidate: Candidate, usage: Usage, budget: Budget) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autopeft.testing.case import Case
 
 
-@rule()
+@rule(gets_on=True)
 def applies_in_every_corner(case: Case) -> str | None:
     """apply() works at the extremes of every dimension, on weights and on the meta device, where it trains the same.
 
@@ -31,37 +31,43 @@ def applies_in_every_corner(case: Case) -> str | None:
     trained_params() says must be exact; without it the host counts.
     """
     for params in case.corners:
-        if seen := _applies(case, params):
-            smallest = _nearest_to_defaults(case, params, _applies)
-            raise BrokenRuleError(_applies(case, smallest) or seen, smallest)
+        if _wrong(case, params):
+            params = _nearest_to_defaults(case, params, _wrong)
+            seen, error = _applies(case, params)
+            raise BrokenRuleError(seen, params) from error
     return None
 
 
-def _applies(case: Case, params: Params) -> str:
+def _wrong(case: Case, params: Params) -> str:
     """What is wrong at these params; empty where nothing is."""
+    return _applies(case, params)[0]
+
+
+def _applies(case: Case, params: Params) -> tuple[str, Exception | None]:
+    """What is wrong at these params, and the error if it is one; empty where nothing is."""
     try:
         real = case.attach(params)
         found = logits(real, case.batch())
     except Exception as error:
-        return f"it raised {type(error).__name__}: {error}"
+        return f"it raised {type(error).__name__}: {error}", error
     if not torch.isfinite(found).all():
-        return "the outputs of the model are not finite."
+        return "the outputs of the model are not finite.", None
     try:
         meta = case.attach(params, meta=True)
     except Exception as error:
-        return f"on the meta device it raised {type(error).__name__}: {error}"
+        return f"on the meta device it raised {type(error).__name__}: {error}", error
     left = [name for name, tensor in (*meta.named_parameters(), *meta.named_buffers()) if tensor.device.type != "meta"]
     if left:
-        return f"on the meta device it made {left[0]} on the device {meta.get_parameter(left[0]).device}."
+        return f"on the meta device it made {left[0]} on the device {meta.get_parameter(left[0]).device}.", None
     shapes = [{name: tuple(p.shape) for name, p in trainable(model).items()} for model in (real, meta)]
     if shapes[0] != shapes[1]:
         first = min(name for name, _ in shapes[0].items() ^ shapes[1].items())
-        return f"{first} is trained as {shapes[0].get(first)} on weights, but as {shapes[1].get(first)} without."
+        return f"{first} is trained as {shapes[0].get(first)} on weights, but as {shapes[1].get(first)} without.", None
     try:
         trained_params(case.base, case.method, params, real)
     except PluginError as error:
-        return str(error)
-    return ""
+        return str(error), None
+    return "", None
 
 
 def _nearest_to_defaults(case: Case, params: Params, wrong: Callable[[Case, Params], str]) -> Params:

@@ -78,8 +78,19 @@ class Case:
         return ""
 
     @functools.cached_property
+    def spaceless(self) -> str:
+        """Why there are no params to put the method on this model with; empty where there are."""
+        try:
+            _ = self.defaults
+        except Exception as error:  # a method may do anything; the rules about its space tell it
+            return f"not run, because the method has no defaults: {type(error).__name__}: {error}"
+        return ""
+
+    @functools.cached_property
     def blocked(self) -> str:
-        """Why no rule can tell anything about the method on this model; empty where they can."""
+        """Why hardly any rule can tell anything about the method on this model; empty where all can."""
+        if self.spaceless:
+            return self.spaceless
         try:
             self.attach(self.defaults)
         except Exception as error:  # a method may do anything; the rule about what failed here tells it

@@ -39,6 +39,7 @@ class Rule:
         test: finds out.
         applied: tested on models that the method supports and applies to; else on each family's description.
         once: tested once for a method, not on each family.
+        gets_on: about getting onto the model, so tested too where that fails at the defaults; all others are not then.
     """
 
     name: str
@@ -47,18 +48,20 @@ class Rule:
     test: Test
     applied: bool = True
     once: bool = False
+    gets_on: bool = False
 
 
 RULES: dict[str, Rule] = {}
 """Every rule by name, in the order of the files that declare them."""
 
 
-def rule(*, applied: bool = True, once: bool = False) -> Callable[[Test], Test]:
+def rule(*, applied: bool = True, once: bool = False, gets_on: bool = False) -> Callable[[Test], Test]:
     """Make a function a rule: the first line of its docstring is the statement, the rest the advice."""
 
     def declare(test: Test) -> Test:
         statement, _, advice = (inspect.getdoc(test) or test.__name__).partition("\n")
-        RULES[test.__name__] = Rule(test.__name__, statement, " ".join(advice.split()), test, applied, once)
+        told = (test.__name__, statement, " ".join(advice.split()))
+        RULES[test.__name__] = Rule(*told, test, applied, once, gets_on)
         return test
 
     return declare

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.testing import applying, averaging, keeping, learning, process, running, space, starting  # noqa: F401  # they declare rules
 from autopeft.testing.case import Case
+from autopeft.testing.fault import fault_of
 from autopeft.testing.rule import RULES, BrokenRuleError, Rule
 from autopeft.testing.tiny import ALL_FAMILIES
 
@@ -31,6 +32,9 @@ class Finding:
         state: ok; failed; skipped, where there was nothing to test; or not supported, as the method says of the model.
         seen: what was found where it failed, and why it was skipped.
         params: of the method where the rule broke.
+        place: file and line of the plugin where the fault is, as far as that can be told: of an error, the deepest of
+            its lines; else the class of the method.
+        trace: the traceback of an error.
     """
 
     rule: str
@@ -38,6 +42,8 @@ class Finding:
     state: str
     seen: str = ""
     params: dict[str, ParamValue] = field(default_factory=dict)
+    place: str = ""
+    trace: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         """Which rule, where, what was seen, what to do."""
@@ -46,7 +52,8 @@ class Finding:
             return f"{self.rule}{where}: {self.state}{f', {self.seen}' * bool(self.seen)}"
         at = f", params {self.params}" if self.params else ""
         rule = RULES[self.rule]
-        return f"{rule.name} broke{where}{at}: {self.seen}\nRule: {rule.statement}\nWhat to do: {rule.advice}"
+        place = f"\nWhere: {self.place}" * bool(self.place)
+        return f"{rule.name} broke{where}{at}: {self.seen}{place}\nRule: {rule.statement}\nWhat to do: {rule.advice}"
 
 
 def known(families: Iterable[str], among: Collection[str] = ALL_FAMILIES) -> list[str]:
@@ -113,13 +120,15 @@ def judge(rule: Rule, case: Case) -> Finding:
         try:
             if rule.applied and (refusal := case.refusal):
                 return finding(UNSUPPORTED, refusal)
-            if rule.applied and case.blocked:
-                return finding(SKIPPED, case.blocked)
+            if rule.applied and (blocked := case.spaceless if rule.gets_on else case.blocked):
+                return finding(SKIPPED, blocked)
             skipped = rule.test(case)
             return finding(SKIPPED, skipped) if skipped else finding(OK)
         except BrokenRuleError as broken:
-            return finding(FAILED, broken.seen, dict(broken.params or {}))
+            fault = fault_of(case.method, broken)
+            return finding(FAILED, broken.seen, dict(broken.params or {}), fault.place, fault.trace)
         except Exception as error:  # a method may raise anything
-            return finding(FAILED, f"{type(error).__name__}: {error}", dict(case.at or {}))
+            fault = fault_of(case.method, error)
+            return finding(FAILED, f"{type(error).__name__}: {error}", dict(case.at or {}), fault.place, fault.trace)
         finally:
             case.restore()

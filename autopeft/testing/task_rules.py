@@ -7,7 +7,7 @@ import inspect
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from autopeft.models.architecture import describe
 from autopeft.models.attach import attach, trainable
 from autopeft.models.load import load_base
 from autopeft.study.card import Card
+from autopeft.testing.fault import Fault, fault_of
 from autopeft.testing.rule import BrokenRuleError
 from autopeft.testing.task_case import CPU, TaskCase
 from autopeft.training.batch import Batch, rows_of
@@ -54,13 +55,18 @@ class NotAskedError(Exception):
 
 @dataclass(frozen=True)
 class TaskFinding:
-    """What a rule found; `seen` is empty where it holds, and `skipped` says why it does not go for this kind."""
+    """What a rule found; `seen` is empty where it holds, and `skipped` says why it does not go for this kind.
+
+    `place` and `trace` are as in `Finding`.
+    """
 
     rule: str
     statement: str
     advice: str
     seen: str = ""
     skipped: str = ""
+    place: str = ""
+    trace: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         """Which rule, what was seen, what to do."""
@@ -68,7 +74,8 @@ class TaskFinding:
             return f"{self.rule}: skipped: {self.skipped}"
         if not self.seen:
             return f"{self.rule}: ok"
-        return f"{self.rule} broke: {self.seen}\nRule: {self.statement}\nWhat to do: {self.advice}"
+        place = f"\nWhere: {self.place}" * bool(self.place)
+        return f"{self.rule} broke: {self.seen}{place}\nRule: {self.statement}\nWhat to do: {self.advice}"
 
 
 def padding_and_other_rows_do_not_bear_on_a_loss(case: TaskCase) -> None:
@@ -320,14 +327,14 @@ def check_task(task: Task, family: str | None = None) -> list[TaskFinding]:
     found = []
     for rule in TASK_RULES:
         statement, _, advice = (inspect.getdoc(rule) or "").partition("\n")
-        seen = skipped = ""
+        seen, skipped, fault = "", "", Fault()
         try:
             rule(TaskCase(task, family))
-        except BrokenRuleError as broken:
-            seen = broken.seen
         except NotAskedError as reason:
             skipped = str(reason)
         except Exception as error:  # a task may raise anything
-            seen = f"{type(error).__name__}: {error}"
-        found.append(TaskFinding(rule.__name__, statement, " ".join(advice.split()), seen, skipped))
+            seen = error.seen if isinstance(error, BrokenRuleError) else f"{type(error).__name__}: {error}"
+            fault = fault_of(task, error)
+        told = (statement, " ".join(advice.split()), seen, skipped, fault.place, fault.trace)
+        found.append(TaskFinding(rule.__name__, *told))
     return found

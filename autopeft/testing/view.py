@@ -1,30 +1,48 @@
-"""What was found, for a person to read: a table of rules and families."""
+"""What was found, for a person to read: a table of rules that fits a narrow terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.testing.suite import FAILED, OK, UNSUPPORTED
+from autopeft.testing.suite import FAILED, OK, SKIPPED, UNSUPPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import RenderableType
+
     from autopeft.testing.suite import Finding
 
-MARKS = {OK: Text("ok", "green"), FAILED: Text("failed", "red"), UNSUPPORTED: Text("no")}
+STYLES = {OK: "green", FAILED: "red"}
 
 
-def show(method: str, findings: Sequence[Finding]) -> Table:
-    """A row for each rule, a column for each family; below it what the marks mean and why models are refused."""
-    families = list(dict.fromkeys(finding.family for finding in findings if finding.family))
-    reasons = {finding.family: finding.seen for finding in findings if finding.state == UNSUPPORTED}
-    legend = ["–: nothing to test, see --json", *(f"{family}: not supported, {why}" for family, why in reasons.items())]
-    table = Table("rule", *families, title=f"{method} and the contract", caption="\n".join(legend))
-    table.caption_justify = "left"
+def show(method: str, findings: Sequence[Finding]) -> RenderableType:
+    """A row for each rule with what was found on the models; below it the models that the method does not support."""
+    table = Table("rule", "found", title=f"{method} and the contract", title_justify="left", box=box.SIMPLE_HEAD)
     for rule in dict.fromkeys(finding.rule for finding in findings):
-        marks = {finding.family: MARKS.get(finding.state, "–") for finding in findings if finding.rule == rule}
-        table.add_row(rule, *(marks.get(family, marks.get("", "")) for family in families))
-    return table
+        own = [one for one in findings if one.rule == rule and one.state != UNSUPPORTED]
+        if own:
+            worst = FAILED if any(one.state == FAILED for one in own) else own[0].state
+            table.add_row(rule, Text(_told(own), STYLES.get(worst, "")))
+    reasons = {one.family: one.seen for one in findings if one.state == UNSUPPORTED}
+    return Group(table, *(Text(f"{family}: not supported, {why}") for family, why in reasons.items()))
+
+
+def _told(own: Sequence[Finding]) -> str:
+    """What one rule found on all models: alike in a word, else the models by name or number."""
+    told = []
+    idle = "not run" if any(one.seen.startswith("not run") for one in own) else "nothing to test"
+    for state, words in ((FAILED, "failed"), (OK, "ok"), (SKIPPED, idle)):
+        families = [one.family for one in own if one.state == state]
+        if families and len(families) == len(own):
+            return words
+        if families and state == FAILED:
+            told.append(f"{words} on {', '.join(families)}")
+        elif families:
+            told.append(f"{words} on {len(families)}")
+    return "; ".join(told)

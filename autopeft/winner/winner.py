@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
-from autopeft.winner import hub, members, readme
+from autopeft.winner import hub, members, readme, shown
 from autopeft.winner.named_rows import keyed
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
@@ -90,6 +91,12 @@ class Winner:
         self._device = Device(device, None)
         self.truncated = Truncation()
         self._base = base if self._task.writes else None  # its tensors are the module's own, but for what trained
+
+    def __repr__(self) -> str:
+        return shown.line(self.card, self.evidence)
+
+    def _repr_html_(self) -> str:
+        return shown.html(self.card, self.evidence)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the files it is saved as, for joblib and multiprocessing; the base model stays where it is."""
@@ -363,7 +370,11 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
     folder = Path(folder)
     try:
         card, evidence = Card.read(folder), Evidence.read(folder)
-        base, models = members.read(folder, card, trust_remote_code=trust_remote_code)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # libraries warn each other; the user can do nothing about it
+            base, models = members.read(folder, card, trust_remote_code=trust_remote_code)
     except (AutopeftError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the libraries make of what they were given

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -7,6 +8,7 @@ from autopeft.common.exceptions import MethodError
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.reporting.plan_view import needs, picture
+from autopeft.search import time_estimate
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, THREE, autopeft_here
 
@@ -142,3 +144,54 @@ def test_the_command(tiny_study):
     wrong = autopeft_here("plan", tiny_study, "--device", "a big one", cwd=folder)
     assert wrong.returncode == 2
     assert "`--device` must be a size" in wrong.stderr
+
+
+def test_nothing_that_fits_is_exit_code_2_and_a_limit_below_the_model_is_remarked_on(tiny_study):
+    text = tiny_study.read_text().replace(THREE, 'methods = ["adapter"]')
+    tiny_study.write_text(text + '[budget]\nmax_gpu_memory = "10 KiB"\n')
+    folder = tiny_study.parent
+    done = autopeft_here("plan", tiny_study, "--json", "--samples", "1", cwd=folder)
+    assert done.returncode == 2
+    plan = json.loads(done.stdout)
+    assert plan["methods"][0]["largest"] is None
+    assert plan["time"] is None
+    (remark,) = plan["remarks"]
+    assert remark.startswith("max_gpu_memory = 10.0 KiB is less than the model's weights alone take, ")
+
+
+def test_the_time_of_a_search_is_from_timed_steps(tiny_study):
+    asked = problem(tiny_study)
+    seen: list[str] = []
+    found = time_estimate.estimate(asked, seen.append)
+    assert seen == list(found.steps) == list(asked.space)
+    assert 0 < found.least <= found.most
+    assert found.after > 0
+    first, second = found.sentences()
+    assert first.startswith("The search of 4 trials takes about ")
+    assert "adapter " in second
+    assert "timeout" not in " ".join(found.sentences())
+    assert "The timeout of 1.0 s may end" in replace(found, timeout=1.0, most=2.0).sentences()[-1]
+
+
+def test_a_trial_takes_its_steps_and_its_evaluations_and_half_go_on_at_each_rung(tiny_study):
+    asked = problem(tiny_study)
+    candidate = asked.space["lora"].default()  # four epochs in batches of 8, judged after 1, 2 and 4
+    assert asked.rung_ends(candidate.hyper.epochs) == [1, 2, 4]
+    rows = len(asked.rows.train)  # of two folds, each half trains and half is judged
+    whole = time_estimate._trial(asked, candidate, {"lora": 8.0}, pruned=False)
+    assert whole == pytest.approx(4 * rows + 3 * rows / 3)
+    pruned = time_estimate._trial(asked, candidate, {"lora": 8.0}, pruned=True)
+    assert pruned == pytest.approx((1 + 1 / 2 + 2 / 4) * rows + (1 + 1 / 2 + 1 / 4) * rows / 3)
+
+
+@pytest.mark.exhaustive
+def test_a_search_takes_about_as_long_as_was_estimated(tiny_study):
+    tiny_study.write_text(
+        tiny_study.read_text()
+        .replace("epochs = 4", "epochs = 24")
+        .replace("trials = 4", 'trials = 4\npruner = "none"\nrace = 0.0')
+    )
+    found = time_estimate.estimate(problem(tiny_study))
+    ran = json.loads(autopeft_here("run", tiny_study, "--json", cwd=tiny_study.parent).stdout)
+    seconds = sum(trial["seconds"] for trial in ran["records"])
+    assert found.most / 4 < seconds < 4 * found.most

@@ -1,11 +1,13 @@
 """A generated plugin, installed by pip, is found, passes its own tests and holds the contract."""
 
+import json
 import subprocess
 import sys
 import tomllib
 
 import pytest
 
+from autopeft.study.file import StudySpec
 from tests.conftest import autopeft, autopeft_here
 from tests.methods.test_registry import FIXTURES, beside, install, methods
 
@@ -21,6 +23,7 @@ def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
     assert project["entry-points"]["autopeft"] == {"low_rank": "autopeft_low_rank"}
     for command in (["format", "--check"], ["check"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=source, check=True, capture_output=True)
+    assert StudySpec.from_file(source / "study.toml").search.methods == ["low_rank", "lora"]
 
     install(source, site)
     listed = methods(site).stdout
@@ -36,6 +39,21 @@ def test_a_new_plugin_is_found_and_passes_its_own_tests(tmp_path, monkeypatch):
     taken = autopeft_here("new-plugin", "low_rank", "elsewhere", cwd=tmp_path)
     assert taken.returncode == 2
     assert "taken by autopeft-low-rank 0.1.0" in taken.stderr
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["method", "task"])
+def test_the_study_of_a_new_plugin_runs(tmp_path, kind):
+    done = autopeft_here("new-plugin", "low_rank", *["--task"] * (kind == "task"), cwd=tmp_path)
+    assert "then autopeft check" in done.stdout
+    assert "study.toml" in done.stdout.splitlines()[-1]
+    source, site = tmp_path / "autopeft-low-rank", tmp_path / "site"
+    install(source, site)
+    ran = autopeft("run", "study.toml", "--json", cwd=source, env=beside(site))
+    assert ran.returncode == 0, ran.stderr
+    trials = json.loads(ran.stdout)["records"]
+    assert {trial["method"] for trial in trials} >= ({"low_rank", "lora"} if kind == "method" else {"lora"})
+    assert not [trial for trial in trials if trial["state"] == "FAIL"]
 
 
 @pytest.mark.exhaustive

@@ -106,27 +106,27 @@ def test_whole_numbers_and_texts_of_them_are_kept_apart(tmp_path):
 def test_an_error_names_the_argument_and_the_row(tmp_path, columns, words):
     rows = frame(**columns)
     for given in (rows, rows.to_dict(orient="records"), [*rows.itertuples(index=False, name=None)]):
-        with pytest.raises(DataError, match=f"^`data`, {words}") as error:
+        with pytest.raises(DataError, match=f"^the (frame|list) given as `data`, {words}") as error:
             read(tmp_path, given)
         assert "parquet" not in str(error.value)
 
 
 def test_an_index_of_the_frames_own_is_named_too(tmp_path):
     rows = frame(text=texts(_5=None)).set_axis([f"id{i}" for i in range(20)])
-    with pytest.raises(DataError, match=r"^`data`, row 6 \(index 'id5'\): "):
+    with pytest.raises(DataError, match=r"^the frame given as `data`, row 6 \(index 'id5'\): "):
         read(tmp_path, rows)
-    with pytest.raises(DataError, match=r"^`data`, row 3 \(index 5\): "):
+    with pytest.raises(DataError, match=r"^the frame given as `data`, row 3 \(index 5\): "):
         read(tmp_path, frame(text=texts(_5=None)).iloc[3:])
 
 
 def test_test_rows_and_splits_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"^`test`, row 2: "):
+    with pytest.raises(DataError, match=r"^the frame given as `test`, row 2: "):
         read(tmp_path, frame(), frame(text=texts(_1=None)))
-    with pytest.raises(DataError, match=r'^`test`, row 1: the label "c" does not occur'):
+    with pytest.raises(DataError, match=r'^the frame given as `test`, row 1: the label "c" does not occur'):
         read(tmp_path, frame(), frame(text=texts(_0="other"), label="c"))
     train = datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(20)], "label": [0, 1] * 10}, LABELS)
     test = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [-1, -1]}, LABELS)
-    rule = r'^`data`, split "test", row 1: .*"label".* is -1, which stands for no label \(such cells: 2\)'
+    rule = r'^the data set given as `data`, split "test", row 1: .*"label".* is -1, which stands for no label'
     with pytest.raises(DataError, match=rule):
         read(tmp_path, datasets.DatasetDict(train=train, test=test))
 
@@ -134,13 +134,13 @@ def test_test_rows_and_splits_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([], "`data` must hold at least one row"),
-        ([{"text": "a"}, ("b", "c")], "`data`, row 2, must be a dict like the first"),
-        ([("a", "b"), "c"], r"`data`, row 2, must be a dict or a tuple \(text, label\), but is 'c'"),
-        ([("x" * 100_000,)], "`data`, row 1, must be"),
-        (np.zeros(3), "`data`: rows must be a pandas frame.*ndarray"),
-        (frame()[["text"]], '`data` has no column "label"; known: text'),
-        (pd.concat([frame(), frame()[["text"]]], axis=1), '`data` must have the column "text" once'),
+        ([], "list given as `data` must hold at least one row"),
+        ([{"text": "a"}, ("b", "c")], "list given as `data`, row 2, must be a dict like the first"),
+        ([("a", "b"), "c"], r"list given as `data`, row 2, must be a dict or a tuple \(text, label\), but is 'c'"),
+        ([("x" * 100_000,)], "list given as `data`, row 1, must be"),
+        (np.zeros(3), "value given as `data`: rows must be a pandas frame.*ndarray"),
+        (frame()[["text"]], 'frame given as `data` has no column "label"; known: text'),
+        (pd.concat([frame(), frame()[["text"]]], axis=1), 'frame given as `data` must have the column "text" once'),
     ],
 )
 def test_what_is_no_table_is_one_short_sentence(tmp_path, rows, words):
@@ -154,7 +154,7 @@ def test_the_same_rows_under_another_name_are_named_anew(tmp_path):
     kept = specified(tmp_path, frame()).data.train
     again = specified(tmp_path, datasets.DatasetDict(train=datasets.Dataset.from_pandas(frame()))).data.train
     assert kept == again
-    assert pq.read_schema(kept).metadata[b"autopeft.called"] == b'`data`, split "train"'
+    assert pq.read_schema(kept).metadata[b"autopeft.called"] == b'the data set given as `data`, split "train"'
 
 
 def test_a_cell_of_which_several_things_are_read_is_kept_whole(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from autopeft import (
@@ -26,9 +28,10 @@ from autopeft import (
     mean_of,
 )
 from autopeft.common.exceptions import UserInputError
-from autopeft.testing import FAILED, OK, RULES, UNSUPPORTED, MethodTests, check
+from autopeft.testing import ALL_FAMILIES, FAILED, OK, RULES, UNSUPPORTED, Finding, MethodTests, check
 from autopeft.testing.case import Case, covering
 from autopeft.testing.suite import judge
+from autopeft.testing.view import show
 from tests.conftest import autopeft_here, few
 
 
@@ -466,6 +469,62 @@ def test_the_command_line_checks_an_installed_method(tmp_path):
     assert 'did you mean "lora"?' in missing.stderr
     text = autopeft_here("check", "prefix_tuning", "--family", "deberta-v2", cwd=tmp_path)
     assert "deberta-v2: not supported, " in " ".join(text.stdout.split())
+
+
+BROKEN_PLUGIN = """
+from autopeft import PeftMethod, SearchSpace, hookimpl
+
+class Torn(PeftMethod):
+    contract, name = 1, "torn"
+
+    def search_space(self, spec=None):
+        return SearchSpace({})
+
+    def apply(self, model, params, spec):
+        return model.get_submodule("nowhere")
+
+@hookimpl
+def register_methods():
+    return [Torn()]
+"""
+
+
+def test_check_shows_the_line_of_a_fault_in_80_columns_and_the_traceback_on_request(tmp_path, monkeypatch):
+    (tmp_path / "torn_plugin.py").write_text(BROKEN_PLUGIN)
+    info = tmp_path / "torn-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[autopeft]\ntorn = torn_plugin\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("autopeft.common.console.WIDTH", 80)
+    done = autopeft_here("check", "torn", "--family", "bert", "--family", "gpt2", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "failed" in done.stdout
+    assert "Where: torn_plugin.py:11, in apply()" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    verbose = autopeft_here("check", "torn", "--family", "bert", "--verbose", cwd=tmp_path).stdout
+    assert "Traceback (most recent call last):" in verbose
+    assert 'return model.get_submodule("nowhere")' in verbose
+
+
+def test_the_table_names_the_models_on_which_a_rule_broke_and_counts_the_others():
+    found = [Finding("learns", family, state) for family, state in zip(ALL_FAMILIES, [FAILED, *[OK] * 14], strict=True)]
+    found += [Finding("folds_take_turns", family, "skipped", "the method has no callback") for family in ALL_FAMILIES]
+    found += [Finding("space_is_shown_without_a_model", "", OK)]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(show("mine", found))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert f"learns failed on {next(iter(ALL_FAMILIES))}; ok on 14" in lines
+    assert "folds_take_turns nothing to test" in lines
+    assert "space_is_shown_without_a_model ok" in lines
+
+
+def test_a_rule_that_breaks_without_an_error_names_the_class():
+    finding = judge(RULES["learns"], Case(DoesNotLearn(), "bert"))
+    assert re.search(r"test_testing\.py:\d+, class DoesNotLearn$", finding.place)
+    assert finding.place in str(finding)
+    assert not finding.trace
 
 
 def test_the_support_page_is_current():

@@ -199,6 +199,42 @@ def test_loraplus_trains_b_faster_and_nothing_else():
     assert [(group["rate"], group["weight_decay"]) for group in usual] == [(1.0, 0.01), (1.0, 0.0)]
 
 
+@pytest.mark.parametrize("folds", [1, 3])
+def test_loraplus_moves_b_by_the_ratio_times_what_a_moves_packed_and_after_an_interruption_too(folds):
+    """The first step of AdamW moves each value by its learning rate, so the moves are the rates."""
+    ratio, hyper, data = 16.0, replace(HYPER, learning_rate=1e-3, warmup_ratio=0.5, weight_decay=0.0), rows()
+
+    def learner():
+        model = lora(loraplus_lr_ratio=ratio)
+        with torch.no_grad():
+            for name, parameter in trainable(model).items():
+                if ".lora_B." in name:  # at 0, as it starts, no gradient would reach A
+                    parameter += 0.1 * torch.randn_like(parameter)
+        model = pack(model, folds) if folds > 1 else model
+        found = Learner(model, hyper, len(data), Execution(8, folds=folds))
+        found.take_turn()
+        return found
+
+    def step(one):
+        before = {name: parameter.detach().clone() for name, parameter in trainable(one.model).items()}
+        batch = one.load(data, [np.arange(8) + 8 * fold for fold in range(folds)], "cpu")
+        one.step(batch, TASK, CPU)
+        return {name: (p.detach() - before[name]).abs() for name, p in trainable(one.model).items()}
+
+    def largest(moved, of, fold):
+        return max(float((move if folds == 1 else move[fold]).max()) for name, move in moved.items() if of in name)
+
+    torch.manual_seed(0)
+    first, again = learner(), learner()
+    rate, moved = first.learning_rate, step(first)
+    for fold in range(folds):
+        assert largest(moved, ".lora_A.", fold) == pytest.approx(rate, rel=1e-2)
+        assert largest(moved, ".lora_B.", fold) == pytest.approx(ratio * rate, rel=1e-2)
+    again.restore(first.states())
+    wanted, found = step(first), step(again)
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
 def test_the_learning_rate_warms_up_and_ends_at_zero():
     learner = Learner(lora(), HYPER, rows=80)
     rates = []

@@ -1,0 +1,28 @@
+"""Small tables as HTML, which a notebook shows in place of an object's `repr`."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+LEFT = ' style="text-align: left"'
+"""Notebooks set cells to the right, where sentences do not belong."""
+
+
+def facts(title: str, found: Mapping[str, object]) -> str:
+    """A title, and a row for each fact: its name and its value; what is empty is left out."""
+    rows = [(name, value) for name, value in found.items() if value not in (None, "")]
+    cells = "".join(
+        f"<tr><th{LEFT}>{escape(name)}</th><td{LEFT}>{escape(str(value))}</td></tr>" for name, value in rows
+    )
+    return f"<p><strong>{escape(title)}</strong></p><table>{cells}</table>"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table with a head."""
+    head = "".join(f"<th{LEFT}>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td{LEFT}>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

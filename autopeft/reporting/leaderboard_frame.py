@@ -1,0 +1,55 @@
+"""The leaderboard as a pandas frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopeft.study.record import ranked
+from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from autopeft.study.record import TrialRecord
+
+FIRST = ("number", "method", "score", "state", "trainable_params", "seconds")
+"""What most readers look for; a notebook cuts wide tables in the middle."""
+
+MORE = (
+    "name", "fold_scores", "saved_params", "saved_bytes", "predicted_memory", "measured_memory", "epochs_trained",
+    "reason",
+)  # fmt: skip
+COUNTS = ("trainable_params", "saved_params", "saved_bytes", "predicted_memory", "measured_memory")
+ENDS = (PRUNED, STOPPED, FAIL, INFEASIBLE)
+"""How trials end that have no rank, in the order of a leaderboard."""
+
+
+def leaderboard_frame(found: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Every trial, a row each: complete ones by score, then pruned, stopped, failed and those over the budget.
+
+    The index is the rank. Of a candidate's params that some trials lack, whole numbers stay whole numbers.
+    """
+    import pandas as pd
+
+    complete = ranked(list(found))
+    others = [record for record in found if record not in complete]
+    others.sort(key=lambda record: (ENDS.index(record.state), -(record.score or 0.0)))
+    records = [*complete, *others]
+    ranks = pd.Index([*range(1, len(complete) + 1), *[None] * len(others)], dtype="Int64", name="rank")
+    rows = [{column: getattr(record, column) for column in (*FIRST, *MORE)} for record in records]
+    table = pd.DataFrame(rows, index=ranks, columns=[*FIRST, *MORE]).astype(dict.fromkeys(COUNTS, "Int64"))
+    extra = [
+        {**record.needs, **{name: v for name, v in record.params.items() if name != "method"}} for record in records
+    ]
+    for name in dict.fromkeys(key for row in extra for key in row):
+        values = [row.get(name) for row in extra]
+        table[name] = pd.Series(values, index=ranks, dtype=_dtype(values))
+    return table
+
+
+def _dtype(values: Sequence[object]) -> str | None:
+    """Of a column with gaps, the pandas type that keeps its numbers and truths as they are; None: pandas may choose."""
+    kinds = {type(value) for value in values if value is not None}
+    return {frozenset({int}): "Int64", frozenset({bool}): "boolean"}.get(frozenset(kinds))

@@ -1,0 +1,109 @@
+"""What a person sees in a notebook while a study runs: one output that is written anew, and stays as the last table."""
+
+from __future__ import annotations
+
+import importlib
+from html import escape
+from typing import TYPE_CHECKING, Any, Self
+
+from autopeft.common.html_table import table
+from autopeft.common.units import format_bytes
+from autopeft.reporting.progress import Clock
+from autopeft.study.states import INFEASIBLE, INTERRUPTED
+
+if TYPE_CHECKING:
+    from autopeft.budget.limits import Budget
+    from autopeft.budget.usage import Usage
+    from autopeft.methods.candidate import Candidate
+    from autopeft.study.record import TrialRecord
+    from autopeft.training.rungs import Rung
+
+COLUMNS = ("trial", "candidate", "state", "score", "trained", "memory", "seconds")
+
+
+class NotebookProgress:
+    """The sentences, all trials that ended, and what runs. It needs IPython alone, and no widgets.
+
+    A saved notebook keeps the finished table, as any output of a cell.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.said: list[str] = []
+        self.ended: list[TrialRecord] = []
+        self.refused = 0
+        self.current: dict[int, str] = {}
+        self._handle: Any = None
+
+    def __enter__(self) -> Self:
+        self._show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.current.clear()
+        self.clock.took.clear()  # nothing is left to wait for
+        self._show()
+
+    def say(self, text: str) -> None:
+        """Add the sentence above the table."""
+        self.said.append(text)
+        self._show()
+
+    def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
+        """Show the trial below the table while it runs."""
+        self.clock.start(number, done, wanted)
+        memory = format_bytes(usage.memory.peak)
+        self.current[number] = f"[{done + 1}/{wanted}] trial {number}: {candidate}, {memory} predicted"
+        self._show()
+
+    def rung(self, number: int, rung: Rung) -> None:
+        """Show the mean score of the folds."""
+        title = self.current.get(number, f"trial {number}").partition(", epoch ")[0]
+        self.current[number] = f"{title}, epoch {rung.epoch:g}: mean {rung.mean:.4f}"
+        self._show()
+
+    def finished(self, record: TrialRecord) -> None:
+        """Add the trial to the table; refused proposals are only counted."""
+        self.clock.finish(record)
+        self.current.pop(record.number, None)
+        if record.state == INFEASIBLE:
+            self.refused += 1
+        elif record.state != INTERRUPTED:
+            self.ended.append(record)
+        self._show()
+
+    def html(self) -> str:
+        """What is shown now."""
+        told = [*self.said]
+        best = max((one for one in self.ended if one.complete), key=lambda one: one.score or 0.0, default=None)
+        below = [*self.current.values(), self.clock.left().removeprefix(" · ")]
+        if best:
+            below.append(f"best so far: trial {best.number}, {best.score:.4f} ({best.name})")
+        if self.refused:
+            below.append(f"{self.refused} candidates were over the budget and not trained")
+        rows = table(COLUMNS, map(_cells, self.ended)) if self.ended else ""
+        return "".join((*(f"<div>{escape(one)}</div>" for one in told), rows, *(
+            f"<div>{escape(one)}</div>" for one in below if one
+        )))  # fmt: skip
+
+    def _show(self) -> None:
+        """Write the output, or write it anew in its place."""
+        ipython = importlib.import_module("IPython.display")  # there in every notebook, and no dependency
+        content = ipython.HTML(self.html())
+        if self._handle is None:
+            self._handle = ipython.display(content, display_id=True)
+        else:
+            self._handle.update(content)
+
+
+def _cells(record: TrialRecord) -> tuple[str, ...]:
+    state = record.state.lower() + (f": {record.reason}" if record.reason and not record.complete else "")
+    return (
+        str(record.number),
+        record.name,
+        state,
+        "–" if record.score is None else f"{record.score:.4f}",
+        "–" if record.trainable_params is None else f"{record.trainable_params:,}",
+        format_bytes(record.measured_memory) if record.measured_memory else "–",
+        f"{record.seconds:.0f}",
+    )

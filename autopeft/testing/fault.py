@@ -1,0 +1,65 @@
+"""Where a fault is: the line of the plugin's own files that an error went through, or its class."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from autopeft.testing.rule import BrokenRuleError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A place in a plugin's files.
+
+    Attributes:
+        place: file and line, the file as it is from the current folder; "" where there is no file.
+        trace: the whole traceback, as Python writes it; "" where nothing was raised but what a rule itself says.
+    """
+
+    place: str = ""
+    trace: str = ""
+
+
+def fault_of(tested: object, error: BaseException) -> Fault:
+    """Where an error of a rule came from: its deepest line in the plugin's files, else the class.
+
+    Args:
+        tested: the method, or the kind of task.
+        error: what the test raised; of a rule that broke, the cause counts.
+    """
+    raised = error.__cause__ if isinstance(error, BrokenRuleError) else error
+    home = _home(type(tested))
+    frames = traceback.extract_tb(raised.__traceback__) if raised else []
+    own = [frame for frame in frames if home and Path(frame.filename).is_relative_to(home)]
+    trace = "".join(traceback.format_exception(raised)) if raised else ""
+    if own:
+        return Fault(f"{_shown(own[-1].filename)}:{own[-1].lineno}, in {own[-1].name}()", trace)
+    return Fault(_class(type(tested)), trace)
+
+
+def _home(kind: type) -> Path | None:
+    """The folder of the package that a class is in, or its file where that is in none."""
+    module = sys.modules.get(kind.__module__)
+    package = sys.modules.get(kind.__module__.partition(".")[0])
+    paths = list(getattr(package, "__path__", ()))
+    path = paths[0] if paths else getattr(module, "__file__", None)
+    return Path(path) if path else None
+
+
+def _class(kind: type) -> str:
+    """Where a class begins."""
+    try:
+        _, line = inspect.getsourcelines(kind)
+        return f"{_shown(inspect.getfile(kind))}:{line}, class {kind.__name__}"
+    except (OSError, TypeError):  # typed in at a prompt
+        return ""
+
+
+def _shown(path: str) -> str:
+    """A path as it is from the current folder, where it is below it."""
+    here, full = Path.cwd(), Path(path)
+    return str(full.relative_to(here) if full.is_relative_to(here) else full)
