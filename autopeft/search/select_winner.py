@@ -73,9 +73,10 @@ def select_winner(
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
-    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored. The trials that
-    were `found` have what their folds told that answers need (`Task.calibrated`). Once it is `late`, of the rows of
-    reference only the defaults are trained.
+    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored; nor, on another
+    base model than the winner's, of those whose default has no complete trial. The trials that were `found` have what
+    their folds told that answers need (`Task.calibrated`). Once it is `late`, of the rows of reference only the
+    defaults are trained.
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
@@ -83,36 +84,45 @@ def select_winner(
         CollapsedError: the best candidate's refits collapsed.
         Exception: whatever its method raises.
     """
-    started, say = time.monotonic(), by_host(say)
+    started, say, own = time.monotonic(), by_host(say), problem.at_hand(best)
     say(f"Refitting the winner on all {len(problem.rows.train)} training rows: {best}")
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
         with guarded(problem.spec.search.hang_timeout):
-            first = _score(problem, best, draft / "winner", origin, found, say, wins=True)
+            first = _score(own, best, draft / "winner", origin, found, say, wins=True)
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
         table, defaults = Table(), dict[str, float | None]()
-        table.add(held_out.WINNER, held_out.WINNER, f"winner: {best.method.name}", first)
+        table.add(held_out.WINNER, held_out.WINNER, f"winner: {best.name}", first)
         slowest = time.monotonic() - started
         for name, part in problem.space.items():
             default, column, began = part.default(), held_out.DEFAULT + name, time.monotonic()
             if default.flat == best.flat and first.form == REFIT:
                 defaults[name], table.written[column] = first.score, first.written
                 continue
-            tried = "left out of the search" if name in left_out else ""
-            made = tried or _default(problem, default, draft / name, origin, found, say)
+            tried = "left out of the search" if name in left_out else _elsewhere(default, best, found)
+            made = tried or _default(problem.at_hand(default), default, draft / name, origin, found, say)
             defaults[name] = table.add(column, name, f"untuned {name}", made)
             slowest = max(slowest, time.monotonic() - began)
-        others = _references(problem, table, slowest, late, say)
-        name, least = _baseline(problem)
+        others = _references(problem.at_hand(best), table, slowest, late, say)
+        name, least = _baseline(own)
         table.add(held_out.column_of(name), name, name, least)
-        _keep(problem, table.written, folder.parent / PREDICTIONS)
-        _show(problem, first, table.texts, folder.parent / SECTIONS, say)
+        _keep(own, table.written, folder.parent / PREDICTIONS)
+        _show(own, first, table.texts, folder.parent / SECTIONS, say)
     seconds = round(time.monotonic() - started, 3)
     return TestScores(first.score, least.score, defaults, table.notes, seconds, name, first.form, others)
+
+
+def _elsewhere(default: Candidate, best: Candidate, found: Sequence[TrialRecord]) -> str:
+    """Why a default on another base model than the winner's is not trained here; "" where it is.
+
+    There are as many as methods times models, and the search has looked at those that it took for the best.
+    """
+    known = default.model == best.model or any(one.complete and one.params == default.flat for one in found)
+    return "" if known else "on another base model, and of no complete trial of the search"
 
 
 def _default(
@@ -128,7 +138,7 @@ def _default(
         with guarded(problem.spec.search.hang_timeout):
             if reason := problem.budget.reason(problem.cost_estimator(default)):
                 return f"its default {reason}"
-            say(f"Scoring the untuned default of {default.method.name} on the test rows")
+            say(f"Scoring the untuned default of {default.name} on the test rows")
             return _score(problem, default, folder, origin, found, say)
     except (
         StoreError,

@@ -103,7 +103,7 @@ def test_without_a_portfolio_every_default_is_tried(known):
         ("lora", start.DEFAULT),
         ("prefix_tuning", start.DEFAULT),
     ]
-    assert start.fixed_default(unwanted, space(), ROWS) is None
+    assert start.fixed_defaults(unwanted, space(), ROWS) == []
     known.unlink()
     recorded._read.cache_clear()
     assert len(start.first(study(trials=16), space(), ROWS)[0]) == 3
@@ -133,19 +133,19 @@ def run(found, where, scores, fixed, pruner="successive_halving"):
 def test_two_defaults_are_protected_the_best_fixed_one_and_the_one_that_is_ahead(known):
     where = space("adapter", "bitfit", "lora", "prefix_tuning")
     adapter, bitfit, lora, prefix = (part.default() for part in where.values())
-    fixed = start.fixed_default(study(), where, ROWS)
-    assert fixed.flat == lora.flat
+    fixed = start.fixed_defaults(study(), where, ROWS)
+    assert [one.flat for one in fixed] == [lora.flat]
     drawn = where["lora"].sample(2, seed=1)
     order = [*drawn, prefix, adapter, bitfit, lora]
     scores = [(0.9, 0.9), (0.8, 0.8), (0.5, 0.5), (0.6, 0.6), (0.55, 0.55), (0.1, 0.1)]
     assert run(order, where, scores, fixed) == [False, True, False, False, True, False]
-    assert run(order, where, scores, None) == [False, True, False, False, False, False], "as nothing tells the best"
+    assert run(order, where, scores, []) == [False, True, False, False, False, False], "as nothing tells the best"
 
 
 def test_a_default_that_fell_behind_at_a_later_rung_is_stopped_there(known):
     where = space("adapter", "lora", "prefix_tuning")
     adapter, lora, prefix = (part.default() for part in where.values())
-    stopped = run([lora, adapter, prefix], where, [(0.9, 0.9), (0.95, 0.8), (0.1, 0.1)], lora)
+    stopped = run([lora, adapter, prefix], where, [(0.9, 0.9), (0.95, 0.8), (0.1, 0.1)], [lora])
     assert stopped == [False, True, True]
 
 
