@@ -103,10 +103,9 @@ def _plan_study(
     registry = find_plugins(block, spec)
     from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
-    from autopeft.execution.precision import settle
-    from autopeft.execution.problem import Problem
+    from autopeft.execution.several import made_ready
     from autopeft.reporting import plan_view
-    from autopeft.search.resume import as_begun
+    from autopeft.search.resume import as_begun, commits_of
     from autopeft.study.folder import PLAN
     from autopeft.study.output import require
 
@@ -117,18 +116,25 @@ def _plan_study(
     drawn = picture or (None if as_json else spec.output / PLAN)
     if drawn and not picture:
         require(spec.output)
-    problem = Problem.from_spec(spec, registry, card) if card else settle(as_begun(spec), registry)[0]
-    plans = planning.plan(problem, samples)
-    if drawn:
-        plan_view.picture(plans, problem.budget, drawn)
-    if as_json:
+    made, _ = made_ready(spec if card else as_begun(spec), registry, card, commits_of(spec))
+    told = {}
+    for problem in made.on_each():
+        plans = planning.plan(problem, samples)
+        path = drawn.with_stem(f"{drawn.stem}-{problem.label}") if drawn and problem.label else drawn
+        if path:
+            plan_view.picture(plans, problem.budget, path)
         methods = [plain(entry) for entry in plans]
-        print_json({"budget": problem.budget.to_dict(), "methods": methods, "refused": problem.refused})
-        return
-    console.print(plan_view.show(plans, problem.budget))
-    for name, reason in problem.refused.items():
-        console.print(f"{name} is left out: {reason}")
-    console.print(f"Picture: {drawn}", soft_wrap=True)
+        told[problem.label] = {"budget": problem.budget.to_dict(), "methods": methods, "refused": problem.refused}
+        if as_json:
+            continue
+        if problem.label:
+            console.print(f"On {problem.label} ({problem.spec.model.name_or_path}):", style="bold")
+        console.print(plan_view.show(plans, problem.budget))
+        for name, reason in problem.refused.items():
+            console.print(f"{name} is left out: {reason}")
+        console.print(f"Picture: {path}", soft_wrap=True)
+    if as_json:
+        print_json({"models": told} if made.models else told[""])
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")

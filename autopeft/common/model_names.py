@@ -41,6 +41,11 @@ def arm(method: str, model: str) -> str:
     return f"{method} on {model}" if model else method
 
 
+def without_model(name: str, model: str) -> str:
+    """A method or a dimension by its own name."""
+    return name.removesuffix(arm("", model)) if model else name
+
+
 def _short(reference: str) -> str:
     parts = [part for part in re.split(r"[/\\]", reference.removeprefix(PACKAGE)) if part not in ("", ".", "..")]
     name = (parts or ["model"])[0 if reference.startswith(PACKAGE) else -1]

@@ -115,6 +115,10 @@ class Problem:
         """The problem of every base model; of a single one this."""
         return [*self.models.values()] or [self]
 
+    def on_each(self) -> list[Problem]:
+        """`each`, with the space of its base model alone."""
+        return [replace(one, space=one.space.on(one.label)) for one in self.each]
+
     def of(self, candidate: Candidate) -> Problem:
         """The problem of the candidate's base model."""
         return self.models[candidate.model] if self.models else self

@@ -12,7 +12,7 @@ from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import BudgetError, MethodError, ModelError, SpecError, UserInputError
 from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import kind_of, locate
-from autopeft.common.model_names import MODEL, arm, labels
+from autopeft.common.model_names import MODEL, arm, labels, without_model
 from autopeft.common.units import format_bytes
 from autopeft.execution import preflight
 from autopeft.execution.precision import settle
@@ -103,11 +103,20 @@ def _above(found: list[Problem]) -> Problem:
     _require_methods(spec, space, names, refused)
     origins = {arm(name, label): origin for label, one in problems.items() for name, origin in one.origins.items()}
     rows = min(len(fold.train) for fold in first.folds)
-    shared = {"space": space, "refused": refused, "origins": origins, "rung_rows": rows}
-    models = {label: replace(one, label=label, **shared) for label, one in problems.items()}  # type: ignore[arg-type]  # as named
+    models = {
+        label: replace(
+            one,
+            label=label,
+            space=space,
+            refused={name: why for name, why in refused.items() if without_model(name, label) != name},
+            origins=origins,
+            rung_rows=rows,
+        )
+        for label, one in problems.items()
+    }
     study = spec.with_model(name_or_path=spec.model.candidates[0], revision=None)
     kinds = {name: kind_of(reference, spec.folder) for name, reference in references(study).items()}
-    return replace(models[names[0]], spec=study, label="", models=models, kinds=kinds)
+    return replace(models[names[0]], spec=study, label="", models=models, refused=refused, kinds=kinds)
 
 
 def _require(spec: StudySpec) -> None:
@@ -161,7 +170,8 @@ def _require_methods(spec: StudySpec, space: CandidateSpace, names: list[str], r
     """See that each method that was asked for is on one model at least, and each model has one."""
     for name in spec.search.methods or ():
         if not space.of_method(name):
-            reasons = "; ".join(f"{one}: {why}" for one, why in refused.items() if one.startswith(f"{name} on "))
+            on_each = [arm(name, label) for label in names]
+            reasons = "; ".join(f"{one}: {refused[one]}" for one in on_each if one in refused)
             raise MethodError(
                 f"[search] methods must each support one of the `candidates` in [model], but {name} supports none. "
                 f"{reasons}"
