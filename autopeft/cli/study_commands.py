@@ -117,24 +117,23 @@ def _plan_study(
     if drawn and not picture:
         require(spec.output)
     made, _ = made_ready(spec if card else as_begun(spec), registry, card, commits_of(spec))
-    told = {}
-    for problem in made.on_each():
-        plans = planning.plan(problem, samples)
-        path = drawn.with_stem(f"{drawn.stem}-{problem.label}") if drawn and problem.label else drawn
-        if path:
-            plan_view.picture(plans, problem.budget, path)
-        methods = [plain(entry) for entry in plans]
-        told[problem.label] = {"budget": problem.budget.to_dict(), "methods": methods, "refused": problem.refused}
-        if as_json:
-            continue
+    found = [(problem, planning.plan(problem, samples)) for problem in made.on_each()]
+    if drawn:
+        plan_view.picture([entry for _, plans in found for entry in plans], made.budget, drawn)
+    if as_json:
+        told = {
+            one.label: {"budget": one.budget.to_dict(), "methods": [*map(plain, plans)], "refused": one.refused}
+            for one, plans in found
+        }
+        print_json({"models": told} if made.models else told[""])
+        return
+    for problem, plans in found:
         if problem.label:
-            console.print(f"On {problem.label} ({problem.spec.model.name_or_path}):", style="bold")
+            console.print(f"On {problem.spec.model.name_or_path}:", style="bold")
         console.print(plan_view.show(plans, problem.budget))
         for name, reason in problem.refused.items():
             console.print(f"{name} is left out: {reason}")
-        console.print(f"Picture: {path}", soft_wrap=True)
-    if as_json:
-        print_json({"models": told} if made.models else told[""])
+    console.print(f"Picture: {drawn}", soft_wrap=True)
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")
