@@ -103,7 +103,7 @@ def _plan_study(
     registry = find_plugins(block, spec)
     from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
-    from autopeft.execution.several import made_ready
+    from autopeft.execution.several import in_parts, made_ready
     from autopeft.reporting import plan_view
     from autopeft.search.resume import as_begun, commits_of
     from autopeft.study.folder import PLAN
@@ -117,7 +117,7 @@ def _plan_study(
     if drawn and not picture:
         require(spec.output)
     made, _ = made_ready(spec if card else as_begun(spec), registry, card, commits_of(spec))
-    found = [(problem, planning.plan(problem, samples)) for problem in made.on_each()]
+    found = [(one, planning.plan(one, samples)) for one in in_parts(made)]
     if drawn:
         plan_view.picture([entry for _, plans in found for entry in plans], made.budget, drawn)
     if as_json:

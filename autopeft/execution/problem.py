@@ -81,7 +81,8 @@ class Problem:
 
     A study that chooses among several base models has a problem for each, with its `label`; they share rows, splits and
     the whole space, and the rungs of the first, whose folds have `rung_rows`. Above them stands one that holds all of
-    them as `models`: for what is on no single model it is the first one's, for the rest ask `of(candidate)`.
+    them as `models`: for what is on no single model it is the first one's, for the rest ask `of(candidate)`. Where the
+    study is `planned` for a GPU that need not be here, they stay off it.
     """
 
     spec: StudySpec
@@ -109,15 +110,12 @@ class Problem:
     label: str = ""
     models: dict[str, Problem] = field(default_factory=dict)
     rung_rows: int | None = None
+    planned: bool = False
 
     @property
     def each(self) -> list[Problem]:
         """The problem of every base model; of a single one this."""
         return [*self.models.values()] or [self]
-
-    def on_each(self) -> list[Problem]:
-        """`each`, with the space of its base model alone."""
-        return [replace(one, space=one.space.on(one.label)) for one in self.each]
 
     def of(self, candidate: Candidate) -> Problem:
         """The problem of the candidate's base model."""
@@ -132,7 +130,7 @@ class Problem:
         yield from map(self._on_card, self.each)
 
     def _on_card(self, found: Problem) -> Problem:
-        if self.models and self.device.type == "cuda":
+        if self.models and self.device.type == "cuda" and not self.planned:
             for other in self.models.values():
                 if other is not found:
                     other.base.module.to("cpu")

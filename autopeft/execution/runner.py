@@ -85,7 +85,9 @@ class Runner:
             StudyError: an earlier trial damaged the base model for good.
             StreamError: nobody reads the output any more.
         """
-        problem = self._problem.of(candidate)
+        problem = self._problem.at_hand(candidate)
+        if self._problem.models:
+            self._leak_check.since()  # a model that was moved is no leak
         problem.weight_check.check()
         try:
             admitted = self._admit(problem, candidate, job)
@@ -93,9 +95,6 @@ class Runner:
             return Outcome(INTERRUPTED, error.fault)
         if isinstance(admitted, Outcome):
             return admitted
-        if self._problem.models:
-            self._problem.at_hand(candidate)
-            self._leak_check.since()  # a model that was moved is no leak
         try:
             outcome = self._train(problem, candidate, admitted, job)
         except MachineError as error:

@@ -63,7 +63,18 @@ def made_ready(
         release_memory()
         found.append(one)
     _require_comparable(found)
-    return _above(found), told
+    return replace(_above(found), planned=card is not None), told
+
+
+def in_parts(problem: Problem) -> Iterator[Problem]:
+    """Of each base model the problem with its own part of the space, and its model alone on the GPU meanwhile."""
+    for one in problem.in_turn():
+        if not one.label:
+            yield one
+            continue
+        part = replace(one, space=one.space.on(one.label))
+        vars(part).update(cost_estimator=one.cost_estimator, trunk=one.trunk)  # what is known of costs they share
+        yield part
 
 
 def check(problem: Problem) -> None:
@@ -73,9 +84,9 @@ def check(problem: Problem) -> None:
         UserInputError: as `require_room`, where no model has room, and as `preflight.check`.
     """
     without: list[BudgetError] = []
-    for one in problem.each:
+    for one in in_parts(problem):
         try:
-            require_room(one.space.on(one.label), one.cost_estimator, one.budget, one.spec.search.hang_timeout)
+            require_room(one.space, one.cost_estimator, one.budget, one.spec.search.hang_timeout)
         except BudgetError as error:
             without.append(error)
     if len(without) == len(problem.each):
