@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from autopeft.execution.problem import Problem
-from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.candidate import CandidateSpace, together
 from autopeft.methods.registry import discover
 from autopeft.search import portfolio as recorded
 from autopeft.search import start
@@ -107,6 +107,32 @@ def test_without_a_portfolio_every_default_is_tried(known):
     known.unlink()
     recorded._read.cache_clear()
     assert len(start.first(study(trials=16), space(), ROWS)[0]) == 3
+
+
+def test_base_models_take_turns_and_each_begins_with_its_best_default(known):
+    where = together({"a": space(), "b": space("adapter", "bitfit", "prefix_tuning")})
+    found, _ = start.first(study(trials=16), where, ROWS)
+    assert [(one.candidate.name, one.source) for one in found] == [
+        ("lora on a", start.RECORDED),
+        ("prefix_tuning on b", start.RECORDED),
+        ("adapter on a", start.RECORDED),
+        ("adapter on b", start.RECORDED),
+        ("lora on a", start.RECORDED),
+        ("prefix_tuning on a", start.DEFAULT),
+        ("adapter on b", start.DEFAULT),
+        ("adapter on a", start.DEFAULT),
+    ]
+    assert [one.candidate.name for one in start.first(study(trials=2), where, ROWS)[0]][:2] == [
+        "lora on a",
+        "prefix_tuning on b",
+    ]
+    fixed = [one.name for one in start.fixed_defaults(study(), where, ROWS)]
+    assert fixed == ["lora on a", "prefix_tuning on b"]
+    unknown = together({"a": space(), "b": space("bitfit", "ia3")})
+    found = [one.candidate.name for one in start.first(study(trials=16), unknown, ROWS)[0]]
+    assert found[:2] == ["lora on a", "bitfit on b"]
+    assert found[-1] == "ia3 on b"
+    assert len(start.first(study(trials=4, portfolio=False), where, ROWS)[0]) == 6
 
 
 def run(found, where, scores, fixed, pruner="successive_halving"):
