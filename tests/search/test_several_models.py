@@ -1,11 +1,14 @@
 """A study that chooses among base models: from its file to a winner on one of them, and what it does not go on with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 import autopeft as api
 from autopeft.common.exceptions import BudgetError, MethodError, ModelError, SpecError
@@ -19,8 +22,11 @@ from autopeft.search.warm_start import earlier_winners
 from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
 from tests.conftest import DTYPE, HEAVY, WORDS, autopeft_here, tiny_rows
+from tests.search.test_choosing import model, study_file
 from tests.search.test_run import edit, run_study, store
 from tests.tiny_models import tiny
+
+__all__ = ["model"]
 
 STUDY = f"""
 name = "chosen"
@@ -261,6 +267,28 @@ def test_plan_and_recommend_tell_of_every_model(study):
     tried = [one["candidate"] for one in json.loads(done.stdout)["tried"]]
     assert tried == [f"{name}, its default" for name in ("bitfit on bert", "bitfit on modern", "lora on bert",
                                                          "lora on modern")]  # fmt: skip
+
+
+def other_weights(folder: Path) -> None:
+    """Change the weights in a model's folder."""
+    path = folder / "model.safetensors"
+    save_file({name: 1.5 * tensor for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def test_models_that_write_have_the_same_tokens(tmp_path, model):
+    study = study_file(tmp_path, "one", 4, choose="")
+    edit(study, ('name_or_path = "one"', 'candidates = ["one", "two"]'))
+    for name in ("one", "two"):
+        shutil.copytree(model, tmp_path / name)
+    other_weights(tmp_path / "two")
+    problem = made_ready(StudySpec.from_file(study), discover())[0]
+    assert [*problem.space] == ["lora on one", "lora on two"]
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "two")
+    tokenizer.add_tokens(["another"])
+    tokenizer.save_pretrained(tmp_path / "two")
+    with pytest.raises(SpecError, match="must have the same tokens where the task is causal-lm"):
+        made_ready(StudySpec.from_file(study), discover())
 
 
 @pytest.fixture(params=HEAVY)
