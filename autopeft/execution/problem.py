@@ -192,12 +192,7 @@ class Problem:
 
     @classmethod
     def from_spec(
-        cls,
-        spec: StudySpec,
-        registry: Registry,
-        card: int | None = None,
-        read: Problem | None = None,
-        rows: StudyData | None = None,
+        cls, spec: StudySpec, registry: Registry, card: int | None = None, read: Problem | StudyData | None = None
     ) -> Problem:
         """Read the data, load the model, and settle which methods are in.
 
@@ -206,9 +201,8 @@ class Problem:
             registry: the methods found.
             card: bytes of a GPU to plan for that need not be here: they take the place of `max_gpu_memory`, and
                 memory is predicted for it. Such a problem is not for training.
-            read: the same study in a lower precision, with "auto" in its file: its rows and model are not read again,
-                and it is of no more use.
-            rows: the study's, where they were read for another base model.
+            read: what was read before: the rows, for another base model; or the same study in a lower precision, with
+                "auto" in its file, whose model is not read again either, and which is of no more use.
 
         Raises:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
@@ -222,11 +216,11 @@ class Problem:
         device = study_device(spec) if card is None else described_card(spec)
         spec, task, told = recognised(spec, task)
         task = task.maximising(spec.validation.metric or "").searching(spec.search.overrides)
-        rows = rows or (read.rows if read else read_rows(spec, task, told))
+        rows = read.rows if isinstance(read, Problem) else read or read_rows(spec, task, told)
         task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
-        base = _raised(read, task) if read else load(task)
+        base = _raised(read, task) if isinstance(read, Problem) else load(task)
         reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
         task = _knowing_model(task, base, rows, reader, device)
         space, refused = _space(spec, task, base, wanted, origins, len(rows.train))

@@ -58,7 +58,7 @@ def made_ready(
             else:
                 _require_memory(own)
                 own = own.with_model(dtype=found[0].spec.model.dtype)
-                one = Problem.from_spec(own, registry, card, rows=found[0].rows)
+                one = Problem.from_spec(own, registry, card, found[0].rows)
         one.base.module.to("cpu")
         release_memory()
         found.append(one)
