@@ -21,8 +21,10 @@ from autopeft.search import resume
 from autopeft.search.warm_start import earlier_winners
 from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
-from tests.conftest import DTYPE, HEAVY, WORDS, autopeft_here, tiny_rows
+from autopeft.study.raced import RACE
+from tests.conftest import DTYPE, WORDS, autopeft_here, tiny_rows
 from tests.search.test_choosing import model, study_file
+from tests.search.test_racing import close
 from tests.search.test_run import edit, run_study, store
 from tests.tiny_models import tiny
 
@@ -270,9 +272,9 @@ def test_plan_and_recommend_tell_of_every_model(study):
 
 
 def other_weights(folder: Path) -> None:
-    """Change the weights in a model's folder."""
+    """Change the weights in a model's folder, by little."""
     path = folder / "model.safetensors"
-    save_file({name: 1.5 * tensor for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    save_file({name: 1.01 * tensor for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
 
 
 def test_models_that_write_have_the_same_tokens(tmp_path, model):
@@ -291,38 +293,51 @@ def test_models_that_write_have_the_same_tokens(tmp_path, model):
         made_ready(StudySpec.from_file(study), discover())
 
 
-@pytest.fixture(params=HEAVY)
-def raced(request, study):
-    """A study with a race, of a method on two models."""
-    edit(
-        study,
-        ('["bitfit", "lora"]', '["lora"]'),
-        ("trials = 3", "trials = 5"),
-        ("race = 0", "race = 2"),
-        ("references = false", "references = true"),
-        ("epochs = 2", "epochs = 6"),
-    )
-    return study
-
-
-def test_a_race_is_between_models_and_a_study_that_was_cut_off_goes_on(raced):
-    result = run_study(raced)
-    archive = open_archive(raced.parent / "outputs" / "chosen")
-    runs = archive.attrs["race"]["runs"]
-    assert runs
-    by_number = {record.number: record for record in archive.records}
-    assert {by_number[number].method for number, *_ in runs} == {"lora on bert", "lora on modern"}
+@pytest.mark.exhaustive
+def test_a_race_is_between_models_and_a_study_that_goes_on_races_again(tmp_path, model):
+    for name in ("one", "two"):
+        shutil.copytree(model, tmp_path / name)
+    other_weights(tmp_path / "two")
+    study = close(tmp_path, "one")
+    edit(study, ('name_or_path = "one"', 'candidates = ["one", "two"]'), ("references = false", "references = true"))
+    result = run_study(study)
+    archive = open_archive(tmp_path / "outputs" / "raced")
+    raced = {run[0] for run in archive.attrs[RACE]["runs"]}
+    on = {record.method for record in archive.records if record.number in raced}
+    assert on == {"lora on one", "lora on two"}
     assert result["race"]
-    assert {*result["test"]["references"]} == {"head alone", "full fine-tuning"}
-    edit(raced, ("trials = 5", "trials = 7"))
-    more = run_study(raced)
-    assert len(more["records"]) >= 7
+    assert {*result["test"]["references"]} == {"full fine-tuning", "head alone"}
+    assert run_study(study)["best"] == result["best"]
+    edit(study, ("trials = 3", "trials = 4"))
+    more = run_study(study)
+    assert len(more["records"]) == 4
     assert more["records"][0]["score"] == result["records"][0]["score"]
 
 
-def test_the_models_of_all_folds_may_win(raced):
-    raced.write_text(raced.read_text() + '[winner]\nform = "ensemble"\n')
-    edit(raced, ("race = 2", "race = 0"))
-    run_study(raced)
-    winner = api.load(raced.parent / "outputs" / "chosen" / "winner")
+@pytest.mark.exhaustive
+def test_the_models_of_all_folds_may_win(study):
+    study.write_text(study.read_text() + '[winner]\nform = "ensemble"\n')
+    edit(study, ('["bitfit", "lora"]', '["lora"]'))
+    run_study(study)
+    winner = api.load(study.parent / "outputs" / "chosen" / "winner")
     assert len(winner.predict(["w1 w20 w30"])) == 1
+
+
+@pytest.mark.exhaustive
+def test_a_study_that_was_killed_goes_on_with_the_model_of_the_trial_it_was_at(study, finished, monkeypatch):
+    began = several.Problem.at_hand
+
+    def killed(problem, candidate):
+        if candidate.name == "lora on modern":
+            raise KeyboardInterrupt
+        return began(problem, candidate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(several.Problem, "at_hand", killed)
+        done = autopeft_here("run", "study.toml", cwd=study.parent)
+    assert done.returncode == 1
+    assert "interrupted" in done.stderr
+    result = run_study(study)
+    strip = [{**record, "seconds": 0, "measured_memory": 0, "number": 0} for record in result["records"]]
+    whole = [{**record, "seconds": 0, "measured_memory": 0, "number": 0} for record in finished[1]["records"]]
+    assert sorted(strip, key=lambda one: one["name"]) == sorted(whole, key=lambda one: one["name"])
