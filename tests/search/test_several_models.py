@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
+from optuna.trial import create_trial
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -15,16 +17,18 @@ from autopeft.common.exceptions import BudgetError, MethodError, ModelError, Spe
 from autopeft.common.locate import NotFoundError
 from autopeft.execution import several
 from autopeft.execution.folds import FreshFolds
+from autopeft.execution.run_trial import run_trial
 from autopeft.execution.several import made_ready
 from autopeft.methods.registry import discover
-from autopeft.search import resume
+from autopeft.search import racing, resume
 from autopeft.search.warm_start import earlier_winners
 from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
-from autopeft.study.raced import RACE
+from autopeft.study.raced import Raced
+from autopeft.study.record import RECORD, TrialRecord, plain
 from tests.conftest import DTYPE, WORDS, autopeft_here, tiny_rows
 from tests.search.test_choosing import model, study_file
-from tests.search.test_racing import close
+from tests.search.test_racing import FOLDS, Log, close
 from tests.search.test_run import edit, run_study, store
 from tests.tiny_models import tiny
 
@@ -294,24 +298,30 @@ def test_models_that_write_have_the_same_tokens(tmp_path, model):
 
 
 @pytest.mark.exhaustive
-def test_a_race_is_between_models_and_a_study_that_goes_on_races_again(tmp_path, model):
+def test_a_race_is_between_models(tmp_path, model):
     for name in ("one", "two"):
         shutil.copytree(model, tmp_path / name)
     other_weights(tmp_path / "two")
     study = close(tmp_path, "one")
-    edit(study, ('name_or_path = "one"', 'candidates = ["one", "two"]'), ("references = false", "references = true"))
-    result = run_study(study)
-    archive = open_archive(tmp_path / "outputs" / "raced")
-    raced = {run[0] for run in archive.attrs[RACE]["runs"]}
-    on = {record.method for record in archive.records if record.number in raced}
-    assert on == {"lora on one", "lora on two"}
-    assert result["race"]
-    assert {*result["test"]["references"]} == {"full fine-tuning", "head alone"}
-    assert run_study(study)["best"] == result["best"]
-    edit(study, ("trials = 3", "trials = 4"))
-    more = run_study(study)
-    assert len(more["records"]) == 4
-    assert more["records"][0]["score"] == result["records"][0]["score"]
+    edit(study, ('name_or_path = "one"', 'candidates = ["one", "two"]'))
+    problem = made_ready(StudySpec.from_file(study), discover())[0]
+    kept = optuna.create_study(direction="maximize")
+    for number, (part, folds) in enumerate(zip(problem.space.values(), FOLDS[:2], strict=True)):
+        record = TrialRecord(number, part.name, part.name, "COMPLETE", "", float(np.mean(folds)), folds, (), 1, 100,
+                             100, 1, 1, 1.0, epochs_trained=1.0, params=part.default().flat)  # fmt: skip
+        kept.add_trial(create_trial(value=record.score, user_attrs={RECORD: plain(record)}))
+    log, said = Log(), list[str]()
+    racing.race(problem, racing.Books(kept, log, said.append, lambda: None, lambda: False), finished=False)
+    assert {number for number, _, _ in log.folds} == {0, 1}
+    raced = Raced.read(kept.user_attrs)
+    assert raced.ruling
+    own = {number: (fold, score) for number, fold, score in log.folds}
+    for number, part in enumerate(problem.space.values()):
+        fold, score = own[number]
+        fresh = FreshFolds(alone := problem.of(part.default()))
+        fresh.first(fold + 1)
+        again = run_trial(fresh.problem(fold), part.default(), lambda rung: None)
+        assert again.score == score, alone.label
 
 
 @pytest.mark.exhaustive
