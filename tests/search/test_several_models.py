@@ -20,19 +20,20 @@ from autopeft.execution.folds import FreshFolds
 from autopeft.execution.run_trial import run_trial
 from autopeft.execution.several import made_ready
 from autopeft.methods.registry import discover
-from autopeft.search import racing, resume
+from autopeft.search import racing, resume, run
 from autopeft.search.warm_start import earlier_winners
 from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
 from autopeft.study.raced import Raced
 from autopeft.study.record import RECORD, TrialRecord, plain
 from tests.conftest import DTYPE, WORDS, autopeft_here, tiny_rows
+from tests.models.test_digest import cached
 from tests.search.test_choosing import model, study_file
 from tests.search.test_racing import FOLDS, Log, close
 from tests.search.test_run import edit, run_study, store
 from tests.tiny_models import tiny
 
-__all__ = ["model"]
+__all__ = ["cached", "model"]
 
 STUDY = f"""
 name = "chosen"
@@ -273,6 +274,22 @@ def test_plan_and_recommend_tell_of_every_model(study):
     tried = [one["candidate"] for one in json.loads(done.stdout)["tried"]]
     assert tried == [f"{name}, its default" for name in ("bitfit on bert", "bitfit on modern", "lora on bert",
                                                          "lora on modern")]  # fmt: skip
+
+
+def test_each_model_of_the_hub_stays_at_the_commit_it_had(study, cached):
+    edit(study, ('"bert"', '"org/name"'))
+    spec = StudySpec.from_file(study).model_copy(update={"output": study.parent / "outputs" / "hub"})
+    problem = made_ready(spec, discover())[0]
+    assert problem.each[0].base_digest == "commit:" + "a" * 40
+    assert problem.kinds["model.candidates.0"] == "hub"
+    run._open(problem, print)
+    (cached / "refs" / "main").write_text("b" * 40)
+    assert resume.commits_of(spec) == {"org/name": "a" * 40}
+    again = made_ready(resume.as_begun(spec), discover(), commits=resume.commits_of(spec))[0]
+    assert again.each[0].base_digest == "commit:" + "a" * 40
+    run._open(again, print)
+    with pytest.raises(ModelError, match="another base model than org/name is now"):
+        run._open(made_ready(spec, discover())[0], print)
 
 
 def other_weights(folder: Path) -> None:
