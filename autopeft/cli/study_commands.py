@@ -103,7 +103,7 @@ def _plan_study(
     registry = find_plugins(block, spec)
     from autopeft.budget import plan as planning
     from autopeft.common.units import parse_bytes
-    from autopeft.execution.several import in_parts, made_ready
+    from autopeft.execution.preparation import in_parts, made_ready
     from autopeft.reporting import plan_view
     from autopeft.search.resume import as_begun, commits_of
     from autopeft.study.folder import PLAN

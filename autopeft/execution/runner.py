@@ -86,7 +86,7 @@ class Runner:
             StreamError: nobody reads the output any more.
         """
         problem = self._problem.at_hand(candidate)
-        if self._problem.models:
+        if problem is not self._problem and problem.device.type == "cuda":
             self._leak_check.since()  # a model that was moved is no leak
         problem.weight_check.check()
         try:

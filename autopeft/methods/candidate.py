@@ -134,10 +134,14 @@ class CandidateSpace(Mapping[str, MethodSpace]):
     """The methods of a study with their spaces, as the study file narrows them.
 
     Of several base models each method on each model has a part of its own, by a name such as "lora on small".
+
+    Args:
+        spaces: the parts.
+        models: the labels of several base models, in their order.
     """
 
-    def __init__(self, spaces: Iterable[MethodSpace]) -> None:
-        self._spaces = {space.name: space for space in spaces}
+    def __init__(self, spaces: Iterable[MethodSpace], models: Iterable[str] = ("",)) -> None:
+        self._spaces, self._models = {space.name: space for space in spaces}, [*models]
 
     @classmethod
     def build(
@@ -209,12 +213,13 @@ class CandidateSpace(Mapping[str, MethodSpace]):
 
     @property
     def models(self) -> list[str]:
-        """The labels of the base models; of a single one "" alone."""
-        return list(dict.fromkeys(part.model for part in self.values()))
+        """The labels of the base models that have a part, in their order; of a single one "" alone."""
+        there = {part.model for part in self.values()}
+        return [model for model in self._models if model in there]
 
     def on(self, model: str) -> CandidateSpace:
         """The parts of the methods on one base model."""
-        return CandidateSpace(part for part in self.values() if part.model == model)
+        return CandidateSpace((part for part in self.values() if part.model == model), [model])
 
     def of_method(self, name: str) -> list[MethodSpace]:
         """The parts of a method, one for each base model that it is searched on."""
@@ -276,7 +281,7 @@ def together(spaces: Mapping[str, CandidateSpace]) -> CandidateSpace:
             shared = [key for key in part.dimensions if _shared(key, parts.values())]
             called = {key: arm(key, label) for key in part.dimensions if key not in shared}
             found.append(replace(part, model=label, called=called))
-    return CandidateSpace(found)
+    return CandidateSpace(found, spaces)
 
 
 def _shared(key: str, parts: Iterable[MethodSpace]) -> bool:

@@ -29,7 +29,7 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
-from autopeft.execution import several
+from autopeft.execution import preparation
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, racing, resume, start
@@ -92,12 +92,12 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     spec = resume.as_begun(spec)
-    problem, precision = several.made_ready(spec, registry, commits=resume.commits_of(spec))
+    problem, precision = preparation.made_ready(spec, registry, commits=resume.commits_of(spec))
     spec = problem.spec
     _say_notes(problem, registry, progress.say)
     if precision:
         progress.say(precision)
-    several.check(problem)
+    preparation.check(problem)
     require_mean(problem)
     study, storage = _open(problem, progress.say)
     with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:

@@ -63,10 +63,8 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
     if not any(found):
         return _each_once([*earlier, *_in_turn([_defaults(part) for part in spaces])]), notes
     assert known
-    half, entries = (
-        spec.search.trials // 2,
-        [one or _defaults(part)[:1] for one, part in zip(found, spaces, strict=True)],
-    )
+    half = spec.search.trials // 2
+    entries = [one or _defaults(part)[:1] for one, part in zip(found, spaces, strict=True)]
     recorded = _in_turn(entries)[: max(half - len(earlier) - len(spaces), len(spaces))]
     ranked = [[entry.method for entry in known.defaults(size, _methods(part))] for part in spaces]
     orders = [_defaults(part, order) for part, order in zip(spaces, ranked, strict=True)]

@@ -1,5 +1,7 @@
 """One search space over several base models: what is the same on all of them is one dimension."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 
@@ -48,6 +50,20 @@ def test_what_is_the_same_on_all_models_is_one_dimension_and_the_rest_is_named_w
     assert lora["albert"].default().name in str(lora["albert"].default())
     assert "lora.learning_rate" in space.defaults
     assert "lora.target_modules on t5" in space.defaults
+
+
+def test_models_keep_their_order_where_the_first_method_is_not_on_the_first(space):
+    lora, both = CandidateSpace([space["lora on t5"]]), space.on("bert")
+    plain = {
+        label: CandidateSpace(replace(part, model="", called={}) for part in one.values())
+        for label, one in {"z": lora, "a": both}.items()
+    }
+    made = together({"z": plain["z"], "a": plain["a"]})
+    assert [*made] == ["lora on z", "lora on a", "adapter on a", "bitfit on a"]
+    made = together({"a": CandidateSpace([plain["a"]["bitfit"]]), "z": plain["a"]})
+    assert [*made][:2] == ["bitfit on a", "bitfit on z"]
+    assert together({"z": plain["z"], "a": plain["a"]}).models == ["z", "a"]
+    assert CandidateSpace([*made.values()][::-1], ["a", "z"]).models == ["a", "z"]
 
 
 def test_every_draw_is_a_point_of_its_model_and_comes_back_from_its_params(space):

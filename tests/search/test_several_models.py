@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 import autopeft as api
 from autopeft.common.exceptions import BudgetError, MethodError, ModelError, SpecError
 from autopeft.common.locate import NotFoundError
-from autopeft.execution import several
+from autopeft.execution import preparation
 from autopeft.execution.folds import FreshFolds
+from autopeft.execution.preparation import made_ready
 from autopeft.execution.run_trial import run_trial
-from autopeft.execution.several import made_ready
 from autopeft.methods.registry import discover
 from autopeft.search import racing, resume, run
 from autopeft.search.warm_start import earlier_winners
@@ -174,9 +174,9 @@ def test_the_budget_is_asked_of_every_model_and_one_with_room_is_enough(study):
     edit(study, ('max_trainable_params = "50%"', "max_trainable_params = 1"))
     problem = made_ready(StudySpec.from_file(study), discover())[0]
     with pytest.raises(BudgetError, match="nothing in the search space fits"):
-        several.check(problem)
+        preparation.check(problem)
     problem.models["modern"].budget.values["max_trainable_params"] = 10**6
-    several.check(problem)
+    preparation.check(problem)
 
 
 def test_a_study_ends_with_a_winner_on_one_of_its_models_and_goes_on_as_it_was(finished):
@@ -352,7 +352,7 @@ def test_the_models_of_all_folds_may_win(study):
 
 @pytest.mark.exhaustive
 def test_a_study_that_was_killed_goes_on_with_the_model_of_the_trial_it_was_at(study, finished, monkeypatch):
-    began = several.Problem.at_hand
+    began = preparation.Problem.at_hand
 
     def killed(problem, candidate):
         if candidate.name == "lora on modern":
@@ -360,7 +360,7 @@ def test_a_study_that_was_killed_goes_on_with_the_model_of_the_trial_it_was_at(s
         return began(problem, candidate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(several.Problem, "at_hand", killed)
+        patch.setattr(preparation.Problem, "at_hand", killed)
         done = autopeft_here("run", "study.toml", cwd=study.parent)
     assert done.returncode == 1
     assert "interrupted" in done.stderr

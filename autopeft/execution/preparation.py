@@ -1,4 +1,4 @@
-"""A study made ready that chooses among several base models: a problem for each of them, and one above them all."""
+"""A study made ready: one problem of a single base model; of several a problem for each, and one above them all."""
 
 from __future__ import annotations
 
