@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from autopeft.execution.folds import FreshFolds
 from autopeft.execution.preparation import made_ready
 from autopeft.execution.run_trial import run_trial
 from autopeft.methods.registry import discover
-from autopeft.search import racing, resume, run
+from autopeft.search import racing, resume, run, story
+from autopeft.search.select_winner import _elsewhere
 from autopeft.search.warm_start import earlier_winners
 from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
@@ -127,6 +129,25 @@ def test_a_method_may_be_on_some_of_the_models_alone(problem):
     assert problem.of(default) is problem.models["modern"]
     assert problem.of(problem.space["lora on bert"].default()) is problem.models["bert"]
     assert problem.models["modern"].own({"lora on modern": 1, "lora on bert": 2}) == {"lora": 1}
+
+
+def test_a_study_tells_of_each_model_what_differs(problem):
+    told = story.given_settings(problem)
+    bert, modern = (one.budget.values["max_trainable_params"] for one in problem.each)
+    assert told["model"] == "bert: bert; modern: models/modern"
+    assert told["max_trainable_params"] == f"bert: {bert}; modern: {modern}"
+    assert told["train_rows"] == len(problem.rows.train)
+    assert told["methods"] == "bitfit, lora"
+    assert story.description_of(problem) == "Search over bitfit, lora for text-classification on bert or models/modern."
+
+
+def test_of_other_models_defaults_are_trained_at_the_end_that_completed_in_the_search(problem):
+    best, near, far = (problem.space[name].default() for name in ("bitfit on bert", "lora on bert", "lora on modern"))
+    assert _elsewhere(near, best, []) == ""
+    assert "another base model" in _elsewhere(far, best, [])
+    record = TrialRecord(0, far.name, far.name, "COMPLETE", "", 0.5, (), (), 1, 1, 1, 1, 1, 1.0, params=far.flat)
+    assert _elsewhere(far, best, [record]) == ""
+    assert _elsewhere(far, best, [replace(record, state="PRUNED")])
 
 
 def test_what_is_on_one_model_is_not_asked_of_all_of_them(problem):
