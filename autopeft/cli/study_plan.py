@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +15,8 @@ from autopeft.study.record import plain
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rich.console import Console
 
     from autopeft.budget.plan import MethodPlan
     from autopeft.execution.problem import Problem
@@ -43,48 +46,88 @@ def tell(
     drawn = picture or (None if as_json else spec.output / PLAN)
     if drawn and not picture:
         require(spec.output)
-    problem, plans, time = _worked_out(spec, registry, samples, card)
+    made, parts = _worked_out(spec, registry, samples, card)
     if drawn:
-        plan_view.picture(plans, problem.budget, drawn)
-    remarks = plan_view.remarks(plans, problem.budget)
+        plan_view.picture([entry for part in parts for entry in part.plans], made.budget, drawn)
     if as_json:
-        methods = [plain(entry) for entry in plans]
-        told = {"budget": problem.budget.to_dict(), "methods": methods, "refused": problem.refused}
-        print_json({**told, "remarks": remarks, "time": time.as_json() if time else None})
+        told = {part.problem.label: part.as_json() for part in parts}
+        print_json({"models": told} if made.models else told[""])
     else:
         console = make_console()
-        console.print(plan_view.show(plans, problem.budget))
-        for name, reason in problem.refused.items():
-            console.print(f"{name} is left out: {reason}")
         why = "the card that is planned for is not here" if card else "no method's default fits and could be timed"
-        for sentence in (*remarks, *(time.sentences() if time else [f"How long a search takes is not known: {why}."])):
-            console.print(sentence, highlight=False)
+        for part in parts:
+            part.show(console, why)
         console.print(f"Picture: {near(picture or spec.output / PLAN)}", soft_wrap=True)
-    if all(entry.largest is None for entry in plans):
+    if all(entry.largest is None for part in parts for entry in part.plans):
         raise typer.Exit(2)
 
 
-def _worked_out(
-    spec: StudySpec, registry: Registry, samples: int, card: int | None
-) -> tuple[Problem, list[MethodPlan], TimeEstimate | None]:
-    """The problem, the plan of each method and, where the device is here, the time; a bar shows how far it is."""
+@dataclass(frozen=True)
+class Part:
+    """What is planned on one base model.
+
+    Attributes:
+        problem: of that model.
+        plans: of each method.
+        time: of a search on that model alone; None where it is not known.
+    """
+
+    problem: Problem
+    plans: list[MethodPlan]
+    time: TimeEstimate | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For a script."""
+        return {
+            "budget": self.problem.budget.to_dict(),
+            "methods": [*map(plain, self.plans)],
+            "refused": self.problem.refused,
+            "remarks": self.remarks,
+            "time": self.time.as_json() if self.time else None,
+        }
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is wrong with a limit whatever the method."""
+        from autopeft.reporting import plan_view
+
+        return plan_view.remarks(self.plans, self.problem.budget)
+
+    def show(self, console: Console, why: str) -> None:
+        """Print it; `why` its time is not known, where it is not."""
+        from autopeft.reporting import plan_view
+
+        if self.problem.label:
+            console.print(f"If all trials are on {self.problem.spec.model.name_or_path}:", style="bold")
+        console.print(plan_view.show(self.plans, self.problem.budget))
+        for name, reason in self.problem.refused.items():
+            console.print(f"{name} is left out: {reason}")
+        told = self.time.sentences() if self.time else [f"How long a search takes is not known: {why}."]
+        for sentence in (*self.remarks, *told):
+            console.print(sentence, highlight=False)
+
+
+def _worked_out(spec: StudySpec, registry: Registry, samples: int, card: int | None) -> tuple[Problem, list[Part]]:
+    """The problem, and what is planned on each base model; a bar shows how far it is."""
     from rich.progress import Progress
 
     from autopeft.budget import plan as planning
-    from autopeft.execution.precision import settle
-    from autopeft.execution.problem import Problem
+    from autopeft.execution.preparation import in_parts, made_ready
     from autopeft.search import time_estimate
-    from autopeft.search.resume import as_begun
+    from autopeft.search.resume import as_begun, commits_of
 
     console = make_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading the rows and the model", total=None)
-        problem = Problem.from_spec(spec, registry, card) if card else settle(as_begun(spec), registry)[0]
-        bar.update(task, total=len(problem.space) * (1 if card else 2))
+        made, _ = made_ready(spec if card else as_begun(spec), registry, card, commits_of(spec))
+        bar.update(task, total=len(made.space) * (1 if card else 2))
 
         def step(what: str) -> None:
             bar.update(task, advance=1, description=what)
 
-        plans = planning.plan(problem, samples, lambda name: step(f"what {name} needs"))
-        time = None if card else time_estimate.estimate(problem, lambda name: step(f"timing steps of {name}"))
-    return problem, plans, time
+        parts = []
+        for one in in_parts(made):
+            plans = planning.plan(one, samples, lambda name: step(f"what {name} needs"))
+            time = None if card else time_estimate.estimate(one, lambda name: step(f"timing steps of {name}"))
+            parts.append(Part(one, plans, time))
+    return made, parts

@@ -44,10 +44,11 @@ class FreshFolds:
 
     Attributes:
         size: of a split, in folds.
+        label: of the base model that they are for.
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._problem = problem
+        self._problem, self.label = problem, problem.label
         rows = problem.rows.train
         self.size = MANY if len(rows) >= MANY_FROM else FEW
         if "group" in rows:
@@ -68,6 +69,9 @@ class FreshFolds:
 
     def __getitem__(self, number: int) -> Fold:
         return self._found[number]
+
+    def __len__(self) -> int:
+        return len(self._found)
 
     def problem(self, number: int) -> Problem:
         """The study's problem for that fold alone, with batches of its own."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from autopeft.budget.cost_estimator import CostEstimator
-from autopeft.budget.limits import LIMITS, MEMORY, Budget
-from autopeft.budget.memory import gpu
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.execution.folds import folds_of
 from autopeft.execution.screening import refusal
+from autopeft.execution.shares import budget_of, workers_of
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import digest, hub_files
@@ -39,11 +37,12 @@ from autopeft.training.setup import Setup
 from autopeft.training.trunk_cache import Trunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
 
+    from autopeft.budget.limits import Budget
     from autopeft.common.params import ParamValue
     from autopeft.common.plugins import Origin
     from autopeft.common.truncation import Truncation
@@ -59,7 +58,7 @@ if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
     from autopeft.tasks.contract import Task
 
-CORES_PER_WORKER = 2
+Known = TypeVar("Known")
 
 FEWEST_COMPARED = 2
 """Rows of a batch whose loss compares rows (`Task.contrasts`)."""
@@ -79,6 +78,11 @@ class Problem:
     more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
     was read (`locate.kind_of`), by the name of its setting. `metric_digest` is the SHA-256 of the file of a metric of
     the user's own. `batch_seed` is that of batches and dropout where it is another than the study's.
+
+    A study that chooses among several base models has a problem for each, with its `label`; they share rows, splits and
+    the whole space, and the rungs of the first, whose folds have `rung_rows`. Above them stands one that holds all of
+    them as `models`: for what is on no single model it is the first one's, for the rest ask `of(candidate)`. Where the
+    study is `planned` for a GPU that need not be here, they stay off it.
     """
 
     spec: StudySpec
@@ -103,10 +107,46 @@ class Problem:
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
     batch_seed: int | None = None
+    label: str = ""
+    models: dict[str, Problem] = field(default_factory=dict)
+    rung_rows: int | None = None
+    planned: bool = False
+
+    @property
+    def each(self) -> list[Problem]:
+        """The problem of every base model; of a single one this."""
+        return [*self.models.values()] or [self]
+
+    def of(self, candidate: Candidate) -> Problem:
+        """The problem of the candidate's base model."""
+        return self.models[candidate.model] if self.models else self
+
+    def at_hand(self, candidate: Candidate) -> Problem:
+        """The same, with its model alone on the GPU."""
+        return self._on_card(self.of(candidate))
+
+    def in_turn(self) -> Iterator[Problem]:
+        """`each`, with its model alone on the GPU as long as it is looked at."""
+        yield from map(self._on_card, self.each)
+
+    def _on_card(self, found: Problem) -> Problem:
+        if self.models and self.device.type == "cuda" and not self.planned:
+            for other in self.models.values():
+                if other is not found:
+                    other.base.module.to("cpu")
+            release_memory()
+            found.base.module.to("cuda")
+        return found
+
+    def own(self, known: Mapping[str, Known]) -> dict[str, Known]:
+        """What is known of methods on this model, by the method's name; given for all, by the names of the space."""
+        parts = {part.name: part.method.name for part in self.space.values() if part.model == self.label}
+        return {parts[name]: found for name, found in known.items() if name in parts}
 
     @functools.cached_property
     def cost_estimator(self) -> CostEstimator:
         """Says what a candidate would need, at the longest batch the rows give."""
+        assert not self.models, "a candidate's own problem tells what it needs"
         return CostEstimator(
             self.base,
             self.task,
@@ -122,6 +162,7 @@ class Problem:
     @functools.cached_property
     def trunk(self) -> Trunk:
         """What the layers below an add-on make of the training rows."""
+        assert not self.models, "each base model has its own"
         folder = self.spec.output / STATES
         enabled = self.spec.model.trunk_cache
         return Trunk(self.base, self.task, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
@@ -146,11 +187,12 @@ class Problem:
 
     def rung_ends(self, epochs: int) -> list[float]:
         """After how many epochs a trial of `epochs` is scored."""
-        return rung_ends(epochs, min(len(fold.train) for fold in self.folds), self.space.max_epochs)
+        rows = self.rung_rows or min(len(fold.train) for fold in self.folds)
+        return rung_ends(epochs, rows, self.space.max_epochs)
 
     @classmethod
     def from_spec(
-        cls, spec: StudySpec, registry: Registry, card: int | None = None, read: Problem | None = None
+        cls, spec: StudySpec, registry: Registry, card: int | None = None, read: Problem | StudyData | None = None
     ) -> Problem:
         """Read the data, load the model, and settle which methods are in.
 
@@ -159,8 +201,8 @@ class Problem:
             registry: the methods found.
             card: bytes of a GPU to plan for that need not be here: they take the place of `max_gpu_memory`, and
                 memory is predicted for it. Such a problem is not for training.
-            read: the same study in a lower precision, with "auto" in its file: its rows and model are not read again,
-                and it is of no more use.
+            read: what was read before: the rows, for another base model; or the same study in a lower precision, with
+                "auto" in its file, whose model is not read again either, and which is of no more use.
 
         Raises:
             UserInputError: whatever the study file, the data or the model lack, in one sentence.
@@ -174,18 +216,18 @@ class Problem:
         device = study_device(spec) if card is None else described_card(spec)
         spec, task, told = recognised(spec, task)
         task = task.maximising(spec.validation.metric or "").searching(spec.search.overrides)
-        rows = read.rows if read else read_rows(spec, task, told)
+        rows = read.rows if isinstance(read, Problem) else read or read_rows(spec, task, told)
         task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
         kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
-        base = _raised(read, task) if read else load(task)
+        base = _raised(read, task) if isinstance(read, Problem) else load(task)
         reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
         task = _knowing_model(task, base, rows, reader, device)
         space, refused = _space(spec, task, base, wanted, origins, len(rows.train))
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
-        workers = _workers(spec, device)
+        workers = workers_of(spec, device)
         return cls(
             spec=spec,
             task=task,
@@ -196,7 +238,7 @@ class Problem:
             folds=tuple(folds_of(task, rows, train, spec.validation.folds, spec.seed)),
             device=device,
             space=space,
-            budget=_budget(spec, base, device, workers, card),
+            budget=budget_of(spec, base, device, workers, card),
             refused=refused,
             reader=reader,
             workers=workers,
@@ -246,8 +288,10 @@ def _measured(spec: StudySpec, task: Task) -> tuple[Task, str]:
 
 
 def references(spec: StudySpec) -> dict[str, str]:
-    """What the study file refers to, by the name of the setting."""
-    given = {"model.name_or_path": spec.model.name_or_path, "data.train": spec.data.train, "data.test": spec.data.test}
+    """What the study file refers to, by the name of the setting; of a list with the place."""
+    several = {f"model.candidates.{place}": one for place, one in enumerate(spec.model.candidates or ())}
+    models = several or {"model.name_or_path": spec.model.name_or_path}
+    given = {**models, "data.train": spec.data.train, "data.test": spec.data.test}
     return {name: reference for name, reference in given.items() if reference is not None}
 
 
@@ -327,7 +371,7 @@ def _space(
     answers = {name: refusal(method, origins[name], base, task.kind, patience) for name, method in wanted.items()}
     refused = {name: reason for name, reason in answers.items() if reason}
     methods = [method for name, method in wanted.items() if name not in refused]
-    if not methods or (spec.search.methods and refused):
+    if not methods or (spec.search.methods and refused and not spec.model.candidates):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support the model {base.spec.architecture}, but {reasons}")
     overrides, own = spec.search.overrides, task.search_space()
@@ -341,25 +385,3 @@ def _space(
                 f"a batch, but may be {smallest}; raise it."
             )
     return space, refused
-
-
-def _budget(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:
-    """The study's limits, of memory the share of one worker."""
-    memory = limit = card or spec.budget.max_gpu_memory
-    if workers > 1 and device.type == "cuda":
-        own = gpu.context()  # the study's process is on the card as well; measured before the others are
-        memory = max(1, memory - own) if memory else None
-    given = {name: value for name, value in spec.budget.model_dump().items() if value is not None}
-    limits = {name: LIMITS[name].amount(value, base.spec.num_parameters) for name, value in given.items()}
-    if memory:
-        limits[MEMORY.name] = max(1, memory // workers)
-    return Budget(workers, limit, **limits)
-
-
-def _workers(spec: StudySpec, device: Device) -> int:
-    """Trials that run side by side; never more than there are to be."""
-    wanted = spec.search.workers
-    if not isinstance(wanted, int):  # "auto"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        wanted = max(1, cores // CORES_PER_WORKER) if device.type == "cpu" else 1
-    return min(wanted, spec.search.trials)

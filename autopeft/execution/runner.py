@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from autopeft.common.containment import by_host, guarded, unguarded
 from autopeft.common.exceptions import MachineError, in_a_line
+from autopeft.common.model_names import arm
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.packing_choice import PackingChoice
 from autopeft.execution.run_trial import run_trial
@@ -67,14 +68,15 @@ class Runner:
 
     def __init__(self, problem: Problem, say: Callable[[str], None], known: Findings, leak_check: LeakCheck) -> None:
         self._problem, self._leak_check = problem, leak_check
-        self._packer = PackingChoice(problem, by_host(say))
+        self._packers = {one.label: PackingChoice(one, by_host(say)) for one in problem.each}
         self.learn(known)
 
     def learn(self, known: Findings) -> None:
         """Take over what others found out since."""
-        self._packer.adopt(known.packing)
-        for method, excess in known.excess.items():
-            self._problem.cost_estimator.learn(method, excess)
+        for one in self._problem.each:
+            self._packers[one.label].adopt(one.own(known.packing))
+            for method, excess in one.own(known.excess).items():
+                one.cost_estimator.learn(method, excess)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
         """Run one trial to its outcome, which is INTERRUPTED where the machine failed.
@@ -83,25 +85,27 @@ class Runner:
             StudyError: an earlier trial damaged the base model for good.
             StreamError: nobody reads the output any more.
         """
-        self._problem.weight_check.check()
+        problem = self._problem.at_hand(candidate)
+        if problem is not self._problem and problem.device.type == "cuda":
+            self._leak_check.since()  # a model that was moved is no leak
+        problem.weight_check.check()
         try:
-            admitted = self._admit(candidate, job)
+            admitted = self._admit(problem, candidate, job)
         except MachineError as error:
             return Outcome(INTERRUPTED, error.fault)
         if isinstance(admitted, Outcome):
             return admitted
         try:
-            outcome = self._train(candidate, admitted, job)
+            outcome = self._train(problem, candidate, admitted, job)
         except MachineError as error:
             outcome = Outcome(INTERRUPTED, error.fault)
-        if changed := self._problem.weight_check.restore():
+        if changed := problem.weight_check.restore():
             outcome = replace(outcome, state=FAIL, reason=wrote(changed))
         return replace(outcome, leaked=self._leak_check.since())
 
     @unguarded()
-    def _admit(self, candidate: Candidate, job: Job) -> Usage | Outcome:
+    def _admit(self, problem: Problem, candidate: Candidate, job: Job) -> Usage | Outcome:
         """What the candidate needs, or why it is not to train."""
-        problem = self._problem
         try:
             with guarded(problem.spec.search.hang_timeout):
                 usage = problem.cost_estimator(candidate)
@@ -112,11 +116,11 @@ class Runner:
         return Outcome(INFEASIBLE, refusal) if refusal else usage
 
     @unguarded()
-    def _train(self, candidate: Candidate, usage: Usage, job: Job) -> Outcome:
-        problem = self._problem
+    def _train(self, problem: Problem, candidate: Candidate, usage: Usage, job: Job) -> Outcome:
+        packer = self._packers[problem.label]
         try:
             with guarded(problem.spec.search.hang_timeout):
-                settled = self._packer.decide(candidate)
+                settled = packer.decide(candidate)
                 if settled:
                     usage = problem.cost_estimator(candidate)
                 # Worked out here, where it can be: a job may be told elsewhere.
@@ -124,7 +128,7 @@ class Runner:
         except Exception as error:
             return Outcome(FAIL, in_a_line(error))
         if settled:
-            job.settled(self._packer.settled)
+            job.settled({arm(name, problem.label): way for name, way in packer.settled.items()})
         job.started(usage)
         return run_trial(problem, candidate, job.rung, Checkpoint.of(problem.spec.output, candidate.flat))
 

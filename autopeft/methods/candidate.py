@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest, shorten
+from autopeft.common.model_names import MODEL, arm
 from autopeft.common.training_words import training_word
 from autopeft.methods import length
 from autopeft.methods.dimensions import Categorical
@@ -18,43 +19,76 @@ if TYPE_CHECKING:
 
     from autopeft.common.params import Params, ParamValue
     from autopeft.methods.contract import ModelSpec, PeftMethod
+    from autopeft.methods.dimensions import Dimension
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method, its own params, the training hyperparameters, and those settings of the task that are searched."""
+    """A method, its own params, the training hyperparameters, and those settings of the task that are searched.
+
+    Where a study chooses among several base models also the `model` by its label, and what dimensions are `called`
+    there that differ between models.
+    """
 
     method: PeftMethod
     params: Params
     hyper: Hyperparameters
     task: Params = field(default_factory=dict)
+    model: str = ""
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The method's, and of several base models that of its model."""
+        return arm(self.method.name, self.model)
+
+    @property
+    def dimensions(self) -> dict[str, ParamValue]:
+        """Every dimension by its own name, but for method and model."""
+        return {**self.params, **self.hyper.point, **self.task}
 
     @property
     def flat(self) -> dict[str, ParamValue]:
         """As Optuna and MLflow know it: `method`, and every dimension as `<method>.<name>`."""
         name = self.method.name
-        dimensions = {**self.params, **self.hyper.point, **self.task}
-        return {"method": name, **{f"{name}.{key}": value for key, value in dimensions.items()}}
+        dimensions = {self.called.get(key, key): value for key, value in self.dimensions.items()}
+        of_model = {MODEL: self.model} if self.model else {}
+        return {"method": name, **{f"{name}.{key}": value for key, value in {**of_model, **dimensions}.items()}}
 
     def __str__(self) -> str:
         """A name a person can read, such as `lora r=8 lora_alpha=16 … lr=0.001`."""
         shown = {**self.params, "lr": self.hyper.learning_rate, "epochs": self.hyper.epochs, **self.task}
-        return readable(self.method.name, shown)
+        return readable(self.name, shown)
 
 
 @dataclass(frozen=True)
 class MethodSpace:
-    """One method's part of the space: its own dimensions, the training ones as it has them, and some of the task."""
+    """One method's part of the space: its own dimensions, the training ones as it has them, and some of the task.
+
+    `model` and `called` as of a `Candidate`.
+    """
 
     method: PeftMethod
     own: SearchSpace
     training: SearchSpace
     task: SearchSpace = field(default_factory=lambda: SearchSpace({}))
+    model: str = ""
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As `Candidate.name`."""
+        return arm(self.method.name, self.model)
+
+    @property
+    def dimensions(self) -> dict[str, Dimension]:
+        """Every dimension by its name; the method's own of a name is what is drawn."""
+        return {**self.task, **self.training, **self.own}
 
     def candidate(self, params: Params, training: Mapping[str, Any], task: Params | None = None) -> Candidate:
         """The candidate at a point of these spaces; without a point of the last, at its defaults."""
         chosen = self.task.defaults() if task is None else dict(task)
-        return Candidate(self.method, dict(params), Hyperparameters(**training), chosen)
+        return Candidate(self.method, dict(params), Hyperparameters(**training), chosen, self.model, self.called)
 
     def default(self) -> Candidate:
         """The candidate that the method's author considers proven."""
@@ -64,7 +98,7 @@ class MethodSpace:
         """Draw a candidate of this method."""
         prefix = f"{self.method.name}."
         spaces = (self.own, self.training, self.task)
-        return self.candidate(*(space.suggest(trial, prefix) for space in spaces))
+        return self.candidate(*(space.suggest(trial, prefix, self.called) for space in spaces))
 
     def sample(self, count: int, seed: int) -> list[Candidate]:
         """`count` candidates drawn independently and evenly, by Optuna's random sampler."""
@@ -150,10 +184,17 @@ def _check_dimensions(table: Mapping[str, Any], own: SearchSpace, declared: Sear
 
 
 class CandidateSpace(Mapping[str, MethodSpace]):
-    """The methods of a study with their spaces, as the study file narrows them."""
+    """The methods of a study with their spaces, as the study file narrows them.
 
-    def __init__(self, spaces: Iterable[MethodSpace]) -> None:
-        self._spaces = {space.method.name: space for space in spaces}
+    Of several base models each method on each model has a part of its own, by a name such as "lora on small".
+
+    Args:
+        spaces: the parts.
+        models: the labels of several base models, in their order.
+    """
+
+    def __init__(self, spaces: Iterable[MethodSpace], models: Iterable[str] = ("",)) -> None:
+        self._spaces, self._models = {space.name: space for space in spaces}, [*models]
 
     @classmethod
     def build(
@@ -219,6 +260,20 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         return len(self._spaces)
 
     @property
+    def models(self) -> list[str]:
+        """The labels of the base models that have a part, in their order; of a single one "" alone."""
+        there = {part.model for part in self.values()}
+        return [model for model in self._models if model in there]
+
+    def on(self, model: str) -> CandidateSpace:
+        """The parts of the methods on one base model."""
+        return CandidateSpace((part for part in self.values() if part.model == model), [model])
+
+    def of_method(self, name: str) -> list[MethodSpace]:
+        """The parts of a method, one for each base model that it is searched on."""
+        return [part for part in self.values() if part.method.name == name]
+
+    @property
     def max_epochs(self) -> int:
         """The most epochs any candidate trains: the pruner's largest resource."""
         return max(int(max(space.training["epochs"].extremes())) for space in self.values())
@@ -227,22 +282,56 @@ class CandidateSpace(Mapping[str, MethodSpace]):
     def defaults(self) -> dict[str, ParamValue]:
         """The default of every dimension, as `<method>.<name>`; of those too that a default does not have."""
         return {
-            f"{name}.{key}": dimension.default
-            for name, part in self.items()
-            for space in (part.task, part.training, part.own)  # the method's own of a name is what is drawn
-            for key, dimension in space.items()
+            f"{part.method.name}.{part.called.get(key, key)}": dimension.default
+            for part in self.values()
+            for key, dimension in part.dimensions.items()
         }
 
     def suggest(self, trial: BaseTrial) -> Candidate:
-        """Draw a candidate."""
-        return self[trial.suggest_categorical("method", tuple(self))].suggest(trial)
+        """Draw a candidate: the method, then the base model where there are several, then the rest."""
+        names = tuple(dict.fromkeys(part.method.name for part in self.values()))
+        parts = self.of_method(name := trial.suggest_categorical("method", names))
+        chosen = parts[0].model
+        if chosen:
+            chosen = trial.suggest_categorical(f"{name}.{MODEL}", tuple(part.model for part in parts))
+        return self[arm(name, chosen)].suggest(trial)
 
     def parse(self, flat: Mapping[str, ParamValue]) -> Candidate:
         """The candidate behind the params of an Optuna trial."""
-        space = self[str(flat["method"])]
-        values = {key.partition(".")[2]: value for key, value in flat.items() if key != "method"}
+        name = str(flat["method"])
+        space = self.get(name) or self[arm(name, str(flat.get(f"{name}.{MODEL}")))]
+        plain = {called: own for own, called in space.called.items()}
+        values = {
+            plain.get(key, key): value
+            for key, value in ((key.partition(".")[2], value) for key, value in flat.items() if key != "method")
+        }
         own, training, task = (
             {name: value for name, value in values.items() if name in part}
             for part in (space.own, space.training, space.task)
         )
         return space.candidate(own, training, task)
+
+
+def together(spaces: Mapping[str, CandidateSpace]) -> CandidateSpace:
+    """The space of a study that chooses among several base models, whose parts take turns, a method after the other.
+
+    What a dimension can be may depend on the model. One that is the same on all models is one dimension, so that what
+    was found on one of them helps on another; any other is called "<name> on <model>".
+
+    Args:
+        spaces: by the model's label, in their order.
+    """
+    methods = dict.fromkeys(name for space in spaces.values() for name in space)
+    found = []
+    for name in methods:
+        parts = {label: space[name] for label, space in spaces.items() if name in space}
+        for label, part in parts.items():
+            shared = [key for key in part.dimensions if _shared(key, parts.values())]
+            called = {key: arm(key, label) for key in part.dimensions if key not in shared}
+            found.append(replace(part, model=label, called=called))
+    return CandidateSpace(found, spaces)
+
+
+def _shared(key: str, parts: Iterable[MethodSpace]) -> bool:
+    first, *others = (part.dimensions.get(key) for part in parts)
+    return all(other == first for other in others)

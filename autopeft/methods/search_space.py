@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError, brief, nearest
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
     from autopeft.common.params import Params, ParamValue
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class SearchSpace(Mapping[str, Dimension]):
@@ -48,12 +51,12 @@ class SearchSpace(Mapping[str, Dimension]):
     def __len__(self) -> int:
         return len(self._dimensions)
 
-    def suggest(self, trial: BaseTrial, prefix: str = "") -> dict[str, ParamValue]:
-        """Draw one point; Optuna knows each dimension as `prefix` + its name."""
+    def suggest(self, trial: BaseTrial, prefix: str = "", called: Mapping[str, str] = NOTHING) -> dict[str, ParamValue]:
+        """Draw one point; Optuna knows each dimension as `prefix` + its name, or + what it is `called` instead."""
         params: dict[str, ParamValue] = {}
         for name, dimension in self.items():
             if _active(dimension, params):
-                params[name] = dimension.suggest(trial, prefix + name)
+                params[name] = dimension.suggest(trial, prefix + called.get(name, name))
         return params
 
     def defaults(self) -> dict[str, ParamValue]:

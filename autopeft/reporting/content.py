@@ -102,7 +102,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
     comparisons, simple, test = compare(archive), simplest(archive), held_out_rows(archive)
     return Report(
         study=archive.name,
-        model=given["model"]["name_or_path"],
+        model=" or ".join(given["model"].get("candidates") or [given["model"]["name_or_path"]]),
         task=given["task"]["kind"],
         metric=given["validation"]["metric"],
         folds=given["validation"]["folds"],

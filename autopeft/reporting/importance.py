@@ -66,7 +66,7 @@ def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
     if len(set(values.values())) == 1:
         return Importance(scope, len(values), basis, {}, "Nothing mattered: every trial has the same score.")
     shares = _ped_anova([archive.trials[number] for number in values], list(values.values()))
-    prefix = f"{scope}."
+    prefix = f"{scope.partition(' on ')[0]}."  # of a method on one of several base models the method's
     note = (
         f"By {basis}, over {len(values)} trials: what distinguishes the best {_top(len(values)):.0%} from all of them."
     )

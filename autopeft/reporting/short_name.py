@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopeft.common.model_names import MODEL, arm, without_model
 from autopeft.methods.search_space import readable
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ def short_name(params: Mapping[str, ParamValue], whole: str, defaults: Mapping[s
     method = str(params.get("method", ""))
     if not any(key.startswith(f"{method}.") for key in defaults):
         return whole
+    model = str(params.get(f"{method}.{MODEL}", ""))
     changed = {
-        BRIEF.get(name := key.removeprefix(f"{method}."), name): value
+        BRIEF.get(name := without_model(key.removeprefix(f"{method}."), model), name): value
         for key, value in params.items()
-        if key != "method" and defaults.get(key) != value
+        if key not in ("method", f"{method}.{MODEL}") and defaults.get(key) != value
     }
-    return readable(method, changed) if changed else f"{method} default"
+    named = arm(method, model)
+    return readable(named, changed) if changed else f"{named} default"

@@ -102,9 +102,14 @@ def _shaped(proposals: int, refused: int, limits: list[LimitUse]) -> str:
 
 
 def _value(archive: Archive, name: str) -> str:
-    """A limit as a person reads it; a share of the base model as the number it came to, which any trial tells."""
+    """A limit as a person reads it; a share of the base model as the number it came to, which any trial tells.
+
+    Of several base models a share stays one.
+    """
     limit, value, workers = LIMITS[name], archive.given["budget"].get(name), archive.given["search"].get("workers", 1)
     if limit.share and isinstance(value, float):
+        if archive.given["model"].get("candidates"):
+            return limit.given(value)
         for record in archive.records:
             violation, used = archive.trials[record.number].constraints.get(name), record.used(limit.measure)
             if violation is not None and used:

@@ -151,6 +151,7 @@ def written_score(problem: Problem, candidate: Candidate) -> float:
         StudyError: it does not complete this time.
         Exception: whatever the candidate's method raises.
     """
+    problem = problem.at_hand(candidate)
     task = problem.task
     assert isinstance(task, Writing)
     checkpoint = kept_folds(problem, candidate)

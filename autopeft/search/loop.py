@@ -96,8 +96,10 @@ class Search:
                 backend.poll()
                 self.interrupt.check()
         self.tracker.outbox.release()
-        for method, excess in self.known().excess.items():  # what workers found out, the winner's refit has to know
-            self.problem.cost_estimator.learn(method, excess)
+        known = self.known()
+        for one in self.problem.each:
+            for method, excess in one.own(known.excess).items():  # found by workers: the winner's refit has to know
+                one.cost_estimator.learn(method, excess)
         self._note_end()
         self._clear_checkpoints()
 
@@ -142,7 +144,7 @@ class Search:
             drawn = self.study.ask()
             trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
             self.running[drawn.number] = trial
-            name = trial.candidate.method.name
+            name = trial.candidate.name
             if name not in self.left_out:
                 return trial
             drawn.set_constraint("left_out", 1.0)  # the sampler cannot drop a method, but learns to keep away from it

@@ -7,27 +7,30 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import optuna
 
     from autopeft.methods.candidate import Candidate, CandidateSpace
 
 
-def protected(trial: optuna.Trial, candidate: Candidate, space: CandidateSpace, fixed: Candidate | None) -> bool:
+def protected(trial: optuna.Trial, candidate: Candidate, space: CandidateSpace, fixed: Collection[Candidate]) -> bool:
     """Whether a trial runs to its end whatever the pruner says.
 
-    Of the best fixed default that is so, and of whichever default is ahead at the rung just reported; the other
-    defaults are trained once when the search is over. Of every default, where nothing tells which is the best.
+    Of the best fixed default of each base model that is so, and of whichever default is ahead at the rung just
+    reported; the other defaults are trained once when the search is over. Of every default, where nothing tells which
+    is the best.
 
     Args:
         trial: as it stands.
         candidate: that it trains.
         space: what is searched.
-        fixed: the best fixed default (`start.fixed_default`).
+        fixed: the best fixed default of each base model (`start.fixed_defaults`).
     """
-    defaults = {name: part.default().flat for name, part in space.items()}
-    if candidate.flat != defaults[candidate.method.name]:
+    defaults = [part.default().flat for part in space.values()]
+    if candidate.flat not in defaults:
         return False
-    if fixed is None or candidate.flat == fixed.flat:
+    if not fixed or candidate.flat in [one.flat for one in fixed]:
         return True
     trials = trial.study.get_trials(deepcopy=False)
     own = trials[trial.number]
@@ -38,6 +41,6 @@ def protected(trial: optuna.Trial, candidate: Candidate, space: CandidateSpace, 
         if other.number != own.number
         and other.state != TrialState.FAIL
         and rung in other.intermediate_values
-        and other.params == defaults.get(str(other.params.get("method")))
+        and other.params in defaults
     ]
     return rung is not None and all(own.intermediate_values[rung] > score for score in rivals)

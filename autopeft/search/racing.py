@@ -29,7 +29,7 @@ from autopeft.search import choosing, start
 from autopeft.search.standing import Standing
 from autopeft.study.phase import RACING
 from autopeft.study.raced import RACE, FreshRun, Raced, may_win, numbers
-from autopeft.study.record import records
+from autopeft.study.record import by_score, records
 from autopeft.study.states import COMPLETE, FAIL
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def race(problem: Problem, books: Books, *, finished: bool) -> None:
     left = raced.left if raced else {}
     if (raced.holds(every) if raced else finished) or len(found) < FEWEST or all(one.number in left for one in found):
         return
-    fresh = FreshFolds(problem)
+    fresh = FreshFolds(problem.each[0])
     if not fresh.first(1):
         why = f", as they come in {fresh.size} groups" if "group" in problem.rows.train else ""
         books.announcer.say(
@@ -123,8 +123,10 @@ class _Race:
         self.found = {record.number: record for record in found}
         self.seconds = share(problem) * sum(record.seconds for record in records(books.study) if record.epochs_trained)
         self.defaults = [one.number for one in found if one.params == problem.space[one.method].default().flat]
-        fixed = start.fixed_default(problem.spec, problem.space, len(problem.rows.train))
-        self.always = [one.number for one in found if fixed and one.params == fixed.flat]
+        every = start.fixed_defaults(problem.spec, problem.space, len(problem.rows.train))
+        fixed = [one for one in by_score([*found]) if one.params in [candidate.flat for candidate in every]]
+        self.always = [one.number for one in fixed if one.method == fixed[0].method]  # of several base models the best
+        self._own = {fresh.label: fresh}
 
     def run(self, raced: Raced | None, among: tuple[int, ...]) -> None:
         """To its end, or to the study's.
@@ -212,7 +214,7 @@ class _Race:
         Raises:
             Exception: whatever its method raises before that.
         """
-        problem = self.fresh.problem(fold)
+        problem = self._fresh_of(self.problem.at_hand(candidate)).problem(fold)
         problem.weight_check.check()
         with guarded(problem.spec.search.hang_timeout):  # known from its trial, if that ran in this process
             _ = problem.cost_estimator(candidate).memory
@@ -220,6 +222,13 @@ class _Race:
         if changed := problem.weight_check.restore():
             return replace(outcome, state=FAIL, reason=wrote(changed))
         return outcome
+
+    def _fresh_of(self, problem: Problem) -> FreshFolds:
+        """The same folds on another base model, which may make other samples of their rows."""
+        if problem.label not in self._own:
+            self._own[problem.label] = FreshFolds(problem)
+        self._own[problem.label].first(len(self.fresh))
+        return self._own[problem.label]
 
     def _standing(self, raced: Raced) -> Standing:
         return Standing.of([*self.found.values()], raced, self.defaults, self.problem.metric)

@@ -12,8 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.common.model_names import labels
 from autopeft.methods import length
-from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.candidate import CandidateSpace, together
 from autopeft.methods.search_space import readable
 from autopeft.search import start
 from autopeft.search.portfolio import FAR, Portfolio
@@ -109,8 +110,10 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
     known, size = start.known_to(spec), spec.validation.rows_of_fold(rows)
     own, counted = task.search_space(), rows_that_count(spec, task, rows)
     space = CandidateSpace.build(methods, None, spec.search.overrides, FIXED_SEARCH_KEYS, own, counted)
+    if spec.model.candidates:
+        space = together(dict.fromkeys(labels(spec.model.candidates), space))
     first, notes = start.first(spec, space, rows)
-    defaults = known.defaults(size, space) if known else []
+    defaults = known.defaults(size, _methods(space)) if known else []
     queued = [one.candidate.flat for one in first]
     tried = tuple(_tried(one, known, size, task.kind, space) for one in first)
     return Recommendation(
@@ -132,14 +135,18 @@ def _tried(one: start.First, known: Portfolio | None, size: int, kind: str, spac
     shown = (_named(one.candidate, space), one.candidate.flat, one.source, hyper.epochs, steps)
     if known is None or one.entry is None:
         return Tried(*shown)
-    beside = known.defaults(size, space)[0]
+    beside = known.defaults(size, _methods(space))[0]
     found = known.expected(one.entry, beside, size, kind)
     gain, error = (None if math.isnan(value) else round(value, 2) for value in (found.gain, found.error))
     return Tried(*shown, gain, error, found.tasks, found.groups, round(known.steps(one.entry, size)))
 
 
+def _methods(space: CandidateSpace) -> set[str]:
+    return {part.method.name for part in space.values()}
+
+
 def _named(candidate: Candidate, space: CandidateSpace) -> str:
-    name, default = candidate.method.name, space[candidate.method.name].default().flat
+    name, default = candidate.name, space[candidate.name].default().flat
     other = {key.partition(".")[2]: value for key, value in candidate.flat.items() if default.get(key) != value}
     other.pop("epochs", None)  # the length has a column of its own
     return readable(name, other) if other or candidate.flat != default else f"{name}, its default"

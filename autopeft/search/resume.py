@@ -26,6 +26,9 @@ GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"
 """User attribute of an Optuna study with what it was begun with; of that, the base model's identity and what kinds of
 references the study file has. Studies from before these were kept go on without."""
 
+DIGESTS = "base_digests"
+"""Of the same, the identity of each base model, by what `candidates` in [model] has, where there are several."""
+
 EPOCHS, EARLIER_EPOCHS = "epochs", "2…4"
 """Of the same, what range of epochs each method has; and the range that all had before it went by the rows."""
 
@@ -40,12 +43,14 @@ revision is another model, its identity says."""
 
 def given(problem: Problem) -> dict[str, Any]:
     """What decides a study's result, as JSON has it."""
+    digests = {one.spec.model.name_or_path: one.base_digest for one in problem.each}
     return {
         **problem.spec.to_dict(),
         "methods_found": list(problem.space),
         "data_fingerprint": problem.rows.fingerprint,
         EPOCHS: {name: str(part.training["epochs"]) for name, part in problem.space.items()},
-        DIGEST: problem.base_digest,
+        **({DIGESTS: digests} if problem.models else {}),
+        DIGEST: "" if problem.models else problem.base_digest,
         KINDS: problem.kinds,
         **({"metric_file": problem.metric_digest} if problem.metric_digest else {}),
     }
@@ -61,13 +66,10 @@ def as_begun(spec: StudySpec) -> StudySpec:
     """
     if not (spec.output / JOURNAL).is_file():
         return spec
-    before: dict[str, Any] = {}
-    with suppress(UserInputError):  # a damaged store is told where it is opened for good
-        for study in open_journal(spec.output).get_all_studies():
-            before = study.user_attrs.get(GIVEN, {})
+    before = _before(spec)
     for name, reference in references(spec).items():
-        table, _, key = name.partition(".")
-        if name in before.get(KINDS, {}) and before[table][key] == reference:
+        table, key, *_ = name.split(".")
+        if name in before.get(KINDS, {}) and _had(before, name) == reference:
             try:
                 locate(reference, spec.folder, before[KINDS][name])
             except NotFoundError as error:
@@ -75,9 +77,35 @@ def as_begun(spec: StudySpec) -> StudySpec:
     if before and spec.model.dtype == "auto":
         spec = spec.with_model(dtype=_dtype_of(before, spec))
     commit = digest.revision_of(before.get(DIGEST, ""))
+    if spec.model.candidates:  # each has its own (`commits_of`)
+        return spec
     if commit and spec.model.revision is None and before["model"]["name_or_path"] == spec.model.name_or_path:
         return spec.with_model(revision=commit)
     return spec
+
+
+def commits_of(spec: StudySpec) -> dict[str, str]:
+    """The commits of models on the hub that a study of several was begun with, by what `candidates` has."""
+    found = _before(spec).get(DIGESTS, {}) if spec.model.candidates else {}
+    return {name: commit for name, kept in found.items() if (commit := digest.revision_of(kept))}
+
+
+def _before(spec: StudySpec) -> dict[str, Any]:
+    """What the study was begun with; nothing where it was not, or a damaged store hides it."""
+    before: dict[str, Any] = {}
+    with suppress(UserInputError):  # it is told where the store is opened for good
+        if (spec.output / JOURNAL).is_file():
+            for study in open_journal(spec.output).get_all_studies():
+                before = study.user_attrs.get(GIVEN, {})
+    return before
+
+
+def _had(before: Any, name: str) -> Any:
+    """The setting of that name, or the entry of a list; None where there was none."""
+    for key in name.split("."):
+        entries = dict(enumerate(before)) if isinstance(before, list) else before
+        before = entries.get(int(key) if isinstance(before, list) else key) if isinstance(entries, dict) else None
+    return before
 
 
 def _dtype_of(before: Mapping[str, Any], spec: StudySpec) -> str:
@@ -88,6 +116,14 @@ def _dtype_of(before: Mapping[str, Any], spec: StudySpec) -> str:
     return name_of(torch.bfloat16 if supports_bfloat16(study_device(spec).type) else None)
 
 
+def keep_known(before: Mapping[str, Any], now: dict[str, Any]) -> None:
+    """Keep the identities that were known then where they cannot be told now, as without a way to the hub."""
+    now[DIGEST] = now[DIGEST] or before.get(DIGEST, "")
+    earlier = before.get(DIGESTS, {})
+    if DIGESTS in now:
+        now[DIGESTS] = {name: found or earlier.get(name, "") for name, found in now[DIGESTS].items()}
+
+
 def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) -> None:
     """Make sure that nothing has changed which would mix two searches in one.
 
@@ -96,8 +132,9 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
         ModelError: the base model has.
     """
     known = {key: value for key, value in now.items() if key in before or key not in (DIGEST, KINDS)}
-    there, here = before.get(DIGEST), known.pop(DIGEST, None)
-    rest = {key: value for key, value in before.items() if key != DIGEST}
+    known.pop(DIGEST, None)
+    known.pop(DIGESTS, None)
+    rest = {key: value for key, value in before.items() if key not in (DIGEST, DIGESTS)}
     if rest.get("model", {}).get("dtype") == "auto":  # what that was could not be told from it
         rest["model"] = {**rest["model"], "dtype": now["model"]["dtype"]}
     # There was no other before these could be chosen.
@@ -117,10 +154,14 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
             f'`warm_start = "{spec.output}"` it begins with the best that was found), or remove {spec.output} to '
             "start over."
         )
-    if there and here and there != here:
-        advice = f'set `revision = "{commit}"` in [model]' if (commit := digest.revision_of(there)) else "put it back"
-        raise ModelError(
-            f'the study "{spec.name}" was begun with another base model than {spec.model.name_or_path} is now '
-            f"({there[:19]}… then, {here[:19]}… now); {advice}, give the study another `name`, and another `output` "
-            f"where it names one, or remove {spec.output} to start over."
-        )
+    models = now.get(DIGESTS) or {spec.model.name_or_path: now.get(DIGEST)}
+    for name, here in models.items():
+        there = before.get(DIGESTS, {}).get(name) or before.get(DIGEST)
+        if there and here and there != here:
+            commit = None if DIGESTS in now else digest.revision_of(there)
+            advice = f'set `revision = "{commit}"` in [model]' if commit else "put it back"
+            raise ModelError(
+                f'the study "{spec.name}" was begun with another base model than {name} is now '
+                f"({there[:19]}… then, {here[:19]}… now); {advice}, give the study another `name`, and another "
+                f"`output` where it names one, or remove {spec.output} to start over."
+            )

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from autopeft.budget.feasibility import require_room
 from autopeft.budget.memory_watch import capped
 from autopeft.common.collector import settled
 from autopeft.common.containment import unguarded
@@ -30,8 +29,7 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
-from autopeft.execution import preflight
-from autopeft.execution.precision import settle
+from autopeft.execution import preparation
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, racing, resume, start
@@ -110,13 +108,12 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     given, plugins = spec, registry.provenance
     spec = resume.as_begun(spec)
-    problem, precision = settle(spec, registry)
+    problem, precision = preparation.made_ready(spec, registry, commits=resume.commits_of(spec))
     spec = problem.spec
     _say_notes(problem, registry, progress.say)
     if precision:
         progress.say(precision)
-    require_room(problem.space, problem.cost_estimator, problem.budget, spec.search.hang_timeout)
-    preflight.check(problem)
+    preparation.check(problem)
     require_mean(problem)
     study, storage = _open(problem, progress.say)
     finished.forget(spec.output)
@@ -175,8 +172,9 @@ def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None])
     """Say what a user should know of the model, the rows and the methods before the search begins."""
     for note in filter(None, (*notes(problem), precision_note(problem.device), *choosing.told(problem))):
         say(note)
-    for told in problem.reader.told(problem.truncated):
-        say(f"{told} {problem.reader.hint}".rstrip())
+    for one in problem.each:
+        for told in one.reader.told(one.truncated):
+            say(f"{one.label}: {told} {one.reader.hint}".removeprefix(": ").rstrip())
     for name in sorted({*problem.spec.search.exclude} - {*registry.methods}):
         if not any(fault.concerns(name) for fault in registry.faults):
             say(f'`exclude` in [search] names "{brief(name)}", which is no method; {nearest(name, registry.methods)}')
@@ -244,14 +242,14 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
             study.enqueue_trial(candidate.flat, skip_if_exists=True)
     else:
         resume.check(before, now, spec)
-        now[resume.DIGEST] = now[resume.DIGEST] or before.get(resume.DIGEST, "")
+        resume.keep_known(before, now)
     study.set_user_attr(resume.GIVEN, now)
     if study.user_attrs.get(DEFAULTS) != problem.space.defaults:
         study.set_user_attr(DEFAULTS, problem.space.defaults)
     own_file.keep(spec)
     rows = problem.rows
     study.set_user_attr("rows", {"train": len(rows.train), "test": len(rows.test), "dropped": rows.dropped})
-    study.set_user_attr("truncated", {**asdict(problem.truncated), **truncation_facts(problem)})
+    study.set_user_attr("truncated", truncation_facts(problem))
     return study, storage
 
 

@@ -79,9 +79,10 @@ def select_winner(
 
     The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
     is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
-    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored. The trials that
-    were `found` have what their folds told that answers need (`Task.calibrated`). Once it is `late`, of the rows of
-    reference only the defaults are trained.
+    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored; nor, on another
+    base model than the winner's, of those whose default has no complete trial. The trials that were `found` have what
+    their folds told that answers need (`Task.calibrated`). Once it is `late`, of the rows of reference only the
+    defaults are trained.
 
     Raises:
         StoreError: something could not be written; no fault of a method's.
@@ -89,42 +90,51 @@ def select_winner(
         CollapsedError: the best candidate's refits collapsed.
         Exception: whatever its method raises.
     """
-    started = time.monotonic()
+    started, own = time.monotonic(), problem.at_hand(best)
     rows = counted(len(problem.rows.train), "training row")
     announcer.enter(
         REFITTING,
         "the winner",
         f"Refitting the winner on all {rows}: {short_name(best.flat, str(best), problem.space.defaults)}",
-        refit_seconds(problem, best, found),
+        refit_seconds(own, best, found),
     )
     with ExitStack() as stack:
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
         with guarded(problem.spec.search.hang_timeout):
-            first = _score(problem, best, draft / "winner", origin, found, announcer, wins=True)
+            first = _score(own, best, draft / "winner", origin, found, announcer, wins=True)
         with writing(folder):
             for name in (PREDICTIONS, SECTIONS):
                 (folder.parent / name).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, winner.FILES, last=CARD)
         table, defaults = Table(), dict[str, float | None]()
-        table.add(held_out.WINNER, held_out.WINNER, f"winner: {best.method.name}", first)
+        table.add(held_out.WINNER, held_out.WINNER, f"winner: {best.name}", first)
         slowest = time.monotonic() - started
         for name, part in problem.space.items():
             default, column, began = part.default(), held_out.DEFAULT + name, time.monotonic()
             if default.flat == best.flat and first.form == REFIT:
                 defaults[name], table.written[column] = first.score, first.written
                 continue
-            tried = "left out of the search" if name in left_out else ""
-            made = tried or _default(problem, default, draft / name, origin, found, announcer)
+            tried = "left out of the search" if name in left_out else _elsewhere(default, best, found)
+            made = tried or _default(problem.at_hand(default), default, draft / name, origin, found, announcer)
             defaults[name] = table.add(column, name, f"untuned {name}", made)
             slowest = max(slowest, time.monotonic() - began)
-        others = _references(problem, table, slowest, late, announcer)
-        name, least = _baseline(problem)
+        others = _references(problem.at_hand(best), table, slowest, late, announcer)
+        name, least = _baseline(own)
         table.add(held_out.column_of(name), name, name, least)
-        _keep(problem, table.written, folder.parent / PREDICTIONS)
-        _show(problem, first, table.texts, folder.parent / SECTIONS, announcer.say)
+        _keep(own, table.written, folder.parent / PREDICTIONS)
+        _show(own, first, table.texts, folder.parent / SECTIONS, announcer.say)
     seconds = round(time.monotonic() - started, 3)
     return TestScores(first.score, least.score, defaults, table.notes, seconds, name, first.form, others)
+
+
+def _elsewhere(default: Candidate, best: Candidate, found: Sequence[TrialRecord]) -> str:
+    """Why a default on another base model than the winner's is not trained here; "" where it is.
+
+    There are as many as methods times models, and the search has looked at those that it took for the best.
+    """
+    known = default.model == best.model or any(one.complete and one.params == default.flat for one in found)
+    return "" if known else "on another base model, and of no complete trial of the search"
 
 
 def _default(
@@ -140,7 +150,7 @@ def _default(
         with guarded(problem.spec.search.hang_timeout):
             if reason := problem.budget.reason(problem.cost_estimator(default)):
                 return f"its default {reason}"
-            what = f"the untuned default of {default.method.name}"
+            what = f"the untuned default of {default.name}"
             seconds = refit_seconds(problem, default, found)
             announcer.enter(SCORING, what, f"Scoring {what} on the held-out rows", seconds)
             return _score(problem, default, folder, origin, found, announcer)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.methods import length
 from autopeft.search import portfolio
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from autopeft.methods.candidate import Candidate, CandidateSpace, MethodSpace
     from autopeft.search.portfolio import Entry, Portfolio
     from autopeft.study.file import StudySpec
@@ -38,6 +41,8 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
     recorded come before those that were and did worse. The entries leave room there for that second default. Without a
     portfolio, or where it knows none of the methods, every default follows.
 
+    Several base models take turns: the first of each in their order, then the second of each, and so on.
+
     Args:
         spec: the study file.
         space: what is searched.
@@ -50,36 +55,67 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
     if spec.search.starts:
         from autopeft.search.warm_start import earlier_winners  # and Optuna with it
 
-        found, notes = earlier_winners(spec.search.starts, spec.folder, space)
-        earlier = [First(candidate, EARLIER) for candidate in found]
-    defaults = {name: First(part.default(), DEFAULT) for name, part in space.items()}
+        winners, notes = earlier_winners(spec.search.starts, spec.folder, space)
+        earlier = [First(candidate, EARLIER) for candidate in winners]
+    spaces = [space.on(model) for model in space.models]
     known, size = known_to(spec), spec.validation.rows_of_fold(rows)
-    entries = known.order(size, spec.task.kind, defaults) if known else []
-    if not (known and entries):
-        return _each_once([*earlier, *defaults.values()]), notes
+    found = [_recorded(known, part, size, spec.task.kind) for part in spaces] if known else []
+    if not any(found):
+        return _each_once([*earlier, *_in_turn([_defaults(part) for part in spaces])]), notes
+    assert known
     half = spec.search.trials // 2
-    recorded = [
-        First(candidate_of(known, entry, space[entry.method], size), RECORDED, entry)
-        for entry in entries[: max(half - len(earlier) - 1, 1)]
+    entries = [one or _defaults(part)[:1] for one, part in zip(found, spaces, strict=True)]
+    recorded = _in_turn(entries)[: max(half - len(earlier) - len(spaces), len(spaces))]
+    ranked = [[entry.method for entry in known.defaults(size, _methods(part))] for part in spaces]
+    orders = [_defaults(part, order) for part, order in zip(spaces, ranked, strict=True)]
+    queue = _each_once([*earlier, *recorded, *_in_turn([order[:2] for order in orders])])
+    others = [
+        [*(one for one in _defaults(part) if one.candidate.method.name not in order), *(_defaults(part, order)[2:])]
+        for part, order in zip(spaces, ranked, strict=True)
     ]
-    ranked = [entry.method for entry in known.defaults(size, defaults)]
-    queue = _each_once([*earlier, *recorded, *(defaults[name] for name in ranked[:2])])
-    others = [*(name for name in defaults if name not in ranked), *ranked[2:]]
-    more = _each_once([*queue, *(defaults[name] for name in others)])
+    more = _each_once([*queue, *_in_turn(others)])
     return more[: max(half, len(queue))], notes
 
 
-def fixed_default(spec: StudySpec, space: CandidateSpace, rows: int) -> Candidate | None:
-    """The default of that method whose default is best on recorded tasks of about this size; None where none is known.
+def _methods(space: CandidateSpace) -> dict[str, MethodSpace]:
+    """Of one base model, the parts of its methods."""
+    return {part.method.name: part for part in space.values()}
+
+
+def _defaults(space: CandidateSpace, order: Iterable[str] | None = None) -> list[First]:
+    """Of one base model, the defaults of its methods; of these alone, where an order is given."""
+    parts = _methods(space)
+    return [First(parts[name].default(), DEFAULT) for name in (parts if order is None else order)]
+
+
+def _recorded(known: Portfolio, space: CandidateSpace, size: int, kind: str) -> list[First]:
+    """Of one base model, the portfolio's entries in order."""
+    parts = _methods(space)
+    return [
+        First(candidate_of(known, entry, parts[entry.method], size), RECORDED, entry)
+        for entry in known.order(size, kind, parts)
+    ]
+
+
+def _in_turn(several: Sequence[Sequence[First]]) -> list[First]:
+    """The first of each, then the second of each, and so on."""
+    return [one for turn in zip_longest(*several) for one in turn if one is not None]
+
+
+def fixed_defaults(spec: StudySpec, space: CandidateSpace, rows: int) -> list[Candidate]:
+    """Of each base model the default of that method whose default is best on recorded tasks of about this size.
+
+    None of a model where none is known.
 
     Args:
         spec: the study file.
         space: what is searched.
         rows: to train on, in all.
     """
-    known = known_to(spec)
-    best = known.defaults(spec.validation.rows_of_fold(rows), space) if known else []
-    return space[best[0].method].default() if best else None
+    known, size = known_to(spec), spec.validation.rows_of_fold(rows)
+    every = [_methods(space.on(model)) for model in space.models] if known else []
+    ranked = [(parts, known.defaults(size, parts)) for parts in every if known]
+    return [parts[best[0].method].default() for parts, best in ranked if best]
 
 
 def known_to(spec: StudySpec) -> Portfolio | None:

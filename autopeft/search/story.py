@@ -41,8 +41,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
     spec = problem.spec
     count, metric, source = len(problem.rows.test), problem.metric, spec.data.train
     budget = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
-    hyper = {key.partition(".")[2]: value for key, value in best.params.items() if key != "method"}
-    own = problem.space.parse(best.params).params
+    candidate = problem.space.parse(best.params)
     return Evidence(
         study=spec.name,
         data=source_of(source, problem),
@@ -59,7 +58,7 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
         references=test.references,
         trials=sum(record.state in COUNTED for record in records(study)),
         budget=budget,
-        hyperparameters={name: value for name, value in hyper.items() if name not in own},
+        hyperparameters={name: value for name, value in candidate.dimensions.items() if name not in candidate.params},
         trained_params=best.trainable_params or 0,
         stopped=study.user_attrs[STOPPED_EARLY],
         chosen_by=chosen_by(problem, study, best),
@@ -179,24 +178,40 @@ def note_on(result: Result) -> str:
 
 def description_of(problem: Problem) -> str:
     """The experiment in one sentence."""
-    methods = ", ".join(problem.space)
-    return f"Search over {methods} for {problem.task.kind} on {problem.spec.model.name_or_path}."
+    models = " or ".join(one.spec.model.name_or_path for one in problem.each)
+    return f"Search over {_methods(problem)} for {problem.task.kind} on {models}."
+
+
+def _methods(problem: Problem) -> str:
+    return ", ".join(dict.fromkeys(part.method.name for part in problem.space.values()))
 
 
 def given_settings(problem: Problem) -> dict[str, object]:
-    """The parent run's params: what the search was given."""
+    """The parent run's params: what the search was given; where base models differ in it, of each of them."""
+    found = {one.label: _given(one) for one in problem.each}
+    first = next(iter(found.values()))
+    return {
+        name: value
+        if all(other[name] == value for other in found.values())
+        else "; ".join(f"{label}: {other[name]}" for label, other in found.items())
+        for name, value in first.items()
+    }
+
+
+def _given(problem: Problem) -> dict[str, object]:
+    """The same of one base model."""
     spec = problem.spec
     return {
         "model": spec.model.name_or_path,
         "model_digest": problem.base_digest,
         "task": problem.task.kind,
-        "methods": ", ".join(problem.space),
+        "methods": _methods(problem),
         "metric": problem.metric,
         "folds": len(problem.folds),
         "seed": spec.seed,
         "train_rows": len(problem.rows.train),
         "test_rows": len(problem.rows.test),
-        **truncation_facts(problem),
+        **problem.reader.settings,
         "cut_rows": problem.truncated.cut_rows,
         "lost_tokens": problem.truncated.lost_tokens,
         **_limits(problem),
@@ -227,7 +242,8 @@ def data_sets(problem: Problem) -> list[dict[str, str]]:
 
 def notes(problem: Problem) -> list[str]:
     """What a user should know of the model and the rows, and of what the task found out about them."""
-    return [*problem.base.notes, *problem.rows.notes, *problem.task.notes]
+    of_models = [f"{one.label}: {note}".removeprefix(": ") for one in problem.each for note in one.base.notes]
+    return [*of_models, *problem.rows.notes, *problem.task.notes]
 
 
 def data_card(problem: Problem) -> dict[str, object]:
@@ -239,10 +255,11 @@ def data_card(problem: Problem) -> dict[str, object]:
         "dropped_rows": problem.rows.dropped,
         "labels": list(problem.rows.labels),
         "notes": notes(problem),
-        "truncated": {**asdict(problem.truncated), **truncation_facts(problem)},
+        "truncated": truncation_facts(problem),
     }
 
 
 def truncation_facts(problem: Problem) -> dict[str, object]:
-    """From how many tokens on a row is cut, and what is kept of it."""
-    return problem.reader.settings
+    """What the rows lost, from how many tokens on one is cut, and what is kept of it; on the model that cuts most."""
+    most = max(problem.each, key=lambda one: one.truncated.lost_tokens)
+    return {**asdict(most.truncated), **most.reader.settings}

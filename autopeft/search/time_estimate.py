@@ -83,7 +83,7 @@ def estimate(problem: Problem, progress: Callable[[str], object] = lambda name: 
     search = problem.spec.search
     first = [one.candidate for one in start.first(problem.spec, problem.space, len(problem.rows.train))[0]]
     defaults = [problem.space[name].default() for name in steps]
-    timed = [candidate for candidate in first if candidate.method.name in steps] or defaults
+    timed = [candidate for candidate in first if candidate.name in steps] or defaults
     tried = list(itertools.islice(itertools.chain(timed, itertools.cycle(defaults)), search.trials))
     shared = (1 + racing.share(problem)) / problem.workers
     most = shared * sum(_trial(problem, candidate, steps, pruned=False) for candidate in tried)
@@ -105,7 +105,7 @@ def _seconds(problem: Problem, candidate: Candidate) -> float:
 
 def _trial(problem: Problem, candidate: Candidate, steps: Mapping[str, float], *, pruned: bool) -> float:
     """Seconds of a trial of all folds; where trials are pruned, what is expected of one if half go on at each rung."""
-    name, epochs = candidate.method.name, candidate.hyper.epochs
+    name, epochs = candidate.name, candidate.hyper.epochs
     per_row = steps[name] / problem.space[name].default().hyper.batch_size
     trained = sum(len(fold.train) for fold in problem.folds)
     judged = FORWARD_SHARE * sum(len(fold.validation) for fold in problem.folds)

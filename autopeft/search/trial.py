@@ -15,7 +15,7 @@ from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing, retrying
 from autopeft.search.protection import protected
 from autopeft.search.recovery import tell
-from autopeft.search.start import fixed_default
+from autopeft.search.start import fixed_defaults
 from autopeft.study.record import RECORD, TrialRecord, plain, records
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, TIMED_OUT
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import optuna
 
+    from autopeft.budget.limits import Budget
     from autopeft.budget.usage import Usage
     from autopeft.common.interrupt import Interrupt
     from autopeft.execution.problem import Problem
@@ -79,7 +80,7 @@ class Trial:
     def estimated(self, usage: Usage) -> None:
         """Tell the sampler how far inside or outside the budget the candidate is."""
         self._usage = usage
-        for name, violation in self._search.problem.budget.violations(usage).items():
+        for name, violation in self._budget.violations(usage).items():
             self._drawn.set_constraint(name, violation)
 
     def settled(self, packing: Mapping[str, str]) -> None:
@@ -95,7 +96,7 @@ class Trial:
         self._open_run()
         before = search.done() + sum(trial.trains for trial in search.running.values())
         self.trains = True
-        search.progress.started(self.number, self.candidate, usage, search.problem.budget, before, search.wanted)
+        search.progress.started(self.number, self.candidate, usage, self._budget, before, search.wanted)
 
     def rung(self, rung: Rung) -> str | None:
         """Log the rung and ask the pruner, of defaults too, so that it has them to compare with; see `protected`."""
@@ -107,7 +108,7 @@ class Trial:
         if search.late():
             return TIMED_OUT
         problem = search.problem
-        fixed = fixed_default(problem.spec, problem.space, len(problem.rows.train))
+        fixed = fixed_defaults(problem.spec, problem.space, len(problem.rows.train))
         if not trial.should_prune() or protected(trial, self.candidate, problem.space, fixed):
             return None
         return _prune_reason(trial, rung, self.candidate.hyper.epochs)
@@ -164,6 +165,10 @@ class Trial:
         self._fail(why + f" (it was tried {self._faults + 1} times)" * bool(self._faults), machine=True)
 
     @property
+    def _budget(self) -> Budget:
+        return self._search.problem.of(self.candidate).budget
+
+    @property
     def _faults(self) -> int:
         return retrying.faults(self._search.study, self.number)
 
@@ -180,7 +185,10 @@ class Trial:
 
     def _record(self, outcome: Outcome) -> TrialRecord:
         candidate = self.candidate
-        return record_of(self.number, str(candidate), candidate.flat, candidate.hyper.epochs, self._usage, outcome)
+        flat, epochs = candidate.flat, candidate.hyper.epochs
+        return replace(
+            record_of(self.number, str(candidate), flat, epochs, self._usage, outcome), method=candidate.name
+        )
 
     def _open_run(self) -> TrialRun:
         if self._run is None:
@@ -196,7 +204,7 @@ class Trial:
     def _constrain_time(self, outcome: Outcome) -> None:
         """Tell the sampler by how much the trial's time is over or under its limit, where that is known."""
         needed = max(outcome.needed_seconds or 0.0, outcome.seconds if outcome.state == INFEASIBLE else 0.0)
-        violation = self._search.problem.budget.seconds_violation(needed) if needed else None
+        violation = self._budget.seconds_violation(needed) if needed else None
         if violation is not None:  # what completed was in time, by however little
             violation = min(violation, 0.0) if outcome.state == COMPLETE else violation
             self._drawn.set_constraint(SECONDS.name, violation)

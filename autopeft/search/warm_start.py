@@ -9,6 +9,7 @@ import optuna
 
 from autopeft.common import plain_file
 from autopeft.common.exceptions import SpecError, in_a_line, nearest
+from autopeft.common.model_names import MODEL, arm, without_model
 from autopeft.common.paths import as_path
 from autopeft.study.card import CARD
 from autopeft.study.folder import JOURNAL, RESULT
@@ -33,13 +34,16 @@ def earlier_winners(
 ) -> tuple[list[Candidate], list[str]]:
     """What several earlier studies give, each candidate once, and a sentence for every study (`earlier_winner`).
 
+    Of several base models a winner is tried on the one that it was found on, by its label, or else on each that its
+    method is on, with a sentence for each.
+
     Raises:
         SpecError: as of the first study that gives none.
     """
     starts: list[Candidate] = []
     notes = []
-    for reference in references:
-        start, note = earlier_winner(reference, folder, space)
+    for reference, model in [(one, model) for one in references for model in _models(one, folder, space)]:
+        start, note = earlier_winner(reference, folder, space.on(model))
         again = any(start.flat == other.flat for other in starts)
         starts += [] if again else [start]
         notes.append(f"{note} An earlier one gave the same, which is tried once." if again else note)
@@ -56,34 +60,45 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
         reference: the output folder of a study, or a saved winner; a relative path starts at `folder`. Of a study that
             has not ended, what was best when it stopped.
         folder: where the study file is.
-        space: of this study.
+        space: of this study, on one base model.
 
     Raises:
         SpecError: there is no finished study, or its winner's method is not in this study.
     """
     source = folder / as_path(reference)  # which the study file's check has let pass
-    name, values = _winner_of(source)
-    if name not in space:
+    name, _, values = _winner_of(source)
+    parts = {part.method.name: part for part in space.values()}
+    if name not in parts:
         raise SpecError(
             f"`warm_start` in [search] must name a study won by a method of this one, but {source} was won by "
-            f'"{name}"; {nearest(name, space)} Add it to `methods`, or leave `warm_start` out.'
+            f'"{name}"; {nearest(name, parts)} Add it to `methods`, or leave `warm_start` out.'
         )
-    part = space[name]
+    part = parts[name]
     own, training = part.own.nearest(values), part.training.nearest(values)
     start = part.candidate(own, training, part.task.nearest(values))
     return start, f"Starting from the winner of {source}: {start}{_changes(values, {**own, **training})}"
 
 
-def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
-    """The winner's method, and every dimension's value by its name."""
+def _models(reference: str, folder: Path, space: CandidateSpace) -> list[str]:
+    """The base models, by their labels, on which an earlier winner is tried; all of them where none has its method."""
+    if len(space.models) == 1:
+        return space.models
+    name, label, _ = _winner_of(folder / as_path(reference))
+    found = [part.model for part in space.of_method(name)] or space.models
+    return [label] if label in found else found
+
+
+def _winner_of(source: Path) -> tuple[str, str, Mapping[str, Any]]:
+    """The winner's method, its base model where there were several, and every dimension's value by its name."""
     try:
         if os.path.lexists(source / RESULT):
-            return _split(plain_file.read_json(source / RESULT, LARGEST)["best"]["params"])
+            best = plain_file.read_json(source / RESULT, LARGEST)["best"]
+            return _split(best["params"], best.get("method"))
         if (source / JOURNAL).is_file():  # of a study that has not come to its end
             return _best_so_far(source)
         if os.path.lexists(source / CARD):
             card = plain_file.read_json(source / CARD)
-            return _known({"method": card["method"]})["method"], _known(card["params"])
+            return _known({"method": card["method"]})["method"], "", _known(card["params"])
     except SpecError:
         raise
     except Exception as error:  # whatever the libraries make of a damaged file
@@ -98,20 +113,31 @@ def _winner_of(source: Path) -> tuple[str, Mapping[str, Any]]:
     )
 
 
-def _best_so_far(source: Path) -> tuple[str, Mapping[str, Any]]:
+def _best_so_far(source: Path) -> tuple[str, str, Mapping[str, Any]]:
     found = ranked(records(optuna.load_study(study_name=None, storage=open_journal(source))))
     if not found:
         raise SpecError(
             f"`warm_start` in [search] must name a study of which a trial has completed, but of {source} none has; run "
             "it again, or leave `warm_start` out."
         )
-    return _split(found[0].params)
+    return _split(found[0].params, found[0].method)
 
 
-def _split(flat: Any) -> tuple[str, Mapping[str, Any]]:
-    """A candidate's method, and its values without the method's prefix."""
+def _split(flat: Any, name: Any) -> tuple[str, str, Mapping[str, Any]]:
+    """A candidate's method and base model, and its values without the method's prefix and what names the model.
+
+    Args:
+        flat: its params.
+        name: as its record has it, which names the model where there were several.
+    """
     known = _known(flat)
-    return known["method"], {key.partition(".")[2]: known[key] for key in known if key != "method"}
+    method = known["method"]
+    label = str(known.get(f"{method}.{MODEL}", ""))
+    label = label if name == arm(method, label) else ""
+    own = {key.partition(".")[2]: known[key] for key in known if key != "method"}
+    if not label:
+        return method, "", own
+    return method, label, {without_model(key, label): value for key, value in own.items() if key != MODEL}
 
 
 def _known(found: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import UserInputError
+from autopeft.common.model_names import MODEL, arm
 from autopeft.study.raced import Raced
 from autopeft.study.record import STOPPED_EARLY, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED, INFEASIBLE
@@ -62,7 +63,7 @@ class Archive:
 
     @property
     def defaults(self) -> dict[str, TrialRecord]:
-        """By method, the trial of its untuned default, where that has ended.
+        """By method, and base model where there are several, the trial of the untuned default, where it has ended.
 
         A study queues the defaults before it draws anything, after what a warm start brought; one that was interrupted
         was queued again under another number.
@@ -71,7 +72,8 @@ class Archive:
         for number, trial in self.trials.items():
             queued = trial.system_attrs.get("fixed_params")
             if queued and "retry_of" not in trial.user_attrs:
-                numbers[str(queued["method"])] = number
+                method, several = str(queued["method"]), self.given["model"].get("candidates")
+                numbers[arm(method, queued[f"{method}.{MODEL}"] if several else "")] = number
         again = {t.user_attrs["retry_of"]: number for number, t in self.trials.items() if "retry_of" in t.user_attrs}
         by_number = {record.number: record for record in self.records}
         found = {}

@@ -146,7 +146,7 @@ class StudySpec(Section):
         """The same study with that metric."""
         return self.model_copy(update={"validation": self.validation.model_copy(update={"metric": name})})
 
-    def with_model(self, **changed: str) -> StudySpec:
+    def with_model(self, **changed: str | None) -> StudySpec:
         """The same study with other settings in [model]."""
         return self.model_copy(update={"model": self.model.model_copy(update=changed)})
 

@@ -8,13 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from autopeft.common.address import holds_no_secret, is_address
+from autopeft.common.address import holds_no_secret
 from autopeft.common.exceptions import shorten
-from autopeft.common.locate import PACKAGE
-from autopeft.common.paths import as_path
 from autopeft.common.units import parse_bytes, parse_count, parse_seconds, parse_workers
+from autopeft.study.references import MOST_CANDIDATES, Reference, References, several
 
 Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
 
@@ -28,17 +36,6 @@ Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_
 Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
 
 
-def _reference(text: str) -> str:
-    """A path, `package:…` or a hub id: no address, which may hold a password."""
-    if is_address(text):
-        raise ValueError(
-            "must be a path, `package:…` or a hub id, but is an address, which is not repeated here as it may hold a "
-            "password; download what is there, and name the file"
-        )
-    as_path(text.removeprefix(PACKAGE))
-    return text
-
-
 def _encoding(text: str) -> str:
     try:
         known = codecs.lookup(text)._is_text_encoding  # what `bytes.decode` asks
@@ -49,30 +46,7 @@ def _encoding(text: str) -> str:
     return text
 
 
-Reference = Annotated[str, Field(min_length=1), AfterValidator(_reference)]
-
-
 Encoding = Annotated[str, AfterValidator(_encoding)]
-
-
-MOST_STARTS = 100
-"""References that one setting takes."""
-
-
-def _references(given: Any) -> str | list[str]:
-    """One reference, or a list of them; checked here alone, as pydantic would tell of either kind what is wrong."""
-    found = given if isinstance(given, list) else [given]
-    if not 0 < len(found) <= MOST_STARTS or not all(isinstance(one, str) and one for one in found):
-        raise ValueError(
-            f"must be a text in quotes that is not empty, or a list of 1 to {MOST_STARTS} such, but got "
-            f"{shorten(given)}"
-        )
-    for one in found:
-        _reference(one)
-    return given if isinstance(given, str) else found
-
-
-References = Annotated[str | list[str], PlainValidator(_references, json_schema_input_type=str | list[str])]
 
 
 class Section(BaseModel):
@@ -89,13 +63,25 @@ def _gathered(section: type[Section], given: Any, others: str, kind: type = obje
     return {**{key: value for key, value in given.items() if key not in more}, others: more}
 
 
+def _one_or_several(schema: dict[str, Any]) -> None:
+    """A study file names one base model or several."""
+    schema.pop("required")
+    schema["oneOf"] = [{"required": ["name_or_path"]}, {"required": ["candidates"]}]
+
+
 class ModelSection(Section):
-    """The base model."""
+    """The base model, or a few to choose from."""
+
+    model_config = ConfigDict(json_schema_extra=_one_or_several)
 
     name_or_path: Reference
-    """`package:…` for a folder inside an installed package, a local folder, or a hub id."""
+    """`package:…` for a folder inside an installed package, a local folder, or a hub id. Excludes `candidates`."""
+    candidates: list[str] | None = Field(None, min_length=2, max_length=MOST_CANDIDATES)
+    """Base models that the search chooses among, in place of `name_or_path`: a list of 2 to 8, each named as there. The
+    other settings here hold for all of them."""
     revision: str | None = Field(None, min_length=1)
-    """Commit, branch or tag of a model on the hub. Default: the newest commit; a study keeps to that it began with."""
+    """Commit, branch or tag of a model on the hub. Default: the newest commit; a study keeps to that it began with.
+    Excludes `candidates`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of matrix products: "auto" takes the faster of two by a measured step where the device computes
     bfloat16 natively, float32 on other CPUs; "float16", with the loss scaled, is for GPUs without bfloat16."""
@@ -118,6 +104,33 @@ class ModelSection(Section):
     """Whether layers below all that a trial trains run once in a study, without dropout, and their output is kept."""
     trust_remote_code: bool = False
     """Whether code that the model brings may run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_of_several(cls, given: Any) -> Any:
+        """Several candidates stand in place of one: `name_or_path` is then the first of them."""
+        if not isinstance(given, Mapping) or given.get("candidates") is None:
+            return given
+        if "name_or_path" in given:
+            raise ValueError("`name_or_path` and `candidates` exclude each other; keep one")
+        return {**given, "name_or_path": several(given["candidates"])[0]}
+
+    @model_validator(mode="after")
+    def _of_one_model(self) -> ModelSection:
+        if self.candidates and self.revision is not None:
+            raise ValueError("`revision` is of one base model, and excludes `candidates`; leave one of them out")
+        if self.candidates and self.quantization != "none":
+            raise ValueError('`quantization` must be "none" with `candidates`; set it so, or give one `name_or_path`')
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Either of the two, as a study file has it."""
+        return {
+            key: value
+            for key, value in write(self).items()
+            if key != ("candidates" if self.candidates is None else "name_or_path")
+        }
 
 
 class TaskSection(Section):

@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from autopeft.execution.problem import Problem
-from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.candidate import CandidateSpace, together
 from autopeft.methods.registry import discover
 from autopeft.search import portfolio as recorded
 from autopeft.search import start
@@ -103,10 +103,36 @@ def test_without_a_portfolio_every_default_is_tried(known):
         ("lora", start.DEFAULT),
         ("prefix_tuning", start.DEFAULT),
     ]
-    assert start.fixed_default(unwanted, space(), ROWS) is None
+    assert start.fixed_defaults(unwanted, space(), ROWS) == []
     known.unlink()
     recorded._read.cache_clear()
     assert len(start.first(study(trials=16), space(), ROWS)[0]) == 3
+
+
+def test_base_models_take_turns_and_each_begins_with_its_best_default(known):
+    where = together({"a": space(), "b": space("adapter", "bitfit", "prefix_tuning")})
+    found, _ = start.first(study(trials=16), where, ROWS)
+    assert [(one.candidate.name, one.source) for one in found] == [
+        ("lora on a", start.RECORDED),
+        ("prefix_tuning on b", start.RECORDED),
+        ("adapter on a", start.RECORDED),
+        ("adapter on b", start.RECORDED),
+        ("lora on a", start.RECORDED),
+        ("prefix_tuning on a", start.DEFAULT),
+        ("adapter on b", start.DEFAULT),
+        ("adapter on a", start.DEFAULT),
+    ]
+    assert [one.candidate.name for one in start.first(study(trials=2), where, ROWS)[0]][:2] == [
+        "lora on a",
+        "prefix_tuning on b",
+    ]
+    fixed = [one.name for one in start.fixed_defaults(study(), where, ROWS)]
+    assert fixed == ["lora on a", "prefix_tuning on b"]
+    unknown = together({"a": space(), "b": space("bitfit", "ia3")})
+    found = [one.candidate.name for one in start.first(study(trials=16), unknown, ROWS)[0]]
+    assert found[:2] == ["lora on a", "bitfit on b"]
+    assert found[-1] == "ia3 on b"
+    assert len(start.first(study(trials=4, portfolio=False), where, ROWS)[0]) == 6
 
 
 def run(found, where, scores, fixed, pruner="successive_halving"):
@@ -133,19 +159,19 @@ def run(found, where, scores, fixed, pruner="successive_halving"):
 def test_two_defaults_are_protected_the_best_fixed_one_and_the_one_that_is_ahead(known):
     where = space("adapter", "bitfit", "lora", "prefix_tuning")
     adapter, bitfit, lora, prefix = (part.default() for part in where.values())
-    fixed = start.fixed_default(study(), where, ROWS)
-    assert fixed.flat == lora.flat
+    fixed = start.fixed_defaults(study(), where, ROWS)
+    assert [one.flat for one in fixed] == [lora.flat]
     drawn = where["lora"].sample(2, seed=1)
     order = [*drawn, prefix, adapter, bitfit, lora]
     scores = [(0.9, 0.9), (0.8, 0.8), (0.5, 0.5), (0.6, 0.6), (0.55, 0.55), (0.1, 0.1)]
     assert run(order, where, scores, fixed) == [False, True, False, False, True, False]
-    assert run(order, where, scores, None) == [False, True, False, False, False, False], "as nothing tells the best"
+    assert run(order, where, scores, []) == [False, True, False, False, False, False], "as nothing tells the best"
 
 
 def test_a_default_that_fell_behind_at_a_later_rung_is_stopped_there(known):
     where = space("adapter", "lora", "prefix_tuning")
     adapter, lora, prefix = (part.default() for part in where.values())
-    stopped = run([lora, adapter, prefix], where, [(0.9, 0.9), (0.95, 0.8), (0.1, 0.1)], lora)
+    stopped = run([lora, adapter, prefix], where, [(0.9, 0.9), (0.95, 0.8), (0.1, 0.1)], [lora])
     assert stopped == [False, True, True]
 
 

@@ -1,0 +1,201 @@
+"""A study made ready: one problem of a single base model; of several a problem for each, and one above them all."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopeft.budget.feasibility import require_room
+from autopeft.budget.memory_watch import release_memory
+from autopeft.common.exceptions import BudgetError, MethodError, ModelError, SpecError, UserInputError
+from autopeft.common.free_memory import free_memory
+from autopeft.common.locate import kind_of, locate
+from autopeft.common.model_names import MODEL, arm, labels, without_model
+from autopeft.common.units import format_bytes
+from autopeft.execution import preflight
+from autopeft.execution.precision import settle
+from autopeft.execution.problem import Problem, references
+from autopeft.methods.candidate import CandidateSpace, together
+from autopeft.models.files import examine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from autopeft.methods.registry import Registry
+    from autopeft.study.file import StudySpec
+
+
+def made_ready(
+    spec: StudySpec, registry: Registry, card: int | None = None, commits: Mapping[str, str] | None = None
+) -> tuple[Problem, str]:
+    """A study made ready, of one base model or of several, in the precision that it names or that is chosen now.
+
+    Several share that precision, which is chosen on the first. All of them stay in the machine's memory.
+
+    Args:
+        spec: the study file.
+        registry: the methods found.
+        card: bytes of a GPU to plan for (`Problem.from_spec`).
+        commits: of models on the hub that the study was begun with, by what `candidates` has.
+
+    Returns:
+        The problem, and a sentence on the precision; empty where nothing was measured.
+
+    Raises:
+        UserInputError: whatever the study file, the data or a model lack, in one sentence.
+    """
+    if not spec.model.candidates:
+        return (Problem.from_spec(spec, registry, card), "") if card else settle(spec, registry)
+    _require(spec)
+    known, found, told = commits or {}, list[Problem](), ""
+    for reference in spec.model.candidates:
+        own = spec.with_model(name_or_path=reference, revision=known.get(reference))
+        with _named_so():
+            if not found:
+                one, told = (Problem.from_spec(own, registry, card), "") if card else settle(own, registry)
+            else:
+                _require_memory(own)
+                own = own.with_model(dtype=found[0].spec.model.dtype)
+                one = Problem.from_spec(own, registry, card, found[0].rows)
+        one.base.module.to("cpu")
+        release_memory()
+        found.append(one)
+    _require_comparable(found)
+    return replace(_above(found), planned=card is not None), told
+
+
+def in_parts(problem: Problem) -> Iterator[Problem]:
+    """Of each base model the problem with its own part of the space, and its model alone on the GPU meanwhile."""
+    for one in problem.in_turn():
+        if not one.label:
+            yield one
+            continue
+        part = replace(one, space=one.space.on(one.label))
+        vars(part).update(cost_estimator=one.cost_estimator, trunk=one.trunk)  # what is known of costs they share
+        yield part
+
+
+def check(problem: Problem) -> None:
+    """Make sure of each base model that it can read the rows and learn from them, and that the budget has room.
+
+    Raises:
+        UserInputError: as `require_room`, where no model has room, and as `preflight.check`.
+    """
+    without: list[BudgetError] = []
+    for one in in_parts(problem):
+        try:
+            require_room(one.space, one.cost_estimator, one.budget, one.spec.search.hang_timeout)
+        except BudgetError as error:
+            without.append(error)
+    if len(without) == len(problem.each):
+        raise without[0]
+    for one in problem.in_turn():
+        with _named_so() if problem.models else nullcontext():
+            preflight.check(one)
+
+
+def _above(found: list[Problem]) -> Problem:
+    """The problem that holds those of all base models, which share its space."""
+    first, spec = found[0], found[0].spec
+    assert spec.model.candidates
+    names = labels(spec.model.candidates)
+    problems, refused = dict(zip(names, found, strict=True)), dict[str, str]()
+    for label, one in problems.items():
+        refused |= {arm(name, label): reason for name, reason in one.refused.items()}
+        for name, part in one.space.items():
+            if MODEL in part.dimensions:
+                refused[arm(name, label)] = f'it has a dimension "{MODEL}", as the study has itself.'
+    space = together({
+        label: CandidateSpace(part for name, part in one.space.items() if arm(name, label) not in refused)
+        for label, one in problems.items()
+    })  # fmt: skip
+    _require_methods(spec, space, names, refused)
+    origins = {arm(name, label): origin for label, one in problems.items() for name, origin in one.origins.items()}
+    rows = min(len(fold.train) for fold in first.folds)
+    models = {
+        label: replace(
+            one,
+            label=label,
+            space=space,
+            refused={name: why for name, why in refused.items() if without_model(name, label) != name},
+            origins=origins,
+            rung_rows=rows,
+        )
+        for label, one in problems.items()
+    }
+    study = spec.with_model(name_or_path=spec.model.candidates[0], revision=None)
+    kinds = {name: kind_of(reference, spec.folder) for name, reference in references(study).items()}
+    return replace(models[names[0]], spec=study, label="", models=models, refused=refused, kinds=kinds)
+
+
+def _require(spec: StudySpec) -> None:
+    """See that such a study can be run, before anything is loaded."""
+    several, search = spec.model.candidates or (), spec.search
+    if isinstance(search.workers, int) and search.workers > 1:
+        raise SpecError(
+            "`workers` in [search] must be 1 where [model] has `candidates`, as each worker would hold them all, but "
+            f"is {search.workers}; leave it out, or give one `name_or_path`."
+        )
+    if search.trials < len(several):
+        raise SpecError(
+            f"`trials` in [search] must be {len(several)} at least, as many as [model] has `candidates`, but is "
+            f"{search.trials}; raise it."
+        )
+
+
+def _require_memory(spec: StudySpec) -> None:
+    """See that one more base model has room in the machine's memory."""
+    location = locate(spec.model.name_or_path, spec.folder)
+    need, left = examine(location).size if isinstance(location, Path) else 0, free_memory()
+    if need > left:
+        raise ModelError(
+            f"[model] candidates must have room in the machine's memory together, but {location} takes "
+            f"{format_bytes(need)} more at least, and {format_bytes(left)} are left; leave one of them out."
+        )
+
+
+def _require_comparable(found: list[Problem]) -> None:
+    """See that all are different models, and that a score means the same on each of them."""
+    seen: dict[str, Problem] = {}
+    for one in found:
+        if one.base_digest and one.base_digest in seen:
+            both = f"{seen[one.base_digest].spec.model.name_or_path} and {one.spec.model.name_or_path}"
+            raise SpecError(
+                f"`candidates` in [model] must be different models, but {both} are the same; leave one out."
+            )
+        seen[one.base_digest] = one
+    first = found[0]
+    if first.task.writes:
+        for other in found[1:]:
+            if other.base.processor.get_vocab() != first.base.processor.get_vocab():
+                raise SpecError(
+                    f"`candidates` in [model] must have the same tokens where the task is {first.task.kind}, whose "
+                    f"scores are of tokens, but {other.spec.model.name_or_path} has others than "
+                    f"{first.spec.model.name_or_path}; take models of one family."
+                )
+
+
+def _require_methods(spec: StudySpec, space: CandidateSpace, names: list[str], refused: Mapping[str, str]) -> None:
+    """See that each method that was asked for is on one model at least, and each model has one."""
+    for name in spec.search.methods or ():
+        if not space.of_method(name):
+            on_each = [arm(name, label) for label in names]
+            reasons = "; ".join(f"{one}: {refused[one]}" for one in on_each if one in refused)
+            raise MethodError(
+                f"[search] methods must each support one of the `candidates` in [model], but {name} supports none. "
+                f"{reasons}"
+            )
+    if without := [name for name in names if name not in space.models]:
+        raise MethodError(f"no method can be searched on {without[0]}; leave it out of `candidates` in [model].")
+
+
+@contextmanager
+def _named_so() -> Iterator[None]:
+    """Call the setting by its name in what is told of a base model."""
+    try:
+        yield
+    except UserInputError as error:
+        told = str(error).replace("[model] name_or_path", "[model] candidates")
+        raise type(error)(told) from error.__cause__

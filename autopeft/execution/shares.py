@@ -1,0 +1,40 @@
+"""How many trials of a study run side by side, and what one of them may take."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from autopeft.budget.limits import LIMITS, MEMORY, Budget
+from autopeft.budget.memory import gpu
+
+if TYPE_CHECKING:
+    from autopeft.models.base import BaseModel
+    from autopeft.models.device import Device
+    from autopeft.study.file import StudySpec
+
+CORES_PER_WORKER = 2
+
+
+def budget_of(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:
+    """The study's limits, of memory the share of one worker."""
+    memory = limit = card or spec.budget.max_gpu_memory
+    if workers > 1 and device.type == "cuda":
+        own = gpu.context()  # the study's process is on the card as well; measured before the others are
+        memory = max(1, memory - own) if memory else None
+    given = {name: value for name, value in spec.budget.model_dump().items() if value is not None}
+    limits = {name: LIMITS[name].amount(value, base.spec.num_parameters) for name, value in given.items()}
+    if memory:
+        limits[MEMORY.name] = max(1, memory // workers)
+    return Budget(workers, limit, **limits)
+
+
+def workers_of(spec: StudySpec, device: Device) -> int:
+    """Trials that run side by side; never more than there are to be, and of several base models one."""
+    wanted = spec.search.workers
+    if spec.model.candidates:
+        return 1
+    if not isinstance(wanted, int):  # "auto"
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wanted = max(1, cores // CORES_PER_WORKER) if device.type == "cpu" else 1
+    return min(wanted, spec.search.trials)
