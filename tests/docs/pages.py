@@ -35,9 +35,9 @@ def in_backticks(page: Path) -> list[str]:
 
 
 def typed(page: Path) -> list[str]:
-    """The lines after a prompt in the page's console blocks, without their comments."""
+    """The lines after a prompt in the page's console blocks, without their comments; `$$` is that of a template."""
     lines = [line for block in blocks(page, "console") for line in block.splitlines()]
-    return [re.split(r"\s+#", line[2:])[0].strip() for line in lines if line.startswith("$ ")]
+    return [re.split(r"\s+#", line.lstrip("$"))[0].strip() for line in lines if re.match(r"\$\$? ", line)]
 
 
 def anchors(page: Path) -> set[str]:

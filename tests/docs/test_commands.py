@@ -23,10 +23,13 @@ PACKAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 QUICK = ("methods", "tasks", "schema", "new-plugin")
 """Commands that run here as they stand: they train nothing and need no model."""
 
-READERS_OWN = ("rows.csv", "new.csv", "studies/tickets.toml")
+READERS_OWN = ("rows.csv", "new.csv", "study.toml", "studies/tickets.toml")
 """Files that a reader brings, as the page says."""
 
-WITH_COMMANDS = [page for page in PAGES if typed(page)]
+TEMPLATES = sorted((ROOT / "autopeft" / "templates").rglob("*.md.template"))
+"""Pages that `autopeft new-plugin` writes."""
+
+WITH_COMMANDS = [page for page in [*PAGES, *TEMPLATES] if typed(page)]
 
 
 def asked(line: str) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def lines(page: Path) -> list[str]:
     return [line for line in typed(page) if line.startswith("autopeft ")]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if lines(page)], ids=named)
+@pytest.mark.parametrize("page", [page for page in WITH_COMMANDS if lines(page)], ids=named)
 def test_every_line_of_autopeft_parses_and_names_files_that_are_there(page):
     text = page.read_text(encoding="utf-8")
     for line in lines(page):
@@ -93,7 +96,7 @@ def test_every_target_of_make_script_and_extra_is_there(page):
             for extras in re.findall(r"(?:^|[ \"'])(?:\.|autopeft)\[([\w,-]+)\]", line):
                 assert set(extras.split(",")) <= set(PACKAGE["optional-dependencies"]), f"{named(page)}: {line}"
         else:
-            assert words[0] == "autopeft", f"{named(page)}: {line} is no command of a kind that is tested"
+            assert words[0] in ("autopeft", "pytest"), f"{named(page)}: {line} is no command of a kind that is tested"
 
 
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in lines(page) if line.split()[1] in QUICK}))
