@@ -1,7 +1,7 @@
 """Gather the pages of the documentation's site in one folder, for MkDocs to build: `make docs`.
 
-Those of docs/, the README and its kin, a reference from docstrings, and the kinds of task. Links between files of the
-repository become links between pages, so that every page reads well in both places.
+Those of docs/, notebooks among them, the README and its kin, a reference from docstrings, and the kinds of task. Links
+between files of the repository become links between pages, so that every page reads well in both places.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Pages of the reference: title, what they are for, and the names they describe."""
 
+NOTEBOOK = ".ipynb"
+
 LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
 """A link of Markdown to a file, with or without an anchor."""
 
@@ -96,6 +98,7 @@ def gather(folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".md":
             text = (ROOT / source).read_text(encoding="utf-8")
+            text = page_of(json.loads(text)) if source.endswith(NOTEBOOK) else text
             target.write_text(relinked(text, source, placed(source)), encoding="utf-8")
         else:
             shutil.copyfile(ROOT / source, target)
@@ -107,8 +110,15 @@ def gather(folder: Path) -> None:
 
 
 def placed(source: str) -> str:
-    """Where the site has a file of the repository."""
-    return MOVED.get(source) or source.removeprefix("docs/")
+    """Where the site has a file of the repository; a notebook is a page."""
+    return MOVED.get(source) or re.sub(rf"{re.escape(NOTEBOOK)}$", ".md", source.removeprefix("docs/"))
+
+
+def page_of(notebook: dict[str, Any]) -> str:
+    """The texts and the code of a notebook, whose outputs are not kept."""
+    fences = {"markdown": ("", ""), "code": ("```python\n", "\n```")}
+    cells = [(fences[cell["cell_type"]], "".join(cell["source"])) for cell in notebook["cells"]]
+    return "\n\n".join(before + source + after for (before, after), source in cells) + "\n"
 
 
 def relinked(markdown: str, source: str, target: str) -> str:

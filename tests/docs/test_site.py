@@ -17,6 +17,7 @@ import autopeft
 import autopeft.testing
 from tests.browser import await_texts, chromium, complaints, missing
 from tests.docs.pages import ROOT
+from tools import site_pages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +108,19 @@ def test_links_that_lead_nowhere_and_a_page_that_nobody_finds_fail_the_build(pag
     ):
         assert told in done.stderr
     assert "Aborted with 3 warnings" in done.stdout + done.stderr
+
+
+def test_a_notebook_is_a_page_whose_links_lead_to_pages():
+    cells = [
+        {"cell_type": "markdown", "source": ["# A table\n", "\n", "See [settings](../study-file.md#model)."]},
+        {"cell_type": "code", "source": ["import autopeft\n", "autopeft.tune()"], "outputs": []},
+    ]
+    page = site_pages.relinked(site_pages.page_of({"cells": cells}), "docs/notebooks/a.ipynb", "notebooks/a.md")
+    assert page == (
+        "# A table\n\nSee [settings](../study-file.md#model).\n\n```python\nimport autopeft\nautopeft.tune()\n```\n"
+    )
+    linked = site_pages.relinked("[one](notebooks/a.ipynb), [two](../README.md#more)", "docs/api.md", "api.md")
+    assert linked == "[one](notebooks/a.md), [two](index.md#more)"
 
 
 @pytest.mark.browser
