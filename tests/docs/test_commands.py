@@ -39,6 +39,8 @@ def asked(line: str) -> dict[str, Any]:
         Exception: typer's, where the command line would refuse the line.
     """
     command = get_command(app)
+    for option in command.params:  # such as --install-completion, which would write into the account's settings
+        option.callback = lambda context, option, value: context.exit() if value else value
     for one in command.commands.values():
         one.callback = lambda **given: given
     arguments = shlex.split(re.split(r" [>|] ", line)[0])[1:]
