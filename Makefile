@@ -7,7 +7,7 @@ STUDY ?= studies/quickstart.toml
 DTYPE ?= float32
 export AUTOPEFT_TEST_DTYPE := $(DTYPE)
 
-.PHONY: demo test gpu exhaustive fuzz soak coverage audit lint format clean
+.PHONY: demo test gpu exhaustive fuzz soak coverage audit docs release-check test-pythons lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/autopeft run $(STUDY)
@@ -45,6 +45,21 @@ audit: $(VENV)/.installed
 	$(VENV)-audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	  --skip-editable $$(sed -n 's/^\([A-Za-z0-9-]*\)  *#.*/--ignore-vuln \1/p' audit.txt)
 
+# The documentation as a site, in site/: open site/index.html. Fails where a link leads nowhere.
+docs: $(VENV)/.installed
+	$(BIN)/python tools/site_pages.py build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Before a release: what would be published is built, looked into, installed in an empty environment and used.
+release-check: $(VENV)/.installed
+	$(BIN)/python tools/release_check.py
+
+# `make test`'s tests on every Python that is found here; at the end it says which were not. Those of pyenv are found too.
+PYENV_ROOT ?= $(HOME)/.pyenv
+TESTS ?=
+test-pythons: $(VENV)/.installed
+	$(BIN)/tox run --discover $(BIN)/python $(wildcard $(PYENV_ROOT)/versions/3.*/bin/python) -- $(TESTS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -56,7 +71,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit outputs dist .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-audit outputs dist build site .tox .mypy_cache .ruff_cache .pytest_cache .coverage*
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

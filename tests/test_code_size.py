@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for folder in ("autopeft", "plugins") for path in (ROOT / folder).rglob("*.py"))
+FILES = sorted(path for folder in ("autopeft", "plugins", "tools") for path in (ROOT / folder).rglob("*.py"))
 FUNCTION_LINES, PARAMETERS, FILE_LINES = 60, 8, 400
 
 LONG = {
@@ -26,7 +26,7 @@ MANY = {
 
 def functions(path: Path) -> dict[tuple[str, str], ast.FunctionDef | ast.AsyncFunctionDef]:
     """A file's functions, by file and qualified name."""
-    top = ROOT / ("autopeft" if path.is_relative_to(ROOT / "autopeft") else "plugins")
+    top = ROOT / path.relative_to(ROOT).parts[0]
     found = {}
 
     def walk(node: ast.AST, names: tuple[str, ...]) -> None:

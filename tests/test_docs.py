@@ -214,13 +214,6 @@ def test_every_command_in_the_docs_runs(place):
             Problem.from_spec(StudySpec.from_file(study), discover())
 
 
-def test_every_link_in_the_docs_leads_somewhere():
-    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
 def test_the_method_with_a_faster_part_is_as_the_page_says():
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "parameter_groups" in block)
