@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Self
 
 from autopeft.common.exceptions import UserInputError, shorten
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from autopeft.budget.limits import Budget
     from autopeft.budget.usage import Usage
+    from autopeft.common.params import ParamValue
     from autopeft.methods.candidate import Candidate
     from autopeft.reporting.progress import Progress
+    from autopeft.study.phase import Phase
     from autopeft.training.rungs import Rung
 
 TrialCallback = Callable[[TrialRecord], object]
@@ -60,6 +62,14 @@ class CallingProgress:
     def say(self, text: str) -> None:
         """Pass it on."""
         self._shown.say(text)
+
+    def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
+        """Pass it on."""
+        self._shown.begun(wanted, defaults, deadline)
+
+    def entered(self, phase: Phase) -> None:
+        """Pass it on."""
+        self._shown.entered(phase)
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Pass it on."""

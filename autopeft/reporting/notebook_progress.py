@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 from autopeft.common.html_table import table
 from autopeft.common.units import format_bytes
+from autopeft.reporting.live_view import head
 from autopeft.reporting.progress import Clock
+from autopeft.reporting.short_name import short_name
 from autopeft.study.states import INFEASIBLE, INTERRUPTED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from autopeft.budget.limits import Budget
     from autopeft.budget.usage import Usage
+    from autopeft.common.params import ParamValue
     from autopeft.methods.candidate import Candidate
+    from autopeft.study.phase import Phase
     from autopeft.study.record import TrialRecord
     from autopeft.training.rungs import Rung
 
@@ -33,6 +39,9 @@ class NotebookProgress:
         self.ended: list[TrialRecord] = []
         self.refused = 0
         self.current: dict[int, str] = {}
+        self.defaults: Mapping[str, ParamValue] = {}
+        self.phase: Phase | None = None
+        self.over = False
         self._handle: Any = None
 
     def __enter__(self) -> Self:
@@ -41,7 +50,7 @@ class NotebookProgress:
 
     def __exit__(self, *_: object) -> None:
         self.current.clear()
-        self.clock.took.clear()  # nothing is left to wait for
+        self.over = True
         self._show()
 
     def say(self, text: str) -> None:
@@ -49,11 +58,22 @@ class NotebookProgress:
         self.said.append(text)
         self._show()
 
+    def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
+        """Take down the deadline, and the defaults, as the names of trials say only what differs."""
+        self.clock.begin(wanted, deadline)
+        self.defaults = defaults
+
+    def entered(self, phase: Phase) -> None:
+        """Show what the study is at."""
+        self.phase = phase
+        self._show()
+
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Show the trial below the table while it runs."""
         self.clock.start(number, done, wanted)
         memory = format_bytes(usage.memory.peak)
-        self.current[number] = f"[{done + 1}/{wanted}] trial {number}: {candidate}, {memory} predicted"
+        name = short_name(candidate.flat, str(candidate), self.defaults)
+        self.current[number] = f"trial {number}: {name}, {memory} predicted"
         self._show()
 
     def rung(self, number: int, rung: Rung) -> None:
@@ -74,17 +94,10 @@ class NotebookProgress:
 
     def html(self) -> str:
         """What is shown now."""
-        told = [*self.said]
         best = max((one for one in self.ended if one.complete), key=lambda one: one.score or 0.0, default=None)
-        below = [*self.current.values(), self.clock.left().removeprefix(" · ")]
-        if best:
-            below.append(f"best so far: trial {best.number}, {best.score:.4f} ({best.name})")
-        if self.refused:
-            below.append(f"{self.refused} candidates were over the budget and not trained")
-        rows = table(COLUMNS, map(_cells, self.ended)) if self.ended else ""
-        return "".join((*(f"<div>{escape(one)}</div>" for one in told), rows, *(
-            f"<div>{escape(one)}</div>" for one in below if one
-        )))  # fmt: skip
+        now = [] if self.over else head(self.phase, self.clock, self.refused, best, "", self.defaults)
+        rows = table(COLUMNS, (_cells(one, self.defaults) for one in self.ended)) if self.ended else ""
+        return _lines(self.said) + rows + _lines([*now, *self.current.values()])
 
     def _show(self) -> None:
         """Write the output, or write it anew in its place."""
@@ -96,11 +109,15 @@ class NotebookProgress:
             self._handle.update(content)
 
 
-def _cells(record: TrialRecord) -> tuple[str, ...]:
+def _lines(told: Iterable[str]) -> str:
+    return "".join(f"<div>{escape(one)}</div>" for one in told)
+
+
+def _cells(record: TrialRecord, defaults: Mapping[str, ParamValue]) -> tuple[str, ...]:
     state = record.state.lower() + (f": {record.reason}" if record.reason and not record.complete else "")
     return (
         str(record.number),
-        record.name,
+        short_name(record.params, record.name, defaults),
         state,
         "–" if record.score is None else f"{record.score:.4f}",
         "–" if record.trainable_params is None else f"{record.trainable_params:,}",
