@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from autopeft.study.record import Result
 
 
+WIDEST = 1000
+"""Columns of what is no terminal: a file has room for whole names and sentences."""
+
+
 def tell(result: Result, study: Path, console: Console) -> None:
     """Print all of it, of a study that has ended; what matters comes last, where a screen still shows it.
 
@@ -29,6 +33,8 @@ def tell(result: Result, study: Path, console: Console) -> None:
     folder = Path(result.winner_folder)
     archive = open_archive(folder.parent)
     defaults = archive.attrs.get(DEFAULTS, {})
+    if not console.is_terminal:
+        console.width = WIDEST
     name = short_name(result.best.params, result.best.name, defaults)
     console.print(leaderboard(result.records, result.metric, defaults))
     console.print(by_method(result.records))

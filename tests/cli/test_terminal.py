@@ -1,12 +1,14 @@
 """The real commands in real terminals of three sizes: no line is wider, and what matters is in sight."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from autopeft.reporting.live_view import COLUMNS as LIVE_COLUMNS
-from tests.conftest import write_tiny_study
+from autopeft.study.record import TrialRecord
+from tests.conftest import autopeft_here, write_tiny_study
 from tests.terminal import SIZES, show
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +83,28 @@ def test_a_finished_study_says_that_there_was_nothing_to_do(finished):
     assert (again.code, again.widest <= 80) == (0, True)
     assert "This study is finished; there was nothing to do." in again.lines
     assert again.last.splitlines()[-8:] == first.last.splitlines()[-8:]
+
+
+def test_a_file_has_whole_names_on_one_line_each_and_nothing_that_a_terminal_obeys(finished):
+    study = finished[0]
+    piped = autopeft_here("run", study.name, cwd=study.parent)
+    assert piped.returncode == 0
+    assert not {"…", "\x1b"} & {*piped.stdout}
+    board = [line.split() for line in piped.stdout.splitlines() if re.match(r" +(\d|–) +\d+  ", line)]
+    assert len(board) == 6
+    drawn = max(board, key=len)
+    found = TrialRecord.read(next(r for r in result(study)["records"] if str(r["number"]) == drawn[1]))
+    changed = {cell.partition("=")[0] for cell in drawn if "=" in cell}
+    assert {"lr" if name == "learning_rate" else name for name in own(found)} >= changed
+    assert len(changed) > 3
+
+
+def result(study):
+    return json.loads((study.parent / "outputs" / "tiny" / "result.json").read_text(encoding="utf-8"))
+
+
+def own(record):
+    return [key.partition(".")[2] for key in record.params if key != "method"]
 
 
 @pytest.mark.parametrize(("columns", "lines"), sizes((80, 24)))
