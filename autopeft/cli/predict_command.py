@@ -9,6 +9,7 @@ import typer
 
 from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app
 from autopeft.cli.stdin_lines import batches_of_stdin
+from autopeft.common.collector import loading
 from autopeft.common.exceptions import UserInputError, printable
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ def predict(
     if output is not None:
         check_file(output, input_file)
     winner = winner_of(winner)
-    blocks = _rows(winner, input_file, texts, sheet)  # what is wrong with them is told before the model is loaded
-    loaded = _load(winner, device, trust_remote_code)
+    with loading():
+        blocks = _rows(winner, input_file, texts, sheet)  # what is wrong with them is told before the model is loaded
+        loaded = _load(winner, device, trust_remote_code)
     with answer_file(output, as_json=as_json) as target:
         count = _answer(loaded, blocks, target)
     if output is not None:
