@@ -64,6 +64,7 @@ def place(tmp_path_factory, tiny_model) -> Path:
     tickets.assign(
         customer=tickets.index // 2, question="w1 w2", minutes=tickets.index % 7, topics=tickets["queue"] + "|all"
     ).to_csv(folder / "studies" / "tickets.csv")
+    (folder / "tickets.csv").write_bytes((folder / "studies" / "tickets.csv").read_bytes())
     save_exam(folder / "studies" / "exam.jsonl")
     write_tags(folder / "studies")
     write_answers(folder / "studies")
