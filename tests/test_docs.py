@@ -67,6 +67,7 @@ def place(tmp_path_factory, tiny_model) -> Path:
     with pd.ExcelWriter(folder / "studies" / "tickets.xlsx", engine="openpyxl") as book:
         for place, year in enumerate(("2024", "2025")):
             tickets[place::2].to_excel(book, sheet_name=year, index=False)
+    (folder / "tickets.csv").write_bytes((folder / "studies" / "tickets.csv").read_bytes())
     save_exam(folder / "studies" / "exam.jsonl")
     write_tags(folder / "studies")
     write_answers(folder / "studies")

@@ -55,7 +55,7 @@ def _delimited(path: Path, encoding: str | None, delimiter: str) -> list[str] | 
     try:
         records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [name.strip() for name in next((record for record in records if record), [])]
-        complete = whole or records.line_num < text.count("\n")
+        complete = whole or records.line_num <= text.count("\n")
     except csv.Error:  # told when the rows are read
         return None
     finally:

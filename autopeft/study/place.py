@@ -94,7 +94,10 @@ def study_file_of(given: Path) -> Path:
 def _none(given: Path, lack: str) -> UserInputError:
     if not given.exists():
         return UserInputError(f"{brief(given)} must be {NAMES}, but does not exist.")
-    return UserInputError(f"{brief(given)} must be {NAMES}, but is a folder that holds no {lack}; give another.")
+    return UserInputError(
+        f"{brief(given)} must be {NAMES}, but is a folder that holds no {lack}; give another, "
+        "or begin a study with `autopeft run`."
+    )
 
 
 def _spec(given: Path) -> StudySpec:
