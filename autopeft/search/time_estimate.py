@@ -64,7 +64,7 @@ class TimeEstimate:
         """What a person should know of it."""
         each = ", ".join(f"{name} {1000 * seconds:,.0f} ms" for name, seconds in self.steps.items())
         told = [
-            f"The search of {self.trials} trials takes about {format_seconds(self.least)} if half of them are pruned "
+            f"The search of {self.trials} trial{'s' * (self.trials != 1)} takes about {format_seconds(self.least)} if half of them are pruned "
             f"at each rung, and {format_seconds(self.most)} if none is; afterwards the refits take about "
             f"{format_seconds(self.after)}.",
             f"This is a rough guess from {TIMED} timed steps of each default ({each} a step); other work on this "
