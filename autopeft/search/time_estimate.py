@@ -63,9 +63,10 @@ class TimeEstimate:
     def sentences(self) -> list[str]:
         """What a person should know of it."""
         each = ", ".join(f"{name} {1000 * seconds:,.0f} ms" for name, seconds in self.steps.items())
+        trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         told = [
-            f"The search of {self.trials} trial{'s' * (self.trials != 1)} takes about {format_seconds(self.least)} if half of them are pruned "
-            f"at each rung, and {format_seconds(self.most)} if none is; afterwards the refits take about "
+            f"The search of {trials} takes about {format_seconds(self.least)} if half of them are pruned at each rung, "
+            f"and {format_seconds(self.most)} if none is; afterwards the refits take about "
             f"{format_seconds(self.after)}.",
             f"This is a rough guess from {TIMED} timed steps of each default ({each} a step); other work on this "
             "machine changes it. It leaves out what makes a search faster (packed folds, kept layers), and full "
