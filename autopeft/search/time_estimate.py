@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+import torch
 
 from autopeft.budget.time_watch import FORWARD_SHARE
 from autopeft.common.containment import guarded, unguarded
 from autopeft.common.units import format_seconds
-from autopeft.execution.precision import seconds_of_step
+from autopeft.models.attach import attach
+from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.search import racing, start
 from autopeft.training.batch import bucketed
+from autopeft.training.learner import Learner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+
+
+WARM, TIMED = 2, 4
+"""Steps that warm the device up, and those that are timed, on batches of several lengths."""
+
+
+class Pace(NamedTuple):
+    """Seconds of a step of a method's default, and of all that comes before the steps of a trial."""
+
+    step: float
+    start: float
 
 
 @dataclass(frozen=True)
@@ -49,12 +63,14 @@ class TimeEstimate:
     def sentences(self) -> list[str]:
         """What a person should know of it."""
         each = ", ".join(f"{name} {1000 * seconds:,.0f} ms" for name, seconds in self.steps.items())
+        trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         told = [
-            f"The search of {self.trials} trials takes about {format_seconds(self.least)} if half of them are pruned "
-            f"at each rung, and {format_seconds(self.most)} if none is; afterwards the refits take about "
+            f"The search of {trials} takes about {format_seconds(self.least)} if half of them are pruned at each rung, "
+            f"and {format_seconds(self.most)} if none is; afterwards the refits take about "
             f"{format_seconds(self.after)}.",
-            f"This is from a few timed steps of each default ({each} a step) and may be off by a factor of two. It "
-            "leaves out what makes a search faster (packed folds, kept layers) and full fine-tuning at its end.",
+            f"This is a rough guess from {TIMED} timed steps of each default ({each} a step); other work on this "
+            "machine changes it. It leaves out what makes a search faster (packed folds, kept layers), and full "
+            "fine-tuning at its end.",
         ]
         if self.timeout is not None and self.timeout < self.most:
             told.append(f"The timeout of {format_seconds(self.timeout)} may end the search before its last trial.")
@@ -69,47 +85,69 @@ def estimate(problem: Problem, progress: Callable[[str], object] = lambda name: 
         problem: the study's, whose model is loaded for this machine.
         progress: told each method before it is timed.
     """
-    steps: dict[str, float] = {}
+    paces: dict[str, Pace] = {}
     for name, part in problem.space.items():
         progress(name)
         try:
             with guarded(problem.spec.search.hang_timeout):
                 if problem.budget.admits(problem.cost_estimator(part.default())):
-                    steps[name] = _seconds(problem, part.default())
+                    paces[name] = _timed(problem, part.default())
         except Exception:  # a method may do anything; a study tells it
             continue
-    if not steps:
+    if not paces:
         return None
     search = problem.spec.search
     first = [one.candidate for one in start.first(problem.spec, problem.space, len(problem.rows.train))[0]]
-    defaults = [problem.space[name].default() for name in steps]
-    timed = [candidate for candidate in first if candidate.name in steps] or defaults
+    defaults = [problem.space[name].default() for name in paces]
+    timed = [candidate for candidate in first if candidate.name in paces] or defaults
     tried = list(itertools.islice(itertools.chain(timed, itertools.cycle(defaults)), search.trials))
     shared = (1 + racing.share(problem)) / problem.workers
-    most = shared * sum(_trial(problem, candidate, steps, pruned=False) for candidate in tried)
-    least = shared * sum(_trial(problem, candidate, steps, pruned=search.pruner != "none") for candidate in tried)
+    most = shared * sum(_trial(problem, candidate, paces, pruned=False) for candidate in tried)
+    least = shared * sum(_trial(problem, candidate, paces, pruned=search.pruner != "none") for candidate in tried)
     folds = len(problem.folds)
     share = folds / (folds - 1) if folds > 1 else 1.0  # all rows, beside those that a fold trains on
-    refits = [share * _trial(problem, candidate, steps, pruned=False) / folds for candidate in defaults]
-    return TimeEstimate(steps, search.trials, least, most, sum(refits) + max(refits), search.timeout)
+    refits = [share * _trial(problem, candidate, paces, pruned=False) / folds for candidate in defaults]
+    return TimeEstimate(
+        {name: pace.step for name, pace in paces.items()},
+        search.trials,
+        least,
+        most,
+        sum(refits) + max(refits),
+        search.timeout,
+    )
 
 
-def _seconds(problem: Problem, candidate: Candidate) -> float:
-    """Of a step at a batch of the usual length."""
-    rows, size = problem.folds[0].train, candidate.hyper.batch_size
-    seed = problem.spec.seed
-    batches = bucketed(problem.train.extents[rows], -(-len(rows) // size), seed, seed)
-    places = [problem.train.places_of(rows[chosen]) for chosen in batches]
-    return seconds_of_step(problem, candidate, problem.device) * float(np.mean(places)) / places[0]
+def _timed(problem: Problem, candidate: Candidate) -> Pace:
+    """Start a trial of one fold and run some of its steps, on batches as training has them."""
+    started, device, data = time.perf_counter(), problem.device, problem.train
+    usage = problem.cost_estimator(candidate)
+    model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(device.type)
+    execution = replace(usage.execution, folds=1)
+    if execution.checkpointing:
+        checkpoint_layers(model)
+    train_mode(model)
+    rows, seed = problem.folds[0].train, problem.spec.seed
+    callback = candidate.method.callback(model, candidate.params, problem.base.spec)
+    learner = Learner(model, candidate.hyper, len(rows), execution, callback=callback, device=device)
+    learner.take_turn()
+    batches = bucketed(data.extents[rows], learner.batches, seed, seed)
+    task, took = problem.task.trying(candidate.task), list[float]()
+    with torch.random.fork_rng():
+        for chosen in itertools.islice(itertools.cycle(batches), WARM + TIMED):
+            began = time.perf_counter()
+            float(learner.step(learner.load(data, [rows[chosen]], device.type), task, device).sum())  # waits for it
+            took.append(time.perf_counter() - began)
+    step = sum(took[WARM:]) / TIMED
+    return Pace(step, time.perf_counter() - started - (WARM + TIMED) * step)
 
 
-def _trial(problem: Problem, candidate: Candidate, steps: Mapping[str, float], *, pruned: bool) -> float:
+def _trial(problem: Problem, candidate: Candidate, paces: Mapping[str, Pace], *, pruned: bool) -> float:
     """Seconds of a trial of all folds; where trials are pruned, what is expected of one if half go on at each rung."""
     name, epochs = candidate.name, candidate.hyper.epochs
-    per_row = steps[name] / problem.space[name].default().hyper.batch_size
+    per_row = paces[name].step / problem.space[name].default().hyper.batch_size
     trained = sum(len(fold.train) for fold in problem.folds)
     judged = FORWARD_SHARE * sum(len(fold.validation) for fold in problem.folds)
-    seconds, reach, before = 0.0, 1.0, 0.0
+    seconds, reach, before = paces[name].start, 1.0, 0.0
     for end in problem.rung_ends(epochs):
         seconds += reach * per_row * ((end - before) * trained + judged)
         before, reach = end, reach / 2 if pruned else reach

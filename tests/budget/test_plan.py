@@ -178,10 +178,10 @@ def test_a_trial_takes_its_steps_and_its_evaluations_and_half_go_on_at_each_rung
     candidate = asked.space["lora"].default()  # four epochs in batches of 8, judged after 1, 2 and 4
     assert asked.rung_ends(candidate.hyper.epochs) == [1, 2, 4]
     rows = len(asked.rows.train)  # of two folds, each half trains and half is judged
-    whole = time_estimate._trial(asked, candidate, {"lora": 8.0}, pruned=False)
-    assert whole == pytest.approx(4 * rows + 3 * rows / 3)
-    pruned = time_estimate._trial(asked, candidate, {"lora": 8.0}, pruned=True)
-    assert pruned == pytest.approx((1 + 1 / 2 + 2 / 4) * rows + (1 + 1 / 2 + 1 / 4) * rows / 3)
+    whole = time_estimate._trial(asked, candidate, {"lora": time_estimate.Pace(step=8.0, start=5.0)}, pruned=False)
+    assert whole == pytest.approx(5 + 4 * rows + 3 * rows / 3)
+    pruned = time_estimate._trial(asked, candidate, {"lora": time_estimate.Pace(step=8.0, start=5.0)}, pruned=True)
+    assert pruned == pytest.approx(5 + (1 + 1 / 2 + 2 / 4) * rows + (1 + 1 / 2 + 1 / 4) * rows / 3)
 
 
 @pytest.mark.exhaustive
