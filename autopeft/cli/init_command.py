@@ -160,7 +160,7 @@ def _columns(guess: Guess) -> list[str]:
         column = guess.column(key)
         lines.append(f"{key} = {_toml(name)}" + (f" # {column.said}" if column else ""))
     if told := _on_empty(guess):
-        lines.append(f'on_missing = "drop" # {told}' if _drops() else f"# {told}")
+        lines.append(f'on_missing = "drop" # {told}')
     return lines
 
 
@@ -170,16 +170,7 @@ def _on_empty(guess: Guess) -> str:
     empty = ", ".join(f"{1 - column.filled:.1%} of `{column.name}`" for column in found if column.filled < 1)
     if not empty:
         return ""
-    return (
-        f"Empty cells: {empty}. {'These rows are left out.' if _drops() else 'Fill them or remove these rows first.'}"
-    )
-
-
-def _drops() -> bool:
-    """Whether a study can leave such rows out."""
-    from autopeft.study.sections import DataSection  # and pydantic with it
-
-    return "on_missing" in DataSection.model_fields
+    return f"Empty cells: {empty}. These rows are left out."
 
 
 def _metric(guess: Guess, metrics: Sequence[str]) -> list[str]:
