@@ -35,9 +35,10 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Studies and winners",
         "What a script or a notebook calls; [From Python](../api.md) shows it in use.",
         (
-            "autopeft.tune", "autopeft.tuning.Tuned", "autopeft.load", "autopeft.winner.winner.Winner",
-            "autopeft.export", "autopeft.AutoPeftClassifier", "autopeft.AutoPeftRegressor", "autopeft.AutopeftError",
-            "autopeft.SpecError", "autopeft.DataError", "autopeft.ModelError",
+            "autopeft.tune", "autopeft.Tuned", "autopeft.load", "autopeft.Winner",
+            "autopeft.export", "autopeft.TrialRecord", "autopeft.TrialCallback", "autopeft.AutoPeftClassifier",
+            "autopeft.AutoPeftRegressor", "autopeft.AutopeftError", "autopeft.SpecError", "autopeft.DataError",
+            "autopeft.ModelError",
         ),
     ),
     "methods": (
