@@ -58,6 +58,7 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "example.",
         (
             "autopeft.Task", "autopeft.Baseline", "autopeft.Column", "autopeft.Section", "autopeft.Metric",
+            "autopeft.ColumnProfile", "autopeft.TableProfile", "autopeft.Fit",
             "autopeft.Classification", "autopeft.ClassOptions", "autopeft.MultiLabel", "autopeft.Regression",
             "autopeft.Writing", "autopeft.WritingOptions", "autopeft.WritingLimits", "autopeft.Encoded",
             "autopeft.Field", "autopeft.token_fields", "autopeft.RowTokenizer", "autopeft.Template", "autopeft.ByHand",
