@@ -35,9 +35,10 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Studies and winners",
         "What a script or a notebook calls; [From Python](../api.md) shows it in use.",
         (
-            "autopeft.tune", "autopeft.tuning.Tuned", "autopeft.load", "autopeft.winner.winner.Winner",
-            "autopeft.export", "autopeft.AutoPeftClassifier", "autopeft.AutoPeftRegressor", "autopeft.AutopeftError",
-            "autopeft.SpecError", "autopeft.DataError", "autopeft.ModelError",
+            "autopeft.tune", "autopeft.Tuned", "autopeft.load", "autopeft.Winner",
+            "autopeft.export", "autopeft.TrialRecord", "autopeft.TrialCallback", "autopeft.AutoPeftClassifier",
+            "autopeft.AutoPeftRegressor", "autopeft.AutopeftError", "autopeft.SpecError", "autopeft.DataError",
+            "autopeft.ModelError",
         ),
     ),
     "methods": (
@@ -57,6 +58,7 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "example.",
         (
             "autopeft.Task", "autopeft.Baseline", "autopeft.Column", "autopeft.Section", "autopeft.Metric",
+            "autopeft.ColumnProfile", "autopeft.TableProfile", "autopeft.Fit",
             "autopeft.Classification", "autopeft.ClassOptions", "autopeft.MultiLabel", "autopeft.Regression",
             "autopeft.Writing", "autopeft.WritingOptions", "autopeft.WritingLimits", "autopeft.Encoded",
             "autopeft.Field", "autopeft.token_fields", "autopeft.RowTokenizer", "autopeft.Template", "autopeft.ByHand",
