@@ -290,7 +290,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
         }
         for name, table in (self.settings or {}).items():
             if name not in tables:
-                raise ValueError(f'"{name}" in `settings` is no table of a study file; {nearest(name, tables)}')
+                raise ValueError(f'"{name}" in `settings` is not a table of a study file; {nearest(name, tables)}')
             tables[name] |= table
         return {
             "seed": self.seed,
@@ -343,7 +343,7 @@ class AutoPeftClassifier(ClassifierMixin, AutoPeft):  # type: ignore[misc]  # sc
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.poor_score = True  # of scikit-learn's tables of numbers, which are no text
+        tags.classifier_tags.poor_score = True  # of scikit-learn's tables of numbers, which are not text
         return tags
 
     @staticmethod
@@ -395,5 +395,5 @@ class AutoPeftRegressor(RegressorMixin, AutoPeft):  # type: ignore[misc]  # scik
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # of scikit-learn's tables of numbers, which are no text
+        tags.regressor_tags.poor_score = True  # of scikit-learn's tables of numbers, which are not text
         return tags

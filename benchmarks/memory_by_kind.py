@@ -140,7 +140,7 @@ def drawn(kind: str, count: int) -> Iterator[tuple[str, float]]:
 
 
 def longer(cell: Any, times: int) -> Any:
-    """A text several times as long; what is no text stays."""
+    """A text several times as long; what is not a text stays."""
     return " ".join([cell] * times) if isinstance(cell, str) and " " in cell else cell
 
 

@@ -181,8 +181,8 @@ def test_scikit_learns_tools_take_it(headless):
     [
         ({"trials": 0}, "`trials` must be at least 1, but got 0"),
         ({"methods": ["loar"]}, 'did you mean "lora"'),
-        ({"settings": {"search": {"trails": 2}}}, '"trails" in .search. is no setting'),
-        ({"settings": {"serach": {}}}, '"serach" in `settings` is no table.*"search"'),
+        ({"settings": {"search": {"trails": 2}}}, '"trails" in .search. is not a setting'),
+        ({"settings": {"serach": {}}}, '"serach" in `settings` is not a table.*"search"'),
         ({"max_gpu_memory": "10 KiB"}, "nothing in the search space fits"),
         ({"model": "/nowhere"}, "/nowhere"),
         ({"callbacks": print}, "`callbacks` must be a list of functions"),

@@ -241,7 +241,7 @@ def test_cells_of_several_types_and_odd_columns_can_be_kept(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
-        ({"search": {"trails": 3, "methods": ["lora"]}}, '"trails" in .search. is no setting'),
+        ({"search": {"trails": 3, "methods": ["lora"]}}, '"trails" in .search. is not a setting'),
         ({"search": {"trials": 0}}, r"`trials` must be at least 1, but got 0 in the call of tune\(\)"),
         ({"budget": {"max_params": 3}}, '"max_params" in the call of tune.*did you mean'),
         ({"data": {"label": "sentiment"}}, "the setting `train` is needed"),

@@ -84,7 +84,7 @@ def answers(
         batch_sizes: rows of an update.
 
     Raises:
-        ModelError: there is no such model, or it is no language model.
+        ModelError: there is no such model, or it is not a language model.
         MethodError: the method does not support it.
         SpecError: the rows are longer than the model reads, or a setting is not the method's.
     """

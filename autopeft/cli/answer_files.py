@@ -67,7 +67,7 @@ class AnswerFile(ABC):
 
 
 class Delimited(AnswerFile):
-    """CSV or TSV: a list of the input is JSON there, and bytes that are no text are base64."""
+    """CSV or TSV: a list of the input is JSON there, and bytes that are not text are base64."""
 
     def __init__(self, write: Callable[[str], None], delimiter: str) -> None:
         self._write, self._delimiter, self._begun = write, delimiter, False

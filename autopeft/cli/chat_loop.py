@@ -27,7 +27,7 @@ class ChatLoop:
 
     Args:
         chat: the conversation.
-        say: told in a sentence what is no answer.
+        say: told in a sentence what is not an answer.
         base: whether the base model answers too.
     """
 

@@ -182,7 +182,9 @@ def _metric(guess: Guess, metrics: Sequence[str]) -> list[str]:
     share = max(label.counts.values()) / sum(label.counts.values())
     if share < SKEWED:
         return [shown]
-    return [f'metric = "f1_macro" # {share:.0%} of the rows have the same label, and to answer it always is no success']
+    return [
+        f'metric = "f1_macro" # {share:.0%} of the rows have the same label, and to answer it always is not a success'
+    ]
 
 
 def _from(path: Path, reference: str) -> str:

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from rich.segment import Segment
 
 WIDTH = 160
-"""Of what is no screen: Rich falls back to 80 columns, but a log file has no such edge."""
+"""Of what is not a screen: Rich falls back to 80 columns, but a log file has no such edge."""
 
 
 def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console to which words of a plugin or of the user's are no markup and no commands, and never too much."""
+    """A console to which words of a plugin or of the user's are not markup and no commands, and never too much."""
     from rich.console import Console as Richs
 
     class Console(Richs):
         """Ends no process where its reader left, as Rich's own does, but tells the main thread, which knows how."""
 
         def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-            """Write out what the terminal would obey; Rich's own commands are no text yet."""
+            """Write out what the terminal would obey; Rich's own commands are not text yet."""
             for segment in super().render(renderable, options):
                 yield segment if segment.control else segment._replace(text=printable(segment.text))
 

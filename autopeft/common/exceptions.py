@@ -26,7 +26,7 @@ ADDRESS = re.compile(r"://[^\s'\"]+")
 """What follows the scheme of an address."""
 
 OBEYED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
-"""Characters that are no text: C0 and C1 controls, line ends, overrides of the direction, halves of a pair."""
+"""Characters that are not text: C0 and C1 controls, line ends, overrides of the direction, halves of a pair."""
 
 
 class AutopeftError(Exception):

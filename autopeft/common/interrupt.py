@@ -19,7 +19,7 @@ class Interrupt:
     """Raises KeyboardInterrupt on Ctrl-C, SIGTERM and SIGHUP, and again at the next `check` if something swallowed it.
 
     A signal that the caller ignores, as `nohup` does SIGHUP, stays ignored, and one that the caller handles stays with
-    that handler; what it raises is no error of the code that ran just then. SIGQUIT stays a way out.
+    that handler; what it raises is not an error of the code that ran just then. SIGQUIT stays a way out.
 
     Args:
         more: signals that are to do the same, beside their default of ending the process.

@@ -35,7 +35,7 @@ ADVICE = {
     errno.EROFS: "make the disk writable",
     errno.ESTALE: "mount the disk again",
 }
-"""What to do about an OSError that is no method's doing, by its number."""
+"""What to do about an OSError that is not a method's doing, by its number."""
 
 IN_TEXT = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust, safetensors among them, say the number of an OSError."""

@@ -15,7 +15,7 @@ def as_path(text: str | os.PathLike[str]) -> Path:
     """A path with `~` written out.
 
     Raises:
-        ValueError: no file can have it: a name is too long, `~` is no user's home, or a character is none of a name.
+        ValueError: no file can have it: a name is too long, `~` is not a user's home, or a character is none of a name.
     """
     try:
         raw = os.fsencode(text)

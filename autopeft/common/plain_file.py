@@ -47,7 +47,7 @@ def read_json(path: Path, limit: int = LIMIT) -> Any:
 
     Raises:
         FileNotFoundError: nothing is there.
-        UserInputError: it cannot be read, or is no JSON.
+        UserInputError: it cannot be read, or is not JSON.
     """
     from pydantic_core import from_json
 
@@ -63,7 +63,7 @@ def _open(path: Path) -> int:
         # Without O_NONBLOCK the opening itself would wait for somebody who writes to a pipe.
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} is not there") from None
+        raise FileNotFoundError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         raise UserInputError(f"{path} must be a file that can be read, but: {reason}.") from None

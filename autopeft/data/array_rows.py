@@ -15,7 +15,7 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
     """Each cell as text, by the rule for a study's rows.
 
     Raises:
-        ValueError: a cell has none, or holds what is no single value.
+        ValueError: a cell has none, or holds what is not a single value.
     """
     texts = Texts(blank=True)
     cells = cells.set_axis(range(1, len(cells) + 1), axis="index")
@@ -32,7 +32,7 @@ def one_column(texts: Any) -> np.ndarray:
     """Texts in a line as a table of one column.
 
     Raises:
-        ValueError: something in the line is no text.
+        ValueError: something in the line is not a text.
     """
     column = np.array([*texts, None], dtype=object)[:-1]  # None keeps numpy from making anything else of them
     odd = next((value for value in column if not isinstance(value, str)), None)

@@ -58,7 +58,7 @@ def size(cell: object) -> int:
 
 
 def writable(cell: Any) -> Any:
-    """A cell as Arrow takes it: an image as `datasets` has it, and what is no text as JSON."""
+    """A cell as Arrow takes it: an image as `datasets` has it, and what is not a text as JSON."""
     if isinstance(cell, str):
         return cell
     if not isinstance(cell, Picture):

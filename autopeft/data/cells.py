@@ -57,7 +57,7 @@ def as_text(value: object) -> str:
     """A cell as text; whole numbers that a missing neighbour made floats lose their ".0", and bytes are decoded.
 
     Raises:
-        CellError: it is no single value (a list, a mapping, an array, any other object), no finite number, or no text.
+        CellError: it is not a single value (but a list, a mapping, an array or the like), or not finite, or not text.
     """
     if isinstance(value, str):
         return _checked(str.__str__(value))  # an Enum's own would be its name

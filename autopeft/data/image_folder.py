@@ -28,7 +28,7 @@ class ImageFolder:
 
     Attributes:
         images: paths from the folder on.
-        others: files that are no images by their names, hidden ones aside.
+        others: files that are not images by their names, hidden ones aside.
     """
 
     images: Sequence[Path]

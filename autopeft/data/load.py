@@ -161,7 +161,7 @@ def table_columns(section: DataSection, task: Rows) -> dict[str, str]:
 
 
 def check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """See that keys of [data] that are no settings are columns of the task.
+    """See that keys of [data] that are not settings are columns of the task.
 
     Raises:
         SpecError: one is not.
@@ -170,7 +170,7 @@ def check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
         if key not in wanted:
             known = [name for name in DataSection.model_fields if name != "columns"]
             hint = nearest(key, [*wanted, *known])
-            raise SpecError(f'"{brief(key)}" in [data] is no setting and no column of the task; {hint}')
+            raise SpecError(f'"{brief(key)}" in [data] is not a setting and no column of the task; {hint}')
 
 
 def _opened(

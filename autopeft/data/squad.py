@@ -26,7 +26,7 @@ def rows_of(content: dict[str, Any], path: Path) -> tuple[list[dict[str, Any]], 
     """The rows, and where each stands in the file, such as `data[0].paragraphs[3].qas[1]`.
 
     Raises:
-        DataError: an article, a paragraph or a question is no object, or has no list of what should be in it.
+        DataError: an article, a paragraph or a question is not an object, or has no list of what should be in it.
     """
     rows, places = [], []
     for article, in_article in _objects(content, "data", "", path):

@@ -39,8 +39,8 @@ def check(problem: Problem) -> None:
     Raises:
         SpecError: a metric or a score of texts of the user's own fails.
         ModelError: the model is known to overflow in float16, the tokenizer has no padding token or knows tokens that
-            the model does not, the model fails on the rows, its outputs are no finite numbers in the study's precision,
-            or a step of training changes nothing.
+            the model does not, the model fails on the rows, its outputs are not finite in the study's
+            precision, or a step of training changes nothing.
     """
     _try_own(problem)
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"

@@ -87,7 +87,7 @@ class Runner:
         """
         problem = self._problem.at_hand(candidate)
         if problem is not self._problem and problem.device.type == "cuda":
-            self._leak_check.since()  # a model that was moved is no leak
+            self._leak_check.since()  # a model that was moved is not a leak
         problem.weight_check.check()
         try:
             admitted = self._admit(problem, candidate, job)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def refusal(method: PeftMethod, origin: Origin, base: BaseModel, task: str, seconds: float) -> str:
     """Why a method cannot be in a study of that task on that model; empty where it can.
 
-    That may be what the method answers. Or it is its plugin's fault: what it answers is no answer, its default cannot
+    That may be what the method answers. Or it is its plugin's fault: what it says is not an answer, its default cannot
     be put on the model without weights, or it hangs for `seconds`.
     """
     try:

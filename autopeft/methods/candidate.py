@@ -134,7 +134,7 @@ def within_bounds(ranges: SearchSpace) -> SearchSpace:
 def check_keys(
     methods: Iterable[PeftMethod], overrides: Mapping[str, Any], fixed_keys: Iterable[str], task: SearchSpace
 ) -> None:
-    """See that the keys of [search] that are no settings are methods or dimensions.
+    """See that the keys of [search] that are not settings are methods or dimensions.
 
     Raises:
         SpecError: one is neither.
@@ -148,7 +148,7 @@ def check_keys(
                 if word
                 else nearest(key, {*names, *TRAINING_SPACE, *fixed_keys, *task})
             )
-            raise SpecError(f'"{brief(key)}" in [search] is no setting, method or training dimension; {hint}')
+            raise SpecError(f'"{brief(key)}" in [search] is not a setting, method or training dimension; {hint}')
 
 
 def check_names(
@@ -180,7 +180,7 @@ def _check_dimensions(table: Mapping[str, Any], own: SearchSpace, declared: Sear
         if name not in own and name not in training:
             word = training_word(name)
             hint = f"`{word}` is what it is called here." if word else nearest(name, {*own, *training})
-            raise SpecError(f'"{brief(name)}" in {where} is no dimension; {hint}')
+            raise SpecError(f'"{brief(name)}" in {where} is not a dimension; {hint}')
 
 
 class CandidateSpace(Mapping[str, MethodSpace]):

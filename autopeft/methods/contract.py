@@ -294,8 +294,8 @@ class PeftMethod(ABC):
     def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
         """Write a trained add-on and its head in the format of another library, which must predict the same.
 
-        Called with "peft", where the model is no `PeftModel`, and with "adapterhub", the `adapters` library. `folder`
-        is there and empty. Default: no; say no with the reason a person reads, and write nothing then.
+        Called with "peft", where the model is not a `PeftModel`, and with "adapterhub", the `adapters` library. The
+        `folder` exists and is empty. Default: no; say no with the reason a person reads, and write nothing then.
         """
         return Support(f'the method "{self.name}" has no counterpart there.')
 

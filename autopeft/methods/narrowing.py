@@ -62,7 +62,7 @@ def _once(values: list[Any], where: str) -> None:
 
 
 def _require(dimension: Integer | Float, number: Any, where: str) -> None:
-    """Refuse what is no number of the dimension's kind, or one that it cannot be."""
+    """Refuse what is not a number of the dimension's kind, or one that it cannot be."""
     kind, accepted = ("a whole number", int) if isinstance(dimension, Integer) else ("a number", int | float)
     if not isinstance(number, accepted) or isinstance(number, bool):
         raise SpecError(f"{where} must be {kind} or a range [low, high] of such, but got {shorten(number)}.")

@@ -109,7 +109,7 @@ class SearchSpace(Mapping[str, Dimension]):
         for name in overrides:
             if name not in self:
                 raise SpecError(
-                    f'"{brief(name)}" in {where} is no dimension of this search space: {nearest(name, self)}'
+                    f'"{brief(name)}" in {where} is not a dimension of this search space: {nearest(name, self)}'
                 )
         kept: dict[str, Dimension] = {}
         for name, dimension in self.items():

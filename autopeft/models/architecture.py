@@ -114,7 +114,7 @@ def _head(
     missing: dict[str, None] = {}
     for key in missing_keys or ():
         owner = key.split(".")[0]
-        if place := owner if owner in outside else key.rpartition(".")[0]:  # a number of the model itself is no head
+        if place := owner if owner in outside else key.rpartition(".")[0]:  # a number of the model itself is not a head
             missing[place] = None
     # A checkpoint that brings a whole head of its own was trained for other labels: all of it is trained again.
     return tuple(missing) if any(name in missing for name in outside) else (*outside, *missing)

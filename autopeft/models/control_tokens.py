@@ -8,7 +8,7 @@ the tokenizer itself, so that training and prediction agree:
   ALBERT, DeBERTa-v2), a last step before the model cuts them behind their first character;
 - a tokenizer in Python is given a trie that cuts them likewise.
 
-Added tokens that are no special ones (`|||EMAIL_ADDRESS|||`, runs of spaces) stand for text, and stay.
+Added tokens that are not special ones (`|||EMAIL_ADDRESS|||`, runs of spaces) stand for text, and stay.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def named_device(name: str | None) -> str:
     if kind != "cuda" or not (place or "0").isdecimal():
         raise UserInputError(f"the device must be cpu, cuda or, for the second GPU, cuda:1, but is {quoted(name)}.")
     if int(place or 0) >= count:
-        raise UserInputError(f"the device {quoted(name)} is not there: PyTorch finds {count} GPUs here; name another.")
+        raise UserInputError(f"the device {quoted(name)} does not exist: PyTorch finds {count} GPUs; name another.")
     if place:
         torch.cuda.set_device(int(place))
     return kind

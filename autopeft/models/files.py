@@ -97,7 +97,7 @@ def reading(what: str) -> Iterator[None]:
     except AutopeftError:
         raise
     except BaseException as error:
-        # A panic in a library written in Rust, such as tokenizers, is no `Exception`.
+        # A panic in a library written in Rust, such as tokenizers, is not an `Exception`.
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise
         raise ModelError(f"{what}: {in_a_line(error)}") from error
@@ -157,7 +157,7 @@ def _wrong(folder: Path, what: str) -> str:
 
 
 def _adapter(folder: Path) -> str:
-    """Why a folder with an adapter of peft in it is no base model."""
+    """Why a folder with an adapter of peft in it is not a base model."""
     if (folder / CONFIG).exists():
         return (
             f"[model] name_or_path: {folder} holds an adapter beside the model ({ADAPTER}), which transformers would "
@@ -185,7 +185,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _json(path: Path, folder: Path) -> dict[str, Any]:
-    """An object in a file; with what is no JSON, and what no configuration is, told."""
+    """An object in a file; with what is not JSON, and what no configuration is, told."""
     _check_fetched(path, folder)
     try:
         if path.stat().st_size > LARGEST_CONFIG:
@@ -235,9 +235,9 @@ def _header(path: Path, folder: Path) -> dict[str, tuple[int, int]]:
     """Where each tensor in a safetensors file begins and ends, in bytes. The format is in the safetensors README."""
     name = path.name
     if not path.is_file():
-        raise ModelError(_wrong(folder, f"{name}, which {INDEX} names, is not there; fetch it"))
+        raise ModelError(_wrong(folder, f"{name}, which {INDEX} names, is missing; fetch it"))
     _check_fetched(path, folder)
-    damaged = _wrong(folder, f"{name} is no safetensors file, or is damaged; fetch it once more")
+    damaged = _wrong(folder, f"{name} is not a safetensors file, or is damaged; fetch it once more")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

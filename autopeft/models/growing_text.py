@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 UNFINISHED = "\ufffd"
-"""What stands for bytes that are no whole character yet."""
+"""What stands for bytes that are not whole character yet."""
 
 
 class GrowingText:

@@ -1,8 +1,8 @@
 """What a checkpoint lacks of the model that its configuration describes: a head, which is trained, or the model itself.
 
 Only what the task's class puts on top of the base model may start from random values, and a part that follows the
-layers and that pretraining had no use for: a pooler. A layer or an embedding that is drawn at random is no pretrained
-model any more, and must not be trained as if it were a head.
+layers and that pretraining had no use for: a pooler. A layer or an embedding that is drawn at random is not a
+pretrained model any more, and must not be trained as if it were a head.
 """
 
 from __future__ import annotations

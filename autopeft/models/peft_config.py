@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from autopeft.common.params import Params
 
 NAME = re.compile(r"[\w.-]{1,200}")
-"""A text that means itself where peft takes it for a regular expression, too, and that is no path."""
+"""A text that means itself where peft takes it for a regular expression, too, and that is not a path."""
 
 MOST = 65_536
 """The largest whole number that is taken for a size: far above any rank, and a matrix of it still fits into memory."""
@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, Any]:
     """The fields of a configuration.
 
     Raises:
-        UserInputError: the file cannot be read, or is no configuration of a peft type known here.
+        UserInputError: the file cannot be read, or is not a configuration of a peft type known here.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -141,7 +141,7 @@ def _single(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= MOST  # what is no number is not, either
+    return isinstance(value, int | float) and abs(value) <= MOST  # what is not a number is not, either
 
 
 def _defaults(kind: type[PeftConfig]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def check_params(method: PeftMethod, params: Params, spec: ModelSpec) -> None:
     A dimension that is not among them is none of this function's business: it may be younger than the winner.
 
     Raises:
-        UserInputError: one is no dimension of the method's on this model, or has an impossible value.
+        UserInputError: one is not a dimension of the method's on this model, or has an impossible value.
     """
     space = method.search_space(spec)
     for name, value in params.items():

@@ -25,7 +25,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor by its name, from the header alone.
 
     Raises:
-        UserInputError: there is no such file, or it is no whole safetensors file.
+        UserInputError: there is no such file, or it is not a whole safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -24,7 +24,7 @@ AT_ONCE = 2**24
 """Logits that are held at a time."""
 
 IGNORED = -100
-"""The label of a place that is no token, as in `torch.nn.functional.cross_entropy`."""
+"""The label of a place that is not a token, as in `torch.nn.functional.cross_entropy`."""
 
 
 class Shape(NamedTuple):

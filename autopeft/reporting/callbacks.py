@@ -28,7 +28,7 @@ def checked(callbacks: Iterable[TrialCallback]) -> tuple[TrialCallback, ...]:
     """The same functions.
 
     Raises:
-        UserInputError: they are no list, or one of them cannot be called.
+        UserInputError: they are not a list, or one of them cannot be called.
     """
     rule = "`callbacks` must be a list of functions, each of which takes a trial's record"
     if callable(callbacks) or not isinstance(callbacks, Iterable):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 WIDEST = 1000
-"""Columns of what is no terminal: a file has room for whole names and sentences."""
+"""Columns of what is not a terminal: a file has room for whole names and sentences."""
 
 
 def tell(result: Result, study: Path, console: Console) -> None:

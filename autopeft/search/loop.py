@@ -176,7 +176,7 @@ class Search:
         self._ended.append(record)
         recent = self._ended[-MAX_SAME_FAILURES:]
         plugins = {self.problem.origins[record.method] for record in recent}
-        if len(plugins) == MAX_SAME_FAILURES and _failed_alike(recent):  # so it is no plugin's fault
+        if len(plugins) == MAX_SAME_FAILURES and _failed_alike(recent):  # so it is not a plugin's fault
             raise StudyError(
                 f"the last {MAX_SAME_FAILURES} trials all failed for the same reason: {recent[-1].reason} "
                 f"(the last one was {recent[-1].name}). {FIX}"

@@ -120,7 +120,7 @@ class Posterior:
         own = 1 / (spread + gap)
         cov = np.linalg.inv(np.diag(own) + table.information / folds)
         mean = cov @ (own * expected + table.told / folds)
-        kept = spread / (spread + gap)  # of what a candidate scores above its prior, the part that is no gap
+        kept = spread / (spread + gap)  # of what a candidate scores above its prior, the part that is not a gap
         lasting = kept * gap
         return cls(expected + kept * (mean - expected), np.outer(kept, kept) * cov + np.diag(lasting), lasting)
 

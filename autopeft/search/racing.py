@@ -191,7 +191,7 @@ class _Race:
         else:
             score = math.nan if outcome.score is None else outcome.score
             if outcome.state != COMPLETE or outcome.collapsed or not math.isfinite(score):
-                reason = outcome.why or "its score is no finite number"
+                reason = outcome.why or "its score is not a finite number"
         raced = replace(
             raced,
             rows=raced.rows + self._cost(number, fold),

@@ -177,7 +177,9 @@ def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None])
             say(f"{one.label}: {told} {one.reader.hint}".removeprefix(": ").rstrip())
     for name in sorted({*problem.spec.search.exclude} - {*registry.methods}):
         if not any(fault.concerns(name) for fault in registry.faults):
-            say(f'`exclude` in [search] names "{brief(name)}", which is no method; {nearest(name, registry.methods)}')
+            say(
+                f'`exclude` in [search] names "{brief(name)}", which is not a method; {nearest(name, registry.methods)}'
+            )
     for name, reason in problem.refused.items():
         say(f"{name} is left out: {reason}")
 

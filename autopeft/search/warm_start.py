@@ -106,7 +106,7 @@ def _winner_of(source: Path) -> tuple[str, str, Mapping[str, Any]]:
             f"`warm_start` in [search] names {source}, whose result cannot be read ({in_a_line(error).rstrip('.')}); "
             "run that study again, or leave `warm_start` out."
         ) from None
-    lack = f"holds neither {RESULT} nor {CARD}" if source.is_dir() else "is no folder"
+    lack = f"holds neither {RESULT} nor {CARD}" if source.is_dir() else "is not a folder"
     raise SpecError(
         f"`warm_start` in [search] must be the output folder of a finished study, or a saved winner, but {source} "
         f"{lack}; finish that study, or give the right folder (a relative path starts at the study file's)."
@@ -144,10 +144,10 @@ def _known(found: Any) -> dict[str, Any]:
     """Values by name, as a file gave them.
 
     Raises:
-        ValueError: they are something else, or the method is no name.
+        ValueError: they are something else, or the method is not a name.
     """
     if not isinstance(found, dict):
-        raise ValueError("its params are no table")
+        raise ValueError("its params are not a table")
     for name, value in found.items():
         fine = isinstance(value, str) if name == "method" else isinstance(value, bool | int | float | str)
         if not fine or len(str(value)) > LONGEST or len(name) > LONGEST:

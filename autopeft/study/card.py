@@ -44,7 +44,7 @@ class Card:
         base_model: as the study file names it, so that `package:` and hub references hold on any machine.
         task: the task kind.
         labels: the names among which an answer chooses, in the order of the model's outputs; empty where it does not.
-        max_length: tokens of an input, at most; None where it is no text.
+        max_length: tokens of an input, at most; None where it is not a text.
         method: the method's name.
         params: its params.
         plugin: distribution and version that brought it.

@@ -77,7 +77,7 @@ class StudySpec(Section):
             settings: to put over those of the file, such as ``search.trials=5``.
 
         Raises:
-            SpecError: it is not there or not TOML, or one of `settings` is no setting.
+            SpecError: it is not there or not TOML, or one of `settings` is not a setting.
         """
         path = Path(path)
         text = _text(path)
@@ -183,7 +183,7 @@ def read_section(
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             key = str(first["loc"][0])
             known = on_training(key) or nearest(key, [*beside, *section.model_fields])
-            raise SpecError(f'"{brief(first["loc"][0])}" in [{table}] is no setting; {known}') from None
+            raise SpecError(f'"{brief(first["loc"][0])}" in [{table}] is not a setting; {known}') from None
         raise SpecError(sentence({**first, "loc": (table, *first["loc"])}, "the study", {})) from None
 
 

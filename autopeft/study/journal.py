@@ -74,7 +74,7 @@ def open_journal(output: Path) -> JournalStorage:
         return JournalStorage(_Backend(str(path), JournalFileOpenLock(str(path))))
     except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
         raise UserInputError(
-            f"{path} is no journal of Optuna's, or is damaged: {type(error).__name__}: {error}. Put back a copy of it, "
+            f"{path} is not a journal of Optuna's, or is damaged: {type(error).__name__}: {error}. Put back a copy, "
             f"or remove {output} to start over."
         ) from None
 

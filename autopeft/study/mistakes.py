@@ -79,7 +79,7 @@ def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
     where = f"in {source}" + (f", [{table}]" if table else "")
     match error["type"]:
         case "extra_forbidden":
-            return f'"{key}" {where} is no setting; {_advice(str(key), table, fields)}'
+            return f'"{key}" {where} is not a setting; {_advice(str(key), table, fields)}'
         case "missing":
             if not table and key in NEEDED:
                 return f"{source} has no [{key}] table; add one with {NEEDED[key]}."

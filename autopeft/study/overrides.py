@@ -52,11 +52,11 @@ def _kind(path: Sequence[str], study: type[BaseModel]) -> Any:
     key, *rest = path
     fields = {name: field.annotation for name, field in study.model_fields.items() if name not in NO_SETTINGS}
     if key not in fields:
-        raise SpecError(f"`--set` names {quoted('.'.join(path))}, which is no setting; {_advice(key, fields)}")
+        raise SpecError(f"`--set` names {quoted('.'.join(path))}, which is not a setting; {_advice(key, fields)}")
     kind: Any = fields[key]
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         if rest:
-            raise SpecError(f"`--set` names {quoted('.'.join(path))}, but `{key}` is no table; set `{key}` itself.")
+            raise SpecError(f"`--set` names {quoted('.'.join(path))}, but `{key}` is not a table; set `{key}` itself.")
         return kind
     if not rest:
         example = next(iter(kind.model_fields))
@@ -66,10 +66,10 @@ def _kind(path: Sequence[str], study: type[BaseModel]) -> Any:
         return known[rest[0]]
     if key in GATHERED and rest[0] not in known:
         return Any
-    hint = nearest(rest[0], known) if rest[0] not in known else f"`{rest[0]}` is no table."
+    hint = nearest(rest[0], known) if rest[0] not in known else f"`{rest[0]}` is not a table."
     if word := training_word(rest[0]):
         hint = f"training is set in [search]: --set search.{EXAMPLES[word].replace(' ', '')}."
-    raise SpecError(f"`--set` names {quoted('.'.join(path))}, which is no setting; {hint}")
+    raise SpecError(f"`--set` names {quoted('.'.join(path))}, which is not a setting; {hint}")
 
 
 def _advice(key: str, fields: Mapping[str, Any]) -> str:

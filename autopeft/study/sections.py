@@ -56,7 +56,7 @@ class Section(BaseModel):
 
 
 def _gathered(section: type[Section], given: Any, others: str, kind: type = object) -> Any:
-    """What a table says, with the keys that are no settings of ours under the name `others`; values of that kind."""
+    """What a table says, with the keys that are not settings of ours under the name `others`; values of that kind."""
     if not isinstance(given, Mapping) or others in given:
         return given
     more = {key: value for key, value in given.items() if key not in section.model_fields and isinstance(value, kind)}

@@ -48,7 +48,7 @@ def _parts(value: object, delimiter: str) -> list[Any]:
         try:
             return list(json.loads(text))
         except (ValueError, RecursionError):
-            raise CellError("begins with [ and is no list as JSON has it") from None
+            raise CellError("begins with [ and is not a list as JSON has it") from None
     return [part for part in text.split(delimiter) if part.strip()]
 
 

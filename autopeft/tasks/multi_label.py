@@ -44,7 +44,7 @@ class MultiLabel(LabelRows):
         """This task with its thresholds, where they are known.
 
         Raises:
-            DataError: one of them is no probability.
+            DataError: one of them is not a probability.
         """
         for name, value in facts.items():
             if name.startswith("threshold") and not (isinstance(value, int | float) and 0 <= value <= 1):

@@ -75,7 +75,7 @@ class Regression(Task):
         """This task with the mean and the scale of its numbers.
 
         Raises:
-            DataError: one of them is not there, or is no number to scale with.
+            DataError: one of them is not there, or is not a number to scale with.
         """
         numbers = [value for name in ("mean", "scale") if isinstance(value := facts.get(name), int | float)]
         if len(numbers) < 2 or not all(map(math.isfinite, numbers)) or numbers[1] <= 0:

@@ -204,7 +204,7 @@ class Writing(Task):
     def chat_template(self, tokenizer: Any) -> str | None:
         """The template by which who has the tokenizer alone puts a conversation to the model as this task does.
 
-        Default: None, as rows are no conversations.
+        Default: None, as rows are not conversations.
         """
         return None
 

@@ -22,7 +22,7 @@ def averages_what_it_computes(case: Case) -> str | None:
     """average(), where it gives something, gives what is trained, and of equal add-ons one that predicts the same.
 
     Return tensors of the names and shapes you were given, the head's too, and leave those as they were; None where the
-    mean of add-ons is no add-on of the same size. Where tensors are multiplied, average the products.
+    mean of add-ons is not an add-on of the same size. Where tensors are multiplied, average the products.
     """
     if type(case.method).average is PeftMethod.average:
         return "the method has no mean of add-ons"

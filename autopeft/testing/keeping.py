@@ -61,7 +61,7 @@ def weighs_what_is_predicted(case: Case) -> str | None:
 def merges_without_a_trace(case: Case) -> str | None:
     """merge(), where it gives a model, gives the plain base model, which predicts what the add-on did.
 
-    Return None where the add-on is no change of weights. What merge() gets is a whole copy to write into.
+    Return None where the add-on is not a change of weights. What merge() gets is a whole copy to write into.
     """
     before = values(case.trained)
     expected = logits(case.trained, case.batch())

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import peft  # noqa: F401  # what importing it changes is no method's doing
+import peft  # noqa: F401  # what importing it changes is not a method's doing
 import torch
 from torch import nn
 from transformers.modeling_utils import AttentionInterface

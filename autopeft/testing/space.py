@@ -72,17 +72,19 @@ def space_is_plain_data(case: Case) -> str | None:
         SearchSpace(dict(space))  # says what is wrong with defaults, ranges and conditions
         for dimension, values in space.items():
             if not dimension.isidentifier():
-                raise BrokenRuleError(f'the dimension "{dimension}" of {name}() is no identifier.')
+                raise BrokenRuleError(f'the dimension "{dimension}" of {name}() is not an identifier.')
             for value in (*values.extremes(), values.default):
                 if not isinstance(value, bool | int | float | str) or json.loads(json.dumps(value)) != value:
                     raise BrokenRuleError(f'"{dimension}" of {name}() has the value {value!r}, which is not plain.')
     if not space_holds_its_defaults(own):
-        raise BrokenRuleError(f"the defaults of search_space() are no point of it: {dict(own.defaults())}.")
+        raise BrokenRuleError(f"the defaults of search_space() are not a point of it: {dict(own.defaults())}.")
     if shared := set(own) & set(TRAINING_SPACE):
         raise BrokenRuleError(f'search_space() has "{min(shared)}", which is a dimension of the training.')
     if unknown := set(training) - set(TRAINING_SPACE):
         hint = nearest(min(unknown), TRAINING_SPACE)
-        raise BrokenRuleError(f'training_space() has "{min(unknown)}", which is no dimension of the training; {hint}')
+        raise BrokenRuleError(
+            f'training_space() has "{min(unknown)}", which is not a dimension of the training; {hint}'
+        )
     try:
         within_bounds(training)
     except ValueError as error:

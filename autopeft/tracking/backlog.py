@@ -44,7 +44,7 @@ class Backlog:
         """The entries that an earlier start left.
 
         Half a line at the end is one that a process was killed in the middle of: nobody was told that it was kept, and
-        it is cut off. Any other line that is no entry is set aside and told.
+        it is cut off. Any other line that is not an entry is set aside and told.
 
         Args:
             damaged: told the number and the text of such a line.

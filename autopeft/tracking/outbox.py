@@ -55,7 +55,7 @@ class Receiver(Protocol):
         """Whether JSON that was read from the outbox's file can be an entry."""
 
     def damaged(self, number: int, line: str) -> None:
-        """Be told of a line of the outbox's file that is no entry, and was set aside."""
+        """Be told of a line of the outbox's file that is not an entry, and was set aside."""
 
     def begin(self) -> None:
         """Make the thread that sends ready."""

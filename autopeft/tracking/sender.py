@@ -195,7 +195,7 @@ class Sender:
         if not place.is_dir():
             place = self._output / Path(folder).name
         if not place.is_dir() or not any(place.iterdir()):
-            raise UnsendableError(f"the folder {self._output / folder} is not there any more")
+            raise UnsendableError(f"the folder {self._output / folder} no longer exists")
         if weights is not None and weights != weights_of(place):
             raise UnsendableError(f"the folder {place} holds other weights than those that were to be sent")
         return str(place)

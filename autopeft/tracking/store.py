@@ -185,7 +185,7 @@ def _advice(error: Exception, target: str) -> str:
         return "check the address, that the server runs, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN"
     if not target.startswith("sqlite:") and target.startswith(DATABASES):
         return "check the address, that the database runs, and the variables its driver reads, such as PGPASSWORD"
-    return "check the path, or move a file that is no MLflow store out of the way"
+    return "check the path, or move a file that is not an MLflow store out of the way"
 
 
 def _use_write_ahead_log(path: Path) -> None:

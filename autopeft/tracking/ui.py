@@ -98,7 +98,7 @@ def serving(
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (output / ARTIFACTS).absolute().as_uri()]
     command += ["--uvicorn-opts", shlex.join(["--uds", str(place)])] if place else []
-    # The store is no argument, which every user of the machine could read.
+    # The store is not an argument, which every user of the machine could read.
     settings = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # background jobs judge chat traces: nothing a study has
     }

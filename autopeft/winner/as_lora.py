@@ -28,7 +28,7 @@ NEAR, MOST = 1e-2, 512
 
 
 class NoLoraError(UserInputError):
-    """What a winner adds is no LoRA, and near none."""
+    """What a winner adds is not a LoRA, and near none."""
 
 
 def write(plain: nn.Module, base: nn.Module, spec: ModelSpec, folder: Path, named: str) -> float:

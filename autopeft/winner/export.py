@@ -311,7 +311,7 @@ inputs = {reader}({arguments}, return_tensors="np")
 class Format(NamedTuple):
     """How a winner is written, and Python that loads what was.
 
-    `quantized` where a quantized base model is no bar, and `several` where several models are none.
+    `quantized` where a quantized base model is not a bar, and `several` where several models are none.
     """
 
     write: Callable[[Winner, Path, Say], None]

@@ -53,7 +53,7 @@ def rewrite(folder: Path) -> None:
         folder: with `adapter_config.json` and `adapter_model.safetensors`, as peft saves them.
 
     Raises:
-        ServingError: it is no LoRA, or has more than pairs of A and B and a head of one linear map.
+        ServingError: it is not a LoRA, or has more than pairs of A and B and a head of one linear map.
     """
     from safetensors.torch import load_file, save_file
 

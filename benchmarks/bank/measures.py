@@ -44,7 +44,7 @@ class LossProbe:
 
 
 def brier(answers: np.ndarray, truths: np.ndarray) -> float | None:
-    """The mean over rows of the squared distance to the truth (Brier 1950); None where answers are no probabilities."""
+    """The mean over rows of the squared distance to the truth (Brier 1950); None where answers are not chances."""
     if answers.ndim != 2 or truths.dtype == object:
         return None
     right = truths if truths.ndim == 2 else np.eye(answers.shape[1])[truths]

@@ -24,7 +24,7 @@ SIZES = {"small": 100, "medium": 400, "large": 1500}
 
 TEST_ROWS = 1000
 SEED, TEST_HALF_SEED = 25, 52
-"""Of the rows that are drawn, and of the halves of the test rows. They are no seeds of runs."""
+"""Of the rows that are drawn, and of the halves of the test rows. They are not seeds of runs."""
 
 Parts = tuple[pd.DataFrame, pd.DataFrame]
 

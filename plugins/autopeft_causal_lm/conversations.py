@@ -181,7 +181,7 @@ def _listed(cell: object) -> list[Any]:
 
 def _of_json(text: str) -> Any:
     if not text.lstrip().startswith(("[", "{")):
-        raise CellError("is a text that is no JSON list", AS_JSON, LIST)
+        raise CellError("is a text that is not a JSON list", AS_JSON, LIST)
     return from_json(text)
 
 

@@ -27,7 +27,7 @@ def from_json(text: str) -> Any:
     """What a JSON text says, read strictly.
 
     Raises:
-        CellError: it is no JSON, is nested too deep, holds NaN, Infinity or a number without end, or an object has a
+        CellError: it is not JSON, is nested too deep, holds NaN, Infinity or a number without end, or an object has a
             key twice, of which Python's reader would keep the last.
     """
     try:
@@ -37,7 +37,7 @@ def from_json(text: str) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except ValueError:
-        raise CellError("is a text that is no JSON", "write it with json.dumps", RULE) from None
+        raise CellError("is a text that is not JSON", "write it with json.dumps", RULE) from None
 
 
 def plain(value: object, left: int = DEEPEST) -> Any:

@@ -175,7 +175,7 @@ class CausalLm(Writing):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """That people typed what looks like a mark, that something is not read, and what is no mark."""
+        """That people typed what looks like a mark, that something is not read, and what is not a mark."""
         return tuple(str(self.facts[key]) for key in (TYPED, UNREAD, ENDED) if key in self.facts)
 
     @property

@@ -19,7 +19,7 @@ def tool_calls(value: object) -> list[dict[str, Any]]:
     """Tool calls as OpenAI has them, or their JSON; arguments stay a text or a mapping, whichever they are.
 
     Raises:
-        CellError: they are no list of mappings, or JSON cannot hold them.
+        CellError: they are not a list of mappings, or JSON cannot hold them.
     """
     try:
         found = plain(from_json(value) if isinstance(value, str) else value)
@@ -45,7 +45,7 @@ def from_function_call(value: object) -> list[dict[str, Any]]:
         raise CellError(f"has a function call that {error.found}", OLD_ADVICE, OLD_RULE) from None
     calls = [found] if isinstance(found, Mapping) else found
     if not isinstance(calls, list) or not calls:
-        raise CellError("has a function call that is no mapping", OLD_ADVICE, OLD_RULE)
+        raise CellError("has a function call that is not a mapping", OLD_ADVICE, OLD_RULE)
     return [{"type": "function", "function": _function(call)} for call in calls]
 
 
@@ -53,7 +53,7 @@ def _function(call: Any) -> dict[str, Any]:
     if not isinstance(call, dict) or {*call} != {"name", "arguments"}:
         raise CellError("has a function call without `name` and `arguments`, or with more", OLD_ADVICE, OLD_RULE)
     if not isinstance(call["name"], str) or not call["name"].strip():
-        raise CellError("has a function call whose `name` is no text", OLD_ADVICE, OLD_RULE)
+        raise CellError("has a function call whose `name` is not a text", OLD_ADVICE, OLD_RULE)
     if not isinstance(call["arguments"], str | dict):
-        raise CellError("has a function call whose `arguments` are no mapping and no text", OLD_ADVICE, OLD_RULE)
+        raise CellError("has a function call whose `arguments` are not a mapping and no text", OLD_ADVICE, OLD_RULE)
     return {"name": call["name"], "arguments": call["arguments"]}

@@ -24,7 +24,7 @@ SIGNS = range(0x100000, 0x10FFFE)
 """Characters for private use that no font or template has: two that a conversation lacks stand around marks in it."""
 
 TRUSTED = ("assistant", "system")
-"""Roles whose messages may have marks that are no special tokens."""
+"""Roles whose messages may have marks that are not special tokens."""
 
 
 class TypedMarks:

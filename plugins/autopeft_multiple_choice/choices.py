@@ -56,7 +56,7 @@ def _parsed(cell: str) -> object:
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):  # of brackets in brackets, of numbers without end
-        raise CellError("is a text that is no JSON list", ADVICE, RULE) from None
+        raise CellError("is a text that is not a JSON list", ADVICE, RULE) from None
 
 
 def _pairs(found: Mapping[Any, Any]) -> list[Any]:
@@ -66,7 +66,7 @@ def _pairs(found: Mapping[Any, Any]) -> list[Any]:
     lists = [found["label"], found["text"]]
     lists = [one.tolist() if hasattr(one, "tolist") else one for one in lists]
     if not all(isinstance(one, list | tuple) for one in lists) or len(lists[0]) != len(lists[1]):
-        raise CellError("is a mapping whose `text` and `label` are no lists of one length", ADVICE, RULE)
+        raise CellError("is a mapping whose `text` and `label` are not lists of one length", ADVICE, RULE)
     return [*zip(*lists, strict=True)]
 
 

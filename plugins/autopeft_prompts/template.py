@@ -66,7 +66,9 @@ def taken_apart(template: str, form: str, keys: Sequence[str]) -> Parts:
     for place in places:
         if place not in (*keys, MASK):
             hint = nearest(place, [*keys, MASK])
-            raise SpecError(f"`template` in [task] has {{{place}}}, which is no place for a text of this task; {hint}")
+            raise SpecError(
+                f"`template` in [task] has {{{place}}}, which is not a place for a text of this task; {hint}"
+            )
     for place in (*keys, MASK):
         least = 0 if place == MASK and form == "causal" else 1
         if not least <= places.count(place) <= 1:

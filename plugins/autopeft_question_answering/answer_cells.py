@@ -38,7 +38,7 @@ def read_answers(value: object) -> Answers:
         try:
             given = json.loads(given)
         except (ValueError, RecursionError):
-            raise _error("is a text that is no JSON") from None
+            raise _error("is a text that is not JSON") from None
     if isinstance(given, Mapping):
         return _of_lists(_plain(given.get("text")), _plain(given.get("answer_start")))
     if not isinstance(given, list | tuple):
@@ -72,7 +72,7 @@ def _one(given: Any) -> tuple[str, int]:
 
 def _text(given: Any) -> str:
     if not isinstance(given, str):
-        raise _error("has an answer that is no text")
+        raise _error("has an answer that is not a text")
     text = as_text(given)
     if not text.strip():
         raise _error("has an empty answer", "write no answer as empty lists")
@@ -82,7 +82,7 @@ def _text(given: Any) -> str:
 def _start(given: Any) -> int:
     whole = isinstance(given, int | float) and not isinstance(given, bool) and float(given).is_integer()
     if not whole or given < 0:
-        raise _error("has a start that is no whole number from 0 on", "count the characters before the answer")
+        raise _error("has a start that is not a whole number from 0 on", "count the characters before the answer")
     return int(given)
 
 
@@ -90,7 +90,7 @@ def read_start(value: object) -> int | str:
     """A cell that says where the answer beside it starts; "" where it says nothing.
 
     Raises:
-        CellError: it is no whole number from 0 on.
+        CellError: it is not a whole number from 0 on.
     """
     text = as_text(value).strip()
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):
@@ -106,7 +106,7 @@ def read_answer(value: object, *, unanswerable: bool = False) -> str:
     """A cell that is an answer; "" for none where that may be.
 
     Raises:
-        CellError: it is no text, or is empty where each must have one.
+        CellError: it is not a text, or is empty where each must have one.
     """
     text = as_text(value)
     if text.strip():
@@ -124,7 +124,7 @@ def read_context(value: object) -> str:
     """A cell that is a text to find answers in.
 
     Raises:
-        CellError: it is no text, or longer than answers can say places in.
+        CellError: it is not a text, or longer than answers can say places in.
     """
     text = as_text(value)
     if len(text) > LONGEST:

@@ -17,7 +17,7 @@ KEPT = 2**16
 
 
 class Truth(NamedTuple):
-    """What is true of a row: the text it asks about, and the answers that count, of which none is no answer."""
+    """What is true of a row: the text it asks about, and the answers that count, of which none is not an answer."""
 
     context: str
     texts: tuple[str, ...]

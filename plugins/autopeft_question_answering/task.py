@@ -180,7 +180,7 @@ class QuestionAnswering(Task):
         return encoded(rows, reader, self.options.stride)
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Mean of the cross-entropies of the first and the last token, over those that are no padding, in float32."""
+        """Mean of the cross-entropies of the first and the last token, over those that are not padding, in float32."""
         import torch
         from torch.nn.functional import cross_entropy
 

@@ -65,9 +65,9 @@ def _texts(cell: object) -> dict[str, object]:
         try:
             cell = json.loads(cell)
         except (ValueError, RecursionError):
-            raise CellError("is a text that is no JSON", ADVICE, RULE) from None
+            raise CellError("is a text that is not JSON", ADVICE, RULE) from None
     if not isinstance(cell, Mapping):
-        raise CellError("is no mapping of languages", ADVICE, RULE)
+        raise CellError("is not a mapping of languages", ADVICE, RULE)
     return {str(key): text for key, text in cell.items()}
 
 

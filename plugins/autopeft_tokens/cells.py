@@ -89,7 +89,7 @@ def _span(span: object) -> tuple[int, int, str]:
 
 
 def _listed(cell: object, said: tuple[str, str]) -> Any:
-    """A cell as a list; a text that is no list in JSON stays one."""
+    """A cell as a list; a text that is not a list in JSON stays one."""
     rule, advice = said
     if isinstance(cell, str):
         if not cell.lstrip().startswith("["):

@@ -149,7 +149,7 @@ def test_answers_go_to_a_file_with_the_cells_as_they_were(folder, winner, suffix
         (["--output", "a.csv", "--json"], "leave --json out"),
         (["--input", "rows.csv", "--text", "w1"], "both are given; leave one out"),
         (["--text", "w1", "--device", "gpu"], 'must be cpu, cuda or, for the second GPU, cuda:1, but is "gpu"'),
-        (["--text", "w1", "--device", "cuda:7"], "is not there: PyTorch finds"),
+        (["--text", "w1", "--device", "cuda:7"], "does not exist: PyTorch finds"),
         (["--text", "w1", "--sheet", "one"], "there is none; give both"),
         (["--input", "nowhere.csv"], "nowhere.csv does not exist; give the path"),
     ],

@@ -1,4 +1,4 @@
-"""Sheets of xlsx and ods files: their values come as they are, and what is no table is told in a sentence."""
+"""Sheets of xlsx and ods files: their values come as they are, and what is not a table is told in a sentence."""
 
 import datetime
 import sys

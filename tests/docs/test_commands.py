@@ -98,7 +98,9 @@ def test_every_target_of_make_script_and_extra_is_there(page):
             for extras in re.findall(r"(?:^|[ \"'])(?:\.|autopeft)\[([\w,-]+)\]", line):
                 assert set(extras.split(",")) <= set(PACKAGE["optional-dependencies"]), f"{named(page)}: {line}"
         else:
-            assert words[0] in ("autopeft", "pytest"), f"{named(page)}: {line} is no command of a kind that is tested"
+            assert words[0] in ("autopeft", "pytest"), (
+                f"{named(page)}: {line} is not a command of a kind that is tested"
+            )
 
 
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in lines(page) if line.split()[1] in QUICK}))

@@ -209,7 +209,7 @@ def check(number: int, path) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported(tmp_path_factory):
-    """What the first study of a process imports takes seconds, which are no case's."""
+    """What the first study of a process imports takes seconds, which are not case's."""
     path = tmp_path_factory.mktemp("plain") / "study.toml"
     path.write_text("\n".join(written(STUDY)))
     with contextlib.suppress(UserInputError):

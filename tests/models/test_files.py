@@ -120,12 +120,12 @@ def forged(header: bytes, body: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is no safetensors file, or is damaged"),
-        (b"x" * 200, "is no safetensors file, or is damaged"),
-        (struct.pack("<Q", 2**62), "is no safetensors file, or is damaged"),
-        (forged(b"[1]"), "is no safetensors file, or is damaged"),
-        (forged(b'{"a": 1}'), "is no safetensors file, or is damaged"),
-        (forged(b'{"a":' * 9_000), "is no safetensors file, or is damaged"),
+        (b"", "is not a safetensors file, or is damaged"),
+        (b"x" * 200, "is not a safetensors file, or is damaged"),
+        (struct.pack("<Q", 2**62), "is not a safetensors file, or is damaged"),
+        (forged(b"[1]"), "is not a safetensors file, or is damaged"),
+        (forged(b'{"a": 1}'), "is not a safetensors file, or is damaged"),
+        (forged(b'{"a":' * 9_000), "is not a safetensors file, or is damaged"),
         (forged(b"{}"), "its weights lack"),
         (forged(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"1234"), "lacks its last 4 bytes"),
         (forged(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,8]}}', b"12345678"), "cannot be loaded"),

@@ -115,7 +115,7 @@ def test_several_studies_give_a_candidate_each_and_a_sentence_each(tmp_path):
     assert [str(tmp_path / name) in note for name, note in zip("bac", notes, strict=True)] == [True] * 3
     assert "r 60 → 32" in notes[2]
     assert notes[2].endswith("An earlier one gave the same, which is tried once.")
-    with pytest.raises(SpecError, match="is no folder"):
+    with pytest.raises(SpecError, match="is not a folder"):
         earlier_winners(["b", "nowhere"], tmp_path, narrow)
 
 
@@ -176,7 +176,7 @@ def test_a_missing_folder_is_refused_before_anything_is_written(tiny_study):
     edit(tiny_study, ("[search]", '[search]\nwarm_start = "../nowhere"'))
     done = autopeft_here("run", tiny_study.name, cwd=tiny_study.parent)
     assert done.returncode == 2
-    assert "is no folder" in done.stderr
+    assert "is not a folder" in done.stderr
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tiny_study.parent / "outputs").exists()

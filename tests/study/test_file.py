@@ -316,7 +316,7 @@ EXTREMES = [
     ("data", "encoding", "x" * 100_000, ["`encoding`", "…"]),
     ("data", "encoding", "hex", ["`encoding`", "'hex'"]),
     ("data", "encoding", "a\0b", ["`encoding`"]),
-    ("data", "x" * 100_000, 1, ["is no setting", "…"]),
+    ("data", "x" * 100_000, 1, ["is not a setting", "…"]),
     (None, "name", "x" * 100_000, ["`name`", "at most 200"]),
     (None, "name", "\U0001d538" * 100, ["`name`", "255 bytes"]),
     (None, "name", 10**5000, ["`name`", "5001 digits"]),
@@ -324,7 +324,7 @@ EXTREMES = [
     (None, "output", "x" * 300, ["`output`", "255 bytes"]),
     (None, "output", "", ["`output`", "not empty"]),
     (None, "output", 5, ["`output`", "text in quotes", "got 5"]),
-    (None, "x" * 100_000, deep(100_000), ["is no setting", "…"]),
+    (None, "x" * 100_000, deep(100_000), ["is not a setting", "…"]),
 ]
 
 

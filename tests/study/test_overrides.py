@@ -62,7 +62,7 @@ def test_top_level_settings_and_several_at_once():
         ("validation.epochs=5", "--set search.epochs="),
         ("validation.fold=5", 'did you mean "folds"'),
         ("validation=5", "such as validation.folds"),
-        ("seed.x=5", "`seed` is no table"),
+        ("seed.x=5", "`seed` is not a table"),
         ("validation.folds.x=5", "no table"),
         ("search.trials=many", "whole number"),
         ("folder=x", "no setting"),

@@ -1,4 +1,4 @@
-"""What chat templates leave out or get wrong is told; marks that are no special tokens are text where people type."""
+"""What chat templates leave out or get wrong is told; marks that are not special tokens are text where people type."""
 
 import os
 

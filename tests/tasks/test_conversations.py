@@ -176,9 +176,9 @@ ROLE_TWICE = '[{"role": "user", "role": "assistant", "content": "x"}]'
 CALL_OF = "has a function call"
 
 FAULTS = {
-    "no list": ("hello", "is a text that is no JSON list"),
-    "a JSON text": ('"hello"', "is a text that is no JSON list"),
-    "a JSON number": ("5", "is a text that is no JSON list"),
+    "no list": ("hello", "is a text that is not a JSON list"),
+    "a JSON text": ('"hello"', "is a text that is not a JSON list"),
+    "a JSON number": ("5", "is a text that is not a JSON list"),
     "one message": (ASKED, "is a mapping"),
     "one message as JSON": (json.dumps(ASKED), "is a mapping"),
     "a number": (5, "is one value"),
@@ -187,8 +187,8 @@ FAULTS = {
     "no message": ([], "has no message"),
     "no message as JSON": ("[]", "has no message"),
     "no message in an array": (np.array([]), "has no message"),
-    "Python's own writing": (str([ASKED]), "is a text that is no JSON"),
-    "cut off": (json.dumps([ASKED])[:-1], "is a text that is no JSON"),
+    "Python's own writing": (str([ASKED]), "is a text that is not JSON"),
+    "cut off": (json.dumps([ASKED])[:-1], "is a text that is not JSON"),
     "lists of several lengths": ({"role": ["user"], "content": []}, "several lengths"),
     "a key twice": (ROLE_TWICE, 'the key "role" twice'),
     "NaN in JSON": ('[{"role": "user", "content": NaN}]', "holds the number NaN"),
@@ -230,7 +230,7 @@ FAULTS = {
     "calls in two forms": ([ASKED, {**CALLED, "function_call": {"name": "f", "arguments": ""}}], "in two forms"),
     "calls as a mapping": ([ASKED, said(tool_calls={"a": 1})], "`tool_calls` that are something else"),
     "calls of texts": ([ASKED, said(tool_calls=["f"])], "`tool_calls` that are something else"),
-    "calls of no JSON": ([ASKED, said(tool_calls="f(x)")], "`tool_calls` that is a text that is no JSON"),
+    "calls of no JSON": ([ASKED, said(tool_calls="f(x)")], "`tool_calls` that is a text that is not JSON"),
     "a date in a call": ([ASKED, said(tool_calls=[{"a": datetime.date(2020, 1, 1)}])], 'of type "date"'),
     "times in a call": ([ASKED, said(tool_calls=[{"a": np.array(["2020"], "M8[ns]")}])], 'of type "ndarray"'),
     "no finite number in a call": ([ASKED, said(tool_calls=[{"a": float("inf")}])], "holds the number inf"),
@@ -238,16 +238,16 @@ FAULTS = {
     "a number as key in a call": ([ASKED, said(tool_calls=[{1: "a"}])], 'a key of type "int"'),
     "a number as name": ([user(name=5)], "has a `name` that is a number"),
     "no JSON as call": ([ASKED, {"from": "function_call", "value": "f(x)"}], f"{CALL_OF} that is a text"),
-    "a number as call": ([ASKED, {"from": "function_call", "value": 5}], f"{CALL_OF} that is no mapping"),
+    "a number as call": ([ASKED, {"from": "function_call", "value": 5}], f"{CALL_OF} that is not a mapping"),
     "a call without a name": ([ASKED, {"from": "function_call", "value": "{}"}], f"{CALL_OF} without `name`"),
     "a call without a value": ([ASKED, {"from": "function_call"}], "has no content"),
-    "a blank name": ([ASKED, said(function_call={"name": " ", "arguments": ""})], "whose `name` is no text"),
-    "a list of arguments": ([ASKED, said(function_call={"name": "f", "arguments": [1]})], "are no mapping"),
+    "a blank name": ([ASKED, said(function_call={"name": " ", "arguments": ""})], "whose `name` is not a text"),
+    "a list of arguments": ([ASKED, said(function_call={"name": "f", "arguments": [1]})], "are not a mapping"),
     "an answer not to learn": ([ASKED, said(weight=0)], "has another `weight` than 1"),
     "an answer not to train": ([ASKED, said(train=False)], "has another `train` than 1"),
     "thoughts": ([ASKED, said(reasoning_content="Hm.")], 'has the key "reasoning_content"'),
     "another key": ([user(id=1)], 'has the key "id"'),
-    "a key that is no text": ([{**ASKED, 5: 1}], "has the key of type int"),
+    "a key that is not a text": ([{**ASKED, 5: 1}], "has the key of type int"),
 }
 
 

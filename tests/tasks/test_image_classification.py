@@ -76,7 +76,7 @@ def test_a_folder_of_images_becomes_a_winner(study, winner):
     assert winner.card.labels == COLOURS
     assert (winner.card.max_length, winner.card.truncation, winner.card.inputs) == (None, None, ("image",))
     said = (study / "said.txt").read_text().replace("\n", " ")
-    assert "1 file that is no image by its name was left out, such as red/notes.txt" in said
+    assert "1 file that is not an image by its name was left out, such as red/notes.txt" in said
 
 
 def test_paths_bytes_arrays_and_images_are_answered_alike(study, winner):
@@ -98,7 +98,7 @@ def test_the_command_answers_a_folder_and_names_each_image(study, tmp_path):
     table = pd.read_csv(io.StringIO(done.stdout))
     assert table["image"].tolist() == ["blue-0.png", "blue-1.png"]
     assert [*table.columns] == ["image", "label", "probability"]
-    assert "1 file that is no image by its name was left out, such as notes.txt" in done.stderr
+    assert "1 file that is not an image by its name was left out, such as notes.txt" in done.stderr
     one = autopeft_here("predict", folder, "--json", "--input", tmp_path / "blue-0.png", cwd=study)
     answer = json.loads(one.stdout)
     assert answer["label"] == table["label"][0]

@@ -154,7 +154,7 @@ def changed(column, cell, row=6):
         (changed("choices", None), r"row 7: the column 'choices' must not be empty"),
         (
             changed("choices", "yes or no"),
-            r"row 7: .* list of two texts or more, but this one is a text that is no JSO",
+            r"row 7: .* list of two texts or more, but this one is a text that is not JSO",
         ),
         (changed("choices", ["yes"]), r"row 7: .* list of two texts or more, but this one has 1 .*choice_columns"),
         (changed("choices", []), r"row 7: .* list of two texts or more, but this one has 0 "),

@@ -87,7 +87,7 @@ def test_a_mask_in_a_text_is_text(models):
         ("bert", "{text} is", "must have {mask} once"),
         ("bert", "{mask} is", "must have {text} once"),
         ("bert", "{text} {mask} {mask}", "but has it 2 times"),
-        ("bert", "{text} {body} {mask}", "has {body}, which is no place"),
+        ("bert", "{text} {body} {mask}", "has {body}, which is not a place"),
         ("gpt2", "{text} {mask} is", "must end where the word comes"),
     ],
 )

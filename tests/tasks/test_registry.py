@@ -54,7 +54,7 @@ def test_a_kind_that_nobody_brings_is_named_with_the_nearest():
 
 
 def test_settings_are_checked_as_the_study_file_is():
-    with pytest.raises(SpecError, match=r'"smoothing" in \[task\] is no setting'):
+    with pytest.raises(SpecError, match=r'"smoothing" in \[task\] is not a setting'):
         find_task("regression").configured({"smoothing": 0.1})
 
 

@@ -30,7 +30,7 @@ def test_what_is_not_written_scores_nothing_and_nothing_is_right_where_nothing_s
     score = api.text_score(name)
     assert score.of([""], [["one 1"]]) == 0.0
     assert score.of([" \n"], [["one 1", "two 2"]]) == 0.0
-    no_text = name in ("bleu", "chrf", "numeric_match", "valid_json", "json_match")  # nothing is no number, nor JSON
+    no_text = name in ("bleu", "chrf", "numeric_match", "valid_json", "json_match")  # nothing is not a number, nor JSON
     assert score.of([""], [[""]]) == (0.0 if no_text else score.most)
     assert score.of([""], [[]]) == (0.0 if no_text else score.most)
     assert score.of(["one 1"], [[]]) == score.of(["one 1"], [[""]]) == 0.0

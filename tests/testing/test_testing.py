@@ -436,10 +436,10 @@ def test_a_plugin_that_imports_torch_to_be_listed_is_caught(tmp_path, monkeypatc
 def test_a_model_that_is_not_supported_is_told_with_the_reason():
     class Picky(Good):
         def supports(self, spec):
-            return Support("it is no BERT.") if spec.model_type == "gpt2" else Support()
+            return Support("it is not a BERT.") if spec.model_type == "gpt2" else Support()
 
     found = check(Picky(), ["gpt2"])
-    assert {finding.seen for finding in found if finding.state == UNSUPPORTED} == {"it is no BERT."}
+    assert {finding.seen for finding in found if finding.state == UNSUPPORTED} == {"it is not a BERT."}
     assert not [finding for finding in found if finding.state == FAILED]
     with pytest.raises(UserInputError, match='"gpt3"; did you mean "gpt2"'):
         check(Picky(), ["gpt3"])

@@ -234,7 +234,7 @@ def test_sync_says_what_could_not_be_sent_and_sends_it_once_it_can(output):
         (output / "winner").rename(output / "elsewhere")
     (kept,) = aside(output)
     assert kept["call"]["folder"] == "winner"
-    assert kept["reason"] == f"the folder {output / 'winner'} is not there any more"
+    assert kept["reason"] == f"the folder {output / 'winner'} no longer exists"
     (output / "study.toml").write_text(STUDY)
     done = autopeft_here("sync", "study.toml", cwd=output)
     assert done.returncode == 2

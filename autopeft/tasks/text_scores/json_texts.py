@@ -29,14 +29,14 @@ def _number(digits: str) -> Number:
 
 
 def _refused(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _read(text: str) -> Any:
     """The value of a text.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
         RecursionError: it is nested too deep for Python, some thousand times.
     """
     text = text.strip()
