@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sets = {StudySpec.from_file(path).name: scores(path, arguments.keep) for path in arguments.studies}
     lines = [
-        "| default of | trains | " + " | ".join(sets) + " | seconds a fold |",
+        "| default of | trains | " + " | ".join(sets) + " | seconds per fold |",
         "|---|---:|" + "---:|" * (len(sets) + 1),
     ]
     first = next(iter(sets.values()))
