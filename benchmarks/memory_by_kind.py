@@ -104,7 +104,7 @@ def main() -> None:
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     kinds = arguments.kinds or sorted(FAMILIES if arguments.candidates else task_kinds())
-    print("| kind | candidates | median error | worst | of |\n|---|---:|---:|---:|---|")
+    print("| kind | candidates | median error | worst | the worst candidate |\n|---|---:|---:|---:|---|")
     for kind in kinds:
         errors = dict(drawn(kind, arguments.candidates) if arguments.candidates else defaults(kind))
         worst = max(errors, key=lambda name: abs(errors[name]))
