@@ -319,22 +319,22 @@ def line(row: Row) -> str:
 
 
 def summary(rows: list[Row]) -> Iterator[str]:
-    """The figures the table comes down to."""
+    """The figures that summarise the table."""
     errors = sorted(abs(row.error) for row in rows)
     rule = sorted(abs(row.rule / row.measured - 1) for row in rows)
     yield f"- {len(rows)} candidates: median error {statistics.median(errors):.3%}, worst {errors[-1]:.3%}."
     under = min(0.0, *(row.error for row in rows))
-    yield f"- 95th percentile {np.quantile(errors, 0.95):.3%}. Most under the truth: {under:.3%}."
+    yield f"- 95th percentile {np.quantile(errors, 0.95):.3%}. Largest underestimate: {under:.3%}."
     held = [row.held[0] / row.held[1] - 1 for row in rows if row.held]
     if held:
         off = statistics.median(map(abs, held))
-        yield f"- What the allocator holds: median error {off:.1%}, from {min(held):+.1%} to {max(held):+.1%}."
+        yield f"- Memory that the allocator holds: median error {off:.1%}, from {min(held):+.1%} to {max(held):+.1%}."
     if any(not row.ran for row in rows):
-        yield f"- With the whole prediction as a hard limit {sum(row.ran for row in rows)} of {len(rows)} ran."
-    yield f"- Rule of thumb, four times the weights: median error {statistics.median(rule):.0%}, worst {rule[-1]:.0%}."
+        yield f"- With the whole prediction as a hard limit, {sum(row.ran for row in rows)} of {len(rows)} ran."
+    yield f"- Rule of thumb (four times the weights): median error {statistics.median(rule):.0%}, worst {rule[-1]:.0%}."
     for family in dict.fromkeys(row.family for row in rows):
         seconds = [row.seconds for row in rows if row.family == family]
-        yield f"- {family}: {statistics.median(seconds):.2f} s a prediction (median; attaching the method included)."
+        yield f"- {family}: {statistics.median(seconds):.2f} s per prediction (median, with attaching the method)."
 
 
 def write(rows: list[Row], out: Path, device: str, card: str) -> None:
@@ -349,7 +349,7 @@ def write(rows: list[Row], out: Path, device: str, card: str) -> None:
     more = " held, predicted | held, measured |" if on_gpu else ""
     head = (
         f"# Peak memory of a training step: predicted against {truth}\n\n"
-        "Written by `benchmarks/memory_prediction.py`.\n\n" + "\n".join(summary(rows)) + "\n\n"
+        "`benchmarks/memory_prediction.py` wrote this page.\n\n" + "\n".join(summary(rows)) + "\n\n"
         f"![predicted against measured](memory_prediction_{device}.png)\n\n"
         f"| base model | candidate | batch | precision | predicted, MiB | measured, MiB | error | seconds |{more}\n"
         "|---|---|---|---|---:|---:|---:|---:|" + "---:|---:|" * on_gpu + "\n"
