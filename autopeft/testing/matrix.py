@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 INTRODUCTION = """# Which method works on which model
 
-Written by `autopeft methods --matrix`, from what each method answers about a model of each type. `autopeft check NAME`
-tests that it is so. A type that is not listed is no less supported: methods ask for what they need, not for names.
+`autopeft methods --matrix` writes this page: it asks each method whether it supports a model of each type.
+`autopeft check NAME` tests that the answers are right. A method may also work on a type that is not listed, because
+methods check for the parts that they need, not for the model's name.
 
 """
 
@@ -25,12 +26,12 @@ def matrix(methods: Mapping[str, PeftMethod]) -> str:
     rows = [["model type", *(f"`{name}`" for name in methods)], ["---"] * (len(methods) + 1)]
     rows += [[f"`{family}`", *("yes" if answers[name, family] else "no" for name in methods)] for family in specs]
     rows += [
-        ["merges into the base", *_whether(methods, "merge")],
-        ["a callback around steps", *_whether(methods, "callback")],
+        ["merges into the base model", *_whether(methods, "merge")],
+        ["has a callback around steps", *_whether(methods, "callback")],
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     reasons = [f"- `{name}` on `{family}`: {answer.reason}" for (name, family), answer in answers.items() if not answer]
-    return INTRODUCTION + table + "\n" + ("\nWhy not:\n\n" + "\n".join(reasons) + "\n") * bool(reasons)
+    return INTRODUCTION + table + "\n" + ("\nWhy some methods do not work:\n\n" + "\n".join(reasons) + "\n") * bool(reasons)
 
 
 def _whether(methods: Mapping[str, PeftMethod], hook: str) -> list[str]:

@@ -50,8 +50,8 @@ class PrefixTuning(PeftMethod):
 
         if not spec.has_attention_interface:
             return Support(
-                f"{spec.architecture} computes attention in a way of its own and not through transformers' attention "
-                "interface, so there is no way in for a prefix."
+                f"{spec.architecture} computes attention itself instead of through transformers' attention "
+                "interface, so a prefix cannot be added."
             )
         if not attentions(spec):
             return Support(f"no attention with heads of equal width was found in the layers of {spec.architecture}.")

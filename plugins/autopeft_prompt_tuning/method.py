@@ -28,7 +28,7 @@ class PromptTuning(PeftMethod):
         """Classification of whole sequences; outputs for each token would be those of the virtual ones too."""
         if spec.peft_task_type == "SEQ_CLS":
             return Support()
-        return Support(f"{spec.task} asks for an output of each token, and virtual tokens would be among them.")
+        return Support(f"{spec.task} needs an output for each token, and virtual tokens would be among them.")
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Length and first values; Lester et al. find little beyond 20 tokens, and words better than random ones."""
