@@ -31,7 +31,7 @@ def matrix(methods: Mapping[str, PeftMethod]) -> str:
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     reasons = [f"- `{name}` on `{family}`: {answer.reason}" for (name, family), answer in answers.items() if not answer]
-    return INTRODUCTION + table + "\n" + ("\nWhy some methods do not work:\n\n" + "\n".join(reasons) + "\n") * bool(reasons)
+    return INTRODUCTION + table + "\n" + ("\nReasons for each no:\n\n" + "\n".join(reasons) + "\n") * bool(reasons)
 
 
 def _whether(methods: Mapping[str, PeftMethod], hook: str) -> list[str]:
