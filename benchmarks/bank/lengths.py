@@ -101,7 +101,7 @@ def main() -> None:
                 continue
             usual = length.epochs_for(size).default
             share = length.scaled_rate(1, usual, size)
-            print(f"\n{name}, {size} rows a fold (default: {usual} epochs, rate x {share:.2g})\n")
+            print(f"\n{name}, {size} rows per fold (default: {usual} epochs, rate x {share:.2g})\n")
             print("\n".join(table(found)[0]))
             if (fitted := power(found)) is not None:
                 print(f"\nThe best rate falls with the steps to the power of {fitted:.2f}.")
