@@ -20,22 +20,25 @@ if TYPE_CHECKING:
 
 ModelConfig = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Plan for a language model without weights: qwen3-8b, …, or a config folder."),
+    typer.Option(
+        metavar="NAME",
+        help="Plan for a language model without its weights: qwen3-8b, …, or a folder with its config.json.",
+    ),
 ]
-Tokens = Annotated[int, typer.Option(min=2, help="Of a row, with --model-config.")]
-AnswerTokens = Annotated[int, typer.Option(min=1, help="How many of them are learnt.")]
-Quantization = Annotated[str, typer.Option(help="Of the model's layers: none, 8bit or 4bit.")]
-Optimizer = Annotated[str, typer.Option(help="How its moments are kept: adamw, adamw_8bit or paged_adamw_8bit.")]
-Method = Annotated[str, typer.Option(help="That is to train it.")]
+Tokens = Annotated[int, typer.Option(min=2, help="Tokens of a row, with --model-config.")]
+AnswerTokens = Annotated[int, typer.Option(min=1, help="How many of these tokens the model learns to write.")]
+Quantization = Annotated[str, typer.Option(help="Quantization of the model's layers: none, 8bit or 4bit.")]
+Optimizer = Annotated[str, typer.Option(help="Optimizer: adamw, adamw_8bit or paged_adamw_8bit.")]
+Method = Annotated[str, typer.Option(help="Method that trains the model.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting over the study file's: search.epochs=4; with --model-config one of the method's: r=8,64.",
+        help="Override a setting of the study file: search.epochs=4; with --model-config, of the method: r=8,64.",
     ),
 ]
-Batch = Annotated[list[int] | None, typer.Option(min=1, help="Rows of an update; may be given again.")]
+Batch = Annotated[list[int] | None, typer.Option(min=1, help="Rows in a training step. Repeatable.")]
 
 KIND = "causal-lm"
 """The kind of task that is planned for: of language models, where a card is soon too small."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXIT, RESET, UNDO, HELP = "/exit", "/reset", "/undo", "/help"
 USAGE = (
-    f"{RESET} begins anew, {UNDO} takes the last turn back, {EXIT} or Ctrl-D ends; Ctrl-C stops an answer. Anything "
+    f"{RESET} starts again, {UNDO} takes the last turn back, {EXIT} or Ctrl-D ends; Ctrl-C stops an answer. Anything "
     "else is a message."
 )
 PROMPT = "> "

@@ -15,10 +15,13 @@ from autopeft.common.console import make_console
 def export(
     winner: Annotated[Path, typer.Argument(metavar="WINNER", help=ANY_OF_WINNER)],
     form: Annotated[
-        str, typer.Option("--format", help="peft, serving, merged, adapterhub, mlflow, mlflow-transformers or onnx.")
+        str,
+        typer.Option("--format", help="One of: peft, serving, merged, adapterhub, mlflow, mlflow-transformers, onnx."),
     ],
-    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write, empty or not there.")],
-    repo: Annotated[str | None, typer.Option("--push-to-hub", metavar="REPO", help="Put it on the hub too.")] = None,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write; it must be new or empty.")],
+    repo: Annotated[
+        str | None, typer.Option("--push-to-hub", metavar="REPO", help="Also upload it to this repository on the hub.")
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
     trust_remote_code: Trust = False,
 ) -> None:

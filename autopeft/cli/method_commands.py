@@ -21,17 +21,15 @@ if TYPE_CHECKING:
 
 @app.command(epilog=f"Example: autopeft methods lora. {EPILOG}")
 def methods(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A method, to see all that can be set of it.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A method, to see all its settings.")] = None,
     as_json: AsJson = False,
     matrix: Annotated[
-        bool, typer.Option("--matrix", help="Print which works on which model type, in Markdown.")
+        bool, typer.Option("--matrix", help="Print which method works on which model type, in Markdown.")
     ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/methods.md instead.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/methods.md instead.")] = False,
     block: Block = None,
 ) -> None:
-    """List the methods that were found; of one: where it comes from, its tasks, its dimensions with their defaults."""
+    """List the installed methods; with NAME, show one: its source, tasks, dimensions and defaults."""
     registry = find_plugins(block, silent=True)
     if matrix:
         from autopeft.testing.matrix import matrix as support
@@ -69,20 +67,20 @@ def _as_json(name: str, registry: Registry) -> dict[str, Any]:
 
 def _shown(space: SearchSpace) -> dict[str, str]:
     """What each dimension takes."""
-    return {key: f"{dimension}{', if a study names it' * dimension.optional}" for key, dimension in space.items()}
+    return {key: f"{dimension}{', if the study file sets it' * dimension.optional}" for key, dimension in space.items()}
 
 
 @app.command(epilog=f"Example: autopeft check lora --family bert. {EPILOG}")
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The method, or the kind of task.", show_default=False)],
     family: Annotated[
-        list[str] | None, typer.Option(metavar="TYPE", help="A model type; default: all, and for a kind of task one.")
+        list[str] | None, typer.Option(metavar="TYPE", help="A model type. Default: all; for a kind of task, one.")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the traceback of each error.")] = False,
     as_json: AsJson = False,
     block: Block = None,
 ) -> None:
-    """Test a method, or a kind of task, against every rule of its contract. Exit code 2: a rule broke."""
+    """Test a method or a kind of task against every rule of its contract. Exit code 2: it breaks a rule."""
     registry = find_plugins(block)
     from autopeft.tasks.registry import find_task, task_kinds
 
@@ -166,13 +164,16 @@ def _check_task(task: Task, families: list[str] | None, *, as_json: bool, verbos
 
 @app.command(epilog=f"Example: autopeft new-plugin low_rank plugins/low-rank. {EPILOG}")
 def new_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method, such as low_rank.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the method, such as low_rank.", show_default=False)
+    ],
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Where it goes; default: autopeft-NAME.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="The folder to write. Default: autopeft-NAME.", show_default=False),
     ] = None,
-    task: Annotated[bool, typer.Option("--task", help="It brings a kind of task, not a method.")] = False,
+    task: Annotated[bool, typer.Option("--task", help="Write a kind of task, not a method.")] = False,
 ) -> None:
-    """Write a plugin to start from: a small method, or kind of task, that works, its tests, and a study of it."""
+    """Write a plugin to start from: a small working method or kind of task, its tests, and a study."""
     from autopeft.cli import new_plugin as plugin
 
     folder = folder or Path(f"autopeft-{name.replace('_', '-')}")

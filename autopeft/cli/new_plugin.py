@@ -61,9 +61,7 @@ def write(name: str, folder: Path, registry: Registry, *, task: bool = False) ->
     """
     _check_name(name, registry)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserInputError(
-            f"a new plugin goes into a folder that is empty or not there yet, but {folder} is neither; name another."
-        )
+        raise UserInputError(f"a new plugin goes into a new or empty folder, but {folder} is neither; name another.")
     package = f"autopeft_{name}"
     values = {
         "name": name,

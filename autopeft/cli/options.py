@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from autopeft.methods.registry import Registry
     from autopeft.study.file import StudySpec
 
-EPILOG = "Exit codes: 0 done, 2 the input is wrong, 1 anything else."
+EPILOG = "Exit codes: 0 success, 2 wrong input, 1 any other error."
 app = typer.Typer(
     name="autopeft",
     no_args_is_help=True,
@@ -30,21 +30,26 @@ VERBOSE: list[bool] = []
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).", show_default=False)]
 AnyOfStudy = Annotated[
     Path,
-    typer.Argument(metavar="STUDY", help="The study file, its output folder or its winner's.", show_default=False),
+    typer.Argument(metavar="STUDY", help="The study file, its output folder or its winner folder.", show_default=False),
 ]
-ANY_OF_WINNER = "The winner's folder, or the output folder or the file of its study."
+ANY_OF_WINNER = "The winner folder, or the output folder or file of its study."
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="A setting over the study file's: search.trials=5. May be repeated."
+        "--set", metavar="KEY=VALUE", help="Override a setting of the study file: search.trials=5. Repeatable."
     ),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that its base model brings, where its study did.")
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with its base model, if its study did so.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks: errors and the result alone.")]
-Block = Annotated[list[str] | None, typer.Option("--block", metavar="NAME", help="Leave out a plugin's entry point.")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print only errors and the result, without progress and remarks.")
+]
+Block = Annotated[
+    list[str] | None,
+    typer.Option("--block", metavar="NAME", help="Leave out the plugin with this entry point. Repeatable."),
+]
 
 
 def _verbose(asked: bool) -> None:
@@ -56,7 +61,7 @@ def _verbose(asked: bool) -> None:
 Verbose = Annotated[
     bool,
     typer.Option(
-        "-v", "--verbose", help="Show warnings of libraries, and where an error came from.", callback=_verbose
+        "-v", "--verbose", help="Show warnings of libraries, and the traceback of an error.", callback=_verbose
     ),
 ]
 
@@ -76,7 +81,7 @@ def root(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find out how to fine-tune a transformer cheaply: which method, where, and how large."""
+    """Find out how to fine-tune a transformer cheaply: which method, in which layers, and how large."""
 
 
 def checked_study(study: Path, settings: list[str] | None, block: list[str] | None) -> tuple[StudySpec, Registry]:

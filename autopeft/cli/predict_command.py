@@ -29,20 +29,22 @@ Input = Annotated[
     typer.Option(
         "--input",
         metavar="FILE",
-        help="Rows to answer: a file as a study reads, or a folder of images. Default: stdin, one input a line.",
+        help="Rows to answer: a file as for a study, or a folder of images. Default: stdin, one input a line.",
     ),
 ]
 Texts = Annotated[
     list[str] | None,
-    typer.Option("--text", metavar="TEXT", help="An input to answer; give it again for each one more."),
+    typer.Option("--text", metavar="TEXT", help="An input to answer. Repeatable."),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A new file to write: .csv, .tsv, .jsonl or .parquet. Default: stdout."),
+    typer.Option(
+        metavar="FILE", help="The file to write; it must be new: .csv, .tsv, .jsonl or .parquet. Default: stdout."
+    ),
 ]
 Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a spreadsheet. Default: the first.")]
 DeviceName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1. Default: a GPU where there is one.")
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1. Default: a GPU if the machine has one.")
 ]
 
 
@@ -57,21 +59,22 @@ def predict(
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Answer rows with a saved winner, and print them with the answers beside them.
+    """Predict with a saved winner: print the rows with the answers beside them.
 
     The rows need the input columns of the study's table, under the same
-    names; all other columns are kept. Where the input has a column with the
-    name of an answer, such as `label`, all answers begin with `predicted_`.
+    names; all other columns are kept. If the input already has a column with
+    the name of an answer, such as `label`, all names of answers begin with
+    `predicted_`.
 
-    Lines on stdin are answered as they come. JSON, also in a .jsonl file,
-    has all that is known of an answer, such as the probability of each label.
+    Lines on stdin are answered as they come. JSON, also in a .jsonl file, has
+    everything known about an answer, such as the probability of each label.
     """
     if texts and input_file is not None:
-        raise UserInputError("rows come from --input or from --text, but both are given; leave one out.")
+        raise UserInputError("rows come from --input or from --text, but both are given; remove one.")
     if as_json and output is not None:
-        raise UserInputError("--json is for stdout, and --output names its format by its suffix; leave --json out.")
+        raise UserInputError("--json is for stdout, and the suffix of --output names its format; remove --json.")
     if sheet is not None and input_file is None:
-        raise UserInputError("--sheet names a sheet of the file of --input, but there is none; give both.")
+        raise UserInputError("--sheet names a sheet of the --input file, but --input is missing; give both.")
     from autopeft.cli.answer_files import answer_file, check_file
     from autopeft.study.place import winner_of
 
@@ -154,7 +157,7 @@ def _answer(winner: Winner, blocks: Blocks, target: AnswerFile) -> int:
         target.add(kept, answers.set_axis([*names.of([*answers.columns]).values()], axis="columns"))
         count += len(kept)
     if not count:
-        raise UserInputError("there must be a row to answer, but stdin is empty; give lines, --text or --input.")
+        raise UserInputError("prediction needs at least one row, but stdin is empty; give lines, --text or --input.")
     target.finish()
     for sentence in () if winner.writes else winner.reader.told(winner.truncated):
         _say(sentence)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def run(
     study: Annotated[
         Path | None,
-        typer.Argument(metavar="STUDY", help="The study file (TOML); without it give --train.", show_default=False),
+        typer.Argument(metavar="STUDY", help="The study file (TOML). Without it, give --train.", show_default=False),
     ] = None,
     settings: Settings = None,
     model: without_file.Model = None,
@@ -58,11 +58,11 @@ def run(
     verbose: Verbose = False,
     block: Block = None,
 ) -> None:
-    """Search, refit the winner, score it on held-out rows and save it. Run again to go on after an interruption.
+    """Search, refit the winner, score it on held-out rows and save it. After an interruption, run it again to go on.
 
-    Without a study file, --train is enough: what is to be learnt is told by the
-    columns, or by --task, --text and --label. A study file of the same settings
-    is kept in the output folder.
+    Without a study file, --train is enough: autopeft finds the task and its
+    columns in the data, or you give --task, --text and --label. A study file
+    with the same settings is kept in the output folder.
     """
     options = without_file.Options(model, train, test, task, text, label, output)
     if study is None:
@@ -97,11 +97,11 @@ def _result(spec: StudySpec, registry: Registry, console: Console, study: Path) 
         return run_study(spec, registry, make_progress(console))
     except KeyboardInterrupt:
         raise AutopeftError(
-            f"interrupted. Every finished trial is kept; `autopeft run {study}` goes on from here."
+            f"interrupted. All finished trials are kept; run `autopeft run {study}` to continue."
         ) from None
     except StreamError:
         raise AutopeftError(
-            f"nobody reads the output any more. Every finished trial is kept; `autopeft run {study}` goes on from here."
+            f"nobody reads the output any more. All finished trials are kept; run `autopeft run {study}` to continue."
         ) from None
 
 
@@ -109,13 +109,13 @@ def _result(spec: StudySpec, registry: Registry, console: Console, study: Path) 
 def plan(
     study: Annotated[Path | None, typer.Argument(metavar="STUDY", help="The study file (TOML).")] = None,
     as_json: AsJson = False,
-    samples: Annotated[int, typer.Option(min=1, help="Random candidates drawn of each method.")] = 24,
+    samples: Annotated[int, typer.Option(min=1, help="Number of random candidates to draw of each method.")] = 24,
     device: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help='Plan for a GPU of that size, such as "24 GiB"; none need be here.'),
+        typer.Option(metavar="SIZE", help='Plan for a GPU of this size, such as "24 GiB". You need not have one.'),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the PNG goes; default: plan.png in the output folder.")
+        Path | None, typer.Option(metavar="FILE", help="The PNG to write. Default: plan.png in the output folder.")
     ] = None,
     model_config: architecture_plan.ModelConfig = None,
     tokens: architecture_plan.Tokens = 2048,
@@ -127,12 +127,12 @@ def plan(
     batch: architecture_plan.Batch = None,
     block: Block = None,
 ) -> None:
-    """Show the share of each method's space in the budget, the largest that fits, its memory, and the time of a search.
+    """Show what fits the budget: each method's share, its largest candidate, its memory, and the time of a search.
 
     A few steps of each method are timed; nothing else is trained. Exit code 2: nothing fits the budget.
 
-    With --model-config, and without a study: what one method takes on a card, for a language model of which there are
-    no weights here.
+    With --model-config, and without a study: show what one method needs on a GPU, for a language model whose
+    weights you do not have.
     """
     if model_config:
         asked = architecture_plan.Asked(
@@ -150,14 +150,14 @@ def plan(
         architecture_plan.tell(asked, as_json=as_json)
         return
     if study is None:
-        raise UserInputError("`autopeft plan` needs a study file, or --model-config with a model; give one of them.")
+        raise UserInputError("`autopeft plan` needs a study file, or --model-config and a model; give one of the two.")
     spec, registry = checked_study(study_file_of(study), settings, block)
     study_plan.tell(spec, registry, samples, device, picture, as_json=as_json)
 
 
 @app.command(epilog=f"Example: autopeft recommend studies/quickstart.toml. {EPILOG}")
 def recommend(study: StudyFile, as_json: AsJson = False, settings: Settings = None, block: Block = None) -> None:
-    """Train nothing; show what a search would try first, how long, and what to expect of it, by recorded tasks."""
+    """Show what a search would try first, for how long, and what to expect, from recorded tasks. Trains nothing."""
     spec, registry = checked_study(study_file_of(study), settings, block)
     from autopeft.search import recommend as recommending
 
@@ -174,10 +174,10 @@ def report(
     as_json: AsJson = False,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the page goes; default: report.html in the output folder."),
+        typer.Option(metavar="FILE", help="The page to write. Default: report.html in the output folder."),
     ] = None,
 ) -> None:
-    """Say which method won, whether that is real and what it cost, from the output folder alone; at any time."""
+    """Say which method won, how sure that is, and what it cost. Reads only the output folder, at any time."""
     output = output_of(study)
     from autopeft.reporting import gather, page, terminal
     from autopeft.study.folder import REPORT
@@ -196,7 +196,7 @@ def report(
 
 @app.command(epilog=f"Example: autopeft status studies/quickstart.toml. {EPILOG}")
 def status(study: AnyOfStudy, as_json: AsJson = False) -> None:
-    """Say where a study stands, from a second terminal while it runs, or afterwards."""
+    """Show the state of a study: from a second terminal while it runs, or afterwards."""
     output = output_of(study)
     from autopeft.reporting import status as standing
 
@@ -210,10 +210,12 @@ def status(study: AnyOfStudy, as_json: AsJson = False) -> None:
 @app.command(epilog=f"Example: autopeft ui studies/quickstart.toml --port 5000. {EPILOG}")
 def ui(
     study: AnyOfStudy,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback interface; 0 takes a free one.")] = 5000,
-    private: Annotated[bool, typer.Option("--private", help="On a socket that this account alone can open.")] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port, open to this machine only; 0 takes a free one.")
+    ] = 5000,
+    private: Annotated[bool, typer.Option("--private", help="Use a socket that only your account can open.")] = False,
 ) -> None:
-    """Serve the MLflow UI on the study's store, on this machine alone. Ctrl-C ends it."""
+    """Serve the MLflow UI with the study's trials, on this machine only. Ctrl-C ends it."""
     place = place_of(study)
     from autopeft.tracking import serve
 
@@ -222,10 +224,10 @@ def ui(
 
 @app.command(epilog=f"Example: autopeft schema > study.schema.json. {EPILOG}")
 def schema(
-    markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/study-file.md instead.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/study-file.md instead.")] = False,
     block: Block = None,
 ) -> None:
-    """Print what a study file may say, as JSON Schema for editors to complete and check it."""
+    """Print the JSON Schema of study files, with which editors complete and check them."""
     from autopeft.methods.reference import search_schema, training_schema
     from autopeft.study.schema import json_schema, reference
 
@@ -237,7 +239,7 @@ def schema(
 
 @app.command(epilog=f"Example: autopeft sync studies/quickstart.toml. {EPILOG}")
 def sync(study: AnyOfStudy) -> None:
-    """Send MLflow what a study could not tell it while its server was away. A study that runs does so by itself."""
+    """Send MLflow what it missed while its server was unreachable. A running study does this by itself."""
     place = place_of(study)
     from autopeft.tracking import TrackingError
     from autopeft.tracking import sync as send
@@ -245,5 +247,7 @@ def sync(study: AnyOfStudy) -> None:
     console = make_console()
     left = send(place.tracking_uri, place.output, place.name, lambda text: console.print(text))
     if left:
-        raise TrackingError(f"MLflow has not taken everything yet: {left} calls are left; run the same command again.")
+        raise TrackingError(
+            f"MLflow has not accepted everything yet: {left} calls are left; run the same command again."
+        )
     console.print("MLflow has everything this study logged.")

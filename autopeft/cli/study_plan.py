@@ -54,7 +54,7 @@ def tell(
         print_json({"models": told} if made.models else told[""])
     else:
         console = make_console()
-        why = "the card that is planned for is not here" if card else "no method's default fits and could be timed"
+        why = "the GPU of the plan is not in this machine" if card else "no method's default fits and could be timed"
         for part in parts:
             part.show(console, why)
         console.print(f"Picture: {near(picture or spec.output / PLAN)}", soft_wrap=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog=f"Example: autopeft tasks --json. {EPILOG}")
 def tasks(as_json: AsJson = False, block: Block = None) -> None:
-    """List the kinds of task that were found: their columns, metrics, settings and model class."""
+    """List the installed kinds of task: their columns, metrics, settings and model class."""
     from autopeft.tasks.registry import discover
 
     found = discover(tuple(block or ()))

@@ -19,17 +19,25 @@ if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
 Model = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="Without a study file: a local folder, package:… or a hub id.")
+    str | None,
+    typer.Option(metavar="MODEL", help="Without a study file, the base model: a local folder, package:… or a hub id."),
 ]
 Train = Annotated[
-    str | None, typer.Option(metavar="TABLE", help="Without a study file: the rows (csv, tsv, jsonl, parquet, …).")
+    str | None, typer.Option(metavar="TABLE", help="Without a study file, the rows (csv, tsv, jsonl, parquet, …).")
 ]
-Test = Annotated[str | None, typer.Option(metavar="TABLE", help="Rows to hold out; default: a part of --train.")]
-Task = Annotated[str | None, typer.Option(metavar="KIND", help="See `autopeft tasks`; default: by the columns.")]
-Text = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of the text; default: by its content.")]
-Label = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of the label; default: by its content.")]
+Test = Annotated[str | None, typer.Option(metavar="TABLE", help="The held-out rows. Default: a part of --train.")]
+Task = Annotated[
+    str | None,
+    typer.Option(metavar="KIND", help="The kind of task, see `autopeft tasks`. Default: guessed from the data."),
+]
+Text = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column of the text. Default: guessed from the data.")
+]
+Label = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column of the label. Default: guessed from the data.")
+]
 Output = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="The output folder; default: outputs/NAME, after the table.")
+    Path | None, typer.Option(metavar="DIR", help="The output folder. Default: outputs/NAME, named after the table.")
 ]
 
 KEYS = {

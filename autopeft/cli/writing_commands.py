@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Argument(metavar="WINNER", help=ANY_OF_WINNER)]
 MaxNewTokens = Annotated[
-    int | None, typer.Option(metavar="N", help="Tokens of a text, at most; default: as many as the training rows need.")
+    int | None,
+    typer.Option(metavar="N", help="Maximum number of tokens of a text. Default: as many as the training rows need."),
 ]
 Temperature = Annotated[
-    float, typer.Option(metavar="T", help="Draw tokens at this temperature, such as 0.7; 0: the most probable ones.")
+    float,
+    typer.Option(metavar="T", help="Draw tokens at this temperature, such as 0.7; 0: take the most probable token."),
 ]
 
 
@@ -33,27 +35,31 @@ def generate(
     winner: Folder,
     input_file: Annotated[
         Path | None,
-        typer.Option("--input", help="Rows to write for (a file as a study reads); default: one a line on stdin."),
+        typer.Option(
+            "--input", help="Rows to write texts for: a file as for a study. Default: stdin, one prompt a line."
+        ),
     ] = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = 0.0,
     top_p: Annotated[
-        float, typer.Option(metavar="P", help="Draw from the most probable tokens that have this much together.")
+        float, typer.Option(metavar="P", help="Draw from the most probable tokens whose probabilities sum to P.")
     ] = 1.0,
-    top_k: Annotated[int, typer.Option(metavar="K", help="Draw from so many tokens; 0: from all.")] = 0,
-    seed: Annotated[int, typer.Option(metavar="S", help="Of what is drawn: the same again for the same rows.")] = 0,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Draw from the K most probable tokens; 0: from all.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="S", help="Seed for drawing: the same seed and rows give the same texts.")
+    ] = 0,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
     r"""Write texts with a saved winner: for the rows of a file, or for one prompt a line on stdin.
 
-    For a winner of conversations a line is one message of the user's; whole
-    conversations come in a file.
+    For a winner trained on conversations, a line is one message of the user;
+    give whole conversations in a file.
 
-    Texts for a file are a table (CSV) with a column `text`. A text for a line
-    is one line too, so that the two stay beside each other: line ends in it
-    are written \n and \r, backslashes \\, which `printf '%b\n'` turns back.
-    With --json each text is a line {"text": "…"} for either.
+    Texts for a file are a table (CSV) with a column `text`. The text for a
+    line is one line too, so that lines correspond: line ends in it are written
+    \n and \r, backslashes \\, and `printf '%b\n'` turns them back. With --json
+    every text is a line {"text": "…"}.
     """
     import pandas as pd
 
@@ -88,19 +94,19 @@ def generate(
 @app.command(epilog=f"Example: autopeft chat outputs/replies/winner --base. {EPILOG}")
 def chat(
     winner: Folder,
-    base: Annotated[bool, typer.Option("--base", help="Show what the base model answers to the same, below.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Show the base model's answer to the same message too.")] = False,
     system: Annotated[
-        str, typer.Option(metavar="TEXT", help="What the system says first; default: as the study has it.")
+        str, typer.Option(metavar="TEXT", help="The system message. Default: the one in the study.")
     ] = "",
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = 0.0,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Chat with a saved winner of conversations: on the terminal, or with a message a line on a pipe.
+    """Chat with a saved winner that was trained on conversations: on the terminal, or one message a line on a pipe.
 
-    /reset begins anew, /undo takes the last turn back, /exit or Ctrl-D ends;
-    Ctrl-C stops an answer. Once the model cannot read all turns the oldest
-    are dropped, which is told.
+    /reset starts again, /undo takes the last turn back, /exit or Ctrl-D ends;
+    Ctrl-C stops an answer. When the model can no longer read all turns, the
+    oldest are dropped, and a message says so.
     """
     from autopeft.cli.chat_loop import ChatLoop
     from autopeft.models.sampling import Sampling

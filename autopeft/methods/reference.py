@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 TRAINING = {
     "epochs": "Passes over the training rows.",
-    "learning_rate": "Of AdamW, at its peak.",
-    "batch_size": "Rows of a step.",
+    "learning_rate": "Peak learning rate of AdamW.",
+    "batch_size": "Rows in a training step.",
     "warmup_ratio": "Share of the steps over which the learning rate rises from 0.",
-    "weight_decay": "Of AdamW.",
+    "weight_decay": "Weight decay of AdamW.",
 }
 """What each dimension of the training is."""
 
-BY_ROWS = f"{FEWEST_EPOCHS} to {MOST_EPOCHS}, the more the fewer rows there are"
+BY_ROWS = f"{FEWEST_EPOCHS} to {MOST_EPOCHS}, more where there are fewer rows"
 """The default of `epochs` in a study."""
 
 
@@ -64,7 +64,7 @@ def training_dimensions(method: PeftMethod) -> list[Described]:
     found = [_described(name, dimension, TRAINING.get(name, "")) for name, dimension in _training(declared).items()]
     if "epochs" in declared:
         return found
-    return [Described(one.name, "by the rows", BY_ROWS, one.note) if one.name == "epochs" else one for one in found]
+    return [Described(one.name, "by row count", BY_ROWS, one.note) if one.name == "epochs" else one for one in found]
 
 
 def _training(declared: SearchSpace) -> SearchSpace:
@@ -78,9 +78,9 @@ def _described(name: str, dimension: Dimension, note: str = "") -> Described:
     notes = [note] * bool(note)
     if dimension.when:
         values = " or ".join(_word(value) for value in enabling(dimension))
-        notes.append(f"only where {dimension.when[0]} is {values}")
+        notes.append(f"only if {dimension.when[0]} is {values}")
     if dimension.optional:
-        notes.append("only where a study names it")
+        notes.append("only if the study file sets it")
     default = f"{dimension.default:g}" if isinstance(dimension.default, float) else _word(dimension.default)
     return Described(name, str(dimension), default, "; ".join(notes))
 

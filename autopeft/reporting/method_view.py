@@ -26,7 +26,7 @@ def listed(registry: Registry) -> RenderableType:
         table.add_row(
             name, Text(what_it_is(method), no_wrap=True, overflow="ellipsis"), str(len(method.search_space()))
         )
-    more = Text("\nAll that can be set of one, its training too: autopeft methods NAME", style="dim")
+    more = Text("\nFor all settings of one method, also of its training: autopeft methods NAME", style="dim")
     return Group(table, more, *_broken(registry.faults))
 
 
@@ -48,7 +48,7 @@ def shown(name: str, registry: Registry) -> RenderableType:
         Text(""),
         _table("training", training_dimensions(method)),
         Text(f"\n{end}"),
-        Text("A training setting without a method before it, such as learning_rate = 3e-4, is meant for all methods."),
+        Text("A training setting without a method before it, such as learning_rate = 3e-4, applies to all methods."),
     )
 
 
@@ -60,8 +60,8 @@ def page(registry: Registry) -> str:
         "Written by `autopeft methods --markdown`.",
         "",
         "Set a dimension under `[search]` as `lora.r = 8` (one value), `lora.r = [4, 32]` (a range) or a list of "
-        "choices. A setting of the training without a method before it, such as `learning_rate = 3e-4`, is meant for "
-        "all methods. Ranges here are those on a typical model.",
+        "choices. A training setting without a method before it, such as `learning_rate = 3e-4`, applies to all "
+        "methods. The ranges on this page are those on a typical model.",
     ]
     for name, method in registry.methods.items():
         lines += ["", f"## {name}", "", f"{what_it_is(method)}."]

@@ -35,14 +35,15 @@ LARGEST_FILE = 2**20
 
 
 class StudySpec(Section):
-    """A study file, checked. Relative paths in it start at its folder."""
+    """The settings of a study. Relative paths start at the folder of the study file."""
 
     name: str = Field(pattern=r"^[\w][\w.-]*$", max_length=200)
-    """Of the study, of its MLflow experiment and of its registered winner. Default: the file's name."""
+    """Name of the study, of its MLflow experiment and of its registered winner. Default: the name of the file."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
-    """Of everything drawn: rows held out, folds, candidates, batches, initial values, dropout."""
+    """Seed of everything random: held-out rows, folds, candidates, batches, initial values, dropout."""
     output: Path = Path()
-    """Folder for all that the study writes: new, empty or its own. Default: `outputs/<name>` in the current folder."""
+    """Folder for everything that the study writes: a new or empty folder, or the study's own. Default:
+    `outputs/<name>` in the current folder."""
     model: ModelSection
     task: TaskSection
     data: DataSection

@@ -70,40 +70,44 @@ def _one_or_several(schema: dict[str, Any]) -> None:
 
 
 class ModelSection(Section):
-    """The base model, or a few to choose from."""
+    """The base model, or several to choose from."""
 
     model_config = ConfigDict(json_schema_extra=_one_or_several)
 
     name_or_path: Reference
-    """`package:…` for a folder inside an installed package, a local folder, or a hub id. Excludes `candidates`."""
+    """`package:…` for a folder inside an installed package, a local folder, or a hub id. Not together with
+    `candidates`."""
     candidates: list[str] | None = Field(None, min_length=2, max_length=MOST_CANDIDATES)
-    """Base models that the search chooses among, in place of `name_or_path`: a list of 2 to 8, each named as there. The
-    other settings here hold for all of them."""
+    """Base models to choose from, instead of `name_or_path`: a list of 2 to 8, each written as for `name_or_path`. The
+    other settings in this table apply to all of them."""
     revision: str | None = Field(None, min_length=1)
-    """Commit, branch or tag of a model on the hub. Default: the newest commit; a study keeps to that it began with.
-    Excludes `candidates`."""
+    """Commit, branch or tag of a model on the hub. Default: the newest commit when the study begins; the study then
+    keeps to it. Not together with `candidates`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of matrix products: "auto" takes the faster of two by a measured step where the device computes
-    bfloat16 natively, float32 on other CPUs; "float16", with the loss scaled, is for GPUs without bfloat16."""
+    """Precision of matrix products. On a device that computes bfloat16 natively, "auto" times a step in two precisions
+    and takes the faster one; on other CPUs it takes float32. "float16", with a scaled loss, is for GPUs without
+    bfloat16."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
-    """Keeps the linear maps of the transformer layers in 8 or 4 bits; needs the extra `quantization`, and CUDA or an
-    x86 processor."""
+    """Keeps the linear layers inside the transformer layers in 8 or 4 bits. Needs the extra `quantization`, and CUDA or
+    an x86 processor."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """AdamW with its moments in float32, or in 8 bits, which needs the extra `quantization`, and CUDA or an x86
-    processor; paged, a GPU without room moves large ones to the processor's memory."""
+    """AdamW with its moments in float32 or in 8 bits. 8 bits need the extra `quantization`, and CUDA or an x86
+    processor. The paged optimizer moves large moments to CPU memory when the GPU has no room."""
     max_length: int | None = Field(None, ge=2, le=2**31 - 1)
-    """Tokens of an input, at most. Default: the model's own limit, but at most 448."""
+    """Maximum number of tokens of an input. Default: the model's own limit, but at most 448."""
     truncation: Literal["head", "tail", "both"] | None = None
-    """What is kept of a longer input: its beginning, its end, or half of each; of a pair the longer text is cut first.
+    """What to keep of an input that is too long: its beginning, its end, or half of each. Of a pair, the longer text is
+    cut first.
 
-    Default: as the model's tokenizer has it, which is "head" for nearly all.
+    Default: what the model's tokenizer does, which is "head" for nearly all models.
     """
     image_size: int | None = Field(None, ge=8, le=4096)
-    """Side of an image, in pixels, that the model is given. Default: as its image processor has it."""
+    """Side of the images that the model gets, in pixels. Default: the size in the model's image processor."""
     trunk_cache: bool = True
-    """Whether layers below all that a trial trains run once in a study, without dropout, and their output is kept."""
+    """Whether to run the layers below the first trained one only once in a study, without dropout, and keep their
+    output."""
     trust_remote_code: bool = False
-    """Whether code that the model brings may run."""
+    """Whether code that comes with the model may run."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,15 +116,17 @@ class ModelSection(Section):
         if not isinstance(given, Mapping) or given.get("candidates") is None:
             return given
         if "name_or_path" in given:
-            raise ValueError("`name_or_path` and `candidates` exclude each other; keep one")
+            raise ValueError("`name_or_path` and `candidates` exclude each other; keep only one of them")
         return {**given, "name_or_path": several(given["candidates"])[0]}
 
     @model_validator(mode="after")
     def _of_one_model(self) -> ModelSection:
         if self.candidates and self.revision is not None:
-            raise ValueError("`revision` is of one base model, and excludes `candidates`; leave one of them out")
+            raise ValueError(
+                "`revision` belongs to a single base model and excludes `candidates`; remove one of the two"
+            )
         if self.candidates and self.quantization != "none":
-            raise ValueError('`quantization` must be "none" with `candidates`; set it so, or give one `name_or_path`')
+            raise ValueError('`quantization` must be "none" with `candidates`; change it, or give one `name_or_path`')
         return self
 
     @model_serializer(mode="wrap")
@@ -134,10 +140,10 @@ class ModelSection(Section):
 
 
 class TaskSection(Section):
-    """What is to be learnt. Any other key here is a setting of the kind; `autopeft tasks` shows them."""
+    """What the model learns. Any other key here is a setting of the kind of task; `autopeft tasks` lists them."""
 
     kind: str
-    """Such as "text-classification" or "text-pair-classification"; `autopeft tasks` lists the kinds."""
+    """The kind of task, such as "text-classification" or "text-pair-classification". `autopeft tasks` lists all."""
     options: dict[str, Any] = {}
     """The kind's own settings, as they were gathered."""
 
@@ -152,15 +158,15 @@ COLUMNS = ("text", "text_pair", "label", "image")
 
 
 class DataSection(Section):
-    """Where the rows are and which columns matter. Any other key here is a column of the task."""
+    """Where the rows are, and which columns to read. Any other key here names a column of the task."""
 
     train: Reference
     """A csv, tsv, jsonl, parquet, xlsx, ods or CoNLL file, a saved datasets folder, a folder of images, or a hub id;
     `package:…` for one inside a package."""
     test: Reference | None = None
-    """Held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
+    """The held-out rows, in any of these forms. Without it, `test_fraction` of the rows is held out."""
     test_fraction: float = Field(0.2, gt=0, lt=0.9)
-    """Share of the rows that is held out before anything else looks at them; excludes `test`."""
+    """Share of the rows to hold out before anything else reads them. Not together with `test`."""
     text: str = "text"
     """Column of the text."""
     text_pair: str = "text_pair"
@@ -168,27 +174,28 @@ class DataSection(Section):
     label: str = "label"
     """Column of the label."""
     image: str = "image"
-    """Column of the image: a path from the table's folder on, or the bytes. A folder of images, with a sub-folder for
-    each label, has the columns `image` and `label` by itself."""
+    """Column of the image: a path relative to the table's folder, or the bytes. A folder of images with one sub-folder
+    for each label has the columns `image` and `label` without further settings."""
     group: str | None = None
-    """Column whose values are kept whole on one side of every split, such as an author. Of tasks that write, rows with
-    the same prompt stay together without it."""
+    """Column whose rows with the same value stay on one side of every split, such as an author. For tasks that write
+    texts, rows with the same prompt stay together without this setting."""
     max_rows: int | None = Field(None, ge=10, le=10**12)
-    """Takes that many rows at most, drawn at random with every label in its share."""
+    """Maximum number of rows to use. They are drawn at random and keep the shares of the labels."""
     on_missing: Literal["error", "drop"] = "error"
-    """What becomes of rows with an empty cell in a column that is read: "drop" leaves them out and says how many."""
+    """What to do with rows that have an empty cell in a column of the study: "error" stops, "drop" leaves them out and
+    says how many."""
     encoding: Encoding | None = None
-    """Of a text file. Default: UTF-8, and cp1252 for lines that are not."""
+    """Encoding of a text file. Default: UTF-8, and cp1252 for lines that are not UTF-8."""
     sheet: str | None = Field(None, min_length=1)
     """Sheet of an xlsx file, which needs the extra `tables`, or of an ods file. Default: the first."""
     test_sheet: str | None = Field(None, min_length=1)
-    """Sheet of `test`. Default: as `sheet`."""
+    """Sheet of `test`. Default: the same as `sheet`."""
     config: str | None = None
     """Name of a hub data set's configuration."""
     train_split: str = "train"
-    """Split of a data set with several, to train on."""
+    """Split to train on, where a data set has several."""
     test_split: str = "test"
-    """Split that is held out."""
+    """Split to hold out."""
     columns: dict[str, str] = {}
     """Columns of the task beside `text`, `text_pair` and `label`, as they were gathered."""
 
@@ -219,45 +226,50 @@ class DataSection(Section):
 
 
 class SearchSection(Section):
-    """How long to search, and over what. Any other key here is a dimension, fixed, narrowed or widened.
+    """How long to search, and which settings to try. Any other key here fixes, narrows or widens a dimension.
 
-    `lora.r = [4, 32]` is a range, `lora.target_modules = ["attention", "all_linear"]` a list of choices,
-    `adapter.placement = "pfeiffer"` a fixed value; `learning_rate = 3e-4`, without a method, is meant for all of them.
-    `autopeft methods lora` shows the dimensions of a method, those of its training too, with their defaults.
+    `lora.r = [4, 32]` is a range, `lora.target_modules = ["attention", "all_linear"]` is a list of choices, and
+    `adapter.placement = "pfeiffer"` is a fixed value. `learning_rate = 3e-4`, without a method, applies to all methods.
+    `autopeft methods lora` shows the dimensions of a method, also those of its training, with their defaults.
     """
 
     methods: list[str] | None = Field(None, min_length=1)
-    """Methods to choose from. Default: every method found that supports the model and the task."""
+    """Methods to choose from. Default: every installed method that supports the model and the task."""
     exclude: list[str] = []
-    """Methods to leave out of that default."""
+    """Methods to leave out of the default of `methods`."""
     warm_start: References | None = None
-    """Output folder of an earlier study, or a saved winner, or a list of such: what won there is tried first."""
+    """Output folder of an earlier study, a saved winner, or a list of these. The search tries their winners first."""
     portfolio: bool = True
-    """Whether what did best on recorded tasks is tried next, and two defaults instead of all are sure to be trained to
-    their end in the search; `autopeft recommend` shows it."""
+    """Whether the search starts, after `warm_start`, with candidates that did best on recorded tasks. It then trains
+    only two defaults to their end in any case, not every method's. `autopeft recommend` shows these candidates."""
     trials: int = Field(20, ge=1, le=10**6)
-    """Candidates to train; proposals refused for the budget do not count."""
+    """Number of candidates to train. Proposals that the budget refuses do not count."""
     timeout: Seconds | None = None
-    """Time after which no trial starts and running ones stop at their next rung, to go on at the next start: seconds,
-    or "10m", "2h". By the clock on the wall, of each start: a process that is stopped meanwhile is late as well."""
+    """Time limit: seconds, or "10m", "2h". After it no trial starts, and running trials stop at their next rung; the
+    next start of the study continues them. It is wall-clock time and counts from each start, also while the process is
+    suspended."""
     hang_timeout: Seconds = 600.0
-    """A method's code that makes no progress for that long is interrupted, and its trial fails: seconds, or "10m". Time
-    in which the process is stopped does not count."""
+    """Time after which a method's code that makes no progress is interrupted and its trial fails: seconds, or "10m".
+    Time while the process is suspended does not count."""
     workers: Workers = 1
-    """Trials side by side, in a process each, with an equal share of `max_gpu_memory` and of the CPU's threads.
+    """Number of trials that run at the same time, each in its own process with an equal share of `max_gpu_memory` and
+    of the CPU threads.
 
-    "auto" is one for every two cores on a CPU, and one on a GPU. With more than one, two runs of the same study differ.
+    "auto" is one for every two cores on a CPU, and one on a GPU. With more than one worker, two runs of the same study
+    differ.
     """
     references: bool = True
-    """Whether the head alone and full fine-tuning are trained once, after the search, and scored beside the winner on
-    the held-out rows; each as far as memory and three times the longest refit allow."""
+    """Whether to train the head alone, and all weights (full fine-tuning), once after the search, and score both on the
+    held-out rows beside the winner. Each is left out if memory, or three times the longest refit, does not suffice."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """What draws candidates: near the defaults and then where trials scored, or evenly from the whole space."""
+    """How candidates are drawn: "tpe" draws near the defaults and later near good trials, "random" draws evenly from
+    the whole space."""
     pruner: Literal["hyperband", "successive_halving", "median", "none"] = "successive_halving"
-    """What stops trials that fall behind, after each rung of all folds."""
+    """The rule that stops trials that fall behind. It decides after each rung, once all folds are scored."""
     race: float = Field(0.3, ge=0, le=2)
-    """Rows that the leaders and the best default may train on at the end, on fresh folds, so that a lucky score does
-    not win: as a share of those that the search trained on. 0 is none; a `timeout` is divided likewise."""
+    """How much training the race may use, as a share of the rows that the search trained on. In the race the leaders
+    and the best default train on fresh folds, so that a lucky score does not win. 0 means no race. A `timeout` is
+    divided in the same ratio."""
     overrides: dict[str, Any] = {}
     """The dimensions, as they were gathered."""
 
@@ -276,15 +288,16 @@ class ValidationSection(Section):
     """Cross-validation on the training rows."""
 
     folds: int = Field(3, ge=2, le=20)
-    """Stratified folds, which train in lockstep."""
+    """Number of stratified folds. They train in lockstep."""
     packing: Literal["auto", "on", "off"] = "auto"
-    """Whether all folds train in one pass: where that was measured to be faster, wherever it can be, or nowhere.
+    """Whether all folds train in one pass: "auto" where a measurement shows that it is faster, "on" wherever it is
+    possible, "off" never.
 
     Scores are the same up to the order of random numbers.
     """
     metric: str | None = None
-    """What is maximised, by scikit-learn's name, or `module:function` of a Python file beside the study file. Default:
-    the task's first, which is accuracy for classification."""
+    """The metric to maximise: a name from scikit-learn, or `module:function` from a Python file beside the study file.
+    Default: the task's first metric, which is accuracy for classification."""
 
     def rows_of_fold(self, rows: int) -> int:
         """How many of the study's rows a fold trains on."""
@@ -292,34 +305,36 @@ class ValidationSection(Section):
 
 
 class BudgetSection(Section):
-    """Hard limits: nothing over one of them is trained. None is set by default."""
+    """Hard limits: a candidate that exceeds one of them is not trained. By default there are no limits."""
 
     max_trainable_params: Share | None = None
-    """Parameters that training changes: a number, "2M", or a share of the base model such as "0.5%"."""
+    """Number of trained parameters: a number, "2M", or a share of the base model such as "0.5%"."""
     max_gpu_memory: Bytes | None = None
-    """Peak of a training step, on a CPU too; on a GPU with all that the process takes there: bytes, or "2 GiB"."""
+    """Peak memory of a training step: bytes, or "2 GiB". It applies on a CPU too; on a GPU it covers everything that
+    the process takes there."""
     max_saved_size: Bytes | None = None
-    """Weight of the saved add-on's file: bytes, or "4 MB"."""
+    """Size of the file of the saved add-on: bytes, or "4 MB"."""
     max_trial_seconds: Seconds | None = None
     """Wall time of a trial, predicted from its first steps: seconds, or "5m"."""
 
 
 class WinnerSection(Section):
-    """What becomes of the candidate that wins."""
+    """How the winner is made from the candidate that won."""
 
     form: Literal["refit", "average", "ensemble"] = "refit"
-    """Trained once more, on all training rows; or what its folds learnt: "average" is the mean of their add-ons, where
-    its method has one that loses no more on training rows than they do, else the refit; "ensemble" is the models of all
-    folds, whose answers are averaged. A study cannot tell which is best, since the folds saw its rows."""
+    """The form of the winner. "refit" trains the candidate once more, on all training rows. "average" is the mean of
+    the add-ons of its folds; if its method has no such mean, or if the mean has a higher loss on training rows than the
+    folds, the candidate is refitted. "ensemble" keeps the models of all folds and averages their answers. A study
+    cannot measure which form is best, because the folds saw its rows."""
 
 
 class TrackingSection(Section):
     """Where trials are logged."""
 
     uri: str | None = None
-    """An MLflow tracking URI. Default: a SQLite store in the output folder. Credentials belong in the environment."""
+    """An MLflow tracking URI. Default: a SQLite store in the output folder. Put credentials into the environment."""
     system_metrics: bool = True
-    """Whether the machine's load during the search is logged with it; GPUs' too where `nvidia-ml-py` is installed."""
+    """Whether to log the load of the machine during the search; of GPUs too if `nvidia-ml-py` is installed."""
 
     @model_validator(mode="after")
     def _no_secrets(self) -> TrackingSection:

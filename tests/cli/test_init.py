@@ -186,7 +186,7 @@ def test_what_the_user_names_is_taken(tmp_path):
         (["tickets.csv", "--text", "mesage"], ['no column "mesage"', 'did you mean "message"']),
         (["tickets.csv", "--task", "text-clasification"], ['did you mean "text-classification"']),
         (["tickets.csv", "--task", "causal-lm"], ["causal-lm", "`queue` holds 3 values"]),
-        (["tickets.csv", "--to", "there/x.toml"], ["does not exist; make it"]),
+        (["tickets.csv", "--to", "there/x.toml"], ["does not exist; create it"]),
         (["nowhere.csv"], ["nowhere.csv does not exist"]),
         (["empty.csv"], ["at least one row"]),
         (["ids.csv"], ["`id` holds values that hardly come again", "--task"]),

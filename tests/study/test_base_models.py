@@ -37,7 +37,7 @@ def test_a_study_of_one_base_model_is_kept_as_before():
         ({"candidates": [*"abcdefghi"]}, "a list of 2 to 8 base models"),
         ({"candidates": ["a", "b", "a"]}, "has 'a' twice"),
         ({"candidates": ["a", "https://me:secret@host/b"]}, r"`candidates\[1\]` must be a path"),
-        ({"candidates": ["a", "b"], "revision": "main"}, "`revision` is of one base model"),
+        ({"candidates": ["a", "b"], "revision": "main"}, "`revision` belongs to a single base model"),
         ({"candidates": ["a", "b"], "quantization": "8bit"}, '`quantization` must be "none"'),
         ({}, "`name_or_path` is needed"),
     ],
