@@ -40,6 +40,9 @@ Settings = Annotated[
 ]
 Batch = Annotated[list[int] | None, typer.Option(min=1, help="Rows in a training step. Repeatable.")]
 
+PARTS = ("weights", "optimizer", "activations")
+"""Parts of the memory that are shown beside its peak, where there is room."""
+
 KIND = "causal-lm"
 """The kind of task that is planned for: of language models, where a card is soon too small."""
 
@@ -126,17 +129,18 @@ def _named(answer: Answer) -> str:
 
 
 def _table(found: Sequence[Answer], asked: Asked, card: str) -> Any:
-    from rich.table import Table
-
+    from autopeft.common.line_table import Column, LineTable, Row
     from autopeft.common.units import format_bytes
 
     held = f"{asked.quantization} quantization, {asked.optimizer}"
     title = f"{asked.method} on {asked.model}, {asked.tokens:,} tokens a row, {held}, {card}"
-    table = Table("settings", "batch", "trained", "weights", "optimizer", "activations", "peak", "run as", "fits",
-                  title=title, title_justify="left")  # fmt: skip
+    columns = [Column("settings", cut=True), Column("batch", number=True), Column("trained", 1, number=True)]
+    columns += [Column(part, 2, number=True) for part in PARTS]
+    columns += [Column("peak", number=True), Column("run as", 3), Column("fits")]
+    rows = []
     for answer in found:
-        parts = (format_bytes(answer.memory[name]) for name in ("weights", "optimizer", "activations", "peak"))
+        parts = (format_bytes(answer.memory[part]) for part in (*PARTS, "peak"))
         settings = " ".join(f"{name}={value}" for name, value in answer.params.items()) or "defaults"
-        table.add_row(settings, str(answer.batch_size), f"{answer.trained:,}", *parts, answer.execution,
-                      "yes" if answer.fits else "no")  # fmt: skip
-    return table
+        fits = "yes" if answer.fits else "no"
+        rows.append(Row((settings, str(answer.batch_size), f"{answer.trained:,}", *parts, answer.execution, fits)))
+    return LineTable(columns, rows, title)

@@ -136,11 +136,10 @@ def _unknown(name: str, registry: Registry) -> MethodError:
 
 
 def _check_task(task: Task, families: list[str] | None, *, as_json: bool, verbose: bool) -> None:
-    from rich.table import Table
-
     from autopeft.testing.suite import known
     from autopeft.testing.task_case import families_of
     from autopeft.testing.task_rules import check_task
+    from autopeft.testing.view import show_task
 
     there = families_of(task)
     chosen = known(families or [next(iter(there))], there)
@@ -150,13 +149,7 @@ def _check_task(task: Task, families: list[str] | None, *, as_json: bool, verbos
         findings = [{"family": family, **asdict(one)} for family, several in found.items() for one in several]
         print_json({"task": task.kind, "findings": findings})
     else:
-        table = Table("rule", *chosen, title=f"{task.kind} and the contract")
-        for several in zip(*found.values(), strict=True):
-            table.add_row(several[0].rule, *("failed" if one.seen else "–" if one.skipped else "ok" for one in several))
-        make_console().print(table)
-        for finding in next(iter(found.values())):
-            if finding.skipped:
-                make_console().print(f"–: {finding.rule} is not asked: {finding.skipped}", highlight=False)
+        make_console().print(show_task(task.kind, found))
         _tell([(f"{family}: {finding}", finding.trace) for family, finding in broken], verbose)
     if broken:
         raise typer.Exit(2)

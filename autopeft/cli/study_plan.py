@@ -102,6 +102,7 @@ class Part:
         console.print(plan_view.show(self.plans, self.problem.budget))
         for name, reason in self.problem.refused.items():
             console.print(f"{name} is left out: {reason}")
+        console.print()
         told = self.time.sentences() if self.time else [f"How long a search takes is not known: {why}."]
         for sentence in (*self.remarks, *told):
             console.print(sentence, highlight=False)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from autopeft.budget.limits import LIMITS, MEMORY, SECONDS, extra_limits
 from autopeft.common.files import whole
+from autopeft.common.line_table import NOTHING, Column, LineTable, Row
 from autopeft.common.units import format_bytes
+from autopeft.reporting import wording
+from autopeft.reporting.wrapped_table import WrappedTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,18 +22,20 @@ if TYPE_CHECKING:
     from autopeft.budget.plan import MethodPlan, Planned
 
 PARTS = {
-    "weights": ("#4c72b0", "blue"),
-    "gradients": ("#dd8452", "yellow"),
-    "optimizer": ("#55a868", "green"),
-    "activations": ("#c44e52", "red"),
-    "workspace": ("#8172b3", "magenta"),
-    "segments": ("#937860", "cyan"),
-    "context": ("#8c8c8c", "bright_black"),
+    "weights": "#4c72b0",
+    "gradients": "#dd8452",
+    "optimizer": "#55a868",
+    "activations": "#c44e52",
+    "workspace": "#8172b3",
+    "segments": "#937860",
+    "context": "#8c8c8c",
 }
-"""The parts of a peak, in the order they are stacked, with their colour in the picture and on a terminal."""
+"""The parts of a peak, in the order they are stacked, with their colour in the picture."""
+
+SPARED = {"gradients": 4, "workspace": 5, "segments": 6, "context": 7}
+"""Parts that a narrow screen leaves out, the highest number first; 1 for all others."""
 
 SHOWN = 5
-WIDTH = 40
 FAR = 10
 
 
@@ -39,19 +44,12 @@ def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
     parts: list[Any] = ["Budget: " + (", ".join(budget.limits.values()) or "none")]
     if SECONDS.name in budget.values:
         parts.append(f"{SECONDS.name} is judged from the first steps of each trial, not here.")
-    parts += [_shares(plans), _memory(plans, budget)]
-    parts += [Text(sentence) for sentence in needs(plans)]
+    parts += [_shares(plans), *_largest(plans), _memory(plans, budget)]
+    parts += [Text(f"\n{sentence}") for sentence in needs(plans)]
     for entry in plans:
-        space = Table("dimension", "range", title=f"{entry.name}: its space", title_justify="left")
-        for name, text in entry.dimensions.items():
-            space.add_row(name, text)
-        extra = [limit for limit in extra_limits() if limit.measure in entry.default.needs]
-        columns = (limit.measure for limit in extra)
-        table = Table("candidate", "trained", "saved", "predicted peak", *columns, "fits")
-        for planned in (entry.default, *entry.sampled[:SHOWN]):
-            more = (limit.write(planned.need(limit.name)) for limit in extra)
-            table.add_row(planned.candidate, *_cells(planned), *more, ", ".join(planned.broken) or "yes")
-        parts += [space, table]
+        space = wording.Table("", ("dimension", "range"), list(entry.dimensions.items()))
+        parts += [_title(f"{entry.name}: its search space"), WrappedTable(space)]
+        parts += [_title(f"{entry.name}: its default and some random candidates"), _candidates(entry)]
     return Group(*parts)
 
 
@@ -97,7 +95,7 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
     left.set(yticks=range(len(plans)), yticklabels=names, xlim=(0, 100), xlabel="share of the space inside, %")
     left.set_title("What fits")
     starts = [0.0] * len(plans)
-    for part, (colour, _) in _parts(plans).items():
+    for part, colour in _parts(plans).items():
         values = [entry.default.memory[part] / 2**20 for entry in plans]
         right.barh(names, values, 0.6, starts, color=colour, label=part)
         starts = [start + value for start, value in zip(starts, values, strict=True)]
@@ -116,47 +114,62 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
     plt.close(figure)
 
 
-def _shares(plans: list[MethodPlan]) -> Table:
-    limits = list(plans[0].shares)
-    table = Table("method", *limits, "all limits", "largest found to fit", title="What fits", title_justify="left")
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", "bold")
+
+
+def _shares(plans: list[MethodPlan]) -> RenderableType:
+    columns = ("method", *plans[0].shares, "all limits")
+    rows = [(entry.name, *(f"{share:.0%}" for share in (*entry.shares.values(), entry.share))) for entry in plans]
+    shares = wording.Table("", columns, rows, tuple(range(1, len(columns))))
+    return Group(_title("What fits: the share of random candidates within each limit"), WrappedTable(shares))
+
+
+def _largest(plans: list[MethodPlan]) -> list[RenderableType]:
+    """For each method the largest candidate that was found to fit, in whole words on any screen."""
+    told: list[RenderableType] = [_title("The largest candidate found to fit")]
     for entry in plans:
-        shares = [_bar(share) for share in (*entry.shares.values(), entry.share)]
-        largest = "nothing"
-        if entry.largest is not None:
-            trained, saved, peak = _cells(entry.largest)
-            largest = (
-                f"{entry.largest.candidate.split(' lr=')[0]}\n"
-                f"{trained} params, {saved}, {peak} at a batch of {entry.largest.batch_size}"
-            )
-        table.add_row(entry.name, *shares, largest)
-    return table
+        if entry.largest is None:
+            told.append(Text(f"{entry.name}: none"))
+            continue
+        trained, saved, peak = _cells(entry.largest)
+        settings = _settings(entry, entry.largest).split(" lr=")[0]
+        needed = f"{trained} params, {saved}, {peak} at a batch of {entry.largest.batch_size}"
+        told += [Text(f"{entry.name}: {needed}"), Padding(Text(settings, "dim"), (0, 0, 0, 2))]
+    return told
 
 
-def _memory(plans: list[MethodPlan], budget: Budget) -> Table:
-    most = max([budget.max_gpu_memory or 0, *(entry.default.memory["peak"] for entry in plans)])
-    table = Table(title="Predicted memory of each default, at the peak of a step", title_justify="left")
-    table.add_column("method")
-    parts = _parts(plans)
-    for part, (_, colour) in parts.items():
-        table.add_column(Text(part, colour), justify="right")
-    table.add_column("peak", justify="right")
-    table.add_column("of the budget" if most == budget.max_gpu_memory else "")
+def _memory(plans: list[MethodPlan], budget: Budget) -> RenderableType:
+    """A line for each method; where there is no room for all parts of the peak, the usually small ones are left out."""
+    parts, limit = [*_parts(plans)], budget.max_gpu_memory
+    columns = [Column("method"), *(Column(part, SPARED.get(part, 1), number=True) for part in parts)]
+    columns += [Column("peak", number=True), Column("of the limit", 3, number=True)]
+    rows = []
     for entry in plans:
-        memory = entry.default.memory
-        bar = Text()
-        for part, (_, colour) in parts.items():
-            bar.append("█" * round(WIDTH * memory[part] / most), colour)
-        table.add_row(entry.name, *(format_bytes(memory[part]) for part in (*parts, "peak")), bar)
-    return table
+        cells = [format_bytes(entry.default.memory[part]) for part in (*parts, "peak")]
+        rows.append(Row((entry.name, *cells, f"{entry.default.memory['peak'] / limit:.0%}" if limit else NOTHING)))
+    return LineTable(columns, rows, "Predicted memory of each default, at the peak of a step")
 
 
-def _parts(plans: list[MethodPlan]) -> dict[str, tuple[str, str]]:
-    """The parts that there are: some are a GPU's alone."""
-    return {part: look for part, look in PARTS.items() if any(entry.default.memory[part] for entry in plans)}
+def _candidates(entry: MethodPlan) -> RenderableType:
+    extra = [limit for limit in extra_limits() if limit.measure in entry.default.needs]
+    columns = ("candidate", "trained", "saved", "predicted peak", *(limit.measure for limit in extra), "fits")
+    rows = []
+    for planned in (entry.default, *entry.sampled[:SHOWN]):
+        more = (limit.write(planned.need(limit.name)) for limit in extra)
+        fits = f"no: {', '.join(planned.broken)}" if planned.broken else "yes"
+        rows.append((_settings(entry, planned), *_cells(planned), *more, fits))
+    return WrappedTable(wording.Table("", columns, rows, tuple(range(1, len(columns) - 1))))
 
 
-def _bar(share: float) -> Text:
-    return Text("█" * round(10 * share), "green") + Text("░" * (10 - round(10 * share)), "dim") + Text(f" {share:.0%}")
+def _settings(entry: MethodPlan, planned: Planned) -> str:
+    """A candidate without its method's name, which stands above it."""
+    return planned.candidate.removeprefix(f"{entry.name} ")
+
+
+def _parts(plans: list[MethodPlan]) -> dict[str, str]:
+    """The parts that are not empty: some exist only on a GPU."""
+    return {part: colour for part, colour in PARTS.items() if any(entry.default.memory[part] for entry in plans)}
 
 
 def _cells(planned: Planned) -> tuple[str, str, str]:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from autopeft.reporting import wording
+from autopeft.reporting.wrapped_table import WrappedTable
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
     from autopeft.reporting.content import Report
 
 BAR, SHOWN_SHARES = 30, 6
-GAP = 2
-"""Spaces between two columns."""
 
 
 def show(report: Report) -> RenderableType:
@@ -59,40 +53,7 @@ def _heading(text: str) -> Text:
 
 
 def _table(content: wording.Table) -> RenderableType:
-    return Group(Text(f"\n{content.title}", "italic"), _Wrapped(content))
-
-
-class _Wrapped:
-    """A table whose cells are wrapped on a narrow screen: between words, where there is room for every word."""
-
-    def __init__(self, content: wording.Table) -> None:
-        self._content = content
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it for Rich."""
-        content = self._content
-        widths = self._widths(options.max_width)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
-        for place, (column, width) in enumerate(zip(content.columns, widths, strict=True)):
-            table.add_column(
-                Text(column), justify="right" if place in content.numbers else "left", overflow="fold", width=width
-            )
-        for place, row in enumerate(content.rows):
-            table.add_row(*map(Text, row), style="bold green" if place == content.marked else None)
-        yield table
-
-    def _widths(self, most: int) -> list[int | None]:
-        """Of each column the width of its longest word, and more as far as there is room, first of numbers; or None."""
-        columns = list(zip(self._content.columns, *self._content.rows, strict=True))
-        words = [max(cell_len(word) for cell in cells for word in cell.split() or [""]) for cells in columns]
-        wanted = [max(0, *map(cell_len, cells[1:])) - word for cells, word in zip(columns, words, strict=True)]
-        spare = most - sum(words) - GAP * (len(words) - 1)
-        if spare < 0:
-            return [None] * len(columns)
-        for place in sorted(range(len(columns)), key=lambda at: (at not in self._content.numbers, wanted[at])):
-            words[place] += (more := min(max(wanted[place], 0), spare))
-            spare -= more
-        return [*words]
+    return Group(Text(f"\n{content.title}", "italic"), WrappedTable(content))
 
 
 def _bar(name: str, share: float) -> Text:

@@ -9,14 +9,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.testing.suite import FAILED, OK, SKIPPED, UNSUPPORTED
+from autopeft.testing.suite import FAILED, OK, SKIPPED, UNSUPPORTED, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
-    from autopeft.testing.suite import Finding
+    from autopeft.testing.task_rules import TaskFinding
 
 STYLES = {OK: "green", FAILED: "red"}
 
@@ -31,6 +31,18 @@ def show(method: str, findings: Sequence[Finding]) -> RenderableType:
             table.add_row(rule, Text(_told(own), STYLES.get(worst, "")))
     reasons = {one.family: one.seen for one in findings if one.state == UNSUPPORTED}
     return Group(table, *(Text(f"{family}: not supported, {why}") for family, why in reasons.items()))
+
+
+def show_task(kind: str, found: Mapping[str, Sequence[TaskFinding]]) -> RenderableType:
+    """The same for a kind of task, with what each model found; below it why a rule was not tested."""
+    findings, skipped = [], {}
+    for family, several in found.items():
+        for one in several:
+            state = FAILED if one.seen else SKIPPED if one.skipped else OK
+            findings.append(Finding(one.rule, family, state, one.seen))
+            if one.skipped:
+                skipped[one.rule] = one.skipped
+    return Group(show(kind, findings), *(Text(f"{rule}: not tested, {why}") for rule, why in skipped.items()))
 
 
 def _told(own: Sequence[Finding]) -> str:

@@ -3,8 +3,8 @@
 import pytest
 
 from autopeft.common.line_table import Column, LineTable, Row
-from autopeft.reporting.terminal import _table
 from autopeft.reporting.wording import Table
+from autopeft.reporting.wrapped_table import WrappedTable
 from tests.reporting.test_leaderboard import text
 
 LEADS = Table(
@@ -20,7 +20,7 @@ LEADS = Table(
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_no_word_is_broken_where_there_is_room_for_each(width):
-    shown = text(_table(LEADS), width)
+    shown = text(WrappedTable(LEADS), width)
     assert max(map(len, shown.splitlines())) <= width
     words = {word for row in (LEADS.columns, *LEADS.rows) for cell in row for word in cell.split()}
     assert words <= set(shown.split())
@@ -28,7 +28,7 @@ def test_no_word_is_broken_where_there_is_room_for_each(width):
 
 
 def test_nothing_is_lost_where_there_is_not():
-    shown = text(_table(LEADS), 40)
+    shown = text(WrappedTable(LEADS), 40)
     assert max(map(len, shown.splitlines())) <= 40
     assert "…" not in shown
     assert len("".join(shown.split())) >= sum(len("".join(cell.split())) for row in LEADS.rows for cell in row)
