@@ -73,7 +73,7 @@ def test_a_search_cut_by_its_timeout_says_so_everywhere_and_goes_on(tiny_study, 
         patch.setattr(Trial, "rung", late)
         done = autopeft_here("run", tiny_study, **here)
     assert done.returncode == 0, done.stderr
-    assert f"The search was {CUT}. Run the same command again to go on" in done.stdout
+    assert f"The search was {CUT}. Run the same command again to continue" in done.stdout
     assert f"The search was {CUT}: this is the best of those" in done.stdout
     assert "stopped at epoch 1 of 4" in " ".join(done.stdout.split())
     result = json.loads((output / "result.json").read_text())

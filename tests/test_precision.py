@@ -153,7 +153,7 @@ def test_a_study_that_goes_on_keeps_the_precision_it_was_begun_in(tiny_study, ti
     assert not told, "nothing is measured twice"
     run._open(again, print)
     other = StudySpec.from_file(in_precision(tiny_study, "float32", before="auto"))
-    with pytest.raises(SpecError, match=r"was begun with other settings: .*dtype"):
+    with pytest.raises(SpecError, match=r"began with other settings: .*dtype"):
         run._open(settle(resume.as_begun(other), discover())[0], print)
 
 

@@ -167,7 +167,7 @@ def test_the_same_call_goes_on_and_other_rows_are_refused(tuned, tiny_model):
     assert len(longer) >= 3
     first = tuned.leaderboard().set_index("number")["score"]
     pd.testing.assert_series_equal(longer.set_index("number")["score"].loc[first.index], first)
-    with pytest.raises(SpecError, match=r"begun with other settings.*data"):
+    with pytest.raises(SpecError, match=r"began with other settings.*data"):
         search(tiny_rows().iloc[1:], tiny_model, output=tuned.folder, name="tuned", search=more)
 
 

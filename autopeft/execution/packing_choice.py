@@ -117,7 +117,7 @@ class PackingChoice:
         )
         if sites is None:
             self._say(
-                f"The folds of {name} train one after the other: packed, their gradients differ, or a step fails."
+                f"The folds of {name} train one after the other: when packed, their gradients differ or a step fails."
             )
             return ALONE
         way = BY_MODULE_GROUP if sites else MODULES
@@ -131,7 +131,7 @@ class PackingChoice:
         except Exception as error:  # gradients are compared without dropout and the like, which may not pack
             if machine.fault(error):  # and says nothing of the method
                 raise
-            self._say(f"The folds of {name} train one after the other: packed, a step fails. {in_a_line(error)}")
+            self._say(f"The folds of {name} train one after the other: when packed, a step fails. {in_a_line(error)}")
             return ALONE
         alone = len(problem.folds) * self._seconds(candidate, whole)
         return way if alone > WORTH_DOING * together else ALONE

@@ -74,7 +74,7 @@ def _choice(problem: Problem) -> Choice:
     if problem.device.autocast is None:
         return Choice(FLOAT32)
     if problem.device.scaled and (reason := overflows(problem.base.module, problem.base.spec)):
-        return Choice(FLOAT32, f'`dtype = "auto"` is float32 here, and not float16, since {reason}.')
+        return Choice(FLOAT32, f'`dtype = "auto"` is float32 here and not float16, because {reason}.')
     if problem.spec.model.quantization != NONE:  # whose weights are expanded to it for every product
         return Choice(lower)
     part = problem.space.get(USUAL) or next(iter(problem.space.values()))
@@ -85,11 +85,13 @@ def _choice(problem: Problem) -> Choice:
             try:
                 plain = seconds_of_step(problem, candidate, replace(problem.device, autocast=None))
             except torch.OutOfMemoryError:
-                return Choice(lower, f'`dtype = "auto"` is {lower} here, since a step in float32 does not fit.')
+                return Choice(
+                    lower, f'`dtype = "auto"` is {lower} here, because a step in float32 does not fit into memory.'
+                )
     except Exception as error:  # a method may do anything, and its trial will tell it
         if machine.fault(error):
             raise
-        return Choice(lower, f'`dtype = "auto"` is {lower} here, since no step could be timed ({in_a_line(error)}).')
+        return Choice(lower, f'`dtype = "auto"` is {lower} here, because no step could be timed ({in_a_line(error)}).')
     finally:
         release_memory()
     chosen = lower if plain >= WORTH_DOING * quick else FLOAT32

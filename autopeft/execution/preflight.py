@@ -46,8 +46,8 @@ def check(problem: Problem) -> None:
     where = f"[model] name_or_path: {problem.spec.model.name_or_path}"
     if problem.device.scaled and (reason := overflows(problem.base.module, problem.base.spec)):
         raise ModelError(
-            f'{where} cannot be trained with `dtype = "float16"` in [model], since {reason}; set `dtype = "float32"`, '
-            'or "bfloat16" on a GPU that computes it.'
+            f'{where} cannot be trained with `dtype = "float16"` in [model], because {reason}; set `dtype = '
+            '"float32"`, or "bfloat16" on a GPU that computes it.'
         )
     problem.reader.check(problem.base.processor, problem.base.module, problem.task.texts, where)
     try:
@@ -135,8 +135,8 @@ def _check_finite(problem: Problem, predictions: torch.Tensor, where: str) -> No
     kept = "" if problem.spec.model.quantization == NONE else f" and {problem.spec.model.quantization} weights"
     advice = 'set `dtype = "float32"` and `quantization = "none"` in [model], or ' if lowered else ""
     raise ModelError(
-        f"{where} must give finite numbers, but what it makes of the first rows in {precision}{kept} is not finite; "
-        f"{advice}give another model, whose weights are whole."
+        f"{where} must give finite numbers, but its outputs for the first rows in {precision}{kept} are not finite; "
+        f"{advice}give another model, with intact weights."
     )
 
 

@@ -135,12 +135,12 @@ def _require(spec: StudySpec) -> None:
     several, search = spec.model.candidates or (), spec.search
     if isinstance(search.workers, int) and search.workers > 1:
         raise SpecError(
-            "`workers` in [search] must be 1 where [model] has `candidates`, as each worker would hold them all, but "
-            f"is {search.workers}; leave it out, or give one `name_or_path`."
+            "`workers` in [search] must be 1 if [model] has `candidates`, because each worker would load all of them, "
+            f"but is {search.workers}; remove it, or give one `name_or_path`."
         )
     if search.trials < len(several):
         raise SpecError(
-            f"`trials` in [search] must be {len(several)} at least, as many as [model] has `candidates`, but is "
+            f"`trials` in [search] must be at least {len(several)}, the number of `candidates` in [model], but is "
             f"{search.trials}; raise it."
         )
 
@@ -151,8 +151,8 @@ def _require_memory(spec: StudySpec) -> None:
     need, left = examine(location).size if isinstance(location, Path) else 0, free_memory()
     if need > left:
         raise ModelError(
-            f"[model] candidates must have room in the machine's memory together, but {location} takes "
-            f"{format_bytes(need)} more at least, and {format_bytes(left)} are left; leave one of them out."
+            f"[model] candidates must fit into the machine's memory together, but {location} needs at least "
+            f"{format_bytes(need)} more, and {format_bytes(left)} are free; remove one of them."
         )
 
 
@@ -162,18 +162,16 @@ def _require_comparable(found: list[Problem]) -> None:
     for one in found:
         if one.base_digest and one.base_digest in seen:
             both = f"{seen[one.base_digest].spec.model.name_or_path} and {one.spec.model.name_or_path}"
-            raise SpecError(
-                f"`candidates` in [model] must be different models, but {both} are the same; leave one out."
-            )
+            raise SpecError(f"`candidates` in [model] must be different models, but {both} are the same; remove one.")
         seen[one.base_digest] = one
     first = found[0]
     if first.task.writes:
         for other in found[1:]:
             if other.base.processor.get_vocab() != first.base.processor.get_vocab():
                 raise SpecError(
-                    f"`candidates` in [model] must have the same tokens where the task is {first.task.kind}, whose "
-                    f"scores are of tokens, but {other.spec.model.name_or_path} has others than "
-                    f"{first.spec.model.name_or_path}; take models of one family."
+                    f"`candidates` in [model] must have the same tokens for {first.task.kind}, which scores tokens, "
+                    f"but {other.spec.model.name_or_path} has other tokens than {first.spec.model.name_or_path}; take "
+                    "models of one family."
                 )
 
 
@@ -188,7 +186,7 @@ def _require_methods(spec: StudySpec, space: CandidateSpace, names: list[str], r
                 f"{reasons}"
             )
     if without := [name for name in names if name not in space.models]:
-        raise MethodError(f"no method can be searched on {without[0]}; leave it out of `candidates` in [model].")
+        raise MethodError(f"no method supports {without[0]}; remove it from `candidates` in [model].")
 
 
 @contextmanager

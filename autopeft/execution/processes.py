@@ -125,9 +125,9 @@ class Processes(Backend):
         if what == "ready":
             rows, base = content
             if rows != self._problem.rows.fingerprint:
-                raise StudyError("the data changed while the study ran; put the rows back and run it again.")
+                raise StudyError("the data changed while the study ran; restore the rows and run it again.")
             if base != self._problem.base_digest:
-                raise StudyError("the base model changed while the study ran; put it back and run it again.")
+                raise StudyError("the base model changed while the study ran; restore it and run it again.")
             worker.ready = True
         elif what == "say":
             self._say(content)
@@ -156,16 +156,16 @@ class Processes(Backend):
             else f"a worker process exited with code {code}"
         )
         if code == -signal.SIGKILL:
-            how += ", as a system short of memory does"
+            how += ", as the system does when memory runs out"
         if worker.lives > 1:
             self._workers.append(self._start(worker.lives - 1))
         if not self._workers:
             raise StudyError(
-                f"{how}, and so did all others, twice. Lower `workers` in [search] and run the same command again: "
-                "the trials that finished are kept."
+                f"{how}, and so did all other workers, twice. Lower `workers` in [search] and run the same command "
+                "again: the trials that finished are kept."
             )
         left = "It is replaced" if worker.lives > 1 else f"{len(self._workers)} go on"
-        self._say(f"{how[0].upper()}{how[1:]}. {left}; the trial it ran, if any, is not lost.")
+        self._say(f"{how[0].upper()}{how[1:]}. {left}; its trial, if any, is not lost.")
         if job:
             job.lost(how, machine=-(code or 0) in MACHINE, asked=-(code or 0) in ASKED)
 

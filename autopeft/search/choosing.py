@@ -64,9 +64,9 @@ def told(problem: Problem) -> list[str]:
     if choice is None:
         return []
     return [
-        f"The {choice.among} candidates that are best by {problem.metric} write texts for {choice.rows} validation "
-        f"rows each at the end of the search, and the best of them by {choice.by} wins. What their folds learnt is "
-        "kept on the disk until then."
+        f"At the end of the search the {choice.among} candidates with the best {problem.metric} each write texts for "
+        f"{choice.rows} validation rows, and the one with the best {choice.by} wins. Their fold models are kept on "
+        "disk until then."
     ]
 
 
@@ -132,7 +132,7 @@ def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], ch
             raise  # the base model and a score of the user's: no fault of a method's
         except Exception as error:  # a method may do anything
             reason = in_a_line(error)
-            say(f"Trial {record.number} cannot be chosen, as its folds cannot write: {reason}")
+            say(f"Trial {record.number} cannot win, because its folds failed to write: {reason}")
             choice = replace(choice, failed={**choice.failed, record.number: reason})
         else:
             choice = replace(choice, scores={**choice.scores, record.number: found})

@@ -34,7 +34,9 @@ def kept_folds(problem: Problem, candidate: Candidate) -> Checkpoint:
     if checkpoint.rungs(len(problem.folds)) < len(problem.rung_ends(candidate.hyper.epochs)):
         outcome = run_trial(problem, candidate, lambda rung: None, checkpoint)
         if outcome.state != COMPLETE:
-            raise StudyError(f"its folds were trained once more, and then it did not complete: {outcome.reason}")
+            raise StudyError(
+                f"its folds were trained once more, and the second time they did not complete: {outcome.reason}"
+            )
     return checkpoint
 
 

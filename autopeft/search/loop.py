@@ -170,7 +170,7 @@ class Search:
         """
         self._refused = self._refused + 1 if record.state == INFEASIBLE else 0
         if self._refused == MAX_REFUSED_IN_A_ROW:
-            self._stop(f"the last {self._refused} proposals were all refused (the last one: {record.reason})")
+            self._stop(f"the budget refused the last {self._refused} proposals (the last one: {record.reason})")
         if record.state == INFEASIBLE or record.machine:
             return
         self._ended.append(record)
@@ -195,11 +195,11 @@ class Search:
         elif len(mine) == MAX_FAILURES and all(other.state == FAIL for other in mine):
             why = f"its {len(mine)} trials all failed, the last one for this reason: {record.reason}"
         elif record.leaked and leaks == MAX_LEAKS:
-            why = f"it held back {format_bytes(record.leaked)} of tensors after its trial, for the second time"
+            why = f"it kept {format_bytes(record.leaked)} of tensors in memory after its trial, for the second time"
         else:
             if record.leaked:
-                held = f"{format_bytes(record.leaked)} of tensors after trial {record.number}"
-                self.progress.say(f"{name} holds back {held}; the next time it is left out. Its plugin: {origin}.")
+                held = f"{format_bytes(record.leaked)} of tensors in memory after trial {record.number}"
+                self.progress.say(f"{name} kept {held}; if it does so again, it is left out. Its plugin: {origin}.")
             return
         self.left_out[name] = why
         self.progress.say(f"{name} is left out of the rest of the search. {origin}: {why}")
@@ -218,7 +218,7 @@ class Search:
             by = f" by the timeout of {format_seconds(limit)}" if limit and not how else ""
             told = f"stopped{by} after {done} of {self.wanted} trials{how}"
         if not self._why and told:
-            self.progress.say(f"The search was {told}. Run the same command again to go on.")
+            self.progress.say(f"The search was {told}. Run the same command again to continue.")
         if self.study.user_attrs.get(STOPPED_EARLY) != told:
             self.study.set_user_attr(STOPPED_EARLY, told)
 

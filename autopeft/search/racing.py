@@ -105,8 +105,8 @@ def race(problem: Problem, books: Books, *, finished: bool) -> None:
     if not fresh.first(1):
         why = f", as they come in {fresh.size} groups" if "group" in problem.rows.train else ""
         books.announcer.say(
-            f"There is no race of the leaders: their rows can be split into folds in one way only{why}. The best mean "
-            "over the folds of the search wins."
+            f"There is no race of the leaders, because the rows can be split into folds in only one way{why}. The "
+            "trial with the best mean over the folds of the search wins."
         )
         return
     searched = sum(record.epochs_trained for record in every) * sum(len(fold.train) for fold in problem.folds)
@@ -142,13 +142,13 @@ class _Race:
             raced = replace(raced, finalists=self._standing(raced).finalists(self.always))
         if not raced.runs and self._least(raced.finalists) > self.allowed:
             self.books.announcer.say(
-                "There is no race of the leaders: `race` in [search] pays for no fold of two of them. The best mean "
-                "over the folds of the search wins."
+                "There is no race of the leaders, because `race` in [search] allows too few rows for one fold of two "
+                "trials. The trial with the best mean over the folds of the search wins."
             )
             return
         self._keep(raced)
         named = ", ".join(f"{number} ({self.found[number].method})" for number in raced.finalists)
-        sentence = f"Trials {named} race on fresh folds, which train on {self.allowed:,.0f} rows at most"
+        sentence = f"Trials {named} race on fresh folds, with at most {self.allowed:,.0f} training rows in all"
         self.books.announcer.enter(
             RACING, "the leaders on fresh folds", sentence, max(self.seconds - raced.seconds, 0.0)
         )
@@ -198,7 +198,7 @@ class _Race:
             seconds=round(raced.seconds + time.monotonic() - began, 3),
         )
         if reason:
-            self.books.announcer.say(f"Trial {number} leaves the race, and cannot win: {reason}")
+            self.books.announcer.say(f"Trial {number} is out of the race and cannot win: {reason}")
             raced = replace(raced, left={**raced.left, number: reason})
             stay = {*self.found} - {*raced.left}
             return replace(raced, finalists=self._standing(raced).finalists(self.always) if stay else ())

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from autopeft.methods.registry import Registry
     from autopeft.study.file import StudySpec
 
-UNCHECKED = (
-    "Which methods the model supports, and what [budget] leaves room for, was not looked at here; `autopeft plan` does."
-)
+UNCHECKED = "This does not check which methods the model supports or what fits [budget]; `autopeft plan` does."
 SAME = 1.5
 """Times as many steps, or as few, up to which a length is the recorded one."""
 
@@ -157,32 +155,32 @@ def _expectation(known: Portfolio, size: int) -> str:
     near = known.size(size)
     behind = f"{_count(near.tasks, 'recorded task')} of {_count(near.groups, 'group')} with about {near.rows:,} rows"
     if math.isnan(near.gain):
-        return f"What to expect is not known: only {behind} stand behind it, and none could be left out."
+        return f"What to expect is unknown: this rests on only {behind}, too few to leave one group out."
     return (
-        f"The best of such a start was {near.gain:+.1f} points (standard error {near.error:.1f}) beside "
-        f"{near.default}'s default, on {behind}, each group left out where its start was chosen."
+        f"The best of these candidates scored {near.gain:+.1f} points (standard error {near.error:.1f}) against "
+        f"{near.default}'s default, on {behind}. Each group was left out when its candidates were chosen."
     )
 
 
 def _cautions(known: Portfolio, size: int, kind: str, tried: Sequence[Tried]) -> list[str]:
     """How far the study is from what was recorded."""
-    found = [f"All was recorded on one model, {known.model}; others may differ."]
+    found = [f"All of this was recorded on one model, {known.model}; yours may differ."]
     near = known.near(size)
     if not near.any():
         sizes = ", ".join(f"{one.rows:,}" for one in known.sizes)
         found.append(
-            f"A fold trains on {size:,} rows, and on {sizes} where it was recorded: over {FAR:g} times as many or as "
-            "few, so take this as a guess."
+            f"A fold trains on {size:,} rows, and on {sizes} where it was recorded: a factor of over {FAR:g}, "
+            "so take this as a guess."
         )
     if other := [one for one in tried if one.advised and not 1 / SAME <= one.steps / one.advised <= SAME]:
         found.append(
-            f"{_count(len(other), 'candidate')} would be trained for another length than was recorded, such as "
-            f"{other[0].steps:,} steps in place of {other[0].advised:,}; widen `epochs` in [search] to change that."
+            f"{_count(len(other), 'candidate')} would train for another number of steps than was recorded, such as "
+            f"{other[0].steps:,} steps instead of {other[0].advised:,}; widen `epochs` in [search] to change that."
         )
     groups = {cell.group for cell, one in zip(known.cells, near, strict=True) if cell.kind == kind and one}
     if not any(cell.kind == kind for cell in known.cells):
         others = ", ".join(sorted({cell.kind for cell in known.cells}))
-        found.append(f"No task of the kind {kind} was recorded, so those of other kinds stand in: {others}.")
+        found.append(f"No task of the kind {kind} was recorded, so this uses tasks of other kinds: {others}.")
     elif near.any() and len(groups) < FEW:
         found.append(
             f"Of the kind {kind} {_count(len(groups), 'group')} of tasks had about as many rows; those of other kinds "
@@ -193,8 +191,8 @@ def _cautions(known: Portfolio, size: int, kind: str, tried: Sequence[Tried]) ->
 
 def _unknown(spec: StudySpec) -> str:
     if not spec.search.portfolio:
-        return "`portfolio = false` in [search]: nothing recorded is looked at, and every default is tried."
-    return "Nothing was recorded of these methods, so what to expect is not known, and every default is tried."
+        return "`portfolio = false` in [search]: recorded tasks are not used, and every default is tried."
+    return "These methods have no recorded tasks, so what to expect is unknown, and every default is tried."
 
 
 def _count(number: int, noun: str) -> str:
@@ -217,7 +215,7 @@ def show(found: Recommendation) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{found.study}: {found.kind}, {found.rows:,} rows to train on, {found.fold_rows:,} to a fold", "bold"),
         table,
-        Text("Then candidates are drawn, near the defaults at first."),
+        Text("After these, candidates are drawn: near the defaults at first."),
     ]
     if found.left:
         parts.append(Text(f"Trained at the end, to compare with: the defaults of {', '.join(found.left)}."))

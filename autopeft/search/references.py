@@ -92,7 +92,7 @@ def refusal(problem: Problem, candidate: Candidate) -> str:
     Of the budget memory alone counts: the other limits are on what is kept.
     """
     if candidate.method.name == HEAD:
-        return "" if problem.base.spec.head else "the model has no head that could be trained alone"
+        return "" if problem.base.spec.head else "the model has no head to train alone"
     if problem.spec.model.quantization != NONE:
         return f"weights in {problem.spec.model.quantization} cannot be trained"
     need = problem.cost_estimator(candidate).memory.peak
@@ -122,6 +122,6 @@ class Patience:
         needed = (running_time() - self._began) / learner.done * learner.steps
         if learner.done >= TIMED_STEPS and needed > self._seconds:
             raise OverTimeError(
-                f"it would take {format_seconds(needed)}, over the limit of {format_seconds(self._seconds)} for models "
-                f"trained for reference ({PATIENCE:g} times the slowest refit, and at least {LEAST_SECONDS:g} s)."
+                f"it would take {format_seconds(needed)}, more than the limit of {format_seconds(self._seconds)} for "
+                f"reference models ({PATIENCE:g} times the slowest refit, and at least {LEAST_SECONDS:g} s)."
             )

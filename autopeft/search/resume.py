@@ -149,19 +149,18 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
     changed = [line for key, line in changes(rest, known).items() if key not in MAY_CHANGE]
     if changed:
         raise SpecError(
-            f'the study "{spec.name}" was begun with other settings: {"; ".join(changed)}. '
-            "Put them back, give the study another `name`, and another `output` where it names one (with "
-            f'`warm_start = "{spec.output}"` it begins with the best that was found), or remove {spec.output} to '
-            "start over."
+            f'the study "{spec.name}" began with other settings: {"; ".join(changed)}. '
+            "Restore them; or give the study another `name`, and another `output` if it sets one (with "
+            f'`warm_start = "{spec.output}"` it starts from the winner so far); or remove {spec.output} to start over.'
         )
     models = now.get(DIGESTS) or {spec.model.name_or_path: now.get(DIGEST)}
     for name, here in models.items():
         there = before.get(DIGESTS, {}).get(name) or before.get(DIGEST)
         if there and here and there != here:
             commit = None if DIGESTS in now else digest.revision_of(there)
-            advice = f'set `revision = "{commit}"` in [model]' if commit else "put it back"
+            advice = f'set `revision = "{commit}"` in [model]' if commit else "restore it"
             raise ModelError(
-                f'the study "{spec.name}" was begun with another base model than {name} is now '
-                f"({there[:19]}… then, {here[:19]}… now); {advice}, give the study another `name`, and another "
-                f"`output` where it names one, or remove {spec.output} to start over."
+                f'the study "{spec.name}" began with another base model than {name} is now '
+                f"({there[:19]}… then, {here[:19]}… now); {advice}; or give the study another `name`, and another "
+                f"`output` if it sets one; or remove {spec.output} to start over."
             )

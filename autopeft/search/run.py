@@ -160,7 +160,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             progress.say(finished.NOTHING_TO_DO)
     if tracker.unsent:
         progress.say(
-            f"MLflow could not be told everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
+            f"MLflow did not receive everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
         )
     with writing(kept), whole(kept, lasting=True) as draft:
         draft.write_text(told, encoding="utf-8")
@@ -262,8 +262,8 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
         say(note)
     if recorded := sum(one.source == start.RECORDED for one in found):
         say(
-            f"Candidates that did best on recorded tasks are tried first ({recorded} of them); `autopeft recommend` "
-            "tells what to expect."
+            f"The search first tries {recorded} candidates that did best on recorded tasks; `autopeft recommend` shows "
+            "what to expect."
         )
     return [one.candidate for one in found]
 

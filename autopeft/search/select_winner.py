@@ -295,7 +295,7 @@ def _show(problem: Problem, made: Scored, texts: Mapping[str, Scored], path: Pat
     try:
         sections = _sections(problem, made, texts)
     except Exception as error:  # of a kind of task that a plugin brings, or of a score; the winner is saved by now
-        say(f"What the report shows of the held-out rows could not be made: {in_a_line(error)}")
+        say(f"The report's section on the held-out rows could not be made: {in_a_line(error)}")
         return
     if sections:
         with writing(path), whole(path, lasting=True) as draft:

@@ -50,8 +50,8 @@ def require_mean(problem: Problem) -> None:
     """
     if problem.spec.winner.form == ENSEMBLE and not problem.task.averages:
         raise SpecError(
-            '`form` in [winner] can be "ensemble" where the mean of several answers is one, but those of '
-            f'{problem.task.kind} have none; set it to "refit" or "average".'
+            f'`form` in [winner] can be "ensemble" only if answers can be averaged, but those of {problem.task.kind} '
+            'cannot; set it to "refit" or "average".'
         )
 
 
@@ -95,7 +95,7 @@ def served(
     release_memory()
     together = ensemble(problem, candidate)
     if not isinstance(together, Served):
-        raise CollapsedError(f"{why}; and the models of its folds cannot serve: {together}.")
+        raise CollapsedError(f"{why}; and the models of its folds cannot be used: {together}.")
     told = f"{why}, so its fold models answer together"
     say(f"{candidate}: {told}.")
     return together._replace(told="; ".join(filter(None, (told, together.told))))
@@ -104,7 +104,7 @@ def served(
 def ensemble(problem: Problem, candidate: Candidate) -> Served | str:
     """The models of the folds that learnt; or why they cannot answer together."""
     if not problem.task.averages:
-        return f"answers of {problem.task.kind} have no mean"
+        return f"answers of {problem.task.kind} cannot be averaged"
     checkpoint, every = kept_folds(problem, candidate), len(problem.folds)
     folds, why = checkpoint.learnt(every), ""
     weight = problem.cost_estimator(candidate).weights.saved_bytes * len(folds)

@@ -148,14 +148,14 @@ class Standing:
             told = f"{winner.method}'s untuned default won: no candidate was better with a probability above "
             told += f"{max([0.01, *chances]):.2f} ({folds})"
         elif ruling.chance is None:
-            told = f"No untuned default completed, so there is none to compare it with ({folds})"
+            told = f"No untuned default completed, so there is nothing to compare it with ({folds})"
         else:
             (rival,) = (record for record in self.records if record.number == ruling.rival)
             told = f"It is better than {rival.method}'s default with a probability {_probability(ruling.chance)} "
             told += f"({folds}; probability of a tie within {self._told(rules.rope)}: {ruling.alike:.2f})"
         if verdict.leader != verdict.winner:
             ahead = self.records[verdict.leader]
-            told += f"; trial {ahead.number} ({ahead.method}) is ahead, but by at most {self._told(rules.tie)}, and in "
+            told += f"; trial {ahead.number} ({ahead.method}) is ahead by at most {self._told(rules.tie)}, and in "
             told += "such a tie a default or the cheaper candidate wins"
         return f"{told}."
 

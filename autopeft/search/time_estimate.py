@@ -66,10 +66,10 @@ class TimeEstimate:
         trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         told = [
             f"The search of {trials} takes about {format_seconds(self.least)} if half of them are pruned at each rung, "
-            f"and {format_seconds(self.most)} if none is; afterwards the refits take about "
+            f"and {format_seconds(self.most)} if none is pruned. The refits afterwards take about "
             f"{format_seconds(self.after)}.",
             f"This is a rough guess from {TIMED} timed steps of each default ({each} a step); other work on this "
-            "machine changes it. It leaves out what makes a search faster (packed folds, kept layers), and full "
+            "machine changes it. It ignores what makes a search faster (packed folds, cached layers), and full "
             "fine-tuning at its end.",
         ]
         if self.timeout is not None and self.timeout < self.most:

@@ -46,7 +46,7 @@ def earlier_winners(
         start, note = earlier_winner(reference, folder, space.on(model))
         again = any(start.flat == other.flat for other in starts)
         starts += [] if again else [start]
-        notes.append(f"{note} An earlier one gave the same, which is tried once." if again else note)
+        notes.append(f"{note} An earlier study gave the same candidate, which is tried once." if again else note)
     return starts, notes
 
 
@@ -71,7 +71,7 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
     if name not in parts:
         raise SpecError(
             f"`warm_start` in [search] must name a study won by a method of this one, but {source} was won by "
-            f'"{name}"; {nearest(name, parts)} Add it to `methods`, or leave `warm_start` out.'
+            f'"{name}"; {nearest(name, parts)} Add it to `methods`, or remove `warm_start`.'
         )
     part = parts[name]
     own, training = part.own.nearest(values), part.training.nearest(values)
@@ -104,7 +104,7 @@ def _winner_of(source: Path) -> tuple[str, str, Mapping[str, Any]]:
     except Exception as error:  # whatever the libraries make of a damaged file
         raise SpecError(
             f"`warm_start` in [search] names {source}, whose result cannot be read ({in_a_line(error).rstrip('.')}); "
-            "run that study again, or leave `warm_start` out."
+            "run that study again, or remove `warm_start`."
         ) from None
     lack = f"holds neither {RESULT} nor {CARD}" if source.is_dir() else "is not a folder"
     raise SpecError(
@@ -117,8 +117,8 @@ def _best_so_far(source: Path) -> tuple[str, str, Mapping[str, Any]]:
     found = ranked(records(optuna.load_study(study_name=None, storage=open_journal(source))))
     if not found:
         raise SpecError(
-            f"`warm_start` in [search] must name a study of which a trial has completed, but of {source} none has; run "
-            "it again, or leave `warm_start` out."
+            f"`warm_start` in [search] must name a study with a complete trial, but {source} has none; run it again, "
+            "or remove `warm_start`."
         )
     return _split(found[0].params, found[0].method)
 

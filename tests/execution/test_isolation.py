@@ -99,7 +99,7 @@ BAD = {
         "left out of the rest of the search. {origin}: {alike}: AssertionError: planted fault",
     ),
     "bad_hang": (body("bad_hang", HANG), "{origin}: {alike}: it made no progress for 4.0 s"),
-    "bad_leak": (body("bad_leak", LEAK), "{origin}: it held back 8.0 MiB of tensors after its trial"),
+    "bad_leak": (body("bad_leak", LEAK), "{origin}: it kept 8.0 MiB of tensors in memory after its trial"),
     "bad_write": (
         body("bad_write", WRITE),
         "{origin}: {alike}: the method wrote into weights of the base model, which all trials share: bert.",
@@ -133,7 +133,7 @@ def test_ten_bad_plugins_end_in_ten_messages_and_the_study_in_a_winner(tiny_stud
     alike = "its 3 trials all failed for the same reason"
     for name, (_, words) in BAD.items():
         origin = f"{name.replace('_', '-')} 1.2.3 (entry point '{name}')"
-        (message,) = [line for line in done.stderr.splitlines() if origin in line and "the next time" not in line]
+        (message,) = [line for line in done.stderr.splitlines() if origin in line and "if it does so again" not in line]
         assert words.format(origin=origin, alike=alike) in message
     records = json.loads(done.stdout)["records"]
     assert {r["method"] for r in records if r["state"] == "COMPLETE"} == {"adapter", "bad_leak"}

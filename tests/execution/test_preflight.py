@@ -87,7 +87,7 @@ def test_outputs_that_are_no_numbers_are_noticed(study, dtype):
     weights = load_file(path)
     weights["bert.encoder.layer.2.output.dense.weight"][0, 0] = np.inf
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(ModelError, match="must give finite numbers, but what it makes of the first rows in"):
+    with pytest.raises(ModelError, match="must give finite numbers, but its outputs for the first rows in"):
         preflight.check(problem(study))
 
 

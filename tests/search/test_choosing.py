@@ -88,7 +88,10 @@ def records_of(folder):
 
 def test_the_best_of_three_by_what_they_wrote_wins(study):
     folder, said = study
-    assert "The 3 candidates that are best by neg_loss write texts for 20 validation rows each" in said
+    assert (
+        "At the end of the search the 3 candidates with the best neg_loss each write texts for 20 validation rows"
+        in said
+    )
     found = records(records_of(folder))
     best = by_score(found)
     wrote = [record for record in found if record.written is not None]

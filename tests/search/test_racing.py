@@ -120,7 +120,7 @@ def test_the_race_chooses_the_winner_and_everybody_is_told_how_sure_that_is(stud
     assert (result["race"], result["best"]["place"]) == (ruling.sentence, 1)
     words = " ".join(said.split())
     assert words.count(ruling.sentence) == 2, "as it is known, and at the end"
-    assert "race on fresh folds, which train on 144 rows at most" in words
+    assert "race on fresh folds, with at most 144 training rows in all" in words
     assert ruling.sentence in " ".join((output / "winner" / "README.md").read_text().split())
     report = json.loads(autopeft_here("report", "study.toml", "--json", cwd=folder).stdout)
     assert ruling.sentence in report["headline"]
@@ -237,7 +237,7 @@ def test_without_rows_for_a_pair_there_is_none_and_the_best_mean_wins(again):
     racing.race(problem, books, finished=False)
     assert Raced.read(kept.user_attrs) is None
     assert len(said) == 1
-    assert "`race` in [search] pays for no fold of two of them" in said[0]
+    assert "`race` in [search] allows too few rows for one fold of two trials" in said[0]
     assert ranked(records(kept)) == by_score(records(kept))
 
 
@@ -276,7 +276,9 @@ def test_where_rows_can_be_split_in_one_way_only_there_is_none_and_it_is_said(tm
     every = tuple(fresh[number] for number in fresh.first(60))  # as if there were no others
     racing.race(replace(problem, folds=every), books, finished=False)
     assert len(said) == 1
-    assert said[0].startswith("There is no race of the leaders: their rows can be split into folds in one way only")
+    assert said[0].startswith(
+        "There is no race of the leaders, because the rows can be split into folds in only one way"
+    )
     assert Raced.read(kept.user_attrs) is None
 
 

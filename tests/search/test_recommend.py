@@ -52,8 +52,8 @@ def test_a_person_reads_it_at_any_width(wanted, monkeypatch):
         assert "best default" in text
         assert "lora, its default" in text
         assert "lora r=16 learning_rate=0.0003" in text
-        assert "was +1.2 points (standard error 0.4) beside lora's default, on 7 recorded tasks of 7 groups" in text
-        assert "over 4 times as many or as few, so take this as a guess" in text
+        assert "scored +1.2 points (standard error 0.4) against lora's default, on 7 recorded tasks of 7 groups" in text
+        assert "a factor of over 4, so take this as a guess" in text
         assert "a-model" in text
         assert "`autopeft plan` does" in text
 
@@ -87,9 +87,9 @@ def test_it_says_where_the_recorded_length_is_not_to_be_had(wanted):
     edit(wanted, ("epochs = [1, 99]", "epochs = 3"))
     found = asked(wanted)
     assert {one.advised for one in found.tried} == {None, found.tried[0].advised}
-    assert f"6 steps in place of {found.tried[0].advised}" in " ".join(found.cautions)
+    assert f"6 steps instead of {found.tried[0].advised}" in " ".join(found.cautions)
     edit(wanted, ("epochs = 3", "epochs = 84"))  # 168 steps
-    assert not any("another length" in one for one in asked(wanted).cautions)
+    assert not any("another number of steps" in one for one in asked(wanted).cautions)
 
 
 def test_where_nothing_is_known_it_says_so(wanted, known):
@@ -99,7 +99,7 @@ def test_where_nothing_is_known_it_says_so(wanted, known):
     assert [one.source for one in found.tried] == [start.DEFAULT] * 3
     assert any("`portfolio = false`" in one for one in found.cautions)
     edit(wanted, ("portfolio = false", "portfolio = true"), ('"adapter", "lora", "prefix_tuning"', '"bitfit"'))
-    assert any("Nothing was recorded of these methods" in one for one in asked(wanted).cautions)
+    assert any("These methods have no recorded tasks" in one for one in asked(wanted).cautions)
 
 
 def test_a_mistake_in_the_study_is_one_sentence(wanted):

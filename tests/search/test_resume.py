@@ -20,6 +20,6 @@ def test_a_study_from_before_goes_on_only_with_the_lengths_that_it_had(tiny_stud
     problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
     now = resume.given(problem)
     before = {key: value for key, value in now.items() if key != resume.EPOCHS}
-    with pytest.raises(SpecError, match=r"begun with other settings: .*epochs\.lora"):
+    with pytest.raises(SpecError, match=r"began with other settings: .*epochs\.lora"):
         resume.check(before, now, problem.spec)
     resume.check(now, now, problem.spec)

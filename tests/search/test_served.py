@@ -202,7 +202,7 @@ def test_an_ensemble_is_refused_before_the_search_where_answers_have_no_mean(lea
     require_mean(asking(problem, ENSEMBLE))
     monkeypatch.setattr(type(problem.task), "averages", False)
     require_mean(asking(problem, AVERAGE))
-    with pytest.raises(SpecError, match=r'`form` in \[winner\] can be "ensemble" where the mean'):
+    with pytest.raises(SpecError, match=r'`form` in \[winner\] can be "ensemble" only if answers can be averaged'):
         require_mean(asking(problem, ENSEMBLE))
 
 

@@ -114,7 +114,7 @@ def test_several_studies_give_a_candidate_each_and_a_sentence_each(tmp_path):
     assert [start.params["r"] for start in starts] == [4, 32], "the last two move to the same point"
     assert [str(tmp_path / name) in note for name, note in zip("bac", notes, strict=True)] == [True] * 3
     assert "r 60 → 32" in notes[2]
-    assert notes[2].endswith("An earlier one gave the same, which is tried once.")
+    assert notes[2].endswith("An earlier study gave the same candidate, which is tried once.")
     with pytest.raises(SpecError, match="is not a folder"):
         earlier_winners(["b", "nowhere"], tmp_path, narrow)
 
@@ -194,5 +194,5 @@ def test_a_study_that_has_not_ended_gives_what_was_best_so_far(tiny_study):
 
 def test_a_study_without_a_complete_trial_has_nothing_to_give(tmp_path):
     optuna.create_study(study_name="x", storage=StudyStorage(tmp_path))
-    with pytest.raises(SpecError, match="of which a trial has completed"):
+    with pytest.raises(SpecError, match="with a complete trial"):
         earlier_winner(str(tmp_path), tmp_path, space())

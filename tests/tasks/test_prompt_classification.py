@@ -205,7 +205,7 @@ def test_a_study_beats_the_majority_and_is_reported(study):
     assert list(references) == ["base model", "head alone", "full fine-tuning"]
     assert references["base model"] <= result["test"]["winner"], "which answers without any training"
     assert references["head alone"] is None, "its head was pretrained"
-    assert result["test"]["notes"]["head alone"] == "the model has no head that could be trained alone"
+    assert result["test"]["notes"]["head alone"] == "the model has no head to train alone"
     done = autopeft_here("report", "study.toml", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert {entry["label"] for entry in json.loads(done.stdout)["test"]["classes"]} >= {"no", "yes"}

@@ -211,7 +211,7 @@ def test_a_metric_of_the_users_own_is_a_function_beside_the_study(tmp_path, tiny
     (tmp_path / "costs.py").write_text(OWN + "# changed\n")
     again = autopeft_here("run", "study.toml", cwd=tmp_path)
     assert again.returncode == 2
-    assert "begun with other settings" in again.stderr
+    assert "began with other settings" in again.stderr
 
 
 @pytest.mark.parametrize(
