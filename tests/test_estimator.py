@@ -77,7 +77,7 @@ def test_texts_come_in_many_forms(fitted):
         ([["w1", "w2"]], "2 features, but AutoPeftClassifier is expecting 1"),
         ([], "minimum of 1 is required"),
         ([["w1"], [{"a": 1}]], "row 2 has one that is a mapping"),
-        (["w1", "\ud800"], r"row 2 has one that holds .ud800, which is half of a character"),
+        (["w1", "\ud800"], r"row 2 has one that holds .ud800, which is half a character"),
         (pd.DataFrame({"anything": ["w1", b"\xff"]}), "row 2 has one that holds bytes that are not UTF-8"),
     ],
 )

@@ -24,7 +24,7 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
         raise ValueError("Input X contains NaN or None; every row needs its text.")
     for fault in texts.odd.values():
         what = fault.error.found if fault.error else "is none"
-        raise ValueError(f"X must hold one text or one value in each cell, but row {fault.row} has one that {what}.")
+        raise ValueError(f"X must hold one text or one value in each cell, but a cell of row {fault.row} {what}.")
     return found
 
 

@@ -124,7 +124,7 @@ def _named(value: object, names: Sequence[str]) -> object:
         return next((one for one in found if isinstance(one, CellError)), found)
     if value == -1:
         return CellError(
-            "is -1, which stands for no label", "label or remove such rows, or name another split or other test rows"
+            "is -1, which stands for no label", "label or remove these rows, or give another split or other test rows"
         )
     if not isinstance(value, int) or not 0 <= value < len(names):
         return CellError(f"is the class {value} of {len(names)}", "give every number a name in the data set's features")

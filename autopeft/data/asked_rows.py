@@ -126,7 +126,7 @@ def open_rows(
     once = [name for name in table.names if [*table.names].count(name) == 1]
     if len(once) < len(table.names):
         several = ", ".join(quoted(name) for name in dict.fromkeys(table.names) if name not in once)
-        note(f"{table.called} has several columns of the same name ({several}); these are not repeated in the answers.")
+        note(f"{table.called} has several columns of the same name ({several}); they are left out of the answers.")
     return AskedRows(table, named, once, readers(columns, table.folder))
 
 

@@ -103,7 +103,7 @@ def _checked(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = ascii(text[error.start])[1:-1]
-        raise CellError(f"holds {half}, which is half of a character", "repair that text") from None
+        raise CellError(f"holds {half}, which is half a character", "repair that text") from None
     return text
 
 
@@ -207,7 +207,7 @@ class Texts:
             if (fault := self.odd.get(key)) and fault.error:
                 raise DataError(
                     f"{called}, row {row_name(fault.row)}: every cell of the column {quoted(column)} must "
-                    f"{fault.error.rule}, but this one {fault.error.found} (such cells: {fault.count}); "
+                    f"{fault.error.rule}, but this one {fault.error.found} (number of such cells: {fault.count}); "
                     f"{fault.error.advice}."
                 )
 

@@ -52,7 +52,7 @@ def sentences(
         if len(fields) != width:
             raise DataError(
                 f"{path}, line {number}: every line must have {width} fields like the first, but this one has "
-                f"{len(fields)}; put one word and its tag in a line, and an empty line between sentences."
+                f"{len(fields)}; put one word and its tag in a line, and an empty line between two sentences."
             )
         if ended:
             rows.append([])
@@ -65,7 +65,7 @@ def sentences(
         named = {WORDS: 1, TAGS: 2} if counted and width > 2 else {WORDS: 0, TAGS: width - 1}
         places |= named
         where = [f"column {place + 1} for the {name}" for name, place in named.items()]
-        note(f"{path.name} has {width} columns; {where[0]} and {where[1]} were taken.")
+        note(f"{path.name} has {width} columns; it is read with {where[0]} and {where[1]}.")
     index = pd.Index(lines, name="row")
 
     def cells(columns: Sequence[str]) -> pd.DataFrame:

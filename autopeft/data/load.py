@@ -128,8 +128,8 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     train = _read(table, wanted, task, lambda rows: thin(rows, task.strata(rows), section.max_rows, spec.seed))
     if train.empty:
         raise DataError(
-            f"{source}: `max_rows` in [data] must leave room for whole groups, but {section.max_rows} is less than "
-            "the first that was drawn has; raise it."
+            f"{source}: `max_rows` in [data] must leave room for whole groups, but {section.max_rows} is smaller than "
+            "the first group drawn; raise it."
         )
     task.check(train, source)
     if task.writes and "group" not in train:
@@ -138,7 +138,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
         whole = len(train)
         train, test = hold_out(train, task.strata(train), section.test_fraction, spec.seed, source)
         if "group" in train and abs(len(test) / whole - section.test_fraction) > WORTH_SAYING:
-            notes.append(f"{len(test) / whole:.0%} of the rows are held out, since groups stay whole.")
+            notes.append(f"{len(test) / whole:.0%} of the rows are held out, because groups stay whole.")
     else:
         sheet = section.test_sheet or section.sheet
         table, more = _opened(spec, section.test, section.test_split, sheet, wanted, task, notes)
@@ -266,9 +266,9 @@ class Room:
         self._shared += sum(cell.held for column in rows for cell in rows[column] if isinstance(cell, Picture))
         if self._taken * COPIES + self._shared > self._free:
             raise DataError(
-                f"{self._called} must fit into memory {COPIES} times, but more than "
-                f"{format_bytes(self._taken + self._shared)} were unpacked and {format_bytes(self._free)} were free; "
-                "set `max_rows` in [data], or give fewer rows."
+                f"{self._called} must fit into memory {COPIES} times, but it has more than "
+                f"{format_bytes(self._taken + self._shared)} and {format_bytes(self._free)} were free; set `max_rows` "
+                "in [data], or give fewer rows."
             )
         return rows
 

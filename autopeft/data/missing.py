@@ -66,8 +66,8 @@ def without_empty(table: Table, wanted: Mapping[str, str], columns: Iterable[Col
     parts = [f"{quoted(name)} in {len(rows):,}" for name, rows in found.items() if rows]
     if len(every) == count:
         raise DataError(
-            f"{table.called} must have a row without an empty cell, but has none (empty: {', '.join(parts)}); fill "
-            "them, or name other columns in [data]."
+            f"{table.called} must have at least one row without empty cells, but has none (empty: {', '.join(parts)}); "
+            "fill them, or name other columns in [data]."
         )
 
     def cells(names: Sequence[str]) -> Iterator[pd.DataFrame]:

@@ -47,12 +47,12 @@ def rows(path: Path, choose: Callable[[list[str]], str]) -> Iterator[list[Any]]:
             cells, times = _cells(row, path), _times(row, "rows")
             count += times
             if count > MOST_ROWS:
-                raise DataError(f"{path} must have at most {MOST_ROWS:,} rows, but says it has more; save it anew.")
+                raise DataError(f"{path} must have at most {MOST_ROWS:,} rows, but declares more; save it again.")
             for _ in range(times):
                 yield cells
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path} is damaged, or locked with a password ({error}); save it anew without one, or as .csv."
+            f"{path} is damaged, or locked with a password ({error}); save it again without a password, or as .csv."
         ) from None
 
 
@@ -79,7 +79,7 @@ def _cells(row: Element, path: Path) -> list[Any]:
         if cell.tag in CELLS:
             value, times = _value(cell), _times(cell, "columns")
             if value is not None and len(found) + times > MOST_COLUMNS:
-                raise DataError(f"{path} must have at most {MOST_COLUMNS:,} columns; save it anew.")
+                raise DataError(f"{path} must have at most {MOST_COLUMNS:,} columns; save it again.")
             found += [value] * min(times, MOST_COLUMNS)
     while found and found[-1] is None:
         found.pop()

@@ -95,8 +95,8 @@ class Picture:
                 mode = found.mode
                 if mode in DEEP:
                     raise DataError(
-                        f"the image {self.name} must have 8 bits a channel, but its mode is {mode}; write it with "
-                        "8, in the range that matters."
+                        f"the image {self.name} must have 8 bits per channel, but its mode is {mode}; convert it to 8 "
+                        "bits, in the range that matters."
                     )
                 upright = ImageOps.exif_transpose(found)
                 return (_on_white(upright) if _transparent(upright) else upright.convert("RGB")), mode
@@ -152,7 +152,7 @@ def _file(path: Path, folder: Path) -> Picture:
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, no such user
         there = False
     if not there:
-        raise CellError(f'names "{brief(str(path))}", where no file is', f"relative paths start at {folder}", RULE)
+        raise CellError(f'names "{brief(str(path))}", which does not exist', f"relative paths start at {folder}", RULE)
     return Picture(place, str(path))
 
 

@@ -74,8 +74,8 @@ def hold_out(
     for count, what, change in ((size, "held out", "larger"), (len(rows) - size, "left to train on", "smaller")):
         if count < least:
             raise DataError(
-                f"{source}: the {count} rows {what} must be at least as many as the {least} labels; "
-                f"give more rows (`max_rows`) or a {change} `test_fraction` in [data]."
+                f"{source}: there must be at least as many rows {what} as labels, but there are {count} rows and "
+                f"{least} labels; give more rows (`max_rows`) or a {change} `test_fraction` in [data]."
             )
     kept, held = train_test_split(rows, test_size=size, stratify=strata, random_state=seed)
     return kept, held
@@ -94,8 +94,8 @@ def _hold_out_groups(
         )
     if strata is not None and (most := strata.value_counts().max()) < parts:
         raise DataError(
-            f"{source}: holding out {fraction:.0%} needs at least {parts} rows of some label, but the most that "
-            f"one has is {most}; give more rows, or raise `test_fraction` in [data]."
+            f"{source}: holding out {fraction:.0%} needs at least {parts} rows of some label, but no label has more "
+            f"than {most}; give more rows, or raise `test_fraction` in [data]."
         )
     splitter = GroupKFold if strata is None else StratifiedGroupKFold
     made = splitter(n_splits=parts, shuffle=True, random_state=seed)
@@ -112,12 +112,12 @@ def check_groups(train: pd.DataFrame, folds: int, source: str) -> None:
     groups = train["group"].nunique() if "group" in train else folds
     if groups < folds:
         raise DataError(
-            f"{source}: every fold needs groups of its own, but the training rows have {groups} for {folds} folds; "
-            "lower `folds` in [validation], or give rows of more groups."
+            f"{source}: every fold needs its own groups, but the training rows have {groups} groups for {folds} folds; "
+            "lower `folds` in [validation], or give rows with more groups."
         )
     if len(train) < folds:
         raise DataError(
-            f"{source}: every fold needs a row of its own, but {len(train)} rows are left to train on for {folds} "
+            f"{source}: every fold needs at least one row, but {len(train)} rows are left to train on for {folds} "
             "folds; lower `folds` in [validation], or give more rows."
         )
 
@@ -162,8 +162,8 @@ def together(rows: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.Data
         return rows
     shared = int(keys.duplicated(keep=False).sum())
     notes.append(
-        f"{shared} rows share their {' and '.join(f'`{name}`' for name in inputs)} with others, {len(unique)} are "
-        "different; rows that share it stay on one side of every split."
+        f"{shared} rows share their {' and '.join(f'`{name}`' for name in inputs)} with others; {len(unique)} are "
+        "different. Rows that share it stay on one side of every split."
     )
     return rows.assign(group=codes.astype(str))
 

@@ -77,8 +77,8 @@ def read(path: Path, suffix: str, sheet: str | None, note: Callable[[str], None]
             if odd is not None and name not in told:
                 told.add(name)
                 note(
-                    f"The column {quoted(name)} of {path.name} holds dates, times or truth values; as texts they are "
-                    f"read like {quoted(as_text(odd))}."
+                    f"The column {quoted(name)} of {path.name} holds dates, times or truth values; they are read as "
+                    f"texts such as {quoted(as_text(odd))}."
                 )
             found[name] = pd.Series(values, index=index, dtype=object)
         return pd.DataFrame(found, index=index)
@@ -93,7 +93,7 @@ def require(suffix: str, path: Path) -> None:
         DataError: it is one.
     """
     if suffix in OTHERS:
-        raise DataError(f"{path} is a spreadsheet of a kind that is not read; save it as .xlsx or as .csv.")
+        raise DataError(f"{path} is a kind of spreadsheet that autopeft does not read; save it as .xlsx or as .csv.")
 
 
 def _reader(suffix: str, path: Path) -> Callable[[Path, Callable[[list[str]], str]], Iterator[list[Any]]]:
@@ -108,7 +108,7 @@ def _reader(suffix: str, path: Path) -> Callable[[Path, Callable[[list[str]], st
         from autopeft.data import xlsx
     except ImportError as error:
         raise DataError(
-            f"{path} is a spreadsheet, and to read it needs {error.name}; install it with `pip install "
+            f"{path} is a spreadsheet, and reading it needs {error.name}; install it with `pip install "
             '"autopeft[tables]"`, or save the sheet as .csv.'
         ) from None
     return xlsx.rows
@@ -116,7 +116,7 @@ def _reader(suffix: str, path: Path) -> Callable[[Path, Callable[[list[str]], st
 
 def _chosen(names: list[str], sheet: str | None, path: Path, note: Callable[[str], None]) -> str:
     if not names:
-        raise DataError(f"{path} must have a sheet with rows, but has none.")
+        raise DataError(f"{path} must have a sheet with rows, but all are empty.")
     if sheet is None:
         if len(names) > 1:
             note(
@@ -144,10 +144,10 @@ def _examine(path: Path, suffix: str) -> None:
     except (zipfile.BadZipFile, KeyError):
         raise DataError(
             f"{path} must be a spreadsheet as its name says, but is damaged, of another kind, or locked with a "
-            "password; save it anew without one, or as .csv."
+            "password; save it again without a password, or as .csv."
         ) from None
     if size * MEMORY > (free := free_memory()):
         raise DataError(
-            f"{path} unpacks to {format_bytes(size)}, and to read it takes some {format_bytes(size * MEMORY)} of "
+            f"{path} unpacks to {format_bytes(size)}, and reading it takes about {format_bytes(size * MEMORY)} of "
             f"memory, but {format_bytes(free)} are free; save it as .csv, or give fewer rows."
         )

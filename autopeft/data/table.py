@@ -68,7 +68,8 @@ class Table:
                 )
             if count > 1:
                 raise DataError(
-                    f"{self.called} must have the column {quoted(column)} once, but has it several times; rename one."
+                    f"{self.called} must have the column {quoted(column)} once, but has it several times; rename the "
+                    "others."
                 )
 
 
@@ -147,7 +148,7 @@ def reading(called: str) -> Iterator[None]:
     except DataError:
         raise
     except MemoryError as error:
-        raise DataError(f"{called} needs more memory to read than there is; give fewer rows.") from error
+        raise DataError(f"{called} needs more memory to read than is free; give fewer rows.") from error
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         cut = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
@@ -160,8 +161,8 @@ def _from_images(folder: Path, note: Callable[[str], None]) -> Table:
     found = image_folder.find(folder)
     if not found.images:
         raise DataError(
-            f"{folder} is a folder, but neither one that `datasets` saved (save_to_disk) nor one of images in a "
-            "sub-folder for each class; give a file instead."
+            f"{folder} is a folder, but neither a folder that `datasets` saved (save_to_disk) nor a folder of images "
+            "with a sub-folder for each class; give a file instead."
         )
     if found.others:
         note(found.told)

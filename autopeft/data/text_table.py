@@ -59,9 +59,8 @@ def read(path: Path, suffix: str, encoding: str | None, note: Callable[[str], No
     needed = size * MEMORY.get(suffix, USUAL)
     if needed > (free := free_memory()):
         raise DataError(
-            f"{path} has {format_bytes(size)}, and to read it takes some {format_bytes(needed)} of "
-            f"memory, but {format_bytes(free)} are free; give a parquet file, which is read a part at a time, or "
-            "fewer rows."
+            f"{path} has {format_bytes(size)}, and reading it takes about {format_bytes(needed)} of memory, but "
+            f"{format_bytes(free)} are free; give a parquet file, which is read in parts, or fewer rows."
         )
     text = _decode(path, encoding, note)
     if suffix in ("csv", "tsv"):
@@ -115,9 +114,10 @@ def _delimited(text: str, path: Path, delimiter: str, note: Callable[[str], None
     except csv.Error as error:
         if delimiter == ",":
             raise DataError(
-                f"{path}, {error}: a field that begins with a quote must end with one, and have others in it doubled."
+                f"{path}, {error}: a field that begins with a quote must also end with a quote, and quotes inside it "
+                "must be doubled."
             ) from None
-        note(f"{path.name} has quotes that do not close ({error}); its quotes were read as they are.")
+        note(f"{path.name} has quotes that are not closed ({error}); all its quotes were read as plain characters.")
         return _records(text, path, delimiter, quoting=csv.QUOTE_NONE)
     finally:
         csv.field_size_limit(usual)
@@ -165,7 +165,7 @@ def _json_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], list[Any]]:
     try:
         rows = json.loads(text, parse_int=_whole)
     except RecursionError:
-        raise DataError(f"{path} is nested too deep; give a text and a label in each row.") from None
+        raise DataError(f"{path} is nested too deeply; give a text and a label in each row.") from None
     if squad.is_nested(rows):
         return squad.rows_of(rows, path)
     if not isinstance(rows, list):
@@ -184,7 +184,7 @@ def _json_lines(text: str, path: Path) -> tuple[list[dict[str, Any]], Sequence[i
                 row = json.loads(line, parse_int=_whole)
             except RecursionError:
                 raise DataError(
-                    f"{path}, line {number}, is nested too deep; give a text and a label in each row."
+                    f"{path}, line {number}, is nested too deeply; give a text and a label in each row."
                 ) from None
             except ValueError as error:
                 raise DataError(f"{path}, line {number}, is not valid JSON: {error}.") from None

@@ -119,13 +119,15 @@ class Bootstrap:
                 scores.append([float(metric.of_rows(answers, some[0]).mean()) for answers in some[1:]])
         except SpecError as error:
             del scores[1:]
-            self.told = f"has no interval, as its function fails on some draws of the rows ({error})"
+            self.told = f"has no interval, because its function fails on some draws of the rows ({error})"
         else:
             count = len(scores) - 1
-            self.told = f"was asked for {count} draws of the rows, one after the other, for its intervals"
+            self.told = f"was called for {count} draws of the rows, one after the other, for its intervals"
             if count < FEWEST_RESAMPLES:
                 del scores[1:]
-                self.told = f"has no interval, as its function came to {count} draws of the rows in {SECONDS:.0f} s"
+                self.told = (
+                    f"has no interval, because its function finished only {count} draws of the rows in {SECONDS:.0f} s"
+                )
         return dict(zip(predictions, np.array(scores).T, strict=True))
 
     @staticmethod

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
 
 NO_PLUGIN = (
-    "There are no intervals, because no installed plugin knows this kind of task and its metric any more. Install the "
-    "plugin again, and make the report anew with `autopeft report`."
+    "There are no intervals, because no installed plugin knows this kind of task and its metric. Install the plugin "
+    "again, and make the report again with `autopeft report`."
 )
 
 MOST_POINTS = 2000
@@ -123,7 +123,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
     except ValueError as error:
         return TestRows(plain, told, f"The kept predictions cannot be used: {error}")
     if abs(bootstrap.score(WINNER) - scores["winner"]) > 1e-9:
-        note = f"{PREDICTIONS} gives another score than the winner had: it was changed, or is of another winner."
+        note = f"{PREDICTIONS} gives another score than the winner had: it was changed, or belongs to another winner."
         return TestRows(plain, told, note)
     return _full(plain, answers, others, bootstrap, metric)
 

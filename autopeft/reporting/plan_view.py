@@ -43,7 +43,7 @@ def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
     """The plan as tables."""
     parts: list[Any] = ["Budget: " + (", ".join(budget.limits.values()) or "none")]
     if SECONDS.name in budget.values:
-        parts.append(f"{SECONDS.name} is judged from the first steps of each trial, not here.")
+        parts.append(f"{SECONDS.name} is checked in the first steps of each trial, not here.")
     parts += [_shares(plans), *_largest(plans), _memory(plans, budget)]
     parts += [Text(f"\n{sentence}") for sentence in needs(plans)]
     for entry in plans:
@@ -60,7 +60,7 @@ def needs(plans: list[MethodPlan]) -> list[str]:
         if entry.closest is not None:
             wanted = [LIMITS[limit].named(entry.closest.need(limit)) for limit in entry.closest.broken]
             told.append(
-                f"Nothing of {entry.name} fits. The closest is {entry.closest.candidate} with a batch of "
+                f"No candidate of {entry.name} fits. The closest is {entry.closest.candidate} with a batch of "
                 f"{entry.closest.batch_size}; it needs {' and '.join(wanted)}."
             )
     return told

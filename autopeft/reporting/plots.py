@@ -248,7 +248,7 @@ def _budget(report: Report) -> Plot | None:
     return _plot(
         figure,
         "budget",
-        "What proposals needed of each limit, which is the dashed line.",
+        "What proposals needed of each limit. The dashed line is the limit.",
         report.budget.verdict,
     )
 

@@ -54,8 +54,8 @@ def sections(archive: Archive) -> list[ReportSection]:
     )
     told = (
         "The leaders of the search and the best default were trained on fresh folds, which are other splits of the "
-        "training rows. A pair ran each fresh fold: the leader, and whoever was most likely to be better. So means "
-        "over different folds are not comparable. The expected score is the mean from one model of all scores, of the "
+        "training rows. A pair ran each fresh fold: the leader, and the trial most likely to be better. So means over "
+        "different folds are not comparable. The expected score is the mean from one model of all scores, of the "
         "search and of the race. The highest expected score wins; of nearly equal ones, a default or the cheaper."
     )
     told += "".join(f" Trial {number} left the race: {reason.rstrip('.')}." for number, reason in raced.left.items())

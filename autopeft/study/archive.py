@@ -104,9 +104,7 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
     names = optuna.get_all_study_names(storage)
     study = optuna.load_study(study_name=names[0], storage=storage) if names else None
     if study is None or "given" not in study.user_attrs:
-        raise UserInputError(
-            f"the study in {output} has not got as far as its first trial; run it with `autopeft run`."
-        )
+        raise UserInputError(f"the study in {output} has no trial yet; run it with `autopeft run`.")
     found, attrs, trials = records(study), study.user_attrs, study.get_trials(deepcopy=False)
     early = attrs.get(STOPPED_EARLY, "")  # None while the search goes on
     if ended:

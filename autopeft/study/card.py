@@ -109,11 +109,11 @@ class Card:
             ) from None
         card: Card = _parse(cls, raw, path, "Save the winner again.")
         if len(set(card.labels)) < len(card.labels):
-            raise UserInputError(f"{path} cannot be read: a label is there twice. Save the winner again.")
+            raise UserInputError(f"{path} cannot be read: it has a label twice. Save the winner again.")
         if card.digests and card.digests.get(CARD) != _digest(from_json(raw)):
             raise UserInputError(
-                f"{path} must say what it said when it was saved, but its SHA-256 is not the one it holds; restore it "
-                "(`base_model` alone may be changed)."
+                f"{path} was changed after it was saved: its SHA-256 is not the one in it. Restore it (only "
+                "`base_model` may be changed)."
             )
         return card
 
@@ -185,7 +185,7 @@ class Evidence:
             raw = plain_file.read(path).removeprefix(codecs.BOM_UTF8)
         except FileNotFoundError:
             return None
-        evidence: Evidence = _parse(cls, raw, path, "Remove it, or save anew.")
+        evidence: Evidence = _parse(cls, raw, path, "Remove it, or save the winner again.")
         return evidence
 
 

@@ -85,7 +85,7 @@ class StudySpec(Section):
         try:
             content = tomllib.loads(text)
         except RecursionError:
-            raise SpecError(f"{brief(path)} must nest its lists and tables less deeply.") from None
+            raise SpecError(f"{brief(path)} nests its lists and tables too deeply; nest them less.") from None
         except ValueError as error:  # TOML's own, or a number of more digits than Python reads
             raise SpecError(f"{brief(path)} is not valid TOML: {brief(str(error), SHOWN_PATH)}.") from None
         content = overridden({"name": path.stem, **content}, settings, cls)

@@ -40,7 +40,7 @@ def writing(path: Path | str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except expected as error:
         raise StoreError(
-            f"{path} could not be written: {in_a_line(error)}. Fix that, by making room on a full disk, and run the "
+            f"{path} could not be written: {in_a_line(error)}. Fix that (make room if the disk is full), and run the "
             "same command again: the trials that finished are kept."
         ) from error
 
@@ -74,8 +74,8 @@ def open_journal(output: Path) -> JournalStorage:
         return JournalStorage(_Backend(str(path), JournalFileOpenLock(str(path))))
     except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
         raise UserInputError(
-            f"{path} is not a journal of Optuna's, or is damaged: {type(error).__name__}: {error}. Put back a copy, "
-            f"or remove {output} to start over."
+            f"{path} is not an Optuna journal, or is damaged: {type(error).__name__}: {error}. Restore a copy, or "
+            f"remove {output} to start over."
         ) from None
 
 

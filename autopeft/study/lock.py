@@ -220,7 +220,7 @@ def _refusal(output: Path, found: Holder | None) -> StudyError:
     who = f"{found}," if found else "another one"
     advice = "wait for it"
     if found and found.alive is None and not found.native:
-        advice = f"wait for it, or remove {output / MARKER} and {output / HOLDER} if it is gone"
+        advice = f"wait for it; or, if it no longer runs, remove {output / MARKER} and {output / HOLDER}"
     return StudyError(f"one process at a time may run a study, but {who} runs {output}; {advice}.")
 
 

@@ -83,7 +83,7 @@ def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
         case "missing":
             if not table and key in NEEDED:
                 return f"{source} has no [{key}] table; add one with {NEEDED[key]}."
-            return f"the setting `{key}` is needed {where}; add it."
+            return f"the setting `{key}` is missing {where}; add it."
         case "value_error":
             reason = str(error["ctx"]["error"])
             subject = "" if reason.startswith("`") else f"`{key}` "
@@ -91,7 +91,7 @@ def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
     rule = RULES.get(error["type"])
     must = rule.format(**error.get("ctx", {})) if rule else error["msg"]
     got = shorten(error.get("input"))
-    got = "an address, which is not repeated here" if "://" in got else got
+    got = "an address (not repeated here)" if "://" in got else got
     return f"`{key}` must be {must}, but got {got} {where}."
 
 
@@ -138,7 +138,7 @@ RULES = {
     "too_short": "a list with at least one entry",
     "string_too_short": "a text that is not empty",
     "string_too_long": "a text of at most {max_length} characters",
-    "string_unicode": "a text that can be written as UTF-8",
+    "string_unicode": "text that can be written as UTF-8",
     "int_type": "a whole number",
     "int_parsing_size": "a whole number of fewer digits",
     "float_type": "a number",
@@ -149,6 +149,6 @@ RULES = {
     "dict_type": "a table",
     "model_type": "a table",
     "finite_number": "a finite number",
-    "recursion_loop": "a table that does not hold itself",
+    "recursion_loop": "a table that does not contain itself",
 }
 """What a setting must be, by pydantic's name of the error."""

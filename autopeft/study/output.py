@@ -64,5 +64,5 @@ def require(output: Path) -> None:
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
     raise SpecError(
         f"`output` must be a new or empty folder, or a study's own, but {output} holds "
-        f"{', '.join(others[:SHOWN])}{more}, and no study; give another `output`, or move these away."
+        f"{', '.join(others[:SHOWN])}{more}, and no study; give another `output`, or move these files away."
     )

@@ -44,7 +44,7 @@ def keep(spec: StudySpec) -> None:
     path = spec.output / STUDY_FILE
     there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     if there and not there.startswith(MARK):
-        raise SpecError(f"{path} is a study file of your own and is not written over; give another --output.")
+        raise SpecError(f"{path} is your own study file and is not overwritten; give another --output.")
     if there != spec.text:
         with whole(path) as draft:
             draft.write_text(spec.text, encoding="utf-8")

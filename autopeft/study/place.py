@@ -85,8 +85,8 @@ def study_file_of(given: Path) -> Path:
     found = (_output(given) or given) / STUDY_FILE
     if not found.is_file():
         raise SpecError(
-            f"{brief(given)} is a folder without a study file ({STUDY_FILE}); give the study file itself. A study that "
-            "was begun without one keeps one in its output folder."
+            f"{brief(given)} is a folder without a study file ({STUDY_FILE}); give the study file itself. Only a study "
+            "that was started without a study file keeps one in its output folder."
         )
     return found
 
@@ -95,8 +95,8 @@ def _none(given: Path, lack: str) -> UserInputError:
     if not given.exists():
         return UserInputError(f"{brief(given)} must be {NAMES}, but does not exist.")
     return UserInputError(
-        f"{brief(given)} must be {NAMES}, but is a folder that holds no {lack}; give another, "
-        "or begin a study with `autopeft run`."
+        f"{brief(given)} must be {NAMES}, but is a folder without {lack}; give another one, or start a study with "
+        "`autopeft run`."
     )
 
 
@@ -110,8 +110,8 @@ def _folder_of_study(folder: Path) -> Path:
     output = _output(folder)
     if output is None and (folder / CARD).is_file():
         raise UserInputError(
-            f"{brief(folder)} holds a winner, but the folder that it is in holds no study; give the study file or the "
-            "output folder of its study."
+            f"{brief(folder)} holds a winner, but its parent folder holds no study; give the study file or the output "
+            "folder of its study."
         )
     if output is None:
         raise _none(folder, JOURNAL)
@@ -131,4 +131,4 @@ def _kept(output: Path) -> Place:
     for study in open_journal(output).get_all_studies():
         given = study.user_attrs.get("given", {})
         return Place(output, study.study_name, given.get("tracking", {}).get("uri"))
-    raise UserInputError(f"the study in {output} has not begun; run it with `autopeft run`.")
+    raise UserInputError(f"the study in {output} has not started; run it with `autopeft run`.")

@@ -16,8 +16,8 @@ def _reference(text: str) -> str:
     """A path, `package:…` or a hub id: no address, which may hold a password."""
     if is_address(text):
         raise ValueError(
-            "must be a path, `package:…` or a hub id, but is an address, which is not repeated here as it may hold a "
-            "password; download what is there, and name the file"
+            "must be a path, `package:…` or a hub id, but is an address (not repeated here, because it may hold a "
+            "password); download the file and give its path"
         )
     as_path(text.removeprefix(PACKAGE))
     return text
@@ -35,7 +35,7 @@ def _references(given: Any) -> str | list[str]:
     found = given if isinstance(given, list) else [given]
     if not 0 < len(found) <= MOST_STARTS or not all(isinstance(one, str) and one for one in found):
         raise ValueError(
-            f"must be a text in quotes that is not empty, or a list of 1 to {MOST_STARTS} such, but got "
+            f"must be a text in quotes that is not empty, or a list of 1 to {MOST_STARTS} of these, but got "
             f"{shorten(given)}"
         )
     for one in found:
@@ -56,7 +56,7 @@ def several(given: Any) -> list[str]:
     if not 2 <= len(found) <= MOST_CANDIDATES or not all(isinstance(one, str) and one for one in found):
         raise ValueError(
             f"`candidates` must be a list of 2 to {MOST_CANDIDATES} base models, each a text in quotes that is not "
-            f"empty, but got {shorten(given)}; of a single one the setting is `name_or_path`"
+            f"empty, but got {shorten(given)}; for a single model, use `name_or_path`"
         )
     for place, one in enumerate(found):
         try:
@@ -64,5 +64,5 @@ def several(given: Any) -> list[str]:
         except ValueError as error:
             raise ValueError(f"`candidates[{place}]` {error}") from None
         if one in found[:place]:
-            raise ValueError(f"`candidates` must have each base model once, but has {shorten(one)} twice")
+            raise ValueError(f"`candidates` must name each base model once, but names {shorten(one)} twice")
     return found

@@ -53,7 +53,7 @@ def test_a_study_file_of_the_users_own_is_not_written_over(tickets):
     given = options(model="model", train="my tickets.csv", text="message", label="queue", output=tickets)
     spec, _ = study_of(given, (), ())
     (tickets / "study.toml").write_text("mine")
-    with pytest.raises(SpecError, match="not written over"):
+    with pytest.raises(SpecError, match="not overwritten"):
         keep(spec)
     assert (tickets / "study.toml").read_text() == "mine"
 

@@ -101,7 +101,7 @@ def test_a_table_that_was_written_without_quoting_keeps_its_quotes_and_rows(tmp_
     found = read_table(tmp_path / "rows.tsv", note=notes.append)
     assert found["text"].tolist() == ['"hello', "bye", '"again" and']
     assert found.index.tolist() == [2, 3, 4]
-    assert "rows.tsv has quotes that do not close (line 2" in notes[0]
+    assert "rows.tsv has quotes that are not closed (line 2" in notes[0]
 
 
 def test_a_long_text_is_a_text(tmp_path):
@@ -121,7 +121,7 @@ def test_a_share_that_whole_groups_do_not_allow_is_told(tmp_path):
     assert study(tmp_path, group="author").notes == ()
     found = study(tmp_path, group="author", test_fraction=0.4)
     assert len(found.test) == 20
-    assert found.notes == ("50% of the rows are held out, since groups stay whole.",)
+    assert found.notes == ("50% of the rows are held out, because groups stay whole.",)
 
 
 def test_groups_too_large_for_max_rows_are_told(tmp_path):
@@ -332,7 +332,7 @@ GOOD = '{"text": "a b", "label": "x"}\n'
     [
         ('{"text": ["a"], "label": 1}', ["row 2", '"text"', "is a list"]),
         ('{"text": "a", "label": {"a": 1}}', ["row 2", '"label"', "is a mapping"]),
-        (r'{"text": "\ud800", "label": 1}', ["row 2", '"text"', r"holds \ud800, which is half of a character"]),
+        (r'{"text": "\ud800", "label": 1}', ["row 2", '"text"', r"holds \ud800, which is half a character"]),
         (f'{{"text": "a", "label": {"9" * 5000}}}', ["row 2", '"label"', "a whole number of 5000 digits"]),
         ('{"text": "a", "label": 1e400}', ["row 2", '"label"', "the number inf"]),
         (f'{{"text": {"[" * 100_000}{"]" * 100_000}, "label": 1}}', ["nested too deep"]),

@@ -77,7 +77,9 @@ def test_nothing_is_told_where_no_cell_is_empty(tmp_path):
 
 def test_a_table_without_a_whole_row_is_refused(tmp_path):
     (tmp_path / "rows.csv").write_text("text,label\na,\n,b\n")
-    with pytest.raises(DataError, match=r'must have a row without an empty cell.*"text" in 1, "label" in 1\); fill'):
+    with pytest.raises(
+        DataError, match=r'must have at least one row without empty cells.*"text" in 1, "label" in 1\); fill'
+    ):
         load(tmp_path, on_missing="drop")
 
 

@@ -99,7 +99,7 @@ def test_values_come_as_they_are_with_the_rows_of_the_sheet(suffix, tmp_path):
     assert [note.partition(" of ")[0] for note in notes] == [
         f'The column "{name}"' for name in ("day", "moment", "flag")
     ]
-    assert notes[0].endswith('as texts they are read like "2024-01-05".')
+    assert notes[0].endswith('they are read as texts such as "2024-01-05".')
 
 
 def test_the_first_sheet_is_read_or_the_one_that_is_named(suffix, tmp_path):
@@ -167,7 +167,7 @@ def test_what_is_no_spreadsheet_is_told(name, tmp_path):
 @pytest.mark.parametrize("suffix", spreadsheet.OTHERS)
 def test_other_spreadsheets_are_refused_in_a_sentence(suffix, tmp_path):
     (tmp_path / f"book.{suffix}").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"of a kind that is not read; save it as \.xlsx or as \.csv"):
+    with pytest.raises(DataError, match=r"that autopeft does not read; save it as \.xlsx or as \.csv"):
         open_table(tmp_path / f"book.{suffix}")
 
 

@@ -135,6 +135,6 @@ def test_a_function_of_the_users_that_fails_on_a_draw_has_no_interval():
     metric = Metric(accuracy.score, accuracy.of_written, of_rows=once)
     found = Bootstrap(metric, TRUE, {"it": made})
     assert (found.score("it"), found.draws) == (np.mean(made == TRUE), 0)
-    assert found.told == "has no interval, as its function fails on some draws of the rows (a cell is missing)"
+    assert found.told == "has no interval, because its function fails on some draws of the rows (a cell is missing)"
     assert interval_of(metric, TRUE, made) is None
     assert interval_of(metric, TRUE[:5], made[:5]) is None

@@ -135,6 +135,6 @@ def test_a_damaged_journal_is_one_sentence_and_stays_as_it_is(reopened, tmp_path
     journal = tmp_path / JOURNAL
     journal.write_bytes(damage + journal.read_bytes())
     before = journal.read_bytes()
-    with pytest.raises(UserInputError, match=r"study\.journal is not a journal of Optuna's, or is damaged"):
+    with pytest.raises(UserInputError, match=r"study\.journal is not an Optuna journal, or is damaged"):
         reopened()
     assert journal.read_bytes() == before

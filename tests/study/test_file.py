@@ -259,7 +259,7 @@ def test_the_text_that_is_kept_of_a_study_file_has_no_comments(tmp_path):
         (MINIMAL.encode("utf-16"), ["UTF-16", "save it as UTF-8"]),
         (MINIMAL.encode() + b"# caf\xe9", ["must be UTF-8", "line 7"]),
         (b"x = " + b"9" * 5000, ["not valid TOML", "digits"]),
-        (MINIMAL.encode() + b"x = " + b"[" * 100_000, ["less deeply"]),
+        (MINIMAL.encode() + b"x = " + b"[" * 100_000, ["too deeply"]),
         (b"#" * 2**20 + b"\n", ["at most 1,048,576 bytes"]),
         (b"\0", ["not valid TOML"]),
     ],

@@ -52,7 +52,7 @@ def test_each_of_the_three_leads_to_the_study(study):
 def test_a_winner_elsewhere_is_a_winner_but_no_study(study, tmp_path):
     copy = (study.parent / "outputs" / "mine" / "winner").rename(tmp_path / "copy")
     assert winner_of(copy) == copy
-    with pytest.raises(UserInputError, match="holds a winner, but the folder that it is in holds no study"):
+    with pytest.raises(UserInputError, match="holds a winner, but its parent folder holds no study"):
         place_of(copy)
     with pytest.raises(UserInputError, match="holds no winner yet"):
         winner_of(study)
@@ -74,7 +74,7 @@ def test_an_error_says_what_was_looked_for(tmp_path, command, given):
     more = ["--to", "x", "--format", "peft"] if command == "export" else []
     done = autopeft_here(command, given, *more, cwd=tmp_path)
     assert done.returncode == 2
-    expected = "a study file, the output folder of a study or its winner's folder, but is a folder that holds no"
+    expected = "a study file, the output folder of a study or its winner's folder, but is a folder without"
     wanted = expected if given == "empty" else "does not exist"
     assert wanted in done.stderr, done.stderr
 

@@ -262,7 +262,7 @@ def test_odd_modes_are_told_or_refused(tmp_path):
     assert "plain.png" not in told
     assert "grey.png" not in told
     deep = saved(tmp_path, "deep.png", Image.fromarray(np.full((20, 20), 40_000, np.uint16)))
-    with pytest.raises(DataError, match=r"image deep\.png must have 8 bits a channel"):
+    with pytest.raises(DataError, match=r"image deep\.png must have 8 bits per channel"):
         reader([deep])
 
 
@@ -290,7 +290,7 @@ def test_a_photograph_that_was_turned_is_put_upright(tmp_path):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("none.png", "where no file is"),
+        ("none.png", "which does not exist"),
         (" ", "is empty"),
         (3, "value of type int"),
         (np.zeros((3, 3)), "array"),
@@ -315,7 +315,7 @@ def test_a_row_that_names_no_file_is_told_by_its_number(tmp_path):
 
 def test_folders_of_other_things_are_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="nor one of images in a sub-folder for each class"):
+    with pytest.raises(DataError, match="nor a folder of images with a sub-folder for each class"):
         open_table(tmp_path / "empty")
     save_pictures(tmp_path / "pictures", 5)
     shutil.copy(tmp_path / "pictures" / "red" / "0.png", tmp_path / "pictures" / "loose.png")

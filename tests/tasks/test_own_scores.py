@@ -75,7 +75,9 @@ def test_one_number_for_all_is_asked_for_with_each_draw_and_the_report_says_how_
     monkeypatch.setattr(bootstrap, "SECONDS", 0.2)
     slow = "import time\n" + ONE_FOR_ALL.replace("):\n", "):\n    time.sleep(0.01)\n", 1)
     written, compared, _ = shown_of(tmp_path, slow)
-    assert re.search(r"mine:own has no interval, as its function came to \d+ draws of the rows in 0 s", written.text)
+    assert re.search(
+        r"mine:own has no interval, because its function finished only \d+ draws of the rows in 0 s", written.text
+    )
     assert [row[-1] for row in written.table.rows] == ["1.0000", "0.0000"]
     assert compared.table.columns == ("model", "exact_match")
     monkeypatch.setattr(bootstrap, "FEWEST_RESAMPLES", 1)
@@ -87,7 +89,7 @@ def test_one_number_for_all_is_asked_for_with_each_draw_and_the_report_says_how_
 def test_a_function_that_fails_on_a_draw_costs_its_interval_and_on_the_rows_its_column(tmp_path):
     often = "    if len(set(references)) < len(references):\n        raise ValueError('seen twice')\n"
     written, compared, _ = shown_of(tmp_path, ONE_FOR_ALL.replace("):\n", f"):\n{often}", 1))
-    assert "mine:own has no interval, as its function fails on some draws of the rows (" in written.text
+    assert "mine:own has no interval, because its function fails on some draws of the rows (" in written.text
     assert "ValueError: seen twice" in written.text
     assert [row[-1] for row in written.table.rows] == ["1.0000", "0.0000"]
     assert compared.table.columns == ("model", "exact_match")

@@ -190,7 +190,7 @@ def test_a_changed_weight_or_card_is_noticed_by_its_digest(tiny_study, monkeypat
     content = json.loads((folder / CARD).read_text())
     for change in ({"labels": content["labels"][::-1]}, {"max_length": 5}, {"params": {**content["params"], "r": 4}}):
         (folder / CARD).write_text(json.dumps(content | change))
-        with pytest.raises(UserInputError, match=r"autopeft\.json must say what it said"):
+        with pytest.raises(UserInputError, match=r"autopeft\.json was changed after it was saved"):
             artifact.load(folder)
     moved = tiny_study.parent / "moved"
     (tiny_study.parent / "model").rename(moved)
@@ -307,7 +307,7 @@ def test_a_forged_configuration_of_peft_ends_in_a_sentence_at_once(lora_winner, 
     ("change", "words"),
     [
         ({"labels": [f"label {i}" for i in range(2_000)]}, "has 2,000 labels, and no tensor has more than"),
-        ({"labels": ["no", "no", "yes"]}, "a label is there twice"),
+        ({"labels": ["no", "no", "yes"]}, "it has a label twice"),
         ({"labels": "no"}, "labels: Input should be a valid array"),
         ({"labels": [["no"], ["yes"]]}, "labels.0"),
         ({"max_length": 10**6}, "at most the model's own limit of 64, but is 1000000"),
@@ -369,7 +369,7 @@ def test_a_pickle_is_never_read(lora_winner, tmp_path):
 def test_evidence_that_is_none_is_refused_in_a_sentence(lora_winner, tmp_path, text):
     shutil.copy(lora_winner / CARD, tmp_path / CARD)
     (tmp_path / EVIDENCE).write_text(text)
-    with pytest.raises(UserInputError, match=r"cannot be read: .*Remove it, or save anew") as error:
+    with pytest.raises(UserInputError, match=r"cannot be read: .*Remove it, or save the winner again") as error:
         artifact.load(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -389,7 +389,7 @@ def test_outputs_that_are_no_numbers_are_no_prediction(lora_winner, tmp_path):
         ([["w1"], ["w2"]], 'row 0: every cell of the column "text" .* is a list'),
         (["w1", {"text": "w2"}], 'row 1: .*"text".* is a mapping'),
         (pd.DataFrame({"text": [b"w1", b"\xff"]}), "row 1: .* holds bytes that are not UTF-8"),
-        (["w1", "\ud800"], r"row 1: .* holds \\ud800, which is half of a character"),
+        (["w1", "\ud800"], r"row 1: .* holds \\ud800, which is half a character"),
         (["w1", 10**5000], "row 1: .* a whole number of thousands of digits"),
         (np.array([["w1"]]), "row 0: .* is an array"),
         (["w1", None], 'row 1 has none in "text"'),
