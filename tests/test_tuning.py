@@ -244,7 +244,7 @@ def test_cells_of_several_types_and_odd_columns_can_be_kept(tmp_path):
         ({"search": {"trails": 3, "methods": ["lora"]}}, '"trails" in .search. is not a setting'),
         ({"search": {"trials": 0}}, r"`trials` must be at least 1, but got 0 in the call of tune\(\)"),
         ({"budget": {"max_params": 3}}, '"max_params" in the call of tune.*did you mean'),
-        ({"data": {"label": "sentiment"}}, "the setting `train` is needed"),
+        ({"data": {"label": "sentiment"}}, "the setting `train` is missing"),
         ({"data": 3}, "rows must be a pandas frame.*int"),
         ({"data": [("only text",)]}, r"the list given as `data`, row 1, must be a dict or a tuple \(text, label\)"),
         ({"data": {"train": "rows.csv", "test_fraction": 0.3}, "test": "rows.csv"}, "exclude each other"),

@@ -207,7 +207,7 @@ class Texts:
             if (fault := self.odd.get(key)) and fault.error:
                 raise DataError(
                     f"{called}, row {row_name(fault.row)}: every cell of the column {quoted(column)} must "
-                    f"{fault.error.rule}, but this one {fault.error.found} (number of such cells: {fault.count}); "
+                    f"{fault.error.rule}, but this one {fault.error.found} (such cells: {fault.count}); "
                     f"{fault.error.advice}."
                 )
 

@@ -126,7 +126,7 @@ def test_a_share_that_whole_groups_do_not_allow_is_told(tmp_path):
 
 def test_groups_too_large_for_max_rows_are_told(tmp_path):
     rows().assign(author=[f"p{i // 20}" for i in range(40)]).to_csv(tmp_path / "rows.csv", index=False)
-    with pytest.raises(DataError, match=r"`max_rows` in \[data\] must leave room for whole groups, but 10 is less"):
+    with pytest.raises(DataError, match=r"`max_rows` in \[data\] must leave room for whole groups, but 10 is smaller"):
         study(tmp_path, group="author", max_rows=10)
 
 
@@ -156,7 +156,7 @@ def test_rows_that_would_leak_or_repeat_are_left_out_and_counted(tmp_path):
         (lambda f: f.assign(label="same"), ["at least two labels", "same"]),
         (lambda f: f.iloc[:0], ["at least one row"]),
         (lambda f: f.set_axis(["text", "text"], axis="columns"), ['"text"', "several times"]),
-        (lambda f: of_many_labels(len(f)), ["8 rows held out", "20 labels", "larger `test_fraction`"]),
+        (lambda f: of_many_labels(len(f)), ["rows held out", "8 rows and 20 labels", "larger `test_fraction`"]),
     ],
 )
 def test_bad_rows_are_one_sentence_naming_file_row_and_fix(tmp_path, change, words):
@@ -177,14 +177,18 @@ def of_many_labels(count):
         (
             of_many_labels(40),
             {"test_fraction": 0.6},
-            ["16 rows left to train on", "20 labels", "smaller `test_fraction"],
+            ["rows left to train on", "16 rows and 20 labels", "smaller `test_fraction"],
         ),
         (of_many_labels(40), {"test": "test.csv"}, ["of the 3 folds", "is 2", "lower `folds`"]),
-        (of_many_labels(40), {"group": "text"}, ["at least 5 rows of some label", "is 2", "raise `test_fraction`"]),
+        (
+            of_many_labels(40),
+            {"group": "text"},
+            ["at least 5 rows of some label", "more than 2", "raise `test_fraction`"],
+        ),
         (
             rows(40).assign(author=[f"p{row % 3}" for row in range(40)]),
             {"group": "author", "test_fraction": 0.34},
-            ["2 for 3 folds", "lower `folds`"],
+            ["2 groups for 3 folds", "lower `folds`"],
         ),
     ],
 )
@@ -454,7 +458,7 @@ def test_a_prompt_with_several_answers_keeps_them_all_on_one_side(tmp_path, kind
     kept = {(row[0], row[1]) for frame in (found.train, found.test) for row in frame[[*names]].to_numpy()}
     assert kept == {*said}
     assert found.train.groupby(names[0])["group"].nunique().eq(1).all()
-    assert any(f"61 rows share their `{names[0]}` with others, 20 are different" in note for note in found.notes)
+    assert any(f"61 rows share their `{names[0]}` with others; 20 are different" in note for note in found.notes)
 
 
 def test_held_out_prompts_are_not_trained_on_whatever_their_answer(tmp_path):

@@ -35,11 +35,11 @@ def test_a_study_of_one_base_model_is_kept_as_before():
         ({"candidates": ["a", 3]}, "a list of 2 to 8 base models"),
         ({"candidates": ["a", ""]}, "a list of 2 to 8 base models"),
         ({"candidates": [*"abcdefghi"]}, "a list of 2 to 8 base models"),
-        ({"candidates": ["a", "b", "a"]}, "has 'a' twice"),
+        ({"candidates": ["a", "b", "a"]}, "names 'a' twice"),
         ({"candidates": ["a", "https://me:secret@host/b"]}, r"`candidates\[1\]` must be a path"),
         ({"candidates": ["a", "b"], "revision": "main"}, "`revision` belongs to a single base model"),
         ({"candidates": ["a", "b"], "quantization": "8bit"}, '`quantization` must be "none"'),
-        ({}, "`name_or_path` is needed"),
+        ({}, "`name_or_path` is missing"),
     ],
 )
 def test_what_a_list_of_base_models_must_be(model, words):
