@@ -209,7 +209,7 @@ def _whether_real(rivals: list[Comparison]) -> str:
     if not apart:
         return "So the method that won is better than every other here."
     return (
-        f"So this study does not settle which method is better: {' or '.join(apart)} may be as good. The best trial of "
+        f"So this study does not settle which method is better: {' or '.join(apart)} may do as well. The best trial of "
         "each method was picked for its high score, so such leads look larger than they are. More folds or more rows "
         "would tell more."
     )

@@ -63,9 +63,9 @@ def test_top_level_settings_and_several_at_once():
         ("validation.fold=5", 'did you mean "folds"'),
         ("validation=5", "such as validation.folds"),
         ("seed.x=5", "`seed` is not a table"),
-        ("validation.folds.x=5", "no table"),
+        ("validation.folds.x=5", "is not a table"),
         ("search.trials=many", "whole number"),
-        ("folder=x", "no setting"),
+        ("folder=x", "is not a setting"),
     ],
 )
 def test_what_is_no_setting_is_refused_with_where_it_is(setting, words):
