@@ -61,8 +61,8 @@ def _check_returned(model: object, given: Sequence[nn.Module], name: str) -> lis
     inside = set(map(id, modules))
     if not any(id(module) in inside for module in given):
         raise PluginError(
-            f'method "{name}": apply() must return the model it was given, or one around it, but the '
-            f"{type(model).__name__} it returned has nothing of that inside."
+            f'method "{name}": apply() must return the model it was given, or a module around it, but the '
+            f"{type(model).__name__} that it returned does not contain it."
         )
     return modules
 
@@ -75,8 +75,8 @@ def _check_trained(named: Mapping[str, nn.Parameter], method: str) -> None:
     for name, parameter in trained.items():
         if hasattr(parameter, TRAINED):
             raise PluginError(
-                f'method "{method}": apply() must make its parameters anew each time, but {name} belongs to a model '
-                "that it returned before."
+                f'method "{method}": apply() must create new parameters each time, but {name} belongs to a model that '
+                "it returned before."
             )
         setattr(parameter, TRAINED, True)
 
@@ -107,8 +107,8 @@ def trained_params(base: BaseModel, method: PeftMethod, params: Params, model: n
     told = declared_params(method, params, base.spec)
     if told is not None and told + base.head_params != counted:
         raise PluginError(
-            f"trained_params() says {told}, but apply() leaves {counted - base.head_params} parameters besides the "
-            "head's to train."
+            f"trained_params() says {told}, but apply() leaves {counted - base.head_params} parameters to train "
+            "besides the head."
         )
     return counted
 

@@ -41,14 +41,14 @@ def decoder_start(model: Any, last: np.ndarray) -> int:
         return int(first[0])
     if not torch.equal(rest, given) or not torch.equal(first, front):
         raise ModelError(
-            f"[model] name_or_path: a decoder must be given the labels moved one place on, behind a token to begin "
-            f"with, but {type(model).__name__} makes something else of them; give another model."
+            "[model] name_or_path: a decoder must get the labels shifted by one place, after a start token, but "
+            f"{type(model).__name__} changes them in another way; give another model."
         )
     if (last != last[0]).any():
         raise ModelError(
-            f"[model] name_or_path: {type(model).__name__} begins with the last token of what is to be written, which "
-            "must be one and the same in all rows, such as the code of a language, but differs; give another model, "
-            "or a tokenizer that puts a mark at the end."
+            f"[model] name_or_path: {type(model).__name__} begins with the last token of the target text, which must "
+            "be the same in all rows, such as a language code, but it differs; give another model, or a tokenizer "
+            "that adds an end token."
         )
     return int(last[0])
 
@@ -76,12 +76,12 @@ def _decoder_inputs(model: Any, labels: torch.Tensor) -> torch.Tensor:
         return found[0]
     except ValueError as error:
         raise ModelError(
-            f"[model] name_or_path: the configuration of {type(model).__name__} must name the token that its decoder "
-            f"begins with (`decoder_start_token_id`), but: {error}"
+            f"[model] name_or_path: the configuration of {type(model).__name__} must name the start token of its "
+            f"decoder (`decoder_start_token_id`), but: {error}"
         ) from None
     finally:
         hook.remove()
     raise ModelError(
-        f"[model] name_or_path: a model must make its decoder's input of labels, but {type(model).__name__} does not; "
-        "give another model."
+        f"[model] name_or_path: a model must make its decoder's input from the labels, but {type(model).__name__} does "
+        "not; give another model."
     )

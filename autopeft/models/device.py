@@ -108,13 +108,13 @@ def precision_note(device: Device) -> str:
     """What to know of the precision; empty where there is nothing."""
     if device.autocast is torch.float16 and device.type == "cpu":
         return (
-            '`dtype` in [model] is "float16", which is for GPUs without bfloat16: on this cpu scores are those of '
+            '`dtype` in [model] is "float16", which is for GPUs without bfloat16: on this CPU you get the scores of '
             'float16, but every step is slower than with "auto".'
         )
     if device.autocast is not torch.bfloat16 or supports_bfloat16(device.type):
         return ""
     return (
-        f'`dtype` in [model] is "bfloat16", which this {device.type} does not compute natively: scores are those of '
+        f'`dtype` in [model] is "bfloat16", which this {device.type} does not compute natively: you get the scores of '
         'bfloat16, but every step is slower than with "auto", which takes float32 here.'
     )
 

@@ -67,14 +67,14 @@ def examine(folder: Path) -> Extent:
         there = [(path.name, path.lstat(), _status(path)) for path in sorted(folder.iterdir())]
     except OSError as error:
         raise ModelError(
-            f"[model] name_or_path must be a Hugging Face model folder, but {folder} is none ({in_a_line(error)}); "
-            "give the folder that save_pretrained() wrote, or a hub id."
+            f"[model] name_or_path must be a Hugging Face model folder, but {folder} is not ({in_a_line(error)}); give "
+            "the folder that save_pretrained() wrote, or a hub id."
         ) from None
     for name, _, status in there:
         if status is not None and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise ModelError(_wrong(folder, f"{name} must be a regular file, but is a pipe or a device; remove it"))
         if status is None and (READ.fullmatch(name) or name.endswith(".safetensors")):
-            raise ModelError(_wrong(folder, f"{name} must be a file, but is a link that leads nowhere; put it back"))
+            raise ModelError(_wrong(folder, f"{name} must be a file, but is a broken link; restore it"))
     config = _config(folder)
     _check_counts(config, folder)
     headers = [_header(path, folder) for path in weights(folder)]
@@ -126,9 +126,9 @@ def weights(folder: Path) -> list[Path]:
     try:
         shards = sorted({str(name) for name in index["weight_map"].values()})
     except (KeyError, AttributeError):
-        raise ModelError(_wrong(folder, f"{first.name} must map tensors to files; fetch it once more")) from None
+        raise ModelError(_wrong(folder, f"{first.name} must map tensors to files; download it again")) from None
     if any(".." in Path(name).parts or Path(name).is_absolute() for name in shards):
-        raise ModelError(_wrong(folder, f"{first.name} must name files in that folder alone; take another copy"))
+        raise ModelError(_wrong(folder, f"{first.name} must name only files in that folder; take another copy"))
     return [folder / name for name in shards]
 
 
@@ -161,7 +161,7 @@ def _adapter(folder: Path) -> str:
     if (folder / CONFIG).exists():
         return (
             f"[model] name_or_path: {folder} holds an adapter beside the model ({ADAPTER}), which transformers would "
-            f"put on it; remove {ADAPTER} to use the model alone, or merge the adapter into it (peft's "
+            f"apply to it; remove {ADAPTER} to use the model alone, or merge the adapter into it (peft's "
             "`merge_and_unload()`) and save that."
         )
     try:
@@ -169,8 +169,8 @@ def _adapter(folder: Path) -> str:
     except (ModelError, KeyError):
         base = "another model"
     return (
-        f"[model] name_or_path: {folder} holds no whole model, but an adapter of peft for {base} ({ADAPTER}); give "
-        "that model, or merge the adapter into it (`merge_and_unload()`) and give what you save then."
+        f"[model] name_or_path: {folder} holds not a whole model but a peft adapter for {base} ({ADAPTER}); give that "
+        "model, or merge the adapter into it (`merge_and_unload()`), save the result and give that."
     )
 
 
@@ -192,7 +192,7 @@ def _json(path: Path, folder: Path) -> dict[str, Any]:
             raise ValueError(f"it is larger than {LARGEST_CONFIG >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise TypeError("it holds no object")
+            raise TypeError("it is not a JSON object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(_wrong(folder, f"{path.name} must be a JSON object, but: {in_a_line(error)[:160]}")) from None
     return content
@@ -207,7 +207,7 @@ def _check_counts(config: dict[str, Any], folder: Path) -> None:
             _wrong(
                 folder,
                 f"{CONFIG} must have at most {MOST_LABELS:,} labels, but has {float(most):.3g}; remove num_labels, "
-                "id2label and label2id from it, which are of a head that is not used",
+                "id2label and label2id from it; they belong to a head that is not used",
             )
         )
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
@@ -227,7 +227,7 @@ def _check_fetched(path: Path, folder: Path) -> None:
         raise ModelError(_wrong(folder, f"{path.name}: {in_a_line(error)}")) from None
     if pointer:
         raise ModelError(
-            _wrong(folder, f"{path.name} is a pointer of git-lfs in place of the file; fetch that (`git lfs pull`)")
+            _wrong(folder, f"{path.name} is a git-lfs pointer instead of the file; fetch the file (`git lfs pull`)")
         )
 
 
@@ -235,9 +235,9 @@ def _header(path: Path, folder: Path) -> dict[str, tuple[int, int]]:
     """Where each tensor in a safetensors file begins and ends, in bytes. The format is in the safetensors README."""
     name = path.name
     if not path.is_file():
-        raise ModelError(_wrong(folder, f"{name}, which {INDEX} names, is missing; fetch it"))
+        raise ModelError(_wrong(folder, f"{name}, which {INDEX} names, is missing; download it"))
     _check_fetched(path, folder)
-    damaged = _wrong(folder, f"{name} is not a safetensors file, or is damaged; fetch it once more")
+    damaged = _wrong(folder, f"{name} is not a safetensors file, or is damaged; download it again")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -252,5 +252,5 @@ def _header(path: Path, folder: Path) -> dict[str, tuple[int, int]]:
         raise ModelError(damaged) from None
     if size < 8 + length + end:
         missing = 8 + length + end - size
-        raise ModelError(_wrong(folder, f"{name} lacks its last {missing:,} bytes; fetch it once more"))
+        raise ModelError(_wrong(folder, f"{name} lacks its last {missing:,} bytes; download it again"))
     return spans

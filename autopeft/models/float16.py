@@ -22,7 +22,7 @@ def overflows(module: nn.Module, spec: ModelSpec) -> str:
     """
     kinds = {str(getattr(getattr(part, "config", None), "model_type", "")) for part in module.modules()}
     if known := sorted(kinds.intersection(BEYOND)):
-        return f"the hidden states of {known[0]} models grow beyond what it can hold"
+        return f"the hidden states of {known[0]} models exceed its range"
     kept = {
         name for part in module.modules() for name in getattr(type(part), "_keep_in_fp32_modules", None) or ()
     }  # of the classes, since an instance adds what its loading asked for

@@ -32,8 +32,8 @@ def fetch(name: str, revision: str | None = None) -> Path:
 
     if Path(name).exists():
         raise ModelError(
-            f"[model] name_or_path: {name} is a model on the hub here, but transformers would take the folder of that "
-            f"name in {Path.cwd()} for it; rename the folder, or start from another one."
+            f"[model] name_or_path: {name} is a model on the hub, but transformers would load the folder of that name "
+            f"in {Path.cwd()} instead; rename the folder, or start autopeft in another folder."
         )
 
     def file(path: str, *, needed: bool = False) -> str | None:

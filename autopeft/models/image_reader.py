@@ -93,12 +93,12 @@ class ImageReader(Reader):
         except Exception as error:  # the model may bring code of its own
             if section.image_size is None:
                 raise ModelError(
-                    f"[model] name_or_path: {type(model).__name__} cannot read what its image processor makes "
-                    f"({in_a_line(error)}); name a size that it reads as `image_size` in [model]."
+                    f"[model] name_or_path: {type(model).__name__} cannot read the output of its image processor "
+                    f"({in_a_line(error)}); set `image_size` in [model] to a size that it reads."
                 ) from error
             raise SpecError(
-                f"`image_size` in [model] must be a size that the model reads, but {section.image_size} is none "
-                f"({in_a_line(error)}); leave it out, or take another model."
+                f"`image_size` in [model] must be a size that the model reads, but {section.image_size} is not "
+                f"({in_a_line(error)}); remove it, or take another model."
             ) from error
         return reader
 
@@ -131,12 +131,12 @@ class ImageReader(Reader):
                 values = _room(len(pictures), pixels.shape, self.size)
             if pixels.shape != values.shape[1:]:
                 raise DataError(
-                    f"the image {picture.name} must come out of the model's image processor in the size of the others, "
-                    f"{_size(values[0])}, but does in {_size(pixels)}; set `image_size` in [model]."
+                    f"the image {picture.name} must have the same size as the others after the model's image "
+                    f"processor, {_size(values[0])}, but has {_size(pixels)}; set `image_size` in [model]."
                 )
             values[row] = pixels
         if values is None:
-            raise DataError("there must be at least one image, but there is none.")
+            raise DataError("there must be at least one image, but there are none.")
         return Pixels(values, *self._normalisation, self._patches(values.shape[2:]))
 
     def _pixels(self, picture: Picture) -> np.ndarray:
@@ -148,7 +148,7 @@ class ImageReader(Reader):
         if made.dtype != np.uint8:
             whole = made.round().clip(0, 255)
             if not np.allclose(made, whole, atol=1e-3):
-                raise ModelError(f"{type(self.processor).__name__} makes no pixels of 8 bits, so it cannot be used.")
+                raise ModelError(f"{type(self.processor).__name__} does not make 8-bit pixels, so it cannot be used.")
             made = whole.astype(np.uint8)
         return made
 
@@ -200,7 +200,7 @@ class ImageReader(Reader):
         """Of which images the colours were made anew; told once."""
         said = [
             f"{len(names)} image{'s are' if len(names) > 1 else ' is'} of the mode {mode} (such as {names[0]}) and "
-            f"{'are' if len(names) > 1 else 'is'} read as red, green and blue, on white where transparent."
+            f"{'are' if len(names) > 1 else 'is'} read as RGB, with white where transparent."
             for mode, names in sorted(self._odd.items())
         ]
         self._odd.clear()
@@ -248,7 +248,7 @@ def _room(rows: int, shape: tuple[int, ...], size: int | None) -> np.ndarray:
     need, free = rows * int(np.prod(shape)), free_memory()
     if need > free:
         raise DataError(
-            f"{rows:,} images must fit into memory, but take {format_bytes(need)}, and {format_bytes(free)} are free; "
+            f"{rows:,} images must fit into memory, but need {format_bytes(need)}, and {format_bytes(free)} are free; "
             f"set `max_rows` in [data], or a smaller `image_size` in [model]{'' if size is None else f' than {size}'}."
         )
     return np.empty((rows, *shape), np.uint8)

@@ -47,7 +47,7 @@ def config_of(reference: str) -> Any:
         with reading(f"`--model-config`: {reference} has no configuration that can be read"):
             return AutoConfig.from_pretrained(reference, local_files_only=True, trust_remote_code=False)
     raise ModelError(
-        f'`--model-config` must be a folder with a config.json, or one of the models that ship, but got "{reference}"; '
+        f'`--model-config` must be a folder with a config.json, or one of the shipped models, but got "{reference}"; '
         f"{nearest(reference, shipped)}"
     )
 
@@ -65,5 +65,5 @@ def skeleton(config: Any, auto_class: str) -> nn.Module:
         with torch.device("meta"):
             made: nn.Module = getattr(transformers, auto_class).from_config(config)
     except ValueError as error:
-        raise ModelError(f"{config.model_type} must be a model of {auto_class}, but is none: {error}") from None
+        raise ModelError(f"{config.model_type} must be a model of {auto_class}, but is not: {error}") from None
     return made.requires_grad_(False).eval()

@@ -62,14 +62,13 @@ def judge(module: nn.Module, report: Mapping[str, Any], where: object, *, new_he
             "configuration); give the configuration that belongs to the weights."
         )
     notes = [
-        f"The checkpoint lacks {name}, which starts from random values and is trained with the head."
-        for name in poolers
+        f"The checkpoint lacks {name}; it starts from random values and is trained with the head." for name in poolers
     ]
     if mismatched:
         name, (there, here) = next(iter(mismatched.items()))
         notes.append(
-            f"The checkpoint brings a head of another size ({name}: {_shape(there)}, needed is {_shape(here)}); what "
-            "does not fit of it is drawn anew."
+            f"The checkpoint has a head of another size ({name}: {_shape(there)}, but {_shape(here)} is needed); the "
+            "tensors that do not fit start from random values."
         )
     notes += _left_out(unexpected, layers, base.prefix)
     # A head of another size is a whole head all the same; of a head in parts, what is missing alone is trained.
@@ -77,8 +76,8 @@ def judge(module: nn.Module, report: Mapping[str, Any], where: object, *, new_he
     if not new_head and (lacking := [*heads, *mismatched]):
         raise ModelError(
             f"[model] name_or_path: {where} must bring the head of {type(module).__name__}, but its weights lack "
-            f"{lacking[0]}{' and more' if len(lacking) > 1 else ''}; give a model that was saved with that head, as "
-            "those are that were pretrained by predicting words."
+            f"{lacking[0]}{' and more' if len(lacking) > 1 else ''}; give a model that was saved with that head, such "
+            "as one pretrained by predicting words."
         )
     return Drawn(sorted({*missing, *(mismatched if heads else ())}), tuple(notes))
 
@@ -162,13 +161,13 @@ def _left_out(unexpected: Iterable[str], layers: Sequence[str], prefix: str) -> 
     if beyond:
         names = ", ".join(list(beyond)[:NAMED]) + (", …" if len(beyond) > NAMED else "")
         notes.append(
-            f"The checkpoint holds {len(beyond)} layers more than config.json describes ({names}), which are left out."
+            f"The checkpoint holds {len(beyond)} more layers than config.json describes ({names}); they are left out."
         )
     if inside:
         names = ", ".join(inside[:NAMED]) + (", …" if len(inside) > NAMED else "")
         notes.append(
-            f"The checkpoint holds {len(inside)} tensors in its layers that the model by config.json has no place for "
-            f"({names}), which are left out."
+            f"The checkpoint holds {len(inside)} tensors in its layers that config.json does not describe ({names}); "
+            "they are left out."
         )
     return notes
 

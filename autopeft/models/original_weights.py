@@ -69,6 +69,6 @@ def original_weight(module: nn.Module) -> torch.Tensor:
     if tuple(weight.shape) != wanted:
         raise ModelError(
             f"{where.name} in {where.path} must be the weight that was quantized, of shape {wanted}, but has "
-            f"{tuple(weight.shape)}; put the model's files back."
+            f"{tuple(weight.shape)}; restore the model's files."
         )
     return weight

@@ -56,8 +56,8 @@ class OutputHead(nn.Module):
         found = model.get_output_embeddings()
         if not isinstance(found, nn.Linear | OutputHead):
             raise ModelError(
-                f"a language model must have one linear map onto its vocabulary, but {type(model).__name__} has "
-                "something else; take another model."
+                "a language model must have a single linear output layer over its vocabulary, but "
+                f"{type(model).__name__} has not; take another model."
             )
         return found
 

@@ -96,13 +96,14 @@ class PairReader(Reader):
             off = _padding_tells(model, {"attention_mask": here, **example})  # some tokenizers make none
         except Exception as error:  # a tower may be any model
             raise ModelError(
-                f"[model] name_or_path: {type(model).__name__} must make one vector of an image and of a text, but "
-                f"cannot ({in_a_line(error)}); give it towers that do, such as ViT, DINOv2 or CLIP, and BERT or MPNet."
+                f"[model] name_or_path: {type(model).__name__} must make one vector from an image and one from a text, "
+                f"but cannot ({in_a_line(error)}); give it encoders that do, such as ViT, DINOv2 or CLIP, and BERT or "
+                "MPNet."
             ) from error
         if off > FAR:
             raise ModelError(
-                f"[model] name_or_path: {type(model).__name__} gives a text another vector where it is padded to the "
-                "length of a longer one, so it cannot be used; take another model, such as CLIP."
+                f"[model] name_or_path: {type(model).__name__} gives a padded text another vector than the text alone, "
+                "so it cannot be used; take another model, such as CLIP."
             )
         return reader
 
@@ -185,7 +186,7 @@ def _towers(model: Any) -> tuple[Any, Any]:
     towers = getattr(model, "vision_model", None), getattr(model, "text_model", None)
     if None in towers:
         raise ModelError(
-            f"[model] name_or_path: {type(model).__name__} must have a tower for images and one for texts, but has "
-            "not; take a VisionTextDualEncoderModel of transformers, which is made of any two, or a CLIP model."
+            f"[model] name_or_path: {type(model).__name__} must have an image encoder and a text encoder, but has not; "
+            "take a VisionTextDualEncoderModel of transformers, which combines any two, or a CLIP model."
         )
     return towers

@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
     content: Any = plain_file.read_json(path)
     kind = content.get("peft_type") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise UserInputError(f"{path} must name a `peft_type` that peft has, but has {str(kind)[:80]!r}; restore it.")
+        raise UserInputError(f"{path} must name a `peft_type` that peft knows, but has {str(kind)[:80]!r}; restore it.")
     known = {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
     if unknown := sorted(content.keys() - known):
         raise UserInputError(
@@ -115,7 +115,7 @@ def screen(content: Mapping[str, Any], path: Path, method: str, params: Params, 
             )
         if not _harmless(name, value, most):
             raise UserInputError(
-                f"{path} has {_short(value)} for `{name}`, which is loaded only where the plugin that wrote it is "
+                f"{path} has {_short(value)} for `{name}`, which is loaded only if the plugin that wrote it is "
                 f'installed and says the same; install the plugin of "{method}".'
             )
     missing = [name for name in params if name in default and name not in content]

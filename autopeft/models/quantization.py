@@ -46,8 +46,8 @@ def require(kind: str) -> None:
     rule = f'`quantization = "{kind}"` in [model] needs'
     if platform.machine().lower() not in X86 and not torch.cuda.is_available():
         raise ModelError(
-            f'{rule} a CUDA device or an x86 processor, and this machine has neither; use "none" '
-            '(`autopeft plan --device "24 GiB"` shows what it would save on a card).'
+            f'{rule} a CUDA device or an x86 processor, and this machine has neither; use "none" (`autopeft plan '
+            '--device "24 GiB"` shows what it would save on a GPU).'
         )
     for package in ("bitsandbytes", "accelerate"):
         if importlib.util.find_spec(package) is None:

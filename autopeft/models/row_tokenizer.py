@@ -237,15 +237,15 @@ class RowTokenizer(Reader):
         alone = whole - sum(end - start for start, end in texts)
         if alone + len(texts) > self.max_length:
             raise SpecError(
-                f"`max_length` in [model] must leave room for a text in its template, which has {alone} tokens with "
-                f"the tokenizer's own, but got {self.max_length}; raise it, or shorten `template` in [task]."
+                f"`max_length` in [model] must leave room for a text in its template, which takes {alone} tokens with "
+                f"those of the tokenizer, but got {self.max_length}; raise it, or shorten `template` in [task]."
             )
         return list(_kept(texts, whole, self.max_length, self.truncation)) if whole > self.max_length else [(0, whole)]
 
     def _require_places(self) -> None:
         if not self.tokenizer.is_fast:
             raise ModelError(
-                "this kind of task needs a tokenizer that tells which characters a token stands for, but "
+                "this kind of task needs a tokenizer that knows which characters a token covers, but "
                 f"{type(self.tokenizer).__name__} is written in Python and does not; give a model with a "
                 "tokenizer.json."
             )

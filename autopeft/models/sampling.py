@@ -53,8 +53,8 @@ class Sampling:
                 raise UserInputError(f"`{name}` must be {rule}, but is {shorten(getattr(self, name))}; change it.")
         if not self.temperature and (self.top_p, self.top_k) != (1, 0):
             raise UserInputError(
-                "`top_p` and `top_k` say which tokens are drawn from, but at a `temperature` of 0 none is drawn; give "
-                "one such as 0.7 too."
+                "`top_p` and `top_k` limit the tokens to draw from, but at a `temperature` of 0 nothing is drawn; set "
+                "a temperature too, such as 0.7."
             )
 
     @property

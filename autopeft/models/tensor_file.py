@@ -81,8 +81,8 @@ def load(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
             raise _mismatch(path, name, "is {} in place of {}".format(*kinds))
         if not torch.isfinite(tensor.float() if tensor.is_floating_point() else tensor).all():
             raise UserInputError(
-                f"{path} must hold finite numbers, but {name[:LONGEST_NAME]} has others (NaN or infinity); train the "
-                "winner again."
+                f"{path} must hold finite numbers, but {name[:LONGEST_NAME]} has NaN or infinity; train the winner "
+                "again."
             )
     return kept
 

@@ -35,8 +35,8 @@ def max_length(tokenizer: Any, model: Any, section: ModelSection, texts: int) ->
     config = model.config.get_text_config()
     if getattr(config, "summary_type", None) == "last":
         raise ModelError(
-            f"[model] name_or_path: {type(model).__name__} reads a row's last place, which in a shorter row is "
-            "padding, so it cannot be used; take another model."
+            f"[model] name_or_path: {type(model).__name__} reads the last position of a row, which is padding in "
+            "shorter rows, so it cannot be used; take another model."
         )
     limit = min(tokenizer.model_max_length, positions(model))
     wanted = section.max_length or min(LONGEST_INPUT, limit)
@@ -45,8 +45,8 @@ def max_length(tokenizer: Any, model: Any, section: ModelSection, texts: int) ->
     marks = tokenizer.num_special_tokens_to_add(pair=texts > 1)
     if wanted < marks + texts:
         raise SpecError(
-            f"`max_length` in [model] must be at least {marks + texts}, as the tokenizer adds {marks} tokens of its "
-            f"own to {'a text' if texts == 1 else 'each pair of texts'}, but got {wanted}; raise it."
+            f"`max_length` in [model] must be at least {marks + texts}, because the tokenizer adds {marks} tokens of "
+            f"its own to {'a text' if texts == 1 else 'each pair of texts'}, but got {wanted}; raise it."
         )
     return int(wanted)
 
@@ -75,8 +75,8 @@ def check(tokenizer: Any, model: Any, texts: int, where: str) -> None:
     """
     if tokenizer.pad_token_id is None:
         raise ModelError(
-            f"{where} needs a padding token, but its tokenizer has none, nor an end or unknown token in its place; "
-            "name one of its tokens as `pad_token` in its tokenizer_config.json."
+            f"{where} needs a padding token, but its tokenizer has none, and no end or unknown token to use instead; "
+            "set `pad_token` in its tokenizer_config.json to one of its tokens."
         )
     try:
         embedding = model.get_input_embeddings()
@@ -92,7 +92,7 @@ def check(tokenizer: Any, model: Any, texts: int, where: str) -> None:
         named = ", ".join(f"{token!r} ({i})" for i, token in list(outside.items())[:NAMED])
         more = f" and {len(outside) - NAMED} more" if len(outside) > NAMED else ""
         raise ModelError(
-            f"{where} must have an embedding for every token of its tokenizer, but its {embedding.num_embeddings} end "
-            f"before {named}{more}; save the model again after resize_token_embeddings(len(tokenizer)), or put its own "
-            "tokenizer beside it."
+            f"{where} must have an embedding for every token of its tokenizer, but its {embedding.num_embeddings} do "
+            f"not include {named}{more}; save the model again after resize_token_embeddings(len(tokenizer)), or put "
+            "its own tokenizer beside it."
         )

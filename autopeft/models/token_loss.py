@@ -252,6 +252,6 @@ def check(model: Any, words: int = 8) -> None:
     close = OutputHead.tolerance(next(model.parameters()).dtype) * float(1 + wanted.abs().max())
     if not torch.allclose(found.flatten(), wanted, rtol=0, atol=close):
         raise ModelError(
-            f"a language model's logits must be one linear map of its states, scaled or bounded at most, but those of "
-            f"{type(model).__name__} are something else; take another model."
+            "a language model's logits must be a linear map of its hidden states, at most scaled or capped, but those "
+            f"of {type(model).__name__} are not; take another model."
         )

@@ -131,7 +131,7 @@ def read_weights(
     """
     if digests and set(digests) != set(PEFT_FILES if _of_peft_format(folder) else OWN_FILES):
         raise UserInputError(
-            f"{folder} must hold the files it was saved with ({', '.join(sorted(digests))}), and no others of their "
+            f"{folder} must hold the files it was saved with ({', '.join(sorted(digests))}), and no others of this "
             "kind; give the whole folder that `autopeft run` wrote."
         )
     if _of_peft_format(folder):
@@ -210,7 +210,7 @@ def _check_digests(folder: Path, digests: Mapping[str, str]) -> None:
         if tensor_file.digest(folder / name) != wanted:
             raise UserInputError(
                 f"{folder / name} must be the file that was saved, but its SHA-256 is not the one on the card; restore "
-                "the folder from where it came from."
+                "the original folder."
             )
 
 

@@ -54,11 +54,15 @@ class WritingLimits(NamedTuple):
         new, most = self.room
         told = []
         if new < self.new:
-            bound = "for which the model's decoder has places" if self.begin else "half of what the model can read"
+            bound = (
+                "the most that the model's decoder has positions for"
+                if self.begin
+                else "half of what the model can read"
+            )
             told.append(f"Texts have at most {new:,} tokens, {bound}.")
         if most is not None and (long := sum(len(ids) > most for ids in prompts)):
             told.append(
-                f"{long} of {len(prompts)} prompts leave no room for {new:,} tokens behind them within the model's "
-                f"{self.positions:,}; of each the last {most:,} are read."
+                f"{long} of {len(prompts)} prompts leave no room for {new:,} more tokens within the model's "
+                f"{self.positions:,}; only the last {most:,} tokens of each are read."
             )
         return told

@@ -87,7 +87,7 @@ def test_moments_of_8_bits_take_a_quarter():
 @pytest.mark.parametrize(
     ("question", "settings", "error", "told"),
     [
-        (Question("qwen4-8b"), [{}], ModelError, "one of the models that ship"),
+        (Question("qwen4-8b"), [{}], ModelError, "one of the shipped models"),
         (Question("smollm2-135m", tokens=10_000), [{}], SpecError, "8,192 tokens, but is 10,000"),
         (Question("smollm2-135m", tokens=64), [{"rank": 3}], SpecError, "but not rank"),
     ],

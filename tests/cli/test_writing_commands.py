@@ -202,7 +202,7 @@ def test_drawn_texts_are_the_same_again_by_their_seed(study, monkeypatch):
         ({"temperature": float("nan")}, "`temperature` must be 0 for the most probable token"),
         ({"temperature": 1, "top_p": 0}, "`top_p` must be above 0 and at most 1, but is 0; change it."),
         ({"temperature": 1, "top_k": -2}, "`top_k` must be 0 or more"),
-        ({"top_k": 5}, "at a `temperature` of 0 none is drawn"),
+        ({"top_k": 5}, "at a `temperature` of 0 nothing is drawn"),
         ({"seed": -1}, "`seed` must be from 0 to 4294967295, but is -1"),
         ({"max_new_tokens": 0}, "`max_new_tokens` must be at least 1, but is 0"),
     ],
@@ -250,7 +250,7 @@ def test_what_leaves_no_room_is_cut_and_told(winner):
     assert text == winner.write([conversation("y" + "x" * 500)], max_new_tokens=128)[0]  # the last 128 are read of both
     assert told == [
         "Texts have at most 128 tokens, half of what the model can read.",
-        "1 of 1 prompts leave no room for 128 tokens behind them within the model's 256; of each the last 128 are "
+        "1 of 1 prompts leave no room for 128 more tokens within the model's 256; only the last 128 tokens of each are "
         "read.",
     ]
 

@@ -191,7 +191,7 @@ def test_a_model_may_not_train_what_another_one_trains():
 
     method = Hoarding()
     attach(tiny_base("bert"), method, {})
-    with pytest.raises(PluginError, match=r"make its parameters anew each time, but bert\.encoder\.layer\.0\.more"):
+    with pytest.raises(PluginError, match=r"create new parameters each time, but bert\.encoder\.layer\.0\.more"):
         attach(tiny_base("bert"), method, {})
 
 

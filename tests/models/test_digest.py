@@ -258,7 +258,7 @@ def test_what_is_on_the_hub_is_examined_as_a_folder_is(cached):
         load_base("org/name", **OPTIONS)
     (snapshot / "adapter_config.json").unlink()
     (snapshot / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ModelError, match=r"model\.safetensors is a pointer of git-lfs"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is a git-lfs pointer"):
         load_base("org/name", **OPTIONS)
     with pytest.raises(ModelError, match="org/none cannot be loaded"):
         load_base("org/none", **OPTIONS)
@@ -267,5 +267,5 @@ def test_what_is_on_the_hub_is_examined_as_a_folder_is(cached):
 def test_a_folder_that_has_the_name_of_a_model_on_the_hub_is_not_read_for_it(cached, tiny_model, tmp_path, monkeypatch):
     shutil.copytree(tiny_model, tmp_path / "org" / "name")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="transformers would take the folder of that name"):
+    with pytest.raises(ModelError, match="transformers would load the folder of that name"):
         load_base("org/name", **OPTIONS)

@@ -93,7 +93,7 @@ def test_a_pipe_is_not_waited_for(folder, name):
 def test_a_link_that_leads_nowhere(folder, name):
     (folder / name).unlink()
     (folder / name).symlink_to(folder / name)
-    assert f"{name} must be a file, but is a link that leads nowhere" in refused(folder)
+    assert f"{name} must be a file, but is a broken link" in refused(folder)
     (folder / name).unlink()
     (folder / name).symlink_to("/dev/zero")
     assert f"{name} must be a regular file" in refused(folder)
@@ -110,7 +110,7 @@ def test_a_folder_that_is_a_loop_of_links_or_a_file(tmp_path):
 def test_a_pointer_of_git_lfs_is_named(folder, name):
     text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 90\n"
     (folder / name).write_text(text)
-    assert f"{name} is a pointer of git-lfs in place of the file; fetch that (`git lfs pull`)" in refused(folder)
+    assert f"{name} is a git-lfs pointer instead of the file; fetch the file (`git lfs pull`)" in refused(folder)
 
 
 def forged(header: bytes, body: bytes = b"") -> bytes:
@@ -144,8 +144,8 @@ def test_weights_that_are_none(folder, content, words):
             {"weight_map": {"a": "none.safetensors"}},
             "none.safetensors, which model.safetensors.index.json names, is not",
         ),
-        ({"weight_map": {"a": "../x.safetensors"}}, "must name files in that folder alone"),
-        ({"weight_map": {"a": "/etc/passwd"}}, "must name files in that folder alone"),
+        ({"weight_map": {"a": "../x.safetensors"}}, "must name only files in that folder"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "must name only files in that folder"),
         ({"weight_map": []}, "must map tensors to files"),
         ({}, "must map tensors to files"),
     ],
@@ -175,9 +175,9 @@ def test_an_adapter_beside_the_model_is_named(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/x"}))
     assert "holds an adapter beside the model (adapter_config.json)" in refused(folder)
     (folder / "config.json").unlink()
-    assert "holds no whole model, but an adapter of peft for org/x" in refused(folder)
+    assert "holds not a whole model but a peft adapter for org/x" in refused(folder)
     (folder / "adapter_config.json").write_text("[]")
-    assert "holds no whole model, but an adapter of peft for another model" in refused(folder)
+    assert "holds not a whole model but a peft adapter for another model" in refused(folder)
 
 
 def test_a_whole_model_is_described_by_its_files(folder):

@@ -97,8 +97,8 @@ def test_a_head_of_another_size_is_drawn_anew_and_told(folder):
     assert found.spec.head == ("classifier",)
     assert found.module.classifier.weight.shape == (5, 32)
     assert found.notes == (
-        "The checkpoint brings a head of another size (classifier.weight: 3 by 32, needed is 5 by 32); what does not "
-        "fit of it is drawn anew.",
+        "The checkpoint has a head of another size (classifier.weight: 3 by 32, but 5 by 32 is needed); the tensors "
+        "that do not fit start from random values.",
     )
     again, other = (load_base(folder, **{**OPTIONS, "seed": seed}, config_overrides=labelled(5)) for seed in (0, 1))
     assert torch.equal(again.module.classifier.weight, found.module.classifier.weight)
@@ -132,7 +132,7 @@ def test_a_pooler_that_pretraining_had_no_use_for_is_trained_with_the_head_and_t
     found = load_base(folder, **OPTIONS)
     assert any(name.startswith(pooler) for name in found.spec.head)
     assert found.notes == (
-        f"The checkpoint lacks {pooler}, which starts from random values and is trained with the head.",
+        f"The checkpoint lacks {pooler}; it starts from random values and is trained with the head.",
     )
 
 
@@ -141,17 +141,17 @@ def test_layers_that_are_left_out_are_told(folder):
     found = load_base(folder, **OPTIONS)
     assert len(found.spec.layers) == 3
     assert found.notes == (
-        "The checkpoint holds 1 layers more than config.json describes (bert.encoder.layer.3), which are left out.",
+        "The checkpoint holds 1 more layers than config.json describes (bert.encoder.layer.3); they are left out.",
     )
 
 
 def test_so_are_those_of_a_base_saved_alone_and_tensors_that_have_no_place(folder):
     configure(folder, num_hidden_layers=2)
     rewrite(folder, lambda name: name.removeprefix("bert.") if name.startswith("bert.") else None)
-    assert "holds 2 layers more than config.json describes" in load_base(folder, **OPTIONS).notes[0]
+    assert "holds 2 more layers than config.json describes" in load_base(folder, **OPTIONS).notes[0]
     rewrite(folder, lambda name: name.replace("2.output.dense", "1.output.gate").replace("layer.3", "layer.9"))
     told = load_base(folder, **OPTIONS).notes
-    assert "holds 2 tensors in its layers that the model by config.json has no place for" in told[1]
+    assert "holds 2 tensors in its layers that config.json does not describe" in told[1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

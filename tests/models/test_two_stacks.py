@@ -106,19 +106,19 @@ def test_a_decoder_begins_with_what_the_model_makes_of_labels(name):
 
 
 def test_last_tokens_that_differ_cannot_begin():
-    with pytest.raises(ModelError, match="must be one and the same in all rows"):
+    with pytest.raises(ModelError, match="must be the same in all rows"):
         decoder_start(model_of("mbart"), np.array([LANGUAGE, END]))
 
 
 def test_a_configuration_without_a_start_is_refused():
-    with pytest.raises(ModelError, match="must name the token that its decoder begins with"):
+    with pytest.raises(ModelError, match="must name the start token of its decoder"):
         decoder_start(model_of("t5", decoder_start_token_id=None), np.array([END]))
 
 
 def test_a_model_that_makes_something_else_of_labels_is_refused():
     model = model_of("t5")
     model._shift_right = lambda labels: labels.clamp(min=0)
-    with pytest.raises(ModelError, match="moved one place on"):
+    with pytest.raises(ModelError, match="shifted by one place"):
         decoder_start(model, np.array([END]))
 
 

@@ -91,5 +91,5 @@ def test_many_rows_are_what_few_are():
 @pytest.mark.parametrize("name", IN_PYTHON)
 def test_a_tokenizer_that_tells_no_places_is_refused(name, tmp_path):
     tokenizer = IN_PYTHON[name](tmp_path)
-    with pytest.raises(ModelError, match=r"needs a tokenizer that tells which characters"):
+    with pytest.raises(ModelError, match=r"needs a tokenizer that knows which characters"):
         RowTokenizer(tokenizer, 20).windows(["a"], ["b"], 0)

@@ -291,4 +291,4 @@ def test_what_a_user_should_know_of_sources_is_told(winner):
     assert winner.write(["w1 w2"], base=True) != winner.write(["w1 w2"])
     told.clear()
     winner.write(["w1 w2"], told.append, max_new_tokens=500)
-    assert told == ["Texts have at most 127 tokens, for which the model's decoder has places."]
+    assert told == ["Texts have at most 127 tokens, the most that the model's decoder has positions for."]
