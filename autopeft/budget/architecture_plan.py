@@ -92,7 +92,7 @@ def answers(
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions and question.tokens > positions:
         raise SpecError(
-            f"`--tokens` must be within what the model reads, {positions:,} tokens, but is {question.tokens:,}."
+            f"`--tokens` must be at most {positions:,}, which is what the model can read, but is {question.tokens:,}."
         )
     task.facts_of_config(config)
     base = _base(config, task)

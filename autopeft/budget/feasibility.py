@@ -46,8 +46,8 @@ def require_room(space: CandidateSpace, estimator: CostEstimator, budget: Budget
         return
     raise BudgetError(
         f"nothing in the search space fits the budget. The closest candidate is {candidate}, but it "
-        f"{budget.reason(usage)}. Raise that limit in [budget], or widen the space in [search]; `autopeft plan` "
-        "shows what each method needs."
+        f"{budget.reason(usage)}. Raise this limit in [budget], or widen the space in [search]; `autopeft plan` shows "
+        "what each method needs."
     )
 
 

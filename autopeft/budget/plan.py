@@ -132,7 +132,7 @@ def plan(
             problem.refused[name] = f"its plugin is at fault, {problem.origins[name]}: {in_a_line(error)}"
     if not found:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in problem.refused.items())
-        raise MethodError(f"a plan needs a method that can tell what it takes, but there is none. {reasons}")
+        raise MethodError(f"a plan needs at least one method whose needs can be computed, but there is none. {reasons}")
     return found
 
 

@@ -92,10 +92,10 @@ def _check_name(name: str, registry: Registry) -> None:
     if not NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UserInputError(
             "a method's name must be lower-case words of letters and digits with single underscores between, such as "
-            f'low_rank, and no word of Python, but got "{name}"; choose another one.'
+            f'low_rank, and not a Python keyword, but got "{name}"; choose another one.'
         )
     if name in (*FIXED_SEARCH_KEYS, *TRAINING_SPACE, "peft"):  # the last one's class would be called as its base is
-        raise UserInputError(f'"{name}" means something else in a study file or a plugin; choose another name.')
+        raise UserInputError(f'"{name}" already has a meaning in study files or plugins; choose another name.')
     installed = (*registry.origins.values(), *(fault.origin for fault in registry.faults))
     taken = {origin.entry_point: origin for origin in installed} | registry.origins
     taken |= {kind.replace("-", "_"): origin for kind, origin in discover().origins.items()}

@@ -136,4 +136,4 @@ class Runner:
 def wrote(changed: Sequence[str]) -> str:
     """Why a trial fails whose method changed these weights of the base model."""
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    return f"the method wrote into weights of the base model, which all trials share: {changed[0]}{more}"
+    return f"the method changed weights of the base model, which all trials share: {changed[0]}{more}"

@@ -39,7 +39,7 @@ class WeightCheck:
             try:
                 self._put_back(broken)
             except Exception as error:
-                self._lost = f"{', '.join(broken[:3])} could not be put back ({in_a_line(error)})"
+                self._lost = f"{', '.join(broken[:3])} could not be restored ({in_a_line(error)})"
         return broken
 
     def check(self) -> None:
@@ -50,8 +50,8 @@ class WeightCheck:
         """
         if self._lost:
             raise StudyError(
-                f"a method wrote into the base model's weights, and {self._lost}. Fix its plugin and run the same "
-                "command again: the trials that finished are kept. To go on without it, see `--block`."
+                f"a method changed the base model's weights, and {self._lost}. Fix its plugin and run the same command "
+                "again: the trials that finished are kept. To go on without it, see `--block`."
             )
 
     def _put_back(self, names: list[str]) -> None:

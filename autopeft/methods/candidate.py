@@ -118,7 +118,7 @@ def within_bounds(ranges: SearchSpace) -> SearchSpace:
     held = {}
     for name, dimension in ranges.items():
         if dimension.optional:
-            raise ValueError(f'dimension "{name}" is needed by every training, and cannot be optional.')
+            raise ValueError(f'dimension "{name}" is needed for all training and cannot be optional.')
         host = TRAINING_SPACE.get(name)
         if host is None or isinstance(host, Categorical):
             held[name] = dimension

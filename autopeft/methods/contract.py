@@ -289,7 +289,7 @@ class PeftMethod(ABC):
 
     def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Put what `save` gave into a model fresh from `apply`; called only where `save` gave something."""
-        raise NotImplementedError(f'method "{self.name}" overrides save() and must override load() too.')
+        raise NotImplementedError(f'method "{self.name}" overrides save(), so it must also override load().')
 
     def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
         """Write a trained add-on and its head in the format of another library, which must predict the same.

@@ -192,7 +192,9 @@ def _check(name: str, dimension: Dimension, earlier: Mapping[str, Dimension]) ->
     if dimension.when is not None:
         sibling = dimension.when[0]
         if sibling in earlier and earlier[sibling].optional and not dimension.optional:
-            raise ValueError(f'dimension "{name}" depends on "{sibling}", which is optional, and must be so too.')
+            raise ValueError(
+                f'dimension "{name}" depends on "{sibling}", which is optional, so it must be optional too.'
+            )
         for value in enabling(dimension):
             if value not in earlier.get(sibling, ()):
                 raise ValueError(

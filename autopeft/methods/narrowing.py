@@ -34,7 +34,7 @@ def _narrow(dimension: Dimension, value: Any, where: str) -> Dimension:
         return Categorical(choices=tuple(values), default=default, when=dimension.when)
     low, high = values[0], values[-1]
     if low > high:
-        raise SpecError(f"{where} is a range [low, high], but got [{low}, {high}]; swap the two.")
+        raise SpecError(f"{where} must be a range [low, high], but got [{low}, {high}]; swap the two.")
     default = min(max(dimension.default, low), high)
     bounds = dimension.valid  # those of the declared range, whatever the new one is
     if isinstance(dimension, Integer):

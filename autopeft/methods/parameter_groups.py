@@ -47,7 +47,7 @@ def _fault(group: object, trained: Collection[str], seen: set[str]) -> str:
     if not isinstance(group, ParameterGroup):
         return f"must give each a ParameterGroup, but gave {group!r}"
     if unknown := [name for name in group.names if name not in trained]:
-        return f"must name parameters that are trained, as it is given them, but named {unknown[0]!r}"
+        return f"must name trained parameters by the names that it gets, but named {unknown[0]!r}"
     if len({*group.names}) < len(group.names) or seen & {*group.names}:
         twice = next(name for name in group.names if name in seen or group.names.count(name) > 1)
         return f"must name each parameter once, but named {twice!r} twice"

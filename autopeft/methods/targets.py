@@ -51,7 +51,7 @@ class TargetGroups:
         """Any model with linear maps in its transformer layers."""
         if self.on(spec):
             return Support()
-        return Support(f"no linear map with a known role was found in the layers of {spec.architecture}.")
+        return Support(f"no linear layer with a known role was found in the layers of {spec.architecture}.")
 
     def dimension(self, spec: ModelSpec | None = None) -> Categorical:
         """The groups to draw from on a model; without one, all of them."""

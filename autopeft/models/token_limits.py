@@ -61,8 +61,8 @@ def of_card(tokenizer: Any, model: Any, card: Card, where: str) -> int:
     limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or math.inf)
     if card.max_length is None or card.max_length > limit:
         raise UserInputError(
-            f"`max_length` in {where} must be at most the model's own limit of {limit}, but is "
-            f"{card.max_length}; restore it."
+            f"`max_length` in {where} must be at most the model's own limit of {limit}, but is {card.max_length}; "
+            "restore it."
         )
     return card.max_length
 

@@ -61,8 +61,8 @@ def write(plain: nn.Module, base: nn.Module, spec: ModelSpec, folder: Path, name
             continue
         if module not in maps or not name.endswith(".weight"):
             raise NoLoraError(
-                f"a LoRA changes linear maps alone, but this winner changes {name}; export as merged, and serve that "
-                "as a model of its own."
+                f"a LoRA changes only linear layers, but this winner changes {name}; export it as merged, and serve "
+                "that as a separate model."
             )
         transposed = isinstance(plain.get_submodule(module), Conv1D)
         low, high, lost = pair(change.T if transposed else change, name)
@@ -70,7 +70,7 @@ def write(plain: nn.Module, base: nn.Module, spec: ModelSpec, folder: Path, name
         tensors[f"base_model.model.{module}.lora_B.weight"] = high
         ranks[module], most = len(low), max(most, lost)
     if not ranks:
-        raise NoLoraError("a LoRA needs a map that it changes, but this winner leaves all as they were.")
+        raise NoLoraError("a LoRA needs a layer that it changes, but this winner changes none.")
     config = LoraConfig(
         r=max(ranks.values()),
         lora_alpha=max(ranks.values()),
@@ -103,8 +103,8 @@ def pair(change: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor, f
         rank = _fewest(shares, NEAR)
     if rank > MOST:
         raise NoLoraError(
-            f"servers of LoRA take ranks up to {MOST}, but of what this winner adds to {name} a pair of that rank "
-            f"would lose {float(shares[MOST]):.1%}; export as merged, and serve that as a model of its own."
+            f"LoRA servers take ranks up to {MOST}, but at this rank {float(shares[MOST]):.1%} of what this winner "
+            f"adds to {name} would be lost; export it as merged, and serve that as a separate model."
         )
     root = values[:rank].sqrt()
     low, high = root[:, None] * right[:rank], left[:, :rank] * root

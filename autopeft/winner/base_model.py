@@ -27,9 +27,9 @@ def find_base(card: Card) -> Path | str:
         raise ModelError(f"the winner's base model is needed, but: {error}") from None
     if isinstance(location, Path) and card.base_digest and (found := digest.of(location)) != card.base_digest:
         raise ModelError(
-            f"the winner was trained on another base model than {location} holds now (digest {card.base_digest[:19]}… "
-            f"then, {found[:19]}… now), and would predict something else; put the files back that were there, or run "
-            "the study again."
+            f"the winner was trained on another base model than {location} is now (digest {card.base_digest[:19]}… "
+            f"then, {found[:19]}… now), and would predict something else; restore the old files, or run the study "
+            "again."
         )
     return location
 

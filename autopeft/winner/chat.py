@@ -61,8 +61,8 @@ class Chat:
         if not writer.task.converses:
             columns = ", ".join(f"`{name}`" for name in writer.task.inputs)
             raise UserInputError(
-                f"a chat needs a winner that was trained on conversations, but this one was on rows with {columns}; "
-                "give it such rows with `autopeft generate`."
+                "a chat needs a winner that was trained on conversations, but this one was trained on rows with "
+                f"{columns}; give it such rows with `autopeft generate`."
             )
         self._writer, self._sampling, self._say = writer, sampling, say
         self._system = [{"role": "system", "content": system}] if system.strip() else []
@@ -91,7 +91,8 @@ class Chat:
             if not turns:
                 raise UserInputError(
                     f"a message must leave room for an answer of {new:,} tokens within the {self._limits.positions:,} "
-                    f"that the model can read, but with its marks this one has {len(prompt):,}; shorten it."
+                    f"that the model can read, but this one has {len(prompt):,} tokens with its chat template; shorten "
+                    "it."
                 )
             turns.pop(0)
             dropped += 1
@@ -124,7 +125,7 @@ class Chat:
         if answer.text:
             self.turns.append(Turn(self._said, answer.text))
         else:
-            self._say("Nothing was answered, so the message is taken back.")
+            self._say("The model answered nothing, so the message is taken back.")
 
     def undo(self) -> Turn | None:
         """Take the last turn back; None where there is none."""

@@ -63,7 +63,7 @@ def export(
     if format not in FORMATS:
         raise ExportError(f'`format` must be one that autopeft writes, but got "{format}"; {nearest(format, FORMATS)}')
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExportError(f"{folder} must be empty or not there, but it is not; give another folder.")
+        raise ExportError(f"{folder} must be new or empty, but is not; give another folder.")
     if isinstance(winner, str | Path):
         winner = artifact.load(winner_of(Path(winner)), trust_remote_code=trust_remote_code)
     else:
@@ -71,13 +71,13 @@ def export(
     if winner.card.quantization != NONE and not FORMATS[format].quantized:
         raise ExportError(
             f"a winner on a base model in {winner.card.quantization} can be exported as "
-            f"{', '.join(name for name, entry in FORMATS.items() if entry.quantized)} alone, but not as {format}: it "
-            'would meet another base model there. Train it with `quantization = "none"`.'
+            f"{', '.join(name for name, entry in FORMATS.items() if entry.quantized)}, but not as {format}, where the "
+            'base model would be another one. Train it with `quantization = "none"`.'
         )
     if winner.card.members and not FORMATS[format].several:
         raise ExportError(
             f"a winner of which {winner.card.members} folds' models answer together can be exported as "
-            f"{', '.join(name for name, entry in FORMATS.items() if entry.several)} alone, but not as {format}, which "
+            f"{', '.join(name for name, entry in FORMATS.items() if entry.several)}, but not as {format}, which "
             'holds one model; train it with `form = "refit"` or `"average"` in [winner].'
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -124,8 +124,8 @@ def _for_serving(winner: Winner, folder: Path, say: Say) -> None:
         lost = as_lora.write(plain, base, winner.spec, folder, winner.card.base_model)
         if say:
             say(
-                f"What {winner.card.method} adds was split into pairs of A and B, which lose {lost:.1g} of it at most, "
-                "as a share of what a map gains."
+                f"What {winner.card.method} adds was written as LoRA matrices A and B, which lose at most {lost:.1g} "
+                "of each layer's change."
             )
         winner.reader.standalone().save(folder)
     serving.rewrite(folder)
@@ -149,7 +149,7 @@ def _merged(winner: Winner, folder: Path, say: Say) -> None:
         apart, largest = difference(winner, whole)
         say(
             f"The base model's weights were expanded from {winner.card.quantization} to float32 before the add-on was "
-            f"merged: outputs differ from the winner's by up to {apart:.2g}, where the largest is {largest:.2g}."
+            f"merged: outputs differ from the winner's by up to {apart:.2g}; the largest output is {largest:.2g}."
         )
 
 
@@ -180,14 +180,16 @@ def _onnx(winner: Winner, folder: Path, say: Say) -> None:
     """The model with its add-on, traced; the number of rows is free, and of texts the length."""
     if winner.writes:
         raise ExportError(
-            "ONNX holds one pass of a model, but a text takes one for each of its tokens, which ONNX runtimes leave to "
-            "their users; export as merged, and write that folder for ONNX with `optimum`."
+            "ONNX holds one pass of a model, but writing a text takes one pass for each token, which ONNX runtimes "
+            "leave to you; export as merged, and convert that folder to ONNX with `optimum`."
         )
     try:
         import onnx  # noqa: F401  # torch.onnx needs them, and says so less plainly
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ExportError(f'ONNX needs a package that is not here ({error}); pip install "autopeft[onnx]".') from None
+        raise ExportError(
+            f'ONNX needs a package that is not installed ({error}); pip install "autopeft[onnx]".'
+        ) from None
     reader = winner.reader.standalone()
     plain = reader.example(winner.texts)
     inputs = {

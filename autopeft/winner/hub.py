@@ -36,7 +36,7 @@ def push(folder: Path, repo: str, *, private: bool | None = None) -> str:
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add what autopeft found")
     except Exception as error:  # the hub's library raises its own, those of httpx and of Xet, and plain RuntimeErrors
         raise HubError(
-            f'"{repo}" cannot be written on the hub: {in_a_line(error).rstrip(".")}. Check the network and the name, '
+            f'"{repo}" cannot be uploaded to the hub: {in_a_line(error).rstrip(".")}. Check the network and the name, '
             "and log in (`hf auth login`) with a token that may write."
         ) from None
     return str(made)

@@ -67,8 +67,8 @@ def read(folder: Path, card: Card, *, trust_remote_code: bool) -> tuple[BaseMode
     """
     if card.trust_remote_code and not trust_remote_code:
         raise UserInputError(
-            f"{folder} needs code that its base model {card.base_model} brings, which is not run unasked; if you trust "
-            "that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
+            f"{folder} needs code that its base model {card.base_model} brings, and autopeft runs it only on request; "
+            "if you trust that model, load the winner with `trust_remote_code=True` (`--trust-remote-code`)."
         )
     task = task_of(card, folder)
     members = {f"fold_{number}/": folder / f"fold_{number}" for number in range(card.members)} or {"": folder}
@@ -76,7 +76,7 @@ def read(folder: Path, card: Card, *, trust_remote_code: bool) -> tuple[BaseMode
     widest = max((max(shape, default=1) for shape in shapes.values()), default=1)
     if len(card.labels) > max(widest, FEW):  # each costs a row of the head that is built for them
         raise UserInputError(
-            f"{folder / CARD} must name the classes of its weights, but has {len(card.labels):,} labels, and no "
+            f"{folder / CARD} must name the classes of its weights, but has {len(card.labels):,} labels, while no "
             f"tensor has more than {widest:,} rows; restore it."
         )
     base = load_base_of(card, task)

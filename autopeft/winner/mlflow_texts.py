@@ -67,7 +67,7 @@ def write(winner: Winner, folder: Path, say: Callable[[str], None] | None = None
         )
     (folder / LICENSE).unlink(missing_ok=True)
     if say:
-        say("MLflow drops white space before an answer, which the winner itself keeps.")
+        say("MLflow drops white space before an answer; the winner itself keeps it.")
 
 
 def asked(winner: Winner) -> str:
@@ -86,7 +86,7 @@ def _task(winner: Winner) -> Writing:
         raise UserInputError(f"MLflow's {CHAT} is for winners that write, and {task.kind} does not; {instead}.")
     if task.limits.begin:
         raise UserInputError(
-            f"MLflow's {CHAT} and {COMPLETIONS} are for models that go on with a text, and {task.kind} reads one text "
+            f"MLflow's {CHAT} and {COMPLETIONS} are for models that continue a text, and {task.kind} reads one text "
             f"and writes another, for which transformers 5 has no pipeline; {instead}."
         )
     return task

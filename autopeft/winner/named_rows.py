@@ -28,7 +28,7 @@ def keyed(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     if keys and others and key:
         raise DataError(
             f"the study read `{key}` from the column {quoted(names[key])}, but the rows to predict have columns of "
-            "both names; leave out the one that is not meant."
+            "both names; remove the one that you do not mean."
         )
     wanted = [*names] if keys else [*names.values()]
     missing = next((name for name in wanted if found.count(name) != 1), None)

@@ -77,7 +77,7 @@ def for_vllm(folder: Path) -> str:
     """How vLLM serves the adapter that `rewrite` left in a folder, or why it does not."""
     rank = int(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["r"])
     if rank > RANKS[-1]:
-        return f"has no room for this rank, {rank}, but for {RANKS[-1]} at most: export as merged for it"
+        return f"takes ranks up to {RANKS[-1]}, but this one is {rank}: export as merged for it"
     return f"vllm serve BASE --enable-lora --lora-modules winner=THIS_FOLDER --max-lora-rank {rank}"
 
 
@@ -87,20 +87,20 @@ def _require_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     if kind != "LORA":
         reason = f"this winner is of the type {kind}"
     elif config.get("task_type") == "SEQ_2_SEQ_LM":
-        reason = "they serve no model with an encoder and a decoder"
+        reason = "they do not serve models with an encoder and a decoder"
     elif config.get("use_dora"):
-        reason = "DoRA has a length beside each pair, which vLLM refuses and llama.cpp ends on"
+        reason = "DoRA has a magnitude beside each pair, which vLLM refuses and which makes llama.cpp exit"
     elif config.get("bias", "none") != "none" or config.get("lora_bias"):
         reason = "it trains biases"
     else:
         heads = {name.removeprefix("base_model.model.") for name in tensors if not PAIR.match(name)}
         odd = sorted(name for name in heads if name.rpartition(".")[0] not in HEADS)
         if odd:
-            reason = f"it has tensors beside its pairs, such as {odd[0]}"
+            reason = f"it has other tensors than these pairs, such as {odd[0]}"
     if reason:
         raise ServingError(
             f"servers read plain LoRA, pairs of A and B and a head of one linear map named {' or '.join(HEADS)}, but "
-            f"{reason}; export as merged, and serve that as a model of its own."
+            f"{reason}; export it as merged, and serve that as a separate model."
         )
 
 

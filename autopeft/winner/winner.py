@@ -165,7 +165,7 @@ class Winner:
         self.truncated += encoded.truncated
         if not encoded.lengths.all():
             row = cells.index[int(encoded.rows_of(np.array([encoded.lengths.argmin()]))[0])]
-            raise DataError(f"prediction needs a word in every row, but the tokenizer makes nothing of row {row}.")
+            raise DataError(f"prediction needs a word in every row, but the tokenizer finds no token in row {row}.")
         if say:
             for told in self.reader.told(encoded.truncated):
                 say(told)
@@ -173,7 +173,9 @@ class Winner:
         found = np.mean(each, axis=0) if len(each) > 1 else each[0]
         if not np.isfinite(found).all():
             row = cells.index[int(np.isfinite(found).reshape(len(found), -1).all(axis=1).argmin())]
-            raise DataError(f"prediction needs finite outputs, but the model's for row {row} are not; train it again.")
+            raise DataError(
+                f"prediction needs finite outputs, but those for row {row} are not finite; train the model again."
+            )
         return found
 
     def _cells(self, rows: Any, *, taught: bool = False) -> pd.DataFrame:
@@ -181,7 +183,7 @@ class Winner:
         import pandas as pd
 
         if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-            raise DataError("prediction needs rows: a frame, or a list of inputs; put a single one into a list.")
+            raise DataError("prediction needs rows: a frame, or a list of inputs; put a single input into a list.")
         if not isinstance(rows, pd.DataFrame):
             rows = pd.DataFrame({self.inputs[0]: pd.Series(list(rows), dtype=object)})
         wanted = (*self.inputs, *(self._task.taught_columns if taught else ()))
@@ -189,7 +191,7 @@ class Winner:
         texts = Texts(blank=True, others=readers(self._task.columns, None))
         found = pd.DataFrame({name: texts.of(name, rows[name]) for name in wanted}, index=rows.index)
         for name, fault in texts.empty.items():
-            raise DataError(f'prediction needs every input, but row {fault.row} has none in "{name}".')
+            raise DataError(f'prediction needs every input, but row {fault.row} has an empty "{name}".')
         texts.check("the rows to predict", {name: name for name in wanted})
         return found
 
@@ -200,7 +202,7 @@ class Winner:
             UserInputError: the task has no classes.
         """
         if not self.card.labels:
-            raise UserInputError(f"{self.card.task} has no classes, and so no probabilities; call `predict`.")
+            raise UserInputError(f"{self.card.task} has no classes and therefore no probabilities; call `predict`.")
         return self.answers(rows, say)
 
     def table(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> pd.DataFrame:
@@ -265,8 +267,8 @@ class Winner:
         folder = Path(folder)
         if folder.exists() and not (folder / CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserInputError(
-                f"a winner goes to a folder that is new, empty or a winner's, but {folder} is none of these; "
-                "give another one."
+                f"a winner goes to a new or empty folder, or over another winner, but {folder} is none of these; give "
+                "another folder."
             )
         method = registry.discover()[self.card.method]
         with writing(folder):
@@ -302,8 +304,8 @@ class Winner:
         """
         if self.card.members:
             raise MethodError(
-                f"a winner can be merged where it is one model, but here those of {self.card.members} folds answer "
-                'together; predict with the winner itself, or train it with `form = "average"` in [winner].'
+                f"a winner can be merged only if it is one model, but here the models of {self.card.members} folds "
+                'answer together; predict with the winner itself, or train it with `form = "average"` in [winner].'
             )
         if self.card.quantization != NONE:
             from autopeft.winner.dequantized import dequantized
@@ -312,8 +314,8 @@ class Winner:
         plain = merged(self.module, registry.discover()[self.card.method])
         if plain is None:
             raise MethodError(
-                f'a winner can be merged where its method can, but "{self.card.method}" cannot; '
-                "predict with the winner itself."
+                f'a winner can be merged only if its method can, but "{self.card.method}" cannot; predict with the '
+                "winner itself."
             )
         self._task.restore(plain)
         return plain

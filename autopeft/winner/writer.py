@@ -59,8 +59,8 @@ class Writer:
         """
         if not isinstance(task, Writing):
             raise UserInputError(
-                f"only a winner that writes texts can be asked for one, but {task.kind} answers otherwise; ask it with "
-                "`autopeft predict`, in Python with `predict`."
+                f"only a winner that writes texts can generate one, but {task.kind} does not write texts; use "
+                "`autopeft predict`, or `predict` in Python."
             )
         return cls(task, reader, read, model, base)
 
@@ -101,5 +101,5 @@ class Writer:
         if not base:
             return self.model
         if self.base is None:
-            raise UserInputError("the base model is known of a winner that was loaded; save this one, and load it.")
+            raise UserInputError("only a winner that was loaded knows its base model; save this one, and load it.")
         return self.base.to(next(self.model.parameters()).device).eval()

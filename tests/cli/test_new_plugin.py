@@ -78,12 +78,12 @@ def test_a_new_kind_of_task_is_found_and_passes_its_own_tests(tmp_path, monkeypa
     [
         ("LowRank", "lower-case words"),
         ("low-rank", 'got "low-rank"'),
-        ("class", "no word of Python"),
+        ("class", "not a Python keyword"),
         ("lora", "taken by autopeft "),
         ("text_classification", "taken by autopeft "),
-        ("trials", "something else in a study file"),
-        ("learning_rate", "something else in a study file"),
-        ("peft", "something else"),
+        ("trials", "already has a meaning"),
+        ("learning_rate", "already has a meaning"),
+        ("peft", "already has a meaning"),
     ],
 )
 def test_a_name_that_no_method_can_have_is_refused(tmp_path, name, words):
@@ -98,7 +98,7 @@ def test_nothing_is_written_over(tmp_path):
     (tmp_path / "there" / "mine.txt").touch()
     done = autopeft_here("new-plugin", "low_rank", "there", cwd=tmp_path)
     assert done.returncode == 2
-    assert "empty or not there yet, but there is neither" in done.stderr
+    assert "a new or empty folder, but there is neither" in done.stderr
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["mine.txt"]
 
 

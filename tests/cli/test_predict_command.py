@@ -66,7 +66,7 @@ def test_rows_named_by_the_keys_are_answered_too(folder, winner):
     texts = given["message"].tolist()
     assert winner.predict(given[["message", "id"]]) == winner.predict(texts)
     assert winner.predict(given[["message"]].set_axis(["text"], axis=1)) == winner.predict(texts)
-    with pytest.raises(DataError, match="columns of both names; leave out the one"):
+    with pytest.raises(DataError, match="columns of both names; remove the one"):
         winner.predict(given)
     with pytest.raises(DataError, match="with the columns message, but got no column 'message'"):
         winner.predict(given[["id"]])

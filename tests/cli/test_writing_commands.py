@@ -260,7 +260,7 @@ def test_winners_that_do_not_write_are_refused(tiny_study):
     for command in ("generate", "chat"):
         done = autopeft_here(command, "lora", cwd=tiny_study.parent)
         assert done.returncode == 2
-        assert "but text-classification answers otherwise; ask it with `autopeft predict`" in done.stderr
+        assert "but text-classification does not write texts; use `autopeft predict`" in done.stderr
 
 
 def test_a_winner_that_was_not_loaded_does_not_know_its_base_model(winner):
@@ -382,7 +382,7 @@ def test_a_message_that_is_answered_with_nothing_is_taken_back(winner):
     chat.ask("say a")
     chat.keep(Answer(" ".strip(), stopped=True))
     assert not chat.turns
-    assert told == ["Nothing was answered, so the message is taken back."]
+    assert told == ["The model answered nothing, so the message is taken back."]
 
 
 def test_what_cannot_be_a_message_is_refused(winner):

@@ -102,7 +102,7 @@ BAD = {
     "bad_leak": (body("bad_leak", LEAK), "{origin}: it kept 8.0 MiB of tensors in memory after its trial"),
     "bad_write": (
         body("bad_write", WRITE),
-        "{origin}: {alike}: the method wrote into weights of the base model, which all trials share: bert.",
+        "{origin}: {alike}: the method changed weights of the base model, which all trials share: bert.",
     ),
 }  # fmt: skip
 """A body for each bad plugin, with a part of the message about it."""
@@ -226,7 +226,7 @@ def test_a_base_model_that_cannot_be_put_back_ends_the_study():
     base.module.get_parameter("classifier.weight").data += 1
     assert weight_check.restore() == ["classifier.weight"]
     with pytest.raises(
-        StudyError, match=r"classifier.weight could not be put back \(ValueError: the model's files hold"
+        StudyError, match=r"classifier.weight could not be restored \(ValueError: the model's files hold"
     ):
         weight_check.check()
 

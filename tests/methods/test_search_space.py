@@ -259,5 +259,5 @@ def test_an_optional_dimension_is_there_where_a_study_names_it_alone():
     both = SearchSpace({"a": outer, "b": Integer(low=1, high=2, default=1, when=("a", True), optional=True)})
     assert set(both.narrowed({"a": True, "b": [1, 2]}, "x")) == {"a", "b"}
     assert not both.narrowed({"b": 2}, "x")
-    with pytest.raises(ValueError, match='"epochs" is needed by every training'):
+    with pytest.raises(ValueError, match='"epochs" is needed for all training'):
         within_bounds(SearchSpace({"epochs": Integer(low=1, high=2, default=1, optional=True)}))

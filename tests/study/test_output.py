@@ -117,7 +117,9 @@ def test_a_winner_is_saved_in_a_new_folder_or_over_a_winner(tiny_study, tmp_path
     project = tmp_path / "project"
     project.mkdir()
     (project / "README.md").write_text("mine")
-    with pytest.raises(UserInputError, match=r"new, empty or a winner's, but .*project is none of these"):
+    with pytest.raises(
+        UserInputError, match=r"new or empty folder, or over another winner, but .*project is none of these"
+    ):
         lora.save(project)
     assert everything(project) == {project / "README.md": b"mine"}
     target = tmp_path / "a" / "target"

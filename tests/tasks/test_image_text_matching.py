@@ -190,7 +190,7 @@ def test_the_winner_says_how_alike_the_two_of_a_row_are(study, winner):
     done = autopeft_here("predict", "outputs/pairs/winner", "--input", "some.csv", "--json", cwd=study)
     found = [json.loads(line)["similarity"] for line in done.stdout.splitlines()]
     assert found == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(DataError, match=r'row \d+ has none in "text"'):
+    with pytest.raises(DataError, match=r'row \d+ has an empty "text"'):
         winner.predict(rows.assign(text=None))
     with pytest.raises(DataError, match="image"):
         winner.predict(rows.assign(image="nowhere.png"))

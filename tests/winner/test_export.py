@@ -294,7 +294,7 @@ def go_away(hub, monkeypatch):
 def test_a_hub_that_fails_is_one_sentence_without_the_token(study, hub, fails, monkeypatch, caplog):
     caplog.set_level("DEBUG")
     token, words = hub.token, fails(hub, monkeypatch)
-    with pytest.raises(HubError, match=rf'"me/words" cannot be written on the hub: .*{words}') as caught:
+    with pytest.raises(HubError, match=rf'"me/words" cannot be uploaded to the hub: .*{words}') as caught:
         study.winner.push_to_hub("me/words")
     assert not hub.files
     assert token not in f"{caught.getrepr(style='long')}{caplog.text}"

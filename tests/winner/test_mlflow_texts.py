@@ -68,7 +68,7 @@ def test_its_readme_asks_it(tmp_path, model, monkeypatch):
     winner = winner_of(tmp_path, model, "question", template=CHATML)
     told = []
     folder = api.export(winner, tmp_path / "made", "mlflow-transformers", say=told.append)
-    assert told == ["MLflow drops white space before an answer, which the winner itself keeps."]
+    assert told == ["MLflow drops white space before an answer; the winner itself keeps it."]
     code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(folder)
     made = {}

@@ -62,7 +62,7 @@ def test_merged_it_is_the_same_on_expanded_weights_and_the_difference_is_told(wi
     atol = APART[winner.card.quantization]
     np.testing.assert_allclose(probabilities(found, TEXTS), winner.predict_proba(TEXTS), atol=atol)
     (sentence,) = told
-    apart, largest = map(float, re.findall(r"by up to (\S+), where the largest is (\S+)\.$", sentence)[0])
+    apart, largest = map(float, re.findall(r"by up to (\S+); the largest output is (\S+)\.$", sentence)[0])
     assert apart < atol * largest
 
 

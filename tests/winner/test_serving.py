@@ -107,8 +107,8 @@ def test_first_values_that_were_taken_off_are_served_as_pairs_of_their_own(tmp_p
     ("change", "told"),
     [
         ({"peft_type": "IA3"}, "of the type IA3"),
-        ({"task_type": "SEQ_2_SEQ_LM"}, "no model with an encoder and a decoder"),
-        ({"use_dora": True}, "DoRA has a length"),
+        ({"task_type": "SEQ_2_SEQ_LM"}, "not serve models with an encoder and a decoder"),
+        ({"use_dora": True}, "DoRA has a magnitude"),
         ({"bias": "all"}, "it trains biases"),
         ({"lora_bias": True}, "it trains biases"),
     ],
@@ -121,7 +121,9 @@ def test_what_servers_cannot_read_is_refused(tmp_path, change, told):
         serving.rewrite(tmp_path)
 
 
-@pytest.mark.parametrize(("r", "told"), [(6, "--max-lora-rank 8"), (65, "--max-lora-rank 128"), (513, "no room for")])
+@pytest.mark.parametrize(
+    ("r", "told"), [(6, "--max-lora-rank 8"), (65, "--max-lora-rank 128"), (513, "takes ranks up to 512")]
+)
 def test_vllm_is_told_the_smallest_rank_that_holds_the_adapter(tmp_path, r, told):
     written(tmp_path, r=r)
     serving.rewrite(tmp_path)
@@ -130,5 +132,5 @@ def test_vllm_is_told_the_smallest_rank_that_holds_the_adapter(tmp_path, r, told
 
 def test_a_head_of_two_layers_is_refused(tmp_path):
     written(tmp_path, "roberta")
-    with pytest.raises(serving.ServingError, match="tensors beside its pairs"):
+    with pytest.raises(serving.ServingError, match="other tensors than these pairs"):
         serving.rewrite(tmp_path)

@@ -69,20 +69,20 @@ def test_a_winner_from_elsewhere_runs_no_code_unasked(tiny_study, monkeypatch):
     trained_winner(tiny_study, "lora")
     folder = tiny_study.parent / "lora"
     replace(Card.read(folder), trust_remote_code=True).write(folder)
-    with pytest.raises(UserInputError, match=r"not run unasked.*--trust-remote-code"):
+    with pytest.raises(UserInputError, match=r"runs it only on request.*--trust-remote-code"):
         artifact.load(folder)
     done = autopeft_here("predict", folder, "--input", tiny_study.parent / "rows.csv", cwd=tiny_study.parent)
     assert done.returncode == 2
-    assert "not run unasked" in done.stderr
+    assert "runs it only on request" in done.stderr
     assert artifact.load(folder, trust_remote_code=True).predict(["w1"])
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("w1 w2", "put a single one into a list"),
-        ({"text": ["w1"]}, "put a single one into a list"),
-        (pd.DataFrame({"text": ["w1", None]}, index=[7, 8]), 'row 8 has none in "text"'),
+        ("w1 w2", "put a single input into a list"),
+        ({"text": ["w1"]}, "put a single input into a list"),
+        (pd.DataFrame({"text": ["w1", None]}, index=[7, 8]), 'row 8 has an empty "text"'),
         (pd.DataFrame({"words": ["w1"]}), "got no column 'text'"),
         ([], "got no row"),
     ],
@@ -306,7 +306,7 @@ def test_a_forged_configuration_of_peft_ends_in_a_sentence_at_once(lora_winner, 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": [f"label {i}" for i in range(2_000)]}, "has 2,000 labels, and no tensor has more than"),
+        ({"labels": [f"label {i}" for i in range(2_000)]}, "has 2,000 labels, while no tensor has more than"),
         ({"labels": ["no", "no", "yes"]}, "it has a label twice"),
         ({"labels": "no"}, "labels: Input should be a valid array"),
         ({"labels": [["no"], ["yes"]]}, "labels.0"),
@@ -379,7 +379,7 @@ def test_outputs_that_are_no_numbers_are_no_prediction(lora_winner, tmp_path):
     shutil.copytree(lora_winner, folder)
     rewrite(folder / PEFT_WEIGHTS, lambda kept: {name: tensor * 1e30 for name, tensor in kept.items()})
     forged(folder)
-    with pytest.raises(DataError, match="finite outputs, but the model's for row 0 are not"):
+    with pytest.raises(DataError, match="finite outputs, but those for row 0 are not finite"):
         artifact.load(folder).predict(["w1"])
 
 
@@ -392,9 +392,9 @@ def test_outputs_that_are_no_numbers_are_no_prediction(lora_winner, tmp_path):
         (["w1", "\ud800"], r"row 1: .* holds \\ud800, which is half a character"),
         (["w1", 10**5000], "row 1: .* a whole number of thousands of digits"),
         (np.array([["w1"]]), "row 0: .* is an array"),
-        (["w1", None], 'row 1 has none in "text"'),
-        (None, "put a single one into a list"),
-        (b"w1", "put a single one into a list"),
+        (["w1", None], 'row 1 has an empty "text"'),
+        (None, "put a single input into a list"),
+        (b"w1", "put a single input into a list"),
         (pd.DataFrame([["w1", "w2"]], columns=["text", "text"]), "several columns 'text'"),
     ],
 )
