@@ -304,7 +304,7 @@ class AutoPeft(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
 
 
 class AutoPeftClassifier(ClassifierMixin, AutoPeft):  # type: ignore[misc]  # scikit-learn is untyped
-    """A search as a classifier of texts; see `AutoPeft` for its parameters.
+    """A scikit-learn classifier of texts that runs a search in `fit`; see `AutoPeft` for its parameters.
 
     Attributes:
         classes_: the classes, sorted.
@@ -369,7 +369,7 @@ class AutoPeftClassifier(ClassifierMixin, AutoPeft):  # type: ignore[misc]  # sc
 
 
 class AutoPeftRegressor(RegressorMixin, AutoPeft):  # type: ignore[misc]  # scikit-learn is untyped
-    """A search as a regressor of texts: a number for each; see `AutoPeft` for its parameters."""
+    """A scikit-learn regressor of texts that runs a search in `fit`; see `AutoPeft` for its parameters."""
 
     KIND = "regression"
 

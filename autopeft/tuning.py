@@ -115,7 +115,7 @@ class Tuned(StudyViews):
         return optuna.load_study(study_name=self.name, storage=open_journal(self.folder))
 
     def leaderboard(self) -> pd.DataFrame:
-        """Every trial, a row each: complete ones by score, then pruned, stopped, failed and those over the budget.
+        """All trials, one per row: complete ones by score, then pruned, stopped, failed and infeasible ones.
 
         Memory in bytes, time in seconds. The index is the rank, of complete trials alone. Each of a candidate's params
         has a column, such as `lora.r`. The score of a trial that was pruned, or stopped by the timeout, is from an
@@ -143,7 +143,7 @@ def tune(
     progress: bool = True,
     callbacks: Iterable[TrialCallback] = (),
 ) -> Tuned:
-    """Search for the method and size that fit, as `autopeft run` does for a study file, and return what won.
+    """Search for the best method and size, as `autopeft run` does for a study file, and return the finished study.
 
     The arguments are a study file's tables, with the same settings and defaults; where a table has one setting that
     matters most, that may stand for it. The same call goes on with a study that was interrupted.

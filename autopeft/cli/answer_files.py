@@ -42,10 +42,14 @@ def check_file(path: Path, source: Path | None) -> None:
     if path.suffix.lower().lstrip(".") not in FORMATS:
         raise UserInputError(f"--output must end in .{', .'.join(FORMATS)}, which names the format, but is {path}.")
     if os.path.lexists(path):
-        what = "the file of --input" if source and path.resolve() == source.resolve() else "there already"
-        raise UserInputError(f"--output must name a new file, but {path} is {what}; name another, or remove it first.")
+        what = "the --input file" if source and path.resolve() == source.resolve() else "an existing file"
+        raise UserInputError(
+            f"--output must name a new file, but {path} is {what}; name another file, or remove this one first."
+        )
     if not path.parent.is_dir():
-        raise UserInputError(f"--output must be in a folder that is there, but {path.parent} is not; make it first.")
+        raise UserInputError(
+            f"--output must be in an existing folder, but {path.parent} does not exist; create it first."
+        )
 
 
 class AnswerFile(ABC):

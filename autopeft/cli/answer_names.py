@@ -36,12 +36,12 @@ class AnswerNames:
             self._prefix = PREFIX if taken else ""
             if taken:
                 columns = " and ".join(f"`{PREFIX}{name}`" for name in answers)
-                self._say(f"The input has a column `{taken[0]}` of its own, so the answers are in {columns}.")
+                self._say(f"The input already has a column `{taken[0]}`, so the answers are in {columns}.")
         names = {name: f"{self._prefix}{name}" for name in answers}
         for name in names.values():
             if name in self._kept:
                 raise UserInputError(
-                    f"answers go into columns that the input does not have, but it has {quoted(name)} already; rename "
-                    "or remove that column."
+                    f"answers go into new columns, but the input already has {quoted(name)}; rename or remove that "
+                    "column."
                 )
         return names

@@ -161,12 +161,12 @@ def printable(text: str, keep: str = "\n") -> str:
 
 
 def quoted(text: str, width: int = SHOWN) -> str:
-    """A person's text in double quotes, printable, cut to some `width` characters."""
+    """A user's text in double quotes, printable, cut to about `width` characters."""
     return f'"{brief(text, width)}"'
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the known word nearest to `name`, and all of them when there are few."""
+    """A hint with the known word nearest to `name`, and with all known words if there are few."""
     known = sorted({printable(word[:SHOWN], keep="") for word in known})  # a file's names may be of any length
     close = difflib.get_close_matches(name[:SHOWN], known, n=1, cutoff=0.5)
     if close:

@@ -74,7 +74,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows as the fields of a batch, with what they teach.
+    """Rows as the fields of a batch, with their targets.
 
     A row may be more than the model reads at once, as a long document is: then it is several samples, which are trained
     one by one, and whose answers the task makes one of (`Task.combine`).

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TrainingCallback:
-    """A method's part in the training of one fold; every method here does nothing until it is overridden.
+    """A method's hooks into the training of one fold; each does nothing unless it is overridden.
 
     Folds take turns on one model, whose trained parameters are pointed at the fold's own tensors. So a callback keeps
     what is the fold's in itself: the parameters of the model, looked up anew in each call, are the fold's too, but

@@ -47,7 +47,7 @@ class LinearModule:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a method may know about the model before it touches it; made on the meta device, no weights needed.
+    """What a method may know about the model before it changes it; made on the meta device, without weights.
 
     Attributes:
         model_type: the Hugging Face type, such as ``bert``.
@@ -109,7 +109,7 @@ class ModelSpec:
 
 
 def layer_groups(depth: int) -> dict[str, tuple[int, ...]]:
-    """The names a dimension `layers` takes on a model of `depth` stored layers, with their indices.
+    """The choices of a dimension `layers` on a model of `depth` layers, with the indices of their layers.
 
     Groups that coincide on so few layers come once.
     """
@@ -128,7 +128,7 @@ def layer_groups(depth: int) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Support:
-    """Yes, or no with the reason a person reads. Truthy when supported."""
+    """Whether a method supports a model, with the reason if it does not. Truthy when supported."""
 
     reason: str = ""
 
@@ -137,7 +137,7 @@ class Support:
 
 
 class PeftMethod(ABC):
-    """A parameter-efficient fine-tuning method: a space of add-ons and how to put one on a model.
+    """A parameter-efficient fine-tuning method: a search space of add-ons, and how to put one on a model.
 
     `search_space` and `apply` are all that a method must bring. `autopeft check NAME` and `autopeft.testing` find out
     whether what it brings holds.
@@ -176,7 +176,7 @@ class PeftMethod(ABC):
     tasks: ClassVar[tuple[str, ...]] = ()
 
     def supports(self, spec: ModelSpec) -> Support:
-        """Whether the method works on this model, with the reason where it does not. Default: yes."""
+        """Whether the method works on this model, with the reason if it does not. Default: yes."""
         return Support()
 
     @abstractmethod
@@ -204,7 +204,7 @@ class PeftMethod(ABC):
         """
 
     def trained_params(self, params: Params, spec: ModelSpec) -> int | None:
-        """How many parameters `apply` would have trained, the head's aside, worked out from `spec` alone.
+        """How many parameters `apply` would train, without the head's, computed from `spec` alone.
 
         Default: None, and the host applies the method to a model without weights and counts. To say it here spares
         that for candidates over `max_trainable_params`. It must be exact, also in a subclass with more dimensions; one
@@ -228,7 +228,7 @@ class PeftMethod(ABC):
     def initial_values(
         self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
     ) -> Mapping[str, Tensor]:
-        """What trained parameters start from where training rows tell it, by name. Default: as `apply` left them all.
+        """Initial values of trained parameters that depend on training rows, by name. Default: as `apply` left them.
 
         Called once for each fold, and once when the winner is trained on all rows, before training begins and before
         folds are packed; not for a fold that goes on after an interruption. The random numbers of torch are seeded.
@@ -248,7 +248,7 @@ class PeftMethod(ABC):
     def average(
         self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec
     ) -> Mapping[str, Tensor] | None:
-        """What is trained, with values in the place of those of all folds. Default: None, there are none.
+        """One set of trained values that stands for those of all folds. Default: None, the method has none.
 
         What the add-on computes is to be averaged: `mean_of` gives the mean of each tensor, and of a product the mean
         of the products is wanted. It need not be exact: the host compares its loss with those of the folds.
@@ -272,7 +272,7 @@ class PeftMethod(ABC):
         return None
 
     def merge(self, model: nn.Module) -> nn.Module | None:
-        """The plain base model with the add-on folded into its weights; None (the default) where that cannot be.
+        """The plain base model with the add-on merged into its weights; None (the default) if that is impossible.
 
         `model` is what `apply` returned, trained, in float32 and not quantized. It is a whole copy, weights too, so it
         may be written into and taken apart.
@@ -288,11 +288,11 @@ class PeftMethod(ABC):
         return None
 
     def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Put what `save` gave into a model fresh from `apply`; called only where `save` gave something."""
+        """Put the tensors from `save` into a model fresh from `apply`; called only if `save` returned some."""
         raise NotImplementedError(f'method "{self.name}" overrides save(), so it must also override load().')
 
     def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
-        """Write a trained add-on and its head in the format of another library, which must predict the same.
+        """Write a trained add-on and its head in the format of another library, which must then predict the same.
 
         Called with "peft", where the model is not a `PeftModel`, and with "adapterhub", the `adapters` library. The
         `folder` exists and is empty. Default: no; say no with the reason a person reads, and write nothing then.

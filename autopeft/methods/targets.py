@@ -25,7 +25,7 @@ CROSS = "cross_attention"
 
 @dataclass(frozen=True)
 class TargetGroups:
-    """What a dimension such as `target_modules` offers: groups of the linear maps in the layers, found by their roles.
+    """The choices of a dimension such as `target_modules`: groups of the linear layers, found by their roles.
 
     Attributes:
         names: of the groups, in the order they are offered; the first is the default.

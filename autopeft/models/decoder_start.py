@@ -18,7 +18,7 @@ TRIED = 4
 
 @torch.no_grad()
 def decoder_start(model: Any, last: np.ndarray) -> int:
-    """The first token of what the model makes of labels for its decoder: of labels a, b, c that is start, a, b.
+    """The token that starts the decoder's input: for labels a, b, c the model makes the input start, a, b.
 
     Most models have one token for it, which their configuration names; mBART and its kin take the last label of each
     row, such as the code of a language, to the front. The model is asked, on labels of two rows.

@@ -50,7 +50,7 @@ def mark(module: Any, spec: ModelSpec, folder: Path) -> None:
 
 
 def original_weight(module: nn.Module) -> torch.Tensor:
-    """The weight of a quantized linear map as it was before: float32 `[out, in]` on the CPU.
+    """The weight of a quantized linear layer before quantization: float32 `[out, in]` on the CPU.
 
     Raises:
         ModelError: the map is not quantized, or its weight is not found in the model's files.

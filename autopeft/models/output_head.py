@@ -14,7 +14,7 @@ CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 
 
 class OutputHead(nn.Module):
-    """Stands around a map onto a vocabulary; a class of its own says in `forward` what it gives in its place.
+    """Wraps a language model's output layer; a subclass says in `forward` what to return instead of logits.
 
     Args:
         whole: the map; its tensors stay where they are.

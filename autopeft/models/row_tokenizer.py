@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 100
 
 
 class RowTokenizer(Reader):
-    """A tokenizer of transformers that reads rows of one text or two and cuts them itself.
+    """A transformers tokenizer that reads rows of one or two texts and truncates them itself.
 
     A row that is too long loses tokens of its longer text until both are of one length, then of both; the tokenizer's
     own marks all stay. For "head" and "tail" that is what the tokenizer does when told to truncate the longest first.

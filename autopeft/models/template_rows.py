@@ -22,7 +22,7 @@ AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Template:
-    """What stands around texts.
+    """A template around texts.
 
     Attributes:
         words: one more than there are `texts`: what stands before each, and behind the last.

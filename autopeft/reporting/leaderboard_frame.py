@@ -27,7 +27,7 @@ ENDS = (PRUNED, STOPPED, FAIL, INFEASIBLE)
 
 
 def leaderboard_frame(found: Sequence[TrialRecord]) -> pd.DataFrame:
-    """Every trial, a row each: complete ones by score, then pruned, stopped, failed and those over the budget.
+    """All trials, one per row: complete ones by score, then pruned, stopped, failed and infeasible ones.
 
     The index is the rank. Of a candidate's params that some trials lack, whole numbers stay whole numbers.
     """

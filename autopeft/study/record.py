@@ -37,7 +37,7 @@ RETRY_OF = "retry_of"
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial. Memory in bytes, time in seconds; None where there is no value (an infeasible trial has no score).
+    """One trial. Memory is in bytes, time in seconds; None where there is no value (an infeasible trial has no score).
 
     `needs` is what it uses of the limits for which there is no field, by their measure; `facts` is what its folds told
     that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
@@ -87,7 +87,7 @@ class TrialRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether it trained to its end, and so may win."""
+        """Whether it trained to its end, so that it may win."""
         return self.state == COMPLETE
 
     @property

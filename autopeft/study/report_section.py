@@ -22,7 +22,7 @@ AS_BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A row that is shown: an image of it as a PNG file, and a few words below."""
+    """A row to show: its image as a PNG file, and a caption."""
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
 
@@ -32,7 +32,7 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table: what its columns are called, and its rows as texts; `numbers` are columns aligned to the right."""
+    """A table: the names of its columns, and its rows as texts; `numbers` are the columns aligned to the right."""
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
 
@@ -43,7 +43,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class ReportPlot:
-    """Points in a picture, `(x, y, size)` with the size from 0 to 1: how many rows stand behind each.
+    """Points in a picture, `(x, y, size)`; the size, from 0 to 1, shows how many rows a point stands for.
 
     `diagonal` draws the line where both are equal; both then go from 0 to 1.
     """
@@ -59,7 +59,7 @@ class ReportPlot:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A part of the report: its heading, a sentence or two, a picture, a table, and rows that are shown as images."""
+    """A section of the report: its heading, a sentence or two, a picture, a table, and rows shown as images."""
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
 

@@ -27,7 +27,7 @@ COUNTS = "class_counts"
 
 
 class ClassOptions(Section):
-    """Settings of the loss, which [search] may name to have them searched, and of the decision between two labels."""
+    """Settings of the loss, which [search] may search over, and of the decision between two labels."""
 
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """"balanced" counts the loss of a row by rows / (labels · rows of its label), as scikit-learn does; or a weight for

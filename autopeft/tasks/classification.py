@@ -47,7 +47,7 @@ def _metric(name: str) -> Metric:
 
 
 class Classification(Task):
-    """One of several labels for each row; a kind of its own says what a row is.
+    """One of several labels for each row; a subclass says what a row is.
 
     Truths are the labels' positions, int64 `[rows]`; answers are probabilities, float32 `[rows, labels]`. A row's label
     stands in the column `label`.

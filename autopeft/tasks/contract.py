@@ -34,7 +34,7 @@ CONTRACT = 1
 
 
 class Baseline(NamedTuple):
-    """What answers without looking at the inputs: what it is called, and its answers `[rows, …]`."""
+    """A baseline that ignores the inputs: its name, and its answers `[rows, …]`."""
 
     name: str
     answers: np.ndarray
@@ -207,7 +207,7 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         return rows
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """Refuse training rows, as they were read, that no study can be made of.
+        """Refuse training rows, as they were read, that a study cannot use.
 
         Raises:
             DataError: in one sentence, with the row and what to do.
@@ -394,4 +394,4 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
 
     @abstractmethod
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """The best answer to the held-out rows that looks at no input, given what is true of the training rows."""
+        """The best answer to the held-out rows that ignores the inputs, given the truths of the training rows."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score: more is better. Of an error the negative is one, named `neg_…` as in scikit-learn.
+    """A score; higher is better. The negative of an error is a score too, named `neg_…` as in scikit-learn.
 
     Attributes:
         score: of the answers `[rows, …]` to rows, with what is true of them `[rows]`.

@@ -29,7 +29,7 @@ MOST_SHOWN = 200
 
 
 class MultiLabel(LabelRows):
-    """Any number of several labels for each row; a kind of its own says what a row is, with `labels_column`.
+    """Any number of labels for each row; a subclass says what a row is, with `labels_column`.
 
     Truths are whether a row has each label, bool `[rows, labels]`; answers are probabilities, float32 of that shape. A
     row's labels stand in the column `label`, as a sorted tuple. A label is given from its threshold on: half of the

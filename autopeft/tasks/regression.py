@@ -59,7 +59,7 @@ def _written(name: str, answers: Sequence[str], truths: Sequence[str]) -> float:
 
 
 class Regression(Task):
-    """A number for each row; a kind of its own says what a row is.
+    """A number for each row; a subclass says what a row is.
 
     Truths and answers are the numbers as the user has them, float64 and float32 `[rows]`. The model learns them with
     the training rows' mean taken away and divided by their spread, so that any scale of numbers is learnt alike. A

@@ -50,7 +50,7 @@ class WritingOptions(Section):
 
 
 class Writing(Task):
-    """A text for each row; a kind of its own says what a row is and how it is put to the model.
+    """A text for each row; a subclass says what a row is and how the model gets it.
 
     While it is searched, what counts is how probable the model finds the text that a row teaches: nothing is written,
     and one pass tells all of a row's tokens. Truths are these texts, an object array `[rows]`; answers are float32

@@ -43,7 +43,7 @@ def export(
     trust_remote_code: bool = False,
     say: Say = None,
 ) -> Path:
-    """Write a winner for another library, with a README that says how to load it there.
+    """Write a winner for another library, with a README that says how to load it.
 
     Args:
         winner: the winner, its folder, or the output folder or the file of its study.

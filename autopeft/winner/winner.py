@@ -220,7 +220,7 @@ class Winner:
         return self._task.worded(self._answers(cells, say), cells)
 
     def predict(self, rows: pd.DataFrame | Sequence[str]) -> list[Any]:
-        """The answer to each row: its most probable label, the list of its labels, or a number."""
+        """The answer to each row: its most probable label, the list of its labels, a number, or a text."""
         return self._task.values(self._worded(rows, None), self.card.labels)
 
     @property
@@ -241,7 +241,7 @@ class Winner:
         base: bool = False,
         **sampling: Any,
     ) -> list[str]:
-        """A text for each row, by a winner of a kind that writes; `predict` gives those without any setting.
+        """A text for each row, if the winner's task writes texts; `predict` writes them with default settings.
 
         Args:
             rows: as `answers` takes them; a conversation is a list of messages, as a study reads them.
@@ -256,7 +256,7 @@ class Winner:
         return self.writer.write(rows, say, max_new_tokens, Sampling(**sampling), base=base)
 
     def save(self, folder: str | Path) -> None:
-        """Write the winner to `folder`, which `load` reads, with a README made of what is known of it.
+        """Write the winner to `folder`, from which `load` reads it, with a README about it.
 
         The folder must be new, or empty, or hold a winner, which is replaced; other files beside that one stay.
 
@@ -294,7 +294,7 @@ class Winner:
             return hub.push(Path(folder), repo, private=private)
 
     def merge(self) -> nn.Module:
-        """The plain transformers model with the add-on folded in, which needs neither autopeft nor peft any more.
+        """The plain transformers model with the add-on merged in, which needs neither autopeft nor peft.
 
         A quantized base model's weights are expanded first (`dequantized`).
 

@@ -91,13 +91,11 @@ def test_answers_are_called_predicted_where_the_input_has_columns_of_their_names
     (row,) = map(json.loads, done.stdout.splitlines())
     assert [*row] == ["message", "label", "predicted_label", "predicted_scores"]
     assert (row["label"], row["predicted_label"]) == ("no", winner.predict(["w1 w2"])[0])
-    assert (
-        "has a column `label` of its own, so the answers are in `predicted_label` and `predicted_scores`" in done.stderr
-    )
+    assert "already has a column `label`, so the answers are in `predicted_label` and `predicted_scores`" in done.stderr
     (folder / "again.csv").write_text("message,label,predicted_label\nw1 w2,no,no\n")
     done = ask(folder, "--input", "again.csv")
     assert (done.returncode, done.stdout) == (2, "")
-    assert 'it has "predicted_label" already; rename or remove that column' in done.stderr
+    assert 'already has "predicted_label"; rename or remove that column' in done.stderr
 
 
 def test_names_of_answers_are_the_same_for_all_rows():
@@ -143,9 +141,9 @@ def test_answers_go_to_a_file_with_the_cells_as_they_were(folder, winner, suffix
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--input", "rows.csv", "--output", "rows.csv"], "is the file of --input; name another"),
+        (["--input", "rows.csv", "--output", "rows.csv"], "is the --input file; name another"),
         (["--input", "keys.txt", "--output", "lora"], "must end in .csv, .tsv, .jsonl, .parquet"),
-        (["--output", "nowhere/a.csv"], "in a folder that is there, but nowhere is not"),
+        (["--output", "nowhere/a.csv"], "in an existing folder, but nowhere does not exist"),
         (["--output", "a.csv", "--json"], "remove --json"),
         (["--input", "rows.csv", "--text", "w1"], "both are given; remove one"),
         (["--text", "w1", "--device", "gpu"], 'must be cpu, cuda or, for the second GPU, cuda:1, but is "gpu"'),

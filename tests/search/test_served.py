@@ -151,7 +151,7 @@ def test_the_models_of_folds_answer_together_from_their_folder(folds, tmp_path):
     with pytest.raises(MethodError, match="those of 2 folds answer together"):
         together.merge()
     for form in ("peft", "merged", "onnx", "serving"):
-        with pytest.raises(ExportError, match=f"exported as mlflow alone, but not as {form}"):
+        with pytest.raises(ExportError, match=f"exported as mlflow, but not as {form}"):
             export(folder, tmp_path / form, form)
     path = folder / "fold_1" / "adapter_model.safetensors"
     content = bytearray(path.read_bytes())

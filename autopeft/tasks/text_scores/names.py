@@ -28,7 +28,7 @@ SCORES: Mapping[str, TextScore] = MappingProxyType(
 
 
 def text_scores() -> Mapping[str, TextScore]:
-    """All scores that have a name of their own; `matches:` and a regular expression make another (`text_score`).
+    """All scores with a name; `matches:` and a regular expression make another one (`text_score`).
 
     Those of the extra `writing` are among them whether or not it is installed: then they raise a SpecError when they
     are worked out.
@@ -37,7 +37,7 @@ def text_scores() -> Mapping[str, TextScore]:
 
 
 def text_score(name: str) -> TextScore:
-    """The score of that name, or the one that `matches:` and a regular expression make.
+    """The score with this name, or the score of `matches:` and a regular expression.
 
     Raises:
         SpecError: it is not known, its pattern breaks a rule, or the library that it needs is not installed.

@@ -20,7 +20,7 @@ NOTHING = ("",)
 
 @dataclass(frozen=True)
 class TextScore:
-    """A score of written texts: more is better, and 0 is the least.
+    """A score of written texts: higher is better, and 0 is the lowest.
 
     Attributes:
         of_draws: of answers, with the references of each row, for many draws of the rows at once, given how often each
@@ -67,12 +67,12 @@ def best(alike: Callable[[str, str], float]) -> TextScore:
 
 
 def written_texts(texts: Iterable[str]) -> str:
-    """The references of a row, or the one answer to it, as they are kept in a file: JSON, a list of texts."""
+    """The references of a row, or its one answer, as a file keeps them: a JSON list of texts."""
     return json.dumps(list(texts), ensure_ascii=False)
 
 
 def metric_of(score: TextScore) -> Metric:
-    """The metric that is a score of texts. It is told from answers and truths as `written_texts` has them alone.
+    """A metric made from a score of texts. It needs only answers and truths as `written_texts` keeps them.
 
     Of an answer that is written with several texts the first counts, and of one with none that nothing was written:
     so the truths themselves can be scored as answers.
