@@ -57,8 +57,7 @@ def init(
         str | None, typer.Option(metavar="TABLE", help="The held-out rows. Default: a part of the table.")
     ] = None,
     task: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="The kind of task, see `autopeft tasks`. Default: guessed from the data."),
+        str | None, typer.Option(metavar="KIND", help="The kind of task; see `autopeft tasks`. Default: guessed.")
     ] = None,
     text: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column of the text. Default: guessed from the data.")

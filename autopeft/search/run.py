@@ -159,9 +159,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         else:
             progress.say(finished.NOTHING_TO_DO)
     if tracker.unsent:
-        progress.say(
-            f"MLflow did not receive everything; `autopeft sync` sends the {tracker.unsent} calls that are left."
-        )
+        progress.say(f"MLflow did not receive everything; `autopeft sync` sends the {tracker.unsent} missing calls.")
     with writing(kept), whole(kept, lasting=True) as draft:
         draft.write_text(told, encoding="utf-8")
     finished.mark(given, plugins, result)

@@ -77,12 +77,11 @@ def select_winner(
 ) -> TestScores:
     """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
 
-    The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. From one that
-    is there the files of an earlier winner go, its card first, and the new card comes last; other files stay. What each
-    predicted is kept beside the folder in `PREDICTIONS`. Of the methods left out no default is scored; nor, on another
-    base model than the winner's, of those whose default has no complete trial. The trials that were `found` have what
-    their folds told that answers need (`Task.calibrated`). Once it is `late`, of the rows of reference only the
-    defaults are trained.
+    The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. In an existing
+    one an earlier winner's card goes first, and the new card comes last; other files stay. Predictions are kept beside
+    the folder in `PREDICTIONS`. A default is not scored if its method was left out; nor, on another base model than the
+    winner's, if it has no complete trial. The trials `found` hold what answers need from their folds
+    (`Task.calibrated`). Once it is `late`, only the defaults are trained of the reference models.
 
     Raises:
         StoreError: something could not be written; no fault of a method's.

@@ -222,7 +222,7 @@ def test_one_that_cannot_write_gives_its_place_to_the_next(study, tmp_path, monk
 
     problem.task.__class__ = Fails
     choosing.choose(problem, kept, said.append, lambda: None)
-    assert f"Trial {best[0]} cannot be chosen, as its folds cannot write: RuntimeError: no head" in said
+    assert f"Trial {best[0]} cannot win, because its folds failed to write: RuntimeError: no head" in said
     assert {record.number for record in records(kept) if record.written is not None} == {*best[1:4]}
     assert [record.number for record in ranked(records(kept))][-1] == best[0], "what did not write comes last"
     (section,) = choices.sections(open_archive(problem.spec.output))

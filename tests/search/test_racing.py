@@ -195,7 +195,7 @@ def test_a_finalist_that_fails_leaves_and_the_others_go_on(whole, again, monkeyp
     racing.race(problem, books, finished=False)
     raced = Raced.read(kept.user_attrs)
     assert raced.left == {number: "RuntimeError: no callback"}
-    assert f"Trial {number} leaves the race, and cannot win: RuntimeError: no callback" in said
+    assert f"Trial {number} is out of the race and cannot win: RuntimeError: no callback" in said
     assert number not in raced.finalists
     assert raced.ruling.winner != number
     assert ranked(records(kept))[-1].number == number

@@ -193,7 +193,7 @@ def test_where_every_refit_collapses_the_models_of_the_folds_serve(folds, monkey
     assert len([model.train() for model in made.models]) == 2
     assert served(problem, candidate, record, said.append, wins=False).form == REFIT
     monkeypatch.setattr(type(problem.task), "averages", False)
-    with pytest.raises(refit_guard.CollapsedError, match="the models of its folds cannot serve: answers of"):
+    with pytest.raises(refit_guard.CollapsedError, match="the models of its folds cannot be used: answers of"):
         served(problem, candidate, record, said.append, wins=True)
 
 

@@ -331,7 +331,7 @@ def test_models_that_write_have_the_same_tokens(tmp_path, model):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "two")
     tokenizer.add_tokens(["another"])
     tokenizer.save_pretrained(tmp_path / "two")
-    with pytest.raises(SpecError, match="must have the same tokens where the task is causal-lm"):
+    with pytest.raises(SpecError, match="must have the same tokens for causal-lm"):
         made_ready(StudySpec.from_file(study), discover())
 
 

@@ -135,7 +135,7 @@ def test_a_winner_is_saved_in_a_new_folder_or_over_a_winner(tiny_study, tmp_path
 
 
 def test_export_over_a_file_is_refused_before_anything_is_loaded(tiny_study):
-    with pytest.raises(UserInputError, match="must be empty or not there"):
+    with pytest.raises(UserInputError, match="must be new or empty"):
         api.export(tiny_study.parent / "nowhere", tiny_study, "peft")
 
 
