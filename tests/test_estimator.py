@@ -76,9 +76,9 @@ def test_texts_come_in_many_forms(fitted):
         ([["w1"], [None]], "NaN or None"),
         ([["w1", "w2"]], "2 features, but AutoPeftClassifier is expecting 1"),
         ([], "minimum of 1 is required"),
-        ([["w1"], [{"a": 1}]], "row 2 has one that is a mapping"),
-        (["w1", "\ud800"], r"row 2 has one that holds .ud800, which is half a character"),
-        (pd.DataFrame({"anything": ["w1", b"\xff"]}), "row 2 has one that holds bytes that are not UTF-8"),
+        ([["w1"], [{"a": 1}]], "a cell of row 2 is a mapping"),
+        (["w1", "\ud800"], r"a cell of row 2 holds .ud800, which is half a character"),
+        (pd.DataFrame({"anything": ["w1", b"\xff"]}), "a cell of row 2 holds bytes that are not UTF-8"),
     ],
 )
 def test_what_is_no_text_is_refused(fitted, rows, words):

@@ -55,7 +55,7 @@ def test_a_token_without_an_embedding_is_named(study):
     tokenizer.add_tokens(["[IMAGE]"], special_tokens=True)  # no text becomes that
     tokenizer.save_pretrained(folder)
     with pytest.raises(
-        ModelError, match=r"but its 64 end before 'covid' \(64\), 'vaccine' \(65\); save the model again"
+        ModelError, match=r"but its 64 do not include 'covid' \(64\), 'vaccine' \(65\); save the model again"
     ):
         preflight.check(problem(study))
     model = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -135,7 +135,9 @@ def test_a_study_says_so_of_a_roberta_whose_tokenizer_names_no_limit(study):
     with pytest.raises(SpecError, match="at most the model's own limit of 126, but got 127"):
         problem(study)
     edit(study, ("max_length = 127", "max_length = 2"))
-    with pytest.raises(SpecError, match="at least 3, as the tokenizer adds 2 tokens of its own to a text, but got 2"):
+    with pytest.raises(
+        SpecError, match="at least 3, because the tokenizer adds 2 tokens of its own to a text, but got 2"
+    ):
         problem(study)
 
 

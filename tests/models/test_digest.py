@@ -127,7 +127,7 @@ def test_a_winner_on_a_base_that_was_replaced_is_not_loaded_nor_exported(study):
     replace(card, base_digest=digest.of(base)).write(place / "lora")
     winner = artifact.load(place / "lora")
     replace_weights(base)
-    words = r"was trained on another base model than .*model holds now \(digest sha256:.*restore the old files"
+    words = r"was trained on another base model than .*model is now \(digest sha256:.*restore the old files"
     with pytest.raises(ModelError, match=words):
         artifact.load(place / "lora")
     for given in (place / "lora", winner):

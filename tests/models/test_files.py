@@ -142,7 +142,7 @@ def test_weights_that_are_none(folder, content, words):
     [
         (
             {"weight_map": {"a": "none.safetensors"}},
-            "none.safetensors, which model.safetensors.index.json names, is not",
+            "none.safetensors, which model.safetensors.index.json names, is missing",
         ),
         ({"weight_map": {"a": "../x.safetensors"}}, "must name only files in that folder"),
         ({"weight_map": {"a": "/etc/passwd"}}, "must name only files in that folder"),

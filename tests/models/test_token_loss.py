@@ -99,7 +99,7 @@ def test_logits_that_are_made_otherwise_are_refused():
         return outputs
 
     model.forward = cubed
-    with pytest.raises(ModelError, match="one linear map of its states"):
+    with pytest.raises(ModelError, match="a linear map of its hidden states"):
         token_loss.check(model)
 
 

@@ -95,7 +95,7 @@ def test_a_model_whose_losses_are_told_passes_and_is_left_as_it_was(name):
 def test_a_vector_behind_the_head_that_is_not_known_is_noticed(monkeypatch):
     model = model_of("bart")
     monkeypatch.setattr(token_loss, "ADDED", "nothing of that name")
-    with pytest.raises(ModelError, match="one linear map of its states"):
+    with pytest.raises(ModelError, match="a linear map of its hidden states"):
         token_loss.check(model)
 
 

@@ -320,7 +320,7 @@ def test_single_values_are_texts():
     [
         ("", "is empty"),
         (" \n", "is empty"),
-        ("\ud800", "half of a character"),
+        ("\ud800", "half a character"),
         ({1}, "is a set"),
         (None, "NoneType"),
         (float("inf"), "is the number inf"),
