@@ -23,7 +23,15 @@ PACKAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 QUICK = ("methods", "tasks", "schema", "new-plugin")
 """Commands that run here as they stand: they train nothing and need no model."""
 
-READERS_OWN = ("rows.csv", "new.csv", "answers.csv", "answers.parquet", "study.toml", "tickets.toml", "studies/tickets.toml")
+READERS_OWN = (
+    "rows.csv",
+    "new.csv",
+    "answers.csv",
+    "answers.parquet",
+    "study.toml",
+    "tickets.toml",
+    "studies/tickets.toml",
+)
 """Files that a reader brings, as the page says."""
 
 TEMPLATES = sorted((ROOT / "autopeft" / "templates").rglob("*.md.template"))

@@ -159,7 +159,7 @@ def test_narrowing_moves_the_default_inside():
         ({"lr": float("inf")}, ["above 0", "got inf"]),
         ({"shift": float("-inf")}, ["a finite number", "got -inf"]),
         ({"projection": [True, False, True]}, ["each choice once", "True twice"]),
-        ({"x" * 100_000: 1}, ["no dimension", "…"]),
+        ({"x" * 100_000: 1}, ["not a dimension", "…"]),
         ({"projection": "yes"}, ["one of", "'yes'"]),
     ],
 )

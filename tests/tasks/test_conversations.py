@@ -260,7 +260,7 @@ def test_what_is_no_conversation_is_told(fault):
 
 def test_advice_fits_the_fault():
     assert "chat template" in refused(messages, [ASKED, said(thinking="Hm.")], "thinking").advice
-    assert "json.dumps" in refused(messages, str([ASKED]), "no JSON").advice
+    assert "json.dumps" in refused(messages, str([ASKED]), "not JSON").advice
 
 
 def test_a_conversation_is_a_prompt_and_its_answer():
@@ -325,14 +325,14 @@ def test_single_values_are_texts():
         (None, "NoneType"),
         (float("inf"), "is the number inf"),
         (ROLE_TWICE, '"role" twice'),
-        (str([SAID]), "no JSON"),
-        (json.dumps([SAID])[:-1], "no JSON"),
+        (str([SAID]), "not JSON"),
+        (json.dumps([SAID])[:-1], "not JSON"),
         ('[{"from": "Rome", "value": "x"}]', 'the role "Rome"'),
         ('{"autopeft_text": 5}', "goes on otherwise"),
         ('{"autopeft_text": "a", "b": 1}', "goes on otherwise"),
         ('{"autopeft_messages": []}', "goes on otherwise"),
         ('{"autopeft_messages": ["a"]}', "which is a text"),
-        ('{"autopeft_text": ', "no JSON"),
+        ('{"autopeft_text": ', "not JSON"),
     ],
 )
 def test_what_is_no_text_and_no_messages_is_told(read, cell, found):

@@ -154,7 +154,7 @@ def changed(column, cell, row=6):
         (changed("choices", None), r"row 7: the column 'choices' must not be empty"),
         (
             changed("choices", "yes or no"),
-            r"row 7: .* list of two texts or more, but this one is a text that is not JSO",
+            r"row 7: .* list of two texts or more, but this one is a text that is not a JSO",
         ),
         (changed("choices", ["yes"]), r"row 7: .* list of two texts or more, but this one has 1 .*choice_columns"),
         (changed("choices", []), r"row 7: .* list of two texts or more, but this one has 0 "),
@@ -162,7 +162,7 @@ def changed(column, cell, row=6):
         (changed("choices", ["yes", None]), r"row 7: .* but this one has an empty choice"),
         (changed("choices", ["yes", ["no"]]), r"row 7: .* but this one has a choice that is a list"),
         (changed("choices", {"a": 1}), r"row 7: .* mapping without the lists `text` and `label`"),
-        (changed("choices", {"text": ["a", "b"], "label": ["A"]}), r"row 7: .* no lists of one length"),
+        (changed("choices", {"text": ["a", "b"], "label": ["A"]}), r"row 7: .* not lists of one length"),
         (changed("choices", [["A", "x"], ["A", "y"]]), r"row 7: .* two choices of the same name"),
         (changed("choices", [["A", "x"], "y"]), r"row 7: .* a name for some choices alone"),
         (changed("choices", 3), r"row 7: .* but this one is one value"),
@@ -205,7 +205,7 @@ def test_held_out_rows_of_their_own_are_read_as_the_training_rows(tmp_path):
         ({"choice_columns": ["a", "a"]}, "each once"),
         ({"choice_columns": ["a", "label"]}, "none called question, context, label, group"),
         ({"labels_are": "words"}, "labels_are"),
-        ({"choices": 4}, "no setting"),
+        ({"choices": 4}, "not a setting"),
     ],
 )
 def test_a_bad_setting_is_one_sentence(options, told):

@@ -69,7 +69,7 @@ ONE_FOR_ALL = "def own(texts, references):\n    return sum(t == r for t, r in zi
 
 def test_one_number_for_all_is_asked_for_with_each_draw_and_the_report_says_how_often(tmp_path, monkeypatch):
     written, compared, _ = shown_of(tmp_path, ONE_FOR_ALL)
-    assert "mine:own was asked for 500 draws of the rows" in written.text
+    assert "mine:own was called for 500 draws of the rows" in written.text
     for table in (written.table, compared.table):
         assert all(row[-2] == row[-1] for row in table.rows), "drawn as for a score that is known"
     monkeypatch.setattr(bootstrap, "SECONDS", 0.2)
@@ -94,7 +94,7 @@ def test_a_function_that_fails_on_a_draw_costs_its_interval_and_on_the_rows_its_
     assert [row[-1] for row in written.table.rows] == ["1.0000", "0.0000"]
     assert compared.table.columns == ("model", "exact_match")
     written, *_ = shown_of(tmp_path, "def own(texts, references):\n    return [1 / (text != 'y') for text in texts]\n")
-    assert "mine:own is left out, as it cannot be worked out of these texts: " in written.text
+    assert "mine:own is left out, because it failed on these texts: " in written.text
     assert written.table.columns == ("model", "neg_loss", "exact_match")
 
 

@@ -42,9 +42,9 @@ def test_the_first_cell_settles_which_language_is_read():
 @pytest.mark.parametrize(
     ("cell", "asked", "told"),
     [
-        ("a fox", ("", ""), "no JSON"),
-        ("[1]", ("", ""), "no mapping"),
-        (3, ("", ""), "no mapping"),
+        ("a fox", ("", ""), "not JSON"),
+        ("[1]", ("", ""), "not a mapping"),
+        (3, ("", ""), "not a mapping"),
         ({}, ("", ""), "has no language"),
         ({"en": "a fox"}, ("", ""), 'has the languages "en"'),
         (THREE, ("", ""), 'has the languages "en", "de", "fr"'),
