@@ -82,7 +82,7 @@ def test_one_number_for_all_is_asked_for_with_each_draw_and_the_report_says_how_
     assert compared.table.columns == ("model", "exact_match")
     monkeypatch.setattr(bootstrap, "FEWEST_RESAMPLES", 1)
     written, compared, _ = shown_of(tmp_path, slow)
-    assert re.search(r"mine:own was asked for \d+ draws of the rows, ", written.text)
+    assert re.search(r"mine:own was called for \d+ draws of the rows, ", written.text)
     assert compared.table.columns == ("model", "exact_match", "mine:own")
 
 
