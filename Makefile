@@ -9,7 +9,7 @@ export AUTOPEFT_TEST_DTYPE := $(DTYPE)
 
 .PHONY: demo test gpu exhaustive fuzz soak coverage audit docs release-check test-pythons lint format clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.demo
 	$(BIN)/autopeft run $(STUDY)
 
 test: lint
@@ -21,7 +21,7 @@ gpu: $(VENV)/.installed
 
 # What `make test` leaves out: most whole studies, every method on every family and kind of task, and all of
 # scikit-learn's checks of an estimator.
-exhaustive: $(VENV)/.installed
+exhaustive: $(VENV)/.exhaustive
 	$(BIN)/pytest -n 2 --dist worksteal -m exhaustive
 
 # Seeded mutations of study files, data files and winners, of which `make test` runs a short slice.
@@ -46,18 +46,18 @@ audit: $(VENV)/.installed
 	  --skip-editable $$(sed -n 's/^\([A-Za-z0-9-]*\)  *#.*/--ignore-vuln \1/p' audit.txt)
 
 # The documentation as a site, in site/: open site/index.html. Fails where a link leads nowhere.
-docs: $(VENV)/.installed
+docs: $(VENV)/.exhaustive
 	$(BIN)/python tools/site_pages.py build/pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Before a release: what would be published is built, looked into, installed in an empty environment and used.
-release-check: $(VENV)/.installed
+release-check: $(VENV)/.exhaustive
 	$(BIN)/python tools/release_check.py
 
 # `make test`'s tests on every Python that is found here; at the end it says which were not. Those of pyenv are found too.
 PYENV_ROOT ?= $(HOME)/.pyenv
 TESTS ?=
-test-pythons: $(VENV)/.installed
+test-pythons: $(VENV)/.exhaustive
 	$(BIN)/tox run --discover $(BIN)/python $(wildcard $(PYENV_ROOT)/versions/3.*/bin/python) -- $(TESTS)
 
 lint: $(VENV)/.installed
@@ -73,7 +73,18 @@ format: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) $(VENV)-audit outputs dist build site .tox .mypy_cache .ruff_cache .pytest_cache .coverage*
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+# What the demo needs, the tests, and all the rest; each installs no more than is missing.
+INSTALL = test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(INSTALL) '.[demo]'
 	touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(INSTALL) '.[demo,dev]'
+	touch $(VENV)/.demo $@
+
+$(VENV)/.exhaustive: pyproject.toml constraints.txt
+	$(INSTALL) '.[demo,dev,exhaustive]'
+	touch $(VENV)/.demo $(VENV)/.installed $@

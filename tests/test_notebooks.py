@@ -1,12 +1,14 @@
 """The notebooks in `docs/` run from start to end as they stand, and nothing in them is a red box."""
 
 from pathlib import Path
+from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 import autopeft
+
+nbformat = pytest.importorskip("nbformat", reason="needs autopeft[exhaustive]")
+NotebookClient = pytest.importorskip("nbclient", reason="needs autopeft[exhaustive]").NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -25,7 +27,7 @@ def test_there_are_notebooks_without_outputs_and_pages_lead_to_them():
         assert f"notebooks/{path.name}" in page
 
 
-def texts(notebook: nbformat.NotebookNode, kind: str) -> list[str]:
+def texts(notebook: Any, kind: str) -> list[str]:
     """What the cells put out of a MIME type."""
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     return [str(output.data[kind]) for output in outputs if kind in output.get("data", {})]
