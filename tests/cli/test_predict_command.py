@@ -210,6 +210,7 @@ def test_lines_are_answered_as_they_come_and_in_order(folder, winner):
     assert process.returncode == 0
 
 
+@pytest.mark.exhaustive
 def test_more_lines_than_are_answered_at_a_time_keep_their_order(folder, winner):
     texts = [f"w{place % 50} w{place % 7}" for place in range(2 * BLOCK + 5)]
     done = autopeft("predict", "lora", cwd=folder, input="\n".join(texts))
@@ -221,6 +222,7 @@ def test_more_lines_than_are_answered_at_a_time_keep_their_order(folder, winner)
     assert "stdin is empty" in none.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_reader_that_leaves_is_no_error_of_the_command(folder):
     command = f"{sys.executable} -m autopeft predict lora --input rows.csv | head -1; exit ${{PIPESTATUS[0]}}"
     rows = pd.concat([pd.read_csv(folder / "rows.csv")] * 60)
@@ -232,6 +234,7 @@ def test_a_reader_that_leaves_is_no_error_of_the_command(folder):
     assert done.stderr == ""
 
 
+@pytest.mark.exhaustive
 def test_rows_that_were_cut_are_told_once_of_all(folder, winner):
     before = winner.truncated
     winner.table(["w1 " * 100, "w2"])

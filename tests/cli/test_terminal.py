@@ -108,7 +108,10 @@ def own(record):
 
 
 @pytest.mark.parametrize(("columns", "lines"), sizes((80, 24)))
-@pytest.mark.parametrize("command", ["status", "report", "recommend", "plan", "methods", "tasks"])
+@pytest.mark.parametrize(
+    "command",
+    ["status", "report", "recommend", pytest.param("plan", marks=pytest.mark.exhaustive), "methods", "tasks"],
+)
 def test_no_line_is_wider_than_the_terminal(finished, command, columns, lines):
     study = finished[0]
     given = [study.name] if command not in ("methods", "tasks") else []
