@@ -106,7 +106,7 @@ def test_names_of_answers_are_the_same_for_all_rows():
     assert len(told) == 1
     plain = AnswerNames(["a"], told.append)
     assert plain.of(["x"]) == {"x": "x"}
-    with pytest.raises(UserInputError, match='it has "a" already'):
+    with pytest.raises(UserInputError, match='the input already has "a"'):
         plain.of(["x", "a"])
 
 

@@ -62,7 +62,7 @@ def test_refuses_models_it_finds_no_place_in():
     for name, words in {"adapter": "feed-forward", "ia3": "feed-forward", "bitfit": "biases"}.items():
         assert words in METHODS[name].supports(empty).reason
     for name in ("adalora", "lora", "dora", "vera"):
-        assert "linear map" in METHODS[name].supports(empty).reason
+        assert "linear layer" in METHODS[name].supports(empty).reason
     tagging = dataclasses.replace(spec, task="token-classification", peft_task_type="TOKEN_CLS")
     assert "token-classification" in PromptTuning().supports(tagging).reason
 

@@ -148,7 +148,7 @@ def test_the_models_of_folds_answer_together_from_their_folder(folds, tmp_path):
     assert np.allclose(made.answers, together.answers(rows))
     again = pickle.loads(pickle.dumps(together))
     assert np.array_equal(again.answers(rows), together.answers(rows))
-    with pytest.raises(MethodError, match="those of 2 folds answer together"):
+    with pytest.raises(MethodError, match="the models of 2 folds answer together"):
         together.merge()
     for form in ("peft", "merged", "onnx", "serving"):
         with pytest.raises(ExportError, match=f"exported as mlflow, but not as {form}"):

@@ -158,7 +158,7 @@ def test_what_is_on_one_model_is_not_asked_of_all_of_them(problem):
 @pytest.mark.parametrize(
     ("old", "new", "error", "words"),
     [
-        ("trials = 3", "trials = 1", SpecError, "`trials` in .* must be 2 at least"),
+        ("trials = 3", "trials = 1", SpecError, "`trials` in .* must be at least 2"),
         ("trials = 3", "trials = 3\nworkers = 2", SpecError, "`workers` in .* must be 1"),
         ('"models/modern"]', '"./bert"]', SpecError, "must be different models, but bert and ./bert are the same"),
         ('["bitfit", "lora"]', '["bitfit"]', MethodError, "must support the model ModernBert"),

@@ -185,7 +185,7 @@ def test_a_study_queues_it_and_says_so(tiny_study, known, monkeypatch):
     first, _ = start.first(problem.spec, problem.space, len(problem.rows.train))
     assert queued == [one.candidate.flat for one in first]
     assert [params["method"] for params in queued] == ["lora", "adapter", "prefix_tuning"]
-    assert "tried first (2 of them)" in said[0]
+    assert "first tries 2 candidates" in said[0]
     assert len(_open(problem, said.append)[0].get_trials()) == 3, "a later start queues nothing more"
 
 

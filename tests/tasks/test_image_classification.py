@@ -294,7 +294,7 @@ def test_a_photograph_that_was_turned_is_put_upright(tmp_path):
         (" ", "is empty"),
         (3, "value of type int"),
         (np.zeros((3, 3)), "array"),
-        ("a\0b", "no file"),
+        ("a\0b", "does not exist"),
     ],
 )
 def test_a_cell_that_is_no_image_is_told(value, words, tmp_path):

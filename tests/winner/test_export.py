@@ -208,7 +208,7 @@ def test_the_command_exports_a_study_with_a_card_of_facts(study, tiny_model, tmp
         f"{study.best.score:.4f}",
         f"{study.test.baseline:.4f}",
         "on 30 held-out rows",
-        "chosen of 1 trials",
+        "won a search of 1 trial",
         "max_trainable_params = 30.0000% of the base model, max_gpu_memory = 1.0 GiB",
         f"| r | {study.best.params['lora.r']} |",
         f"| trained parameters | {study.best.trainable_params:,} |",
@@ -223,7 +223,7 @@ def test_the_command_exports_a_study_with_a_card_of_facts(study, tiny_model, tmp
     assert card.data.eval_results[0].metric_value == round(study.test.winner, 4)
     again = autopeft_here("export", study.folder, "--to", tmp_path / "merged", "--format", "peft", cwd=tmp_path)
     assert again.returncode == 2
-    assert "must be empty" in again.stderr
+    assert "must be new or empty" in again.stderr
 
 
 def test_a_saved_winner_keeps_what_is_known_of_it(study, tmp_path):
@@ -233,7 +233,7 @@ def test_a_saved_winner_keeps_what_is_known_of_it(study, tmp_path):
     assert copied.evidence == study.winner.evidence
     found = from_readme(tmp_path / "copy", "")
     assert found["winner"].predict(TEXTS) == study.winner.predict(TEXTS)
-    with pytest.raises(UserInputError, match=r"holds no autopeft\.json"):
+    with pytest.raises(UserInputError, match=r"a folder without autopeft\.json"):
         autopeft.export(tmp_path, tmp_path / "export", "peft")
 
 
