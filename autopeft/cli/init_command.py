@@ -94,8 +94,8 @@ def init(
         return
     console = make_console()
     for note in filter(None, (*guess.notes, _on_empty(guess))):
-        console.print(note, soft_wrap=True)
-    console.print(f"Task: {guess.kind}. {guess.why}", soft_wrap=True)
+        console.print(note, soft_wrap=not console.is_terminal)
+    console.print(f"Task: {guess.kind}. {guess.why}", soft_wrap=not console.is_terminal)
     console.print(f"Model: {model}", soft_wrap=True)
     console.print(f"Written to {path}. Check it, then: autopeft run {path}", soft_wrap=True)
 
