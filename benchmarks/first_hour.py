@@ -55,13 +55,15 @@ def tickets(path: Path) -> None:
 
 
 def steps(trials: int) -> dict[str, list[str]]:
-    """What is typed, by what it is called in the table."""
+    """What is typed, by what it is called in the table; two methods and two epochs, so that it ends in minutes."""
+    short = [f"search.trials={trials}", 'search.methods=["lora", "bitfit"]', "search.epochs=2"]
+    settings = [word for setting in short for word in ("--set", setting)]
     return {
         "init": ["init", "tickets.csv"],
         "a wrong file": ["run", "wrong.toml"],
-        "plan": ["plan", "tickets.toml"],
-        "run": ["run", "tickets.toml", "--set", f"search.trials={trials}"],
-        "run again": ["run", "tickets.toml", "--set", f"search.trials={trials}"],
+        "plan": ["plan", "tickets.toml", *settings],
+        "run": ["run", "tickets.toml", *settings],
+        "run again": ["run", "tickets.toml", *settings],
         "status": ["status", "outputs/tickets"],
         "report": ["report", "tickets.toml"],
         "predict": ["predict", "outputs/tickets", "--input", "asked.csv", "--output", "answers.csv"],
