@@ -68,7 +68,7 @@ def steps(trials: int) -> dict[str, list[str]]:
         "report": ["report", "tickets.toml"],
         "predict": ["predict", "outputs/tickets", "--input", "asked.csv", "--output", "answers.csv"],
         "predict --text": ["predict", "outputs/tickets", "--text", "my order is lost", "--text", "thank you"],
-        "export": ["export", "outputs/tickets", "--format", "peft", "--to", "exported"],
+        "export": ["export", "outputs/tickets", "--format", "merged", "--to", "exported"],
     }
 
 
