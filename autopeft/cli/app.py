@@ -49,7 +49,7 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if not (why := machine.fault(error)):
             raise
-        sys.stderr.write(f"autopeft: {why}. Then run the same command again.\n")
+        tell_error(f"{why}. Then run the same command again.")
         raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that is not the user's: nothing that a traceback would explain
         tell_error(f"{in_a_line(error)}. Fix that and run the same command again.")

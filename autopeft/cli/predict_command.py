@@ -10,7 +10,9 @@ import typer
 from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app
 from autopeft.cli.stdin_lines import batches_of_stdin
 from autopeft.common.collector import loading
-from autopeft.common.exceptions import UserInputError, printable
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.streams import tell
+from autopeft.common.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +89,7 @@ def predict(
     with answer_file(output, as_json=as_json) as target:
         count = _answer(loaded, blocks, target)
     if output is not None:
-        _say(f"Answered {count:,} row{'s' * (count != 1)}: {output}.")
+        tell(f"Answered {counted(count, 'row')}: {output}.")
 
 
 def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet: str | None) -> Blocks:
@@ -97,7 +99,7 @@ def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet:
 
     card = Card.read(winner)
     task = task_of(card, winner)
-    names = {key: card.columns.get(key, key) for key in task.inputs}
+    names = card.called(task.inputs)
     if source is None:
         if len(names) > 1:
             needed = ", ".join(names.values())
@@ -109,12 +111,8 @@ def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet:
     rows = open_rows(source, names, task.columns, told.append, sheet)
     rows.check()
     for sentence in told:  # what is told from here on is of columns that are kept, and not read
-        _say(sentence)
+        tell(sentence)
     return rows.blocks()
-
-
-def _say(told: str) -> None:
-    typer.echo(f"autopeft: {printable(told)}", err=True)
 
 
 def _load(folder: Path, device: str | None, trust_remote_code: bool) -> Winner:
@@ -149,10 +147,10 @@ def _answer(winner: Winner, blocks: Blocks, target: AnswerFile) -> int:
     def once(sentence: str) -> None:
         if sentence not in told:
             told.add(sentence)
-            _say(sentence)
+            tell(sentence)
 
     for inputs, kept in blocks:
-        names = names or AnswerNames([*kept.columns], _say)
+        names = names or AnswerNames([*kept.columns], tell)
         answers = _answers(winner, inputs, target, once if winner.writes else None)
         target.add(kept, answers.set_axis([*names.of([*answers.columns]).values()], axis="columns"))
         count += len(kept)
@@ -160,7 +158,7 @@ def _answer(winner: Winner, blocks: Blocks, target: AnswerFile) -> int:
         raise UserInputError("prediction needs at least one row, but stdin is empty; give lines, --text or --input.")
     target.finish()
     for sentence in () if winner.writes else winner.reader.told(winner.truncated):
-        _say(sentence)
+        tell(sentence)
     return count
 
 

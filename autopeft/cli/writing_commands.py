@@ -11,8 +11,8 @@ import typer
 
 from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app
 from autopeft.cli.stdin_lines import lines_of_stdin
-from autopeft.common.exceptions import UserInputError, printable
-from autopeft.common.streams import for_stdout
+from autopeft.common.exceptions import UserInputError
+from autopeft.common.streams import for_stdout, tell
 
 if TYPE_CHECKING:
     from autopeft.winner.winner import Winner
@@ -69,7 +69,7 @@ def generate(
     loaded = _load(winner, trust_remote_code)
     converses = loaded.writer.task.converses
     if input_file is not None:
-        frame = open_rows(input_file, loaded.input_names, loaded.columns, _say).inputs()
+        frame = open_rows(input_file, loaded.input_names, loaded.columns, tell).inputs()
     elif len(loaded.inputs) > 1:
         needed = ", ".join(loaded.input_names.values())
         raise UserInputError(f"this winner needs the columns {needed}; give a file with --input.")
@@ -80,7 +80,7 @@ def generate(
         cells = [[{"role": "user", "content": line}] for line in lines] if converses else lines
         frame = pd.DataFrame({loaded.inputs[0]: pd.Series(cells, dtype=object, index=range(1, len(lines) + 1))})
     texts = loaded.write(
-        frame, _say, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+        frame, tell, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
     )
     if as_json:
         told = "".join(json.dumps({"text": text}) + "\n" for text in texts)
@@ -114,8 +114,8 @@ def chat(
 
     sampling = Sampling(temperature, seed=None)
     loaded = _load(winner, trust_remote_code)
-    made = Chat(loaded.writer, sampling, _say, system=system, max_new_tokens=max_new_tokens)
-    ChatLoop(made, _say, base=base).run()
+    made = Chat(loaded.writer, sampling, tell, system=system, max_new_tokens=max_new_tokens)
+    ChatLoop(made, tell, base=base).run()
 
 
 def _load(folder: Path, trust_remote_code: bool) -> Winner:
@@ -129,10 +129,6 @@ def _load(folder: Path, trust_remote_code: bool) -> Winner:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return artifact.load(found, device, trust_remote_code=trust_remote_code)
-
-
-def _say(told: str) -> None:
-    typer.echo(f"autopeft: {printable(told)}", err=True)
 
 
 def _in_a_line(text: str) -> str:

@@ -31,9 +31,14 @@ def plain_streams() -> None:
 
 
 def tell_error(text: str) -> None:
-    """Write a message to stderr: short, with nothing that a terminal would obey, and wrapped between words on one."""
+    """Write an error's message to stderr, cut where it is too long; see `tell`."""
     if len(text) > LONGEST_ERROR:
         text = f"{text[: LONGEST_ERROR - ITS_END]} … {text[-ITS_END:]}"
+    tell(text)
+
+
+def tell(text: str) -> None:
+    """Write a message to stderr, with nothing that a terminal would obey, and wrapped between words on one."""
     text = f"autopeft: {printable(text)}"
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
