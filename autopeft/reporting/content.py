@@ -16,9 +16,9 @@ from autopeft.reporting.spending import BudgetUse, Cost, budget_use, cost
 from autopeft.study import report_section
 from autopeft.study.archive import FINISHED, RUNNING, open_archive
 from autopeft.study.folder import SECTIONS
-from autopeft.study.record import plain
+from autopeft.study.record import listed, plain
 from autopeft.study.report_section import ReportSection
-from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,9 +96,6 @@ def gather(output: Path, *, ended: bool = False) -> Report:
     """
     archive = open_archive(output, ended=ended)
     found, given = archive.ranked, archive.given
-    order = (COMPLETE, PRUNED, STOPPED, FAIL)
-    others = [record for record in archive.trained if record not in found]
-    others.sort(key=lambda record: (order.index(record.state), -(record.score or 0.0), record.number))
     comparisons, simple, test = compare(archive), simplest(archive), held_out_rows(archive)
     return Report(
         study=archive.name,
@@ -112,7 +109,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
         main=findings(archive, comparisons, test),
         headline=_headline(archive, comparisons, simple, test),
         winner=found[0] if found else None,
-        trials=[*found, *others],
+        trials=listed(archive.trained),
         defaults=sorted(record.number for record in archive.defaults.values()),
         comparisons=comparisons,
         simplest=simple,
@@ -191,7 +188,7 @@ def _dropped(archive: Archive) -> list[str]:
     """How many rows were left out for an empty cell."""
     count = archive.attrs.get("rows", {}).get("dropped", 0)
     verb = "was" if count == 1 else "were"
-    return [f"{count:,} row{'s' * (count > 1)} with an empty cell {verb} left out."] if count else []
+    return [f"{counted(count, 'row')} with an empty cell {verb} left out."] if count else []
 
 
 def _truncated(archive: Archive) -> list[str]:

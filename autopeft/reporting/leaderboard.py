@@ -12,8 +12,8 @@ from autopeft.common.line_table import Column, LineTable, Row
 from autopeft.common.units import counted, format_bytes
 from autopeft.reporting.short_name import short_name
 from autopeft.study.predictions import WINNER
-from autopeft.study.record import TrialRecord, ranked
-from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.study.record import TrialRecord, listed, ranked
+from autopeft.study.states import COMPLETE, ENDS, FAIL, INFEASIBLE, PRUNED, STOPPED, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from autopeft.study.record import TestScores
 
 SHOWN_TRIALS, SHOWN_NOTES = 40, 5
-ORDER = (PRUNED, STOPPED, FAIL)
-"""Of the trials that trained and are not complete."""
-
-STATES = {COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused"}
 BEST = "bold green"
 
 
@@ -42,10 +38,7 @@ def leaderboard(
         metric: by name.
         defaults: of every dimension (`CandidateSpace.defaults`): a candidate's name then says what differs from them.
     """
-    complete = ranked([*found])
-    others = [record for record in found if not record.complete and record.state != INFEASIBLE]
-    others.sort(key=lambda record: (ORDER.index(record.state), -(record.score or 0.0)))
-    trained = [*complete, *others]
+    trained = [record for record in listed(found) if record.state != INFEASIBLE]
     shown = trained[:SHOWN_TRIALS]
     extra = extra_columns(found)
     columns = (
@@ -80,14 +73,14 @@ def leaderboard(
 
 def by_method(found: Sequence[TrialRecord]) -> RenderableType:
     """One row per method: how its trials ended and its best score."""
-    ends = {state: name for state, name in STATES.items() if state != STOPPED or STOPPED in {r.state for r in found}}
+    ends = [state for state in ENDS if state != STOPPED or STOPPED in {r.state for r in found}]
     best = {record.method: record for record in reversed(ranked([*found]))}
     rows = []
     for method in sorted({r.method for r in found}, key=lambda m: -((best[m].score or 0.0) if m in best else -1.0)):
         states = [record.state for record in found if record.method == method]
         score = _score(best[method].score) if method in best else "–"
         rows.append(Row((method, score, *(str(states.count(state)) for state in ends))))
-    columns = (Column("method", cut=True), Column("best"), *(Column(name, number=True) for name in ends.values()))
+    columns = (Column("method", cut=True), Column("best"), *(Column(WORDS[state], number=True) for state in ends))
     return LineTable(columns, rows, "Methods")
 
 
@@ -112,7 +105,7 @@ def _score(score: float | None) -> str:
 
 def _state(record: TrialRecord) -> str:
     """How it ended, after which of its epochs where that was not the last, and whether a note says more."""
-    state = STATES.get(record.state, record.state.lower())
+    state = WORDS[record.state]
     if record.state in (PRUNED, STOPPED):
         return f"{state} {record.epochs_trained:g}/{record.epochs}"
     return state + " *" * bool(_note(record))

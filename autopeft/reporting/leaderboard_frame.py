@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autopeft.study.record import ranked
-from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
+from autopeft.study.record import listed, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +21,6 @@ MORE = (
     "reason",
 )  # fmt: skip
 COUNTS = ("trainable_params", "saved_params", "saved_bytes", "predicted_memory", "measured_memory")
-ENDS = (PRUNED, STOPPED, FAIL, INFEASIBLE)
-"""How trials end that have no rank, in the order of a leaderboard."""
 
 
 def leaderboard_frame(found: Sequence[TrialRecord]) -> pd.DataFrame:
@@ -33,11 +30,8 @@ def leaderboard_frame(found: Sequence[TrialRecord]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    complete = ranked(list(found))
-    others = [record for record in found if record not in complete]
-    others.sort(key=lambda record: (ENDS.index(record.state), -(record.score or 0.0)))
-    records = [*complete, *others]
-    ranks = pd.Index([*range(1, len(complete) + 1), *[None] * len(others)], dtype="Int64", name="rank")
+    records, count = listed(found), len(ranked([*found]))
+    ranks = pd.Index([*range(1, count + 1), *[None] * (len(records) - count)], dtype="Int64", name="rank")
     rows = [{column: getattr(record, column) for column in (*FIRST, *MORE)} for record in records]
     table = pd.DataFrame(rows, index=ranks, columns=[*FIRST, *MORE]).astype(dict.fromkeys(COUNTS, "Int64"))
     extra = [

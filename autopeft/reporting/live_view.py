@@ -11,7 +11,7 @@ from autopeft.common.line_table import Column, LineTable, Row
 from autopeft.common.units import counted, format_bytes, format_estimate
 from autopeft.reporting.short_name import short_name
 from autopeft.study.phase import SEARCHING, STARTING
-from autopeft.study.states import COMPLETE, FAIL, INTERRUPTED, PRUNED, STOPPED
+from autopeft.study.states import COMPLETE, FAIL, INTERRUPTED, PRUNED, STOPPED, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -88,7 +88,7 @@ def row(record: TrialRecord, defaults: Mapping[str, ParamValue]) -> Row:
         (
             str(record.number),
             "–" if record.score is None else f"{record.score:.4f}",
-            record.state.lower(),
+            WORDS[record.state],
             short_name(record.params, record.name, defaults),
             "–" if record.trainable_params is None else f"{record.trainable_params:,}",
             format_bytes(record.measured_memory) if record.measured_memory else "–",

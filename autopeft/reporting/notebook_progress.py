@@ -11,7 +11,7 @@ from autopeft.common.units import format_bytes
 from autopeft.reporting.live_view import head
 from autopeft.reporting.progress import Clock
 from autopeft.reporting.short_name import short_name
-from autopeft.study.states import INFEASIBLE, INTERRUPTED
+from autopeft.study.states import INFEASIBLE, INTERRUPTED, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -114,7 +114,7 @@ def _lines(told: Iterable[str]) -> str:
 
 
 def _cells(record: TrialRecord, defaults: Mapping[str, ParamValue]) -> tuple[str, ...]:
-    state = record.state.lower() + (f": {record.reason}" if record.reason and not record.complete else "")
+    state = WORDS[record.state] + (f": {record.reason}" if record.reason and not record.complete else "")
     return (
         str(record.number),
         short_name(record.params, record.name, defaults),

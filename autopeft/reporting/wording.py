@@ -9,7 +9,7 @@ from autopeft.budget.limits import extra_columns
 from autopeft.common.units import format_bytes, format_seconds
 from autopeft.reporting.plots import name_of
 from autopeft.reporting.statistics import Difference, in_a_word
-from autopeft.study.states import COMPLETE, FAIL, PRUNED, STOPPED
+from autopeft.study.states import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from autopeft.study.report_section import ReportSection
 
 SHOWN_TRIALS = 100
-
-STATES = {COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed"}
-"""How a trial ended, in words."""
-
 
 SURE = ("95% interval", "p", "verdict")
 """Columns that say how sure a difference is."""
@@ -191,7 +187,7 @@ def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
     memory = record.measured_memory or record.predicted_memory
     saved = "–" if record.saved_bytes is None else format_bytes(record.saved_bytes)
     name = record.name + " (default)" * (record.number in report.defaults)
-    state = STATES[record.state] + " by the machine's fault" * record.machine
+    state = WORDS[record.state] + " by the machine's fault" * record.machine
     if record.reason:
         state += f": {record.reason}"
     return (

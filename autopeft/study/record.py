@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.study.choice import Choice
 from autopeft.study.raced import Raced
-from autopeft.study.states import COMPLETE
+from autopeft.study.states import COMPLETE, ENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import optuna
 
@@ -168,6 +168,14 @@ def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
         return bool(record.passed_over), written, math.inf if record.place is None else record.place
 
     return sorted(by_score(found), key=key)
+
+
+def listed(found: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """All trials as a leaderboard has them: those that are `ranked`, then the others by how they ended and by score."""
+    first = ranked([*found])
+    numbers = {record.number for record in first}
+    others = [record for record in found if record.number not in numbers]
+    return [*first, *sorted(others, key=lambda one: (ENDS.index(one.state), -(one.score or 0.0), one.number))]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,17 @@ INTERRUPTED = "INTERRUPTED"
 """Not how a trial ends: it runs again, and goes on from where it was."""
 
 
+ENDS = (COMPLETE, PRUNED, STOPPED, FAIL, INFEASIBLE)
+"""How trials end, in the order of a leaderboard."""
+
+
+WORDS = {
+    COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused",
+    INTERRUPTED: "interrupted",
+}  # fmt: skip
+"""The states as a person reads them."""
+
+
 COUNTED = (COMPLETE, PRUNED, FAIL)
 """States of the trials that count towards `trials`: one that the timeout stopped goes on at the next start."""
 
