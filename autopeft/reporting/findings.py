@@ -11,28 +11,18 @@ from autopeft.reporting import choice, raced
 from autopeft.reporting.comparison import compare
 from autopeft.reporting.held_out_rows import default_name, held_out_rows
 from autopeft.reporting.statistics import TIED, in_a_word
-from autopeft.study.archive import FINISHED, INTERRUPTED, STOPPED, open_archive
+from autopeft.study.archive import FINISHED, INTERRUPTED, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from autopeft.reporting.comparison import Comparison
     from autopeft.reporting.held_out_rows import TestRows
     from autopeft.study.archive import Archive
 
 
-def main_sentences(output: Path, *, ended: bool = False) -> list[str]:
-    """The main sentences on the study in an output folder, as plain text: one to three.
-
-    Args:
-        output: the study's folder.
-        ended: whether the search has come to its end; only the process that ran it knows before it lets go.
-
-    Raises:
-        UserInputError: no study has been started there.
-    """
-    archive = open_archive(output, ended=ended)
+def main_sentences(archive: Archive) -> list[str]:
+    """The main sentences on a study, as plain text: one to three."""
     return findings(archive, compare(archive), held_out_rows(archive))
 
 

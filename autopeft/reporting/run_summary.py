@@ -40,7 +40,7 @@ def tell(result: Result, study: Path, console: Console) -> None:
     console.print(by_method(result.records))
     console.print(test_table(name, result.test, result.metric))
     console.print()
-    for sentence in main_sentences(folder.parent):
+    for sentence in main_sentences(archive):
         console.print(sentence, highlight=False)
     for line in (
         f"Winner saved to {near(folder)}",

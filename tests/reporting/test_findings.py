@@ -3,6 +3,7 @@
 import pytest
 
 from autopeft.reporting import gather, main_sentences
+from autopeft.study.archive import open_archive
 from tests.reporting.test_report import ANSWERS, SCORES, WINNER, crowned, record, store
 
 LONGEST = 150
@@ -22,7 +23,7 @@ CROWNED = {"number": 1, "scores": {"winner": 0.7, "baseline": 0.4, "defaults": {
 )
 def test_a_lead_is_significant_or_inconclusive_and_a_tie_is_called_a_tie(tmp_path, folds, told):
     output = store(tmp_path, [LORA, record(1, "adapter", folds=folds, size=9)], test_scores=CROWNED)
-    who, how_sure, held_out = main_sentences(output)
+    who, how_sure, held_out = main_sentences(open_archive(output))
     assert who.startswith("adapter won: mean accuracy 0.")
     assert how_sure == told
     assert held_out == "On held-out rows it scores 0.7000. lora's untuned default does better: 0.7500."
@@ -55,7 +56,7 @@ def test_a_default_that_scores_as_much_is_no_worse(tmp_path):
 
 def test_a_winner_that_is_a_default_is_not_compared_with_itself(tmp_path):
     scores = {"number": 0, "scores": {**CROWNED["scores"], "winner": 0.7}}
-    found = main_sentences(store(tmp_path, [LORA], defaults=(0,), test_scores=scores))
+    found = main_sentences(open_archive(store(tmp_path, [LORA], defaults=(0,), test_scores=scores)))
     assert found[0] == "lora's untuned default won: mean accuracy 0.7050 in cross-validation (trial 0)."
     assert found[1:] == [
         "There is no other candidate to compare it with.",
@@ -64,7 +65,7 @@ def test_a_winner_that_is_a_default_is_not_compared_with_itself(tmp_path):
 
 
 def test_a_study_that_was_interrupted_or_has_no_winner_says_so(tmp_path):
-    (only,) = main_sentences(store(tmp_path, [record(0, state="PRUNED")]))
+    (only,) = main_sentences(open_archive(store(tmp_path, [record(0, state="PRUNED")])))
     assert only == "There is no winner yet: 1 of 6 trials have ended, and none is complete."
-    first, _ = main_sentences(store(tmp_path, [record(1)]))
+    first, _ = main_sentences(open_archive(store(tmp_path, [record(1)])))
     assert first.startswith("lora leads after 2 of 6 trials, interrupted: mean accuracy 0.71")
