@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -142,12 +142,7 @@ def check_keys(
     names = {method.name for method in methods}
     for key in overrides:
         if key not in names and key not in TRAINING_SPACE and key not in task:
-            word = training_word(key)
-            hint = (
-                f"`{word}` is what it is called here."
-                if word
-                else nearest(key, {*names, *TRAINING_SPACE, *fixed_keys, *task})
-            )
+            hint = _hint(key, {*names, *TRAINING_SPACE, *fixed_keys, *task})
             raise SpecError(f'"{brief(key)}" in [search] is not a setting, method or training dimension; {hint}')
 
 
@@ -178,9 +173,14 @@ def _check_dimensions(table: Mapping[str, Any], own: SearchSpace, declared: Sear
     training = {*TRAINING_SPACE, *declared}
     for name in table:
         if name not in own and name not in training:
-            word = training_word(name)
-            hint = f"`{word}` is what it is called here." if word else nearest(name, {*own, *training})
+            hint = _hint(name, {*own, *training})
             raise SpecError(f'"{brief(name)}" in {where} is not a dimension; {hint}')
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    """What a name that is not known may mean: a setting of training, or the known name nearest to it."""
+    word = training_word(name)
+    return f"here it is called `{word}`." if word else nearest(name, known)
 
 
 class CandidateSpace(Mapping[str, MethodSpace]):
@@ -269,6 +269,14 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         """The parts of the methods on one base model."""
         return CandidateSpace((part for part in self.values() if part.model == model), [model])
 
+    @property
+    def methods(self) -> dict[str, MethodSpace]:
+        """By the method's own name its part; of several base models that on the first that it is searched on."""
+        found = dict[str, MethodSpace]()
+        for part in self.values():
+            found.setdefault(part.method.name, part)
+        return found
+
     def of_method(self, name: str) -> list[MethodSpace]:
         """The parts of a method, one for each base model that it is searched on."""
         return [part for part in self.values() if part.method.name == name]
@@ -289,8 +297,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
 
     def suggest(self, trial: BaseTrial) -> Candidate:
         """Draw a candidate: the method, then the base model where there are several, then the rest."""
-        names = tuple(dict.fromkeys(part.method.name for part in self.values()))
-        parts = self.of_method(name := trial.suggest_categorical("method", names))
+        parts = self.of_method(name := trial.suggest_categorical("method", tuple(self.methods)))
         chosen = parts[0].model
         if chosen:
             chosen = trial.suggest_categorical(f"{name}.{MODEL}", tuple(part.model for part in parts))

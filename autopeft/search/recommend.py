@@ -111,7 +111,7 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
     if spec.model.candidates:
         space = together(dict.fromkeys(labels(spec.model.candidates), space))
     first, notes = start.first(spec, space, rows)
-    defaults = known.defaults(size, _methods(space)) if known else []
+    defaults = known.defaults(size, space.methods) if known else []
     queued = [one.candidate.flat for one in first]
     tried = tuple(_tried(one, known, size, task.kind, space) for one in first)
     return Recommendation(
@@ -133,14 +133,10 @@ def _tried(one: start.First, known: Portfolio | None, size: int, kind: str, spac
     shown = (_named(one.candidate, space), one.candidate.flat, one.source, hyper.epochs, steps)
     if known is None or one.entry is None:
         return Tried(*shown)
-    beside = known.defaults(size, _methods(space))[0]
+    beside = known.defaults(size, space.methods)[0]
     found = known.expected(one.entry, beside, size, kind)
     gain, error = (None if math.isnan(value) else round(value, 2) for value in (found.gain, found.error))
     return Tried(*shown, gain, error, found.tasks, found.groups, round(known.steps(one.entry, size)))
-
-
-def _methods(space: CandidateSpace) -> set[str]:
-    return {part.method.name for part in space.values()}
 
 
 def _named(candidate: Candidate, space: CandidateSpace) -> str:

@@ -66,7 +66,7 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
     half = spec.search.trials // 2
     entries = [one or _defaults(part)[:1] for one, part in zip(found, spaces, strict=True)]
     recorded = _in_turn(entries)[: max(half - len(earlier) - len(spaces), len(spaces))]
-    ranked = [[entry.method for entry in known.defaults(size, _methods(part))] for part in spaces]
+    ranked = [[entry.method for entry in known.defaults(size, part.methods)] for part in spaces]
     orders = [_defaults(part, order) for part, order in zip(spaces, ranked, strict=True)]
     queue = _each_once([*earlier, *recorded, *_in_turn([order[:2] for order in orders])])
     others = [
@@ -77,20 +77,15 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
     return more[: max(half, len(queue))], notes
 
 
-def _methods(space: CandidateSpace) -> dict[str, MethodSpace]:
-    """Of one base model, the parts of its methods."""
-    return {part.method.name: part for part in space.values()}
-
-
 def _defaults(space: CandidateSpace, order: Iterable[str] | None = None) -> list[First]:
     """Of one base model, the defaults of its methods; of these alone, where an order is given."""
-    parts = _methods(space)
+    parts = space.methods
     return [First(parts[name].default(), DEFAULT) for name in (parts if order is None else order)]
 
 
 def _recorded(known: Portfolio, space: CandidateSpace, size: int, kind: str) -> list[First]:
     """Of one base model, the portfolio's entries in order."""
-    parts = _methods(space)
+    parts = space.methods
     return [
         First(candidate_of(known, entry, parts[entry.method], size), RECORDED, entry)
         for entry in known.order(size, kind, parts)
@@ -113,7 +108,7 @@ def fixed_defaults(spec: StudySpec, space: CandidateSpace, rows: int) -> list[Ca
         rows: to train on, in all.
     """
     known, size = known_to(spec), spec.validation.rows_of_fold(rows)
-    every = [_methods(space.on(model)) for model in space.models] if known else []
+    every = [space.on(model).methods for model in space.models] if known else []
     ranked = [(parts, known.defaults(size, parts)) for parts in every if known]
     return [parts[best[0].method].default() for parts, best in ranked if best]
 

@@ -179,11 +179,7 @@ def note_on(result: Result) -> str:
 def description_of(problem: Problem) -> str:
     """The experiment in one sentence."""
     models = " or ".join(one.spec.model.name_or_path for one in problem.each)
-    return f"Search over {_methods(problem)} for {problem.task.kind} on {models}."
-
-
-def _methods(problem: Problem) -> str:
-    return ", ".join(dict.fromkeys(part.method.name for part in problem.space.values()))
+    return f"Search over {', '.join(problem.space.methods)} for {problem.task.kind} on {models}."
 
 
 def given_settings(problem: Problem) -> dict[str, object]:
@@ -205,7 +201,7 @@ def _given(problem: Problem) -> dict[str, object]:
         "model": spec.model.name_or_path,
         "model_digest": problem.base_digest,
         "task": problem.task.kind,
-        "methods": _methods(problem),
+        "methods": ", ".join(problem.space.methods),
         "metric": problem.metric,
         "folds": len(problem.folds),
         "seed": spec.seed,

@@ -11,7 +11,7 @@ import torch
 
 from autopeft.budget.time_watch import FORWARD_SHARE
 from autopeft.common.containment import guarded, unguarded
-from autopeft.common.units import format_seconds
+from autopeft.common.units import counted, format_seconds
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.search import racing, start
@@ -63,9 +63,9 @@ class TimeEstimate:
     def sentences(self) -> list[str]:
         """What a person should know of it."""
         each = ", ".join(f"{name} {1000 * seconds:,.0f} ms" for name, seconds in self.steps.items())
-        trials = f"{self.trials} trial{'s' * (self.trials != 1)}"
         told = [
-            f"The search of {trials} takes about {format_seconds(self.least)} if half of them are pruned at each rung, "
+            f"The search of {counted(self.trials, 'trial')} takes about {format_seconds(self.least)} if half of them "
+            "are pruned at each rung, "
             f"and {format_seconds(self.most)} if none is pruned. The refits afterwards take about "
             f"{format_seconds(self.after)}.",
             f"This is a rough guess from {TIMED} timed steps of each default ({each} a step); other work on this "

@@ -67,7 +67,7 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
     """
     source = folder / as_path(reference)  # which the study file's check has let pass
     name, _, values = _winner_of(source)
-    parts = {part.method.name: part for part in space.values()}
+    parts = space.methods
     if name not in parts:
         raise SpecError(
             f"`warm_start` in [search] must name a study won by a method of this one, but {source} was won by "

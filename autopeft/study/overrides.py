@@ -67,17 +67,22 @@ def _kind(path: Sequence[str], study: type[BaseModel]) -> Any:
     if key in GATHERED and rest[0] not in known:
         return Any
     hint = nearest(rest[0], known) if rest[0] not in known else f"`{rest[0]}` is not a table."
-    if word := training_word(rest[0]):
-        hint = f"training is set in [search]: --set search.{EXAMPLES[word].replace(' ', '')}."
+    hint = _on_training(rest[0]) or hint
     raise SpecError(f"`--set` names {quoted('.'.join(path))}, which is not a setting; {hint}")
 
 
 def _advice(key: str, fields: Mapping[str, Any]) -> str:
-    if word := training_word(key):
-        return f"training is set in [search]: --set search.{EXAMPLES[word].replace(' ', '')}."
+    if hint := _on_training(key):
+        return hint
     sections = {name: kind for name, kind in fields.items() if hasattr(kind, "model_fields")}
     elsewhere = next((name for name, section in sections.items() if key in section.model_fields), None)
     return f'did you mean "{elsewhere}.{key}"?' if elsewhere else nearest(key, fields)
+
+
+def _on_training(name: str) -> str:
+    """How a setting of training is given; empty where `name` means something else."""
+    word = training_word(name)
+    return f"training is set in [search]: --set search.{EXAMPLES[word].replace(' ', '')}." if word else ""
 
 
 def _value(text: str, kind: Any) -> Any:

@@ -68,5 +68,5 @@ def test_the_words_of_training_are_its_dimensions_and_each_example_is_accepted()
 
 @pytest.mark.parametrize("overrides", [{"lr": 1e-3}, {"lora": {"lr": 1e-3}}])
 def test_another_word_for_a_dimension_is_told_what_it_is_called(overrides):
-    with pytest.raises(SpecError, match="`learning_rate` is what it is called here"):
+    with pytest.raises(SpecError, match="here it is called `learning_rate`"):
         CandidateSpace.build([discover()["lora"]], None, overrides, ())
