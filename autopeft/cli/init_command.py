@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autopeft.cli import without_file
 from autopeft.cli.options import EPILOG, AsJson, Block, app, print_json
 from autopeft.common.console import make_console
 from autopeft.common.exceptions import ModelError, UserInputError
@@ -53,18 +54,10 @@ def init(
             metavar="MODEL", help="The base model: a local folder, package:… or a hub id. Default: a packaged model."
         ),
     ] = None,
-    test: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="The held-out rows. Default: a part of the table.")
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="KIND", help="The kind of task; see `autopeft tasks`. Default: guessed.")
-    ] = None,
-    text: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column of the text. Default: guessed from the data.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column of the label. Default: guessed from the data.")
-    ] = None,
+    test: without_file.Test = None,
+    task: without_file.Task = None,
+    text: without_file.Text = None,
+    label: without_file.Label = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -76,10 +69,9 @@ def init(
     block: Block = None,
 ) -> None:
     """Write a study file for a table. Guesses the task, its columns and the model from the data, and says why."""
-    from autopeft.cli.without_file import study_name
     from autopeft.tasks.guess import guess_study, named_columns
 
-    path = to or Path(f"{study_name(table)}.toml")
+    path = to or Path(f"{without_file.study_name(table)}.toml")
     if path.exists() and not force:
         raise UserInputError(f"{path} already exists; give another file with --to, or overwrite it with --force.")
     if not path.absolute().parent.is_dir():

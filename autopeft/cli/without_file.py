@@ -25,7 +25,7 @@ Model = Annotated[
 Train = Annotated[
     str | None, typer.Option(metavar="TABLE", help="Without a study file, the rows (csv, tsv, jsonl, parquet, …).")
 ]
-Test = Annotated[str | None, typer.Option(metavar="TABLE", help="The held-out rows. Default: a part of --train.")]
+Test = Annotated[str | None, typer.Option(metavar="TABLE", help="The held-out rows. Default: a part of the table.")]
 Task = Annotated[
     str | None,
     typer.Option(metavar="KIND", help="The kind of task, see `autopeft tasks`. Default: guessed from the data."),

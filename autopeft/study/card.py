@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -87,6 +87,10 @@ class Card:
     image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None
     digests: Mapping[Name, Name] = field(default_factory=dict)
     members: Annotated[Count, Field(le=MOST_MEMBERS)] = 0
+
+    def called(self, keys: Iterable[str]) -> dict[str, str]:
+        """What the study's table called the columns of these keys."""
+        return {key: self.columns.get(key, key) for key in keys}
 
     def write(self, folder: Path) -> None:
         """Write it to a winner's folder."""

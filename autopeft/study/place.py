@@ -103,6 +103,8 @@ def _none(given: Path, lack: str) -> UserInputError:
 def _spec(given: Path) -> StudySpec:
     from autopeft.study.file import StudySpec
 
+    if not given.exists():
+        raise _none(given, "")
     return StudySpec.from_file(given)
 
 

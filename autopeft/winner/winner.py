@@ -124,7 +124,7 @@ class Winner:
     @property
     def input_names(self) -> dict[str, str]:
         """What the study's table called the columns that a row needs, by their keys."""
-        return {key: self.card.columns.get(key, key) for key in self.inputs}
+        return self.card.called(self.inputs)
 
     @property
     def writes(self) -> bool:
@@ -187,7 +187,7 @@ class Winner:
         if not isinstance(rows, pd.DataFrame):
             rows = pd.DataFrame({self.inputs[0]: pd.Series(list(rows), dtype=object)})
         wanted = (*self.inputs, *(self._task.taught_columns if taught else ()))
-        rows = keyed(rows, {key: self.card.columns.get(key, key) for key in wanted})
+        rows = keyed(rows, self.card.called(wanted))
         texts = Texts(blank=True, others=readers(self._task.columns, None))
         found = pd.DataFrame({name: texts.of(name, rows[name]) for name in wanted}, index=rows.index)
         for name, fault in texts.empty.items():
