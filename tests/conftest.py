@@ -125,10 +125,14 @@ def autopeft_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A tiny BERT with its tokenizer, as `save_pretrained` writes them."""
+    return saved_tiny("bert", tmp_path_factory.mktemp("tiny") / "model")
+
+
+def saved_tiny(family: str, folder: Path) -> Path:
+    """A tiny model of a family with a tokenizer of `WORDS`, as `save_pretrained` writes them."""
     from transformers import BertTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    tiny("bert").save_pretrained(folder)
+    tiny(family).save_pretrained(folder)
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
     BertTokenizerFast(vocab=str(vocabulary), model_max_length=64).save_pretrained(folder)

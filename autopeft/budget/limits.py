@@ -110,7 +110,7 @@ class Budget:
         workers: trials that run side by side.
         shared_gpu_memory: the study's `max_gpu_memory`, of which one of so many workers has a share.
         limits: what one trial may take, by the limit's name. Parameters are counted, memory and saved size are in
-            bytes, time is in seconds; None is not a limit.
+            bytes, time is in seconds; None means no limit.
 
     Attributes:
         values: the limits that are set, in the order of `LIMITS`.

@@ -39,7 +39,7 @@ TOKEN = re.compile(r"(?i)(?<![a-z0-9])(?:dapi|hf_|gh[a-z]_|github_pat_|glpat-|sk
 
 
 def holds_no_secret(uri: str) -> bool:
-    """Whether every part of a store's address is of a kind that is not a secret."""
+    """Whether every part of a store's address is of a kind that holds no secret."""
     if uri != uri.strip() or not uri.isprintable() or TOKEN.search(uri):
         return False
     for form in FORMS:

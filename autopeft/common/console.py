@@ -22,7 +22,7 @@ WIDTH = 160
 
 
 def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console to which words of a plugin or of the user's are not markup and no commands, and never too much."""
+    """A console to which words of a plugin or of the user's are neither markup nor commands, and never too much."""
     from rich.console import Console as Richs
 
     class Console(Richs):

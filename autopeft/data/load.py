@@ -170,7 +170,7 @@ def check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
         if key not in wanted:
             known = [name for name in DataSection.model_fields if name != "columns"]
             hint = nearest(key, [*wanted, *known])
-            raise SpecError(f'"{brief(key)}" in [data] is not a setting and no column of the task; {hint}')
+            raise SpecError(f'"{brief(key)}" in [data] is neither a setting nor a column of the task; {hint}')
 
 
 def _opened(

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from autopeft.data.cells import is_missing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -221,6 +223,4 @@ def _parsed(value: Any) -> Any:
 
 
 def _is_nothing(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value != value  # what is not a number
+    return not value.strip() if isinstance(value, str) else is_missing(value)

@@ -8,6 +8,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from autopeft.common.paths import near
 from autopeft.testing.rule import BrokenRuleError
 
 
@@ -37,7 +38,7 @@ def fault_of(tested: object, error: BaseException) -> Fault:
     own = [frame for frame in frames if home and Path(frame.filename).is_relative_to(home)]
     trace = "".join(traceback.format_exception(raised)) if raised else ""
     if own:
-        return Fault(f"{_shown(own[-1].filename)}:{own[-1].lineno}, in {own[-1].name}()", trace)
+        return Fault(f"{near(Path(own[-1].filename))}:{own[-1].lineno}, in {own[-1].name}()", trace)
     return Fault(_class(type(tested)), trace)
 
 
@@ -54,12 +55,6 @@ def _class(kind: type) -> str:
     """Where a class begins."""
     try:
         _, line = inspect.getsourcelines(kind)
-        return f"{_shown(inspect.getfile(kind))}:{line}, class {kind.__name__}"
+        return f"{near(Path(inspect.getfile(kind)))}:{line}, class {kind.__name__}"
     except (OSError, TypeError):  # typed in at a prompt
         return ""
-
-
-def _shown(path: str) -> str:
-    """A path as it is from the current folder, where it is below it."""
-    here, full = Path.cwd(), Path(path)
-    return str(full.relative_to(here) if full.is_relative_to(here) else full)

@@ -313,7 +313,7 @@ inputs = {reader}({arguments}, return_tensors="np")
 class Format(NamedTuple):
     """How a winner is written, and Python that loads what was.
 
-    `quantized` where a quantized base model is not a bar, and `several` where several models are none.
+    `quantized` where it takes a quantized base model, and `several` where it takes several models.
     """
 
     write: Callable[[Winner, Path, Say], None]

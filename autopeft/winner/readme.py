@@ -246,7 +246,7 @@ def _results(evidence: Evidence, members: int) -> list[str]:
 
 
 def _left_out(rows: int) -> str:
-    return f"; {rows:,} row{'s' * (rows > 1)} with an empty cell left out" if rows else ""
+    return f"; {counted(rows, 'row')} with an empty cell left out" if rows else ""
 
 
 def _metadata(card: Card, evidence: Evidence | None, form: str, tag: str) -> list[str]:

@@ -55,5 +55,5 @@ def _function(call: Any) -> dict[str, Any]:
     if not isinstance(call["name"], str) or not call["name"].strip():
         raise CellError("has a function call whose `name` is not a text", OLD_ADVICE, OLD_RULE)
     if not isinstance(call["arguments"], str | dict):
-        raise CellError("has a function call whose `arguments` are not a mapping and no text", OLD_ADVICE, OLD_RULE)
+        raise CellError("has a function call whose `arguments` are neither a mapping nor a text", OLD_ADVICE, OLD_RULE)
     return {"name": call["name"], "arguments": call["arguments"]}

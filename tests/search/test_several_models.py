@@ -28,7 +28,7 @@ from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
 from autopeft.study.raced import Raced
 from autopeft.study.record import RECORD, TrialRecord, plain
-from tests.conftest import DTYPE, WORDS, autopeft_here, tiny_rows
+from tests.conftest import DTYPE, autopeft_here, saved_tiny, tiny_rows
 from tests.models.test_digest import cached
 from tests.search.test_choosing import model, study_file
 from tests.search.test_racing import FOLDS, Log, close
@@ -66,14 +66,7 @@ max_trainable_params = "50%"
 @pytest.fixture(scope="module")
 def modern(tmp_path_factory) -> Path:
     """A tiny ModernBERT, which has no biases."""
-    from transformers import BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("modern") / "model"
-    tiny("modernbert").save_pretrained(folder)
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    BertTokenizerFast(vocab=str(vocabulary), model_max_length=64).save_pretrained(folder)
-    return folder
+    return saved_tiny("modernbert", tmp_path_factory.mktemp("modern") / "model")
 
 
 def write(folder: Path, tiny_model: Path, modern: Path) -> Path:

@@ -242,7 +242,10 @@ FAULTS = {
     "a call without a name": ([ASKED, {"from": "function_call", "value": "{}"}], f"{CALL_OF} without `name`"),
     "a call without a value": ([ASKED, {"from": "function_call"}], "has no content"),
     "a blank name": ([ASKED, said(function_call={"name": " ", "arguments": ""})], "whose `name` is not a text"),
-    "a list of arguments": ([ASKED, said(function_call={"name": "f", "arguments": [1]})], "are not a mapping"),
+    "a list of arguments": (
+        [ASKED, said(function_call={"name": "f", "arguments": [1]})],
+        "are neither a mapping nor a text",
+    ),
     "an answer not to learn": ([ASKED, said(weight=0)], "has another `weight` than 1"),
     "an answer not to train": ([ASKED, said(train=False)], "has another `train` than 1"),
     "thoughts": ([ASKED, said(reasoning_content="Hm.")], 'has the key "reasoning_content"'),

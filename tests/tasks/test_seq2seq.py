@@ -134,7 +134,7 @@ def test_a_column_of_translations_may_have_any_name(tmp_path, models):
     rows = translated().rename(columns={"translation": "pairs"})
     problem = problem_of(tmp_path, models / "t5", rows, data={"translation": "pairs"})
     assert first_words(problem.test.truths) == {"w0"}
-    with pytest.raises(SpecError, match='"translations" in \\[data\\] is not a setting and no column'):
+    with pytest.raises(SpecError, match='"translations" in \\[data\\] is neither a setting nor a column'):
         problem_of(tmp_path, models / "t5", rows, data={"translations": "pairs"})
 
 
