@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -49,6 +49,11 @@ DeviceName = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1. Default: a GPU if the machine has one.")
 ]
 
+OnMissing = Annotated[
+    Literal["error", "drop"],
+    typer.Option(help="What to do if an input cell is empty: stop, or leave out the row and say how many."),
+]
+
 
 @app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
 def predict(
@@ -57,6 +62,7 @@ def predict(
     texts: Texts = None,
     output: Output = None,
     sheet: Sheet = None,
+    on_missing: OnMissing = "error",
     device: DeviceName = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
@@ -84,7 +90,9 @@ def predict(
         check_file(output, input_file)
     winner = winner_of(winner)
     with loading():
-        blocks = _rows(winner, input_file, texts, sheet)  # what is wrong with them is told before the model is loaded
+        blocks = _rows(
+            winner, input_file, texts, sheet, on_missing
+        )  # what is wrong with them is told before the model is loaded
         loaded = _load(winner, device, trust_remote_code)
     with answer_file(output, as_json=as_json) as target:
         count = _answer(loaded, blocks, target)
@@ -92,7 +100,7 @@ def predict(
         tell(f"Answered {counted(count, 'row')}: {output}.")
 
 
-def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet: str | None) -> Blocks:
+def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet: str | None, on_missing: str) -> Blocks:
     """The rows to answer, those of a file checked."""
     from autopeft.study.card import Card
     from autopeft.winner.task import task_of
@@ -106,10 +114,11 @@ def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet:
             raise UserInputError(f"this winner needs the columns {needed}; give a file with --input.")
         return _blocks(iter([texts]) if texts else batches_of_stdin(), names)
     from autopeft.data.asked_rows import open_rows
+    from autopeft.data.missing import ANSWERED_ADVICE, DROP
 
     told: list[str] = []
-    rows = open_rows(source, names, task.columns, told.append, sheet)
-    rows.check()
+    rows = open_rows(source, names, task.columns, told.append, sheet, drop=on_missing == DROP)
+    rows.check(ANSWERED_ADVICE)
     for sentence in told:  # what is told from here on is of columns that are kept, and not read
         tell(sentence)
     return rows.blocks()

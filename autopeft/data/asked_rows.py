@@ -11,6 +11,7 @@ from autopeft.common.exceptions import DataError, quoted
 from autopeft.data import image_folder
 from autopeft.data.cell_readers import readers
 from autopeft.data.cells import Texts
+from autopeft.data.missing import without_empty
 from autopeft.data.picture import Picture
 from autopeft.data.table import Table, nothing_in, open_table
 
@@ -40,8 +41,11 @@ class AskedRows:
     kept: Sequence[str] = ()
     read: Mapping[str, Callable[[object], Any]] = field(default_factory=dict)
 
-    def check(self) -> None:
+    def check(self, advice: str = "") -> None:
         """Read every input once, so that no row is answered where another cannot be.
+
+        Args:
+            advice: what else to do about an empty cell than to fill it or to remove the row.
 
         Raises:
             DataError: there is no row, a cell is empty or no single value, or the table cannot be read.
@@ -53,7 +57,7 @@ class AskedRows:
                 texts.of(key, block[name])
         if not count:
             raise nothing_in(self.table.called)
-        texts.check(self.table.called, self.names, self.table.row_name)
+        texts.check(self.table.called, self.names, self.table.row_name, advice)
 
     def blocks(self, rows: int = BLOCK) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """The inputs by their keys, and the columns that are kept, of so many rows at a time; the index counts rows."""
@@ -98,6 +102,8 @@ def open_rows(
     columns: Iterable[Column],
     note: Callable[[str], None],
     sheet: str | None = None,
+    *,
+    drop: bool = False,
 ) -> AskedRows:
     """Rows to answer: a table, or a folder or a file of images, whose relative paths start where the table is.
 
@@ -108,9 +114,10 @@ def open_rows(
         columns: of the task, which say where images are.
         note: told what was assumed or left out.
         sheet: of a spreadsheet; default: the first.
+        drop: leave out rows with an empty cell in a column of an input; `note` is told how many.
 
     Raises:
-        DataError: unreadable, or without one of the columns.
+        DataError: unreadable, or without one of the columns; or every row was left out.
     """
     if not source.exists():
         raise DataError(f"{source} does not exist; give the path of a file, or of a folder of images.")
@@ -127,6 +134,10 @@ def open_rows(
     if len(once) < len(table.names):
         several = ", ".join(quoted(name) for name in dict.fromkeys(table.names) if name not in once)
         note(f"{table.called} has several columns of the same name ({several}); they are left out of the answers.")
+    if drop:
+        table, dropped = without_empty(table, named, columns, blank=True)
+        if dropped.rows:
+            note(dropped.told)
     return AskedRows(table, named, once, readers(columns, table.folder))
 
 

@@ -23,6 +23,9 @@ DROP = "drop"
 ADVICE = ', or set `on_missing = "drop"` in [data] to leave such rows out'
 """What else can be done about an empty cell of a study's rows."""
 
+ANSWERED_ADVICE = ", or give `--on-missing drop` to leave such rows out"
+"""The same of rows to answer."""
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -37,7 +40,9 @@ class Dropped:
     told: str
 
 
-def without_empty(table: Table, wanted: Mapping[str, str], columns: Iterable[Column]) -> tuple[Table, Dropped]:
+def without_empty(
+    table: Table, wanted: Mapping[str, str], columns: Iterable[Column], *, blank: bool = False
+) -> tuple[Table, Dropped]:
     """The table without the rows that have an empty cell in a column that is read.
 
     A cell is empty where `Texts` finds it so, or where it is nothing but white space that cannot be read. The table
@@ -47,12 +52,13 @@ def without_empty(table: Table, wanted: Mapping[str, str], columns: Iterable[Col
         table: the rows.
         wanted: what the task calls a column → its name in the table.
         columns: of the task.
+        blank: whether texts of white space alone stay.
 
     Raises:
         DataError: every row has one, or the table cannot be read.
     """
     columns = [*columns]
-    texts = Texts(others=readers(columns, table.folder), fillable=fillable(columns))
+    texts = Texts(blank=blank, others=readers(columns, table.folder), fillable=fillable(columns))
     found: dict[str, set[Hashable]] = {}
     count = 0
     for block in table.blocks([*wanted.values()]):

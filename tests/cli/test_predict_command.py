@@ -169,6 +169,20 @@ def test_a_file_that_could_not_be_answered_leaves_none_behind(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["some.jsonl"]
 
 
+def test_rows_with_empty_cells_are_left_out_on_request(folder, tmp_path):
+    (tmp_path / "some.jsonl").write_text(
+        '{"message": "w1", "x": 1}\n{"message": null, "x": 2}\n{"message": " ", "x": 3}\n'
+    )
+    refused = ask(folder, "--input", tmp_path / "some.jsonl")
+    assert refused.returncode == 2
+    assert "give `--on-missing drop` to leave such rows out" in " ".join(refused.stderr.split())
+    done = ask(folder, "--input", tmp_path / "some.jsonl", "--on-missing", "drop", "--output", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "1 of the 3 rows of" in done.stderr
+    assert "Answered 2 rows" in done.stderr
+    assert [json.loads(line)["x"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1, 3]
+
+
 def test_a_column_of_several_types_goes_to_every_format_but_parquet(folder, tmp_path):
     (tmp_path / "some.jsonl").write_text('{"message": "w1", "x": [1]}\n{"message": "w2", "x": "a"}\n')
     done = ask(folder, "--input", tmp_path / "some.jsonl", "--output", tmp_path / "out.parquet")
