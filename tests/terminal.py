@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import termios
@@ -15,6 +16,9 @@ from pathlib import Path
 import pyte
 
 SIZES = ((80, 24), (100, 30), (200, 50))
+REDRAWN = re.compile(rb"(?=\r\x1b\[2K)")
+"""Where a live view begins its next picture."""
+
 ANY_WIDTH = 1000
 """Columns of a second screen, on which no line is broken: so it shows how long lines are."""
 
@@ -27,7 +31,7 @@ class Shown:
         code: the command's exit code.
         lines: all that it had when the command ended, what has scrolled away too.
         widest: the most cells that a line ever had.
-        screens: what was in sight after each piece of output, a list of lines each.
+        screens: what was in sight after each piece of output and each picture of a live view, a list of lines each.
     """
 
     code: int
@@ -60,14 +64,16 @@ def show(*arguments: object, cwd: Path, columns: int, lines: int, resized: tuple
     ruler = pyte.HistoryScreen(ANY_WIDTH, lines, history=100_000)
     streams = [pyte.ByteStream(screen) for screen in (seen, ruler)]
     widest, screens = 0, []
-    while piece := _read(ours):
-        for stream in streams:
-            stream.feed(piece)
-        widest = max(widest, *(len(line.rstrip()) for line in ruler.display))
-        screens.append([line.rstrip() for line in seen.display])
-        if resized and len(screens) == 1:
+    while output := _read(ours):
+        for piece in REDRAWN.split(output):  # several pictures may come at once, where this process had to wait
+            for stream in streams:
+                stream.feed(piece)
+            widest = max(widest, *(len(line.rstrip()) for line in ruler.display))
+            screens.append([line.rstrip() for line in seen.display])
+        if resized:
             termios.tcsetwinsize(ours, (resized[1], resized[0]))
             seen.resize(resized[1], resized[0])
+            resized = None
     os.close(ours)
     past = ["".join(row[at].data for at in range(columns)).rstrip() for row in seen.history.top]
     return Shown(process.wait(), [*past, *screens[-1]], widest, screens)

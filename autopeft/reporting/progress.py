@@ -143,8 +143,9 @@ class LiveProgress:
         self.defaults = defaults
 
     def entered(self, phase: Phase) -> None:
-        """Show it in the first line."""
+        """Show it in the first line, at once: a phase may be shorter than the time between two refreshes."""
         self.phase = phase
+        self.live.refresh()
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Show the trial above the table while it runs."""
