@@ -131,8 +131,8 @@ def plan(
 
     A few steps of each method are timed; nothing else is trained. Exit code 2: nothing fits the budget.
 
-    With --model-config, and without a study: show what one method needs on a GPU, for a language model whose
-    weights you do not have.
+    With --model-config, and without a study: show what one method needs on a
+    GPU, for a language model whose weights you do not have.
     """
     if model_config:
         asked = architecture_plan.Asked(

@@ -420,28 +420,6 @@ def test_the_light_commands_import_no_torch(arguments, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
 
 
-def test_every_command_has_an_example(tmp_path):
-    for command in (
-        "init",
-        "run",
-        "plan",
-        "recommend",
-        "report",
-        "methods",
-        "new-plugin",
-        "predict",
-        "generate",
-        "chat",
-        "ui",
-        "status",
-        "sync",
-        "schema",
-        "check",
-        "export",
-    ):
-        assert "Example: autopeft" in autopeft(command, "--help", cwd=tmp_path).stdout.replace("\n", " ")
-
-
 HUNGRY = """
 import autopeft
 class Hungry(autopeft.PeftMethod):
