@@ -255,8 +255,8 @@ class SearchSection(Section):
     """Number of trials that run at the same time, each in its own process with an equal share of `max_gpu_memory` and
     of the CPU threads.
 
-    "auto" is one for every two cores on a CPU, and one on a GPU. With more than one worker, two runs of the same study
-    differ.
+    "auto" is one for every two cores on a CPU, and one on a GPU or with `candidates` in [model]. With more than one
+    worker, two runs of the same study differ.
     """
     references: bool = True
     """Whether to train the head alone, and all weights (full fine-tuning), once after the search, and score both on the
