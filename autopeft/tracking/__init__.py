@@ -1,7 +1,7 @@
 """Every trial as an MLflow run: experiment = study, one parent run for the search, one nested run per trial.
 
-Only `MlflowClient` is used, never MLflow's process-wide state. In the runs table, `score` exists for complete trials
-alone, so that sorting by it ranks what may win; a pruned trial has its last mean as `score_when_stopped`. The tags
+Only `MlflowClient` is used, never MLflow's process-wide state. In the runs table only complete trials have a `score`,
+so sorting by it ranks those that may win; a pruned trial has its last mean as `score_when_stopped`. The tags
 `method`, `state` and `reason` say what each run was and why it lost, and a saved view puts these columns in front.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no network that the user did not ask for
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for what was asked for
-# Together a minute: the outbox tries again by itself, and a start has a bound of its own for all its requests.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
+# Together a minute: the outbox retries, and a start has its own limit for all its requests.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 

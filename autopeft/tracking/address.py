@@ -1,4 +1,4 @@
-"""Addresses of stores: how a path is written in one, which registry belongs to it, and what of it may be shown."""
+"""Addresses of stores: how a path is written as one, which registry belongs to it, and which parts may be shown."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 DATABASES = ("sqlite", "mysql", "postgresql", "mssql")
 
 SECRETS = r"passw\w*|pwd|token|secret"
-"""Names of values that are never shown, wherever they stand."""
+"""Names of values that are never shown anywhere."""
 
 SECRET_ARGUMENTS = r"[\w.-]*(?:pass|key|auth|credential|sig|jwt|bearer)[\w.-]*"
-"""Names of values that are never shown where they stand in an address's query."""
+"""Names of values that are never shown in the query of an address."""
 
 
 def tracking_uri(uri: str | None, output: Path) -> str:
@@ -37,10 +37,10 @@ def sqlite_uri(path: Path) -> str:
     """
     whole = str(path.absolute())
     plain, written = f"sqlite:///{whole}", URL.create("sqlite", database=whole).render_as_string()
-    for address in (plain, written):  # MLflow takes a plain one for a path too
+    for address in (plain, written):  # MLflow also reads a plain one as a path
         if make_url(address).database == whole and not make_url(address).query:
             return address
-    raise TrackingError(f"the output folder must have no ? and no % in its path, but is {path.parent}; give another.")
+    raise TrackingError(f"the path of the output folder must not contain ? or %, but is {path.parent}; give another.")
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -62,9 +62,9 @@ def is_server(uri: str) -> bool:
 
 
 def open_afresh(uri: str) -> None:
-    """Have MLflow open a database anew: what it keeps for a whole process may lead to files that were removed or moved.
+    """Make MLflow reopen a database: what it caches for a whole process may point to files that were removed or moved.
 
-    Where the address of a path has escapes, MLflow would make a folder of that name too, before it opens the right one.
+    If the address of a path has escapes, MLflow would also make a folder of that name before it opens the right one.
     """
     from mlflow.store.db.utils import create_sqlalchemy_engine
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry

@@ -1,7 +1,7 @@
-"""An outbox's two files, an entry a line: what waits, and beside it what can never be sent as it is.
+"""An outbox's two files, one entry per line: entries that wait, and entries that can never be sent as they are.
 
-Lines are added at the end. A file that must change otherwise is written whole under another name, which then takes the
-place of the first, so that a process that is killed at any moment leaves one or the other.
+Lines are added at the end. For any other change the whole file is written under another name and then renamed, so that
+a process killed at any moment leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Entry = dict[str, Any]
 """A JSON object that waits to be sent."""
 
 LATE = "late"
-"""The key that marks an entry as refused once: it comes after entries that were made later."""
+"""The key that marks an entry as refused once: it is sent after entries that were made later."""
 
 ASIDE = "call"
-"""The key under which an entry that was set aside stands beside its reason."""
+"""The key of an entry that was set aside, beside its reason."""
 
 
 class Backlog:
@@ -33,8 +33,8 @@ class Backlog:
 
     Args:
         path: of the entries that wait.
-        aside: of the entries that were refused, with the reasons, and of lines that were damaged.
-        is_entry: whether what a line holds can be an entry.
+        aside: of refused entries with their reasons, and of damaged lines.
+        is_entry: whether the content of a line can be an entry.
     """
 
     def __init__(self, path: Path, aside: Path, is_entry: Callable[[object], bool]) -> None:
@@ -43,11 +43,11 @@ class Backlog:
     def take_up(self, damaged: Callable[[int, str], None]) -> list[Entry]:
         """The entries that an earlier start left.
 
-        Half a line at the end is one that a process was killed in the middle of: nobody was told that it was kept, and
-        it is cut off. Any other line that is not an entry is set aside and told.
+        An incomplete last line is cut off: the process was killed while writing it, and nobody was told that it was
+        kept. Any other line that is not an entry is set aside and reported.
 
         Args:
-            damaged: told the number and the text of such a line.
+            damaged: gets the number and the text of such a line.
 
         Raises:
             StoreError: one of the files could not be written.
@@ -73,7 +73,7 @@ class Backlog:
         return entries
 
     def take_back(self, entries: list[Entry]) -> list[Entry]:
-        """`entries` behind those that were set aside, which are marked as late and leave the other file.
+        """The entries that were set aside, then `entries`; the former are marked as late and leave the other file.
 
         Raises:
             StoreError: one of the files could not be written.
@@ -86,7 +86,7 @@ class Backlog:
         return [*again, *entries]
 
     def add(self, entry: Entry) -> None:
-        """Add an entry to those that wait, all of it or nothing.
+        """Add an entry to those that wait, as a whole or not at all.
 
         Raises:
             StoreError: it could not be written.
@@ -94,7 +94,7 @@ class Backlog:
         _add(self.path, entry)
 
     def clear(self) -> None:
-        """Forget the entries that waited; where the disk does not let that be they stay, and are sent once more."""
+        """Forget the entries that waited; if the disk refuses, they stay and are sent once more."""
         with suppress(OSError), self.path.open("r+b") as file:
             file.truncate(0)
 
@@ -107,7 +107,7 @@ class Backlog:
         return self._keep_aside(reason, {ASIDE: {key: value for key, value in entry.items() if key != LATE}})
 
     def reasons(self) -> list[str]:
-        """Why entries and lines were set aside, one for each of them."""
+        """Why entries and lines were set aside, one reason for each."""
         return [str(found.get("reason", "damaged")) for found in self._kept()]
 
     def _keep_aside(self, reason: str, content: dict[str, Any]) -> bool:
@@ -131,7 +131,7 @@ class Backlog:
         """A line's entry.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it holds none.
         """
         found: Entry = json.loads(line)
         if not self._is_entry(found):

@@ -16,11 +16,11 @@ def dataset(
     """What MLflow keeps of the rows.
 
     Args:
-        rows: with the task's inputs and what they teach.
+        rows: with the task's inputs and targets.
         name: of the data set.
-        context: what they are for, such as "train".
+        context: what the rows are for, such as "train".
         source: the file, or the id of a data set on the hub.
-        target: the column that they teach.
+        target: the target column.
     """
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.pandas_dataset import PandasDataset, from_pandas

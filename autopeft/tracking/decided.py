@@ -1,4 +1,4 @@
-"""By what the winner was chosen where the score of all trials did not decide, and how each of them did beside it."""
+"""What the winner was chosen by if the score of all trials did not decide, and how each trial compares with it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class Decided(NamedTuple):
-    """What decided among some trials.
+    """A measure that decided among some trials.
 
     Attributes:
-        metric: what MLflow calls it.
+        metric: its name in MLflow.
         by: what it is in words, such as "rouge_l of what its folds wrote".
-        whose: what those did of which it is known, such as "whose folds wrote".
-        scores: it, by trial number.
+        whose: which trials have it, in words, such as "whose folds wrote".
+        scores: its values, by trial number.
     """
 
     metric: str
@@ -27,14 +27,14 @@ class Decided(NamedTuple):
 def place(
     number: int, winner: int, scores: Mapping[int, float], decided: Decided | None, cheaper: str | None = None
 ) -> str:
-    """How a complete trial did beside the winner.
+    """How a complete trial compares with the winner.
 
     Args:
         number: of the trial.
         winner: number of the winner.
         scores: of all trials that could win.
-        decided: what decided among the best, where the scores of all did not.
-        cheaper: what the trial would have saved; None where that is not known.
+        decided: what decided among the best, if the scores of all did not.
+        cheaper: what the trial would have saved; None if unknown.
     """
     if number == winner:
         return f"won by {decided.by}" if decided else "won"

@@ -1,4 +1,4 @@
-"""What a result depends on besides the study file: versions and hardware, nothing that identifies a machine."""
+"""What a result depends on besides the study file: versions and hardware, but nothing that identifies a machine."""
 
 from __future__ import annotations
 

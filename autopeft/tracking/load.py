@@ -1,7 +1,7 @@
 """The machine's load while a study searches, under the names that MLflow's UI shows as "System metrics".
 
-MLflow has a thread for this, but one that calls the store itself and ends when the store is away. Here the monitors it
-is made of are read, and what they say goes through the outbox like everything else.
+MLflow has a thread for this, but it calls the store itself and ends when the store is away. Here its monitors are read,
+and their values go through the outbox like everything else.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MONITORS = {
 """MLflow's, by module. The first three need psutil, the others a GPU and nvidia-ml-py or pyrsmi."""
 
 SECONDS, SHORTEST = 10.0, 1.0
-"""Between samples, as MLflow has it; and what a block takes at least to be sampled at all."""
+"""Seconds between samples, as in MLflow; and seconds that a block must take to be sampled at all."""
 
 
 @contextmanager
 def sampling(log: Callable[[dict[str, float]], None]) -> Iterator[None]:
-    """Sample in a thread of its own while the block runs, and at its end; what cannot be read is left out.
+    """Sample in a separate thread while the block runs, and at its end; values that cannot be read are left out.
 
     Args:
         log: takes each sample, a value by name.
@@ -51,7 +51,7 @@ def sampling(log: Callable[[dict[str, float]], None]) -> Iterator[None]:
 
 
 def _sample(log: Callable[[dict[str, float]], None], ended: threading.Event) -> None:
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # it warns each time of what a GPU does not tell
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # it warns of each value a GPU does not give
     started = time.monotonic()
     interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SECONDS
     monitors = _monitors()
@@ -65,7 +65,7 @@ def _sample(log: Callable[[dict[str, float]], None], ended: threading.Event) -> 
                 monitor.collect_metrics()
                 sample |= monitor.aggregate_metrics()
             monitor.clear_metrics()
-        # The study has ended without waiting, and its outbox is closed; or the disk is full, which others tell.
+        # The study has ended without waiting and its outbox is closed; or the disk is full, which others report.
         with suppress(ValueError, StoreError):
             log({f"system/{name}": float(value) for name, value in sample.items()})
 
@@ -75,7 +75,7 @@ def _monitors() -> list[Any]:
     for module, name in MONITORS.items():
         with suppress(Exception):  # the package, the device or its driver is not there
             monitor = getattr(import_module(f"mlflow.system_metrics.metrics.{module}"), name)()
-            monitor.collect_metrics()  # a CPU's load is that since the reading before, and the first one says 0
+            monitor.collect_metrics()  # a CPU's load is that since the previous reading, and the first reading is 0
             monitor.clear_metrics()
             found.append(monitor)
     return found

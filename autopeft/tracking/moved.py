@@ -1,4 +1,4 @@
-"""A study's folder that was moved or copied: MLflow's store in it says where its artifacts are, from the root on."""
+"""A study's folder that was moved or copied: MLflow's store in it has absolute paths of its artifacts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PLACES = {
 
 
 def follow(database: Path, artifacts: Path) -> bool:
-    """Have the store that a study made in its own folder point to the artifacts beside it; returns whether it changed.
+    """Make the store in a study's own folder point to the artifacts beside it; returns whether it changed.
 
-    Addresses below any other folder stay as they are. Nothing changes while a process runs the study, nor where the
-    store's artifacts were left behind and are still at their old place.
+    Addresses below any other folder stay as they are. Nothing changes while a process runs the study, or if the
+    artifacts were left behind at their old place.
 
     Args:
         database: the store.
@@ -69,7 +69,7 @@ def _roots(connection: sqlite3.Connection, name: str) -> list[str]:
 
 
 def _left(root: str, artifacts: Path) -> bool:
-    """Whether a recorded folder is another one than that beside the store, and no longer the one to use."""
+    """Whether a recorded folder is not the one beside the store, and no longer the one to use."""
     recorded = Path(unquote(urlsplit(root).path))
     if not recorded.is_dir():
         return True

@@ -1,8 +1,8 @@
 """A queue that outlives its process: entries are kept in a file, in order, until a receiver has taken them.
 
-A thread of its own hands them over, so that nobody who adds one waits. While the receiver is away entries are kept, and
-sent when it is back, in this start or a later one. An entry that the receiver would never take is set aside, so that it
-holds up no other.
+A separate thread hands them over, so nobody who adds one waits. While the receiver is away, entries are kept, and they
+are sent when it is back, in this start or a later one. An entry that the receiver would never take is set aside, so
+that it does not hold up others.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between attempts to reach a receiver that is away; each pause is twice the one before."""
 
 ATTEMPTS = 5
-"""How often a receiver that answers otherwise may fail at an entry before the entry is set aside."""
+"""How often a receiver that answers other requests may fail at an entry before the entry is set aside."""
 
 MOST_HELD = 100
-"""Entries that wait at most while the outbox is held: what an interrupted search still has time to send."""
+"""Most entries that wait while the outbox is held: this many an interrupted search still has time to send."""
 
 
 class RefusedError(Exception):
@@ -40,7 +40,7 @@ class RetryError(Exception):
     """The receiver did not take the entry this time; the text says why.
 
     Attributes:
-        answers: whether it answers otherwise, so that the entry may be at fault.
+        answers: whether it answers other requests, so that the entry may be at fault.
     """
 
     def __init__(self, reason: str, *, answers: bool) -> None:
@@ -49,19 +49,19 @@ class RetryError(Exception):
 
 
 class Receiver(Protocol):
-    """Where an outbox's entries go. All but `is_entry` and `damaged` are called in the thread that sends."""
+    """Where an outbox's entries go. The sending thread calls all methods but `is_entry` and `damaged`."""
 
     def is_entry(self, found: object) -> bool:
-        """Whether JSON that was read from the outbox's file can be an entry."""
+        """Whether JSON from the outbox's file can be an entry."""
 
     def damaged(self, number: int, line: str) -> None:
-        """Be told of a line of the outbox's file that is not an entry, and was set aside."""
+        """Called for a line of the outbox's file that is not an entry and was set aside."""
 
     def begin(self) -> None:
-        """Make the thread that sends ready."""
+        """Prepare the sending thread."""
 
     def send(self, entry: Entry, *, repeated: bool) -> None:
-        """Take an entry; to take one twice must do no harm.
+        """Take an entry; taking one twice must do no harm.
 
         Args:
             entry: what to take.
@@ -69,28 +69,28 @@ class Receiver(Protocol):
 
         Raises:
             RefusedError: it will never be taken.
-            RetryError: it may be another time.
+            RetryError: it may be taken later.
         """
 
     def away(self, reason: str) -> None:
-        """Be told that entries wait."""
+        """Called when entries have to wait."""
 
     def back(self) -> None:
-        """Be told that entries are taken again."""
+        """Called when entries are taken again."""
 
     def refused(self, entry: Entry, reason: str) -> None:
-        """Be told of an entry that was set aside."""
+        """Called for an entry that was set aside."""
 
 
 class Outbox:
-    """Entries on their way, in the order they came.
+    """Entries waiting to be sent, in the order they came.
 
     Args:
         receiver: takes them.
-        path: of the file, in a folder that is there.
-        aside: of the file for what is set aside.
-        thread: the name of the thread that sends.
-        again: send what was set aside earlier once more.
+        path: of the file, in an existing folder.
+        aside: of the file for entries that are set aside.
+        thread: the name of the sending thread.
+        again: send entries that were set aside earlier once more.
 
     Raises:
         TrackingError: another process has it open.
@@ -107,7 +107,7 @@ class Outbox:
             raise TrackingError(
                 f"one process at a time may run a study, but another one has {path} open; wait until it ends."
             ) from None
-        except OSError as error:  # of a file system without locks: the study's own lock keeps others away
+        except OSError as error:  # a file system without locks: the study's own lock keeps others away
             if error.errno not in NO_LOCKS:
                 raise
         try:
@@ -117,7 +117,7 @@ class Outbox:
         except BaseException:
             self._lock.release()
             raise
-        self._repeated = True  # what an earlier start left may have been sent by it
+        self._repeated = True  # an earlier start may have sent the entries it left
         self._changed = threading.Condition()
         self._held = 0
         self._closed = threading.Event()
@@ -125,7 +125,7 @@ class Outbox:
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        """Send an entry, of plain JSON, as soon as that can be.
+        """Send an entry of plain JSON as soon as possible.
 
         Raises:
             StoreError: the outbox's file could not be written.
@@ -139,28 +139,28 @@ class Outbox:
             self._changed.notify_all()
 
     def hold(self) -> None:
-        """Keep what comes, as far as it is not much, until `release` or `drain`.
+        """Keep new entries, up to `MOST_HELD`, until `release` or `drain`.
 
-        Two threads of one Python program take each other's time.
+        Two threads of one Python program slow each other down.
         """
         with self._changed:
             self._held = MOST_HELD
 
     def release(self) -> None:
-        """Send what was held."""
+        """Send the entries that were held."""
         with self._changed:
             self._held = 0
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> int:
-        """Wait until all is sent, but not longer than that; returns how many entries are left."""
+        """Wait until everything is sent, but at most `seconds`; returns how many entries are left."""
         self.release()
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
             return len(self._waiting)
 
     def close(self, seconds: float) -> int:
-        """Send what can be sent in that time; returns how many entries are left in the file."""
+        """Send what can be sent in `seconds`; returns how many entries are left in the file."""
         left = self.drain(seconds)
         with self._changed:
             self._closed.set()
@@ -170,7 +170,7 @@ class Outbox:
         return left
 
     def reasons(self) -> list[str]:
-        """Why entries and damaged lines were set aside, in this start and earlier ones, one for each of them."""
+        """Why entries and damaged lines were set aside, in this start and earlier ones, one reason for each."""
         return self._backlog.reasons()
 
     def _work(self) -> None:
@@ -184,7 +184,7 @@ class Outbox:
             if not self._deliver(entry):
                 return
             with self._changed:
-                if self._closed.is_set():  # it took so long that nobody waited; sent once more it does no harm
+                if self._closed.is_set():  # it took so long that nobody waited; sending it again does no harm
                     return
                 self._waiting.popleft()
                 if not self._waiting:
@@ -193,7 +193,7 @@ class Outbox:
                 self._changed.notify_all()
 
     def _deliver(self, entry: Entry) -> bool:
-        """Send an entry, however often that takes, or set it aside; False if the outbox was closed before."""
+        """Send an entry, after any number of attempts, or set it aside; False if the outbox was closed before."""
         pause, failures, away = FIRST_PAUSE, 0, False
         while not self._closed.is_set():
             try:
@@ -216,7 +216,7 @@ class Outbox:
         return False
 
     def _set_aside(self, entry: Entry, reason: str) -> bool:
-        """Keep an entry that would never be taken out of the way; False if that could not be written."""
+        """Set aside an entry that would never be taken; False if it could not be written."""
         try:
             new = self._backlog.set_aside(entry, reason)
         except StoreError:

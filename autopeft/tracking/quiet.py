@@ -1,4 +1,4 @@
-"""What MLflow and the libraries under it print while they fail: kept out, since what matters is said in a sentence."""
+"""Silence what MLflow and its libraries print when they fail; autopeft says what matters in a sentence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SILENCE = 10.0
-"""Seconds without an answer after which that is worth a sentence."""
+"""Seconds without an answer after which the user is told."""
 
 THREAD = "mlflow"
 """The name of threads that talk to a store."""
 
 LEVELS = {
-    "mlflow": logging.ERROR,  # it warns of texts that it cuts, and of what it tries again
+    "mlflow": logging.ERROR,  # it warns of texts that it cuts, and of retries
     "alembic": logging.WARNING,
     "mlflow.store.db.utils": logging.CRITICAL,  # it prints a traceback of each error it raises
 }
@@ -31,15 +31,15 @@ class NoAnswerError(TimeoutError):
 
 
 def hush() -> None:
-    """Keep the libraries' own reports away from stderr; called after MLflow's import, which sets its loggers."""
+    """Keep the libraries' own reports off stderr; called after MLflow's import, which sets up its loggers."""
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
     logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)
 
 
 def forget_active_model() -> None:
-    """Have MLflow tie no metric that this thread logs to the model that MLFLOW_ACTIVE_MODEL_ID names."""
-    with suppress(ImportError, AttributeError):  # in versions that have no such model
+    """Keep MLflow from tying metrics that this thread logs to the model that MLFLOW_ACTIVE_MODEL_ID names."""
+    with suppress(ImportError, AttributeError):  # in versions without an active model
         from mlflow.tracking import fluent
 
         context = fluent.ActiveModelContext()
@@ -48,16 +48,16 @@ def forget_active_model() -> None:
 
 
 def within(seconds: float, action: Callable[[], T], slow: Callable[[], None] | None = None) -> T:
-    """What `action` returns, in a thread of its own that is left behind if it takes longer.
+    """Return the result of `action`, run in a separate thread that is left behind if it takes too long.
 
     Args:
-        seconds: for which is waited.
+        seconds: how long to wait.
         action: asks a store.
-        slow: called once, where there is no answer after `SILENCE`.
+        slow: called once if there is no answer after `SILENCE`.
 
     Raises:
         NoAnswerError: it took longer.
-        Exception: whatever it raises.
+        Exception: whatever `action` raises.
     """
     found: list[T] = []
     raised: list[BaseException] = []
@@ -65,7 +65,7 @@ def within(seconds: float, action: Callable[[], T], slow: Callable[[], None] | N
     def work() -> None:
         try:
             found.append(action())
-        except BaseException as error:  # to be raised where somebody waits for it
+        except BaseException as error:  # raised again in the waiting thread
             raised.append(error)
 
     thread = threading.Thread(target=work, name=THREAD, daemon=True)
@@ -85,5 +85,5 @@ def within(seconds: float, action: Callable[[], T], slow: Callable[[], None] | N
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    """Whether a record comes from another thread than those that talk to a study's store."""
+    """Whether a record comes from a thread that does not talk to a study's store."""
     return record.threadName != THREAD

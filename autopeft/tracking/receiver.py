@@ -1,4 +1,4 @@
-"""MLflow as the receiver of an outbox: what its errors mean, and what a user is told of them."""
+"""MLflow as the receiver of an outbox: what its errors mean, and what the user is told about them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LONGEST_SHOWN = 60
 
 
 class MlflowReceiver:
-    """Makes the calls that come through an outbox; see `outbox.Receiver`.
+    """Makes the calls that come from an outbox; see `outbox.Receiver`.
 
     Args:
         sender: makes a call.
         output: the study's folder, which holds the outbox.
-        say: told in a sentence when the store cannot be reached, when it can again, and what it refused.
+        say: gets a sentence when the store cannot be reached, when it can be again, and when it refuses something.
     """
 
     def __init__(self, sender: Sender, output: Path, say: Callable[[str], None]) -> None:
@@ -42,15 +42,15 @@ class MlflowReceiver:
         return isinstance(found, dict) and isinstance(found.get("do"), str) and isinstance(found.get("run"), str)
 
     def begin(self) -> None:
-        """Have MLflow add nothing of its own to what this thread sends."""
+        """Keep MLflow from adding anything to what this thread sends."""
         forget_active_model()
 
     def send(self, entry: Entry, *, repeated: bool) -> None:
         """Make a call.
 
         Raises:
-            RefusedError: the store would never take it, or what it is to send is not there.
-            RetryError: it may be taken another time.
+            RefusedError: the store would never take it, or the files to send do not exist.
+            RetryError: it may be taken later.
         """
         self._sender.sure = not repeated
         try:
@@ -90,5 +90,5 @@ class MlflowReceiver:
         )
 
     def _tell(self, sentence: str) -> None:
-        with suppress(Exception):  # a stream that is closed must not end the thread that sends
+        with suppress(Exception):  # a closed stream must not end the sending thread
             self._say(sentence)

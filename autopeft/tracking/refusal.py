@@ -1,4 +1,4 @@
-"""Whether a store that did not take a call would take it another time."""
+"""Whether a store that did not take a call might take it later."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ CERTAIN = {
         codes.INVALID_STATE,
     )
 }
-"""MLflow's answers that are its own, and would be the same another time."""
+"""Answers that come from MLflow itself, and would be the same again."""
 
 PASSING = (408, 425, 429, 502, 503, 504)
-"""HTTP's answers that another time may differ."""
+"""HTTP status codes that may be different next time."""
 
 TOO_MANY = re.compile(r"too many (\d+) error responses")
-"""What urllib3 says once it has tried often enough; the number is HTTP's."""
+"""What urllib3 says after its last attempt; the number is the HTTP status."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """A full disk: room may be made."""
 
 
 class Verdict(enum.Enum):
-    """What an error says about the call that met it."""
+    """What caused an error of a call."""
 
     AWAY = "the store is away"
     DOUBTFUL = "the call or the store"
@@ -42,12 +42,12 @@ class Verdict(enum.Enum):
 
 
 class UnsendableError(Exception):
-    """What a call is to send is not there, or is no longer what it was."""
+    """What a call should send does not exist, or has changed."""
 
 
 def verdict(error: BaseException) -> Verdict:
-    """Judge an error that a call met; DOUBTFUL where only a store that answers other calls can tell."""
-    if isinstance(error, (UnsendableError, ImportError)):  # such as the client of a bucket, which is not installed
+    """Judge an error of a call; DOUBTFUL if it takes other calls to tell whether the store is away."""
+    if isinstance(error, (UnsendableError, ImportError)):  # such as a bucket's client that is not installed
         return Verdict.FINAL
     if isinstance(error, MlflowException):
         return _of_mlflow(error)
@@ -63,7 +63,7 @@ def verdict(error: BaseException) -> Verdict:
 def _of_mlflow(error: MlflowException) -> Verdict:
     if isinstance(error.__cause__, SQLAlchemyError):
         return _of_database(error.__cause__)
-    under = error.__context__  # what MLflow's client met, and put into words
+    under = error.__context__  # the error that MLflow's client put into words
     if isinstance(under, (requests.ConnectionError, requests.Timeout)):
         return Verdict.AWAY
     if isinstance(under, requests.exceptions.RetryError) and (found := TOO_MANY.search(str(under))):

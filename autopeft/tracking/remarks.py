@@ -1,4 +1,4 @@
-"""What MLflow is told of some trials beside how they ended."""
+"""What MLflow is told about some trials besides how they ended."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Remarks(NamedTuple):
     """Remarks on trials, by number.
 
     Attributes:
-        passed_over: why those that came first are not the winner.
-        collapsed: what is told of trainings that collapsed.
-        cheaper: what those that lost would have saved.
+        passed_over: why trials that came first are not the winner.
+        collapsed: what to say about trainings that collapsed.
+        cheaper: what trials that lost would have saved.
     """
 
     passed_over: Mapping[int, str] = MappingProxyType({})

@@ -40,10 +40,10 @@ STATUS = {"FAIL": "FAILED", "INTERRUPTED": "KILLED", "STOPPED": "KILLED"}
 
 KILLED = "interrupted: the process ended while this trial ran"
 LONGEST_NAME = 40
-"""Characters of a trial's name, which the column of the runs table shows."""
+"""Characters of a trial's name that the column of the runs table shows."""
 
 SHOWN = 3
-"""Reasons that a message about calls that could not be sent shows."""
+"""How many reasons a message about unsent calls shows."""
 
 
 class TrialRun:
@@ -59,7 +59,7 @@ class TrialRun:
         self._tracker.put("log", self.key, metrics=values.metrics(found, step))
 
     def finish(self, state: str, reason: str, metrics: Mapping[str, float | None]) -> None:
-        """Close the run with its state and what it came to; a metric that is None is left out."""
+        """Close the run with its state and its results; a metric that is None is left out."""
         tags = values.tags(state=state, reason=reason, **{NOTE: values.sentence(state, reason)})
         self._tracker.put("log", self.key, metrics=values.metrics(metrics), tags=tags)
         self._tracker.put("status", self.key, status=STATUS.get(state, "FINISHED"), end=values.now())
@@ -72,11 +72,11 @@ class Tracker:
     Attributes:
         uri: the MLflow tracking URI.
         experiment_id: MLflow's id of the study.
-        outbox: takes what is to be logged.
-        open: the runs of trials that have not ended, by key.
-        patience: seconds that the study's end waits until all is sent, and a start until what was left is.
-        unsent: calls that are left in the outbox's file; known once the block has ended.
-        ended: numbers of the trials that an earlier start logged to their end; known once `start` was called.
+        outbox: takes everything to be logged.
+        open: the runs of trials that are still going, by key.
+        patience: seconds that the end of a study waits until everything is sent, and a start until what was left is.
+        unsent: number of calls left in the outbox's file; known once the block has ended.
+        ended: numbers of the trials that earlier starts logged to their end; known once `start` was called.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class Tracker:
         """Connect, and find or make the experiment `name`.
 
         Args:
-            uri: any MLflow tracking URI; None is a SQLite store in `output`.
-            output: the study's folder; artifacts go there too, unless the URI is a server's, which has its own place.
+            uri: any MLflow tracking URI; None: a SQLite store in `output`.
+            output: the study's folder; artifacts go there too, except with a server, which has its own place for them.
             name: the study's name.
-            say: told in a sentence when the store is silent, goes away or refuses something.
-            patience: seconds that a start waits for an answer, and the study's end until all is sent; None is
-                `LONGEST_SILENCE` of the one and `PATIENCE` of the other.
-            again: send once more what the store refused earlier.
+            say: gets a sentence when the store is silent, goes away or refuses something.
+            patience: seconds that a start waits for an answer, and the end of the study until everything is sent; None:
+                `LONGEST_SILENCE` and `PATIENCE`.
+            again: send again what the store refused earlier.
 
         Raises:
             TrackingError: the store cannot be reached or used, or another process runs this study.
@@ -133,7 +133,7 @@ class Tracker:
         return cls(client, target, experiment_id, sender, outbox, output, patience, say)
 
     def put(self, do: str, run: str, **content: Any) -> None:
-        """Make a call of the sender as soon as that can be.
+        """Have the sender make a call as soon as possible.
 
         Args:
             do: its name.
@@ -147,10 +147,9 @@ class Tracker:
         self.outbox.put({"do": do, "run": run, **content})
 
     def start(self, study_id: str, description: str, params: Mapping[str, object]) -> None:
-        """Make the parent run, or take up the one an earlier start of this study made.
+        """Make the parent run, or resume the one that an earlier start of this study made.
 
-        What an earlier start could not send is sent first. Runs that a killed process left RUNNING are closed as
-        KILLED.
+        What earlier starts could not send is sent first. Runs that a killed process left RUNNING are closed as KILLED.
 
         Raises:
             TrackingError: the store cannot be reached.
@@ -179,14 +178,14 @@ class Tracker:
     def trial(self, number: int, name: str, params: Mapping[str, object], short: str = "") -> TrialRun:
         """Open the nested run of a trial, with the rows it trains on.
 
-        Params are logged without their method's prefix, so that columns line up. A run of the same number that was
-        interrupted is taken up again.
+        Params are logged without their method's prefix, so that columns line up. An interrupted run of the same number
+        is resumed.
 
         Args:
             number: of the trial.
             name: of its candidate.
-            params: likewise.
-            short: the name in few words, which becomes the run's; default: `name`.
+            params: of its candidate.
+            short: a short name for the run; default: `name`.
         """
         method = str(params["method"])
         own = {key.removeprefix(f"{method}."): value for key, value in params.items()}
@@ -208,11 +207,11 @@ class Tracker:
         return run
 
     def log_fresh_fold(self, number: int, fold: int, score: float) -> None:
-        """Log what a trial's candidate scored on a fresh fold; the step is the fold, from 1."""
+        """Log the score of a trial's candidate on a fresh fold; the step is the fold, from 1."""
         self.put("log", self._key(number), metrics=values.metrics({"fresh_fold": score}, fold + 1))
 
     def log_text(self, text: str, name: str) -> None:
-        """Keep a text as an artifact of the parent run."""
+        """Log a text as an artifact of the parent run."""
         self.put("text", self._parent, text=text, name=name)
 
     def log_image(self, png: bytes, key: str, step: int) -> None:
@@ -228,9 +227,9 @@ class Tracker:
         return sampling(log) if on else nullcontext()
 
     def log_data(self, datasets: Sequence[dict[str, str]]) -> None:
-        """Log on the parent run which rows it searches with, as `datasets.dataset` describes them.
+        """Log on the parent run the rows that the search uses, as `datasets.dataset` describes them.
 
-        Trials that are opened after this have those they train on.
+        Trials opened after this log the rows they train on.
         """
         self._data = list(datasets)
         self.put("datasets", self._parent, datasets=self._data)
@@ -246,10 +245,10 @@ class Tracker:
         decided: Decided | None = None,
         remarks: Remarks = NO_REMARKS,
     ) -> None:
-        """Log what the search came to: its note, scores and saved winner on the parent run, on each trial its place.
+        """Log the result of the search: note, scores and saved winner on the parent run, and on each trial its place.
 
-        A complete trial that lost gets as its reason by how much, and what it would have saved, so that the runs table
-        answers for every run.
+        The reason of a complete trial that lost says by how much, and what it would have saved, so that the runs table
+        explains every run.
 
         Args:
             note: what a reader of the parent run sees first.
@@ -258,8 +257,8 @@ class Tracker:
             winner_number: the trial that won.
             folder: of the saved winner.
             stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
-                empty where it did not. The tag of that name.
-            decided: by what the winner was chosen among the best, where the scores of all did not decide.
+                empty if it did not. It becomes the tag of that name.
+            decided: what the winner was chosen by among the best, if the scores of all did not decide.
             remarks: on some of the trials.
         """
         compared = {number: score for number, score in scores.items() if number not in remarks.passed_over}
@@ -274,7 +273,7 @@ class Tracker:
             self.put("log", self._key(number), tags=tags, **more)
         tags = values.tags(reason=f"won by trial {winner_number}", stopped=stopped, **{NOTE: note})
         self.put("log", self._parent, metrics=values.metrics(metrics), tags=tags)
-        # A folder of its own per winner: a study that goes on with more trials may select another one.
+        # One folder per winner: a study that goes on with more trials may select another one.
         self.put("files", self._parent, path=f"winner/trial_{winner_number:03d}", **_folder(folder, self._output))
 
     def log_model(
@@ -290,11 +289,11 @@ class Tracker:
 
         Args:
             folder: of the MLflow model.
-            name: of the registered model; MLflow has no `/` and no `:` in it.
+            name: of the registered model; `/` and `:`, which MLflow does not allow, become `-`.
             number: of the trial that won.
             params: of the winner.
-            facts: of the winner, such as its scores, which become tags of the registered model and its version.
-            card: what it is and how good, in Markdown, which becomes their description.
+            facts: about the winner, such as its scores; they become tags of the registered model and its version.
+            card: what it is and how good, in Markdown; it becomes their description.
         """
         registered = re.sub(r"[/:]", "-", name)
         self.put(
@@ -325,7 +324,7 @@ class Tracker:
             self.unsent = self.outbox.close(self.patience if self._study else 0.0)
 
     def _earlier(self, study_id: str) -> tuple[list[Run], list[Run]]:
-        """The parent run of a study and the runs of its trials, as far as they are there."""
+        """The parent run of a study and the runs of its trials, as far as they exist."""
         found = self._runs(f"tags.`{KEY}` = '{_parent(study_id)}'")
         return found, self._runs(f"tags.`{PARENT}` = '{found[0].info.run_id}'") if found else []
 
@@ -346,23 +345,23 @@ class Tracker:
 
 
 def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -> int:
-    """Send what a study could not, and once more what MLflow refused; returns how many calls are left.
+    """Send what a study could not send, and again what MLflow refused; returns how many calls are left.
 
     Raises:
-        TrackingError: there is no study, the store cannot be reached, or something cannot be sent at all.
-        StudyError: the study runs, and so sends by itself.
+        TrackingError: there is no study, the store cannot be reached, or something can never be sent.
+        StudyError: the study is running, and sends its calls itself.
     """
     if not (output / OUTBOX).is_file():
-        raise TrackingError(f"{output} holds no study that has something to send; start it with `autopeft run`.")
+        raise TrackingError(f"{output} holds no study with anything to send; start one with `autopeft run`.")
     with held(output), Tracker.connect(uri, output, name, say, again=True) as tracker:
         left = tracker.outbox.drain(PATIENCE)
     reasons = tracker.outbox.reasons()
     if reasons and not left:
         different = sorted({*reasons})
         raise TrackingError(
-            f"MLflow has what this study logged, but {len(reasons)} calls of it could not be sent: "
+            f"MLflow has what this study logged, but {len(reasons)} of its calls could not be sent: "
             f"{'; '.join(different[:SHOWN])}{'; …' * (len(different) > SHOWN)}. They are kept in {output / REFUSED}: "
-            "fix what they name and run the same command again, or remove that file."
+            "fix what the reasons name and run the same command again, or remove that file."
         )
     return left
 
@@ -372,7 +371,7 @@ def _parent(study_id: str) -> str:
 
 
 def _folder(folder: Path, output: Path) -> dict[str, str]:
-    """A folder to send, from the study's own on, which may be moved before; with a digest of the weights in it."""
+    """A folder to send, relative to the study's own, which may be moved before; with a digest of the weights in it."""
     whole, base = folder.absolute(), output.absolute()
     return {
         "folder": str(whole.relative_to(base) if whole.is_relative_to(base) else whole),

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 KEY = "autopeft.run"
-"""The tag that holds a run's key: by it a run is found again, whatever MLflow called it."""
+"""The tag that holds a run's key, by which a run is found again whatever its id in MLflow."""
 
 MLFLOW_IMAGES, LAST_OF_IMAGE = "images", "+compressed.webp"
-"""Where MLflow keeps the pictures of a run, and how the name of the second of a picture's two files ends."""
+"""The folder where MLflow keeps the pictures of a run, and how the name of a picture's second file ends."""
 
 
 class Sender:
@@ -34,7 +34,7 @@ class Sender:
         output: the study's folder, where relative paths in calls start.
 
     Attributes:
-        sure: whether the next call cannot have been sent before; a run is then made without a look for it.
+        sure: whether the next call cannot have been sent before; then a run is created without searching for it.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, output: Path) -> None:
@@ -46,13 +46,13 @@ class Sender:
         """Make the call `do` for the run with the key `run`.
 
         Args:
-            do: what.
+            do: the name of the call.
             run: the run's key.
-            late: calls that were made later were sent before: what they said of the run stays.
+            late: whether later calls were already sent; what they said about the run then stays.
             content: of the call.
 
         Raises:
-            UnsendableError: there is no such call, or what it is to send is not there.
+            UnsendableError: there is no such call, or what it should send does not exist.
             Exception: whatever the store raises.
         """
         action = getattr(self, f"_send_{do}", None)
@@ -72,11 +72,11 @@ class Sender:
         return True
 
     def know(self, key: str, run_id: str) -> None:
-        """Take note of a run that was found in the store."""
+        """Remember the id of a run that was found in the store."""
         self._ids[key] = run_id
 
     def _without_old_news(self, do: str, run: str, content: dict[str, Any]) -> dict[str, Any]:
-        """Of a late call, what does not take back what later ones said."""
+        """The content of a late call without what would overwrite later calls."""
         if do == "status" and self._client.get_run(self._id(run)).info.status != "RUNNING":
             return {}
         if do == "log" and content.get("tags"):
@@ -116,8 +116,8 @@ class Sender:
         self._client.log_text(self._id(run), text, name)
 
     def _send_image(self, run: str, key: str, step: int, png: str) -> None:
-        """Log a picture for the UI's image charts, once: MLflow itself would keep another one beside it."""
-        from PIL import Image  # what a start needs not import
+        """Log a picture for the UI's image charts, only once: MLflow itself would keep both."""
+        from PIL import Image  # a start need not import it
 
         run_id, known = self._id(run), f"{MLFLOW_IMAGES}/{key.replace('/', '~')}+step+{step}+"
         files = [file.path for file in self._client.list_artifacts(run_id, MLFLOW_IMAGES)]
@@ -141,15 +141,15 @@ class Sender:
         tags: dict[str, str] | None = None,
         description: str = "",
     ) -> None:
-        """Log a saved model as what a run made, and make it the newest version of a registered one.
+        """Log a saved model as the output of a run, and make it the newest version of a registered one.
 
-        Of one that is there already the files are written anew: more may be known of it now.
+        If it is there already, its files are written again: more may be known about it now.
         """
         client, key, place = self._client, f"{run}/{alias}", self._there(folder, weights)
         version = {v.tags.get(KEY): v for v in client.search_model_versions(f"name = '{name}'")}.get(key)
         run_id = self._id(run)
         if version is not None:
-            made_by = f"source_run_id = '{run_id}'"  # a version does not say in every store which model it is
+            made_by = f"source_run_id = '{run_id}'"  # not every store records a version's model
             for model in client.search_logged_models([self._experiment_id], made_by):
                 if model.artifact_location == version.source:
                     client.log_model_artifacts(model.model_id, place)
@@ -186,10 +186,10 @@ class Sender:
         )
 
     def _there(self, folder: str, weights: str | None) -> str:
-        """A folder to send, wherever the study's folder was moved to since.
+        """A folder to send, even if the study's folder was moved since.
 
         Raises:
-            UnsendableError: it is gone, or holds something else by now.
+            UnsendableError: it is gone, or its content has changed.
         """
         place = self._output / folder
         if not place.is_dir():
@@ -197,14 +197,14 @@ class Sender:
         if not place.is_dir() or not any(place.iterdir()):
             raise UnsendableError(f"the folder {self._output / folder} no longer exists")
         if weights is not None and weights != weights_of(place):
-            raise UnsendableError(f"the folder {place} holds other weights than those that were to be sent")
+            raise UnsendableError(f"the folder {place} holds other weights than those to be sent")
         return str(place)
 
     def _id(self, run: str) -> str:
         """MLflow's id of a run.
 
         Raises:
-            MlflowException: there is none of that key.
+            MlflowException: no run has this key.
         """
         if run not in self._ids and not self._find(run):
             raise MlflowException(f"no run has the key {run}", codes.RESOURCE_DOES_NOT_EXIST)

@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = 30.0
-"""Seconds that a study waits until what it logged is sent: at its end, and as it starts for what is left of before."""
+"""Seconds that a study waits until its calls are sent: at its end, and at a start for those left from before."""
 
 LONGEST_SILENCE = 300.0
-"""Seconds that a start waits for answers of its store, which a machine under load may take long to give."""
+"""Seconds that a start waits for answers of its store, which can be slow on a machine under load."""
 
 SOON = re.compile(
     r"already exists|duplicate|unique constraint|database is locked|deadlock|could not serialize|concurrently updated|"
     r"out-of-date database schema|no such table|no such column|timed out",
     re.IGNORECASE,
 )
-"""What databases say while other processes make the same tables or the same experiment, and what is said of silence."""
+"""What databases say while other processes make the same tables or the same experiment, and what a timeout says."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between attempts to set a store up that others set up at the same time."""
+"""Seconds between attempts to set up a store that others are setting up at the same time."""
 
 
 def connect(
@@ -66,7 +66,7 @@ def connect(
         output: the study's folder.
         name: of the experiment.
         patience: seconds that all of it may take.
-        say: told in a sentence where it takes long.
+        say: gets a sentence if this takes long.
 
     Raises:
         TrackingError: the store cannot be reached or used, or does not answer in time.
@@ -83,16 +83,16 @@ def connect(
 
 
 def answered(patience: float, ask: Callable[[], T], say: Callable[[str], None]) -> T:
-    """What a store answers, which is asked again while others set it up or hold it, or it is silent.
+    """What a store answers; it is asked again while others set it up or lock it, or while it is silent.
 
     Args:
         patience: seconds that this may take.
-        ask: asks it.
-        say: told in a sentence where it takes long.
+        ask: asks the store.
+        say: gets a sentence if this takes long.
 
     Raises:
-        NoAnswerError: there was no answer, and nothing that was met says more.
-        Exception: what the store raises otherwise.
+        NoAnswerError: there was no answer, and no earlier error says more.
+        Exception: any other error of the store.
     """
     until, met = time.monotonic() + patience, list[Exception]()
     told = f"MLflow's store does not answer; the study waits for it for up to {format_seconds(patience)}."
@@ -106,7 +106,7 @@ def answered(patience: float, ask: Callable[[], T], say: Callable[[str], None]) 
 
 @contextmanager
 def reaching() -> Iterator[None]:
-    """Turn a store that cannot be read into one sentence that says how to go on."""
+    """Turn the error of a store that cannot be read into one sentence that says how to go on."""
     try:
         yield
     except (MlflowException, OSError) as error:
@@ -123,13 +123,13 @@ def first_line(error: BaseException) -> str:
 
 
 def _until(until: float, ask: Callable[[], T], met: list[Exception]) -> T:
-    """Ask again and again, but not longer than that, as `time.monotonic` counts; `met` takes what was in the way."""
+    """Ask repeatedly, at most until `until` (`time.monotonic`); `met` collects the errors on the way."""
     pause = FIRST_PAUSE
     while True:
         try:
             return ask()
-        except Exception as error:  # as above
-            wait = pause * random.uniform(0.5, 1.5)  # those that met once should not meet again
+        except Exception as error:  # of any kind, as above
+            wait = pause * random.uniform(0.5, 1.5)  # processes that collided once should not collide again
             if not SOON.search(str(error)) or time.monotonic() + wait > until:
                 raise
             met.append(error)
@@ -161,7 +161,7 @@ def _open(uri: str | None, target: str, output: Path, name: str) -> tuple[Mlflow
 
 
 def _knock(uri: str) -> None:
-    """Read from a database once: MLflow itself would try ten times, a minute and a half, before it says what is wrong.
+    """Read from a database once: MLflow itself would try ten times, for 90 seconds, before it says what is wrong.
 
     Raises:
         Exception: what the database's driver raises.
@@ -180,7 +180,7 @@ def _advice(error: Exception, target: str) -> str:
     if isinstance(error, ImportError):
         return f"install the database's driver (pip install {error.name})"
     if "database is locked" in str(error):
-        return "another program holds it: end that, or wait, and run the same command again"
+        return "another program has locked it: end that program, or wait, and run the same command again"
     if is_server(target):
         return "check the address, that the server runs, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN"
     if not target.startswith("sqlite:") and target.startswith(DATABASES):
@@ -189,6 +189,6 @@ def _advice(error: Exception, target: str) -> str:
 
 
 def _use_write_ahead_log(path: Path) -> None:
-    """Let the UI read while a study writes, at less than half the time per write; SQLite remembers it in the file."""
+    """Let the UI read while a study writes, and halve the time of a write or better; SQLite keeps this in the file."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")

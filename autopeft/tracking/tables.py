@@ -1,6 +1,7 @@
-"""MLflow's tables, made once: it fills an empty database by going through every change its tables have ever seen.
+"""MLflow's tables, made once: in an empty database MLflow replays every change its tables ever had.
 
-That takes longer than all else a start does to a new study's folder (`benchmarks/startup.py`), and always ends alike.
+That takes longer than everything else a start does for a new study's folder (`benchmarks/startup.py`), and the result
+is always the same.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from autopeft.common import cache
 
 
 def lay(path: Path) -> None:
-    """Put a SQLite database with MLflow's empty tables at `path`, unless there is a file; MLflow fills what is not."""
+    """Put a SQLite database with MLflow's empty tables at `path`, unless it exists; if this fails, MLflow makes one."""
     if path.exists():
         return
     name = cache.key("mlflow tables", *(version(package) for package in ("mlflow", "alembic", "sqlalchemy")))
-    # A shortcut alone: without it MLflow makes the tables in the store itself, and says what is wrong if it cannot.
+    # Only a shortcut: without it MLflow makes the tables in the store itself, and says what is wrong if it cannot.
     with suppress(Exception):
         content = cache.read(name)
         if content is None:
@@ -28,11 +29,11 @@ def lay(path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
             draft = Path(folder) / path.name
             draft.write_bytes(content)
-            os.link(draft, path)  # whole or not at all, and never in the place of a store begun meanwhile
+            os.link(draft, path)  # whole or not at all, and never over a store that was begun meanwhile
 
 
 def _make() -> bytes:
-    """The database that `mlflow db upgrade` makes of nothing."""
+    """The database that `mlflow db upgrade` makes from scratch."""
     from mlflow.db import upgrade
 
     with tempfile.TemporaryDirectory() as folder:

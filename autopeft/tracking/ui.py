@@ -1,4 +1,4 @@
-"""The MLflow UI on a study's store, on the loopback interface alone."""
+"""The MLflow UI on a study's store, on the loopback interface only."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ REDIRECTING = (
     "MLFLOW_WORKSPACE",
     "MLFLOW_WORKSPACE_STORE_URI",
 )
-"""Variables that would have the server show another store than the study's, or listen elsewhere."""
+"""Variables that would make the server show another store than the study's, or listen elsewhere."""
 
 
 def serve(uri: str | None, output: Path, name: str, port: int, *, private: bool = False) -> None:
-    """Serve the MLflow UI on a study's store until Ctrl-C; a tracking server already is one.
+    """Serve the MLflow UI on a study's store until Ctrl-C; a tracking server already serves it.
 
-    That is on 127.0.0.1, where every account of the machine can reach it, or on a socket of this account's alone.
+    It listens on 127.0.0.1, where every account of the machine can reach it, or on a socket for this account only.
 
     Raises:
-        TrackingError: the study has no store yet, or the server does not come up.
+        TrackingError: the study has no store yet, or the server does not start.
     """
     if uri and is_server(uri):
         sys.stdout.write(f"The study logs to a tracking server; open {public(uri)}\n")
@@ -67,29 +67,29 @@ def serve(uri: str | None, output: Path, name: str, port: int, *, private: bool 
         sys.stdout.write(f"MLflow UI: {address}\nCtrl-C ends it.\n")
         sys.stdout.flush()
         while process.poll() is None:
-            interrupt.check()  # again and again: a signal just before one long wait would not end it
+            interrupt.check()  # repeatedly: a signal just before one long wait would not end it
             time.sleep(0.2)
-        raise TrackingError(f"the MLflow server ended by itself, with exit status {process.returncode}.")
+        raise TrackingError(f"the MLflow server stopped with exit status {process.returncode}.")
 
 
 @contextmanager
 def serving(
     uri: str | None, output: Path, name: str, port: int = 5000, place: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run an MLflow server on a study's store, on 127.0.0.1 or a socket, for the length of the block.
+    """Run an MLflow server on a study's store, on 127.0.0.1 or a socket, while the block runs.
 
     Args:
         uri: the store, as in the study file.
         output: the study's folder.
         name: the study's name.
         port: where to listen; if it is taken, a free one is found.
-        place: of a Unix socket to listen on instead, in a folder that is the user's alone; it must not be there yet.
+        place: path of a Unix socket to listen on instead, in a folder of the user's own; it must not exist yet.
 
     Yields:
         The address of the study's runs page, best score first, and the server's process.
 
     Raises:
-        TrackingError: the study has no store yet, or the server does not come up.
+        TrackingError: the study has no store yet, or the server does not start.
     """
     if not uri and not (output / STORE).is_file():
         raise TrackingError(f"{output} holds no MLflow store yet; run the study first.")
@@ -98,9 +98,9 @@ def serving(
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (output / ARTIFACTS).absolute().as_uri()]
     command += ["--uvicorn-opts", shlex.join(["--uds", str(place)])] if place else []
-    # The store is not an argument, which every user of the machine could read.
+    # The store is not passed as an argument, which every user of the machine could read.
     settings = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # background jobs judge chat traces: nothing a study has
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # background jobs judge chat traces, which a study does not have
     }
     inherited = {name: value for name, value in os.environ.items() if name not in REDIRECTING}
     with tempfile.TemporaryFile() as log, _plain(target) as settings["MLFLOW_BACKEND_STORE_URI"]:
@@ -115,7 +115,7 @@ def serving(
             if not _comes_up(process, place or port):
                 log.seek(0)
                 last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
-                raise TrackingError(f"the MLflow server did not come up; its last words: {last}")
+                raise TrackingError(f"the MLflow server did not start; its last output: {last}")
             query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
             yield f"http://127.0.0.1:{port}/#/experiments/{experiment_id}/runs?{query}", process
         finally:
@@ -124,9 +124,9 @@ def serving(
 
 @contextmanager
 def _plain(uri: str) -> Iterator[str]:
-    """The address of a store; of a SQLite file whose path needs escapes, through a link whose path needs none.
+    """The address of a store; for a SQLite file whose path needs escapes, through a link whose path needs none.
 
-    MLflow's server would take the escapes for the name of a folder, and make it.
+    MLflow's server would take the escapes for a folder's name, and make that folder.
     """
     path = sqlite_path(uri)
     if path is None or "%" not in uri:
@@ -159,7 +159,7 @@ def _comes_up(process: subprocess.Popen[bytes], place: Path | int, seconds: floa
 
 
 def _free_port(wanted: int) -> int:
-    """`wanted` if nothing listens there, else one the system picks."""
+    """`wanted` if it is free, else one that the system picks."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

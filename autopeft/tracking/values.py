@@ -1,4 +1,4 @@
-"""Values in the form and length in which MLflow takes them, without secrets."""
+"""Values in the form and length that MLflow accepts, without secrets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LONGEST_PARAM, LONGEST_TAG, LONGEST_DESCRIPTION = 6000, 8000, 5000
-"""Characters that MLflow keeps at most."""
+"""Most characters that MLflow keeps."""
 
 
 def now() -> int:
-    """Milliseconds, as MLflow counts."""
+    """The time in milliseconds, as in MLflow."""
     return time.time_ns() // 10**6
 
 
@@ -36,7 +36,7 @@ def tags(**values: str) -> dict[str, str]:
 
 
 def description(text: str) -> str:
-    """Markdown on a model, of as many whole lines as are kept."""
+    """Markdown about a model, cut to as many whole lines as MLflow keeps."""
     text, more = public(text), "\n\n…"
     if len(text) <= LONGEST_DESCRIPTION:
         return text

@@ -1,4 +1,4 @@
-"""What a person sees first in the MLflow UI: a saved view with the best score on top and the reasons beside it."""
+"""The first view in the MLflow UI: a saved view with the best score on top and the reasons beside it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COLUMNS = {
 """What the view shows, in this order, with widths in pixels."""
 
 NAME, NAME_WIDTH = "attributes.`Run Name`", 300
-"""The column that is always there; as wide as the longest name."""
+"""The column that is always there, and its width: that of the longest name."""
 
 WIDTH = 140
-"""Of what a limit measures that records have no field for."""
+"""The width of the columns of `extra_limits`."""
 
 
 def ranking_view() -> str:
-    """A saved view in the form in which MLflow's own UI writes one: every run, best score first, our columns."""
+    """A saved view in the format of MLflow's own UI: every run, best score first, our columns."""
     now = time.time_ns() // 10**6
     columns = {**COLUMNS, **{f"metrics.`{limit.measure}`": WIDTH for limit in extra_limits()}}
     state = {

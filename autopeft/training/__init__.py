@@ -1,4 +1,4 @@
-"""Folds are trained: batches, steps, packing, the trunk cache, checkpoints."""
+"""Training of folds: batches, steps, packing, the trunk cache, checkpoints."""
 
 from autopeft.common.surface import surface
 

@@ -1,4 +1,4 @@
-"""A moving average of what is trained, which scores like weights whose learning rate was lowered, at no training."""
+"""A moving average of trained tensors: it scores like weights after a learning-rate decay, without more training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import torch
 
 WINDOW, FEWEST = 0.15, 10
-"""About how many of the latest steps count: so large a share of those so far, and not fewer than that."""
+"""How many of the latest steps count, roughly: this share of the steps so far, and at least this many."""
 
 
 class Average:
     """An exponential moving average whose window grows with the steps: its decay is 1 - 1 / max(10, 0.15 · steps).
 
-    Over the first ten steps it is the plain mean, so that what a tensor started from has no part in it. It is taken
-    element by element, so a stack of folds has the average of each.
+    Over the first ten steps it is the plain mean, so the initial values have no part in it. It works element by
+    element, so a stack of folds keeps the average of each fold.
 
     Attributes:
         tensors: the averages, in the order of what is trained.
@@ -29,6 +29,6 @@ class Average:
         self.tensors = [tensor.clone() for tensor in tensors]
 
     def update(self, tensors: Sequence[torch.Tensor], step: int) -> None:
-        """Take in what the tensors are after the step of that number, from 1."""
+        """Take in the values of `tensors` after step number `step`, from 1."""
         decay = 1 - 1 / min(step, max(FEWEST, WINDOW * step))
         get_ema_multi_avg_fn(decay)(self.tensors, [*tensors], step)  # type: ignore[no-untyped-call]  # torch leaves it untyped

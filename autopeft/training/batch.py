@@ -21,8 +21,8 @@ class Batch:
     Attributes:
         tensors: by name, `[folds · room, …]`; a fold with fewer rows than the largest repeats some.
         sizes: rows of each fold.
-        weight: what the loss of all its rows is a mean over, of one fold alone; 0: its rows.
-        places: of all rows, padding included: what a pass costs grows with them.
+        weight: what the mean loss of its rows is divided by, with one fold only; 0: the number of rows.
+        places: of all rows, padding included; the cost of a pass grows with them.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -32,7 +32,7 @@ class Batch:
 
     @classmethod
     def of(cls, data: Encoded, rows: Sequence[np.ndarray], device: str) -> Batch:
-        """The batch of those rows of each fold."""
+        """Make a batch of each fold's `rows`."""
         room = max(map(len, rows))
         filled = [np.resize(few if len(few) else 0, room) for few in rows]
         together = np.concatenate(filled)
@@ -45,9 +45,9 @@ class Batch:
         return Batch({name: tensor[part] for name, tensor in self.tensors.items()}, (self.sizes[fold],))
 
     def keeping(self, fold: int) -> Batch:
-        """The same batch with this fold's rows, and other rows than before in all other places.
+        """The same batch with this fold's rows kept, and other rows than before in all other places.
 
-        Its own rows stand there, and the next fold's where it has fewer than there is room.
+        The other folds' places get copies of its rows, and its own padding gets the next fold's rows.
         """
         room, folds = max(self.sizes), len(self.sizes)
         own = np.tile(np.arange(room) + fold * room, folds)
@@ -65,13 +65,13 @@ class Batch:
 
 
 def fold_slices(sizes: Sequence[int]) -> list[slice]:
-    """Where each fold's rows stand in a batch; every fold has the room of the largest, and fills it from the left."""
+    """Where each fold's rows are in a batch; every fold has the room of the largest, and fills it from the left."""
     room = max(sizes)
     return [slice(index * room, index * room + size) for index, size in enumerate(sizes)]
 
 
 def rows_of(outputs: Any, part: slice) -> Any:
-    """The model outputs of those rows of the batch alone."""
+    """The model outputs of the rows in `part` alone."""
     kept = {name: value[part] for name, value in outputs.items() if isinstance(value, torch.Tensor) and value.ndim}
     return type(outputs)(**kept)
 
@@ -80,14 +80,14 @@ def bucketed(lengths: np.ndarray, batches: int, seed: int, order: int, pool: int
     """Batches of rows of similar length: less padding, and still a shuffle.
 
     Rows are shuffled by `seed` and dealt into pools of about `pool` batches; each pool is sorted by length and cut into
-    its batches; then the batches are shuffled by `order`. Schedules of as many batches that share `order` have short
-    and long batches at the same places.
+    its batches; then the batches are shuffled by `order`. Schedules with the same number of batches and the same
+    `order` have short and long batches at the same places.
 
     Returns:
-        As many int64 arrays of positions into `lengths`, in size equal or one apart; each position comes once.
+        `batches` int64 arrays of positions into `lengths`, with sizes at most one apart; each position comes once.
     """
     shuffled = np.random.default_rng(seed).permutation(len(lengths))
-    shares = np.array_split(shuffled, batches)  # of the batches; which rows share a batch is decided below
+    shares = np.array_split(shuffled, batches)  # only their sizes count; which rows share a batch is decided below
     found: list[np.ndarray] = []
     for start in range(0, batches, pool):
         members = np.concatenate(shares[start : start + pool])

@@ -1,7 +1,7 @@
-"""How a batch goes through the model: all rows at once, or a few at a time, and with what kept for the backward pass.
+"""How a batch goes through the model: all rows at once or a few at a time, and what is kept for the backward pass.
 
 Batches of all folds may also go side by side (`autopeft.training.packing`). The rows of a batch, and so its gradient,
-are the same in every way. What changes is the peak memory and the time.
+are always the same. Only peak memory and time change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PASS_OVERHEAD = {"cpu": 30, "cuda": 9000}
 """What starting a pass costs, in tokens that could be computed meanwhile (`benchmarks/execution.py`: a MiniLM on two
 cores, and on an H100).
 
-Constants, because a choice that hung on a timing would not be the same in the next run of the same study.
+Constants, because a choice that depends on a timing could differ in the next run of the same study.
 """
 
 
@@ -34,7 +34,7 @@ class Execution:
     Attributes:
         micro_batch: rows of one forward and backward pass; gradients of the batch's passes add up.
         checkpointing: keep only the inputs of the transformer layers, and compute the rest again in the backward pass.
-        folds: whose batches go through the model in one pass, whole and without checkpointing where there are several.
+        folds: how many folds' batches share one pass; several need whole batches and no checkpointing.
         whole: whether a batch must not be cut into parts, since its loss compares its rows (`Task.contrasts`).
     """
 
@@ -57,7 +57,7 @@ class Execution:
 
     @property
     def smaller(self) -> Execution | None:
-        """The next way that takes less memory; None where there is none."""
+        """The next way that takes less memory; None if there is none."""
         if self.folds > 1:
             return replace(self, folds=1)
         if self.whole:
@@ -77,10 +77,10 @@ def ways(batch_size: int, length: int, device: str) -> list[Execution]:
 
 
 def guess(way: Execution, known: Mapping[Execution, int]) -> float:
-    """Roughly the bytes of a way's peak, from those `known` for ways with as little or as much checkpointed.
+    """Estimate a way's peak in bytes from the `known` peaks of ways with the same checkpointing.
 
-    On the straight line through the two nearest: activations grow with the rows of a pass, and little else does. 0
-    where no two are known.
+    It lies on the straight line through the two nearest, since activations grow with the rows of a pass and little else
+    does. 0 if fewer than two are known.
     """
     alike = {other.micro_batch: peak for other, peak in known.items() if other.checkpointing == way.checkpointing}
     if len(alike) < 2:

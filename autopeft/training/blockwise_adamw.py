@@ -1,4 +1,4 @@
-"""AdamW with its moments in 8 bits, by bitsandbytes, of every fold by itself: no block of them lies in two folds."""
+"""AdamW with 8-bit moments by bitsandbytes, for each fold separately: no block of moments spans two folds."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ BLOCK = 256
 """Moments that share one scale (`Optimizer2State.init_state` in bitsandbytes/optim/optimizer.py, 0.50)."""
 
 LEAST, LEAST_PAGED = 4096, 100_000
-"""Values of a tensor from which its moments are kept in 8 bits, and from which they are paged (`min_8bit_size` and
-`get_state_buffer` there); those of smaller ones stay in float32, and on the GPU."""
+"""Size of a tensor from which its moments are kept in 8 bits, and size from which they are paged (`min_8bit_size` and
+`get_state_buffer` there). Moments of smaller tensors stay in float32, and on the GPU."""
 
 
 def require(kind: str) -> None:
-    """Make sure that this machine can train with that optimiser.
+    """Make sure that this machine can train with this optimiser.
 
     Raises:
-        ModelError: no device that can, or bitsandbytes is not installed.
+        ModelError: no device here can, or bitsandbytes is not installed.
     """
     rule = f'`optimizer = "{kind}"` in [model] needs'
     if kind == ADAMW:
@@ -48,10 +48,10 @@ def require(kind: str) -> None:
 
 
 def moment_bytes(kind: str, sizes: Iterable[int]) -> int:
-    """Bytes of the moments of one fold's tensors of so many values each, as far as they have to be on the device.
+    """Bytes that the moments of one fold's tensors of these sizes need on the device.
 
-    AdamW: `8 n` for n values. In 8 bits: `2 n + 8 · ⌈n / 256⌉`, of `n ≥ 4096`; paged moments, of `n ≥ 100,000`, only
-    the scales.
+    AdamW: `8 n` for n values. In 8 bits, for `n ≥ 4096`: `2 n + 8 · ⌈n / 256⌉`. Paged, for `n ≥ 100,000`: only the
+    scales, `8 · ⌈n / 256⌉`.
     """
     return sum(_moments(kind, n) for n in sizes)
 
@@ -65,18 +65,19 @@ def _moments(kind: str, n: int) -> int:
 class BlockwiseAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), its moments in 8 bits (Dettmers et al. 2022, 2110.02861).
 
-    What `bitsandbytes.optim.AdamW8bit` makes of each slice of the stacks `[folds, …]` by itself, to the bit: its
-    kernels are given one slice at a time. The state of a stack: `step` `[folds]`, `state1` and `state2` `[folds, n]`,
-    and in 8 bits their scales `absmax1` and `absmax2` `[folds, ⌈n / 256⌉]`; of one fold without the first dimension.
+    Each slice of a stack `[folds, …]` becomes, bit for bit, what `bitsandbytes.optim.AdamW8bit` makes of it alone,
+    since its kernels get one slice at a time. The state of a stack: `step` `[folds]`, `state1` and `state2` `[folds,
+    n]`, and in 8 bits their scales `absmax1` and `absmax2` `[folds, ⌈n / 256⌉]`. With one fold the first dimension is
+    missing.
 
     Args:
-        params: groups, each tensor of them a stack if there are several folds.
+        params: groups of tensors; with several folds, each tensor is a stack.
         lr: learning rate.
         folds: slices of each tensor.
-        paged: large moments lie in memory that the driver moves off a GPU where there is no room, and back.
+        paged: keep large moments in memory that the driver moves off a full GPU, and back.
 
     Attributes:
-        found_inf: `[folds]`; other than 0 where the slice is to stay as it is, its moments and count too.
+        found_inf: `[folds]`; not 0 where a slice must stay as it is, with its moments and step count.
     """
 
     found_inf: torch.Tensor | None = None
@@ -90,7 +91,7 @@ class BlockwiseAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nothing here gives a closure
-        """Update every slice that takes part; of fake tensors only make the state."""
+        """Update every slice that takes part. For fake tensors, only make the state."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -103,7 +104,7 @@ class BlockwiseAdamW(torch.optim.Optimizer):
             torch.cuda.synchronize()  # a processor that reads these pages does not wait for the GPU
 
     def _begin(self, parameter: torch.Tensor, *, fake: bool) -> None:
-        """Moments of zero. Paged ones take nothing of the GPU that could not be had back, so fake ones are not made."""
+        """Make zero moments. Paged ones can always leave the GPU, so none are made for fake tensors."""
         state, size = self.state[parameter], parameter.numel() // self.folds
         stacked = (self.folds,) if self.folds > 1 else ()
         state["step"] = torch.zeros(stacked, dtype=torch.int64)
@@ -135,7 +136,7 @@ class BlockwiseAdamW(torch.optim.Optimizer):
         for fold, (count, part) in enumerate(zip(state["step"].view(-1).tolist(), taken.tolist(), strict=True)):
             if part:
                 self._update_slice({name: stack[fold] for name, stack in stacks.items()}, count, group)
-        if values.data_ptr() != parameter.data_ptr():  # kept with gaps or turned: its values were copied
+        if values.data_ptr() != parameter.data_ptr():  # not contiguous, so `values` is a copy
             parameter.copy_(values)
 
     def _update_slice(self, part: dict[str, torch.Tensor], count: int, group: dict[str, Any]) -> None:
@@ -148,7 +149,7 @@ class BlockwiseAdamW(torch.optim.Optimizer):
         if "absmax1" not in part:
             kernels.optimizer_update_32bit("adam", unorm_vec=None, max_unorm=0.0, param_norm=0.0, **common)
             return
-        if self._maps is None or self._maps[0].device != part["p"].device:  # none yet where a training goes on
+        if self._maps is None or self._maps[0].device != part["p"].device:  # none yet when training resumes
             self._maps = _maps(part["p"].device, fake=False)
         scales = {"absmax1": part["absmax1"], "absmax2": part["absmax2"]}
         tables = {"qmap1": self._maps[0], "qmap2": self._maps[1]}
@@ -156,7 +157,7 @@ class BlockwiseAdamW(torch.optim.Optimizer):
 
 
 def _maps(place: torch.device, *, fake: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers that 8-bit moments of the first and of the second order stand for, float32 `[256]` each."""
+    """The numbers that 8-bit first and second moments stand for, float32 `[256]` each."""
     if fake:
         return torch.zeros(256, device=place), torch.zeros(256, device=place)
     from bitsandbytes.functional import create_dynamic_map

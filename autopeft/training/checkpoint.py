@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Reached(NamedTuple):
-    """What a fold came to at a rung: its score, its training loss, and its state (`collapse`), empty if not told."""
+    """A fold's result at a rung: its score, its training loss and its state (`collapse`), empty if unknown."""
 
     score: float
     loss: float
@@ -34,12 +34,12 @@ class Reached(NamedTuple):
 
 
 History = list[Reached]
-"""That of a fold at each rung."""
+"""A fold's results, one per rung."""
 
 OF_TRIAL = re.compile(r"[0-9a-f]{16}")
 OF_FOLD = re.compile(rf"\d+\.(safetensors|draft)|{DRAFT.pattern}|\.tmp[0-9A-Za-z]{{6}}")
-"""Names of a trial's folder and of the files in it: nothing else is ever removed. The last is of files that safetensors
-writes to first, and leaves behind where the process is killed meanwhile.
+"""Names of a trial's folder and of the files in it: nothing else is ever removed. The last pattern is of files that
+safetensors writes first, and leaves behind if the process is killed.
 """
 
 
@@ -59,16 +59,16 @@ class Checkpoint:
 
     @staticmethod
     def clear(output: Path, waiting: Iterable[Mapping[str, ParamValue]] = ()) -> None:
-        """Remove what trials left in `output` but those with the params that are waiting; for when none runs."""
+        """Remove all checkpoints in `output` except those of `waiting` trials. Call it while no trial runs."""
         kept = {_key(params) for params in waiting}
         for folder in (output / CHECKPOINTS).glob("*"):
             if OF_TRIAL.fullmatch(folder.name) and folder.name not in kept:
                 Checkpoint(folder).remove()
-        with suppress(OSError):  # one waits, or there never was any, or somebody's own files are there
+        with suppress(OSError):  # a trial waits, there never was one, or somebody's own files are there
             (output / CHECKPOINTS).rmdir()
 
     def keep(self, folds: Iterable[int], learner: Learner, histories: Iterable[History]) -> None:
-        """Write where the folds of a learner stand: its state, and what they came to at each rung so far.
+        """Write the state of a learner's folds, and their results at each rung so far.
 
         Raises:
             StoreError: it could not be written.
@@ -84,7 +84,7 @@ class Checkpoint:
                     save_file(state, draft, metadata={"history": json.dumps(history)})
 
     def restore(self, folds: Iterable[int], learner: Learner) -> list[History]:
-        """Put a learner back where its folds' files say; returns their histories, empty where there are no files."""
+        """Restore a learner from its folds' files; returns their histories, empty if there are no files."""
         found = [_read(self._file(fold)) for fold in folds]
         if states := [state for state, history in found if history]:
             learner.restore(states)
@@ -95,7 +95,7 @@ class Checkpoint:
         return len({len(_read(self._file(fold))[1]) for fold in range(folds)}) == 1
 
     def holds(self, fold: int) -> bool:
-        """Whether the fold goes on from here."""
+        """Whether there is a state from which the fold can go on."""
         return bool(_read(self._file(fold))[1])
 
     def rungs(self, folds: int) -> int:
@@ -120,12 +120,12 @@ class Checkpoint:
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], History]:
-    """The state and the history in a fold's file: nothing where there is none, or a power cut left it damaged."""
+    """The state and the history in a fold's file; empty if there is no file, or a power cut damaged it."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
             return state, [Reached(*rung) for rung in json.loads(file.metadata()["history"])]
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         return {}, []

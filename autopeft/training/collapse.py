@@ -1,4 +1,4 @@
-"""Whether a fold learns: told from its answers and its training losses."""
+"""Whether a fold learns, judged by its answers and its training losses."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 LEARNING, NOT_YET, COLLAPSED = "learning", "not yet", "collapsed"
 
 FLAT = 0.95
-"""A loss above so large a share of that of the best answer that looks at no input has not fallen."""
+"""A loss has not fallen if it is above this share of the loss of the best answer that ignores the input."""
 
 EARLY = 1 / 3
 """Share of the steps after which a fold must have begun to learn."""
 
 
 def state_of(losses: Sequence[float], blind: float | None, one_answer: bool | None, part: float) -> str | None:
-    """`LEARNING`, `NOT_YET`, `COLLAPSED`, or None where neither sign can be told.
+    """`LEARNING`, `NOT_YET`, `COLLAPSED`, or None if neither sign is known.
 
-    A fold is stuck if it gives all rows one answer, or if its loss is that of one that looks at no input. It has
-    collapsed if it is stuck after a third of its steps, or its loss was lower before.
+    A fold is stuck if it gives all rows the same answer, or if its loss is that of a model that ignores its input. It
+    has collapsed if it is stuck after a third of its steps, or if its loss was lower before.
 
     Args:
         losses: mean training losses so far, in their order; the last is the latest.
-        blind: of the best answer that looks at no input (`Task.blind_loss`); None: not known.
-        one_answer: whether nearly all rows got the same answer (`Task.one_answer`); None: it cannot be told.
+        blind: loss of the best answer that ignores the input (`Task.blind_loss`); None: unknown.
+        one_answer: whether nearly all rows got the same answer (`Task.one_answer`); None: unknown.
         part: share of the steps that are done.
     """
     if blind is None and one_answer is None:
@@ -49,14 +49,14 @@ def state_of_fold(
     answers: np.ndarray,
     truths: np.ndarray,
 ) -> str | None:
-    """The same, of a fold.
+    """The `state_of` a fold.
 
     Args:
-        task: tells the signs.
+        task: gives both signs.
         losses: mean training losses so far, in their order.
         part: share of the steps that are done.
-        trained: what is true of the rows it trains on, `[rows]`.
-        answers: to the rows it validates, `[rows, …]`.
-        truths: what is true of these.
+        trained: true answers of its training rows, `[rows]`.
+        answers: its answers to its validation rows, `[rows, …]`.
+        truths: true answers of these.
     """
     return state_of(losses, task.blind_loss(trained), task.one_answer(answers, truths), part)

@@ -44,10 +44,10 @@ def cross_validate(
 ) -> Iterator[Rung]:
     """Train every fold to the next rung, score it on its held-out rows, yield the rung; until the last epoch ends.
 
-    Folds take turns on the model, or advance side by side where `execution` has all of them packed. They start from the
-    model's current values and those that `setup` has for each, or from where `checkpoint` has them; it is given each
-    fold's state at each rung. Rungs reached before an interruption are yielded again, at once. A caller that stops
-    iterating prunes the trial. `make_callback` is asked once a fold; `answers` gets the last ones, by its number.
+    Folds take turns on the model, or advance side by side if `execution` packs all of them. They start from the model's
+    current values and each fold's own in `setup`, or go on from `checkpoint`, which keeps each fold's state at each
+    rung. Rungs reached before an interruption are yielded again at once. A caller that stops iterating prunes the
+    trial. `make_callback` is called once per fold; `answers` gets each fold's last answers, by fold number.
 
     Raises:
         DivergedError: a fold's loss is no longer finite.
@@ -69,7 +69,7 @@ def cross_validate(
         for turn, learner in zip(turns, learners, strict=True):
             training, held_out = ([getattr(folds[i], part) for i in turn] for part in ("train", "validation"))
             if all(len(histories[fold]) >= number for fold in turn):
-                if answers is not None and number == len(ends):  # they were not kept, and take no training
+                if answers is not None and number == len(ends):  # answers are not kept, and need no training
                     learner.take_turn()
                     with learner.averaged():
                         answers |= zip(turn, evaluate(model, data, held_out, task, device, most), strict=True)
@@ -92,20 +92,20 @@ def cross_validate(
 
 
 def _rung(number: int, epoch: float, reached: Sequence[Reached]) -> Rung:
-    """Where the trial stands, from where its folds do."""
+    """The trial's rung, from its folds' results at it."""
     scores, losses, states = zip(*reached, strict=True)
     return Rung(number, epoch, scores, float(np.mean(losses)), states, losses)
 
 
 def _most(execution: Execution | None, batch: int) -> int:
-    """Rows that are evaluated at a time: where a batch is cut up to fit as few as in a part, which then take less."""
+    """Rows evaluated at a time; where batches are cut to fit, those of one part, which need less memory here."""
     if execution and (execution.checkpointing or execution.micro_batch < batch):
         return execution.micro_batch
     return EVALUATION_BATCH_SIZE
 
 
 def _reached(setup: Setup, fold: Fold, answers: np.ndarray, losses: Sequence[float], part: float) -> Reached:
-    """What a fold came to after that part of its steps, with these losses at the rungs so far."""
+    """A fold's result after `part` of its steps, with these losses at the rungs so far."""
     rows, task = setup.rows, setup.task
     trained, truths = (rows.truths[rows.rows_of(few)] for few in (fold.train, fold.validation))
     state = state_of_fold(task, losses, part, trained, answers, truths)

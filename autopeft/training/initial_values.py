@@ -1,4 +1,4 @@
-"""What a fold starts from where its method works that out from the fold's own training rows."""
+"""A fold's initial values, for methods that compute them from the fold's own training rows."""
 
 from __future__ import annotations
 
@@ -24,29 +24,28 @@ if TYPE_CHECKING:
     from autopeft.training.setup import Setup
 
 MOST_BATCHES = 8
-"""Of the training's size that a method is given."""
+"""Most batches, of the training's batch size, that a method is given."""
 
 
 def initial_values(
     model: nn.Module, candidate: Candidate, spec: ModelSpec, setup: Setup, rows: np.ndarray, stream: int, most: int
 ) -> dict[str, torch.Tensor]:
-    """The first values, by name, of those parameters for which the candidate's method has any; on the CPU.
+    """Initial values, by name, of the parameters for which the candidate's method computes any; on the CPU.
 
-    No prediction of memory counts this. A pass has as many rows as one of the training, and no gradients: while the
-    training keeps the activations of all layers, this keeps those of one. What a method makes beside that has to stay
-    below the difference.
+    Memory predictions do not count this. A pass has as many rows as in training, but no gradients: training keeps the
+    activations of all layers, this keeps those of one. What a method allocates besides must stay below the difference.
 
     Args:
         model: with the add-on on, neither packed nor cut.
-        candidate: whose add-on that is.
+        candidate: the one with this add-on.
         spec: the model's.
         setup: gives the task, the rows and the device; its `rows` are whole.
-        rows: positions of those that the fold trains on.
-        stream: the fold's number, or another number of the caller's own, to draw from `rows` by.
-        most: of them in a pass.
+        rows: positions of the fold's training rows.
+        stream: seeds the draw from `rows`: the fold's number, or another number of the caller's.
+        most: rows in a pass.
 
     Raises:
-        PluginError: the method gave something else than values of what is trained.
+        PluginError: the method returned anything but finite values of trained parameters.
     """
     method, hyper = candidate.method, candidate.hyper
     if type(method).initial_values is PeftMethod.initial_values:
@@ -60,7 +59,7 @@ def initial_values(
 
 
 def _batches(setup: Setup, rows: np.ndarray, most: int) -> Iterator[TrainingRows]:
-    """The rows, at most so many in a batch, the longest first: memory is short at once, or not at all."""
+    """The rows in batches of at most `most`, longest first: if memory runs out, it does so at once."""
     longest_first = rows[np.argsort(-setup.rows.extents[rows], kind="stable")]
     for start in range(0, len(rows), most):
         tensors = setup.rows.batch(longest_first[start : start + most], setup.device.type)

@@ -40,7 +40,7 @@ PLAIN = Device("cpu", None)
 """Keeps everything in float32."""
 
 EVALUATION_BATCH_SIZE = 32
-"""On a CPU the fastest of 8 to 128 for sentences: activations of more rows fall out of its caches."""
+"""On a CPU the fastest of 8 to 128 for sentences: activations of more rows do not fit its caches."""
 
 
 class DivergedError(AutopeftError):
@@ -51,11 +51,11 @@ class Watch(Protocol):
     """Entered around every training step."""
 
     def __call__(self, learner: Learner, places: int, /) -> AbstractContextManager[None]:
-        """The context of a step of `learner` whose largest pass has so many places."""
+        """The context of a step of `learner` whose largest pass has this many `places`."""
 
 
 class Learner:
-    """What a fold, or a pack of all folds, owns of a shared model: the trained tensors and the optimiser.
+    """The part of a shared model that one fold, or a pack of all folds, owns: trained tensors and the optimiser.
 
     Folds that are not packed take turns on one model. `take_turn` points its trainable parameters at this fold's
     tensors; `end_turn` moves them and the optimiser's state off a GPU, so that many folds take no more of it than one.
@@ -63,11 +63,11 @@ class Learner:
     Args:
         model: with the add-on on; packed if there are several folds.
         hyper: how to train it.
-        rows: of an epoch, of the largest fold; they give the schedule its length, which all folds share.
+        rows: of an epoch of the largest fold; they set the length of the schedule, which all folds share.
         execution: how a batch is run; default: whole, one fold alone.
         watch: entered around every step with this learner and the places of its largest pass; may raise.
-        callback: the method's own part in training this fold, of one fold alone.
-        device: says whether the loss is scaled, of each fold by itself, and how the optimiser keeps its moments.
+        callback: the method's own part in training; only with one fold.
+        device: says whether each fold's loss is scaled, and how the optimiser keeps its moments.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Learner:
         self.callback.start(self.steps)
 
     def start_from(self, values: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        """Take each fold's own first values of the parameters that they name, if any; before the first turn."""
+        """Copy each fold's own initial values, by parameter name, if it has any. Call it before the first turn."""
         for index, name in enumerate(trainable(self.model)):
             stack = self.tensors[index] if self.folds > 1 else self.tensors[index][None]
             for place, own in zip(stack, values, strict=bool(values)):
@@ -105,18 +105,18 @@ class Learner:
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """Number of steps of the whole training."""
         return self.schedule.steps
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return self.hyper.learning_rate * self.schedule.factor(self.done)
 
     def cool_down(self, steps: int) -> None:
-        """Let the rate fall over the next steps, and training end with them; `restore` goes back to before.
+        """Lower the rate over the next `steps`, and end the training with them; `restore` undoes this.
 
-        The callback was told of as many steps as were planned.
+        The callback still assumes the planned number of steps.
 
         Raises:
             ValueError: the rate is falling already.
@@ -124,7 +124,7 @@ class Learner:
         self.schedule = self.schedule.cooled(self.done, steps)
 
     def load(self, data: Encoded, rows: Sequence[np.ndarray], device: str) -> list[Batch]:
-        """A batch of each fold's rows, sorted by length; in micro-batches the longest comes first, at memory's peak."""
+        """A batch of each fold's `rows`, sorted by length; the longest micro-batch, where memory peaks, comes first."""
         size = self.execution.micro_batch
         if self.folds > 1 or len(rows[0]) <= size:
             return [Batch.of(data, rows, device)]
@@ -163,7 +163,7 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """In this one's turn: the model with its averaged values meanwhile; with its own where no average is kept."""
+        """Give the model its averaged values, or its own if no average is kept; for use in this learner's turn."""
         own = [parameter.data for parameter in self.parameters]
         for parameter, tensor in zip(self.parameters, self._averages or own, strict=True):
             parameter.data = tensor
@@ -174,7 +174,7 @@ class Learner:
                 parameter.data = tensor
 
     def kept_tensors(self) -> list[torch.Tensor]:
-        """What stays from step to step beside the model: of the optimiser, the callback, the scale, the average."""
+        """Tensors kept between steps besides the model's: the optimiser's, callback's, loss scale's and average's."""
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         scales = self.scale.state().values() if self.scale else ()
         return [*moments, *self.callback.state().values(), *scales, *self._averages]
@@ -191,7 +191,7 @@ class Learner:
             tensors[index] = tensors[index].to(device)
 
     def states(self) -> list[dict[str, torch.Tensor]]:
-        """All that the steps so far have changed, of each fold, as tensors on the CPU; call it in this one's turn."""
+        """Everything that training has changed so far, per fold, as CPU tensors; call it in this learner's turn."""
         found = {f"tensors.{index}": tensor for index, tensor in enumerate(self.tensors)}
         for index, parameter in enumerate(self.parameters):
             values = self.optimizer.state.get(parameter, {})
@@ -211,7 +211,7 @@ class Learner:
         ]  # fmt: skip
 
     def restore(self, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        """Go on from what `states` gave, of as many folds; from the same ones as often as is asked."""
+        """Go on from what `states()` returned for as many folds; the same states may be restored several times."""
         of_callback, cooldown = {}, {}
         self.optimizer.state.clear()
         for name, first in states[0].items():
@@ -242,16 +242,16 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters; vectors (biases, norms) are not decayed unless their group says so.
 
-    It works element by element, or in 8 bits slice by slice, so a stack of `folds` is trained as each of its slices
-    would be. The `device` says how moments are kept, and where it has the loss scaled, each slice may sit out a step.
-    The learning rate of a group is that of the training times its `rate`.
+    It works element by element, or in 8 bits slice by slice, so each slice of a stack of `folds` is trained as if
+    alone. The `device` says how moments are kept; if it scales the loss, each slice may skip a step. A group's learning
+    rate is the training's times the group's `rate`.
     """
     own = {name: group for group in getattr(model, GROUPS, ()) for name in group.names}
     usual, vector = ParameterGroup(()), 1 if folds == 1 else 2
     alike: dict[tuple[float, float, bool], list[torch.Tensor]] = {
         (1.0, hyper.weight_decay, False): [],
         (1.0, 0.0, True): [],
-    }  # these first: the order in which gradients' norms are added stays what it was
+    }  # first, so that gradient norms are added in the same order with and without groups
     for name, parameter in trainable(model).items():
         group, flat = own.get(name, usual), parameter.ndim <= vector
         decay = (0.0 if flat else hyper.weight_decay) if group.weight_decay is None else group.weight_decay
@@ -278,7 +278,7 @@ def train_epoch(
     order: int,
     part: tuple[float, float] = (0.0, 1.0),
 ) -> np.ndarray:
-    """One pass over each fold's `rows` in bucketed batches, or the part of it between two shares.
+    """One pass over each fold's `rows` in bucketed batches, or a part of it.
 
     Args:
         learner: with as many folds as there are `rows` and `seeds`.
@@ -286,9 +286,9 @@ def train_epoch(
         rows: positions of each fold's rows.
         task: gives the loss.
         device: where, and in what precision.
-        seeds: each fold's own: of its batches' rows, and of its dropout.
-        order: seed of the order in which short and long batches come, the same for all folds of an epoch.
-        part: of the epoch.
+        seeds: one per fold, for the rows of its batches and for its dropout.
+        order: seed of the order of short and long batches, the same for all folds of an epoch.
+        part: from which share of the epoch to which.
 
     Returns:
         Mean loss of a batch, `[folds]`.
@@ -312,7 +312,7 @@ def train_epoch(
         raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")
     if learner.scale and learner.scale.exhausted:
         raise DivergedError(
-            "the gradients are beyond float16 in every step; a lower learning rate may help, or another `dtype` in "
+            "the gradients overflow float16 in every step; a lower learning rate may help, or another `dtype` in "
             "[model]."
         )
     return means
@@ -329,8 +329,8 @@ def evaluate(
 ) -> list[np.ndarray]:
     """The task's answers to each fold's `rows`, in their order: float32 `[rows, …]` a fold.
 
-    Several folds need a packed model. At `most` so many sequences of a fold go through it at a time, or those of one
-    sample. Where rows are of several samples, `rows` are samples, and the answers are those of the rows they are of
+    Several folds need a packed model. At most `most` sequences of a fold, or those of one sample, go through it at a
+    time. Where a row has several samples, `rows` are samples, and the answers are those of their rows
     (`Encoded.rows_of`).
     """
     model.eval()
@@ -354,11 +354,11 @@ def evaluate(
 
 
 NO_ANSWER = -1.0
-"""What fills up the answers to rows of fewer places than the longest has."""
+"""Pads the answers to rows with fewer places than the longest."""
 
 
 def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Answers to several batches as one tensor; their second dimension may differ, as the words of a row do."""
+    """Answers to several batches as one tensor; their second dimension may differ, as the number of words does."""
     widest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
     if any(part.ndim > 1 and part.shape[1] < widest for part in parts):
         missing = [(0, 0) * (part.ndim - 2) + (0, widest - part.shape[1]) for part in parts]

@@ -1,4 +1,4 @@
-"""What a loss is multiplied by before it is differentiated in float16, so that small gradients do not become 0 there.
+"""The factor of a loss that is differentiated in float16, so that small gradients do not become 0 there.
 
 Micikevicius et al. 2018, arXiv:1710.03740. `torch.amp.GradScaler` does it for an optimiser as a whole; here every fold
 has a factor of its own, so that one whose gradients overflow costs no other fold a step.
@@ -19,10 +19,10 @@ GROWTH_STEPS = 2000
 numbers are those of `torch.amp.GradScaler`."""
 
 LEAST = 1.0
-"""Below it the gradients overflow by themselves, and no factor helps."""
+"""Below it the unscaled gradients overflow, and no factor helps."""
 
 PROBE = 2.0**10
-"""For a pass by itself, whose gradients are looked at and not trained on: it loses few, and hardly any overflow."""
+"""For a single pass whose gradients are compared, not trained on: few become 0, and hardly any overflow."""
 
 
 class LossScale:
@@ -31,7 +31,7 @@ class LossScale:
     Attributes:
         factors: float32 `[folds]`; powers of two, so that they change no digit of a gradient.
         good: steps since the factor last changed, int64 `[folds]`.
-        overflowed: whether the fold's gradients were no finite numbers in the latest step, bool `[folds]`.
+        overflowed: whether the fold's gradients were not finite in the latest step, bool `[folds]`.
     """
 
     def __init__(self, folds: int, device: torch.device | str) -> None:
@@ -41,10 +41,10 @@ class LossScale:
 
     @torch.no_grad()
     def unscale(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Divide each fold's gradients by its factor, without waiting for a GPU; those of one that overflowed become 0.
+        """Divide each fold's gradients by its factor, without waiting for a GPU; a fold that overflowed gets zeros.
 
         Args:
-            parameters: stacks `[folds, …]`, or those of one fold `[…]`.
+            parameters: stacks `[folds, …]`, or one fold's tensors `[…]`.
         """
         folds = len(self.factors)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -63,7 +63,7 @@ class LossScale:
 
     @property
     def exhausted(self) -> bool:
-        """Whether a fold's gradients overflow whatever they are multiplied by; waits for the device."""
+        """Whether a fold's gradients overflow with any factor; waits for the device."""
         return bool((self.factors < LEAST).any())
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -71,5 +71,5 @@ class LossScale:
         return {"factors": self.factors, "good": self.good}
 
     def load_state(self, name: str, values: torch.Tensor) -> None:
-        """Go on with one of what `state` gave, of as many folds."""
+        """Restore one entry of `state()`, for the same number of folds."""
         getattr(self, name).copy_(values.reshape(-1))

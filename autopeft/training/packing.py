@@ -1,9 +1,9 @@
 """All folds of a trial in one pass: the frozen base runs once over every fold's rows, the add-ons run once per fold.
 
-The rows of the folds are put one behind the other in one batch, fold by fold, so the base model needs to know nothing.
+The rows of the folds are put one after another in one batch, fold by fold, so the base model need not know of folds.
 Each trained tensor becomes a stack with one slice a fold, and the modules that own one are mapped over folds and slices
-by `torch.func.vmap`, or run by their own `forward_packed` where they have one. That serves any method whose modules
-take their rows along the first dimension; `agrees` finds out whether one does by its gradients.
+by `torch.func.vmap`, or run by their own `forward_packed` where they have one. This works for any method whose modules
+take rows along the first dimension; `agrees` checks that by the gradients.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONTAINERS = (nn.ParameterDict, nn.ParameterList, nn.ModuleDict, nn.ModuleList)
 
 
 def pack(model: nn.Module, folds: int, *, sites: bool = False) -> nn.Module:
-    """Stack what is trained `[…]` → `[folds, …]`, each slice the same, and run its owners once per fold.
+    """Stack every trained tensor, `[…]` → `[folds, …]` with equal slices, and run its owner once per fold.
 
     Afterwards the model takes batches of `folds · n` rows, fold by fold.
 
@@ -60,7 +60,7 @@ def _owners(module: nn.Module, sites: bool, above: tuple[nn.Module, ...] = ()) -
 
 
 def _outermost(owners: Iterable[nn.Module]) -> list[nn.Module]:
-    """Each of them once, and none that lies within another."""
+    """Each owner once, without those inside another."""
     found = {id(owner): owner for owner in owners}
     within = {id(child) for owner in found.values() for child in owner.modules() if child is not owner}
     return [owner for key, owner in found.items() if key not in within]
@@ -80,7 +80,7 @@ def _run_per_fold(owner: nn.Module, names: Sequence[str], folds: int) -> None:
         stacks = [parameters[name] for parameters, name in places]
 
         def alone(*given: Any) -> Any:
-            """The old forward pass of one fold: its slices are put where the stacks are, its rows where all are."""
+            """The old forward pass for one fold: its slices replace the stacks, its rows replace all rows."""
             few = leaves.copy()
             for index, value in zip(rows, given[len(places) :], strict=True):
                 few[index] = value
@@ -101,16 +101,14 @@ def _run_per_fold(owner: nn.Module, names: Sequence[str], folds: int) -> None:
 
 
 def _without_mapping(owner: nn.Module, stacked: set[str]) -> Callable[[torch.Tensor, int], torch.Tensor] | None:
-    """A forward pass for all folds' rows at once that the module brings, or that is known; None: it must be mapped."""
-    if "forward_packed" in vars(owner) or hasattr(
-        type(owner), "forward_packed"
-    ):  # a wrapper's is not that of the inner
-        return cast("Any", owner).forward_packed  # type: ignore[no-any-return]  # whatever it is called with tells
+    """A forward pass for all folds' rows at once, the module's own or a known one; None: the module must be mapped."""
+    if "forward_packed" in vars(owner) or hasattr(type(owner), "forward_packed"):  # not through a wrapper
+        return cast("Any", owner).forward_packed  # type: ignore[no-any-return]  # its caller gives the type
     return partial(STACKED[type(owner)], owner, stacked) if type(owner) in STACKED else None
 
 
 def _linear(owner: nn.Linear, stacked: set[str], x: torch.Tensor, folds: int) -> torch.Tensor:
-    """`nn.Linear` with a weight and a bias of its own for every fold, or one of the two."""
+    """`nn.Linear` with a weight or a bias, or both, of its own for every fold."""
     if "weight" in stacked:
         given = torch.bmm(x.reshape(folds, -1, x.shape[-1]), owner.weight.mT)
     else:
@@ -132,16 +130,16 @@ def _layer_norm(owner: nn.LayerNorm, stacked: set[str], x: torch.Tensor, folds: 
 
 
 def _beside(values: torch.Tensor, stacked: bool, rows: torch.Tensor) -> torch.Tensor:
-    """One fold's values, or the stack `[folds, …]` of all, so shaped that they meet the rows `[folds, …, …]`."""
+    """The values, shared or a stack `[folds, …]`, in a shape that broadcasts over the rows `[folds, …, …]`."""
     if not stacked:
         return values
     return values.reshape(len(values), *[1] * (rows.ndim - values.ndim), *values.shape[1:])
 
 
 STACKED: dict[type[nn.Module], Callable[..., torch.Tensor]] = {nn.Linear: _linear, nn.LayerNorm: _layer_norm}
-"""Modules that need no mapping, which costs several times what their operations do where these are short."""
+"""Modules that need no mapping, which can cost several times what their operations do."""
 
 
 def _has_rows(value: object, folds: int) -> bool:
-    """Whether it can be cut into the folds' rows; what cannot is every fold's alike."""
+    """Whether a value can be cut into the folds' rows; one that cannot is the same for every fold."""
     return isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) % folds == 0

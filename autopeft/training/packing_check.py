@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float32: 5e-4, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 """Largest difference of a gradient, as a share of the largest gradient, that the precision of the products explains.
 
-In float32 up to 1.2e-4 was seen where a head normalises states that barely differ, as ModernBERT's does of choices.
+In float32 up to 1.2e-4 was seen where a head normalises states that barely differ, as ModernBERT's does for choices.
 In bfloat16 up to 0.04 was seen on an H100 with a mixture of methods on a model of BERT-base size, and 0.02 with others.
 float16 has three binary digits more.
 """
 
 
 NOISE = 10.0
-"""How many times as far a gradient may move with other folds' rows as it does from one run to the next of the same
-rows. That is nothing on a CPU.
+"""How far a gradient may move when other folds' rows change, in multiples of how far it moves between two runs on the
+same rows (on a CPU not at all).
 """
 
 
@@ -43,8 +43,8 @@ def packable(
 
     Args:
         make: makes the model with the add-on on, always the same.
-        gradients: of what a model trains, for a batch, and nothing left over from before.
-        batch: a few rows of each fold, best such that no row comes twice.
+        gradients: returns those of a model's trained tensors for a batch, with nothing left over from before.
+        batch: a few rows of each fold, ideally no row twice.
         precision: of the products.
     """
     for sites in (False, True):
@@ -52,7 +52,7 @@ def packable(
             if agrees(make, gradients, batch, precision, sites=sites):
                 return sites
         except Exception as error:  # a method's modules may do anything; vmap refuses what it cannot map in many ways
-            if machine.fault(error):  # and says nothing of the method
+            if machine.fault(error):  # which says nothing about the method
                 raise
     return None
 
@@ -65,11 +65,10 @@ def agrees(
     *,
     sites: bool,
 ) -> bool:
-    """Whether every fold's gradients, at values drawn for it alone, are the same packed and by itself.
+    """Whether every fold's gradients, at values drawn for it alone, are the same packed and alone.
 
-    Two checks. The gradients must be alike, as far as the precision of the products allows. And they must not move at
-    all where other rows than the fold's change: in bfloat16 a method that mixes a little of them into the fold's would
-    pass the first.
+    Two checks. The gradients must agree within the precision of the products. And they must not move when other folds'
+    rows change: in bfloat16 a method that mixes in a little of those would pass the first check.
     """
     folds = len(batch.sizes)
     model, packed = make(), pack(make(), folds, sites=sites)
@@ -86,7 +85,7 @@ def agrees(
         expected = gradients(model, batch.of_fold(fold))
         if expected.keys() != together.keys() or not _alike(expected, together, fold, precision):
             return False
-    again = gradients(packed, batch)  # some kernels of a GPU add in any order
+    again = gradients(packed, batch)  # some GPU kernels add in no fixed order
     noise = {name: NOISE * float((again[name] - gradient).abs().max()) for name, gradient in together.items()}
     for fold in range(folds):
         moved = gradients(packed, batch.keeping(fold))
@@ -98,7 +97,7 @@ def agrees(
 def _alike(
     alone: Mapping[str, torch.Tensor], together: Mapping[str, torch.Tensor], fold: int, precision: torch.dtype
 ) -> bool:
-    """Whether a fold's gradients are, as far as the precision of the products allows, those of its slices."""
+    """Whether a fold's gradients are those of its slices, within the precision of the products."""
     largest = max(float(gradient.abs().max()) for gradient in alone.values())
     slight = NOISE_FLOOR * max(float(gradient.norm()) for gradient in alone.values())
     if not 0 < largest < float("inf"):
@@ -118,7 +117,7 @@ def _close(moved: torch.Tensor, still: torch.Tensor, noise: float) -> bool:
 
 
 def seconds_of(run: Callable[[], object], times: int = 2) -> float:
-    """The shortest of some runs, each until the device is done."""
+    """Time of the fastest of several runs, each measured until the device is done."""
     found = []
     for _ in range(times):
         started = time.perf_counter()
@@ -130,6 +129,6 @@ def seconds_of(run: Callable[[], object], times: int = 2) -> float:
 
 
 TENSOR_TOLERANCE, NOISE_FLOOR = 0.5, 1e-3
-"""How far a tensor's own gradient may be off, as a share of its norm; unless that is so slight beside the largest norm
-that rounding is all there is to it. One of another fold's rows would be off by more than 1.
+"""How far a tensor's gradient may be off, as a share of its norm; and the share of the largest norm below which it may
+be mere rounding, and is not checked. A gradient of another fold's rows would be off by more than 1.
 """

@@ -1,6 +1,6 @@
-"""Memory of CUDA that the driver moves between a GPU and the processor as either needs it (cudaMallocManaged).
+"""CUDA memory that the driver moves between a GPU and the processor as either needs it (cudaMallocManaged).
 
-bitsandbytes (0.50) can take it and has no way to give it back, so what one trial took serves the next ones.
+bitsandbytes (0.50) can allocate it but not free it, so later trials reuse what one trial took.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FREE: list[torch.Tensor] = []
-"""Bytes `[n]` that nobody uses now."""
+"""Pages, bytes `[n]`, that nobody uses now."""
 
 
 def paged(tensor: torch.Tensor, taken: list[torch.Tensor]) -> torch.Tensor:
-    """The tensor in paged memory, ready for the GPU: itself where it is there already, else a copy.
+    """The tensor in paged memory, ready for the GPU: itself if it is there already, else a copy.
 
     Args:
         tensor: without gaps, of uint8.
-        taken: memory that is taken for it is added here, for `give_back`.
+        taken: gets the page taken for it, for `give_back`.
     """
     from bitsandbytes import functional
 
@@ -42,12 +42,12 @@ def is_paged(tensor: torch.Tensor) -> bool:
 
 
 def give_back(taken: Sequence[torch.Tensor]) -> None:
-    """Leave memory to whoever asks next."""
+    """Let others use these pages."""
     _FREE.extend(taken)
 
 
 def _take(size: int) -> torch.Tensor:
-    """At least so many bytes: the smallest that are free, or new ones."""
+    """A page of at least `size` bytes: the smallest free one that fits, or a new one."""
     from bitsandbytes.functional import get_paged
 
     fitting = [index for index, page in enumerate(_FREE) if len(page) >= size]

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST_ROWS = 400
-"""Rows a fold must have trained on before its score says anything of its end. On recorded curves of folds of 250 to 500
-rows half an epoch said next to nothing (`benchmarks/pruners.py`, docs/performance.md)."""
+"""Rows a fold must have trained on before its score says anything about its final score. On recorded curves of folds of
+250 to 500 rows, half an epoch said next to nothing (`benchmarks/pruners.py`, docs/performance.md)."""
 
 SMALLEST_PART = 1 / 8
-"""Of an epoch, or of the longest training: to score more often than that costs more than it can spare."""
+"""Smallest part of an epoch, or of the longest training, before a rung: scoring more often costs more than it saves."""
 
 
 @dataclass(frozen=True)
 class Rung:
     """Where a trial stands at its rung `number` (from 1), after `epoch` epochs.
 
-    A score, a state as `autopeft.training.collapse` has it, and a training loss per fold; the mean loss.
+    A score, a state (`autopeft.training.collapse`) and a training loss per fold, and the mean loss.
     """
 
     number: int
@@ -36,11 +36,11 @@ class Rung:
 
 
 def rung_ends(epochs: int, rows: int, longest: int = 0) -> list[float]:
-    """Epochs trained at each rung's end: the first, twice, four times as many, … and at last `epochs`.
+    """Epochs trained by the end of each rung: the first, twice as many, four times as many, … and at last `epochs`.
 
-    The first is one epoch, or the half, quarter or eighth of one if a fold has so many `rows` that a part of them tells
-    enough; with so few that an epoch tells nothing it is two epochs, four, … as far as an eighth of the `longest`
-    training of the study. Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016,
+    The first is one epoch. It is a half, a quarter or an eighth of one if a fold has so many `rows` that a part of them
+    tells enough. It is two epochs, four, … up to an eighth of the study's `longest` training, if one epoch has too few
+    rows to tell anything. Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016,
     arXiv:1502.07943).
     """
     first = 1.0

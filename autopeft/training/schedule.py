@@ -16,7 +16,7 @@ COOLDOWN = 0.2
 
 
 def cooldown_of(steps: int) -> int:
-    """How many of so many steps `wsd` cools down for."""
+    """Over how many of `steps` steps `wsd` cools down."""
     return max(1, round(COOLDOWN * steps))
 
 
@@ -25,8 +25,8 @@ class Schedule:
     """A linear rise, and what follows it.
 
     - `linear`: a linear fall that ends just above zero.
-    - `constant`: nothing. It may be cut at any step, and cooled down from there.
-    - `wsd` (warm-up, stable, decay): nothing, and over the last steps 1 - sqrt of the part of the cooldown that is
+    - `constant`: the peak. It may stop at any step, and cool down from there.
+    - `wsd` (warm-up, stable, decay): the peak, and over the last steps 1 - sqrt of the part of the cooldown that is
       done, as in Hägele et al. 2024, arXiv:2405.18392.
 
     Attributes:
@@ -43,7 +43,7 @@ class Schedule:
 
     @classmethod
     def of(cls, hyper: Hyperparameters, steps: int) -> Self:
-        """That of a training of so many steps.
+        """The schedule of a training of `steps` steps.
 
         Raises:
             ValueError: there is no schedule of that name.
@@ -57,7 +57,7 @@ class Schedule:
         return cls(hyper.schedule, steps, warmup, cooldown_of(steps) if hyper.schedule == WSD else 0)
 
     def factor(self, done: int) -> float:
-        """Of the step that comes after so many."""
+        """The factor of the step that follows `done` steps."""
         rise, left = (done + 1) / (self.warmup + 1), self.steps - done
         if self.kind == LINEAR:
             return min(rise, left / max(1, self.steps - self.warmup))
@@ -66,14 +66,14 @@ class Schedule:
         return min(rise, 1 - math.sqrt(max(0, self.cooldown - left) / self.cooldown))
 
     def cooled(self, done: int, steps: int) -> Self:
-        """This one up to the step `done`, then a cooldown of so many steps, and the end.
+        """This schedule up to step `done`, then a cooldown of `steps` steps, and the end.
 
         Raises:
-            ValueError: the rate falls there already.
+            ValueError: the rate is already falling there.
         """
         if self.kind == LINEAR or (self.cooldown and done > self.steps - self.cooldown):
             raise ValueError(
-                f"a cooldown must start where the rate is constant, but after {done} of {self.steps} steps that of "
-                f"`{self.kind}` falls; train with `{CONSTANT}`."
+                f"a cooldown must start where the rate is constant, but after {done} of {self.steps} steps the rate of "
+                f"`{self.kind}` is falling; train with `{CONSTANT}`."
             )
         return replace(self, kind=WSD, steps=done + steps, cooldown=steps)

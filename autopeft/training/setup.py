@@ -27,8 +27,8 @@ class Setup:
         device: where, and in what precision.
         metric: what folds are scored by.
         seed: the study's.
-        longest: epochs of the longest training in the study, by which its rungs go (`rungs.rung_ends`).
-        starts: of a trial whose method works it out (`initial_values`): by fold, what trained parameters start from.
+        longest: epochs of the longest training in the study; the rungs depend on it (`rungs.rung_ends`).
+        starts: by fold, initial values of trained parameters, if the trial's method computes them (`initial_values`).
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""AdamW over stacks of which a slice may sit a step out, as a fold does whose gradients overflowed in float16."""
+"""AdamW over stacks where a slice may skip a step, as a fold does whose gradients overflowed in float16."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 class StackedAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) that counts the steps of every slice of `[folds, …]`.
 
-    What `torch.optim.AdamW` computes of a slice by itself, up to rounding. That one has one count of steps for a
-    tensor, by which it corrects the moments' bias, and leaves a step out for all of it or not at all.
+    Each slice becomes what `torch.optim.AdamW` makes of it alone, up to rounding. That optimiser has one step count per
+    tensor, for the bias correction, and can only skip a step for the whole tensor.
 
     Attributes:
-        found_inf: float32 `[folds]`; other than 0 where the slice is to stay as it is, its moments and count too. Its
-            gradients must be finite nonetheless.
+        found_inf: float32 `[folds]`; not 0 where a slice must stay as it is, with its moments and step count. Its
+            gradients must still be finite.
     """
 
     found_inf: torch.Tensor

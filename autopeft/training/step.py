@@ -33,8 +33,8 @@ def training_step(
 ) -> torch.Tensor:
     """Forward, loss, backward; clip, update. Returns each fold's mean loss `[folds]`, without waiting for it.
 
-    A batch may come in several parts. Each part's loss counts by its share of the batch, so the gradients that add up
-    are those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each. With a
+    A batch may come in several parts. Each part's loss counts by its share of the batch, so the gradients add up to
+    those of the whole. No fold's loss touches another's tensors, so their sum has the gradients of each. With a
     `scale` a fold whose gradients overflow stays as it is.
     """
     folds = len(micro_batches[0].sizes)
@@ -45,14 +45,14 @@ def training_step(
     for batch, weight in zip(micro_batches, weights, strict=True):
         parts.append(backward(model, batch, task, device, weight / sum(weights), factors))
     if (extra := callback.loss()) is not None:
-        extra = extra if factors is None else extra * factors.sum()  # of one fold alone
+        extra = extra if factors is None else extra * factors.sum()  # only with one fold
         extra.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     with torch.no_grad():
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if scale:
             scale.unscale(parameters)
             skipped = scale.overflowed.float()
-            optimizer.found_inf = skipped if folds > 1 else skipped.squeeze()  # type: ignore[attr-defined]  # as GradScaler tells it
+            optimizer.found_inf = skipped if folds > 1 else skipped.squeeze()  # type: ignore[attr-defined]  # as GradScaler does
         callback.before_update(step)
         clip_gradients(parameters, folds)
         optimizer.step()
@@ -71,9 +71,9 @@ def backward(
     share: float = 1.0,
     factors: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Add the gradients of a batch, counted by `share`; returns each fold's mean loss `[folds]`, counted likewise.
+    """Add the gradients of a batch, weighted by `share`; returns each fold's mean loss `[folds]`, weighted likewise.
 
-    The gradients of each fold are multiplied by its one of the `factors` `[folds]`.
+    Each fold's gradients are multiplied by its factor in `factors` `[folds]`.
     """
     with device.kernels():
         with device.precision():
@@ -85,7 +85,7 @@ def backward(
 
 
 def clip_gradients(parameters: Sequence[torch.Tensor], folds: int) -> None:
-    """Scale each fold's gradients down to a norm of `MAX_GRADIENT_NORM`, where they have more."""
+    """Scale each fold's gradients down to a norm of `MAX_GRADIENT_NORM` if theirs is larger."""
     if folds == 1:
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         return

@@ -1,7 +1,7 @@
 """The layers below everything that is trained give each row the same output in every epoch, fold and trial.
 
 So it is computed once in a study and kept; training starts at the lowest layer it can change. Dropout is off in the
-layers so skipped. Whether a method's output stays the same is checked once for each method and level.
+skipped layers. Whether a method's output stays the same is checked once for each method and level.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
 
 MEMORY_SHARE = 0.1
-"""Of the machine's memory that one level's output may take; a larger one goes to a memory-mapped file."""
+"""Share of the machine's memory that kept outputs may take; beyond it they go to memory-mapped files."""
 
 CHECKED_ROWS = 4
 CLOSE = {None: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Largest difference of an output, as a share of the largest, that other padding explains in that precision."""
+"""Largest difference of an output, as a share of the largest output, that other padding explains in this precision."""
 
 
 def lowest_trained(model: nn.Module, spec: ModelSpec) -> int:
     """The lowest layer that an add-on touches; 0 where training cannot start above the bottom.
 
-    That is so for several stacks, for a layer that runs many times, and where something besides the layers and the
-    head is trained. With the head alone it is the last layer.
+    It cannot in a model of several stacks, with a layer that runs many times, or where something besides the layers and
+    the head is trained. If only the head is trained, it is the last layer.
     """
     one_stack = len({layer.rpartition(".")[0] for layer in spec.layers}) == 1
     if not one_stack or spec.num_hidden_layers != len(spec.layers):
@@ -66,15 +66,15 @@ def lowest_trained(model: nn.Module, spec: ModelSpec) -> int:
 
 
 def cut(model: nn.Module, level: int, extras: int) -> Callable[[], None]:
-    """Let layers below `level` pass their input on, and that layer start from `trunk_states`, an input of the model.
+    """Let layers below `level` pass their input on, and layer `level` start from `trunk_states`, an input of the model.
 
     Args:
         model: with an add-on on.
-        level: of the lowest layer that runs.
-        extras: what a layer returns behind the states; negative where it returns the states alone.
+        level: the lowest layer that runs.
+        extras: how many values a layer returns after the states; negative if it returns the states alone.
 
     Returns:
-        What undoes it.
+        A function that undoes it.
     """
     layers = _layers(model)
     given: list[torch.Tensor] = []
@@ -121,12 +121,12 @@ class Trunk:
 
     Args:
         base: the model.
-        task: says what of a batch the model takes.
+        task: says which parts of a batch the model takes.
         data: the rows.
-        device: where they are run.
-        folder: on the disk of memory-mapped files; made when one is needed.
-        enabled: off, every model starts from the bottom.
-        sharers: processes that each keep as much, on the same machine.
+        device: where the rows are run.
+        folder: for memory-mapped files; made when one is needed.
+        enabled: if False, every model starts from the bottom.
+        sharers: processes on this machine that each keep as much.
     """
 
     def __init__(
@@ -146,13 +146,13 @@ class Trunk:
         self._exact: dict[tuple[str, int], bool] = {}
 
     def level(self, name: str, model: nn.Module) -> int:
-        """The layer at which training of that method's model starts; 0 is the bottom, and no cut."""
+        """The layer at which training of this method's model starts; 0 is the bottom, and no cut."""
         level = lowest_trained(model, self._base.spec) if self._enabled else 0
         return level if self._exact.get((name, level), True) else 0
 
     @property
     def whole(self) -> set[str]:
-        """Methods of which a model was left whole, as a cut would change what it computes."""
+        """Methods with a model that was left whole, since a cut would change what it computes."""
         return {name for (name, _), exact in self._exact.items() if not exact}
 
     @functools.cached_property
@@ -169,23 +169,23 @@ class Trunk:
 
     @property
     def extras(self) -> int:
-        """What a layer returns behind the states; negative where it returns the states alone."""
+        """How many values a layer returns after the states; negative if it returns the states alone."""
         return len(self._output) - 1 if isinstance(self._output, tuple) else -1
 
     def shape(self, rows: int) -> tuple[int, ...]:
-        """Of the states of the largest batch of so many rows."""
+        """Shape of the states of the largest batch of `rows` rows."""
         if self._data.axis:
             return rows, int(self._data.lengths.max()), *self._of_place
         first: torch.Tensor = self._output[0] if isinstance(self._output, tuple) else self._output
         return rows, *first.shape[1:]
 
     def prepare(self, name: str, model: nn.Module) -> tuple[Encoded, Callable[[], None]]:
-        """Cut a trial's model where it can be.
+        """Cut a trial's model if it can be cut.
 
-        A method whose output the cut would change is found out the first time, and its model left whole.
+        The first model of a method shows whether the cut changes the output; if so, the method's models are left whole.
 
         Returns:
-            The rows to train it on, and what makes it whole again.
+            The rows to train it on, and a function that makes it whole again.
         """
         level = self.level(name, model)
         if not level:
@@ -228,7 +228,7 @@ class Trunk:
                     self._run(model, rows)
                 except _ReachedError:
                     pass
-                except torch.OutOfMemoryError:  # under a limit that training keeps to with fewer rows at a time
+                except torch.OutOfMemoryError:  # under a limit that training meets with fewer rows at a time
                     if size == 1:
                         raise
                     size //= 2
@@ -248,17 +248,17 @@ class Trunk:
 
     @property
     def _of_place(self) -> tuple[int, ...]:
-        """The shape of the states of a place of `axis`."""
+        """Shape of the states at one place of `axis`."""
         many, width = self._data.sequences, self._base.spec.hidden_size
         return (width,) if many == 1 else (many, width)
 
     @property
     def _offsets(self) -> np.ndarray | None:
-        """Where each row's places begin and end; None where all rows have as many."""
+        """Where each row's places begin and end; None if all rows have the same number."""
         return self._data.fields[self._data.axis].offsets if self._data.axis else None
 
     def _room(self) -> np.ndarray:
-        """Memory for one level's states, or a file where that would be much of it."""
+        """Memory for one level's states, or a file if they would take too much."""
         ends = self._offsets
         shape = self.shape(len(self._data)) if ends is None else (int(ends[-1]), *self._of_place)
         size = 4 * math.prod(shape)
@@ -266,11 +266,11 @@ class Trunk:
         held = sum(states.nbytes for states in self._states.values() if not isinstance(states, np.memmap))
         if (held + size) * self._sharers <= MEMORY_SHARE * memory:
             return np.empty(shape, np.float32)
-        # Without a name: no other process can take it for its own, and it is gone with this one, however that ends.
+        # Without a name: no other process can open it, and it is gone with this process, however that ends.
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._folder) as file:
-                if hasattr(os, "posix_fallocate"):  # or a disk found full as a page is written would kill the process
+                if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process when a page is written
                     os.posix_fallocate(file.fileno(), 0, size)
                 return np.memmap(file, np.float32, "w+", shape=shape)
 
@@ -278,7 +278,7 @@ class Trunk:
     def _run(self, model: nn.Module, rows: np.ndarray, data: Encoded | None = None) -> torch.Tensor:
         """The first output of the model for those rows, in float32."""
         heartbeat()
-        place = next(model.parameters()).device  # not the device's own where one plans for a card that is not here
+        place = next(model.parameters()).device  # not `self._device`: a plan may be for a GPU that is not here
         batch = (data or self._data).batch(rows, place)
         with self._device.kernels(), self._device.precision():
             outputs = self._task.run(model, batch)
@@ -287,4 +287,4 @@ class Trunk:
 
 
 class _ReachedError(Exception):
-    """The layer that was asked for has its input."""
+    """The requested layer has its input."""

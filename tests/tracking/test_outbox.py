@@ -239,7 +239,7 @@ def test_sync_says_what_could_not_be_sent_and_sends_it_once_it_can(output):
     done = autopeft_here("sync", "study.toml", cwd=output)
     assert done.returncode == 2
     assert "everything" not in done.stdout
-    assert "1 calls of it could not be sent: the folder" in done.stderr
+    assert "1 of its calls could not be sent: the folder" in done.stderr
     assert done.stderr.count("\n") == 1
     (output / "elsewhere").rename(output / "winner")
     done = autopeft_here("sync", "study.toml", cwd=output)
@@ -336,7 +336,7 @@ def test_a_store_that_another_program_holds_at_the_start_is_named(output, capfd)
     with closing(sqlite3.connect(output / "shared.db", isolation_level=None)) as other:
         other.execute("CREATE TABLE other (a)")
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(TrackingError, match=r"database is locked; another program holds it: end that, or wait"):
+        with pytest.raises(TrackingError, match=r"database is locked; another program has locked it: end that program, or wait"):
             Tracker.connect(f"sqlite:///{output / 'shared.db'}?timeout=0.1", output, "study", patience=1)
     assert capfd.readouterr() == ("", "")
 
