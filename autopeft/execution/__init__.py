@@ -1,4 +1,4 @@
-"""A trial is run: here or in a worker, guarded, and with its outcome told."""
+"""Running trials: here or in a worker, guarded, with an outcome for each."""
 
 from autopeft.common.surface import surface
 

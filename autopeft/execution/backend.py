@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 class TrialHandle(Job, Protocol):
-    """A trial that was given to a backend, told how it fares and how it ended."""
+    """A trial that was given to a backend; it is told about its progress and its end."""
 
     @property
     def candidate(self) -> Candidate:
-        """What is to be trained."""
+        """The candidate to train."""
 
     def end(self, outcome: Outcome) -> None:
-        """It ended."""
+        """The trial ended."""
 
     def lost(self, why: str, *, machine: bool = False, asked: bool = False) -> None:
-        """The process that ran it died: perhaps by the fault of the machine, or since somebody told it to end."""
+        """The process that ran it died, perhaps by a fault of the `machine`, or because somebody `asked` it to end."""
 
 
 class Backend(ABC):
-    """Runs trials. Use as a context manager: nothing of it outlives the block.
+    """Runs trials. Use as a context manager: it leaves nothing running after the block.
 
-    A search gives it trials as long as it is `free`, and calls `poll` while it is `busy`. All it learns of a trial goes
-    to the trial's own methods, in the process of the search: `estimated`, `settled`, `started`, `rung` (whose answer
-    may stop it), and in the end `end` or `lost`.
+    A search gives it trials while it is `free`, and calls `poll` while it is `busy`. It reports on a trial by the
+    trial's own methods, in the process of the search: `estimated`, `settled`, `started`, `rung` (whose answer may stop
+    it), and finally `end` or `lost`.
 
     ```python
     with backend:
@@ -45,7 +45,7 @@ class Backend(ABC):
             backend.poll()
     ```
 
-    One that has no machine to run a trial on:
+    A backend without a machine to run a trial on:
 
     >>> from types import SimpleNamespace
     >>> from autopeft.execution.outcome import Outcome
@@ -71,18 +71,18 @@ class Backend(ABC):
     @property
     @abstractmethod
     def busy(self) -> bool:
-        """Whether it has anything to wait for: a trial that runs, or something that makes it ready for one."""
+        """Whether it has anything to wait for: a running trial, or its own preparation for one."""
 
     @abstractmethod
     def give(self, trial: TrialHandle) -> None:
-        """Run a trial: to its end, or in the background."""
+        """Run a trial to its end, or in the background."""
 
     @abstractmethod
     def poll(self) -> None:
-        """Wait, for a moment at most, for what trials in the background have to tell, and pass it on.
+        """Wait a moment at most for reports of trials in the background, and pass them on.
 
         Raises:
-            StudyError: no trial can be run any more.
+            StudyError: no more trials can be run.
         """
 
     def __enter__(self) -> Self:
@@ -92,4 +92,4 @@ class Backend(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what still runs; where there was an error, at once."""
+        """End what still runs; at once if there was an error."""

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
 
 FEW, MANY, MANY_FROM = 3, 5, 300
-"""Folds of a fresh split, and from how many rows on there are many: more folds train on more rows each, but a fold of
-few rows is scored on too few."""
+"""Folds of a fresh split, few or many, and the rows from which there are many: more folds train on more rows each, but
+with few rows each fold would be scored on too few."""
 
 LEAST_NEW = 10
-"""Splits in a row without a new fold, after which there is taken to be none."""
+"""Splits in a row without a new fold after which no more are expected."""
 
 
 def folds_of(task: Task, rows: StudyData, data: Encoded, folds: int, seed: int) -> list[Fold]:
-    """The samples of each fold; those of a row stay together.
+    """The samples of each fold; samples of the same row stay together.
 
     Raises:
-        ValueError: there are too few groups, or rows of a label, for so many folds.
+        ValueError: there are too few groups, or rows of a label, for this many folds.
     """
     groups = rows.train["group"].tolist() if "group" in rows.train else None
     strata = task.strata(rows.train)
@@ -37,14 +37,13 @@ def folds_of(task: Task, rows: StudyData, data: Encoded, folds: int, seed: int) 
 
 
 class FreshFolds:
-    """Folds of ever more splits of a study's training rows, by its groups and strata, counted over all splits.
+    """Folds of more and more splits of a study's training rows, by its groups and strata, numbered over all splits.
 
-    A fold that validates the same rows as one before is left out: where rows come in few groups, or are few, there are
-    not many ways to split them.
+    A fold that validates the same rows as an earlier one is left out: few rows or few groups can be split in few ways.
 
     Attributes:
-        size: of a split, in folds.
-        label: of the base model that they are for.
+        size: folds of a split.
+        label: of the base model that the folds are for.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -60,7 +59,7 @@ class FreshFolds:
         self._splits, self._vain = 0, 0
 
     def first(self, count: int) -> list[int]:
-        """The numbers of so many, in order; of fewer where there are no more."""
+        """The numbers of the first `count` folds, or of fewer if there are no more."""
         while len(self._found) < count and self._vain < LEAST_NEW:
             before = len(self._found)
             self._draw()
@@ -74,17 +73,17 @@ class FreshFolds:
         return len(self._found)
 
     def problem(self, number: int) -> Problem:
-        """The study's problem for that fold alone, with batches of its own."""
+        """The study's problem for this fold alone, with its own batches."""
         return self._problem.on(self[number], derive_seed(self._problem.spec.seed, FRESH_BATCHES_STREAM, number))
 
     def _draw(self) -> None:
-        """One more split."""
+        """Draw one more split."""
         problem, start = self._problem, self._splits * self.size
         seed = derive_seed(problem.spec.seed, FRESH_SPLITS_STREAM, self._splits)
         self._splits += 1
         try:
             drawn = folds_of(problem.task, problem.rows, problem.train, self.size, seed)
-        except ValueError:  # as many folds as that cannot be made of the rows, however they are drawn
+        except ValueError:  # the rows cannot be split into this many folds, however they are drawn
             self._vain = LEAST_NEW
             return
         for number, fold in enumerate(drawn, start):

@@ -1,4 +1,4 @@
-"""Trials in the process of the search, one after the other."""
+"""Trials in the process of the search, one after another."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class InProcess(Backend):
 
     Args:
         problem: the study's.
-        known: asked for what the trials need not find out.
-        say: told what is worth a sentence.
+        known: returns what trials need not find out again.
+        say: gets sentences for the user.
     """
 
     free, busy = True, False

@@ -1,4 +1,4 @@
-"""What trials leave behind in memory when they have ended."""
+"""What trials leave in memory after their end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LEAST = 2**20
-"""Bytes from which tensors that outlive a trial count as held back; of trained parameters any do."""
+"""Bytes from which tensors that outlive a trial count as a leak; of trained parameters, any do."""
 
 
 class LeakCheck:
-    """Finds the tensors that are still there when a trial has ended. Use as a context manager, around all trials.
+    """Finds tensors that outlive their trial. Use as a context manager, around all trials.
 
-    What was there before is left alone by Python's garbage collector inside: the collection after each trial, and the
-    look at what remains, then pass over what trials made and not over all that libraries keep.
+    Inside, Python's garbage collector ignores all objects from before. So the collection after each trial, and the
+    search for what remains, look only at what trials made and not at everything that libraries keep.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class LeakCheck:
         self._settled.__exit__(kind, error, trace)
 
     def since(self) -> int:
-        """Bytes of tensors that came since this was last asked and stay; 0 where they are too few to matter."""
+        """Bytes of tensors that were made since the last call and are still there; 0 if they are too few to matter."""
         gc.collect()
         before, self._before = self._before, _alive()
         more, trained = (now - then for now, then in zip(self._before, before, strict=True))
@@ -47,7 +47,7 @@ class LeakCheck:
 
 
 def _alive() -> tuple[int, int]:
-    """Bytes of all tensors that the garbage collector follows, and the bytes of those with gradients to come."""
+    """Bytes of all tensors that the garbage collector tracks, and bytes of the trainable ones."""
     storages: dict[int, int] = {}
     trained = 0
     for found in gc.get_objects():

@@ -22,18 +22,18 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: COMPLETE, PRUNED, STOPPED by the study's timeout, INFEASIBLE or FAIL; INTERRUPTED where it has not.
+        state: COMPLETE, PRUNED, STOPPED by the study's timeout, INFEASIBLE or FAIL; INTERRUPTED if it has not ended.
         reason: why it is not COMPLETE, as a sentence.
         rungs: where it stood at each rung.
         measured_memory: peak bytes of a real training step at the longest batch, or of a later one that took more;
             None if it never trained.
         seconds: wall time.
-        needed_seconds: of the whole trial, as its first steps predicted it or as it took; None if neither is known.
+        needed_seconds: of the whole trial, predicted by its first steps or measured; None if neither is known.
         execution: how its batches were run, None if it never trained.
-        excess: bytes that a step took on top of what is predicted for the method, 0 if none.
-        leaked: bytes of tensors that its method still held when it had ended.
+        excess: bytes that a step took above the prediction for the method, 0 if none.
+        leaked: bytes of tensors that its method still held after the end.
         machine: whether the machine failed, and not the method: a later start tries again.
-        facts: what its folds told that answers need (`Task.calibrated`), of one that is COMPLETE.
+        facts: what its folds found out that answers need (`Task.calibrated`), if it is COMPLETE.
     """
 
     state: str
@@ -68,7 +68,7 @@ class Outcome:
 
     @property
     def why(self) -> str:
-        """The reason, and how many folds collapsed; that of what failed is left as it is."""
+        """The reason, and how many folds collapsed; the reason of a failed trial is left as it is."""
         if not self.collapsed or self.state not in (COMPLETE, PRUNED):
             return self.reason
         told = f"{self.collapsed} of {len(self.rungs[-1].scores)} folds collapsed"
@@ -76,5 +76,5 @@ class Outcome:
 
     @property
     def kind_of_failure(self) -> str:
-        """The reason without its numbers, to tell a fault that repeats from one that happens once."""
+        """The reason without its numbers, which shows whether a fault repeats."""
         return re.sub(r"0x[\da-f]+|[\d.]+", "#", self.reason)

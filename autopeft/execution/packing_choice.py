@@ -1,4 +1,4 @@
-"""Decide for each method, once in a study, whether its folds are trained one after the other or packed in one pass."""
+"""Decide for each method, once per study, whether its folds train one after the other or packed in one pass."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
 
 WORTH_TRYING = 0.2
-"""Share of a pass that must be its start-up cost for packing, which saves that cost alone, to be tried at all."""
+"""Least share of a pass that must be start-up cost for packing to be tried: that cost is all it saves."""
 
 LAYER_OVERHEAD = {"cpu": 5e7}
-"""What starting a layer's pass costs, in multiplications by its weights that could be done meanwhile.
+"""Cost of starting a layer's pass, in multiplications by its weights that could be done meanwhile.
 
-30 tokens of a MiniLM's layer (`benchmarks/execution.py`). Where that alone settles the question, nothing is timed, and
-every run decides the same. A GPU has none, since they differ too much.
+30 tokens of a MiniLM's layer (`benchmarks/execution.py`). If that alone settles the question, nothing is timed, and
+every run decides the same. There is no value for GPUs, since they differ too much.
 """
 
 WORTH_DOING = 1.2
-"""Speed-up from which folds are packed. Far enough from 1 that the next run of the study decides the same."""
+"""Speed-up from which folds are packed. It is far enough from 1 that the next run of the study decides the same."""
 
 CHECKED_ROWS = (2, 3)
-"""Of the folds by turns, in the comparison of gradients: folds of unequal size must not tell on each other."""
+"""Rows of the folds in turn, when gradients are compared: folds of unequal size must not affect each other."""
 
 ALONE = "one after the other"
 MODULES, BY_MODULE_GROUP = "packed", "packed by place"
 
 
 class PackingChoice:
-    """Settles how the folds of each method run, and tells the problem's cost estimator.
+    """Decides how the folds of each method run, and tells the problem's cost estimator.
 
     Args:
         problem: the study's.
-        say: told once for a method that cannot be packed.
+        say: gets a sentence for each method that cannot be packed.
     """
 
     def __init__(self, problem: Problem, say: Callable[[str], None]) -> None:
@@ -65,20 +65,20 @@ class PackingChoice:
         self.settled: dict[str, str] = {}
 
     def adopt(self, known: Mapping[str, str]) -> None:
-        """Take over what was settled elsewhere, method → one of the three ways, as far as it is still to do here."""
+        """Take over decisions made elsewhere, method → one of the three ways, for methods not yet decided here."""
         for name, way in known.items():
             if name not in self.settled:
                 self._settle(name, way)
 
     def decide(self, candidate: Candidate) -> bool:
-        """Settle the candidate's method if that is still to do; returns whether something new was settled."""
+        """Decide for the candidate's method if it is still undecided; returns whether a decision was made."""
         name = candidate.method.name
         if name in self.settled:
             return False
         wanted = self._problem.spec.validation.packing
         try:
             way = ALONE if wanted == "off" else self._find(candidate, measured=wanted == "auto")
-        except Exception:  # whatever a method raises here it raises in its trial, which tells it
+        except Exception:  # whatever a method raises here, its trial raises and reports too
             return False
         if way:
             self._settle(name, way)
@@ -91,7 +91,7 @@ class PackingChoice:
             self._problem.cost_estimator.forget(name)
 
     def _find(self, candidate: Candidate, *, measured: bool) -> str:
-        """The way for a method; empty where this candidate is too large for a budget to tell by."""
+        """The way for a method; empty if this candidate is too large for the budget to decide by it."""
         problem, name = self._problem, candidate.method.name
         if type(candidate.method).callback is not PeftMethod.callback:
             self._say(f"The folds of {name} train one after the other: it has a training callback for each.")
@@ -128,8 +128,8 @@ class PackingChoice:
             if not fits:
                 return ""
             together = self._seconds(candidate, self._timing(candidate, candidate.hyper.batch_size, packed=True), sites)
-        except Exception as error:  # gradients are compared without dropout and the like, which may not pack
-            if machine.fault(error):  # and says nothing of the method
+        except Exception as error:  # the comparison of gradients runs without dropout and the like, which may not pack
+            if machine.fault(error):  # which says nothing about the method
                 raise
             self._say(f"The folds of {name} train one after the other: when packed, a step fails. {in_a_line(error)}")
             return ALONE
@@ -137,7 +137,7 @@ class PackingChoice:
         return way if alone > WORTH_DOING * together else ALONE
 
     def _fits(self, candidate: Candidate, sites: bool) -> bool:
-        """Whether the candidate's folds would run packed, by what memory a step of them is predicted to take."""
+        """Whether the predicted memory of a packed step of the candidate is within the budget."""
         problem, name, limit = self._problem, candidate.method.name, self._problem.budget.max_gpu_memory
         problem.packed[name] = sites
         try:
@@ -148,7 +148,7 @@ class PackingChoice:
         return limit is None or peak <= limit
 
     def _start_up(self, tokens: int) -> float:
-        """The share of a pass over so many tokens that is its start-up cost, by rule; 1 where there is none."""
+        """The share of a pass over this many tokens that is start-up cost, by rule of thumb; 1 if there is no rule."""
         spec, device = self._problem.base.spec, self._problem.device.type
         if device not in LAYER_OVERHEAD:
             return 1.0
@@ -160,7 +160,7 @@ class PackingChoice:
         return model.to(self._problem.device.type)
 
     def _rows(self) -> Batch:
-        """A few rows of each fold, none twice where there are enough: those that are compared must differ."""
+        """A few rows of each fold, none twice if there are enough: the rows compared must differ."""
         picked: list[np.ndarray] = []
         for fold, count in zip(self._problem.folds, itertools.cycle(CHECKED_ROWS), strict=False):
             fresh = np.setdiff1d(fold.train, np.concatenate([*picked, np.array([], dtype=int)]))
@@ -171,7 +171,7 @@ class PackingChoice:
         backward(model, batch, self._problem.task, self._problem.device)
 
     def _timing(self, candidate: Candidate, size: int, *, packed: bool = False) -> Batch:
-        """A batch as training has them, cut to `size` rows a fold."""
+        """A batch as in training, cut to `size` rows per fold."""
         seed, data = self._problem.spec.seed, self._problem.train
         rows = []
         for index, fold in enumerate(self._problem.folds if packed else self._problem.folds[:1]):
@@ -181,7 +181,7 @@ class PackingChoice:
         return Batch.of(data, rows, self._problem.device.type)
 
     def _seconds(self, candidate: Candidate, batch: Batch, sites: bool = False) -> float:
-        """Of a forward and a backward pass in training, once the device is warm."""
+        """Seconds of a forward and a backward pass in training, once the device is warm."""
         model = self._model(candidate)
         if len(batch.sizes) > 1:
             pack(model, len(batch.sizes), sites=sites)
@@ -192,7 +192,7 @@ class PackingChoice:
 
 
 def gradients(model: nn.Module, batch: Batch, task: Task, device: Device) -> dict[str, torch.Tensor]:
-    """Of what is trained, without dropout, for one batch; nothing is left over of them in the model."""
+    """The gradients of trained tensors for one batch, without dropout; none are left in the model."""
     factors = torch.full((len(batch.sizes),), PROBE, device=device.type) if device.scaled else None
     backward(model.eval(), batch, task, device, factors=factors)
     found = {name: p.grad.detach() for name, p in trainable(model).items() if p.grad is not None}

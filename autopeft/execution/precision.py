@@ -1,4 +1,4 @@
-"""Settles `dtype = "auto"`: by a measured step where the device computes a lower precision than float32 natively."""
+"""Decides `dtype = "auto"`, by a measured step if the device natively computes in a lower precision than float32."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
 WORTH_DOING = 1.1
-"""How many times as fast as in float32 a step must be in a lower precision for that to be taken."""
+"""Speed-up over float32 that a step in a lower precision must have for that precision to be chosen."""
 
 USUAL = "lora"
-"""The method whose default is timed, where it is searched; else the first of all."""
+"""The method whose default is timed if it is searched; else the first one is."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A study's precision by its name in study files, and what a user is told of how it was chosen."""
+    """A study's precision by its name in study files, and what the user is told about the choice."""
 
     dtype: str
     told: str = ""
 
 
 def settle(spec: StudySpec, registry: Registry) -> tuple[Problem, str]:
-    """The study made ready, in the precision that its file names, or in one that is chosen now.
+    """Prepare a study, in the precision that its file names or in one that is chosen now.
 
-    What was chosen stands in the problem's own study file, so that it is kept with the study: a later start, workers
-    and the refit take it from there.
+    The choice is written into the problem's own study file, and so kept with the study: a later start, workers and the
+    refit take it from there.
 
     Returns:
-        The problem, and a sentence on the choice; empty where nothing was measured.
+        The problem, and a sentence on the choice; empty if nothing was measured.
 
     Raises:
         UserInputError: as `Problem.from_spec`.
@@ -69,13 +69,13 @@ def settle(spec: StudySpec, registry: Registry) -> tuple[Problem, str]:
 
 
 def _choice(problem: Problem) -> Choice:
-    """The precision for a problem that was made ready in the lower of the two, where the device has one."""
+    """The precision for a problem that was prepared in the device's lower precision, if it has one."""
     lower = name_of(problem.device.autocast)
     if problem.device.autocast is None:
         return Choice(FLOAT32)
     if problem.device.scaled and (reason := overflows(problem.base.module, problem.base.spec)):
         return Choice(FLOAT32, f'`dtype = "auto"` is float32 here and not float16, because {reason}.')
-    if problem.spec.model.quantization != NONE:  # whose weights are expanded to it for every product
+    if problem.spec.model.quantization != NONE:  # its weights are expanded to the lower precision for every product
         return Choice(lower)
     part = problem.space.get(USUAL) or next(iter(problem.space.values()))
     try:
@@ -88,7 +88,7 @@ def _choice(problem: Problem) -> Choice:
                 return Choice(
                     lower, f'`dtype = "auto"` is {lower} here, because a step in float32 does not fit into memory.'
                 )
-    except Exception as error:  # a method may do anything, and its trial will tell it
+    except Exception as error:  # a method may do anything, and its trial will report it
         if machine.fault(error):
             raise
         return Choice(lower, f'`dtype = "auto"` is {lower} here, because no step could be timed ({in_a_line(error)}).')
@@ -103,9 +103,9 @@ def _choice(problem: Problem) -> Choice:
 
 
 def seconds_of_step(problem: Problem, candidate: Candidate, device: Device) -> float:
-    """Of a training step of a candidate in the precision of `device`, once that is warm.
+    """Seconds of a candidate's training step in the precision of `device`, once the device is warm.
 
-    Weights that the problem keeps in a lower precision than that are replaced in a copy.
+    Weights that the problem keeps in a lower precision are replaced in a copy.
     """
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(device.type)
     if device.autocast is None:
@@ -127,7 +127,7 @@ def seconds_of_step(problem: Problem, candidate: Candidate, device: Device) -> f
 
 
 def _in_float32(model: nn.Module, base: BaseModel) -> None:
-    """Have a copy of the base model multiply by the weights that were kept, or by the lower ones expanded."""
+    """Make a copy of the base model use the float32 weights that were kept, or the lower ones expanded."""
     kept = {id(base.module.get_submodule(name).get_parameter("weight")): whole for name, whole in base.whole.items()}
     for module in model.modules():
         for name, parameter in module._parameters.items():

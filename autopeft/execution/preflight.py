@@ -1,6 +1,6 @@
 """One check of the base model, its tokenizer and the rows together, before the first trial.
 
-What would make every trial fail for a reason of the model's, and say so in a library's words, is said here in ours.
+A fault of the model would make every trial fail with a library's message; this check reports it in plain words.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
 
 ROWS = 4
-"""Rows that are run: the longest of all, and the first ones."""
+"""Rows that are run: the longest, and the first ones."""
 
 RATE = 1e-3
 
 
 def check(problem: Problem) -> None:
-    """Make sure that the model can read the study's rows and learn from them; it stays as it is.
+    """Make sure that the model can read the study's rows and learn from them; the model is not changed.
 
     Raises:
         SpecError: a metric or a score of texts of the user's own fails.
@@ -53,16 +53,16 @@ def check(problem: Problem) -> None:
     try:
         with seeded(problem.spec.seed):
             _check_step(problem, where)
-    except torch.OutOfMemoryError:  # what there is room for, each trial finds out by itself
+    except torch.OutOfMemoryError:  # each trial finds out for itself what fits
         pass
     finally:
         release_memory()
 
 
 def _try_own(problem: Problem) -> None:
-    """Try a metric and scores of texts of the user's own before any hour is spent.
+    """Try the user's own metric and scores of texts before hours are spent.
 
-    Scores are asked of texts that are right, and of empty ones, as models write them too.
+    Scores are tried on correct texts and on empty ones, since models write empty texts too.
     """
     task, test = problem.task, problem.test.truths
     if problem.metric_digest:
@@ -80,10 +80,10 @@ def _try_own(problem: Problem) -> None:
 
 
 def _check_step(problem: Problem, where: str) -> None:
-    """Run a few rows through a copy of the model, and change its head by them."""
+    """Run a few rows through a copy of the model, and train its head on them."""
     device, spec = problem.device, problem.base.spec
     model = problem.base.copy().eval()
-    parts = spec.head or spec.layers[-1:]  # a head that was pretrained stays as it is: then see what the layers learn
+    parts = spec.head or spec.layers[-1:]  # a pretrained head stays as it is: then check the layers
     head = [p for name in parts for p in _own(model.get_submodule(name))]
     batch = Batch.of(problem.train, [_rows(problem.train.extents)], device.type)
     try:
@@ -99,7 +99,7 @@ def _check_step(problem: Problem, where: str) -> None:
         raise
     except Exception as error:  # of any kind: the model may bring code of its own
         raise ModelError(
-            f"{where} cannot read the study's rows, of which the longest has {problem.train.lengths.max()} "
+            f"{where} cannot read the study's rows; the longest has {problem.train.lengths.max()} "
             f"{problem.reader.unit} ({in_a_line(error)}); {problem.reader.advice}, or give another model."
         ) from error
     if not _changes(head):
@@ -111,7 +111,7 @@ def _check_step(problem: Problem, where: str) -> None:
 
 
 def _own(module: nn.Module) -> list[nn.Parameter]:
-    """Trainable copies of a module's parameters, in their places: layers share theirs with the base model."""
+    """Put trainable copies in place of a module's parameters, which layers share with the base model; returns them."""
     found = []
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):

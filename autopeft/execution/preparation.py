@@ -1,4 +1,4 @@
-"""A study made ready: one problem of a single base model; of several a problem for each, and one above them all."""
+"""Prepare a study: one problem for a single base model; for several, one problem each and one above them all."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 def made_ready(
     spec: StudySpec, registry: Registry, card: int | None = None, commits: Mapping[str, str] | None = None
 ) -> tuple[Problem, str]:
-    """A study made ready, of one base model or of several, in the precision that it names or that is chosen now.
+    """Prepare a study of one base model or several, in the precision that it names or in one that is chosen now.
 
-    Several share that precision, which is chosen on the first. All of them stay in the machine's memory.
+    Several models share the precision chosen for the first. All of them stay in the machine's memory.
 
     Args:
         spec: the study file.
         registry: the methods found.
         card: bytes of a GPU to plan for (`Problem.from_spec`).
-        commits: of models on the hub that the study was begun with, by what `candidates` has.
+        commits: of the hub models that the study was begun with, by their entries in `candidates`.
 
     Returns:
-        The problem, and a sentence on the precision; empty where nothing was measured.
+        The problem, and a sentence on the precision; empty if nothing was measured.
 
     Raises:
-        UserInputError: whatever the study file, the data or a model lack, in one sentence.
+        UserInputError: what the study file, the data or a model lack, in one sentence.
     """
     if not spec.model.candidates:
         return (Problem.from_spec(spec, registry, card), "") if card else settle(spec, registry)
@@ -67,21 +67,21 @@ def made_ready(
 
 
 def in_parts(problem: Problem) -> Iterator[Problem]:
-    """Of each base model the problem with its own part of the space, and its model alone on the GPU meanwhile."""
+    """The problem of each base model, with its own part of the space, while only its model is on the GPU."""
     for one in problem.in_turn():
         if not one.label:
             yield one
             continue
         part = replace(one, space=one.space.on(one.label))
-        vars(part).update(cost_estimator=one.cost_estimator, trunk=one.trunk)  # what is known of costs they share
+        vars(part).update(cost_estimator=one.cost_estimator, trunk=one.trunk)  # they share what is known about costs
         yield part
 
 
 def check(problem: Problem) -> None:
-    """Make sure of each base model that it can read the rows and learn from them, and that the budget has room.
+    """Make sure that each base model can read the rows and learn from them, and that the budget has room.
 
     Raises:
-        UserInputError: as `require_room`, where no model has room, and as `preflight.check`.
+        UserInputError: as `require_room` if no model has room, and as `preflight.check`.
     """
     without: list[BudgetError] = []
     for one in in_parts(problem):
@@ -97,7 +97,7 @@ def check(problem: Problem) -> None:
 
 
 def _above(found: list[Problem]) -> Problem:
-    """The problem that holds those of all base models, which share its space."""
+    """The problem that holds the problems of all base models, which share its space."""
     first, spec = found[0], found[0].spec
     assert spec.model.candidates
     names = labels(spec.model.candidates)
@@ -106,7 +106,7 @@ def _above(found: list[Problem]) -> Problem:
         refused |= {arm(name, label): reason for name, reason in one.refused.items()}
         for name, part in one.space.items():
             if MODEL in part.dimensions:
-                refused[arm(name, label)] = f'it has a dimension "{MODEL}", as the study has itself.'
+                refused[arm(name, label)] = f'it has a dimension "{MODEL}", a name that this study uses itself.'
     space = together({
         label: CandidateSpace(part for name, part in one.space.items() if arm(name, label) not in refused)
         for label, one in problems.items()
@@ -131,7 +131,7 @@ def _above(found: list[Problem]) -> Problem:
 
 
 def _require(spec: StudySpec) -> None:
-    """See that such a study can be run, before anything is loaded."""
+    """Check that a study of several models can be run, before anything is loaded."""
     several, search = spec.model.candidates or (), spec.search
     if isinstance(search.workers, int) and search.workers > 1:
         raise SpecError(
@@ -146,7 +146,7 @@ def _require(spec: StudySpec) -> None:
 
 
 def _require_memory(spec: StudySpec) -> None:
-    """See that one more base model has room in the machine's memory."""
+    """Check that one more base model fits into the machine's memory."""
     location = locate(spec.model.name_or_path, spec.folder)
     need, left = examine(location).size if isinstance(location, Path) else 0, free_memory()
     if need > left:
@@ -157,7 +157,7 @@ def _require_memory(spec: StudySpec) -> None:
 
 
 def _require_comparable(found: list[Problem]) -> None:
-    """See that all are different models, and that a score means the same on each of them."""
+    """Check that all models are different, and that a score means the same on each of them."""
     seen: dict[str, Problem] = {}
     for one in found:
         if one.base_digest and one.base_digest in seen:
@@ -176,7 +176,7 @@ def _require_comparable(found: list[Problem]) -> None:
 
 
 def _require_methods(spec: StudySpec, space: CandidateSpace, names: list[str], refused: Mapping[str, str]) -> None:
-    """See that each method that was asked for is on one model at least, and each model has one."""
+    """Check that each requested method supports at least one model, and that each model has a method."""
     for name in spec.search.methods or ():
         if not space.of_method(name):
             on_each = [arm(name, label) for label in names]
@@ -191,7 +191,7 @@ def _require_methods(spec: StudySpec, space: CandidateSpace, names: list[str], r
 
 @contextmanager
 def _named_so() -> Iterator[None]:
-    """Call the setting by its name in what is told of a base model."""
+    """Name the setting `candidates` in messages about a base model."""
     try:
         yield
     except UserInputError as error:

@@ -1,4 +1,4 @@
-"""Everything a study file stands for, made ready: rows as tokens, the base model, the folds, the space, the budget."""
+"""Everything a study file stands for, prepared: rows as tokens, the base model, the folds, the space, the budget."""
 
 from __future__ import annotations
 
@@ -61,28 +61,28 @@ if TYPE_CHECKING:
 Known = TypeVar("Known")
 
 FEWEST_COMPARED = 2
-"""Rows of a batch whose loss compares rows (`Task.contrasts`)."""
+"""Least rows of a batch whose loss compares rows (`Task.contrasts`)."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A study's givens, all of them fixed before the first trial.
+    """Everything of a study that is fixed before the first trial.
 
-    `workers` share its memory budget, of which `budget` holds one share; `blocked` plugins were left out.
+    `workers` share its memory budget, and `budget` holds one share; `blocked` plugins were left out.
 
-    `train` and `test` are encoded once, by `reader`; `refused` holds the methods left out with the reason. `packed`
-    holds the methods whose folds train in one pass, each with whether it is mapped by place (`packing.pack`). `origins`
-    tells which plugin a method is from; `weight_check` whether one wrote into the base model.
+    `train` and `test` are encoded once, by `reader`; `refused` holds the methods left out, with reasons. `packed` holds
+    the methods whose folds train in one pass, and whether each is mapped by place (`packing.pack`). `origins` says
+    which plugin a method is from; `weight_check` whether one changed the base model's weights.
 
-    `base_model` is the reference to the base model, in a form that holds in any folder and when nothing is there any
-    more; `base_digest` is its identity (`digest.of`); `kinds` says of each reference which kind it was when the study
-    was read (`locate.kind_of`), by the name of its setting. `metric_digest` is the SHA-256 of the file of a metric of
-    the user's own. `batch_seed` is that of batches and dropout where it is another than the study's.
+    `base_model` refers to the base model in a form that holds in any folder, even when its files are gone;
+    `base_digest` is its identity (`digest.of`); `kinds` holds the kind of each reference when the study was read
+    (`locate.kind_of`), by the name of its setting. `metric_digest` is the SHA-256 of the file of the user's own metric.
+    `batch_seed` is the seed of batches and dropout if it is not the study's.
 
-    A study that chooses among several base models has a problem for each, with its `label`; they share rows, splits and
-    the whole space, and the rungs of the first, whose folds have `rung_rows`. Above them stands one that holds all of
-    them as `models`: for what is on no single model it is the first one's, for the rest ask `of(candidate)`. Where the
-    study is `planned` for a GPU that need not be here, they stay off it.
+    A study that chooses among several base models has a problem for each, with its `label`; they share rows, splits,
+    the whole space, and the rungs of the first, whose folds have `rung_rows`. One more problem holds all of them as
+    `models`: it is the first one's in what does not depend on the model; for the rest ask `of(candidate)`. If the study
+    is `planned` for a GPU that need not be here, the models stay off it.
     """
 
     spec: StudySpec
@@ -114,7 +114,7 @@ class Problem:
 
     @property
     def each(self) -> list[Problem]:
-        """The problem of every base model; of a single one this."""
+        """The problem of every base model; this one if there is only one model."""
         return [*self.models.values()] or [self]
 
     def of(self, candidate: Candidate) -> Problem:
@@ -122,11 +122,11 @@ class Problem:
         return self.models[candidate.model] if self.models else self
 
     def at_hand(self, candidate: Candidate) -> Problem:
-        """The same, with its model alone on the GPU."""
+        """The problem of the candidate's base model, with only that model on the GPU."""
         return self._on_card(self.of(candidate))
 
     def in_turn(self) -> Iterator[Problem]:
-        """`each`, with its model alone on the GPU as long as it is looked at."""
+        """`each`, with only its model on the GPU while it is in use."""
         yield from map(self._on_card, self.each)
 
     def _on_card(self, found: Problem) -> Problem:
@@ -139,13 +139,13 @@ class Problem:
         return found
 
     def own(self, known: Mapping[str, Known]) -> dict[str, Known]:
-        """What is known of methods on this model, by the method's name; given for all, by the names of the space."""
+        """The part of `known` about methods on this model, by method name; `known` is by the names of the space."""
         parts = {part.name: part.method.name for part in self.space.values() if part.model == self.label}
         return {parts[name]: found for name, found in known.items() if name in parts}
 
     @functools.cached_property
     def cost_estimator(self) -> CostEstimator:
-        """Says what a candidate would need, at the longest batch the rows give."""
+        """Estimates what a candidate would need, at the longest batch of the rows."""
         assert not self.models, "a candidate's own problem tells what it needs"
         return CostEstimator(
             self.base,
@@ -161,7 +161,7 @@ class Problem:
 
     @functools.cached_property
     def trunk(self) -> Trunk:
-        """What the layers below an add-on make of the training rows."""
+        """The output of the layers below an add-on for the training rows."""
         assert not self.models, "each base model has its own"
         folder = self.spec.output / STATES
         enabled = self.spec.model.trunk_cache
@@ -169,18 +169,18 @@ class Problem:
 
     @property
     def metric(self) -> str:
-        """What is maximised."""
+        """The metric that is maximised."""
         return self.task.metric(self.spec.validation.metric)
 
     def setup(self, candidate: Candidate) -> Setup:
-        """What a trial is given; all share it, but for settings of the task that are searched."""
+        """What a trial gets; all trials share it, except for settings of the task that are searched."""
         task = self.task.trying(candidate.task)
         seed = self.spec.seed if self.batch_seed is None else self.batch_seed
         longest = self.space.max_epochs
         return Setup(task, self.train, self.folds, self.device, self.metric, seed, longest)
 
     def on(self, fold: Fold, batch_seed: int) -> Problem:
-        """The same for one fold of another split; what is known of costs, and what the trunk keeps, it shares."""
+        """The same problem for one fold of another split; it shares the cost estimator and the trunk."""
         found = replace(self, folds=(fold,), batch_seed=batch_seed)
         vars(found).update(cost_estimator=self.cost_estimator, trunk=self.trunk)
         return found
@@ -194,18 +194,18 @@ class Problem:
     def from_spec(
         cls, spec: StudySpec, registry: Registry, card: int | None = None, read: Problem | StudyData | None = None
     ) -> Problem:
-        """Read the data, load the model, and settle which methods are in.
+        """Read the data, load the model, and decide which methods are searched.
 
         Args:
             spec: the study file.
             registry: the methods found.
-            card: bytes of a GPU to plan for that need not be here: they take the place of `max_gpu_memory`, and
-                memory is predicted for it. Such a problem is not for training.
+            card: bytes of a GPU to plan for, which need not be here: they replace `max_gpu_memory`, and memory is
+                predicted for that GPU. Such a problem is not for training.
             read: what was read before: the rows, for another base model; or the same study in a lower precision, with
-                "auto" in its file, whose model is not read again either, and which is of no more use.
+                "auto" in its file. Its model is not read again either, and it must not be used afterwards.
 
         Raises:
-            UserInputError: whatever the study file, the data or the model lack, in one sentence.
+            UserInputError: what the study file, the data or the model lack, in one sentence.
         """
         if card is None:
             blockwise_adamw.require(spec.model.optimizer)
@@ -253,7 +253,7 @@ class Problem:
 
     @contextmanager
     def off_the_card(self) -> Iterator[None]:
-        """Keep the base model off the GPU while others need the room; one in few bits cannot move."""
+        """Keep the base model off the GPU while others need the room; a quantized one cannot move."""
         moves = self.device.type == "cuda" and self.spec.model.quantization == NONE
         if moves:
             self.base.module.to("cpu")
@@ -266,7 +266,7 @@ class Problem:
 
     @property
     def truncated(self) -> Truncation:
-        """What the rows that are too long lost, of training and held-out rows together."""
+        """What rows that are too long lost, in training and held-out rows together."""
         return self.train.truncated + self.test.truncated
 
     @property
@@ -276,7 +276,7 @@ class Problem:
 
 
 def _measured(spec: StudySpec, task: Task) -> tuple[Task, str]:
-    """The task with scores and a metric of the user's own, where named, and the SHA-256 of the metric's file."""
+    """The task with the user's own scores and metric, if named, and the SHA-256 of the metric's file."""
     if isinstance(task, Writing):
         named = {name: setting for name, setting in task.named_scores.items() if own_score.is_own(name)}
         task = task.scoring({name: own_score.load(name, spec.folder, setting) for name, setting in named.items()})
@@ -288,7 +288,7 @@ def _measured(spec: StudySpec, task: Task) -> tuple[Task, str]:
 
 
 def references(spec: StudySpec) -> dict[str, str]:
-    """What the study file refers to, by the name of the setting; of a list with the place."""
+    """What the study file refers to, by the name of the setting; for a list, with the position."""
     several = {f"model.candidates.{place}": one for place, one in enumerate(spec.model.candidates or ())}
     models = several or {"model.name_or_path": spec.model.name_or_path}
     given = {**models, "data.train": spec.data.train, "data.test": spec.data.test}
@@ -296,7 +296,7 @@ def references(spec: StudySpec) -> dict[str, str]:
 
 
 def _raised(read: Problem, task: Task) -> BaseModel:
-    """The base model of a problem in float32, as that task has it."""
+    """The base model of a problem in float32, adapted to `task`."""
     base = read.base.raised()
     read.task.restore(base.module)
     task.adapt(base.module)
@@ -304,7 +304,7 @@ def _raised(read: Problem, task: Task) -> BaseModel:
 
 
 def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
-    """What the base model's configuration tells a task that asks for it."""
+    """Facts from the base model's configuration, for a task that asks for them."""
     if type(task).facts_of_config is BaseModelPart.facts_of_config:
         return {}
     location = locate(spec.model.name_or_path, spec.folder)
@@ -313,12 +313,12 @@ def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
 
 
 def _commit(spec: StudySpec, location: Path | str) -> str | None:
-    """Of the base model on the hub, where it is there and can be told."""
+    """The commit of a base model on the hub, if it is there and known."""
     return hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
 
 
 def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader, device: Device) -> Task:
-    """The task with what the base model tells, and that model as the task then has it."""
+    """The task with facts from the base model; that model is adapted to the task again if there are any."""
     with torch.autocast(
         next(base.module.parameters()).device.type, device.autocast, enabled=device.autocast is not None
     ):
@@ -334,7 +334,7 @@ def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader,
 def _base_loader(
     spec: StudySpec, labels: tuple[str, ...], device: Device, *, quantized: bool
 ) -> tuple[Callable[[Task], BaseModel], str]:
-    """What loads the study's base model, anew each time, and the model's identity."""
+    """A function that loads the study's base model, anew each time, and the model's identity."""
     location = locate(spec.model.name_or_path, spec.folder)
     commit = _commit(spec, location)
 
@@ -349,7 +349,7 @@ def _base_loader(
             compute=device.autocast or torch.float32,
             revision=commit or spec.model.revision,
         )
-        if not quantized:  # here; what methods are told is of the card that is planned for
+        if not quantized:  # here; methods see the GPU that is planned for
             base = replace(base, spec=replace(base.spec, quantization=spec.model.quantization))
         if device.autocast:
             base.lower(device.autocast, keep=spec.model.dtype == "auto" and quantized and not base.dense)
@@ -366,7 +366,7 @@ def _space(
     origins: dict[str, Origin],
     rows: int,
 ) -> tuple[CandidateSpace, dict[str, str]]:
-    """What is searched where so many rows train, and the methods that are left out with the reason."""
+    """The search space for this many training rows, and the methods left out with reasons."""
     patience = spec.search.hang_timeout
     answers = {name: refusal(method, origins[name], base, task.kind, patience) for name, method in wanted.items()}
     refused = {name: reason for name, reason in answers.items() if reason}

@@ -1,7 +1,7 @@
 """Processes that train the trials of one study side by side.
 
 A worker loads the study's data and model for itself, then trains one candidate after another. It opens no store: it
-tells the study's process by a pipe how a trial fares, and is told by the same pipe when to stop. So nothing is locked,
+reports on a trial to the study's process through a pipe, and the same pipe tells it when to stop. So nothing is locked,
 and a worker may die at any moment without harm to what is on disk.
 """
 
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
     from autopeft.training.rungs import Rung
 
 LIVES = 2
-"""Times that a worker is started: one that died is replaced once."""
+"""How often a worker is started: one that died is replaced once."""
 
 LISTEN_SECONDS = 1.0
-"""Longest time without a look at whether Ctrl-C was pressed."""
+"""Longest wait before Ctrl-C is checked again."""
 
 ASKED = {getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")}
 """Signals by which people and schedulers end a process, often a study's workers together with it."""
 
 MACHINE = {getattr(signal, name, None) for name in ("SIGKILL", "SIGBUS", "SIGXCPU")}
-"""Signals by which a system ends one: short of memory, of shared memory, of the time it allows."""
+"""Signals by which a system ends one that runs out of memory, of shared memory or of its CPU time."""
 
 FAREWELL_SECONDS = 10.0
-"""For a worker to leave by itself before it is killed."""
+"""Time for a worker to leave before it is killed."""
 
 
 @dataclass
 class Worker:
-    """A worker process as the study's process sees it: the trial it runs, if any, and starts it has left."""
+    """A worker process as the study's process sees it: the trial it runs, if any, and how many starts it has left."""
 
     process: SpawnProcess
     pipe: connection.Connection[Any, Any]
@@ -73,8 +73,8 @@ class Processes(Backend):
     Args:
         problem: the study's; each worker makes its own from the same study file.
         count: of workers.
-        known: asked for what a worker need not find out.
-        say: told what is worth a sentence.
+        known: returns what a worker need not find out again.
+        say: gets sentences for the user.
     """
 
     def __init__(self, problem: Problem, count: int, known: Callable[[], Findings], say: Callable[[str], None]) -> None:
@@ -105,7 +105,7 @@ class Processes(Backend):
             worker.pipe.send((trial.candidate.flat, self._known()))
 
     def poll(self) -> None:
-        """Wait for what the workers have to tell, for a moment at most, and pass it on.
+        """Wait a moment at most for reports of the workers, and pass them on.
 
         Raises:
             StudyError: a worker cannot go on, or all have died.
@@ -121,7 +121,7 @@ class Processes(Backend):
                 self._hear(worker, what, content)
 
     def _hear(self, worker: Worker, what: str, content: Any) -> None:
-        """One message: the name of a method of the worker's job, or one of three words of its own and an error."""
+        """Handle a message: the name of a method of the worker's job, or "ready", "say", "raise" or "broken"."""
         if what == "ready":
             rows, base = content
             if rows != self._problem.rows.fingerprint:
@@ -145,7 +145,7 @@ class Processes(Backend):
                     worker.pipe.send(answer)
 
     def _on_exit(self, worker: Worker) -> None:
-        """Replace a worker that died, if it may be, and give its trial back."""
+        """Replace a worker that died, if it has a start left, and give its trial back."""
         worker.process.join(FAREWELL_SECONDS)
         code, job = worker.process.exitcode, worker.job
         worker.pipe.close()
@@ -161,21 +161,21 @@ class Processes(Backend):
             self._workers.append(self._start(worker.lives - 1))
         if not self._workers:
             raise StudyError(
-                f"{how}, and so did all other workers, twice. Lower `workers` in [search] and run the same command "
-                "again: the trials that finished are kept."
+                f"{how}, and no worker is left, though each was started twice. Lower `workers` in [search] and run the "
+                "same command again: the trials that finished are kept."
             )
-        left = "It is replaced" if worker.lives > 1 else f"{len(self._workers)} go on"
+        left = "It is replaced" if worker.lives > 1 else f"Workers left: {len(self._workers)}"
         self._say(f"{how[0].upper()}{how[1:]}. {left}; its trial, if any, is not lost.")
         if job:
             job.lost(how, machine=-(code or 0) in MACHINE, asked=-(code or 0) in ASKED)
 
     def _start(self, lives: int) -> Worker:
-        context = get_context("spawn")  # a forked process could use neither CUDA nor torch's threads
+        context = get_context("spawn")  # a forked process can use neither CUDA nor torch's threads
         here, there = context.Pipe()
         spec = self._problem.spec
-        # "auto" is settled: every worker has to arrive at the same share of the memory.
+        # "auto" is decided already: every worker must arrive at the same share of the memory.
         search = spec.search.model_copy(update={"workers": self._problem.workers})
-        # A path stays a path, even where its folder is gone, and the hub's model stays at the study's commit.
+        # A path stays a path, even if its folder is gone, and a hub model stays at the study's commit.
         revision = digest.revision_of(self._problem.base_digest) or spec.model.revision
         base = spec.model.model_copy(update={"name_or_path": self._problem.base_model, "revision": revision})
         given = (
@@ -205,7 +205,7 @@ class Processes(Backend):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers:
-            if kind:  # what it trains is on disk up to the last fold that reached a rung
+            if kind:  # its trial is on disk up to the last rung of each fold
                 worker.process.kill()
             with suppress(OSError):
                 worker.pipe.send(None)
@@ -245,10 +245,10 @@ class Reporter:
 def _work(
     pipe: connection.Connection[Any, Any], spec: StudySpec, blocked: tuple[str, ...], known: Findings, threads: int
 ) -> None:
-    """What a worker process does, from its start to its end."""
+    """Run a worker process, from its start to its end."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # as in the study's process, which has shown what a user should see
+        warnings.simplefilter("ignore")  # as in the study's process, which has shown the warnings for the user
     torch.set_num_threads(threads)
     try:
         with unguarded():
@@ -265,8 +265,8 @@ def _work(
     except (StoreError, SpecError, StreamError) as error:
         with suppress(OSError):
             pipe.send(("raise", error))
-    except Exception as error:  # told in one sentence by the study's process, instead of a traceback among its lines
-        with suppress(OSError):  # nobody listens any more
+    except Exception as error:  # the study's process reports it in one sentence, instead of a traceback
+        with suppress(OSError):  # nobody is listening
             pipe.send(("broken", f"{type(error).__name__}: {str(error).strip() or 'no message'}"))
 
 
@@ -280,7 +280,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _threads_inherited(count: int) -> Iterator[None]:
-    """Let a process started here have so many threads from its first import on."""
+    """Give a process started here this many threads from its first import on."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(count)
     try:
@@ -294,8 +294,8 @@ def _threads_inherited(count: int) -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Start processes that Ctrl-C, which a terminal sends to all of them, passes by: the study's process ends them."""
-    resource_tracker.ensure_running()  # which unblocks the signal when the first of them starts it
+    """Start processes that ignore Ctrl-C, which a terminal sends to all of them: the study's process ends them."""
+    resource_tracker.ensure_running()  # it would unblock the signal if the first process started it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

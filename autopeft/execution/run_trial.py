@@ -1,4 +1,4 @@
-"""One trial: put the method on, train all folds rung by rung, and come back whatever happens."""
+"""Run one trial: attach the method, train all folds rung by rung, and return whatever happens."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def run_trial(
     stop: Callable[[Rung], str | None],
     checkpoint: Checkpoint | None = None,
 ) -> Outcome:
-    """Cross-validate a candidate. `stop` is asked after each rung; a reason it gives prunes the trial.
+    """Cross-validate a candidate. `stop` is called after each rung; if it returns a reason, the trial is pruned.
 
-    With a `checkpoint` an interrupted trial goes on from the last rung each fold reached. It is still there when the
-    trial has ended: whoever keeps the outcome removes it then.
+    With a `checkpoint` an interrupted trial goes on from the last rung each fold reached. It remains after the trial:
+    whoever stores the outcome removes it then.
 
-    Nothing a method does escapes: its exception, its silence, a loss that diverges or exhausted memory ends as an
-    outcome FAIL, and the trial's memory is returned before this function is. Where memory ran out the trial runs once
-    more, with its batches in smaller parts.
+    Nothing a method does escapes: an exception, silence, a diverging loss or exhausted memory becomes an outcome FAIL,
+    and the trial's memory is released before this function returns. If memory ran out, the trial runs once more with
+    its batches in smaller parts.
 
     Raises:
-        StoreError: what the study keeps of it could not be written.
+        StoreError: the trial's files could not be written.
         MachineError: the machine failed; the trial is not over, and goes on when it runs again.
         Exception: whatever `stop` raises.
     """
@@ -73,7 +73,7 @@ def run_trial(
     if course.refused and machine.short_of_memory(usage.memory.peak):
         raise MachineError(machine.no_memory(course.refused))
     excess = 0
-    if name in problem.trunk.whole - whole:  # the prediction was for a model that is cut, and this one was not
+    if name in problem.trunk.whole - whole:  # the prediction was for a cut model, and this one was not cut
         problem.cost_estimator.forget(name)
     elif course.watch.peak > usage.memory.peak:
         excess = problem.cost_estimator.excess(name) + course.watch.peak - usage.memory.peak
@@ -94,14 +94,14 @@ def run_trial(
 
 @dataclass
 class _Course:
-    """How a trial goes, all of its attempts together.
+    """The course of a trial, over all its attempts.
 
     Attributes:
         watch: on the memory it takes.
         pace: on the time it takes.
         rungs: those it reached.
-        refused: what the machine said when it had no memory for the trial; "" where that did not happen.
-        facts: what its folds told that answers need.
+        refused: what the machine said when it had no memory for the trial; "" if that did not happen.
+        facts: what its folds found out that answers need.
     """
 
     watch: MemoryWatch
@@ -112,7 +112,7 @@ class _Course:
 
 
 def _even(planned: Execution, problem: Problem, checkpoint: Checkpoint | None) -> Execution:
-    """The execution as planned, but fold by fold where an interrupted trial's stand at different rungs, or one runs."""
+    """The planned execution, but fold by fold if an interrupted trial's folds are at different rungs, or one runs."""
     if planned.folds == 1:
         return planned
     uneven = checkpoint and not checkpoint.even(len(problem.folds))
@@ -127,13 +127,13 @@ def _attempt(
     course: _Course,
     checkpoint: Checkpoint | None,
 ) -> tuple[str, str, bool]:
-    """Train once; the state, its reason, and whether memory ran out, so that smaller parts may do."""
+    """Train once; returns the state, its reason, and whether memory ran out, so that smaller parts may help."""
     try:
         with guarded(problem.spec.search.hang_timeout, memory=False):
             state, reason = _train(problem, candidate, execution, by_host(stop), course, checkpoint)
     except OverTimeError as error:
         return INFEASIBLE, str(error), False
-    except (StoreError, SpecError):  # of a metric of the user's: no fault of the method's; the next start goes on
+    except (StoreError, SpecError):  # such as of the user's own metric: not the method's fault; the next start goes on
         raise
     except Exception as error:  # a plugin may raise anything, and one trial must not end the study
         reason = in_a_line(error)
@@ -157,7 +157,7 @@ def _train(
     course: _Course,
     checkpoint: Checkpoint | None,
 ) -> tuple[str, str]:
-    """Put the method on and cross-validate; COMPLETE, or PRUNED or STOPPED with the reason."""
+    """Attach the method and cross-validate; returns COMPLETE, or PRUNED or STOPPED with the reason."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed)
     model.to(problem.device.type)
     setup, spec = problem.setup(candidate), problem.base.spec
@@ -196,7 +196,7 @@ def _train(
 
 
 def _calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:
-    """What the answers to the rows that each fold validates tell, by the fold's number."""
+    """Facts from the answers to each fold's validation rows, which come by the fold's number."""
     data = problem.train
     rows = np.concatenate([data.rows_of(problem.folds[fold].validation) for fold in answers])
     made = joined([torch.from_numpy(found) for found in answers.values()]).numpy()
@@ -204,9 +204,9 @@ def _calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str
 
 
 def _measure(setup: Setup, learner: Learner, watch: MemoryWatch) -> None:
-    """Run one real step at the longest batch, on tensors that are thrown away afterwards; the watch sees its peak.
+    """Run one real step at the longest batch, on tensors that are then thrown away; the watch sees its peak.
 
-    A trial that runs out of memory then does so at once, and not at the batch that happens to be the longest.
+    So a trial that runs out of memory does so at once, and not later at its longest batch.
     """
     model, execution, data, device = learner.model, learner.execution, setup.rows, setup.device
     longest = data.extents.argsort()[::-1]

@@ -1,6 +1,6 @@
-"""Takes one candidate after another from admission to its outcome, and tells a job how each fares.
+"""Takes each candidate from admission to its outcome, and reports to a job on the way.
 
-It knows no store and no screen, so it works alike in the study's own process and in a worker's.
+It uses no store and no screen, so it works the same in the study's own process and in a worker.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Findings:
     """What earlier trials of the study found out.
 
     Attributes:
-        packing: how the folds of each method run, as `PackingChoice` settled it.
-        excess: bytes that steps of a method take on top of what is predicted, as its trials found out.
+        packing: how the folds of each method run, as `PackingChoice` decided.
+        excess: bytes that steps of a method took above the prediction, as its trials found out.
     """
 
     packing: Mapping[str, str]
@@ -41,19 +41,19 @@ class Findings:
 
 
 class Job(Protocol):
-    """A trial, told how it fares."""
+    """A trial that gets reports on its progress."""
 
     def estimated(self, usage: Usage) -> None:
-        """What the candidate needs is known, and whether it is within the budget."""
+        """What the candidate needs, and whether that is within the budget, is known."""
 
     def settled(self, packing: Mapping[str, str]) -> None:
-        """The way the folds of the candidate's method run was found out."""
+        """It was decided how the folds of the candidate's method run."""
 
     def started(self, usage: Usage) -> None:
-        """The candidate was admitted, is about to train and will need that much."""
+        """The candidate was admitted, is about to train and will need this much."""
 
     def rung(self, rung: Rung) -> str | None:
-        """All folds reached a rung; returns the reason why the trial is to stop there, if it is."""
+        """All folds reached a rung; returns the reason to stop the trial there, if any."""
 
 
 class Runner:
@@ -61,9 +61,9 @@ class Runner:
 
     Args:
         problem: the study's.
-        say: told what is worth a sentence.
-        known: what it need not find out.
-        leak_check: finds what a method holds on to.
+        say: gets sentences for the user.
+        known: what it need not find out again.
+        leak_check: finds tensors that a method keeps after its trial.
     """
 
     def __init__(self, problem: Problem, say: Callable[[str], None], known: Findings, leak_check: LeakCheck) -> None:
@@ -72,18 +72,18 @@ class Runner:
         self.learn(known)
 
     def learn(self, known: Findings) -> None:
-        """Take over what others found out since."""
+        """Take over what others have found out since."""
         for one in self._problem.each:
             self._packers[one.label].adopt(one.own(known.packing))
             for method, excess in one.own(known.excess).items():
                 one.cost_estimator.learn(method, excess)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
-        """Run one trial to its outcome, which is INTERRUPTED where the machine failed.
+        """Run one trial to its outcome, which is INTERRUPTED if the machine failed.
 
         Raises:
             StudyError: an earlier trial damaged the base model for good.
-            StreamError: nobody reads the output any more.
+            StreamError: nobody reads the output anymore.
         """
         problem = self._problem.at_hand(candidate)
         if problem is not self._problem and problem.device.type == "cuda":
@@ -105,7 +105,7 @@ class Runner:
 
     @unguarded()
     def _admit(self, problem: Problem, candidate: Candidate, job: Job) -> Usage | Outcome:
-        """What the candidate needs, or why it is not to train."""
+        """What the candidate needs, or why it must not train."""
         try:
             with guarded(problem.spec.search.hang_timeout):
                 usage = problem.cost_estimator(candidate)
@@ -123,7 +123,7 @@ class Runner:
                 settled = packer.decide(candidate)
                 if settled:
                     usage = problem.cost_estimator(candidate)
-                # Worked out here, where it can be: a job may be told elsewhere.
+                # Computed here, where it can be: the job may be in another process.
                 _ = usage.weights, usage.memory, problem.budget.violations(usage)
         except Exception as error:
             return Outcome(FAIL, in_a_line(error))
@@ -134,6 +134,6 @@ class Runner:
 
 
 def wrote(changed: Sequence[str]) -> str:
-    """Why a trial fails whose method changed these weights of the base model."""
+    """Why a trial fails if its method changed these weights of the base model."""
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     return f"the method changed weights of the base model, which all trials share: {changed[0]}{more}"

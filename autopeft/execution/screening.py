@@ -1,4 +1,4 @@
-"""Whether a method can be in a study, asked of it on the study's model before anything trains."""
+"""Whether a method can be in a study, checked on the study's model before anything trains."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @unguarded()
 def refusal(method: PeftMethod, origin: Origin, base: BaseModel, task: str, seconds: float) -> str:
-    """Why a method cannot be in a study of that task on that model; empty where it can.
+    """Why a method cannot be in a study of this task on this model; empty if it can.
 
-    That may be what the method answers. Or it is its plugin's fault: what it says is not an answer, its default cannot
-    be put on the model without weights, or it hangs for `seconds`.
+    The method may say so. Or its plugin has a fault: its answer is not valid, its default cannot be attached to the
+    model without weights, or it hangs for `seconds`.
     """
     try:
         with guarded(seconds):

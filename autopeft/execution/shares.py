@@ -1,4 +1,4 @@
-"""How many trials of a study run side by side, and what one of them may take."""
+"""How many trials of a study run side by side, and what each may use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CORES_PER_WORKER = 2
 
 
 def budget_of(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:
-    """The study's limits, of memory the share of one worker."""
+    """The study's limits; for memory, the share of one worker."""
     memory = limit = card or spec.budget.max_gpu_memory
     if workers > 1 and device.type == "cuda":
-        own = gpu.context()  # the study's process is on the card as well; measured before the others are
+        own = gpu.context()  # the study's process uses the GPU too; measured before the workers start
         memory = max(1, memory - own) if memory else None
     given = {name: value for name, value in spec.budget.model_dump().items() if value is not None}
     limits = {name: LIMITS[name].amount(value, base.spec.num_parameters) for name, value in given.items()}
@@ -30,7 +30,7 @@ def budget_of(spec: StudySpec, base: BaseModel, device: Device, workers: int, ca
 
 
 def workers_of(spec: StudySpec, device: Device) -> int:
-    """Trials that run side by side; never more than there are to be, and of several base models one."""
+    """How many trials run side by side: at most as many as there are in all, and one with several base models."""
     wanted = spec.search.workers
     if spec.model.candidates:
         return 1

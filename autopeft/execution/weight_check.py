@@ -1,4 +1,4 @@
-"""The weights of the base model, which every trial shares: whether they are as they were, and how they become so."""
+"""The weights of the base model, which every trial shares: check that they are unchanged, and restore them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from autopeft.models.base import BaseModel
 
 WORD = 8
-"""Bytes that are added at a time."""
+"""Bytes per word that is added up."""
 
 
 class WeightCheck:
-    """Knows the bits of a base model's weights by a sum of each tensor, and puts back what was changed.
+    """Detects changes of a base model's weights by a sum of each tensor's bits, and restores them.
 
     Args:
         base: the model.
-        load: loads it anew, as it was.
+        load: loads it again, as it was.
     """
 
     def __init__(self, base: BaseModel, load: Callable[[], BaseModel]) -> None:
@@ -32,7 +32,7 @@ class WeightCheck:
         self._lost = ""
 
     def restore(self) -> list[str]:
-        """Put back the tensors that are not as they were, and return their names. Where that fails `check` says so."""
+        """Restore the tensors that changed, and return their names. If that fails, `check` says so."""
         now = _prints(self._base)
         broken = [name for name, kept in self._prints.items() if now.get(name) != kept]
         if broken and not self._lost:
@@ -43,10 +43,10 @@ class WeightCheck:
         return broken
 
     def check(self) -> None:
-        """Make sure that what trains next trains on the base model.
+        """Make sure that the next trial trains on the unchanged base model.
 
         Raises:
-            StudyError: some of its tensors were changed and could not be put back.
+            StudyError: some of its tensors were changed and could not be restored.
         """
         if self._lost:
             raise StudyError(
@@ -68,9 +68,9 @@ class WeightCheck:
 
 @torch.no_grad()
 def _prints(base: BaseModel) -> dict[str, tuple[object, ...]]:
-    """What tells each tensor from a changed one: its shape, type and use, and the sum of its bits.
+    """A fingerprint of each tensor, which shows a change: its shape, type and use, and the sum of its bits.
 
-    Quantized maps are left out: bitsandbytes itself casts their biases while it runs.
+    Quantized maps are left out, since bitsandbytes itself casts their biases while it runs.
     """
     maps = filter(quantization.is_quantized, base.module.modules())
     theirs = {id(parameter) for module in maps for parameter in module.parameters(recurse=False)}
@@ -83,7 +83,7 @@ def _prints(base: BaseModel) -> dict[str, tuple[object, ...]]:
 
 
 def _sum(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor's memory read as whole numbers, added up modulo 2⁶⁴: any single change shows, whatever its size."""
+    """The tensor's memory as integers, added up modulo 2⁶⁴: any single change shows, whatever its size."""
     raw = tensor.detach().reshape(-1).view(torch.uint8)
     if raw.data_ptr() % WORD or raw.storage_offset() % WORD:
         raw = raw.clone()

@@ -95,7 +95,7 @@ def test_rows_beyond_the_model_are_said_in_one_sentence(study):
     given = problem(study)
     table = given.base.module.bert.embeddings.position_embeddings
     table.weight = torch.nn.Parameter(table.weight[:4], requires_grad=False)
-    with pytest.raises(ModelError, match=r"cannot read the study's rows, of which the longest has 1. tokens"):
+    with pytest.raises(ModelError, match=r"cannot read the study's rows; the longest has 1. tokens"):
         preflight.check(given)
 
 
