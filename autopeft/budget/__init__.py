@@ -1,4 +1,4 @@
-"""Limits, what a candidate needs of them, and the watches that hold a trial to them."""
+"""Limits, what a candidate needs, and the watches that keep a trial within the limits."""
 
 from autopeft.common.surface import surface
 

@@ -1,4 +1,4 @@
-"""Whether a method can train a model of some architecture on a card: without weights, rows or the card."""
+"""Whether a method can train a model of some architecture on a GPU, without weights, rows or the GPU."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a card.
+    """A model and its rows, and the GPU to train it on.
 
     Attributes:
-        model: as `known.config_of` takes it.
+        model: as for `known.config_of`.
         tokens: of each row.
-        answer_tokens: how many of these are learnt.
+        answer_tokens: how many of these are trained on.
         quantization: "none", "8bit" or "4bit".
         card: bytes of the GPU.
-        optimizer: how its moments are kept, as [model] of a study names it.
+        optimizer: how its moments are kept, as named in [model] of a study.
     """
 
     model: str
@@ -48,15 +48,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a candidate takes there.
+    """What a candidate needs on the GPU.
 
     Attributes:
-        params: of the method, as far as they were set.
+        params: of the method, those that were set.
         batch_size: rows of an update.
         execution: how a batch is run.
         trained: parameters.
         memory: bytes at the peak of a step, in its parts and as `peak`.
-        fits: whether that is within the card.
+        fits: whether the GPU has room for the peak.
     """
 
     params: Mapping[str, ParamValue]
@@ -74,25 +74,26 @@ def answers(
     settings: Sequence[Mapping[str, Any]],
     batch_sizes: Sequence[int],
 ) -> Iterator[Answer]:
-    """What training takes with each of the method's settings and each batch size.
+    """What training needs with each of the method's settings and each batch size.
 
     Args:
         question: the model, the rows and the card.
-        method: with what is not set at its default.
-        task: a kind that writes, with its settings.
+        method: the method; what is not set has its default.
+        task: a kind that writes texts, with its settings.
         settings: of the method, by name.
         batch_sizes: rows of an update.
 
     Raises:
         ModelError: there is no such model, or it is not a language model.
         MethodError: the method does not support it.
-        SpecError: the rows are longer than the model reads, or a setting is not the method's.
+        SpecError: the rows are longer than the model can read, or the method does not have a setting.
     """
     config = known.config_of(question.model)
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions and question.tokens > positions:
         raise SpecError(
-            f"`--tokens` must be at most {positions:,}, which is what the model can read, but is {question.tokens:,}."
+            f"`--tokens` must be at most {positions:,}, the most that the model can read, but is {question.tokens:,}; "
+            "lower it."
         )
     task.facts_of_config(config)
     base = _base(config, task)
@@ -121,7 +122,7 @@ def answers(
 
 
 def _base(config: Any, task: Task) -> BaseModel:
-    """The model as a study holds it on a card: its layers' linear maps in bfloat16."""
+    """The model as a study holds it on a GPU, with the linear maps of its layers in bfloat16."""
     module = known.skeleton(config, task.auto_class)
     spec = describe(module, task.kind, task.peft_task_type, (), new_head=task.new_head)
     task.adapt(module)
@@ -131,7 +132,7 @@ def _base(config: Any, task: Task) -> BaseModel:
 
 
 def _rows(question: Question, count: int) -> Encoded:
-    """As many rows as a batch has, all of that length."""
+    """As many rows as the largest batch has, all of the question's length."""
     learnt = min(question.answer_tokens, question.tokens - 1)
     tokens, answered = (np.arange(count + 1) * each for each in (question.tokens, learnt))
     fields = {

@@ -1,4 +1,4 @@
-"""Appraise a candidate before it trains: parameters counted on the meta device, memory predicted on fake tensors."""
+"""Estimate a candidate before it trains: count parameters on the meta device, predict memory on fake tensors."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ if TYPE_CHECKING:
 
 
 GUESS_MARGIN = 1.02
-"""By what factor of the limit a peak may be guessed for the prediction to be made."""
+"""A prediction is made only if the guessed peak is at most this factor of the limit."""
 
 
 CHECKPOINT_MARGIN = 1.02
-"""By what factor over the limit a step with checkpointed layers must be for one without to be out of the question."""
+"""If a step with checkpointed layers needs more than this factor of the limit, one without is not tried."""
 
 
 NEAR_LIMIT_SHARE = 0.9
-"""What share of the limit must be taken by weights, gradients and optimiser state for a refusal to be expected."""
+"""If weights, gradients and optimiser state take more than this share of the limit, a refusal is expected."""
 
 
 class CostEstimator:
-    """Says what a candidate needs; remembers what it has worked out.
+    """Estimates what a candidate needs; remembers its results.
 
     Args:
         base: the model.
         task: gives the loss.
         device: the device and precision training would use.
         data: the training rows; the longest make the batch that decides.
-        limit: bytes a step may take; the fastest way to run a batch within it is chosen.
-        quantized: "8bit" or "4bit" where the base model's linear maps are kept so.
-        packed: methods whose folds are packed, each with whether by place; others may be added (then `forget` them).
-        folds: as many as are packed.
-        trunk: says at which layer a candidate's training starts; default: at the bottom.
+        limit: most bytes of a step; the fastest way to run a batch within it is chosen.
+        quantized: "8bit" or "4bit" if the base model's linear maps are quantized.
+        packed: methods whose folds are packed, and whether by place; others may be added later (then `forget` them).
+        folds: how many are packed.
+        trunk: says at which layer training of a candidate starts; default: at the bottom.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class CostEstimator:
         self._latest: tuple[tuple[object, ...], nn.Module] | None = None
 
     def __call__(self, candidate: Candidate) -> Usage:
-        """The candidate's usage: an exact count, and what the rest takes to be worked out where somebody asks.
+        """The candidate's usage: an exact count of parameters; the rest is computed when it is asked for.
 
         Memory is predicted for one step at the longest batch.
         """
@@ -111,11 +111,11 @@ class CostEstimator:
         return self._known[key]
 
     def _count(self, candidate: Candidate) -> int:
-        """Exactly, of the model; see `model.trained_params` for what it raises."""
+        """The exact count, from the model; see `attach.trained_params` for what it raises."""
         return trained_params(self._base, candidate.method, candidate.params, self._model(candidate))
 
     def _weigh(self, candidate: Candidate) -> Weights:
-        self._count(candidate)  # where a method told a number, it is checked before anything trains
+        self._count(candidate)  # if a method gave a number, it is checked before anything trains
         model = self._model(candidate)
         kept = saved_tensors(model, candidate.method)
         return Weights(
@@ -125,9 +125,9 @@ class CostEstimator:
         )
 
     def _model(self, candidate: Candidate, *, take: bool = False) -> nn.Module:
-        """The candidate's model on the meta device, `take`n if it is about to be changed.
+        """The candidate's model on the meta device; set `take` to change it.
 
-        Putting an add-on on is most of what an appraisal costs, so the latest is kept, and no other.
+        Attaching an add-on is most of the cost of an estimate, so the latest model is kept, and no other.
         """
         key = _key(candidate)
         if self._latest is None or self._latest[0] != key:
@@ -138,12 +138,12 @@ class CostEstimator:
         return model
 
     def batch_shapes(self, batch_size: int, folds: int = 1) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and type of the tensors of the largest batch of that size, or of so many folds' side by side."""
+        """Shape and type of the tensors of the largest batch of this size, or of `folds` of them side by side."""
         return self._data.largest(min(batch_size, self._rows) * folds)
 
     @functools.cached_property
     def _saved_by_quantization(self) -> int:
-        """Bytes of weights that quantization spares; 0 where there is none."""
+        """Bytes of weights that quantization saves; 0 if there is none."""
         if self._quantized == quantization.NONE:
             return 0
         maps = (self._base.skeleton.get_submodule(linear.name) for linear in self._base.spec.linears)
@@ -155,31 +155,31 @@ class CostEstimator:
         return self._excess.get(name, 0)
 
     def learn(self, name: str, excess: int) -> None:
-        """Add so many bytes to every prediction for a method, unless as many are added already.
+        """Add `excess` bytes to every prediction for a method, unless as many are added already.
 
-        A method's kernels may take memory that fake tensors do not show. What a prediction was short by is added to
-        all later ones for that method, and to no other method's.
+        A method's kernels may take memory that fake tensors do not show. What a prediction lacked is added to all later
+        ones for this method only.
         """
         if excess > self.excess(name):
             self._excess[name] = excess
             self.forget(name)
 
     def forget(self, name: str) -> None:
-        """Work out a method's candidates anew when they are next asked for."""
+        """Estimate a method's candidates again when they are next asked for."""
         self._known = {key: usage for key, usage in self._known.items() if key[0] != name}
 
     def _least(self, model: nn.Module) -> int:
-        """Bytes that no way to run a batch can do without: at the update AdamW has weights, gradients, two moments."""
+        """Bytes that every way to run a batch needs: at the update AdamW has weights, gradients and two moments."""
         trained = [*trainable(model).values()]
         moments = moment_bytes(self._device.optimizer, [parameter.numel() for parameter in trained])
-        # One walk, in every appraisal, where `parameters` and `buffers` take one each; `tensor_bytes` counts each once.
+        # One walk for every estimate, not one each for `parameters` and `buffers`; `tensor_bytes` counts each once.
         held = (t for m in model.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
         constant = gpu.workspace() + gpu.context() if self._device.type == "cuda" else 0
         weights = peak.tensor_bytes(held) - self._saved_by_quantization
         return constant + weights + peak.tensor_bytes(trained) + moments
 
     def _fit(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
-        """The fastest way to run a batch that fits the limit, with its memory; the smallest where none does."""
+        """The fastest way to run a batch that fits the limit, with its memory; the smallest if none fits."""
         if self._task.contrasts:
             return self._fit_whole(candidate)
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
@@ -218,7 +218,7 @@ class CostEstimator:
         return smallest, found[smallest]
 
     def _fit_whole(self, candidate: Candidate) -> tuple[Execution, peak.MemoryEstimate]:
-        """The same where a batch must not be cut: packed, alone, or with checkpointed layers."""
+        """The same if a batch must not be cut: packed, alone, or with checkpointed layers."""
         name, size = candidate.method.name, min(candidate.hyper.batch_size, self._rows)
         limit = math.inf if self._limit is None else self._limit
         plain = Execution(size, whole=True)
@@ -251,7 +251,7 @@ class CostEstimator:
             place = next(module.parameters()).device
             scale = LossScale(execution.folds, place) if self._device.scaled else None
             callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))
-            # From the second pass on, the first one's gradients are there; a third would add nothing.
+            # The second pass finds the gradients of the first; a third would add nothing.
             return lambda tensors: training_step(
                 module, optimizer, [Batch(tensors, sizes)] * passes, task, self._device, callback, scale=scale
             )
@@ -270,7 +270,7 @@ class CostEstimator:
         if self._quantized != quantization.NONE:
             compute = self._device.autocast or torch.float32
             for module in model.modules():
-                # One that a method, or packing, gave another forward pass keeps that.
+                # A module that a method or packing gave another forward pass keeps it.
                 if hasattr(module, LINEAR) and "forward" not in vars(module) and (shape := linear_shape(module)):
                     quantization.stand_in(module, shape, self._quantized, compute)
         train_mode(model)
@@ -283,9 +283,10 @@ class CostEstimator:
 
 
 def _one_row(fits: Callable[[Execution], bool], found: Mapping[Execution, peak.MemoryEstimate], limit: float) -> bool:
-    """Whether one row at a time `fits`, plain or, where the method can do with them, with checkpointed layers.
+    """Whether one row at a time `fits`, plain or, if the method allows it, with checkpointed layers.
 
-    Without them a step takes more, or as good as nothing less, so it is not asked where they do not help by far.
+    Without them a step takes more, or hardly less, so the plain way is not tried if checkpointing is far over the
+    limit.
     """
     log = logging.getLogger("torch._subclasses.fake_tensor")  # would print a traceback for each refusal
     log.disabled = True
@@ -309,12 +310,12 @@ def _key(candidate: Candidate) -> tuple[object, ...]:
 
 
 def _loss_alone(callback: TrainingCallback | None) -> TrainingCallback:
-    """A callback without what it does around an update: that may look at values, which fake tensors do not have.
+    """A callback without its part around an update, which may look at values, and fake tensors have none.
 
-    Around an update the activations are gone, so it does not bear on the peak; what it keeps is made in `start`.
+    Around an update the activations are gone, so that part does not affect the peak; `start` makes what it keeps.
     """
     silent = TrainingCallback()
     if callback:
         callback.start(total_steps=1)
-        silent.loss = callback.loss  # type: ignore[method-assign]  # bound to the callback, which so stays alive
+        silent.loss = callback.loss  # type: ignore[method-assign]  # bound to the callback, which therefore stays alive
     return silent

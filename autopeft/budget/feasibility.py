@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 CORNERS_TRIED = 6
-"""Of each method, before a search says that nothing fits: counting is cheap, predicting memory is not."""
+"""Corners tried per method before a search says that nothing fits: counting is cheap, predicting memory is not."""
 
 
 @unguarded()
 def require_room(space: CandidateSpace, estimator: CostEstimator, budget: Budget, seconds: float) -> None:
     """Make sure that the budget admits something, at the cheapest batch size, before anything trains.
 
-    Where a method cannot tell what it needs, or is silent for `seconds`, nothing is sure, and its trials will tell.
+    If a method cannot say what it needs, or hangs for `seconds`, this stays open, and its trials will show it.
 
     Raises:
         BudgetError: no default and no corner of the space fits; the message names the closest one and what it needs.
@@ -35,13 +35,13 @@ def require_room(space: CandidateSpace, estimator: CostEstimator, budget: Budget
                 found.append(closest(cheapest(part, estimator), estimator, budget))
                 if budget.admits(estimator(found[-1])):
                     return
-        except Exception:  # a method may do anything; what it does here its trials tell
+        except Exception:  # a method may do anything; its trials will report it
             return
     candidate = closest(found, estimator, budget)
     usage = estimator(candidate)
     try:
         with guarded(seconds):
-            budget.violations(usage, every=True)  # so that the sentence tells the need and not the least of it
+            budget.violations(usage, every=True)  # so that the sentence gives the need and not its lower bound
     except Exception:
         return
     raise BudgetError(
@@ -52,7 +52,7 @@ def require_room(space: CandidateSpace, estimator: CostEstimator, budget: Budget
 
 
 def closest(candidates: Iterable[Candidate], estimator: CostEstimator, budget: Budget) -> Candidate:
-    """The first candidate that fits, or the one whose worst violation is the least."""
+    """The first candidate that fits, or the one whose worst violation is smallest."""
     best: tuple[float, Candidate] | None = None
     for candidate in candidates:
         worst = max(budget.violations(estimator(candidate), cheap=True).values(), default=0.0)
@@ -67,7 +67,7 @@ def closest(candidates: Iterable[Candidate], estimator: CostEstimator, budget: B
 def cheapest(part: MethodSpace, estimator: CostEstimator) -> Iterator[Candidate]:
     """A method's default and the few corners that train least, all at the smallest batch the space allows.
 
-    One after the other: the corners are counted only where the default does not settle the question.
+    They are generated lazily: the corners are counted only if the default does not settle the question.
     """
     training = smallest_batch(part)
     yield part.candidate(part.own.defaults(), training)

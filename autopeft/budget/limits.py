@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing that the budget limits: what a candidate needs of it, and how amounts and an excess are worded.
+    """A limit of the budget: what a candidate needs of the limited thing, and how amounts and an excess are worded.
 
     A new one is an entry in `LIMITS`, and a setting of that name in `BudgetSection`.
 
     Attributes:
         name: of its setting.
-        measure: what is limited, as records, MLflow and tables call it.
+        measure: what is limited, by its name in records, MLflow and tables.
         write: an amount as a person reads it.
         excess: what an amount over the limit does, with `{}` for the amount.
-        need: what a candidate needs, known before it trains; None where only its training tells.
-        least: a bound below a need that takes long to work out; it gives None where the need is known already.
+        need: what a candidate needs, known before it trains; None if only training shows it.
+        least: a lower bound of a need that is slow to compute; it returns None if the need is known already.
         share: whether the setting may be a float, which is a share of the base model's parameters.
 
     >>> from autopeft.budget.usage import Usage, Weights
@@ -49,7 +49,7 @@ class Limit:
 
     @property
     def extra(self) -> bool:
-        """Whether a trial's record has no field for it, so that what it needs is among the record's `needs`."""
+        """Whether a trial's record has no field for it; then the need is among the record's `needs`."""
         return self.measure not in TrialRecord.__dataclass_fields__
 
     def amount(self, given: float, base_parameters: int) -> float:
@@ -65,19 +65,19 @@ class Limit:
         return f"{self.name} = {self.write(value)}"
 
     def needed(self, usage: Usage) -> float:
-        """What a candidate needs of it; worked out once, and kept in its usage."""
+        """What a candidate needs; computed once, and kept in its usage."""
         if self.measure not in usage.needs:
             assert self.need is not None
             usage.needs[self.measure] = self.need(usage)
         return usage.needs[self.measure]
 
     def cell(self, record: TrialRecord) -> str:
-        """What a trial used of it, for a table."""
+        """What a trial used, for a table."""
         used = record.used(self.measure)
         return "–" if used is None else self.write(used)
 
     def settled(self, usage: Usage, value: float) -> tuple[float, bool]:
-        """What a candidate needs, and False; or the least it can be, and True, where that is over `value` already."""
+        """What a candidate needs, and False; or its lower bound, and True, if that is already over `value`."""
         least = self.least(usage) if self.least else None
         return (least, True) if least is not None and least > value else (self.needed(usage), False)
 
@@ -100,7 +100,7 @@ MEMORY = Limit(
 SECONDS = Limit("max_trial_seconds", "seconds", format_seconds, "would take {}")
 
 LIMITS = {limit.name: limit for limit in (PARAMS, SAVED, MEMORY, SECONDS)}
-"""Every limit by its name. Each takes more to tell than the one before."""
+"""Every limit by its name. Each takes longer to compute than the one before."""
 
 
 class Budget:
@@ -108,7 +108,7 @@ class Budget:
 
     Args:
         workers: trials that run side by side.
-        shared_gpu_memory: the study's `max_gpu_memory`, of which one of so many workers has a share.
+        shared_gpu_memory: the study's `max_gpu_memory`, which the workers share.
         limits: what one trial may take, by the limit's name. Parameters are counted, memory and saved size are in
             bytes, time is in seconds; None means no limit.
 
@@ -129,11 +129,11 @@ class Budget:
         return None if limit is None else int(limit)
 
     def violations(self, usage: Usage, *, cheap: bool = False, every: bool = False) -> dict[str, float]:
-        """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 where it holds.
+        """How far each limit is exceeded, as a share of it: `used / limit - 1`, at most 0 if it holds.
 
-        This is the form Optuna's constraints take, and normalised so that no unit outweighs another. Each limit takes
-        more to tell than the one before, so it is left out where an earlier one is broken already, unless all that are
-        `cheap` to tell are asked for or `every` limit is. Time cannot be told before the first steps: see
+        This is the form of Optuna's constraints, normalised so that no unit outweighs another. Each limit takes longer
+        to compute than the one before, so it is left out if an earlier one is broken already, unless `cheap` asks for
+        all limits that are cheap to compute or `every` for all. Time is not known before the first steps: see
         `seconds_violation`.
         """
         found: dict[str, float] = {}
@@ -145,11 +145,11 @@ class Budget:
         return found
 
     def admits(self, usage: Usage) -> bool:
-        """Whether every limit that can be told before training holds."""
+        """Whether every limit that is known before training holds."""
         return all(violation <= 0 for violation in self.violations(usage).values())
 
     def reason(self, usage: Usage) -> str:
-        """The first limit that `usage` breaks, as a sentence; empty where it breaks none."""
+        """The first limit that `usage` breaks, as a sentence; empty if it breaks none."""
         for name, violation in self.violations(usage).items():
             if violation > 0:
                 need, at_least = LIMITS[name].settled(usage, self.values[name])
@@ -157,7 +157,7 @@ class Budget:
         return ""
 
     def seconds_violation(self, predicted: float) -> float | None:
-        """How far a trial of `predicted` seconds exceeds `max_trial_seconds`, as `violations` says it; None: no limit.
+        """How far a trial of `predicted` seconds exceeds `max_trial_seconds`, as in `violations`; None: no limit.
 
         `predict_seconds` gives the seconds, once the first steps have been timed.
         """
@@ -165,7 +165,7 @@ class Budget:
         return None if limit is None else predicted / limit - 1
 
     def seconds_reason(self, predicted: float) -> str:
-        """The sentence for a trial of `predicted` seconds; empty where the limit holds."""
+        """The sentence for a trial of `predicted` seconds; empty if the limit holds."""
         return self._excess(SECONDS, predicted) if (self.seconds_violation(predicted) or 0.0) > 0 else ""
 
     def _excess(self, limit: Limit, need: float, at_least: str = "") -> str:
@@ -191,18 +191,18 @@ class Budget:
 
 
 def extra_limits() -> list[Limit]:
-    """Those for which records have no field."""
+    """Limits for which records have no field."""
     return [limit for limit in LIMITS.values() if limit.extra]
 
 
 def extra_columns(records: Iterable[TrialRecord]) -> list[Limit]:
-    """Those of which any of these trials is known to use something."""
+    """The extra limits for which any of these trials has a known use."""
     known = {measure for record in records for measure in record.needs}
     return [limit for limit in extra_limits() if limit.measure in known]
 
 
 def extra_needs(usage: Usage) -> dict[Limit, float]:
-    """What is known of a candidate's needs of them."""
+    """What is known of a candidate's needs, by extra limit."""
     return {limit: usage.needs[limit.measure] for limit in extra_limits() if limit.measure in usage.needs}
 
 
@@ -210,8 +210,8 @@ def predict_seconds(per_step: float, steps_to_come: float, spent: float = 0.0) -
     """Wall time of a whole trial, from its first steps.
 
     Args:
-        per_step: seconds of a step, as its first ones had it.
-        steps_to_come: steps of every fold and epoch that remain, and what else counts as so many.
+        per_step: seconds of a step, from the first ones.
+        steps_to_come: remaining steps of all folds and epochs, and other work counted in steps.
         spent: seconds since the trial began.
     """
     return spent + per_step * steps_to_come

@@ -1,7 +1,7 @@
-"""Hold a trial to the memory budget while it trains, and learn what it really took.
+"""Keep a trial within the memory budget while it trains, and measure what it really takes.
 
-On a GPU the allocator itself refuses what lies above the limit. On a CPU, where no allocator does, the steps that can
-set a record run under a meter that refuses alike, so a study there behaves as on a card of that size.
+On a GPU the allocator itself refuses more than the limit. On a CPU no allocator does, so steps that can set a new peak
+run under a meter that refuses in the same way: a study there behaves as on a GPU of that size.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from autopeft.training.learner import Learner, Watch
 
 ALWAYS_METERED = 3
-"""First steps of a trial that are metered whatever their size: the optimiser's state comes to be in them."""
+"""First steps of a trial that are metered whatever their size: they create the optimiser's state."""
 
 
 class Meter(LiveBytes):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
-    """Live bytes with a limit that no operation may leave behind it."""
+    """Live bytes with a limit that no operation may exceed."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -69,10 +69,10 @@ class MemoryWatch:
 
     @contextmanager
     def __call__(self, learner: Learner, tokens: int) -> Iterator[None]:
-        """Run one step of `learner`, whose largest pass has so many tokens.
+        """Run one step of `learner`, whose largest pass has this many `tokens`.
 
         Raises:
-            OverBudgetError: on a CPU, where the step needs more than the limit.
+            OverBudgetError: on a CPU, if the step needs more than the limit.
         """
         self._steps += 1
         record = tokens > self._largest or self._steps <= ALWAYS_METERED
@@ -89,12 +89,12 @@ class MemoryWatch:
                 self.peak = max(self.peak, meter.peak)
 
     def ran_out(self) -> None:
-        """Memory ran out in a step. On a GPU nobody knows what it would have taken; more than the limit."""
+        """Note that memory ran out in a step. On a GPU its need is unknown, except that it is over the limit."""
         if self.device == "cuda":
             self.peak = max(self.peak, gpu.taken() if self.limit is None else self.limit + 1)
 
     def note(self, peak: int) -> None:
-        """Take in a peak that was measured otherwise.
+        """Note a peak that was measured elsewhere.
 
         Raises:
             OverBudgetError: it is over the limit.
@@ -118,19 +118,19 @@ def together(*watches: Watch) -> Watch:
 
 
 def cap(limit: int | None) -> None:
-    """Make the limit hard on the current GPU, if there is one: its allocator then refuses more. None lifts it.
+    """Enforce the limit on the current GPU, if there is one: its allocator then refuses more. None lifts it.
 
-    The allocator is left what the driver does not take for the process.
+    The allocator gets what the driver does not take for the process.
     """
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         left = max(0, limit - gpu.context()) if limit else total
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (left + 1) / total))  # bytes are made of it by cutting off
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (left + 1) / total))  # PyTorch rounds down to bytes
 
 
 @contextmanager
 def capped(limit: int | None) -> Iterator[None]:
-    """Make the limit hard inside, and lift it afterwards: the process may have more to do than a study."""
+    """Enforce the limit inside, and lift it afterwards: the process may have more to do than a study."""
     cap(limit)
     try:
         yield
@@ -144,12 +144,12 @@ def ran_out(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Return what a trial held: reference cycles in modules first, then cuBLAS's workspaces and the CUDA cache.
+    """Free what a trial held: reference cycles in modules first, then cuBLAS's workspaces and the CUDA cache.
 
-    The C library keeps what was freed between pieces that are still in use; asked for it, it gives that back too.
+    The C library keeps freed memory between pieces still in use; `malloc_trim` makes it return that too.
     """
     gc.collect()
-    with suppress(OSError, AttributeError):  # glibc's alone
+    with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch._C._cuda_clearCublasWorkspaces()

@@ -1,4 +1,4 @@
-"""What a search would face, without training: how much of each method's space fits the budget, and what would."""
+"""What a search would meet, without training: how much of each method's space fits the budget, and which candidates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 24
 GROWN = 3
-"""Settings that are grown in search of the largest that fits."""
+"""How many candidates are grown in search of the largest that fits."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Planned:
     """One candidate and what it would need.
 
     Attributes:
-        candidate: as a person reads it.
+        candidate: its name for people.
         batch_size: rows of a step.
-        trainable_params: as trained.
-        saved_params: as kept.
-        saved_bytes: of the file they are kept in.
+        trainable_params: parameters trained.
+        saved_params: parameters saved.
+        saved_bytes: size of the file that holds them.
         memory: bytes at the peak of a training step, in its parts and as `peak`.
         broken: the limits that it breaks.
-        needs: what it uses of the limits that have no field here, by their measure.
+        needs: what it uses of limits without a field here, by their measure.
     """
 
     candidate: str
@@ -51,7 +51,7 @@ class Planned:
     needs: dict[str, float] = field(default_factory=dict)
 
     def need(self, limit: str) -> float:
-        """What it uses of that limit."""
+        """What it uses of this limit."""
         fields = {PARAMS: self.trainable_params, SAVED: self.saved_bytes, MEMORY: self.memory["peak"]}
         found = LIMITS[limit]
         return fields[found] if found in fields else self.needs[found.measure]
@@ -66,10 +66,11 @@ class MethodPlan:
         dimensions: name → range, its own and the training ones.
         default: the method's default.
         sampled: candidates drawn evenly from the space.
-        shares: limit → part of the drawn ones that are inside it.
-        share: part of them that are inside every limit.
-        largest: the candidate that trains most parameters of those found to fit, at the smallest batch; None: none.
-        closest: where none fits, the one that needs the least more.
+        shares: limit → share of the sampled candidates within it.
+        share: share of them within every limit.
+        largest: of the candidates found to fit, at the smallest batch, the one that trains most parameters; None:
+            none fits.
+        closest: if none fits, the one that is least over a limit.
     """
 
     name: str
@@ -83,7 +84,7 @@ class MethodPlan:
 
 
 class Problem(Protocol):
-    """What a plan asks of the study's problem."""
+    """What a plan needs of the study's problem."""
 
     @property
     def spec(self) -> StudySpec:
@@ -95,7 +96,7 @@ class Problem(Protocol):
 
     @property
     def cost_estimator(self) -> CostEstimator:
-        """Tells what a candidate needs."""
+        """Estimates what a candidate needs."""
 
     @property
     def budget(self) -> Budget:
@@ -114,13 +115,13 @@ class Problem(Protocol):
 def plan(
     problem: Problem, samples: int = SAMPLES, progress: Callable[[str], object] = lambda name: None
 ) -> list[MethodPlan]:
-    """Appraise the default and `samples` random candidates of every method, and look for the largest that fits.
+    """Estimate the default and `samples` random candidates of every method, and look for the largest that fits.
 
-    A method that cannot tell what a candidate needs is entered in the problem's `refused`, with the reason. `progress`
-    is told each method before it is looked at.
+    A method that cannot say what a candidate needs is entered in the problem's `refused`, with the reason. `progress`
+    gets the name of each method before its turn.
 
     Raises:
-        MethodError: none can tell.
+        MethodError: no method can say it.
     """
     found = []
     for name, part in problem.space.items():
@@ -177,7 +178,7 @@ def _planned(problem: Problem, candidate: Candidate) -> Planned:
 
 
 def _largest(problem: Problem, part: MethodSpace, drawn: list[Candidate]) -> Candidate | None:
-    """The candidate that trains most: the largest corners, defaults and drawn ones that fit, grown while they do."""
+    """The candidate that trains most: the largest corners, defaults and sampled ones that fit, grown while they fit."""
     training = smallest_batch(part)
     points = [part.own.defaults(), *part.own.corners(), *(candidate.params for candidate in drawn)]
     by_size: dict[int, Candidate] = {}
@@ -197,7 +198,7 @@ def _largest(problem: Problem, part: MethodSpace, drawn: list[Candidate]) -> Can
 
 
 def _plainest(problem: Problem, part: MethodSpace, candidate: Candidate) -> Candidate:
-    """The candidate with every dimension at its default that does not bear on its size."""
+    """The candidate with every dimension that does not affect its size at its default."""
     for name in candidate.params:
         plainer = replace(candidate, params={**candidate.params, name: part.own[name].default})
         same = part.own.holds(plainer.params) and _size(problem, plainer) == _size(problem, candidate)

@@ -1,4 +1,4 @@
-"""Hold a trial to `max_trial_seconds`: predict its time from its first steps, and stop it where the time is up."""
+"""Keep a trial within `max_trial_seconds`: predict its time from its first steps, and stop it when the time is up."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from autopeft.training.learner import Learner
 
 SKIPPED_STEPS = ALWAYS_METERED
-"""First steps of a trial that are not timed: they are metered, and the device warms up in them."""
+"""First steps of a trial that are not timed: they are metered, and the device warms up."""
 
 TIMED_STEPS = 10
-"""Batches are of all lengths in a shuffled order, so the mean of so many stands for the rest."""
+"""Steps that are timed. Batches of all lengths come in shuffled order, so the mean of these stands for the rest."""
 
 FORWARD_SHARE = 1 / 3
-"""Of a training step's time, for as many rows in an evaluation: there is no backward pass."""
+"""Share of a training step's time that an evaluation of as many rows takes: it has no backward pass."""
 
 
 class OverTimeError(AutopeftError):
-    """A trial would take, or took, longer than it may."""
+    """A trial would take, or took, longer than allowed."""
 
 
 class TimeWatch:
@@ -37,8 +37,8 @@ class TimeWatch:
 
     Args:
         budget: gives the limit.
-        clock: in seconds; the trial begins when the watch is made. Time in which the process was stopped counts on none
-            of the trial's limits.
+        clock: in seconds; the trial begins when the watch is made. Time in which the process was stopped does not
+            count.
 
     Attributes:
         predicted: seconds of the whole trial, once the first steps have been timed.
@@ -49,11 +49,11 @@ class TimeWatch:
         self.expect(1, 0.0)
 
     def expect(self, turns: int, evaluations: float) -> None:
-        """Say what is about to run; what was timed of another way to run it counts as spent, and for nothing else.
+        """Say what is about to run; time measured for an earlier way to run it counts only as spent.
 
         Args:
-            turns: learners whose steps add up: one for each fold, or one for all that are packed.
-            evaluations: batches of all folds and rungs together that are only evaluated.
+            turns: learners whose steps add up: one per fold, or one for all folds if packed.
+            evaluations: batches that are only evaluated, of all folds and rungs together.
         """
         self.predicted: float | None = None
         self._turns, self._evaluations = turns, evaluations
@@ -64,9 +64,9 @@ class TimeWatch:
         """Run one step of `learner`.
 
         Raises:
-            OverTimeError: the trial would take longer than the limit, or has.
+            OverTimeError: the trial would take, or took, longer than the limit.
         """
-        if self._steps == 0:  # a trial that goes on after an interruption has fewer steps to come
+        if self._steps == 0:  # a resumed trial has fewer steps to come
             self._to_come = self._turns * (learner.steps - learner.done + 1)
         self._steps += 1
         timed = SKIPPED_STEPS < self._steps <= SKIPPED_STEPS + TIMED_STEPS
@@ -94,7 +94,7 @@ class TimeWatch:
         _refuse(self.budget.seconds_reason(self.spent).replace("would take", "was stopped after"))
 
     def _now(self, exact: bool) -> float:
-        """The clock; where it must be `exact`, after the device has done what it was given."""
+        """The clock; if it must be `exact`, after the device has finished its work."""
         if exact and torch.cuda.is_available():
             torch.cuda.synchronize()
         return self._clock()

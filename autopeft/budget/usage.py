@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a candidate's model tells as soon as it is there, without weights and without a step.
+    """What a candidate's model shows without weights and without a step.
 
     Attributes:
         saved_params: parameters a saved add-on holds; a reparameterized prefix trains far more than it saves.
         saved_bytes: size of the file that holds them.
-        least_memory: bytes that a step takes however its batch is run.
+        least_memory: bytes that a step needs however its batch is run.
     """
 
     saved_params: int
@@ -30,13 +30,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a candidate needs; worked out as far as somebody asks, since each thing costs more than the one before.
+    """What a candidate needs; computed on request, since each part costs more than the one before.
 
     Attributes:
         trainable_params: parameters that training changes, the head included.
-        measure_saved: works out `weights`.
-        fit_memory: works out `execution` and `memory`.
-        needs: what was asked for so far of the limits, by their measure.
+        measure_saved: computes `weights`.
+        fit_memory: computes `execution` and `memory`.
+        needs: the needs computed so far, by the limits' measures.
     """
 
     trainable_params: int
@@ -45,7 +45,7 @@ class Usage:
     needs: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
-        """For another process: with what is known, without the means to work out what is not."""
+        """For another process: with what is known, without the functions that compute the rest."""
         return {**vars(self), "measure_saved": None, "fit_memory": None}
 
     @functools.cached_property
@@ -64,12 +64,12 @@ class Usage:
 
     @property
     def execution(self) -> Execution:
-        """How a batch is run: the fastest way that fits, or the smallest where none does."""
+        """How a batch is run: the fastest way that fits, or the smallest if none fits."""
         return self._fit[0]
 
     @property
     def memory(self) -> MemoryEstimate:
-        """Predicted peak memory of a training step run that way."""
+        """Predicted peak memory of a training step run in this way."""
         return self._fit[1]
 
     @property

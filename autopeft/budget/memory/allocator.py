@@ -1,9 +1,9 @@
-"""How PyTorch's CUDA allocator lays a step's tensors out: in segments, of which it holds more than what is in use.
+"""How PyTorch's CUDA allocator lays out a step's tensors: in segments, which hold more than what is in use.
 
-The limit of a process on a GPU is one of segments. The rules are those of CUDACachingAllocator.cpp in PyTorch 2.11 with
-its default settings: a block goes to the smallest free one that holds it, which is split where enough is left over, and
-free neighbours are joined. Where the device has no more, free segments are given back to it. That is not followed here,
-so a step may get through with somewhat less.
+The limit of a process on a GPU counts segments. The rules are those of CUDACachingAllocator.cpp in PyTorch 2.11 with
+its default settings: a block goes to the smallest free one that holds it, which is split if enough is left over, and
+free neighbours are joined. When the device is full, free segments are given back to it. That is not modelled here, so a
+step may need somewhat less.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ BLOCK = 512
 """Blocks are rounded up to this many bytes (kMinBlockSize)."""
 
 SMALL = MIB
-"""The largest block that comes from the small segments (kSmallSize); of a larger one more than this is split off."""
+"""The largest block that comes from the small segments (kSmallSize); larger ones are split if more than this is left.
+"""
 
 SMALL_SEGMENT, LARGE_SEGMENT = 2 * MIB, 20 * MIB
 """Bytes of a segment for small blocks, and of one for larger blocks below `LARGE` (kSmallBuffer, kLargeBuffer)."""
 
 LARGE = 10 * MIB
-"""From this size on a block has a segment of its own at first (kMinLargeAlloc), rounded up to `SMALL_SEGMENT`."""
+"""From this size on, a new segment holds one block (kMinLargeAlloc), rounded up to `SMALL_SEGMENT`."""
 
 FAR = 2**48
-"""Between the places of segments, so that none is beside another."""
+"""Distance between the places of segments, so that none is next to another."""
 
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """A part of a segment, whose neighbours there are `before` and `behind`."""
+    """A part of a segment, with its neighbours `before` and `behind`."""
 
     place: int
     size: int
@@ -50,7 +51,7 @@ class Block:
 
 
 class Allocator:
-    """One that does as the device's would.
+    """An allocator that behaves like the device's.
 
     Attributes:
         held: bytes of its segments.
@@ -62,7 +63,7 @@ class Allocator:
         self._segments = 0
 
     def take(self, size: int) -> Block:
-        """A block of so many bytes."""
+        """Take a block of `size` bytes."""
         size = -(-size // BLOCK) * BLOCK
         small = size <= SMALL
         free = self._free[small]
@@ -105,18 +106,18 @@ class Allocator:
 
 
 class Need(NamedTuple):
-    """Bytes of a trial at their highest: of the blocks in use, with what they have over, and of the segments."""
+    """Highest bytes of a trial: of the blocks in use, with their rounding, and of the segments."""
 
     used: int
     held: int
 
 
 def needed(steps: Sequence[Sequence[Event]]) -> Need:
-    """What a trial takes.
+    """What a trial needs.
 
     Args:
-        steps: traces of its first step, from the weights on, and of one behind it, in which the events of what is
-            there from the start are empty.
+        steps: traces of its first step, from the weights on, and of a later one, where events of storages that exist
+            from the start are empty.
     """
     layout = Layout()
     lasting = {event.allocated_at for event in steps[-1] if not event.size}
@@ -134,7 +135,7 @@ def needed(steps: Sequence[Sequence[Event]]) -> Need:
 
 
 class Layout:
-    """Blocks of an allocator by when they were taken, as a trace has it.
+    """Blocks of an allocator by when they were taken, as in a trace.
 
     Attributes:
         peak: the most bytes in use so far.
@@ -144,10 +145,10 @@ class Layout:
         self.allocator = Allocator()
         self.peak = self._used = 0
         self._blocks: dict[int, Block] = {}
-        self._copies: dict[int, list[int]] = {}  # taken for spared layers, by size
+        self._copies: dict[int, list[int]] = {}  # taken for skipped layers, by size
 
     def take(self, size: int, allocated_at: int) -> None:
-        """Take a block for it."""
+        """Take a block of `size` bytes."""
         block = self._blocks[allocated_at] = self.allocator.take(size)
         self._used += block.size
         self.peak = max(self.peak, self._used)
@@ -155,19 +156,19 @@ class Layout:
             self._copies.setdefault(size, []).append(allocated_at)
 
     def release(self, size: int, allocated_at: int) -> None:
-        """Release what was taken then; or, where that is gone, what was for another layer and has the same size."""
+        """Release what was taken then; or, if that is gone, what another layer took with the same size."""
         if allocated_at not in self._blocks:
             left = [other for other in self._copies.get(size, ()) if other in self._blocks]
             allocated_at = left[-1] if left else allocated_at
         self._release(allocated_at)
 
     def drop_copies(self) -> None:
-        """Release all that was taken for spared layers."""
+        """Release everything that was taken for skipped layers."""
         for allocated_at in [allocated_at for allocated_at in self._blocks if allocated_at >= COPY]:
             self._release(allocated_at)
 
     def keep(self, lasting: AbstractSet[int]) -> None:
-        """Release everything else."""
+        """Release everything but `lasting`."""
         for allocated_at in [allocated_at for allocated_at in self._blocks if allocated_at not in lasting]:
             self._release(allocated_at)
 

@@ -1,4 +1,4 @@
-"""What a traced step does to memory: events, each an allocation or its release."""
+"""What a traced step does to memory: events, each an allocation or a release."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 COPIES = -1
-"""Where an event says when something was taken: all that was added for skipped layers is released."""
+"""In place of the time something was taken: everything that was added for skipped layers is released."""
 
 
 COPY = 2**40
-"""What was taken for the first, second, … skipped layer was taken this once, twice, … later than in the traced one."""
+"""The first, second, … skipped layer takes memory once, twice, … this much later than the traced one."""
 
 
 TRACED = -1
@@ -22,7 +22,7 @@ TRACED = -1
 
 
 class Event(NamedTuple):
-    """Of a trace: bytes of a kind that are taken or, negative, released; `allocated_at` is when they were taken."""
+    """One event of a trace: bytes of a kind, taken or, if negative, released; `allocated_at`: when they were taken."""
 
     kind: str
     size: int
@@ -30,12 +30,12 @@ class Event(NamedTuple):
 
 
 def of_layer(event: Event, allocated_at: int, layer: int) -> Event:
-    """The event, of what that layer took then."""
+    """The event, for what `layer` took then."""
     return event._replace(allocated_at=allocated_at + (layer - TRACED) * COPY)
 
 
 def counterparts(part: Sequence[Event], like: Sequence[Event]) -> dict[int, int]:
-    """When one layer took what another took then: of each size the first, the second, … are the same."""
+    """When one layer took what another took then: the first, second, … of each size correspond."""
     places = defaultdict[int, list[int]](list)
     for event in like:
         if event.size > 0 and event.kind == ACTIVATIONS:
@@ -48,4 +48,4 @@ def counterparts(part: Sequence[Event], like: Sequence[Event]) -> dict[int, int]
 
 
 ACTIVATIONS, LASTING = "activations", "optimizer"
-"""Kinds of memory: what is made in a step and goes, and what is made there and stays."""
+"""Kinds of memory: what a step makes and frees, and what it makes and keeps."""

@@ -1,8 +1,7 @@
-"""What an operation gives on fake tensors, found the short way where its result's shape is plain.
+"""Results of operations on fake tensors, with a shortcut if the result's shape is simple.
 
-PyTorch's fake mode is general: it looks every call up in a cache by all its arguments, and has a call it never saw
-before worked out in Python, which takes it milliseconds. A training step consists mostly of a few operations for which
-a line says the same.
+PyTorch's fake mode is general: it looks up every call in a cache by all its arguments, and works out new calls in
+Python, which takes milliseconds. A training step consists mostly of a few operations whose result one line can give.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ BY_VALUE = (
     aten.index_put.default,
     aten._index_put_impl_.default,
 )
-"""Operations whose result's size may hang on values, which fake tensors do not have."""
+"""Operations whose result's size may depend on values, which fake tensors do not have."""
 
 VIEWS = frozenset(
     (
@@ -44,7 +43,7 @@ VIEWS = frozenset(
 
 
 def view(func: Any, args: tuple[Any, ...]) -> FakeTensor:
-    """The operation on a fake tensor without the mode's general way, which takes four times as long."""
+    """Run the operation on a fake tensor without the general fake mode, which takes four times as long."""
     mode = args[0].fake_mode
     with in_kernel_invocation_manager(mode):
         shape: Any = func(*args)
@@ -52,7 +51,7 @@ def view(func: Any, args: tuple[Any, ...]) -> FakeTensor:
 
 
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operation, on real tensors too; where its result on fake ones is plain, without the fake mode."""
+    """Run the operation, also on real tensors; if its result on fake ones is simple, without the fake mode."""
     first = args[0] if args else None
     if not isinstance(first, FakeTensor):
         nothing_to_do = func in UPDATES and first and isinstance(first[0], FakeTensor)
@@ -70,9 +69,9 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operation on fake tensors, where a mask `[rows, tokens]` is taken to pick one token of each row.
+    """Run the operation on fake tensors, assuming that a mask `[rows, tokens]` picks one token of each row.
 
-    T5's classifier and BART's pick each row's last so, having asked whether there are as many in every row.
+    T5's and BART's classifiers pick each row's last token this way, after checking that all rows have equally many.
     """
     first = args[0]
     if func is aten.unique_consecutive.default:
@@ -85,21 +84,21 @@ def _one_token_a_row(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def _product(args: Sequence[Any], _: Mapping[str, Any]) -> list[int] | None:
-    """Of `[..., n, k]` and `[..., k, m]`."""
+    """The product's shape, of `[..., n, k]` and `[..., k, m]`."""
     left, right = args
     fits = _alike(left, right) and left.shape[:-2] == right.shape[:-2] and left.shape[-1] == right.shape[-2]
     return [*left.shape[:-1], right.shape[-1]] if fits else None
 
 
 def _biased_product(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int] | None:
-    """Of a bias `[m]`, and `[n, k]` and `[k, m]`."""
+    """The product's shape, of a bias `[m]`, `[n, k]` and `[k, m]`."""
     bias, *factors = args
     fits = _alike(bias, factors[0]) and bias.shape == factors[1].shape[1:]
     return _product(factors, kwargs) if fits else None
 
 
 def _as_first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Size | None:
-    """The first tensor's, where that is of floating point and without gaps and the others fit into it."""
+    """The first tensor's shape, if it is floating-point and contiguous and the others broadcast to it."""
     first = args[0]
     if kwargs.keys() - LAYOUT or not first.is_floating_point() or not first.is_contiguous():
         return None
@@ -120,7 +119,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[()] | None:
-    """Of all that there is, one number."""
+    """The shape of one number, for a norm of all elements."""
     return () if len(args) == 2 and not kwargs and args[0].is_floating_point() else None
 
 
@@ -152,10 +151,10 @@ SHAPES: dict[Any, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[int] | N
         _as_first,
     ),
 }
-"""Operations that give one tensor, of their first one's kind, and its shape; None where it is not so plain."""
+"""Operations that return one tensor of the kind of their first, and its shape; None if it is not that simple."""
 
 IN_PLACE = frozenset((aten.add_.Tensor, aten.bernoulli_.float, aten.mul_.Tensor))
-"""Of these, those that give their first tensor itself back."""
+"""Those of them that return their first tensor itself."""
 
 UPDATES = frozenset((aten._foreach_add_.Scalar, aten._fused_adamw_.default))
-"""Operations on lists of tensors in place, which give nothing back and on fake tensors have nothing to do."""
+"""Operations in place on lists of tensors, which return nothing and have nothing to do on fake tensors."""

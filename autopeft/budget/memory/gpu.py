@@ -1,6 +1,6 @@
-"""What a process takes on a GPU that no tensor of its shows: CUDA's context, and what cuBLAS keeps for itself.
+"""What a process takes on a GPU besides its tensors: CUDA's context, and what cuBLAS keeps for itself.
 
-Both are measured on the card that is there, and taken as on an H100 for one that is not.
+Both are measured on a GPU that is here; for one that is not, the values of an H100 are used.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from autopeft.common import cache
 MIB = 2**20
 
 WORKSPACES = (32 * MIB, MIB), (32 * MIB,)
-"""What cuBLAS keeps from its first products on, as measured on an H100; before Hopper it is a quarter.
+"""Bytes that cuBLAS keeps from its first products on, as measured on an H100; before Hopper it is a quarter.
 
-Forward passes run in one thread and backward passes in another, and each has its own.
+Forward passes run in one thread and backward passes in another, and each has its own workspaces.
 """
 
 CONTEXT = 764 * MIB
-"""What the driver takes for a process, its context and the kernels it has loaded: on an H100 with CUDA 13.0."""
+"""Bytes that the driver takes for a process, its context and loaded kernels, on an H100 with CUDA 13.0."""
 
 PROCESSORS = 132, 2048
 """Multiprocessors of an H100, and the threads of each."""
 
 BELIEVED = range(16 * MIB, 4096 * MIB)
-"""A context of any other size was measured while somebody else took or gave back memory."""
+"""Credible sizes of a context; any other was measured while somebody else took or freed memory."""
 
 PATIENCE = 120.0
-"""Seconds for a process to show what it takes."""
+"""Seconds for the measured process to report."""
 
 ALIKE, WAIT = 8 * MIB, 5.0
-"""Bytes within which the free memory must be what it was before, some seconds after that process has ended."""
+"""Bytes within which free memory must return to its earlier value, and seconds to wait for that after the process ends.
+"""
 
 STEPS = """
 import torch
@@ -55,11 +56,11 @@ torch.cuda.synchronize()
 print(torch.cuda.memory_reserved(), flush=True)
 input()
 """
-"""A training step in either precision, since kernels are loaded when they first run; then it waits to be let go."""
+"""A training step in both precisions, since kernels are loaded when they first run; then it waits to be ended."""
 
 
 def workspace() -> int:
-    """Bytes that the GPU's libraries hold once they have multiplied matrices, forward and backward."""
+    """Bytes that the GPU's libraries hold after they have multiplied matrices, forward and backward."""
     return sum(map(sum, workspaces()))
 
 
@@ -76,15 +77,16 @@ def workspaces() -> tuple[tuple[int, ...], tuple[int, ...]]:
     torch.autograd.grad(product.sum(), weight)
     both = int(torch.cuda.memory_allocated() - before - product.nbytes)
     backward = both - forward
-    # Beside a workspace as a backward pass has, a forward one takes one for products with a bias.
+    # Besides a workspace like that of a backward pass, a forward pass takes one for products with a bias.
     return ((backward, forward - backward) if forward > backward else (forward,)), (backward,)
 
 
 @functools.cache
 def context() -> int:
-    """Bytes that a process takes besides what PyTorch's allocator holds; measured once per card and PyTorch.
+    """Bytes that a process takes besides what PyTorch's allocator holds; measured once per GPU and PyTorch.
 
-    A second process is started and the card's free memory compared, as one cannot tell its own from that of others.
+    A second process is started and the GPU's free memory compared, since a process cannot tell its own from that of
+    others.
     """
     if not torch.cuda.is_available():
         return CONTEXT
@@ -101,23 +103,23 @@ def context() -> int:
 
 
 def attention_scratch(query: torch.Tensor) -> int:
-    """Bytes that attention's backward pass takes meanwhile in half precision, for queries `[batch, heads, tokens, d]`.
+    """Temporary bytes of attention's backward pass in half precision, for queries `[batch, heads, tokens, d]`.
 
-    The queries' gradients are added up in float32, and every token has a sum beside them: 8.1 MiB for 32 x 8 x 128 x 64
+    The queries' gradients are added up in float32, and every token has one more sum: 8.1 MiB for 32 x 8 x 128 x 64
     on an H100 (cuDNN's kernels; FlashAttention's `dq_accum` and `softmax_d` are the same).
     """
     return 4 * (query.numel() + query.numel() // query.shape[-1]) if query.dtype.itemsize < 4 else 0
 
 
 def taken() -> int:
-    """The most bytes that this process has had on the card since its peak was last reset."""
+    """The most bytes that this process has held on the GPU since its peak was last reset."""
     return int(torch.cuda.max_memory_reserved()) + context()
 
 
 def sum_scratch(rows: int, columns: int) -> int:
-    """Bytes that the kernel takes meanwhile to add up `rows` for each of `columns`, as for the gradient of a bias.
+    """Temporary bytes of the kernel that adds up `rows` for each of `columns`, as for the gradient of a bias.
 
-    Where the rows are many, thread blocks share them, and every thread of every block has room for its part: 64 MiB for
+    If there are many rows, thread blocks share them, and every thread of every block has room for its part: 64 MiB for
     4,096 rows of 2,048 columns. After `setReduceConfig` and `global_memory_size` in PyTorch's
     aten/src/ATen/native/cuda/Reduce.cuh.
     """
@@ -143,9 +145,9 @@ def sum_scratch(rows: int, columns: int) -> int:
 
 
 def _taken_by_another() -> int | None:
-    """What the free memory falls by while another process has taken a training step, less what its allocator holds.
+    """How much free memory falls by while another process holds a training step, less what its allocator holds.
 
-    None where it does not come back when that has ended: then somebody else took or gave back some meanwhile.
+    None if it does not come back when that process has ended: then somebody else took or freed some in between.
     """
     free, _ = torch.cuda.mem_get_info()
     command = [sys.executable, "-c", STEPS]

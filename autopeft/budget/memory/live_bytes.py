@@ -1,7 +1,7 @@
-"""The instrument that tells what memory a step takes: every storage followed from its creation to its release.
+"""Measure the memory of a step: follow every storage from its creation to its release.
 
-On fake tensors, which have shapes but no data, that is a prediction (`memory`), and there kernels can be a GPU's
-without one; on real tensors it is a measurement.
+On fake tensors, which have shapes but no data, this is a prediction (`peak`), and it can assume a GPU's kernels without
+a GPU; on real tensors it is a measurement.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_backward.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
 }
-"""Backward passes of attention, by the kernels that take a half precision on a GPU, or stand for them."""
+"""Backward passes of attention: kernels for half precision on a GPU, or stand-ins for them."""
 
 HOLDERS = getattr(torch._C, "_storage_Use_Count", None)
-"""Of a storage; builds of PyTorch before 2.8 for a CPU alone cannot tell."""
+"""Counts the holders of a storage; CPU-only builds of PyTorch before 2.8 do not have it."""
 
 ALONE = 2
-"""Holders of a storage that nobody else has: its tensor, and who asks."""
+"""Holders of a storage that nobody else holds: its tensor, and the caller."""
 
 PRODUCTS = {
     torch.ops.aten.mm.default,
@@ -40,30 +40,29 @@ PRODUCTS = {
     torch.ops.aten.bmm.default,
     torch.ops.aten.baddbmm.default,
 }
-"""Operations that cuBLAS does."""
+"""Operations that use cuBLAS."""
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Follows every tensor storage that is made while this mode is on, from its creation to its release.
 
     Storages are numbered as they come. Views count once, with the storage they share. Memory that a kernel takes and
-    gives back before it returns is not seen, but for some: that of a softmax, and on a GPU of sums and of attention.
+    frees before it returns is not seen, with exceptions: softmax, and on a GPU sums and attention.
 
     Args:
-        on_gpu: kernels and libraries are to be those of a GPU, and every storage is rounded up to its allocator's
-            blocks.
+        on_gpu: assume a GPU's kernels and libraries, and round every storage up to its allocator's blocks.
     """
 
     def __init__(self, *, on_gpu: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.on_gpu, self.block = on_gpu, allocator.BLOCK if on_gpu else 1
-        self._history: list[tuple[int, int]] = []  # (number, bytes), the bytes negative at its release
+        self._history: list[tuple[int, int]] = []  # (number, bytes); at a release the bytes are negative
         self._alive: dict[int, tuple[int, weakref.finalize[Any, Any]]] = {}  # by address
         self._workspaces: dict[bool, list[torch.Tensor]] = {}  # in the backward pass or not
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # a guard for compiled code, which costs two Python calls an operation
+        return False  # a guard for compiled code, which costs two Python calls per operation
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -81,7 +80,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         elif isinstance(result, (tuple, list)):
             leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
             for leaf in reversed(leaves) if func is torch.ops.aten.native_dropout.default else leaves:
-                self.count(leaf)  # of a dropout's the mask is made first
+                self.count(leaf)  # a dropout makes its mask first
         if func is torch.ops.aten._safe_softmax.default:  # its kernel also holds a mask of the scores, a byte each
             self.count(torch.empty_like(result, dtype=torch.bool))
         elif self.on_gpu:
@@ -89,7 +88,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return result
 
     def _count_scratch(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
-        """What kernels of a GPU take beside their results."""
+        """Count what kernels of a GPU take besides their results."""
         if func in PRODUCTS and (backward := _in_backward()) not in self._workspaces:
             sizes = gpu.workspaces()[backward]
             self._workspaces[backward] = [torch.empty(size, dtype=torch.uint8, device=result.device) for size in sizes]
@@ -99,7 +98,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         scratch = 0
         if func is torch.ops.aten.sum.dim_IntList and result.numel():
             last = args[0].ndim - 1
-            outer = not {last, -1} & {*(args[1] or (last,))}  # over the last dimension, a row is one block's
+            outer = not {last, -1} & {*(args[1] or (last,))}  # over the last dimension, one block adds up a row
             scratch = gpu.sum_scratch(args[0].numel() // result.numel(), result.numel()) if outer else 0
         elif func in ATTENTION:
             scratch = gpu.attention_scratch(args[1])
@@ -107,7 +106,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             self.count(torch.empty(scratch, dtype=torch.uint8, device=args[0].device))
 
     def __exit__(self, *error: object) -> None:
-        """Follow no storage any more."""
+        """Stop following storages."""
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         for _, finalizer in self._alive.values():
             finalizer.detach()
@@ -115,17 +114,17 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
 
     @property
     def alive(self) -> frozenset[int]:
-        """Numbers of the storages that are there now."""
+        """Numbers of the storages that exist now."""
         return frozenset(number for number, _ in self._alive.values())
 
     @property
     def workspaces(self) -> frozenset[int]:
-        """Numbers of what the device's libraries keep from their first products on."""
+        """Numbers of the storages that the device's libraries keep from their first products on."""
         return frozenset(self.count(tensor) for kept in self._workspaces.values() for tensor in kept)
 
     @property
     def clock(self) -> int:
-        """How many times something was taken or released so far."""
+        """How many allocations and releases there were so far."""
         return len(self._history)
 
     def count(self, tensor: torch.Tensor) -> int:
@@ -142,12 +141,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     def trace(
         self, resident: frozenset[int] = frozenset(), kinds: Mapping[str, Container[int]] | None = None
     ) -> list[Event]:
-        """All that was taken and released, in order.
+        """All allocations and releases, in order.
 
         Args:
-            resident: numbers of the storages that count as if alive all along: they stand before all that happens,
-                and in their place nothing is taken or released.
-            kinds: names of storages' numbers; what is in none is an activation.
+            resident: numbers of the storages that count as alive all along: they come before all other events, and
+                their own events become empty.
+            kinds: name → numbers of storages; a storage in none is an activation.
         """
         named = kinds or {}
 
@@ -168,9 +167,10 @@ def _in_backward() -> bool:
 
 
 def _in_place(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bool:
-    """Whether it is two gradients of one tensor that are added.
+    """Whether the operation adds two gradients of one tensor in place.
 
-    The first one is then overwritten, unless somebody else has it; of a fake one PyTorch makes a new one each time.
+    The first one is then overwritten, unless somebody else holds it; for a fake one PyTorch makes a new tensor each
+    time.
     After `can_accumulate_inplace` in PyTorch's torch/csrc/autograd/input_buffer.cpp.
     """
     first, second = args[:2]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 Shape = tuple[int, ...] | tuple[tuple[int, ...], torch.dtype]
-"""Of a tensor of whole numbers its size, and of any other also its type."""
+"""The size of an int64 tensor; for any other tensor, its size and type."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class MemoryEstimate:
 
     Attributes:
         weights: parameters and buffers, frozen and trained.
-        gradients: of the trained parameters, as far as they are there at the peak.
+        gradients: of the trained parameters, as far as they exist at the peak.
         optimizer: its state.
-        activations: all else alive at the peak: saved for backward, transient, the batch itself. On a GPU also what the
-            allocator's blocks have over.
+        activations: everything else alive at the peak: saved for backward, temporary, the batch itself. On a GPU also
+            the rounding of the allocator's blocks.
         workspace: what the device's libraries hold from the first step on.
         segments: what a GPU's allocator holds at its own peak beyond all these.
         context: what the driver takes for a process on a GPU.
@@ -55,12 +55,12 @@ class MemoryEstimate:
 
     @property
     def allocated(self) -> int:
-        """What tensors and libraries hold; `torch.cuda.max_memory_allocated` tells the same."""
+        """What tensors and libraries hold; `torch.cuda.max_memory_allocated` gives the same."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.workspace
 
     @property
     def peak(self) -> int:
-        """All of them: what the process takes on the device."""
+        """The sum of all: what the process takes on the device."""
         return self.allocated + self.segments + self.context
 
     def to_dict(self) -> dict[str, int]:
@@ -78,15 +78,15 @@ def predict(
 ) -> MemoryEstimate:
     """Predict the peak of a training step, without data, weights or the device.
 
-    One step is enough for the peak of a later one: whatever outlives it (the optimiser's state, mostly) is there from
-    the start of the next, and is counted so. Of a run of equal layers three are enough for all (`repeated_layers`).
+    One step is enough for the peak of a later one: whatever outlives it (mostly the optimiser's state) exists from the
+    start of the next, and is counted that way. Three layers stand for a run of equal ones (`repeated_layers`).
 
-    For "cuda" without one, kernels are those of the CPU: PyTorch may choose another attention there.
+    For "cuda" without a GPU, kernels are those of the CPU: PyTorch may choose another attention there.
 
     Args:
         module: on the meta device, with gradients required as for training; afterwards its tensors are fake.
         make_step: given the module, makes its optimiser and returns the step, which takes a batch.
-        shapes: of the batch's tensors, by name; of one that holds no int64, with its type.
+        shapes: of the batch's tensors, by name; with the type if it is not int64.
         device: whose kernels and allocator to account for.
         whole: run every layer.
     """
@@ -98,12 +98,12 @@ def predict(
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that was traced.
+    """A traced step.
 
     Attributes:
         live: followed its storages.
-        shortcut: stands for the layers that were spared; None where every layer ran.
-        resident: numbers of the storages that are there after the step, and so before every later one.
+        shortcut: stands for the skipped layers; None if every layer ran.
+        resident: numbers of the storages that exist after the step, and so before every later one.
         kinds: numbers of storages by what they hold; all others hold activations.
     """
 
@@ -113,7 +113,7 @@ class _Step:
     kinds: Mapping[str, frozenset[int]]
 
     def events(self, resident: frozenset[int]) -> list[Event]:
-        """What is taken and released where storages of these numbers are there all along.
+        """Allocations and releases if the storages with these numbers exist all along.
 
         Raises:
             LayersDiffer: layers were spared, but turned out not to be alike.
@@ -133,10 +133,10 @@ def _trace(
     """Run a step on fake tensors; with `spare`, only three layers of a run of equal ones."""
     on_gpu = device == "cuda"
     if on_gpu:
-        gpu.workspaces()  # measured before the modes are on, if it was not yet
+        gpu.workspaces()  # measured before the modes are on, if not yet measured
     place = device if torch.cuda.is_available() else "cpu"  # PyTorch needs the device even for fake tensors on it
     gradients: set[int] = set()
-    # Made before the modes are on, which would take a hundred times as long.
+    # Made before the modes are on: with them it would take a hundred times as long.
     tensors = (*module.parameters(), *module.buffers())
     bare = {id(t): torch.empty(t.shape, dtype=t.dtype, device="meta") for t in tensors}
     with (
@@ -176,7 +176,7 @@ def _trace(
 
 
 def _estimate(step: _Step) -> MemoryEstimate:
-    """The peak of a step that was traced.
+    """The peak of a traced step.
 
     Raises:
         LayersDiffer: layers were spared, but turned out not to be alike.
@@ -186,7 +186,7 @@ def _estimate(step: _Step) -> MemoryEstimate:
     estimate = MemoryEstimate(**{kind: found.get(kind, 0) for kind in (*step.kinds, ACTIVATIONS)})
     if not step.live.on_gpu:
         return estimate
-    second = settled[len(step.resident) :]  # what is there all along stands first
+    second = settled[len(step.resident) :]  # what exists all along comes first
     need = allocator.needed([step.events(frozenset()), second])
     over = max(0, need.used - estimate.allocated)
     return replace(
@@ -203,7 +203,7 @@ def _zeros(shape: Shape, device: str) -> torch.Tensor:
 
 
 def at_peak(trace: Sequence[Event]) -> dict[str, int]:
-    """Bytes alive when most are, by kind."""
+    """Bytes alive at the peak, by kind."""
     totals = list(accumulate(event.size for event in trace))
     end = totals.index(max(totals)) + 1 if totals else 0
     found: dict[str, int] = {}
@@ -215,14 +215,14 @@ def at_peak(trace: Sequence[Event]) -> dict[str, int]:
 def measure(
     step: Callable[[], object], module: nn.Module, device: str = "cpu", others: Iterable[torch.Tensor] = ()
 ) -> int:
-    """Peak bytes of `step`, a real training step on `module`, with the optimiser's state as every later one has it.
+    """Peak bytes of `step`, a real training step on `module`, with the optimiser's state, as in every later one.
 
     Args:
         step: runs forward, backward and update.
         module: what it trains.
-        device: where that is.
-        others: tensors that are there before the step, such as its batch. On "cuda" all that is there counts anyway,
-            with what the allocator and the driver take beside it.
+        device: where the module is.
+        others: tensors that exist before the step, such as its batch. On "cuda" everything counts anyway, with what the
+            allocator and the driver take besides.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -236,17 +236,17 @@ def measure(
         for tensor in (*module.parameters(), *module.buffers(), *others):
             live.count(tensor)
         step()
-        resident = live.alive  # the optimiser's state, which every later step finds there
+        resident = live.alive  # the optimiser's state, which every later step starts with
     return sum(at_peak(live.trace(resident)).values())
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of the storages behind them, each once."""
+    """Bytes of the tensors, each counted once."""
     return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
 
 
 def _materialise(module: nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Put new tensors in the place of a module's own, tied ones still tied."""
+    """Replace a module's tensors by new ones, and keep tied ones tied."""
     made: dict[int, Any] = {}
     for owner in module.modules():
         for name, parameter in owner._parameters.items():

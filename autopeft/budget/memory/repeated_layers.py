@@ -1,8 +1,8 @@
-"""Equal layers in a row take and give back the same memory, so one of them stands for the rest while a step is traced.
+"""Equal layers in a row take and free the same memory, so one of them stands for the rest while a step is traced.
 
-Of a run of equal layers the first two and the last are run. The second one's part of the trace, forward and backward,
-is repeated for those between, which pass on what they are given. Whether that is so, and not merely likely, is read off
-the trace: the last layer must do what the second one did, event for event, on the way up and on the way back.
+In a run of equal layers the first two and the last are run. The second one's part of the trace, forward and backward,
+is repeated for those in between, which only pass on their input. The trace shows whether this is right: the last layer
+must do what the second one did, event for event, forward and backward.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 FEWEST = 4
-"""Layers of a run, for one to be spared."""
+"""Least layers of a run for one to be skipped."""
 
 KEPT = ("first", "second", "last")
 INDICES = (LAYER, "layer_idx", "layer_id", "layer_index", "layer_number")
-"""Attributes in which equal layers differ."""
+"""Attributes that differ between equal layers."""
 
 
-class LayersDiffer(Exception):  # noqa: N818  # no error: it says that the whole model must be traced
+class LayersDiffer(Exception):  # noqa: N818  # not an error: the whole model must be traced
     """The trace shows that the layers of a run are not alike."""
 
 
 class LayerPass(NamedTuple):
-    """When, in a pass through a run, its first, second and last layer began; and when again on the way back."""
+    """When the first, second and last layer of a run began in a pass; and when they began in the backward pass."""
 
     first: int
     second: int
@@ -46,12 +46,12 @@ class LayerPass(NamedTuple):
 
 
 class Shortcut:
-    """While it is on, of every long run of equal layers only three are run.
+    """While it is on, only three layers of every long run of equal ones are run.
 
     Args:
         model: with its layers marked.
         clock: how many events the trace has so far.
-        count_gradient: has a parameter's new gradient in the trace; returns when that was taken.
+        count_gradient: adds a parameter's new gradient to the trace; returns when it was taken.
     """
 
     def __init__(self, model: nn.Module, clock: Callable[[], int], count_gradient: Callable[[Any], int]) -> None:
@@ -73,7 +73,7 @@ class Shortcut:
             run.undo()
 
     def extended(self, trace: Sequence[Event]) -> list[Event]:
-        """The trace as it were if every layer had run; events of before the step stand first.
+        """The trace as if every layer had run; events from before the step come first.
 
         Raises:
             LayersDiffer: the layers are not alike.
@@ -85,7 +85,7 @@ class Shortcut:
         moved = list(events)
         for run in self._runs:
             added += run.copies(events, updated, moved)
-        # From the update on the trace has every layer's gradients, and no others: what was added goes.
+        # From the update on, the trace has every layer's gradients itself, so what was added is released.
         total = sum(event.size for _, copies in added for event in copies)
         early = [event for event in events[:updated] if event.allocated_at in self._early]
         added.insert(0, (updated, [Event(ACTIVATIONS, -total, COPIES), *early]))
@@ -97,7 +97,7 @@ class Shortcut:
         return [*before, *found]
 
     def _before_update(self, *_: Any) -> None:
-        """Give the trained parameters of skipped layers the gradients that the second layer's have."""
+        """Give the trained parameters of skipped layers gradients like those of the second layer."""
         if self._updated is None:
             self._updated = self._clock()
             for run in self._runs:
@@ -105,7 +105,7 @@ class Shortcut:
 
 
 class Run:
-    """Equal layers, one behind the other, of which only three are run.
+    """Equal layers in a row; only three of them are run.
 
     Args:
         layers: at least `FEWEST`.
@@ -144,7 +144,7 @@ class Run:
         Args:
             events: the trace.
             updated: where the update begins.
-            moved: the same, in which events get the layer that they would have belonged to had all been run.
+            moved: the same; here events get the layer they would belong to if all had run.
 
         Raises:
             LayersDiffer: the layers are not alike.
@@ -162,12 +162,12 @@ class Run:
             if back:
                 top, middle, bottom = back
                 own = self._own(events, slice(middle, bottom), slice(top, middle), first)
-                # The one that ran stands for the uppermost that did not, and so on downward.
+                # The layer that ran stands for the uppermost skipped one, and so on downward.
                 downward = range(len(self.skipped) - 2, TRACED - 1, -1)
                 yield bottom, [around.downward(event, layer) for layer in downward for event in own]
                 self._move(moved, range(top, middle), around.by_the_last)
                 self._move(moved, range(middle, bottom), lambda e: around.downward(e, len(self.skipped) - 1))  # noqa: B023
-                # What a layer above hands down it releases itself; the second's does the first, once.
+                # A layer releases itself what the one above hands down; for the second layer the first does that, once.
                 passed_on.update(event.size for event in events[middle:bottom] if top <= event.allocated_at < middle)
                 behind = events[bottom:done]
                 yield from self._late(behind, bottom, slice(second, last), Counter())
@@ -183,7 +183,7 @@ class Run:
     def _late(
         self, events: Sequence[Event], begin: int, part: slice, passed_on: Counter[int]
     ) -> Iterator[tuple[int, list[Event]]]:
-        """Releases behind the layers of what was taken in a part: they come once for every layer."""
+        """Releases, after the layers, of what was taken in a part: they come once per layer."""
         for place, event in enumerate(events, begin):
             if event.size < 0 and part.start <= event.allocated_at < part.stop:
                 if passed_on[event.size]:
@@ -192,12 +192,12 @@ class Run:
                     yield place + 1, [of_layer(event, event.allocated_at, layer) for layer in range(len(self.skipped))]
 
     def _own(self, events: Sequence[Event], part: slice, like: slice, since: int) -> list[Event]:
-        """The part's events, as every skipped layer has them.
+        """The part's events, as for every skipped layer.
 
         Activations from before `since` do not belong to it: masks and tables that all layers share are released once.
 
         Raises:
-            LayersDiffer: the like part is different, or something made here stays.
+            LayersDiffer: the part `like` is different, or something made here stays.
         """
         own, model = (
             [event for event in events[some] if event.allocated_at >= since or event.kind != ACTIVATIONS]
@@ -208,14 +208,14 @@ class Run:
         return own
 
     def _passes(self) -> list[LayerPass]:
-        """Raises `LayersDiffer` where the layers did not run one after the other."""
+        """Raises `LayersDiffer` if the layers did not run one after the other."""
         forth, back = (_threes(marks, order) for marks, order in ((self._entered, KEPT), (self._returned, KEPT[::-1])))
         if back and len(back) != len(forth):
             raise LayersDiffer
         return [LayerPass(*entered, back[i] if back else None) for i, entered in enumerate(forth)]
 
     def give_gradients(self, count: Callable[[Any], int]) -> set[int]:
-        """Give what is trained in skipped layers the gradients that the second layer has; returns those there were."""
+        """Give trained parameters of skipped layers gradients like the second layer's; returns those already there."""
         early = set()
         for layer in self.skipped:
             for parameter, model in zip(layer.parameters(), self._second.parameters(), strict=True):
@@ -244,14 +244,14 @@ class Run:
         given = self._passed_on
         self._left -= 1
         if not self._left:
-            self._passed_on = None  # from here on it lives as long as it would without this
+            self._passed_on = None  # from here on it lives as long as it would without the shortcut
         return given
 
 
 class LayerTimes:
-    """Whose tensors a layer takes and releases in a pass: its own, those of the layer below and of the one above.
+    """Tells whose tensors a layer takes and releases in a pass: its own, or those of the layer below or above.
 
-    Layers are `TRACED` for the second one, which ran, then 0, 1, … for those skipped above it.
+    Layers are `TRACED` for the second one, which ran, then 0, 1, … for the skipped ones above it.
     """
 
     def __init__(self, events: Sequence[Event], way: LayerPass, skipped: int) -> None:
@@ -261,7 +261,7 @@ class LayerTimes:
         self._above = counterparts(events[self._top : self._middle], events[self._middle : self._bottom])
 
     def upward(self, event: Event, layer: int) -> Event:
-        """An event of the second layer's way up, as that layer has it."""
+        """An event of the second layer's forward pass, as `layer` would have it."""
         if self._second <= event.allocated_at < self._last:
             return of_layer(event, event.allocated_at, layer)
         if self._first <= event.allocated_at < self._second and event.allocated_at in self._below:
@@ -269,7 +269,7 @@ class LayerTimes:
         return event
 
     def downward(self, event: Event, layer: int) -> Event:
-        """An event of the second layer's way back, as that layer has it."""
+        """An event of the second layer's backward pass, as `layer` would have it."""
         if event.kind != ACTIVATIONS:  # the traced layer's gradients stay its own
             return (
                 of_layer(event, event.allocated_at, layer + 1)
@@ -289,7 +289,7 @@ class LayerTimes:
         return event
 
     def by_the_last(self, event: Event) -> Event:
-        """An event of the last layer, below which the uppermost of the skipped ones lies."""
+        """An event of the last layer, which is above the uppermost skipped one."""
         return (
             of_layer(event, event.allocated_at, self._skipped - 1)
             if self._second <= event.allocated_at < self._last
@@ -308,7 +308,7 @@ def _threes(marks: Sequence[tuple[str, int]], order: Sequence[str]) -> list[tupl
 
 
 def runs(model: nn.Module, clock: Callable[[], int]) -> list[Run]:
-    """The model's runs of equal layers that are long enough, from now on skipping what need not run."""
+    """The model's runs of equal layers that are long enough; from now on they skip what need not run."""
     layers = [(name, module) for name, module in model.named_modules() if hasattr(module, LAYER)]
     groups = (
         [layer for _, layer in group]
@@ -318,7 +318,7 @@ def runs(model: nn.Module, clock: Callable[[], int]) -> list[Run]:
 
 
 def likeness(layer: nn.Module) -> list[object]:
-    """What two layers must share to take the same memory: their modules, settings, shapes and what of them trains."""
+    """What two layers must share to take the same memory: modules, settings, shapes and which parameters train."""
     parts: list[object] = []
     for name, module in layer.named_modules():
         own = {key: value for key, value in settings(module).items() if key not in INDICES}
@@ -332,9 +332,9 @@ def likeness(layer: nn.Module) -> list[object]:
 
 
 def settings(module: nn.Module) -> dict[str, bool | int | str | None]:
-    """A module's plain attributes, as far as they bear on memory.
+    """A module's plain attributes, as far as they affect memory.
 
-    A number with a point scales something or is a probability, so only whether it is zero counts.
+    A float scales something or is a probability, so only whether it is zero counts.
     """
     plain = {key: bool(value) if isinstance(value, float) else value for key, value in vars(module).items()}
     return {key: value for key, value in plain.items() if value is None or isinstance(value, bool | int | str)}
