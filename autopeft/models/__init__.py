@@ -1,4 +1,4 @@
-"""The base model: checked, loaded, described, and with an add-on put on."""
+"""The base model: check it, load it, describe it, and attach an add-on."""
 
 from autopeft.common.surface import surface
 

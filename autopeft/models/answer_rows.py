@@ -1,4 +1,4 @@
-"""Rows of a prompt and what is to be written behind it, as tokens: where the states are that tell each token of it."""
+"""Rows of prompts and answers as tokens, with the places whose states predict each token of an answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Spans = Sequence[tuple[int, int]]
 
 AT_ONCE = 100
-"""Rows that are lists of Python numbers at a time."""
+"""Rows held as lists of Python numbers at a time."""
 
 
 class AnswerRows(NamedTuple):
@@ -24,9 +24,9 @@ class AnswerRows(NamedTuple):
 
     Attributes:
         tokens: of prompts and answers.
-        at: the place before each token of an answer, whose state tells it; of all rows in a line, int64.
+        at: the place before each token of an answer, whose state predicts it; all rows one after another, int64.
         labels: these tokens, int64.
-        offsets: where each row's stand in both, int64 `[rows + 1]`.
+        offsets: where each row's part of both begins, int64 `[rows + 1]`.
     """
 
     tokens: TokenRows
@@ -44,21 +44,21 @@ def answer_rows(
     plain: Sequence[bool],
     typed: Sequence[Spans] = (),
 ) -> AnswerRows:
-    """Tokenise texts whole, and find the tokens of their answers.
+    """Tokenise whole texts, and find the tokens of their answers.
 
-    A token that stands for the end of a prompt and the beginning of an answer is of the answer. The first token of a
-    row is told by nothing, and never taught.
+    A token that covers the end of a prompt and the beginning of an answer belongs to the answer. Nothing predicts the
+    first token of a row, so it is never trained on.
 
     Args:
         tokenizer: a fast one of transformers.
-        texts: prompts and answers in one.
-        answers: of each text, from which character to which the answers go.
-        most: tokens of a row.
+        texts: each a prompt and its answers.
+        answers: for each text, the spans of characters of its answers.
+        most: tokens of a row, at most.
         truncation: "head", "tail" or "both", what is kept of a longer one.
-        plain: of each text, whether it lacks the tokenizer's own marks: then what that puts before a text is put there,
-            and a mark for the end behind one that ends with an answer; and marks in it are text.
-        typed: of each text that has marks, from which character to which stands what looks like one but was typed by a
-            person: it is text, and no token goes across its bounds. Default: nowhere.
+        plain: for each text, whether it lacks the tokenizer's special tokens. Then the usual ones are added before it,
+            and an end token after it if it ends with an answer; special tokens in it are read as text.
+        typed: for each text with special tokens, the spans that look like one but were typed by a person: they are
+            text, and no token crosses their bounds. Default: none.
     """
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids, at, labels, counts, whole = [], [], [], list[int](), list[int]()
@@ -70,7 +70,7 @@ def answer_rows(
             kept = _kept(len(row), most, truncation)
             whole.append(len(row))
             ids.append(row[kept])
-            moved = np.cumsum(_mask(kept, len(row))) - 1  # where a token of the whole row stands in what is kept
+            moved = np.cumsum(_mask(kept, len(row))) - 1  # place of each token of the whole row in the part kept
             there = np.isin(places, kept) & np.isin(places - 1, kept) & (moved[places] > 0)
             at.append(moved[places[there]] - 1)
             labels.append(row[places[there]])
@@ -99,7 +99,7 @@ def _encodings(tokenizer: Any, texts: Sequence[str], plain: Sequence[bool], type
 
 
 class _Pieces(NamedTuple):
-    """The tokens of a text that was read in pieces, as the tokenizers library has those of a whole one."""
+    """The tokens of a text that was read in pieces, in the form that the tokenizers library has for a whole text."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
@@ -107,7 +107,7 @@ class _Pieces(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: Any, text: str, typed: Spans) -> _Pieces:
-        """Of a text with marks, some of which are text."""
+        """Read a text with special tokens, some of which are text."""
         made = cls([], [], [])
         for number, (start, end) in enumerate(pairwise([0, *chain.from_iterable(typed), len(text)])):
             options = {"add_special_tokens": False, "split_special_tokens": number % 2 == 1, "verbose": False}
@@ -119,10 +119,10 @@ class _Pieces(NamedTuple):
 
 
 def _row(encoding: Any, text: str, spans: Spans, end: list[int], *, plain: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A row's tokens, and the places of those of its answers."""
+    """A row's tokens, and the places of its answers' tokens."""
     ids = list(encoding.ids)
     offsets = list(encoding.offsets)
-    if plain:  # some tokenizers put marks behind a text too: one for its end is put there below
+    if plain:  # some tokenizers also add tokens after a text: an end token is added below
         while ids and encoding.special_tokens_mask[len(ids) - 1] and offsets[len(ids) - 1] == (0, 0):
             ids.pop()
     places = [
@@ -137,7 +137,7 @@ def _row(encoding: Any, text: str, spans: Spans, end: list[int], *, plain: bool)
 
 
 def _kept(length: int, most: int, truncation: str) -> np.ndarray:
-    """Places of a row that are kept."""
+    """The places of a row that are kept."""
     if length <= most:
         return np.arange(length)
     tail = {TAIL: most, BOTH: most // 2}.get(truncation, 0)

@@ -1,7 +1,7 @@
 """Describe a model: which transformer layers it has, and the role each linear map plays in them.
 
-Methods ask for roles ("query", "feed_forward_down"), never for a family's module names, so that a model type nobody
-thought of works when its modules are named or shaped like any other's.
+Methods ask for roles ("query", "feed_forward_down"), never for a family's module names, so that an unknown model type
+works if its modules are named or shaped like those of another.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ATTENTION_ROLES = (
 
 
 CROSS = re.compile(r"(enc_?dec_?att|encoder_attn|cross_?att)", re.IGNORECASE)
-"""What model types call the attention of a decoder to what an encoder made."""
+"""Names in model types for a decoder's attention to the encoder's output."""
 
 FEED_FORWARD_PARTS = {"intermediate": "feed_forward_up", "output": "feed_forward_down"}
-"""What BERT and its kin call the parts: of MobileBERT's, whose layers are narrower than the model, shapes say the
-reverse."""
+"""Names of the parts in BERT and its relatives. MobileBERT's layers are narrower than the model, so there shapes say
+the reverse."""
 
 
 def describe(
@@ -48,12 +48,12 @@ def describe(
     Args:
         module: the model with its head.
         task: the task kind of the study file.
-        peft_task_type: peft's name for it, where it has one.
-        missing_keys: names of the parameters that the checkpoint did not hold, as `missing_weights.judge` lets them
-            pass. Modules that own one start from random values and therefore count as head, a BERT pooler too. None:
-            everything outside the base model.
-        new_head: whether what is outside the base model is trained from scratch, as far as it was not in the
-            checkpoint. Of a language model it was, and only what is missing is head.
+        peft_task_type: peft's name for it, if it has one.
+        missing_keys: names of the parameters that the checkpoint lacks and `missing_weights.judge` accepts. Modules
+            that own one start from random values and so count as head, even a BERT pooler. None: everything outside the
+            base model.
+        new_head: whether parts outside the base model are trained from scratch if they were not in the checkpoint. For
+            a language model they were in it, and only what is missing is head.
     """
     config: Any = module.config
     text_config = config.get_text_config()
@@ -70,7 +70,7 @@ def describe(
         hidden_size=int(text_config.hidden_size),
         num_attention_heads=heads,
         num_key_value_heads=key_value_heads,
-        num_hidden_layers=max(int(text_config.num_hidden_layers), len(layers)),  # configs count one stack alone
+        num_hidden_layers=max(int(text_config.num_hidden_layers), len(layers)),  # configs count only one stack
         layers=layers,
         layer_heads=tuple(_heads(_config_of(module, layer), decoder=".decoder." in f".{layer}") for layer in layers),
         linears=tuple(_linears(module, layers, head)),
@@ -93,7 +93,7 @@ def _inside(name: str, modules: Collection[str]) -> bool:
 
 
 def is_body(name: str, part: nn.Module, layers: Sequence[str]) -> bool:
-    """Whether a part right below a model holds layers or embeddings: of one that knows no base model, that is one."""
+    """Whether a direct part of a model holds layers or embeddings: without a base model, such a part counts as one."""
     has_layers = any(layer.startswith(f"{name}.") for layer in layers)
     return has_layers or any(isinstance(child, nn.Embedding) for child in part.modules())
 
@@ -114,9 +114,9 @@ def _head(
     missing: dict[str, None] = {}
     for key in missing_keys or ():
         owner = key.split(".")[0]
-        if place := owner if owner in outside else key.rpartition(".")[0]:  # a number of the model itself is not a head
+        if place := owner if owner in outside else key.rpartition(".")[0]:  # a parameter of the model itself is no head
             missing[place] = None
-    # A checkpoint that brings a whole head of its own was trained for other labels: all of it is trained again.
+    # A checkpoint with a whole head was trained for other labels: all of the head is trained again.
     return tuple(missing) if any(name in missing for name in outside) else (*outside, *missing)
 
 
@@ -131,7 +131,7 @@ def layer_names(module: nn.Module) -> Iterator[str]:
 
 
 def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) -> Iterator[LinearModule]:
-    """Each linear map of the layers once, without those that are trained from scratch with the head."""
+    """Each linear map of the layers once, except those trained from scratch with the head."""
     seen: set[nn.Module] = set()
     for index, layer in enumerate(layers):
         width = int(_config_of(module, layer).hidden_size)
@@ -147,7 +147,7 @@ def _linears(module: nn.Module, layers: tuple[str, ...], head: tuple[str, ...]) 
 
 
 def _config_of(module: nn.Module, layer: str) -> Any:
-    """The configuration of the stack that a layer is in: the towers of a model may differ in width and heads."""
+    """The configuration of a layer's stack: the towers of a model may differ in width and heads."""
     whole: Any = module.config
     *parents, _ = layer.split(".")
     while parents:
@@ -166,7 +166,7 @@ def _heads(config: Any, *, decoder: bool = False) -> tuple[int, int]:
 
 
 def _list_of(layer: str) -> str:
-    """The name of the list that a layer is in; XLM has one of attentions and one of feed-forward parts."""
+    """The name of a layer's list; XLM has one list of attentions and one of feed-forward parts."""
     return layer.split(".")[-2]
 
 
@@ -181,6 +181,6 @@ def _role(path: str, in_features: int, out_features: int, width: int) -> str | N
         return "feed_forward_up"
     if in_features != width and out_features == width:
         return "feed_forward_down"
-    if in_features == out_features == width:  # a feed-forward part no wider than the model: only names can tell
+    if in_features == out_features == width:  # a feed-forward part no wider than the model: only names distinguish them
         return "feed_forward_down" if re.search(r"output|down|2|c_proj|wo", path, re.IGNORECASE) else "feed_forward_up"
     return None

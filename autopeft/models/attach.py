@@ -1,4 +1,4 @@
-"""Put a method on the base model: what it may train, and what it must give back."""
+"""Attach a method to the base model: what it may train, and what it must return."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0, meta: bool = False) -> nn.Module:
-    """Put a method's add-on on a private copy of the base model; exactly the add-on and the head require gradients.
+    """Attach a method's add-on to a private copy of the base model; exactly the add-on and the head require gradients.
 
     Raises:
-        PluginError: the method returned no module, one with nothing of the model it was given inside, one with nothing
-            of its own to train, parameters that another model trains already, or groups of parameters that cannot be.
+        PluginError: the method returned no module, one that does not contain the given model, one with nothing to
+            train, parameters that another model trains already, or impossible groups of parameters.
     """
     frozen = base.copy(meta=meta)
     given = [module for module in frozen.modules() if module._parameters]
@@ -37,9 +37,9 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
         modules = _check_returned(model, given, method.name)
         _own_trained_base_parameters(modules, set(shared))
     finally:
-        for parameter in shared.values():  # whatever the method asked of the shared ones, or before it failed
+        for parameter in shared.values():  # whatever the method did to the shared ones, also if it failed
             parameter.requires_grad_(False)
-    named = dict(model.named_parameters())  # once for all that follows: walking a model takes a millisecond
+    named = dict(model.named_parameters())  # once for all steps below: walking a model takes a millisecond
     _check_trained(named, method.name)
     _train_head(named, base.spec.head)
     _train_in_float32(named.values())
@@ -49,12 +49,12 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
 
 
 def _direct(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of a module itself, without those of the modules in it."""
+    """The parameters of a module itself, without those of its submodules."""
     return {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
 
 
 def _check_returned(model: object, given: Sequence[nn.Module], name: str) -> list[nn.Module]:
-    """The modules of what a method returned, which must be one that has something of the model it was given."""
+    """The modules of the model that a method returned, which must contain modules of the given one."""
     if not isinstance(model, nn.Module):
         raise PluginError(f'method "{name}": apply() must return a torch module, but returned {model!r}.')
     modules = list(model.modules())
@@ -68,7 +68,7 @@ def _check_returned(model: object, given: Sequence[nn.Module], name: str) -> lis
 
 
 def _check_trained(named: Mapping[str, nn.Parameter], method: str) -> None:
-    """There must be something to train that no other model trains: what one trial learnt would start the next."""
+    """Check that something is trained, and by no other model: else one trial would start from another's values."""
     trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
     if not trained:
         raise PluginError(f'method "{method}": apply() left nothing to train; add-on parameters need gradients.')
@@ -82,12 +82,12 @@ def _check_trained(named: Mapping[str, nn.Parameter], method: str) -> None:
 
 
 def merged(model: nn.Module, method: PeftMethod) -> nn.Module | None:
-    """The plain base model with a trained add-on folded in; None where the method cannot. `model` stays as it is."""
+    """The plain base model with a trained add-on folded in; None if the method cannot. `model` is not changed."""
     from peft.utils import ModulesToSaveWrapper
 
-    own: Any = copy.deepcopy(model)  # weights too: those of the base are every trial's
+    own: Any = copy.deepcopy(model)  # weights too: all trials share those of the base
     for name, module in list(own.named_modules()):
-        if isinstance(module, ModulesToSaveWrapper):  # of a head of several maps some of peft's methods ask one weight
+        if isinstance(module, ModulesToSaveWrapper):  # some of peft's methods ask any head for one weight
             own.set_submodule(name, module.modules_to_save["default"])
     return method.merge(own)
 
@@ -98,10 +98,10 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def trained_params(base: BaseModel, method: PeftMethod, params: Params, model: nn.Module) -> int:
-    """How many parameters of an attached model train, the head's among them.
+    """How many parameters of an attached model train, including the head's.
 
     Raises:
-        PluginError: the method told another number.
+        PluginError: the method gave another number.
     """
     counted = sum(parameter.numel() for parameter in trainable(model).values())
     told = declared_params(method, params, base.spec)
@@ -123,7 +123,7 @@ def _own_trained_base_parameters(modules: Iterable[nn.Module], shared: set[int])
 
 
 def _train_in_float32(parameters: Iterable[nn.Parameter]) -> None:
-    """Small updates vanish in half precision, so what is trained is float32 whatever the base model is kept in."""
+    """Keep trained parameters in float32, whatever the base model's type: small updates vanish in half precision."""
     for parameter in parameters:
         if parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.float()

@@ -1,7 +1,7 @@
 """The base model: loaded once per process, frozen, and shared by every trial.
 
 A trial gets a copy of the module *structure* whose frozen parameters are the base's own tensors; only the head's are
-copied. A method may therefore rewrite the structure as it likes, and dropping the copy leaves the base as it was.
+copied. So a method may rewrite the structure as it likes, and dropping the copy leaves the base unchanged.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen model with a head, its processor (a tokenizer, or what reads images) and its description.
+    """A frozen model with a head, its processor (a tokenizer, or a reader of images) and its description.
 
-    `dense` is the model as it was before quantization, on the meta device; None where it was not quantized. `notes`
-    say what of it starts from random values besides an ordinary head, and what of the checkpoint was left out. `whole`
-    are the weights that `lower` kept, by the name of their map.
+    `dense` is the model before quantization, on the meta device; None if it was not quantized. `notes` say what starts
+    from random values besides an ordinary head, and what of the checkpoint was left out. `whole` holds the weights that
+    `lower` kept, by the name of their map.
     """
 
     module: nn.Module
@@ -63,15 +63,15 @@ class BaseModel:
         memo: dict[int, Any] = {id(p): p for p in source.parameters() if id(p) not in own}
         memo |= quantization.shared_state(source)
         twin: Any = copy.deepcopy(source, memo)
-        prefix = "" if twin.base_model is twin else twin.base_model_prefix  # a model of two towers is its own base
+        prefix = "" if twin.base_model is twin else twin.base_model_prefix  # a model with two towers is its own base
         for name, module in twin.base_model.named_modules(prefix=prefix):
-            if not name.startswith(self.spec.head):  # a part of the base may be trained from scratch with the head
+            if not name.startswith(self.spec.head):  # a part of the base may be trained from scratch, with the head
                 setattr(module, FROZEN, True)
                 if type(module) is nn.Dropout:
                     module.__class__ = Dropout
         for module in twin.modules():  # the stacks of an encoder-decoder have configurations of their own
             if hasattr(module, "config"):
-                module.config.use_cache = False  # a cache of keys and values serves generation alone
+                module.config.use_cache = False  # a cache of keys and values is only for generation
         for index, layer in enumerate(self.spec.layers):
             setattr(twin.get_submodule(layer), LAYER, index)
         for linear in self.spec.linears:
@@ -79,10 +79,10 @@ class BaseModel:
         return cast("nn.Module", twin)
 
     def lower(self, dtype: torch.dtype, *, keep: bool = False) -> None:
-        """Keep the weights of the transformer layers' linear maps in the precision autocast multiplies them in.
+        """Store the weights of the transformer layers' linear maps in the precision in which autocast multiplies them.
 
-        Autocast would make the same rounded copy in every step; the products are the same to the bit, and the
-        weights take half the memory; or one and a half times as much where they are to `keep`, for `raised`.
+        Autocast would make the same rounded copy in every step. The products are bit for bit the same, and the weights
+        take half the memory; or one and a half times as much with `keep`, which keeps the originals for `raised`.
         """
         for module in filter(None, (self.module, self.dense)):
             for linear in self.spec.linears:
@@ -94,7 +94,7 @@ class BaseModel:
                     weight.data = weight.data.to(dtype)
 
     def raised(self) -> BaseModel:
-        """The same model with the weights that `lower` kept; this one is of no more use."""
+        """The same model with the weights that `lower` kept; this one must not be used afterwards."""
         for name, tensor in self.whole.items():
             weight = self.module.get_submodule(name).get_parameter("weight")
             weight.data = tensor.to(weight.device)

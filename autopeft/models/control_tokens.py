@@ -1,14 +1,14 @@
-"""Control tokens that a person types: text like any other, never what the model reads as its own marks.
+"""Control tokens that a person types are text like any other, and never special tokens of the model.
 
-`</s>`, `[SEP]` or `<pad>` in a row's text would else end it, split it or hide the rest of it. Three mechanisms, all in
-the tokenizer itself, so that training and prediction agree:
+Otherwise `</s>`, `[SEP]` or `<pad>` in a row's text would end it, split it or hide the rest of it. Three mechanisms,
+all in the tokenizer itself, so that training and prediction agree:
 
 - a tokenizer of the tokenizers library no longer looks for special tokens in texts (`split_special_tokens`);
-- where its model has them in its own vocabulary and would still put them together (every Unigram model: T5, XLM-R,
-  ALBERT, DeBERTa-v2), a last step before the model cuts them behind their first character;
-- a tokenizer in Python is given a trie that cuts them likewise.
+- if its model has them in its own vocabulary and would still assemble them (every Unigram model: T5, XLM-R, ALBERT,
+  DeBERTa-v2), a last step before the model cuts them after their first character;
+- a tokenizer in Python gets a trie that cuts them in the same way.
 
-Added tokens that are not special ones (`|||EMAIL_ADDRESS|||`, runs of spaces) stand for text, and stay.
+Added tokens that are not special (`|||EMAIL_ADDRESS|||`, runs of spaces) stand for text, and stay.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import re
 from typing import Any
 
 CONTEXTS = ("{}", "a {} b", "a{}b")
-"""Where a control token may stand: its neighbours decide what some tokenizers make of it."""
+"""Contexts of a control token: with some tokenizers the neighbours decide how it is read."""
 
 
 def read_as_text(tokenizer: Any) -> None:
-    """Make a tokenizer read the control tokens in a text as text; the marks it puts around texts itself stay.
+    """Make a tokenizer read control tokens in a text as text; the special tokens that it adds itself stay.
 
     Args:
-        tokenizer: of transformers. One of another kind than those of the module's description is left as it is.
+        tokenizer: of transformers. Kinds that the module's description does not name are left as they are.
     """
     controls = controls_of(tokenizer)
     if not controls:
@@ -38,13 +38,13 @@ def read_as_text(tokenizer: Any) -> None:
 
 
 def cuts(tokenizer: Any) -> bool:
-    """Whether the step that cuts control tokens is in its backend: it is saved in `tokenizer.json` and nowhere else."""
+    """Whether the backend has the step that cuts control tokens: it is saved only in `tokenizer.json`."""
     step = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
     return step is not None and json.dumps(_pattern(controls_of(tokenizer))).encode() in step.__getstate__()
 
 
 def controls_of(tokenizer: Any) -> list[str]:
-    """What only the tokenizer may write; a single character cannot be cut, and is text in any vocabulary."""
+    """Tokens that only the tokenizer may add; a single character cannot be cut, and is text in any vocabulary."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     found = {*map(str, tokenizer.all_special_tokens), *(token.content for token in added if token.special)}
     return sorted(control for control in found if len(control) > 1)
@@ -55,7 +55,7 @@ def _read_by_backend(backend: Any, controls: list[str]) -> None:
     from tokenizers.pre_tokenizers import Sequence, Split
 
     added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-    # One that is named as special but was added as text would still be looked for.
+    # A token that is named as special but was added as text would still be searched for.
     ordinary = [control for control in controls if control in added and not added[control].special]
     backend.add_special_tokens([AddedToken(control, special=True) for control in ordinary])
     backend.encode_special_tokens = True
@@ -66,7 +66,7 @@ def _read_by_backend(backend: Any, controls: list[str]) -> None:
 
 
 def _is_made(backend: Any, control: str) -> bool:
-    """Whether the backend's model puts a control token together from a text."""
+    """Whether the backend's model assembles a control token from a text."""
     number = backend.token_to_id(control)
     for context in CONTEXTS:
         text = context.format(control)
@@ -82,13 +82,13 @@ def _pattern(controls: list[str]) -> str:
 
 
 def _trie(trie: Any, controls: list[str]) -> Any:
-    """Of a tokenizer in Python: finds what `trie` finds, but no control token, and cuts those."""
+    """A trie for a tokenizer in Python that finds what `trie` finds, except control tokens, which it cuts."""
     from transformers.tokenization_python import Trie
 
     cut = re.compile("|".join(f"(?<={re.escape(c[0])})(?={re.escape(c[1:])})" for c in controls))
 
     class CuttingTrie(Trie):  # type: ignore[misc]  # transformers leaves it untyped
-        """Splits a text at the added tokens that stand for text, and behind the first character of all others."""
+        """Splits a text at the added tokens that stand for text, and after the first character of all others."""
 
         def split(self, text: str) -> list[str]:
             return [piece for part in super().split(text) for piece in cut.split(part)]

@@ -1,4 +1,4 @@
-"""The token that the decoder of an encoder–decoder model begins with, before the first that it is to tell."""
+"""The start token of the decoder in an encoder–decoder model, before the first token that it predicts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 TRIED = 4
-"""Labels of a row that is tried."""
+"""Labels of a test row."""
 
 
 @torch.no_grad()
 def decoder_start(model: Any, last: np.ndarray) -> int:
     """The token that starts the decoder's input: for labels a, b, c the model makes the input start, a, b.
 
-    Most models have one token for it, which their configuration names; mBART and its kin take the last label of each
-    row, such as the code of a language, to the front. The model is asked, on labels of two rows.
+    Most models name one token for it in their configuration; mBART and its relatives move the last label of each row,
+    such as a language code, to the front. The model is tested on labels of two rows.
 
     Args:
         model: of transformers.
-        last: the last label of each row that is to be learnt.
+        last: the last label of each training row.
 
     Raises:
-        ModelError: it makes something else of labels, or takes last labels to the front that differ.
+        ModelError: it changes labels in another way, or moves last labels to the front, and these differ.
     """
     words = model.get_output_embeddings().weight.shape[0]
     known = [token for token in range(min(words, 4 * TRIED)) if token != model.config.pad_token_id]
@@ -58,10 +58,10 @@ class _ReachedError(Exception):
 
 
 def _decoder_inputs(model: Any, labels: torch.Tensor) -> torch.Tensor:
-    """What the model gives its decoder where it is given those labels.
+    """The input that the model gives its decoder for these labels.
 
     Raises:
-        ModelError: nothing, as its configuration does not say what to begin with.
+        ModelError: there is none, since its configuration names no start token.
     """
     found: list[torch.Tensor] = []
 

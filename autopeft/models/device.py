@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 ADAMW, PAGED = "adamw", "paged_adamw_8bit"
-"""Optimisers, by their names in study files: the usual one, and that whose moments a GPU's driver may move away."""
+"""Optimisers, by their names in study files: the usual one, and the one whose moments a GPU's driver may move away."""
 
 
 @dataclass(frozen=True)
 class Device:
     """Where to train, and in what precision.
 
-    `autocast` is that of the matrix products; None is float32 throughout. `optimizer` says how its moments are kept.
+    `autocast` is the precision of matrix products; None: float32 throughout. `optimizer` says how its moments are kept.
     """
 
     type: str
@@ -34,19 +34,19 @@ class Device:
 
     @property
     def scaled(self) -> bool:
-        """Whether the loss has to be scaled, or small gradients would become 0 (`training.loss_scale`)."""
+        """Whether the loss must be scaled, so that small gradients do not become 0 (`training.loss_scale`)."""
         return self.autocast is torch.float16
 
     def kernels(self) -> AbstractContextManager[None]:
-        """The context forward and backward passes run in.
+        """The context of forward and backward passes.
 
-        On a CPU attention is computed from plain matrix products: for inputs of a sentence or two that takes a
-        fraction of the time of PyTorch's fused kernel there (`benchmarks/cpu_step.py`).
+        On a CPU attention is computed by plain matrix products: for inputs of a sentence or two that takes a fraction
+        of the time of PyTorch's fused kernel (`benchmarks/cpu_step.py`).
         """
         return sdpa_kernel(SDPBackend.MATH) if self.type == "cpu" else nullcontext()
 
     def precision(self) -> AbstractContextManager[None]:
-        """The context a forward pass alone runs in."""
+        """The context of a forward pass alone."""
         return torch.autocast(self.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 
@@ -56,22 +56,22 @@ LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def name_of(autocast: torch.dtype | None) -> str:
-    """As study files name it."""
+    """The precision's name in study files."""
     return str(autocast or torch.float32).removeprefix("torch.")
 
 
 def supports_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively; emulated it would be slower than float32."""
+    """Whether the device multiplies bfloat16 matrices natively; emulation would be slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def study_device(spec: StudySpec) -> Device:
-    """The GPU where there is one, and the precision that is asked for.
+    """The GPU if there is one, and the precision that is asked for.
 
-    With "auto" it is the lowest that may be worth its rounding: bfloat16 where it is computed natively, or float16 on
-    a GPU that does not. Whether it is, `execution.precision` measures.
+    "auto" gives the lowest precision that may be worth its rounding: bfloat16 if the device computes it natively, else
+    float16 on a GPU, else float32. `execution.precision` measures whether it is worth it.
     """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     if spec.model.dtype == "auto":
@@ -81,10 +81,10 @@ def study_device(spec: StudySpec) -> Device:
 
 
 def named_device(name: str | None) -> str:
-    """The type of the device of that name; a GPU that has a number is made the current one.
+    """The type of the named device; a GPU with a number becomes the current one.
 
     Args:
-        name: "cpu", "cuda", or "cuda:1" for the second GPU; None is a GPU where there is one, and else the CPU.
+        name: "cpu", "cuda", or "cuda:1" for the second GPU; None: a GPU if there is one, else the CPU.
 
     Raises:
         UserInputError: it is none of these, or there is no such GPU.
@@ -105,7 +105,7 @@ def named_device(name: str | None) -> str:
 
 
 def precision_note(device: Device) -> str:
-    """What to know of the precision; empty where there is nothing."""
+    """What to know about the precision; empty if there is nothing."""
     if device.autocast is torch.float16 and device.type == "cpu":
         return (
             '`dtype` in [model] is "float16", which is for GPUs without bfloat16: on this CPU you get the scores of '
@@ -120,15 +120,15 @@ def precision_note(device: Device) -> str:
 
 
 class AbsentCard(Device):
-    """A GPU that is not here: kernels of the CPU stand in for its own, the fused attention for its fused attention."""
+    """A GPU that is not here: the CPU's kernels stand in for its own, and fused attention for its fused attention."""
 
     def precision(self) -> AbstractContextManager[None]:
-        """The context a forward pass runs in; autocast for "cuda" would do nothing on a machine without it."""
+        """The context of a forward pass; autocast for "cuda" would do nothing on a machine without it."""
         return torch.autocast("cpu", dtype=self.autocast, enabled=self.autocast is not None)
 
 
 def described_card(spec: StudySpec) -> Device:
-    """The GPU to plan for. Every card since 2020 computes bfloat16."""
+    """The GPU to plan for. Every GPU since 2020 computes bfloat16."""
     kind = Device if torch.cuda.is_available() else AbsentCard
     lower = torch.bfloat16 if spec.model.dtype == "auto" else LOWER.get(spec.model.dtype)
     return kind("cuda", lower, spec.model.optimizer)

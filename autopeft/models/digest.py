@@ -1,11 +1,11 @@
-"""The identity of a base model: what a study and its winner were made with, so that another in its place is noticed.
+"""The identity of a base model: it shows if the model of a study and its winner was replaced by another.
 
-Of a folder it is a SHA-256 of the files that decide what the model predicts: the weights, `config.json`, which decides
-how they are put together (an activation, an epsilon, the number of heads), the tokenizer's files, since other tokens
-are another input, and code that the model brings. Notes, licences and the settings of text generation are not among
-them. The bytes are taken as they are: the same weights in other files, or a configuration in another order, are another
-model here, which is told once too often rather than once too seldom. Of a model on the hub it is the commit, which
-git makes a hash of all its files.
+For a folder it is a SHA-256 of the files that decide what the model predicts: the weights, `config.json`, which decides
+how they are combined (an activation, an epsilon, the number of heads), the tokenizer's files, since other tokens are
+another input, and code that comes with the model. Notes, licences and settings of text generation do not count. Bytes
+are compared: the same weights in other files, or a configuration in another order, are another model here, since one
+alarm too many is better than one too few. For a model on the hub it is the commit, which in git is a hash of all its
+files.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES, COMMIT = "sha256:", "commit:"
-"""What an identity begins with: of a folder, of a model on the hub."""
+"""How an identity begins, for a folder and for a model on the hub."""
 
 PIECE = 2**23
-"""Bytes that are hashed at a time, each piece on its own, on as many cores as there are: one core does 0.2 to 2 GB a
-second, by its instructions, and a model may have 15 GB."""
+"""Bytes of a piece. Pieces are hashed separately, on all cores: one core does 0.2 to 2 GB per second, depending on its
+instructions, and a model may have 15 GB."""
 
 THREADS = 8
 
 SETTLED = 2.0
-"""Seconds since the last change after which a file's times tell it from a later one: clocks of file systems are coarse.
-The same rule keeps git's index right."""
+"""Seconds since the last change after which a file's times distinguish it from a later version: clocks of file systems
+are coarse. git's index follows the same rule."""
 
 _known: dict[Path, tuple[tuple[tuple[Any, ...], ...], str]] = {}
-"""Of folders read before in this process: their files' names, numbers, sizes and times, and the identity. The time of
-the last change of an inode is among them, which no program can set back. It is not kept for other processes."""
+"""Folders read before in this process: their files' names, inode numbers, sizes and times, and the identity. Among the
+times is the inode's last change, which no program can set back. It is not kept for other processes."""
 
 
 def of(location: Path | str, revision: str | None = None) -> str:
-    """The identity of a model: `sha256:…` of a folder; `commit:…` of a hub id at that commit, "" where none is known.
+    """The identity of a model: `sha256:…` for a folder; `commit:…` for a hub id at that commit, "" if none is known.
 
     Raises:
-        ModelError: the folder holds no model that can be read (`model_files.examine`).
+        ModelError: the folder holds no model that can be read (`files.examine`).
     """
     if isinstance(location, str):
         return f"{COMMIT}{revision}" if revision else ""
@@ -67,7 +67,7 @@ def of(location: Path | str, revision: str | None = None) -> str:
 
 
 def kind_of(identity: str) -> str | None:
-    """Which kind of reference a model of that identity had, `LOCAL` or `ON_HUB`; None where it is not known."""
+    """The kind of reference that a model with this identity had, `LOCAL` or `ON_HUB`; None if unknown."""
     return {FILES: LOCAL, COMMIT: ON_HUB}.get(identity.partition(":")[0] + ":")
 
 
@@ -77,7 +77,7 @@ def revision_of(identity: str) -> str | None:
 
 
 def _seen(files: Iterable[Path]) -> tuple[tuple[Any, ...], ...]:
-    """What tells files from later ones of the same names, without reading them; the times of change last."""
+    """What distinguishes files from later ones with the same names, without reading them; times come last."""
     found = []
     for path in files:
         status = path.stat()
@@ -101,7 +101,7 @@ def _hashed(files: Iterable[Path], folder: Path) -> str:
 
 
 def _piece(path: Path, start: int) -> bytes:
-    """The SHA-256 of `PIECE` bytes of a file, or of what there is."""
+    """The SHA-256 of `PIECE` bytes of a file, or of the rest if that is less."""
     with path.open("rb") as file:
         file.seek(start)
         return hashlib.sha256(file.read(PIECE)).digest()

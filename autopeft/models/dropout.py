@@ -1,4 +1,4 @@
-"""Dropout whose mask costs a CPU little: PyTorch draws one random number an element there, this one for every four."""
+"""Dropout with a mask that is cheap on a CPU: PyTorch draws a random number per element, this one per four elements."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LEVELS = 2**16
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` with masks cut from 16 random bits an element on a CPU, so `p` is rounded to 1 / 65,536.
+    """`nn.Dropout` with masks from 16 random bits per element on a CPU, so `p` is rounded to 1 / 65,536.
 
-    Inputs elsewhere (a GPU, the meta device) go the ordinary way. Outputs are scaled by the rounded probability's
-    own inverse, so their mean is the input's.
+    Inputs elsewhere (a GPU, the meta device) go the ordinary way. Outputs are scaled by the inverse of the rounded
+    probability, so their mean is the input's.
     """
 
     on_gpu: ClassVar[bool] = False
-    """Whether tensors that stand for a GPU's are on the CPU meanwhile."""
+    """Whether tensors on the CPU stand for a GPU's for now."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Same shape as `x`."""
@@ -36,9 +36,10 @@ class Dropout(nn.Dropout):
 
 @contextmanager
 def fused_dropout() -> Iterator[None]:
-    """Have dropout as a GPU has it, which keeps a mask of a byte an element; a CPU keeps one of the input's type.
+    """Make dropout behave as on a GPU, which keeps a mask of one byte per element; a CPU keeps one of the input's type.
 
-    In a layer's second pass too, which runs in the backward pass, where no function mode of PyTorch's is on.
+    This includes a checkpointed layer's second pass, which runs in the backward pass, where PyTorch's function modes
+    are off.
     """
     plain, before = nn.functional.dropout, Dropout.on_gpu
 

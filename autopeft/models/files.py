@@ -1,7 +1,7 @@
-"""The files of a pretrained model, looked at before a library reads them.
+"""Check the files of a pretrained model before a library reads them.
 
-Libraries open whatever has the right name, and build whatever `config.json` says. What would keep them busy for ever,
-or let them read something else than the model, is found here first, from names, sizes and headers.
+Libraries open whatever has the right name, and build whatever `config.json` says. These checks first find, from names,
+sizes and headers, what would keep them busy forever, or make them read something other than the model.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a file of git-lfs begins that stands for one not fetched yet."""
+"""The beginning of a git-lfs pointer, in place of a file that was not fetched."""
 
 READ = re.compile(
     r"((pre)?processor_)?config\.json|added_tokens\.json|special_tokens_map\.json|[^/]*\.(model|spm|codes|py)|"
     r"[^/]*(token|vocab|merges|normalizer|byte_maps|emoji|word_|dict\.)[^/]*\.(json|txt|tokenizer)|.*\.tokenizer"
 )
 """Files beside the weights that decide what a model predicts: its configuration, its tokenizer's (the names are those
-in `vocab_files_names` of transformers' tokenizers), and code that it brings."""
+in `vocab_files_names` of transformers' tokenizers), and code that comes with it."""
 
 LARGEST_CONFIG = 2**24
 """Bytes of a configuration or an index; the largest index of a model with 90,000 tensors has half of that."""
 
 MOST_LABELS = 50_000
-"""Of a checkpoint's own head: transformers takes 70 µs for each to read a configuration."""
+"""Most labels of a checkpoint's own head: reading a configuration takes transformers 70 µs per label."""
 
 LARGEST_HEADER = 100_000_000
 """Bytes of a safetensors header: the library's own limit."""
 
 MOST_LAYERS = 10_000
-"""The deepest models have some hundred; a list of that many takes no time yet."""
+"""The deepest models have a few hundred; a list of this many is still fast."""
 
 LAYERS = re.compile(r"(^|_)(layers?|blocks?|depth)($|_)", re.IGNORECASE)
-"""Names of the numbers in a configuration that say how many of something are built, in a loop of Python's."""
+"""Names of the numbers in a configuration that say how many of something a Python loop builds."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How large the weights in a checkpoint are: `tensors` of `size` bytes together."""
+    """The extent of the weights in a checkpoint: `tensors` tensors of `size` bytes in total."""
 
     tensors: int
     size: int
 
 
 def examine(folder: Path) -> Extent:
-    """Make sure that a folder holds a model which can be read in a time that fits its size.
+    """Make sure that a folder holds a model that can be read in a time that fits its size.
 
     Raises:
         ModelError: it does not, in one sentence.
@@ -90,7 +90,7 @@ def reading(what: str) -> Iterator[None]:
     """Turn whatever a library raises while it reads a person's files into one sentence that begins with `what`.
 
     Raises:
-        ModelError: for any error but autopeft's own, and but what comes from outside, such as Ctrl-C.
+        ModelError: for any error, except autopeft's own and those from outside, such as Ctrl-C.
     """
     try:
         yield
@@ -145,7 +145,7 @@ def decisive(folder: Path) -> Iterator[Path]:
 
 
 def _status(path: Path) -> Any:
-    """Of what a link leads to; None where that is nothing."""
+    """The status of what a path leads to; None if a link is broken."""
     try:
         return path.stat()
     except OSError:
@@ -157,7 +157,7 @@ def _wrong(folder: Path, what: str) -> str:
 
 
 def _adapter(folder: Path) -> str:
-    """Why a folder with an adapter of peft in it is not a base model."""
+    """Why a folder with a peft adapter in it is not a base model."""
     if (folder / CONFIG).exists():
         return (
             f"[model] name_or_path: {folder} holds an adapter beside the model ({ADAPTER}), which transformers would "
@@ -169,7 +169,7 @@ def _adapter(folder: Path) -> str:
     except (ModelError, KeyError):
         base = "another model"
     return (
-        f"[model] name_or_path: {folder} holds not a whole model but a peft adapter for {base} ({ADAPTER}); give that "
+        f"[model] name_or_path: {folder} holds a peft adapter for {base} ({ADAPTER}), not a whole model; give that "
         "model, or merge the adapter into it (`merge_and_unload()`), save the result and give that."
     )
 
@@ -185,7 +185,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _json(path: Path, folder: Path) -> dict[str, Any]:
-    """An object in a file; with what is not JSON, and what no configuration is, told."""
+    """The JSON object in a file; a sentence says what is wrong if it holds none."""
     _check_fetched(path, folder)
     try:
         if path.stat().st_size > LARGEST_CONFIG:
@@ -199,7 +199,7 @@ def _json(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _check_counts(config: dict[str, Any], folder: Path) -> None:
-    """No more layers and labels than there can be: a configuration makes lists of that length as it is read."""
+    """Check that layers and labels are not too many: a configuration makes lists of that length when it is read."""
     labels = [config.get("num_labels"), *(config.get(key) for key in ("id2label", "label2id"))]
     most = max((len(n) if isinstance(n, dict) else n for n in labels if isinstance(n, int | dict)), default=0)
     if most > MOST_LABELS:

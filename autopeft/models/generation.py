@@ -1,7 +1,7 @@
-"""Texts that a language model writes behind prompts, or for sources: the likeliest token each time, many rows at once.
+"""Texts that a language model writes after prompts, or for sources: the likeliest token each time, many rows at once.
 
-A decoder goes on with its prompts, which are therefore padded on the left. A model of an encoder and a decoder reads
-its sources whole, padded on the right, and its decoder begins with tokens of its own.
+A decoder continues its prompts, so they are padded on the left. An encoder–decoder model reads its sources whole,
+padded on the right, and its decoder begins with its own tokens.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from autopeft.models.writing_limits import WritingLimits
 
 TOKENS_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
-"""Of prompts, padding and what is written, on each kind of device."""
+"""Tokens of prompts, padding and written texts at a time, by kind of device."""
 
 
 def written(
     model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], limits: WritingLimits, **sampling: Any
 ) -> list[np.ndarray]:
-    """The tokens that the model writes behind each prompt, or for each source, without the one that ends them.
+    """The tokens that the model writes after each prompt, or for each source, without the end token.
 
-    Of a prompt that leaves no room the end is kept; where there is none, a text is begun.
+    If a prompt leaves no room, its end is kept; an empty prompt begins a text.
 
     Args:
         model: of transformers; methods may have changed it.
         tokenizer: for its padding token.
-        prompts: tokens of each; where `limits.begin` is set, what its encoder reads.
+        prompts: tokens of each; if `limits.begin` is set, the encoder's input.
         limits: when writing ends.
-        sampling: of transformers' `GenerationConfig`, such as `do_sample` and `temperature`. Default: greedy.
+        sampling: settings of transformers' `GenerationConfig`, such as `do_sample` and `temperature`. Default: greedy.
     """
     new, _ = limits.room
     prompts = [_fitting(ids, tokenizer, limits) for ids in prompts]
@@ -53,15 +53,15 @@ def written(
 def streamed(
     model: Any, tokenizer: Any, prompt: np.ndarray, limits: WritingLimits, text: GrowingText, **sampling: Any
 ) -> None:
-    """Write behind one prompt, as `written` does, with each token given to `text` as soon as it is there."""
+    """Write after one prompt, as `written` does, and pass each token to `text` as soon as it is there."""
     new, _ = limits.room
     _batch(model, tokenizer, [_fitting(prompt, tokenizer, limits)], new, limits, sampling, text)
     text.end()
 
 
 def _fitting(prompt: np.ndarray, tokenizer: Any, limits: WritingLimits) -> np.ndarray:
-    """As much of a prompt as there is room for, and never nothing."""
-    if not len(prompt):  # as texts begin that were pretrained on
+    """As much of a prompt as there is room for, at least one token."""
+    if not len(prompt):  # the way texts of pretraining begin
         first = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         return np.array([next(token for token in first if token is not None)])
     _, most = limits.room
@@ -69,7 +69,7 @@ def _fitting(prompt: np.ndarray, tokenizer: Any, limits: WritingLimits) -> np.nd
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Rows of similar length, as many at once as have `most` tokens with their padding; the longest come first."""
+    """Rows of similar length, together at most `most` tokens with padding; the longest come first."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while order:
         count = max(1, most // lengths[order[0]])
@@ -89,7 +89,7 @@ def _batch(
     from transformers import GenerationConfig
 
     pad, begin = int(tokenizer.pad_token_id), [*limits.begin]
-    ids, mask = _padded(prompts, pad, left=not begin)  # or what is written would stand behind padding
+    ids, mask = _padded(prompts, pad, left=not begin)  # else the written text would come after padding
     inputs = {"input_ids": ids, "attention_mask": mask}
     if begin:
         inputs["decoder_input_ids"] = torch.tensor([begin] * len(prompts))
@@ -108,13 +108,13 @@ def _batch(
 
 
 def _of_decoder(begin: Sequence[int], pad: int, ends: Sequence[int]) -> dict[str, Any]:
-    """Settings of a decoder behind an encoder."""
-    never = {} if pad in ends else {"suppress_tokens": [pad]}  # which Marian's models find probable
+    """Settings of a decoder after an encoder."""
+    never = {} if pad in ends else {"suppress_tokens": [pad]}  # Marian's models find padding probable
     return {"decoder_start_token_id": begin[0], **never}
 
 
 def _padded(prompts: Sequence[np.ndarray], pad: int, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens of all rows, padded on one side, and where they are."""
+    """Tokens of all rows, padded on one side, and their mask."""
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), pad)
     mask = torch.zeros_like(ids)
@@ -127,10 +127,10 @@ def _padded(prompts: Sequence[np.ndarray], pad: int, *, left: bool) -> tuple[tor
 
 @contextmanager
 def _configured(model: Any, config: Any) -> Iterator[None]:
-    """With these settings alone: what a model's files say of temperature and beams does not bear on scores."""
+    """Use only these settings: temperature and beams in a model's files must not affect scores."""
     from transformers import GenerationMixin
 
-    # What peft wraps around a model with an encoder leaves the model its own settings.
+    # peft's wrapper around a model with an encoder leaves the model its own settings.
     plain = next((module for module in model.modules() if isinstance(module, GenerationMixin)), model)
     own = plain.generation_config
     plain.generation_config = config
@@ -141,6 +141,6 @@ def _configured(model: Any, config: Any) -> Iterator[None]:
 
 
 def _ended(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
-    """Tokens up to the first that ends them."""
+    """Tokens before the first end token."""
     places = np.flatnonzero(np.isin(ids, list(ends)))
     return ids[: places[0]] if len(places) else ids

@@ -1,4 +1,4 @@
-"""A text that a model is writing, told piece by piece."""
+"""A text that a model is writing, passed on piece by piece."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     import torch
 
 UNFINISHED = "\ufffd"
-"""What stands for bytes that are not whole character yet."""
+"""Stands for bytes that are not a whole character yet."""
 
 
 class GrowingText:
-    """Takes tokens as transformers' generation hands them to a streamer, and tells what they add to the text.
+    """A streamer for transformers' generation: takes tokens, and passes on what they add to the text.
 
     Args:
         tokenizer: of transformers.
-        ends: tokens that end a text and are none of it.
-        tell: given each piece; white space before the first word is left out.
+        ends: tokens that end a text and are not part of it.
+        tell: gets each piece; white space before the first word is left out.
 
     Attributes:
-        text: what was written so far.
+        text: the text so far.
     """
 
     def __init__(self, tokenizer: Any, ends: Sequence[int], tell: Callable[[str], None]) -> None:
@@ -32,7 +32,7 @@ class GrowingText:
         self.text = ""
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the next token; the prompt, which comes first and has two dimensions, is none of the text."""
+        """Take the next token; the prompt, which comes first and has two dimensions, is not part of the text."""
         if value.ndim > 1:
             return
         self._ids += [token for token in value.tolist() if token not in self._ends]
@@ -41,7 +41,7 @@ class GrowingText:
         self._tell_more(self.text.rstrip(UNFINISHED))
 
     def end(self) -> None:
-        """Tell what is left."""
+        """Pass on the rest."""
         self._tell_more(self.text)
 
     def _tell_more(self, text: str) -> None:

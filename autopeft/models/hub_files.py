@@ -1,4 +1,4 @@
-"""A model's files on the Hugging Face hub, brought to this machine as transformers itself would, and no others."""
+"""Download a model's files from the Hugging Face hub: those that transformers would download, and no others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def commit_of(name: str, revision: str | None = None) -> str | None:
-    """The commit that a branch, a tag or the newest state of a model is at; None where nobody can tell."""
+    """The commit of a branch, a tag or the newest state of a model; None if unknown."""
     from transformers.utils.hub import resolve_revision
 
     commit = getattr(resolve_revision(name, revision), "resolved", None)
@@ -25,7 +25,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
     """The folder in the hub's cache with a model's configuration and weights, downloaded if they are not there.
 
     Raises:
-        ModelError: a folder in the current one has its name.
+        ModelError: the current folder contains a folder of that name.
         OSError: the hub cannot be reached, or has no such model, or it has no configuration.
     """
     from transformers.utils.hub import cached_file, get_checkpoint_shard_files

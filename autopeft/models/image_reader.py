@@ -1,4 +1,4 @@
-"""How rows of images become arrays: the model's image processor, and the side of the square that it makes."""
+"""How rows of images become arrays: the model's image processor, and the side of its square output."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from autopeft.study.sections import ModelSection
 
 ORDINARY = {"RGB", "L", "1"}
-"""Modes of Pillow that become red, green and blue without anyone having to know."""
+"""Modes of Pillow that become RGB without a message."""
 
 
 class Picture(Protocol):
-    """An image of a row; `data.picture.Picture` says what each is."""
+    """An image of a row; see `data.picture.Picture`."""
 
     @property
     def name(self) -> str:
-        """How errors call it."""
+        """The image's name in errors."""
 
     def opened(self) -> tuple[Image, str]:
-        """The image in red, green and blue, and its mode before."""
+        """The image in RGB, and its original mode."""
 
 
 class Pixels(NamedTuple):
@@ -45,8 +45,8 @@ class Pixels(NamedTuple):
 
     Attributes:
         values: uint8 `[rows, 3, height, width]`.
-        scale, shift: float32 `[3, 1, 1]`; what the model takes is `values * scale + shift`.
-        patches: places of an image in the model, at the bottom.
+        scale, shift: float32 `[3, 1, 1]`; the model's input is `values * scale + shift`.
+        patches: places of an image at the bottom of the model.
     """
 
     values: np.ndarray
@@ -56,12 +56,12 @@ class Pixels(NamedTuple):
 
 
 class ImageReader(Reader):
-    """An image processor of transformers, run by Pillow whatever else is installed: libraries differ in what they make.
+    """An image processor of transformers, always run with Pillow, since the results of other libraries differ.
 
     Args:
-        processor: of transformers, as the model brings it.
-        patch_size: side of a patch of the model, in pixels; 0 where it has none.
-        size: side of the images that it is to make; default: its own.
+        processor: of transformers, as it comes with the model.
+        patch_size: side of a patch of the model, in pixels; 0 if it has no patches.
+        size: side of the images that the processor makes; default: its own.
     """
 
     unit: ClassVar[str] = "patches"
@@ -72,7 +72,7 @@ class ImageReader(Reader):
         self.processor = processor if size is None else _sized(processor, size)
         self.size = size
         self._patch_size = patch_size
-        self._odd: dict[str, list[str]] = {}  # names of images by their mode
+        self._odd: dict[str, list[str]] = {}  # names of images, by mode
 
     @classmethod
     def load(cls, location: Path | str, **origin: Any) -> Any:
@@ -83,7 +83,7 @@ class ImageReader(Reader):
 
     @classmethod
     def of_study(cls, processor: Any, model: Any, section: ModelSection, columns: int) -> Self:
-        """With the size that [model] says; the model is tried on an image of it."""
+        """Make a reader with the size in [model]; the model is tried on an image of that size."""
         texts = [name for name in ("max_length", "truncation") if getattr(section, name) is not None]
         if texts:
             raise SpecError(f"`{texts[0]}` in [model] is for texts, but this kind of task reads images; remove it.")
@@ -103,14 +103,14 @@ class ImageReader(Reader):
         return reader
 
     def _try(self, model: Any, columns: int) -> None:
-        """Run the model on an image, in the precision that its weights are kept in."""
+        """Run the model on an image, in the precision of its weights."""
         place = next(model.parameters()).device.type
         with torch.inference_mode(), as_kept(model):
             model(**{name: tensor.to(place) for name, tensor in self.example(columns).items()})
 
     @classmethod
     def of_winner(cls, processor: Any, model: Any, card: Card, where: str) -> Self:
-        """As the card has it."""
+        """Make a reader with the card's size."""
         return cls(processor, _patch_size(model), card.image_size)
 
     @property
@@ -122,7 +122,7 @@ class ImageReader(Reader):
         """The images as pixels.
 
         Raises:
-            DataError: one cannot be read, they come out in different sizes, or memory does not suffice.
+            DataError: an image cannot be read, their sizes differ after processing, or memory is too small.
         """
         values: np.ndarray | None = None
         for row, picture in enumerate(pictures):
@@ -148,7 +148,7 @@ class ImageReader(Reader):
         if made.dtype != np.uint8:
             whole = made.round().clip(0, 255)
             if not np.allclose(made, whole, atol=1e-3):
-                raise ModelError(f"{type(self.processor).__name__} does not make 8-bit pixels, so it cannot be used.")
+                raise ModelError(f"{type(self.processor).__name__} does not make 8-bit pixels; use another model.")
             made = whole.astype(np.uint8)
         return made
 
@@ -178,7 +178,7 @@ class ImageReader(Reader):
         self.processor.save_pretrained(str(folder))
 
     def standalone(self) -> Self:
-        """This one: its processor makes images of that size by itself."""
+        """This reader itself: its processor already makes images of that size."""
         return self
 
     def cells(self) -> list[Any]:
@@ -197,7 +197,7 @@ class ImageReader(Reader):
         return {"pixel_values": torch.from_numpy(pixels * scale + shift)}
 
     def told(self, truncated: Truncation) -> list[str]:
-        """Of which images the colours were made anew; told once."""
+        """Which images were converted to RGB; reported once."""
         said = [
             f"{len(names)} image{'s are' if len(names) > 1 else ' is'} of the mode {mode} (such as {names[0]}) and "
             f"{'are' if len(names) > 1 else 'is'} read as RGB, with white where transparent."
@@ -214,14 +214,14 @@ def _grey() -> list[Image]:
 
 
 def _patch_size(model: Any) -> int:
-    """Side of a patch; 0 where the model has none."""
+    """Side of a patch; 0 if the model has none."""
     given = getattr(model.config, "patch_size", None)
     side = given[0] if isinstance(given, list | tuple) and given else given
     return side if isinstance(side, int) else 0
 
 
 def _sized(processor: Any, side: int) -> Any:
-    """The processor set to another size; where it cuts a square out of the middle, as large a share as before."""
+    """The processor set to another size; if it crops a square from the centre, the same share as before."""
     from transformers.image_utils import SizeDict
 
     made = copy.deepcopy(processor)

@@ -1,7 +1,7 @@
-"""Language models as their configurations describe them, without weights: some that ship, and those of a folder.
+"""Language models by their configurations, without weights: some ship with autopeft, others come from a folder.
 
-The sizes that ship are those of litgpt's `config.py` (Apache-2.0), read in November 2026; a test compares the number of
-their parameters with what was published.
+The shipped sizes are those of litgpt's `config.py` (Apache-2.0), read in November 2026; a test compares their parameter
+counts with published ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHIPPED = "architectures.json"
 
 
 def names() -> list[str]:
-    """Of the models whose configurations ship."""
+    """Names of the models whose configurations ship."""
     return [*_shipped()]
 
 
@@ -33,7 +33,7 @@ def _shipped() -> dict[str, dict[str, Any]]:
 
 
 def config_of(reference: str) -> Any:
-    """The configuration of a model that ships, or of a folder with a `config.json`.
+    """The configuration of a shipped model, or of a folder with a `config.json`.
 
     Raises:
         ModelError: it is neither.
@@ -53,7 +53,7 @@ def config_of(reference: str) -> Any:
 
 
 def skeleton(config: Any, auto_class: str) -> nn.Module:
-    """The model of that configuration with every tensor on the meta device: it takes no memory.
+    """The model of this configuration with every tensor on the meta device: it takes no memory.
 
     Raises:
         ModelError: transformers has no such class for it.

@@ -1,4 +1,4 @@
-"""Load a base model: once per process, frozen, and with what a study needs to know of it."""
+"""Load a base model: once per process, frozen, and with what a study needs to know about it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Asked(Protocol):
-    """What loading asks of the kind of task; `tasks.Task` says what each is."""
+    """What loading needs of the kind of task; see `tasks.Task`."""
 
     @property
     def kind(self) -> str:
@@ -31,11 +31,11 @@ class Asked(Protocol):
 
     @property
     def auto_class(self) -> str:
-        """The transformers class that puts on the head."""
+        """The transformers class that adds the head."""
 
     @property
     def new_head(self) -> bool:
-        """Whether what that class puts on is trained from scratch."""
+        """Whether the head of that class is trained from scratch."""
 
     @property
     def peft_task_type(self) -> str | None:
@@ -43,7 +43,7 @@ class Asked(Protocol):
 
     @property
     def processor(self) -> str:
-        """The transformers class of what reads the rows."""
+        """The transformers class of the processor that reads rows."""
 
     def adapt(self, model: Any) -> None:
         """Change a loaded model before methods see it."""
@@ -63,18 +63,18 @@ def load_base(
     """Load a pretrained model with a freshly drawn head, frozen, in float32 on the CPU; on the GPU if `quantized`.
 
     Args:
-        location: a local folder (never leaves the machine) or a hub id.
+        location: a local folder (then nothing leaves the machine) or a hub id.
         task: the kind of task.
         seed: of the head's initial values.
-        trust_remote_code: run code that the model brings; off unless the study file says so.
+        trust_remote_code: run code that comes with the model; off unless the study file says so.
         config_overrides: such as ``id2label``.
         quantized: "none", or "8bit" or "4bit" for the linear maps of the transformer layers.
         compute: precision in which a quantized model's products are computed.
         revision: commit of a model on the hub; default: the newest.
 
     Raises:
-        ModelError: no model there, one that this class cannot load, weights that are not safetensors or that lack a
-            part of the base model, or quantization where this machine cannot do it.
+        ModelError: there is no model, this class cannot load it, its weights are not safetensors or lack a part of the
+            base model, or this machine cannot quantize.
     """
     import transformers
 
@@ -98,7 +98,7 @@ def load_base(
                 plain = describe(dense, task.kind, task.peft_task_type, new_head=task.new_head)
                 skip = quantization.left_alone(dense, plain)
                 special = {"dtype": compute, "quantization_config": quantization.config(quantized, skip, compute)}
-                torch.manual_seed(seed)  # what was built so far drew some
+                torch.manual_seed(seed)  # building `dense` drew random numbers
             module, report = _pretrained(kind, location, {**special, **options})
         reader.prepare(processor, *filter(None, (module, dense)))
         module.requires_grad_(False)
@@ -114,8 +114,8 @@ def load_base(
 def _judged(
     module: nn.Module, dense: nn.Module | None, report: Mapping[str, Any], task: Asked, location: Path | str
 ) -> tuple[ModelSpec, tuple[str, ...]]:
-    """What a model is for methods, with notes on what of it is drawn at random; it is left as the task has it."""
-    whole = module if dense is None else dense  # a packed weight has neither its own shape nor size
+    """The description of a model for methods, with notes on parts drawn at random; the task adapts the model too."""
+    whole = module if dense is None else dense  # a packed weight does not have its original shape or size
     drawn = missing_weights.judge(whole, report, location, new_head=task.new_head)
     spec = describe(whole, task.kind, task.peft_task_type, drawn.missing, new_head=task.new_head)
     for model in filter(None, (module, dense)):
@@ -127,7 +127,7 @@ def read_config(location: Path | str, *, trust_remote_code: bool = False, revisi
     """The configuration of a pretrained model; see `load_base`.
 
     Raises:
-        ModelError: there is none that can be read.
+        ModelError: no configuration can be read.
     """
     from transformers import AutoConfig
 
@@ -140,19 +140,19 @@ def read_config(location: Path | str, *, trust_remote_code: bool = False, revisi
 
 
 def _pretrained(kind: Any, location: Path | str, options: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
-    """The model, and what transformers reports of its weights."""
+    """The model, and transformers' report on its weights."""
     found: tuple[nn.Module, Mapping[str, Any]] = kind.from_pretrained(
         location,
         use_safetensors=True,  # no pickle from strangers
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # a head of another size is drawn anew; what else differs is refused
+        ignore_mismatched_sizes=True,  # a head of another size is drawn again; other differences are refused
         **options,
     )
     return found
 
 
 def _dense(config: Any, kind: Any, trust_remote_code: bool) -> nn.Module:
-    """The model of that configuration on the meta device, frozen."""
+    """The model of this configuration on the meta device, frozen."""
     with torch.device("meta"):
         module = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return cast("nn.Module", module.requires_grad_(False))

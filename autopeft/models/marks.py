@@ -1,17 +1,17 @@
-"""Marks that autopeft puts on modules and parameters, under names that nothing else has."""
+"""Marks that autopeft puts on modules and parameters, under names that nothing else uses."""
 
 from __future__ import annotations
 
 FROZEN = "_autopeft_frozen"
-"""Marks the modules of the base model, which a method's own modules then stand beside."""
+"""Marks the modules of the base model, to distinguish them from a method's own."""
 
 
 TRAINED = "_autopeft_trained"
-"""Marks the parameters of an add-on, which belong to one model alone."""
+"""Marks the parameters of an add-on, which belong to only one model."""
 
 
 GROUPS = "_autopeft_groups"
-"""Marks a model with an add-on on; the value is the groups of parameters that are trained at rates of their own."""
+"""Marks a model with an add-on; the value is the groups of parameters with their own training rates."""
 
 
 LAYER = "_autopeft_layer"
@@ -19,8 +19,8 @@ LAYER = "_autopeft_layer"
 
 
 LINEAR = "_autopeft_linear"
-"""Marks their linear maps, which are those that may be quantized."""
+"""Marks the layers' linear maps, which are the ones that may be quantized."""
 
 
 ORIGINAL = "_autopeft_original"
-"""Marks a quantized linear map; the value says where its weight is in the files of the model."""
+"""Marks a quantized linear map; the value says where its weight is in the model's files."""

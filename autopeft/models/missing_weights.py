@@ -1,8 +1,8 @@
-"""What a checkpoint lacks of the model that its configuration describes: a head, which is trained, or the model itself.
+"""What a checkpoint lacks of the model in its configuration: a head, which is trained, or parts of the model itself.
 
-Only what the task's class puts on top of the base model may start from random values, and a part that follows the
-layers and that pretraining had no use for: a pooler. A layer or an embedding that is drawn at random is not a
-pretrained model any more, and must not be trained as if it were a head.
+Only two parts may start from random values: what the task's class adds to the base model, and a pooler, a part after
+the layers that pretraining did not need. With a random layer or embedding the model is no longer a pretrained one, and
+that part must not be trained like a head.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 NAMED = 3
-"""Names of tensors that a message gives."""
+"""How many names of tensors a message gives."""
 
 WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DataParallel", "base_model.model.": "peft"}
-"""What puts such a prefix before the names of a model that it wraps."""
+"""Wrappers that put such a prefix before the names in a model."""
 
 
 class Drawn(NamedTuple):
-    """Names of the parameters that start from random values, and what the user should know of it, a sentence each."""
+    """Names of the parameters that start from random values, and sentences for the user about them."""
 
     missing: list[str]
     notes: tuple[str, ...]
 
 
 def judge(module: nn.Module, report: Mapping[str, Any], where: object, *, new_head: bool = True) -> Drawn:
-    """Settle what may be drawn at random.
+    """Decide what may be drawn at random.
 
     Args:
         module: the model with its head, as it was loaded.
@@ -42,12 +42,12 @@ def judge(module: nn.Module, report: Mapping[str, Any], where: object, *, new_he
         new_head: whether the head may be drawn at random.
 
     Raises:
-        ModelError: a part of the base model, or of a head that is not to be drawn, is not in the checkpoint, or of
+        ModelError: a part of the base model, or of a head that must not be drawn, is missing in the checkpoint, or has
             another shape there.
     """
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     shapes = {name: (tuple(there), tuple(here)) for name, there, here in report["mismatched_keys"]}
-    mismatched = dict(sorted(shapes.items(), key=lambda entry: (-len(entry[1][0]), entry[0])))  # a matrix tells most
+    mismatched = dict(sorted(shapes.items(), key=lambda entry: (-len(entry[1][0]), entry[0])))  # a matrix says most
     layers = list(layer_names(module))
     base = _Base(module, layers)
     poolers = base.poolers(missing)
@@ -71,7 +71,7 @@ def judge(module: nn.Module, report: Mapping[str, Any], where: object, *, new_he
             "tensors that do not fit start from random values."
         )
     notes += _left_out(unexpected, layers, base.prefix)
-    # A head of another size is a whole head all the same; of a head in parts, what is missing alone is trained.
+    # A head of another size is still a whole head; of a head in parts, only what is missing is trained.
     heads = [name for name in missing if not base.holds(name)]
     if not new_head and (lacking := [*heads, *mismatched]):
         raise ModelError(
@@ -91,15 +91,15 @@ class _Base:
         own = self.module is not module
         self.prefix = f"{inner.base_model_prefix}." if own else ""
         self._layers = layers
-        # Code that comes with a model may know no base model: then all that holds layers or embeddings is one.
+        # A model's own code may define no base model: then every part that holds layers or embeddings belongs to it.
         self._parts = () if own else tuple(n for n, part in module.named_children() if is_body(n, part, layers))
 
     def holds(self, name: str) -> bool:
-        """Whether a parameter is the base model's."""
+        """Whether a parameter belongs to the base model."""
         return name.startswith(self.prefix) if self.prefix else _within(name, self._parts)
 
     def poolers(self, missing: Collection[str]) -> list[str]:
-        """Parts right below the base model, after the one with the layers, that are linear maps and lack whole."""
+        """Direct parts of the base model, after the one with the layers, that have linear maps and are all missing."""
         found, after = [], False
         for name, part in self.module.named_children() if self.prefix else ():
             path = self.prefix + name
@@ -115,7 +115,7 @@ class _Base:
 
 
 def _lost(lost: Sequence[str], unexpected: Sequence[str], layers: Sequence[str], where: object) -> str:
-    """Why a model cannot be used that the checkpoint does not hold, with the likely cause."""
+    """Why a model that the checkpoint does not hold cannot be used, with the likely cause."""
     named = ", ".join(lost[:NAMED]) + (", …" if len(lost) > NAMED else "")
     lack = f"its weights lack {len(lost)} tensors of the base model ({named})"
     text = f"[model] name_or_path: {where} cannot be used: {lack}"
@@ -132,7 +132,7 @@ def _lost(lost: Sequence[str], unexpected: Sequence[str], layers: Sequence[str],
 
 
 def _prefix(lost: Iterable[str], unexpected: Sequence[str]) -> str:
-    """What stands before the names of lost tensors in the file, if they are there under longer ones."""
+    """The prefix of the lost tensors' names in the file, if they are there under longer names."""
     first = next(iter(lost))
     for name in (first, first.partition(".")[2]):
         for other in unexpected:
@@ -145,7 +145,7 @@ def _prefix(lost: Iterable[str], unexpected: Sequence[str]) -> str:
 
 
 def _left_out(unexpected: Iterable[str], layers: Sequence[str], prefix: str) -> list[str]:
-    """Sentences on what the file holds of the layers and the configuration does not ask for."""
+    """Sentences on tensors of layers in the file that the configuration does not describe."""
     beyond: dict[str, None] = {}
     inside: list[str] = []
     lists = {layer.rpartition(".")[0] for layer in layers}

@@ -1,4 +1,4 @@
-"""How a model runs: for training, with or without its layers checkpointed."""
+"""How a model runs: for training, with or without checkpointed layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode, but of the frozen base only its `nn.Dropout` modules: without dropout by functions.
+    """Set training mode, but in the frozen base only for `nn.Dropout` modules: dropout by functions stays off.
 
-    In most model types the modules drop hidden states, which regularises what is trained above them, and a function
+    In most model types modules drop hidden states, which regularises what is trained above them, and a function drops
     attention probabilities, which costs a CPU far more time than it is worth (`benchmarks/cpu_step.py` measures the
-    step with and without). OPT's dropout of hidden states is a function's too and so off; that of DeBERTa's attention
-    is a module and stays.
+    step with and without). OPT drops hidden states by a function too, so that is off; DeBERTa's attention uses a
+    module, so that stays.
     """
     model.train()
     for module in model.modules():
@@ -30,8 +30,8 @@ def train_mode(model: nn.Module) -> None:
 def checkpoint_layers(model: nn.Module) -> None:
     """Keep only the inputs of the transformer layers for the backward pass, which then computes the rest again.
 
-    Chen et al. 2016, arXiv:1604.06174. A layer that changes something outside itself when it runs, as with a cache of
-    keys and values that grows, cannot run twice: PyTorch notices in the backward pass and raises.
+    Chen et al. 2016, arXiv:1604.06174. A layer that changes something outside itself when it runs, such as a growing
+    cache of keys and values, cannot run twice: PyTorch notices this in the backward pass and raises an error.
     """
     from torch.utils.checkpoint import checkpoint
 
@@ -49,7 +49,7 @@ def checkpoint_layers(model: nn.Module) -> None:
 
 
 def as_kept(model: nn.Module) -> torch.autocast:
-    """Products in the precision that the model's weights are kept in, where some are in less than float32."""
+    """Compute products in the precision of the model's weights, if some are below float32."""
     lowered = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
     place = next(model.parameters()).device.type
     return torch.autocast(place, dtype=lowered or torch.bfloat16, enabled=lowered is not None)

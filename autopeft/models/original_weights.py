@@ -1,4 +1,4 @@
-"""The weights of a quantized model's linear maps as they were before, read from the model's files one by one."""
+"""The weights of a quantized model's linear maps before quantization, read from the model's files one by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Original:
-    """Where a weight is: by what name in which safetensors file, and whether it is kept `[in, out]`, as GPT-2's are."""
+    """Where a weight is: its name, its safetensors file, and whether it is stored as `[in, out]`, like GPT-2's."""
 
     path: Path
     name: str
@@ -28,7 +28,7 @@ class Original:
 
 
 def mark(module: Any, spec: ModelSpec, folder: Path) -> None:
-    """Tell each quantized linear map where its weight is in the files; one that they name otherwise is left unmarked.
+    """Mark each quantized linear map with the place of its weight in the files, unless it has another name there.
 
     Args:
         module: the quantized model.
@@ -41,7 +41,7 @@ def mark(module: Any, spec: ModelSpec, folder: Path) -> None:
     for path in files.weights(folder):
         with safe_open(path, framework="pt") as file:
             places |= dict.fromkeys(file.keys(), path)
-    prefix = f"{module.base_model_prefix}."  # with it or without, as the checkpoint has a head or none
+    prefix = f"{module.base_model_prefix}."  # with or without it, depending on whether the checkpoint has a head
     for linear in spec.linears:
         name = f"{linear.name}.weight"
         known = next((each for each in (name, name.removeprefix(prefix), prefix + name) if each in places), None)
@@ -60,8 +60,8 @@ def original_weight(module: nn.Module) -> torch.Tensor:
     where, wanted = vars(module).get(ORIGINAL), (getattr(module, "out_features", 0), getattr(module, "in_features", 0))
     if not isinstance(where, Original):
         raise ModelError(
-            "the weight before quantization is there for quantized linear maps alone, whose weights the model's files "
-            f"name as the model does, but this {type(module).__name__} is none; do without it on this model."
+            "the weight before quantization exists only for quantized linear maps that have the same names in the "
+            f"model's files, and this {type(module).__name__} is not one; do not ask for it on this model."
         )
     with files.reading(f"{where.path} must still hold {where.name}"), safe_open(where.path, framework="pt") as file:
         weight: torch.Tensor = file.get_tensor(where.name).float()

@@ -1,4 +1,4 @@
-"""What stands for a language model's map onto its vocabulary, and is put on and taken off around it."""
+"""A wrapper around a language model's map onto its vocabulary, which can be put on and taken off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from autopeft.common.exceptions import ModelError
 
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
-"""By how much numbers of a size around one may differ through rounding in that precision."""
+"""How much numbers around one may differ by rounding in this precision."""
 
 
 class OutputHead(nn.Module):
@@ -57,13 +57,13 @@ class OutputHead(nn.Module):
         if not isinstance(found, nn.Linear | OutputHead):
             raise ModelError(
                 "a language model must have a single linear output layer over its vocabulary, but "
-                f"{type(model).__name__} has not; take another model."
+                f"{type(model).__name__} has none; take another model."
             )
         return found
 
     @staticmethod
     def tolerance(dtype: torch.dtype) -> float:
-        """By how much numbers of a size around one may differ through rounding in that precision."""
+        """How much numbers around one may differ by rounding in this precision."""
         return CLOSE.get(dtype, CLOSE[torch.bfloat16])
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 FAR = 0.05
-"""Difference of a coordinate of a vector of length 1 that no rounding explains."""
+"""Difference in a coordinate of a vector of length 1 that rounding does not explain."""
 
 
 class Pairs(NamedTuple):
@@ -38,9 +38,9 @@ class Pairs(NamedTuple):
 
 
 class PairReader(Reader):
-    """An image processor and a tokenizer, each with what an `ImageReader` and a `RowTokenizer` settle about it.
+    """An image processor and a tokenizer, with the settings of an `ImageReader` and a `RowTokenizer`.
 
-    The model must have its towers as transformers names them, `vision_model` and `text_model`.
+    The model's towers must have their names in transformers, `vision_model` and `text_model`.
 
     Args:
         processor: of transformers, with the two as `image_processor` and `tokenizer`.
@@ -60,7 +60,7 @@ class PairReader(Reader):
 
     @classmethod
     def load(cls, location: Path | str, **origin: Any) -> Any:
-        """The model's processor, whose images are made by Pillow."""
+        """The model's processor, with Pillow for its images."""
         from transformers import AutoProcessor
 
         processor = AutoProcessor.from_pretrained(location, **origin)
@@ -74,17 +74,17 @@ class PairReader(Reader):
 
     @classmethod
     def prepare(cls, processor: Any, *models: nn.Module) -> None:
-        """As the tokenizer needs it."""
+        """Complete the tokenizer; see `RowTokenizer.prepare`."""
         RowTokenizer.prepare(processor.tokenizer, *models)
 
     @classmethod
     def check(cls, processor: Any, model: Any, columns: int, where: str) -> None:
-        """The tower for texts has an embedding for every token."""
+        """Make sure that the tower for texts has an embedding for every token."""
         RowTokenizer.check(processor.tokenizer, model.text_model, columns, where)
 
     @classmethod
     def of_study(cls, processor: Any, model: Any, section: ModelSection, columns: int) -> Self:
-        """Within what [model] `max_length` and `image_size` say; the model is tried on two rows."""
+        """Make a reader with `max_length` and `image_size` in [model]; the model is tried on two rows."""
         vision, text = _towers(model)
         of_images = section.model_copy(update={"max_length": None, "truncation": None})
         of_texts = section.model_copy(update={"image_size": None})
@@ -93,7 +93,7 @@ class PairReader(Reader):
         try:
             example = reader.example(columns)
             here = (example["input_ids"] != reader.texts.tokenizer.pad_token_id).long()
-            off = _padding_tells(model, {"attention_mask": here, **example})  # some tokenizers make none
+            off = _padding_tells(model, {"attention_mask": here, **example})  # some tokenizers make no mask
         except Exception as error:  # a tower may be any model
             raise ModelError(
                 f"[model] name_or_path: {type(model).__name__} must make one vector from an image and one from a text, "
@@ -102,14 +102,14 @@ class PairReader(Reader):
             ) from error
         if off > FAR:
             raise ModelError(
-                f"[model] name_or_path: {type(model).__name__} gives a padded text another vector than the text alone, "
-                "so it cannot be used; take another model, such as CLIP."
+                f"[model] name_or_path: {type(model).__name__} gives a padded text a different vector than the "
+                "text alone, so it cannot be used; take another model, such as CLIP."
             )
         return reader
 
     @classmethod
     def of_winner(cls, processor: Any, model: Any, card: Card, where: str) -> Self:
-        """As the card has it."""
+        """Make a reader with the card's settings."""
         vision, text = _towers(model)
         images = ImageReader.of_winner(processor.image_processor, vision, card, where)
         return cls(processor, images, cls.tokenizing.of_winner(processor.tokenizer, text, card, where))
@@ -123,7 +123,7 @@ class PairReader(Reader):
         """The rows as pixels and tokens.
 
         Raises:
-            DataError: an image cannot be read, they come out in different sizes, or memory does not suffice.
+            DataError: an image cannot be read, their sizes differ after processing, or memory is too small.
         """
         return Pairs(self.images(pictures), self.texts(texts))
 
@@ -134,7 +134,7 @@ class PairReader(Reader):
         self.texts.save(folder)
 
     def standalone(self) -> Self:
-        """One whose processor cuts texts, and makes images, as this reader does."""
+        """A reader whose processor cuts texts and makes images as this reader does."""
         processor = type(self.processor)(image_processor=self.images.processor, tokenizer=self.texts.processor)
         return type(self)(processor, self.images.standalone(), self.texts.standalone())
 
@@ -147,11 +147,11 @@ class PairReader(Reader):
         return {**self.texts.example(columns), **self.images.example(1)}
 
     def free_of(self, name: str) -> tuple[int, ...]:
-        """Rows, and of texts the length."""
+        """The rows, and for texts also the length."""
         return self.images.free if name == "pixel_values" else self.texts.free
 
     def told(self, truncated: Truncation) -> list[str]:
-        """Of images and of texts."""
+        """Sentences about images and texts."""
         return [*self.images.told(truncated), *self.texts.told(truncated)]
 
 
@@ -162,9 +162,9 @@ class CachedPairReader(PairReader):
 
 
 def _padding_tells(model: Any, rows: dict[str, torch.Tensor]) -> float:
-    """By how much the first row's text comes out otherwise alone than padded, in its largest coordinate.
+    """The largest difference in a coordinate between the first row's text alone and padded.
 
-    The model is run in the precision that its weights are kept in.
+    The model is run in the precision of its weights.
     """
     place = next(model.parameters()).device
     held = rows["attention_mask"][0].bool()
@@ -178,7 +178,7 @@ def _padding_tells(model: Any, rows: dict[str, torch.Tensor]) -> float:
 
 
 def _towers(model: Any) -> tuple[Any, Any]:
-    """What reads images, and what reads texts.
+    """The encoder of images, and the encoder of texts.
 
     Raises:
         ModelError: the model has no such parts.
@@ -186,7 +186,7 @@ def _towers(model: Any) -> tuple[Any, Any]:
     towers = getattr(model, "vision_model", None), getattr(model, "text_model", None)
     if None in towers:
         raise ModelError(
-            f"[model] name_or_path: {type(model).__name__} must have an image encoder and a text encoder, but has not; "
-            "take a VisionTextDualEncoderModel of transformers, which combines any two, or a CLIP model."
+            f"[model] name_or_path: {type(model).__name__} must have an image encoder and a text encoder, but does "
+            "not; take a VisionTextDualEncoderModel of transformers, which combines any two, or a CLIP model."
         )
     return towers

@@ -1,6 +1,6 @@
-"""peft's `adapter_config.json` as anybody may have written it: what it may ask for, and what it must agree with.
+"""Check peft's `adapter_config.json`, which anybody may have written: what it may hold, and what it must agree with.
 
-peft itself believes it: patterns are matched as regular expressions, ranks are allocated, names of modules imported.
+peft itself trusts it: patterns are matched as regular expressions, ranks are allocated, named modules are imported.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from autopeft.common.params import Params
 
 NAME = re.compile(r"[\w.-]{1,200}")
-"""A text that means itself where peft takes it for a regular expression, too, and that is not a path."""
+"""A text that is not a path and means itself even if peft reads it as a regular expression."""
 
 MOST = 65_536
-"""The largest whole number that is taken for a size: far above any rank, and a matrix of it still fits into memory."""
+"""The largest integer accepted as a size: far above any rank, and a matrix of it still fits into memory."""
 
 OF_NO_EFFECT = ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision")
-"""Fields that say where an add-on comes from, and what peft sets anew when it loads one."""
+"""Fields that say where an add-on comes from, or that peft sets again when it loads one."""
 
 FIRST_VALUES = (True, False, "gaussian")
-"""What `init_…_weights` may be: the others change the base model's weights, or need data or minutes."""
+"""Allowed values of `init_…_weights`: others change the base model's weights, or need data or minutes."""
 
 FORBIDDEN = ("megatron_config", "megatron_core", "layer_replication")
 """Fields that import modules, or change the base model's layers."""
@@ -60,7 +60,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def build(content: Mapping[str, Any]) -> PeftConfig:
-    """What peft makes of the fields, once they have been compared or screened."""
+    """Build peft's configuration from fields that were compared or screened."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     kept = {name: value for name, value in content.items() if name not in ("auto_mapping", "runtime_config")}
@@ -68,7 +68,7 @@ def build(content: Mapping[str, Any]) -> PeftConfig:
 
 
 def compare(content: Mapping[str, Any], made: PeftConfig, path: Path) -> None:
-    """Make sure that a configuration says what the method makes; a field that is not there has peft's default.
+    """Make sure that a configuration matches what the method makes; a missing field has peft's default.
 
     Raises:
         UserInputError: a field differs; it names the first.
@@ -89,13 +89,12 @@ def screen(content: Mapping[str, Any], path: Path, method: str, params: Params, 
     Args:
         content: its fields.
         path: where it was read from.
-        method: on the card. One that is called as a type of peft's must have that type.
-        params: on the card. A number there must be the number of the field of that name.
+        method: on the card. A method with the name of a peft type must have that type.
+        params: on the card. A number there must equal the field of that name.
         base: the model it is for.
 
     Raises:
-        UserInputError: a field holds something else than numbers and plain names, or more of them than there
-            are modules.
+        UserInputError: a field holds anything but numbers and plain names, or more of them than there are modules.
     """
     from peft import PeftType
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -141,7 +140,7 @@ def _single(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= MOST  # what is not a number is not, either
+    return isinstance(value, int | float) and abs(value) <= MOST  # NaN fails this too
 
 
 def _defaults(kind: type[PeftConfig]) -> dict[str, Any]:
@@ -155,7 +154,7 @@ def _defaults(kind: type[PeftConfig]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON would give it back; names once and in order: peft keeps them in sets, or adds them anew."""
+    """A value as JSON would return it; names once and in order, since peft keeps them in sets or adds them again."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How long an input may be for a model to know each of its tokens' positions."""
+"""How many positions a model knows, and so how long an input may be."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 
 TABLE = re.compile(r"(position_embeddings|embed_positions|wpe)")
-"""What model types call the module that holds a vector for each position."""
+"""Names in model types for the module with a vector for each position."""
 
 
 def positions(model: Any) -> float:
-    """Tokens an input may have, at most; infinite where neither the configuration nor a table sets a limit.
+    """Most tokens of an input; infinite if neither the configuration nor a table sets a limit.
 
-    A table may have rows that no token gets: RoBERTa and its kin count positions from behind the padding token's
-    number, OPT and BART from a constant `offset`.
+    A table may have unused rows: RoBERTa and its relatives count positions from after the padding token's number, OPT
+    and BART from a constant `offset`.
 
     Args:
         model: of transformers, on any device.

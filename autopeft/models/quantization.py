@@ -1,6 +1,6 @@
-"""Base models in 8 or 4 bits, by bitsandbytes: what it takes, how transformers is told, and what it costs in memory.
+"""Base models in 8 or 4 bits, by bitsandbytes: requirements, settings for transformers, and memory.
 
-Only linear maps of the transformer layers are quantized; embeddings, norms and whatever a head owns stay as they are.
+Only linear maps of the transformer layers are quantized; embeddings, norms and the head stay as they are.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ X86 = ("x86_64", "amd64")
 """Processors on which bitsandbytes runs without a GPU (its package's own list of platforms, 0.50)."""
 
 BLOCK = 64
-"""Weights that share one scale in 4 bits (`Params4bit` in bitsandbytes/nn/modules.py; transformers leaves it so)."""
+"""Weights that share one scale in 4 bits (`Params4bit` in bitsandbytes/nn/modules.py; transformers keeps that
+value)."""
 
 NESTED_BLOCK = 256
 """Scales that share one scale of their own: double quantization (`quantize_4bit` in bitsandbytes/functional.py)."""
 
 TABLES = 4 * (16 + 256 + 1)
-"""Every 4-bit weight's own code tables, of 16 and 256 floats, and the mean of its scales."""
+"""Bytes of each 4-bit weight's code tables, of 16 and 256 floats, and of the mean of its scales."""
 
 
 def require(kind: str) -> None:
     """Make sure that this machine can quantize.
 
     Raises:
-        ModelError: no device that can, or bitsandbytes or accelerate is not installed.
+        ModelError: no device here can, or bitsandbytes or accelerate is not installed.
     """
     rule = f'`quantization = "{kind}"` in [model] needs'
     if platform.machine().lower() not in X86 and not torch.cuda.is_available():
@@ -55,12 +56,12 @@ def require(kind: str) -> None:
 
 
 def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
-    """The `BitsAndBytesConfig` for `kind`; NF4 with double quantization in 4 bits, as QLoRA has it (arXiv:2305.14314).
+    """The `BitsAndBytesConfig` for `kind`; NF4 with double quantization in 4 bits, as in QLoRA (arXiv:2305.14314).
 
     Args:
         kind: "8bit" or "4bit".
-        skip: dotted names of the linear maps to leave alone; transformers then adds none of its own choosing.
-        compute: what 4-bit weights are expanded to for a product.
+        skip: dotted names of the linear maps to leave alone; transformers then adds none itself.
+        compute: precision to which 4-bit weights are expanded for a product.
     """
     from transformers import BitsAndBytesConfig
 
@@ -76,7 +77,7 @@ def config(kind: str, skip: Iterable[str], compute: torch.dtype) -> Any:
 
 
 def written(kind: str, skip: Iterable[str]) -> str:
-    """What `config` gives for products in float32, as Python that makes it."""
+    """Python code for what `config` returns for products in float32."""
     rest = f"llm_int8_skip_modules={json.dumps(list(skip))})"
     if kind == EIGHT_BITS:
         return f"BitsAndBytesConfig(load_in_8bit=True, {rest}"
@@ -87,17 +88,17 @@ def written(kind: str, skip: Iterable[str]) -> str:
 
 
 def left_alone(module: nn.Module, spec: ModelSpec) -> list[str]:
-    """Names of the linear maps that stay as they are: all but `spec.linears`, so the head's among them."""
+    """Names of the linear maps that stay as they are: all but `spec.linears`, including the head's."""
     quantized = {linear.name for linear in spec.linears}
     maps = (name for name, child in module.named_modules() if isinstance(child, nn.Linear | Conv1D))
     return [name for name in maps if name not in quantized]
 
 
 def keep_rest_in_float32(module: nn.Module) -> None:
-    """Make every parameter float32 that is not quantized, as an unquantized base model has them.
+    """Make every parameter that is not quantized float32, as in an unquantized base model.
 
-    Embeddings too, though they are large: the states between layers have their precision, so that in bfloat16 a search
-    on a quantized model would compute otherwise than one on the model itself, and round what every layer adds.
+    This includes embeddings, though they are large: states between layers have their precision, so in bfloat16 a search
+    on a quantized model would compute differently from one on the model itself, and round what every layer adds.
     """
     for child in module.modules():
         for name, parameter in child.named_parameters(recurse=False):
@@ -106,11 +107,11 @@ def keep_rest_in_float32(module: nn.Module) -> None:
 
 
 def settle(module: nn.Module) -> None:
-    """Make 8-bit maps ready to be shared by trials; others stay as they are.
+    """Prepare 8-bit maps for sharing among trials; others stay as they are.
 
-    Their passes move the scales from the weight to the map. Where peft then expands a weight on a CPU
-    (`dequantize_module_weight` in peft 0.21) it leaves one without scales, which the next pass would give to all
-    trials. So the map has them from here on, and keeps them.
+    Their passes move the scales from the weight to the map. If peft then expands a weight on a CPU
+    (`dequantize_module_weight` in peft 0.21), it leaves one without scales, which the next pass would give to all
+    trials. So the map gets the scales now, and keeps them.
     """
     for child in module.modules():
         if is_quantized(child) and hasattr(child, "init_8bit_state"):
@@ -118,16 +119,16 @@ def settle(module: nn.Module) -> None:
             scales = owner.weight.SCB
             owner.init_8bit_state()
             owner.weight.SCB, owner.init_8bit_state = scales, _nothing
-            # It would say in every product that float32 is turned to float16.
+            # It would report in every product that float32 becomes float16.
             logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def _nothing() -> None:
-    """In the place of a module's own method."""
+    """Replaces a module's own method."""
 
 
 def shared_state(module: nn.Module) -> dict[int, Any]:
-    """What a deep copy of a quantized model must share beside the parameters, by id: the scales of its weights."""
+    """What a deep copy of a quantized model must share besides the parameters, by id: the scales of its weights."""
     found = {}
     for child in module.modules():
         for name in ("quant_state", "state"):  # of bitsandbytes' Linear4bit and Linear8bitLt
@@ -138,12 +139,12 @@ def shared_state(module: nn.Module) -> dict[int, Any]:
 
 
 def is_quantized(module: nn.Module) -> bool:
-    """Whether it is one of bitsandbytes' linear maps; told by the name, so that the package need not be there."""
+    """Whether a module is one of bitsandbytes' linear maps, by its class name, so the package need not be installed."""
     return any(kind.__name__ in ("Linear4bit", "Linear8bitLt") for kind in type(module).__mro__)
 
 
 def expanded(module: nn.Module) -> torch.Tensor:
-    """The weight of one of bitsandbytes' linear maps as its products have it: float32 `[out, in]`."""
+    """The weight of one of bitsandbytes' linear maps as its products use it: float32 `[out, in]`."""
     import bitsandbytes.functional as functions
 
     weight: Any = module.get_parameter("weight")
@@ -173,12 +174,12 @@ def weight_bytes(kind: str, in_features: int, out_features: int) -> int:
 
 
 def model_bytes(kind: str, spec: ModelSpec) -> int:
-    """Bytes of all the weights that are quantized; the sum of `weight_bytes` over the layers' linear maps."""
+    """Bytes of all quantized weights; the sum of `weight_bytes` over the layers' linear maps."""
     return sum(weight_bytes(kind, linear.in_features, linear.out_features) for linear in spec.linears)
 
 
 def stand_in(linear: nn.Module, shape: tuple[int, int], kind: str, compute: torch.dtype) -> None:
-    """Let a dense linear map take the memory, forward and backward, that the quantized one would; its values are void.
+    """Make a dense linear map take the memory of the quantized one, forward and backward; its values are meaningless.
 
     For predictions on tensors without data. `shape` is (in, out).
     """
@@ -188,12 +189,12 @@ def stand_in(linear: nn.Module, shape: tuple[int, int], kind: str, compute: torc
 def _product(
     linear: nn.Module, shape: tuple[int, int], kind: str, compute: torch.dtype, x: torch.Tensor
 ) -> torch.Tensor:
-    """The memory of bitsandbytes' product of `x` `[…, in]`, which is `[…, out]`.
+    """Take the memory of bitsandbytes' product of `x` `[…, in]`, which is `[…, out]`.
 
     - 4 bits: the input in `compute` precision, the weight expanded to it, and the product turned back into the input's
       type; the weight once more in the backward pass (`Linear4bit` and `MatMul4Bit` in bitsandbytes 0.50).
-    - 8 bits: the input is kept as it is. Forward it is there in float16 and in int8, the product in int32 and in
-      float16, and once more where the few columns with outliers (arXiv:2208.07339, section 4) are added; backward the
+    - 8 bits: the input is kept as it is. Forward it also exists in float16 and in int8, the product in int32 and in
+      float16, and once more when the few columns with outliers (arXiv:2208.07339, section 4) are added; backward the
       weight is expanded to the input's type (`MatMul8bitLt`).
     """
     given: torch.Tensor
@@ -206,14 +207,14 @@ def _product(
 
 
 class _Expanded(torch.autograd.Function):
-    """A product with a weight that is there for its time alone."""
+    """A product with a weight that exists only during the product."""
 
     @staticmethod
     def forward(ctx: Any, shape: tuple[int, int], x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`[…, out]`."""
         ctx.shape = shape[::-1]
         weight = x.new_empty(ctx.shape)
-        given = x.new_empty((*x.shape[:-1], shape[1]))  # no view, to which nothing could be added in place
+        given = x.new_empty((*x.shape[:-1], shape[1]))  # not a view: nothing could be added to one in place
         del weight
         return given
 

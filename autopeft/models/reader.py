@@ -1,4 +1,4 @@
-"""How rows become arrays: with a processor of transformers, within the limits of the model and the study."""
+"""How rows become arrays: by a processor of transformers, within the limits of the model and the study."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Reader(ABC):
-    """A processor of transformers with what a study settles about it; tasks encode rows with one.
+    """A processor of transformers with a study's settings for it; tasks encode rows with one.
 
     Class attributes:
         unit: what the places of a row are called, such as "tokens".
-        advice: what to do where a model fails on rows.
-        hint: which settings say what `told` tells.
-        free: dimensions of the model's inputs that are of any size.
+        advice: what to do if a model fails on rows.
+        hint: which settings decide what `told` reports.
+        free: dimensions of the model's inputs that may have any size.
 
     Attributes:
         processor: of transformers, as `prepare` left it.
@@ -38,47 +38,47 @@ class Reader(ABC):
     @classmethod
     @abstractmethod
     def load(cls, location: Path | str, **origin: Any) -> Any:
-        """The processor that a model brings.
+        """The processor that comes with a model.
 
         Args:
-            location: of the model: a local folder or a hub id.
+            location: the model's local folder or hub id.
             origin: for `from_pretrained`: the revision, and what is trusted.
         """
 
     @classmethod
     def prepare(cls, processor: Any, *models: nn.Module) -> None:
-        """Complete a processor as it was loaded, and tell the models what they must know of it. Default: nothing."""
+        """Complete a loaded processor, and tell the models what they must know about it. Default: nothing."""
         return
 
     @classmethod
     def check(cls, processor: Any, model: Any, columns: int, where: str) -> None:
-        """Make sure that the model knows all that the processor makes of rows. Default: nothing to check.
+        """Make sure that the model can take whatever the processor makes of rows. Default: nothing to check.
 
         Raises:
-            ModelError: it does not; the sentence begins with `where`.
+            ModelError: it cannot; the sentence begins with `where`.
         """
         return
 
     @classmethod
     @abstractmethod
     def of_study(cls, processor: Any, model: Any, section: ModelSection, columns: int) -> Self:
-        """As [model] has it, within what the model and its processor can.
+        """Make a reader with the settings in [model], within the limits of the model and its processor.
 
         Args:
             processor: of the model.
             model: of transformers.
             section: the settings.
-            columns: how many a row gives.
+            columns: how many columns of a row it reads.
 
         Raises:
-            SpecError: [model] asks for more than that.
+            SpecError: [model] asks for more than these limits.
             ModelError: no row can be read.
         """
 
     @classmethod
     @abstractmethod
     def of_winner(cls, processor: Any, model: Any, card: Card, where: str) -> Self:
-        """As a winner's card has it.
+        """Make a reader with the settings on a winner's card.
 
         Raises:
             UserInputError: the card asks for more than the model can; `where` names it.
@@ -87,28 +87,28 @@ class Reader(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What a winner's card must say of it: fields of `Card`."""
+        """What a winner's card must say about it: fields of `Card`."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the processor so that transformers reads it, set up as it is here."""
+        """Write the processor so that transformers can read it, with its settings here."""
 
     @abstractmethod
     def standalone(self) -> Self:
-        """A reader whose processor by itself does what this reader does, for those who have the processor alone."""
+        """A reader whose processor alone does what this reader does, for users who only have the processor."""
 
     @abstractmethod
     def cells(self) -> list[Any]:
-        """Two cells of a column that it reads, to show what one is."""
+        """Two example cells of a column that it reads."""
 
     @abstractmethod
     def example(self, columns: int) -> dict[str, torch.Tensor]:
-        """Two rows of so many columns, as the model takes them."""
+        """Two rows of this many columns, as inputs of the model."""
 
     def free_of(self, name: str) -> tuple[int, ...]:
-        """Dimensions of one input of the model that are of any size. Default: `free`."""
+        """Dimensions of one input of the model that may have any size. Default: `free`."""
         return self.free
 
     def told(self, truncated: Truncation) -> list[str]:
-        """What a person should know of the rows that were read, a sentence each. Default: nothing."""
+        """What the user should know about the rows that were read, a sentence each. Default: nothing."""
         return []

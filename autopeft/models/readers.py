@@ -1,4 +1,4 @@
-"""Which reader goes with which class of processors."""
+"""The reader for each class of processors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ READERS: dict[str, type[Reader]] = {
     "AutoImageProcessor": ImageReader,
     "AutoProcessor": PairReader,
 }
-"""By the transformers class that a task names as its `processor`."""
+"""Readers by the transformers class that a task names as its `processor`."""
 
 STUDY_READERS: dict[str, type[Reader]] = {
     **READERS,
     "AutoTokenizer": CachedRowTokenizer,
     "AutoProcessor": CachedPairReader,
 }
-"""The same for the rows of a study, which come again in the next one; rows to predict are not kept anywhere."""
+"""The same for the rows of a study, which the next one may use again; rows to predict are not kept anywhere."""

@@ -32,27 +32,28 @@ if TYPE_CHECKING:
 
 
 ROWS_AT_ONCE = 100
-"""Whole rows are lists of Python numbers for a while, of which a long text has many."""
+"""Rows tokenised at a time: whole rows are lists of Python numbers for a while, and a long text has many."""
 
 
 class RowTokenizer(Reader):
     """A transformers tokenizer that reads rows of one or two texts and truncates them itself.
 
-    A row that is too long loses tokens of its longer text until both are of one length, then of both; the tokenizer's
-    own marks all stay. For "head" and "tail" that is what the tokenizer does when told to truncate the longest first.
+    A row that is too long loses tokens of its longer text until both have the same length, then of both; all special
+    tokens of the tokenizer stay. For "head" and "tail" this is what the tokenizer does when it truncates the longest
+    first.
 
     Args:
-        tokenizer: as `tokenizer.prepare` left it.
-        max_length: tokens of a row, at most, the tokenizer's own marks among them.
-        truncation: "head", "tail" or "both", what is kept; None is as the tokenizer has it.
+        tokenizer: prepared by `tokenizer.prepare`.
+        max_length: most tokens of a row, including the tokenizer's special tokens.
+        truncation: what is kept, "head", "tail" or "both"; None: the tokenizer's own setting.
 
     Attributes:
-        of_targets: whether the texts are those that a model with a decoder of its own is to write (`targets`).
+        of_targets: whether the texts are targets, for the decoder of an encoder–decoder model (`targets`).
     """
 
     unit: ClassVar[str] = "tokens"
     hint: ClassVar[str] = "`max_length` and `truncation` in [model] say how."
-    advice: ClassVar[str] = "give a smaller `max_length` in [model] if its positions end before"
+    advice: ClassVar[str] = "give a smaller `max_length` in [model] if the model has fewer positions"
     free: ClassVar[tuple[int, ...]] = (0, 1)
     of_targets = False
 
@@ -74,24 +75,24 @@ class RowTokenizer(Reader):
 
     @classmethod
     def prepare(cls, processor: Any, *models: nn.Module) -> None:
-        """Give it a padding token and a mark between two texts; see `tokenizer.prepare`."""
+        """Give it a padding token and a separator between two texts; see `tokenizer.prepare`."""
         prepare(processor, *models)
 
     @classmethod
     def check(cls, processor: Any, model: Any, columns: int, where: str) -> None:
-        """The model has an embedding for every token; see `token_limits.check`."""
+        """Make sure that the model has an embedding for every token; see `token_limits.check`."""
         token_limits.check(processor, model, columns, where)
 
     @classmethod
     def of_study(cls, processor: Any, model: Any, section: ModelSection, columns: int) -> Self:
-        """Within what [model] `max_length` says."""
+        """Make a reader with `max_length` and `truncation` in [model]."""
         if section.image_size is not None:
             raise SpecError("`image_size` in [model] is for images, but this kind of task reads texts; remove it.")
         return cls(processor, token_limits.max_length(processor, model, section, columns), section.truncation)
 
     @classmethod
     def of_winner(cls, processor: Any, model: Any, card: Card, where: str) -> Self:
-        """As the card has it."""
+        """Make a reader with the card's settings."""
         return cls(processor, token_limits.of_card(processor, model, card, where), card.truncation)
 
     @property
@@ -104,9 +105,9 @@ class RowTokenizer(Reader):
         save(self.processor, folder)
 
     def standalone(self) -> Self:
-        """A tokenizer that cuts where this reader cuts, and fills up rows on the side where it does.
+        """A reader whose tokenizer truncates and pads rows on the same sides as this reader.
 
-        Of rows that this one cuts to both ends, which no tokenizer does, it keeps the beginning.
+        For "both", which no tokenizer can do, it keeps the beginning.
         """
         tokenizer = copy.deepcopy(self.processor)
         tokenizer.padding_side = "right"
@@ -153,7 +154,7 @@ class RowTokenizer(Reader):
         """The same tokens, and which characters each stands for (`spans`, `text_of`).
 
         Raises:
-            ModelError: the tokenizer cannot tell.
+            ModelError: the tokenizer does not know the characters.
         """
         self._require_places()
         rows, parts, whole = zip(*texts, strict=True), [], []
@@ -165,14 +166,14 @@ class RowTokenizer(Reader):
         return joined(parts, np.asarray(whole, np.int64))
 
     def windows(self, first: Sequence[str], second: Sequence[str], stride: int) -> TokenRows:
-        """Rows of two texts, of which the second may be long: as many windows on it as are needed, each with the first.
+        """Rows of two texts where the second may be long: as many windows on it as needed, each with the first text.
 
-        Of a first text that would take more than half of a window the beginning is kept; `whole` counts what is lost.
+        If a first text would take more than half of a window, its beginning is kept; `whole` counts what is lost.
 
         Args:
             first: such as questions.
             second: such as the texts that answer them.
-            stride: tokens of the second text that a window shares with the next; at most half of what it has of it.
+            stride: tokens of the second text that a window shares with the next; at most half of those in the window.
 
         Raises:
             ModelError: the tokenizer cannot tell where tokens are in a text.
@@ -195,10 +196,10 @@ class RowTokenizer(Reader):
         return replace(joined(parts, np.asarray(whole, np.int64)), row_of=np.asarray(row_of, np.int64))
 
     def filled(self, before: Template, behind: Template, middle: Sequence[int], *, closed: bool = True) -> TokenRows:
-        """Rows of texts that stand in a template; see `template_rows.filled`.
+        """Rows of texts in a template; see `template_rows.filled`.
 
         Raises:
-            SpecError: the rows may not be as long as the template alone is.
+            SpecError: `max_length` leaves no room for texts in the template.
             ModelError: the tokenizer cannot tell where tokens are in a text.
         """
         self._require_places()
@@ -207,7 +208,7 @@ class RowTokenizer(Reader):
     def answered(
         self, texts: Sequence[str], answers: Sequence[Spans], plain: Sequence[bool], typed: Sequence[Spans] = ()
     ) -> AnswerRows:
-        """Rows of prompts and what is to be written behind them; see `answer_rows.answer_rows`.
+        """Rows of prompts and their answers; see `answer_rows.answer_rows`.
 
         Raises:
             ModelError: the tokenizer cannot tell where tokens are in a text.
@@ -216,24 +217,24 @@ class RowTokenizer(Reader):
         return answer_rows(self.tokenizer, texts, answers, self.max_length, self.truncation, plain, typed)
 
     def targets(self, texts: Sequence[str], most: int) -> TokenRows:
-        """Tokens of texts that are to be written, whose pieces and marks may be others than those of texts to read.
+        """Tokens of target texts; their pieces and special tokens may differ from those of texts to read.
 
         Args:
-            texts: one a row.
-            most: tokens of a text, its marks among them; of a longer one the beginning is kept.
+            texts: one per row.
+            most: tokens of a text, including special tokens; of a longer one the beginning is kept.
         """
         reader = type(self)(self.processor, most, HEAD)
         reader.of_targets = True
         return reader(texts)
 
     def target_marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Tokens that stand before, and behind, every text that is to be written, such as the code of its language."""
+        """Tokens before, and after, every target text, such as its language code."""
         none, some = self.tokenizer(text_target=["", "a"])["input_ids"]
         before, behind = _alike(none, some), _alike(none[::-1], some[::-1])
         return tuple(none[:before]), tuple(none[len(none) - behind :])
 
     def _keeping(self, texts: list[tuple[int, int]], whole: int) -> list[tuple[int, int]]:
-        """From where to where a row of `whole` tokens is kept, whose texts are there; marks and templates all stay."""
+        """The spans of a row of `whole` tokens that are kept, given the spans of its texts; all else stays."""
         alone = whole - sum(end - start for start, end in texts)
         if alone + len(texts) > self.max_length:
             raise SpecError(
@@ -258,7 +259,7 @@ class RowTokenizer(Reader):
         return found
 
     def _tokens(self, rows: Sequence[tuple[str, ...]]) -> Any:
-        """Whole rows, as the tokenizer gives them."""
+        """Whole rows, as the tokenizer returns them."""
         texts = [*map(list, zip(*rows, strict=True))]
         return self.tokenizer(
             *(() if self.of_targets else texts),
@@ -272,7 +273,7 @@ class RowTokenizer(Reader):
 
     def _cut(self, found: Any, columns: int) -> None:
         """Shorten the rows that are too long, in place."""
-        around: tuple[int, int] | None = None  # marks before and behind a text, alike in all rows of one text
+        around: tuple[int, int] | None = None  # special tokens around a text, the same in all rows of one text
         for place, row in enumerate(found["input_ids"]):
             if len(row) > self.max_length:
                 if columns > 1 or around is None:
@@ -289,17 +290,17 @@ class RowTokenizer(Reader):
 
 
 def _alike(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike."""
+    """The length of the common beginning of two rows."""
     return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(first))
 
 
 def own_truncation(tokenizer: Any) -> str:
-    """What a tokenizer itself keeps of a row that is too long."""
+    """Which part of a row that is too long a tokenizer itself keeps."""
     return TAIL if getattr(tokenizer, "truncation_side", "right") == "left" else HEAD
 
 
 def _kept(texts: list[tuple[int, int]], whole: int, most: int, truncation: str) -> Iterator[tuple[int, int]]:
-    """From where to where a row of `whole` tokens is kept, whose texts are there."""
+    """The spans of a row of `whole` tokens that are kept, given the spans of its texts."""
     room = max(0, most - whole + sum(b - a for a, b in texts))
     place = 0
     for (start, end), length in zip(texts, _shares([b - a for a, b in texts], room), strict=True):
@@ -312,11 +313,11 @@ def _kept(texts: list[tuple[int, int]], whole: int, most: int, truncation: str) 
 
 
 def _windows(texts: list[int], most: int, stride: int) -> tuple[list[list[tuple[int, int]]], int]:
-    """From where to where each window on a row of two texts keeps it, and how many tokens of the first none keeps.
+    """The spans of a row of two texts in each window, and how many tokens of the first text no window keeps.
 
     Args:
-        texts: which text each token is of; of marks -1.
-        most: tokens of a window.
+        texts: which text each token belongs to; -1 for special tokens.
+        most: tokens of a window, at most.
         stride: tokens of the second text that a window shares with the next; at most half of those that it has.
     """
     (start, end), (begin, stop) = (_extent(texts, place) for place in (0, 1))
@@ -331,7 +332,7 @@ def _windows(texts: list[int], most: int, stride: int) -> tuple[list[list[tuple[
 
 
 def _extent(texts: list[int], which: int) -> tuple[int, int]:
-    """From where to where a text's tokens stand; where it has none, behind those before it."""
+    """The span of a text's tokens; if it has none, the place after the texts before it."""
     if which in texts:
         return texts.index(which), len(texts) - texts[::-1].index(which)
     behind = next((place for place, text in enumerate(texts) if text > which), len(texts))
@@ -339,7 +340,7 @@ def _extent(texts: list[int], which: int) -> tuple[int, int]:
 
 
 def _texts(mask: list[int]) -> Iterator[tuple[int, int]]:
-    """From where to where each text goes; `mask` is one at the tokenizer's own marks."""
+    """The span of each text; `mask` is 1 at the tokenizer's special tokens."""
     end = 0
     while 0 in mask[end:]:
         start = mask.index(0, end)
@@ -348,7 +349,7 @@ def _texts(mask: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _shares(lengths: list[int], room: int) -> list[int]:
-    """How much of each text fits, the longer one shortened first; of an odd room the longer one has one more."""
+    """How much of each text fits; the longer one is shortened first, and gets one more token of an odd room."""
     if sum(lengths) <= room or len(lengths) < 2:
         return [min(length, room) for length in lengths]
     short, long = sorted(lengths)

@@ -1,4 +1,4 @@
-"""How each token of a text is chosen: the most probable one, or drawn by its probability."""
+"""How each token of a text is chosen: the most probable one, or drawn by probability."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 COLDEST, HOTTEST = 0.01, 100.0
-"""Temperatures between which logits stay numbers and differ."""
+"""Range of temperatures in which logits stay finite and distinct."""
 
 LARGEST_SEED = 2**32 - 1
 
@@ -23,14 +23,14 @@ class Sampling:
     """How each token is chosen.
 
     Attributes:
-        temperature: what logits are divided by before tokens are drawn by their probabilities; 0: the most probable
-            token is taken, and nothing drawn.
-        top_p: of the most probable tokens, as many as have this much probability together are drawn from; 1: all.
-        top_k: tokens that are drawn from, at most; 0: all.
-        seed: the same rows are written the same again, on the same machine; None: other texts each time.
+        temperature: divides logits before tokens are drawn by their probabilities; 0: the most probable token is taken,
+            and nothing is drawn.
+        top_p: draw from the most probable tokens that together have this much probability; 1: all.
+        top_k: draw from this many of the most probable tokens; 0: all.
+        seed: gives the same texts for the same rows on the same machine; None: other texts each time.
 
     Raises:
-        UserInputError: a number is out of its range, or nothing is drawn that `top_p` or `top_k` could bear on.
+        UserInputError: a number is out of its range, or `top_p` or `top_k` is set but nothing is drawn.
     """
 
     temperature: float = 0.0
@@ -59,7 +59,7 @@ class Sampling:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As transformers' `GenerationConfig` has it."""
+        """The settings of transformers' `GenerationConfig`."""
         if not self.temperature:
             return {"do_sample": False}
         return {
@@ -70,5 +70,5 @@ class Sampling:
         }
 
     def seeded(self) -> AbstractContextManager[None]:
-        """Random numbers drawn from the seed inside; torch's own are the same in every process."""
+        """Draw random numbers from the seed inside; torch's own are the same in every process."""
         return seeded(secrets.randbelow(LARGEST_SEED) if self.seed is None else self.seed)

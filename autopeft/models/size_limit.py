@@ -1,4 +1,4 @@
-"""A limit on what is built while a model is loaded: a configuration may say more than its weights can fill."""
+"""A limit on what is built while a model is loaded: a configuration may describe more than its weights can fill."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 TIMES = 8
-"""Times the tensors, and the bytes, in the checkpoint. Each parameter is registered as it is built and again as it is
-filled, tied embeddings once for each module that shares them, and a quantized weight unfolds to two numbers a byte."""
+"""Limit in multiples of the checkpoint's tensors and bytes. Each parameter is registered when it is built and again
+when it is filled, tied embeddings once per module that shares them, and a quantized weight gives two numbers per byte.
+"""
 
 SPARE_TENSORS, SPARE_NUMBERS = 1_000, 2**26
-"""For a new head, and for tables that no checkpoint holds."""
+"""Room for a new head, and for tables that no checkpoint holds."""
 
 
 @contextmanager
 def size_limit(tensors: int, size: int) -> Iterator[None]:
-    """Build a model inside that belongs to a checkpoint of so many `tensors`, of `size` bytes together.
+    """Inside, build a model for a checkpoint of this many `tensors`, of `size` bytes in total.
 
     Raises:
-        ModelError: there is far more to it. It stops there: to build a million layers takes an hour.
+        ModelError: the model is far larger. Building stops there, since a million layers would take an hour.
     """
     thread, built, numbers = threading.get_ident(), 0, 0
     most, largest = TIMES * tensors + SPARE_TENSORS, TIMES * size + SPARE_NUMBERS

@@ -1,4 +1,4 @@
-"""Rows of texts that stand in a template: of one that is too long the texts are cut, and the template stays whole."""
+"""Rows of texts in a template: in a row that is too long the texts are cut, and the template stays whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Keeping = Callable[[Places, int], Places]
 
 AT_ONCE = 100
-"""Rows that are lists of Python numbers at a time."""
+"""Rows held as lists of Python numbers at a time."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Template:
     """A template around texts.
 
     Attributes:
-        words: one more than there are `texts`: what stands before each, and behind the last.
+        words: the words before each of the `texts`, and after the last: one more than there are texts.
         texts: the texts of all rows, a column for each place, in their order.
     """
 
@@ -33,7 +33,7 @@ class Template:
     texts: tuple[Sequence[str], ...] = ()
 
     def of(self, row: int) -> tuple[str, list[tuple[int, int]]]:
-        """A row's whole text, and the characters from where to where each of its texts goes."""
+        """A row's whole text, and the span of characters of each of its texts."""
         whole, places = self.words[0], []
         for column, behind in zip(self.texts, self.words[1:], strict=True):
             places.append((len(whole), len(whole) + len(column[row])))
@@ -44,20 +44,21 @@ class Template:
 def filled(
     tokenizer: Any, before: Template, behind: Template, middle: Sequence[int], keeping: Keeping, *, closed: bool
 ) -> TokenRows:
-    """The tokens of each row: the tokenizer's marks, what is `before`, the tokens `middle`, what is `behind`, marks.
+    """The tokens of each row: special tokens, `before`, the tokens `middle`, `behind`, special tokens.
 
-    What is before and what is behind are read each as a whole, so that words are cut into tokens as in any text.
+    `before` and `behind` are each tokenised as a whole, so that words become tokens as in any text.
 
     Args:
         tokenizer: a fast one of transformers.
-        before: with one column of texts at least, or `behind` has one.
+        before: with at least one column of texts, unless `behind` has one.
         behind: likewise.
         middle: ids, such as the token that masks a word.
-        keeping: says from where to where a row is kept, given the same of its texts, and how many tokens it has.
-        closed: whether the tokenizer's marks behind a text are put at the end.
+        keeping: returns the spans of a row that are kept, given the spans of its texts and its number of tokens.
+        closed: whether the tokenizer's special tokens after a text are added at the end.
 
     Returns:
-        With `answered_at`: where the last token of `middle` stands, or without any the last before it, int64 `[rows]`.
+        Rows with `answered_at`: the place of the last token of `middle`, or if it is empty of the one before, int64
+        `[rows]`.
     """
     first, last, types = _marks(tokenizer)
     last = last if closed else []
@@ -89,7 +90,7 @@ def filled(
 
 
 def _read(tokenizer: Any, template: Template, rows: range) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Of each row the tokens of a template, and from where to where those of each text go."""
+    """For each row the tokens of a template, and the span of each text's tokens."""
     texts = [template.of(row) for row in rows]
     encodings = tokenizer([whole for whole, _ in texts], add_special_tokens=False, verbose=False).encodings
     return [
@@ -99,9 +100,9 @@ def _read(tokenizer: Any, template: Template, rows: range) -> list[tuple[list[in
 
 
 def _within(offsets: Sequence[tuple[int, int]], whole: str, place: tuple[int, int]) -> tuple[int, int]:
-    """From where to where the tokens go that stand for characters of that place alone, white space before them aside.
+    """The span of the tokens that cover only characters of this place; white space before them does not count.
 
-    A token that stands for a part of the template too is the template's, and stays.
+    A token that also covers a part of the template belongs to the template, and stays.
     """
     start, end = place
     found = []
@@ -116,7 +117,7 @@ def _within(offsets: Sequence[tuple[int, int]], whole: str, place: tuple[int, in
 
 
 def _marks(tokenizer: Any) -> tuple[list[int], list[int], int | None]:
-    """The tokenizer's own tokens before and behind a text, and the type of its tokens where it has types."""
+    """The tokenizer's special tokens before and after a text, and the type of the text's tokens if it has types."""
     found = tokenizer("a", return_attention_mask=False)
     (encoding,) = found.encodings
     own = encoding.special_tokens_mask

@@ -1,4 +1,4 @@
-"""A safetensors file that anybody may have written: it must hold exactly what is expected before any of it is used."""
+"""Check a safetensors file that anybody may have written: it must hold exactly what is expected before it is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST_HEADER = 2**24
-"""Bytes of names and shapes; those of an add-on in a thousand modules take a fiftieth."""
+"""Bytes of names and shapes; an add-on in a thousand modules needs a fiftieth of this."""
 
 LONGEST_NAME = 200
 """Characters of a tensor's name that a message repeats."""
@@ -51,7 +51,7 @@ def check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, torch.Tenso
     """Compare names and shapes, which must be the same.
 
     Raises:
-        UserInputError: they are not; it names the first difference.
+        UserInputError: they differ; the message names the first difference.
     """
     for name in sorted({*found, *wanted}):
         if name not in found:
@@ -66,7 +66,7 @@ def check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, torch.Tenso
 
 
 def load(path: Path, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a file whose names and shapes were checked; their types must be those of `wanted`, too.
+    """The tensors of a file whose names and shapes were checked; their types must match `wanted` too.
 
     Raises:
         UserInputError: a tensor has another type, or numbers that are not finite.

@@ -1,7 +1,7 @@
-"""Rows' tokens kept on disk: the same texts are tokenised once, whatever study they are in.
+"""Tokens of rows kept on disk: the same texts are tokenised once, whatever study they are in.
 
-The gain grows with the rows: tens of thousands take seconds to tokenise and a fraction of one to find, while for a few
-hundred either is over at once (`benchmarks/tokenising.py` measures both).
+The gain grows with the rows: tens of thousands take seconds to tokenise and a fraction of a second to load, while a few
+hundred are fast either way (`benchmarks/tokenising.py` measures both).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ LENGTHS, WHOLE = ".lengths", ".whole"
 
 
 class CachedRowTokenizer(RowTokenizer):
-    """Takes the tokens of texts that it has seen before from the disk.
+    """Loads the tokens of texts that it has seen before from disk.
 
-    Only what can be kept truthfully is: what a tokenizer of transformers itself gives, that the tokenizers library
-    runs. Rows of any other are tokenised each time. What a winner predicts is not kept.
+    Only reliable results are kept: those of transformers' own tokenizers that the tokenizers library runs. Rows of any
+    other tokenizer are tokenised each time. Rows that a winner predicts are not kept.
     """
 
     def __call__(self, *texts: Sequence[str]) -> TokenRows:
-        """As `RowTokenizer` has it."""
+        """Tokens of the rows, as from `RowTokenizer`."""
         name = self._key(texts)
         kept = _load(name) if name else None
         if kept is not None:
@@ -41,7 +41,7 @@ class CachedRowTokenizer(RowTokenizer):
         return found
 
     def _key(self, texts: tuple[Sequence[str], ...]) -> str | None:
-        """A digest of everything the tokens depend on, or None where that cannot be told."""
+        """A digest of everything the tokens depend on, or None if that is not known."""
         import tokenizers
         import transformers
 
@@ -50,10 +50,10 @@ class CachedRowTokenizer(RowTokenizer):
         kind = type(tokenizer)
         if not isinstance(backend, tokenizers.Tokenizer) or not kind.__module__.startswith("transformers."):
             return None  # Python code, which may change while its name does not
-        backend.no_truncation()  # the last call's settings, which every call sets anew
+        backend.no_truncation()  # the last call's settings, which every call sets again
         backend.no_padding()
         own = [kind.__qualname__, tokenizer.model_input_names, tokenizer.split_special_tokens]
-        if self.of_targets:  # of which the backend knows nothing until it is asked for them
+        if self.of_targets:  # the backend does not show them before they are used
             own.append(tokenizer(text_target=["", "a"])["input_ids"])
         versions = [tokenizers.__version__, transformers.__version__]
         call = json.dumps([own, versions, self.max_length, self.truncation, [list(column) for column in texts]])
@@ -61,7 +61,7 @@ class CachedRowTokenizer(RowTokenizer):
 
 
 def _smallest(values: np.ndarray) -> np.ndarray:
-    """The whole numbers in the fewest bytes that hold them all."""
+    """The integers in the smallest type that holds them all."""
     ends = (values.min(initial=0), values.max(initial=0))
     return values.astype(np.result_type(*(np.min_scalar_type(int(end)) for end in ends)))
 

@@ -1,4 +1,4 @@
-"""How many tokens a row may have, and which a model knows: by its configuration, its tables and its tokenizer."""
+"""How many tokens a row may have, and which ones a model knows, by its configuration, tables and tokenizer."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from autopeft.study.sections import ModelSection
 
 LONGEST_INPUT = 448
-"""Where [model] max_length says nothing: the model's own limit, but at most this many tokens.
+"""Without `max_length` in [model]: the model's own limit, but at most this many tokens.
 
 A model with 512 learnt positions then has room for the longest prefix, which shifts the input's positions.
 """
 
 NAMED = 3
-"""Tokens that a message names."""
+"""How many tokens a message names."""
 
 
 def max_length(tokenizer: Any, model: Any, section: ModelSection, texts: int) -> int:
-    """Of an input, in tokens: what [model] says, within what the model and its tokenizer can.
+    """Most tokens of an input: `max_length` in [model], within the limits of the model and its tokenizer.
 
     Raises:
         SpecError: `max_length` is over the model's limit, or leaves no room for the texts.
-        ModelError: the model reads the last place of a row, padding or not.
+        ModelError: the model reads the last position of a row, even if it is padding.
     """
     config = model.config.get_text_config()
     if getattr(config, "summary_type", None) == "last":
@@ -52,7 +52,7 @@ def max_length(tokenizer: Any, model: Any, section: ModelSection, texts: int) ->
 
 
 def of_card(tokenizer: Any, model: Any, card: Card, where: str) -> int:
-    """What a winner's card says: longer inputs than the model has positions for would fail in the middle of predicting.
+    """`max_length` on a winner's card; inputs longer than the model's positions would fail in the middle of predicting.
 
     Raises:
         UserInputError: it is over the model's limit.
@@ -68,10 +68,10 @@ def of_card(tokenizer: Any, model: Any, card: Card, where: str) -> int:
 
 
 def check(tokenizer: Any, model: Any, texts: int, where: str) -> None:
-    """Make sure that rows can be padded, and that the model has an embedding for every token that text may become.
+    """Make sure that rows can be padded, and that the model has an embedding for every token of a text.
 
     Raises:
-        ModelError: not so; the sentence begins with `where`.
+        ModelError: one of these fails; the sentence begins with `where`.
     """
     if tokenizer.pad_token_id is None:
         raise ModelError(

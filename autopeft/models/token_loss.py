@@ -1,8 +1,8 @@
-"""The loss of each token of an answer, without the logits of a whole vocabulary for every token at once.
+"""The loss of each token of an answer, without holding the logits of a whole vocabulary for all tokens at once.
 
-The map onto the vocabulary is frozen, and the loss of a token depends on its own state alone. So the gradient of a
-state can be made as its loss is, some tokens at a time, and kept instead of the logits: of N tokens, a width of H and
-a vocabulary of V that is N · H numbers and not several times N · V (as in Liger's fused loss, arXiv:2410.10989).
+The map onto the vocabulary is frozen, and the loss of a token depends only on its own state. So the gradient of a state
+can be computed with its loss, some tokens at a time, and kept instead of the logits: for N tokens, width H and
+vocabulary V that is N · H numbers and not several times N · V (as in Liger's fused loss, arXiv:2410.10989).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ IGNORED = -100
 
 
 class Shape(NamedTuple):
-    """What a model does to its logits: multiply them by `scale`, and bound them by `cap` · tanh(logits / cap)."""
+    """What a model does to its logits: it multiplies them by `scale`, and bounds them by `cap` · tanh(logits / cap)."""
 
     scale: float = 1.0
     cap: float = 0.0
 
 
 class LanguageHead(OutputHead):
-    """A map onto a vocabulary that can keep what it is given instead.
+    """A map onto a vocabulary that can instead keep its input.
 
     Args:
         whole: the map; its tensors stay where they are.
@@ -47,7 +47,7 @@ class LanguageHead(OutputHead):
         self._heard: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """`[…, hidden size]` → `[…, words]`; or a number in their place, where the states are all that is asked for."""
+        """`[…, hidden size]` → `[…, words]`; or a single number if only the states are wanted."""
         if not self._listening:
             logits: torch.Tensor = self.whole(hidden)
             return logits
@@ -56,7 +56,7 @@ class LanguageHead(OutputHead):
 
     @contextmanager
     def listening(self) -> Iterator[list[torch.Tensor]]:
-        """While the model runs; then the list has the states that it gave its head."""
+        """Listen while the model runs; afterwards the list has the states that it gave its head."""
         found: list[torch.Tensor] = []
         self._listening = True
         try:
@@ -68,7 +68,7 @@ class LanguageHead(OutputHead):
 
 
 def put_on(model: Any) -> None:
-    """Have the head of a language model keep what it is given where it is asked to.
+    """Make the head of a language model able to keep its input.
 
     Raises:
         ModelError: it has no linear map onto its vocabulary.
@@ -77,16 +77,16 @@ def put_on(model: Any) -> None:
 
 
 def head_of(model: nn.Module) -> LanguageHead:
-    """What `put_on` put there."""
+    """The head that `put_on` put there."""
     return next(module for module in model.modules() if isinstance(module, LanguageHead))
 
 
 ADDED = "final_logits_bias"
-"""What BART and its kin call a vector that they add to their logits, behind the map; no method trains it."""
+"""Name in BART and its relatives of a vector that is added to logits after the map; no method trains it."""
 
 
 def bias_of(model: nn.Module, head: LanguageHead) -> torch.Tensor | None:
-    """What is added to the products with the head's weight: its own bias, and a vector behind it; `[words]`."""
+    """What is added to the products with the head's weight: its own bias, and a vector after it; `[words]`."""
     added = next((tensor for name, tensor in model.named_buffers() if name.rpartition(".")[2] == ADDED), None)
     if added is None:
         return head.bias
@@ -95,26 +95,26 @@ def bias_of(model: nn.Module, head: LanguageHead) -> torch.Tensor | None:
 
 
 def shape_of(config: Any) -> Shape:
-    """What transformers' models do to their logits, by their configurations."""
+    """What transformers' models do to their logits, from their configurations."""
     scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
     scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
     return Shape(float(scale), float(getattr(config, "final_logit_softcapping", None) or 0.0))  # Gemma 2
 
 
 class TokenLosses(dict[str, torch.Tensor]):
-    """Of each row the losses of its tokens (`losses`) and whether each is the most probable one (`hits`), float32.
+    """For each row the losses of its tokens (`losses`), and whether each is the most probable one (`hits`), float32.
 
-    Both are `[rows, tokens]`, and 0 where a row has no such token. They can be cut by rows as a model's outputs can.
+    Both are `[rows, tokens]`, and 0 where a row has no token. They can be cut by rows like a model's outputs.
     """
 
 
 def token_losses(model: nn.Module, inputs: Mapping[str, Any], at: torch.Tensor, labels: torch.Tensor) -> TokenLosses:
-    """Run a language model with a `LanguageHead`, and say how probable it finds given tokens.
+    """Run a language model with a `LanguageHead`, and return the losses of given tokens.
 
     Args:
-        model: on which `put_on` was called; methods may have changed it since.
-        inputs: what it is given.
-        at: places whose states tell the tokens, int64 `[rows, tokens]`.
+        model: after `put_on`; methods may have changed it since.
+        inputs: of the model.
+        at: places whose states predict the tokens, int64 `[rows, tokens]`.
         labels: the tokens, int64 `[rows, tokens]`; `IGNORED` where a row has fewer.
     """
     head = head_of(model)
@@ -124,7 +124,7 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Any], at: torch.Tensor, 
     del outputs
     rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
     there = labels != IGNORED
-    if isinstance(labels, FakeTensor):  # which places are none is not known where memory is predicted
+    if isinstance(labels, FakeTensor):  # a memory prediction does not know which places are ignored
         states, wanted = hidden[rows, at].flatten(0, 1), labels.flatten()
     else:
         states, wanted = hidden[rows[there], at[there]], labels[there]
@@ -139,7 +139,7 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Any], at: torch.Tensor, 
 
 
 class _Losses(torch.autograd.Function):
-    """Cross-entropy of each state and whether its label is the most probable word, some states at a time."""
+    """Cross-entropy of each state, and whether its label is the most probable word, some states at a time."""
 
     @staticmethod
     def forward(
@@ -167,7 +167,7 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The gradients of states, which were made as the losses were; of a head that is trained they are made here."""
+        """The gradients of states, which were computed with the losses; those of a trained head are computed here."""
         gradients, *more = ctx.saved_tensors
         counts = upstream[0][:, None]
         of_weight = of_bias = None
@@ -185,7 +185,7 @@ class _Losses(torch.autograd.Function):
 
 
 def _parts(states: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
-    """So many states at a time that their logits have the room of `AT_ONCE`."""
+    """As many states at a time as have `AT_ONCE` logits."""
     step = max(1, AT_ONCE // len(weight))
     for start in range(0, len(states), step):
         yield slice(start, start + step)
@@ -200,7 +200,7 @@ def _told(
     *,
     learning: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Losses, hits, and where it is `learning` the slopes of the losses in the products with the weight."""
+    """Losses, hits, and if `learning` the derivatives of the losses by the products with the weight."""
     logits = nn.functional.linear(states, weight, bias).float()
     slope: Any = None
     if shape.scale != 1:
@@ -210,7 +210,7 @@ def _told(
         slope = 1 - logits.square() if learning else None
         logits *= shape.cap
     label = labels[:, None].clamp(min=0)
-    # In place, and not by `logsumexp`, which takes the room of the logits once more and shows it to nobody.
+    # In place, not by `logsumexp`, which needs the memory of the logits once more without showing it.
     most, best = logits.max(-1, keepdim=True)
     hits = (best == label).squeeze(-1).float()
     given = logits.gather(-1, label)
@@ -227,14 +227,14 @@ def _told(
 
 @torch.no_grad()
 def check(model: Any, words: int = 8) -> None:
-    """Make sure that the losses of some tokens are those that the model's own logits have.
+    """Make sure that the losses of some tokens equal those from the model's own logits.
 
     Args:
         model: of transformers, as it was loaded.
-        words: tokens that are tried.
+        words: how many tokens are tried.
 
     Raises:
-        ModelError: they are not: it does something to its logits that is not known here.
+        ModelError: they differ: the model changes its logits in a way not known here.
     """
     ids = (
         torch.arange(4, 4 + words, device=model.device)[None]

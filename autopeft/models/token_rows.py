@@ -17,17 +17,17 @@ SPANS, TEXT_OF = "spans", "text_of"
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Rows as tokens: per column one int32 array of every row's values, row i at `offsets[i]:offsets[i + 1]`.
+    """Rows as tokens: for each column one int32 array of all rows' values, row i at `offsets[i]:offsets[i + 1]`.
 
     Attributes:
-        columns: `input_ids`, and `token_type_ids` where the tokenizer has them.
+        columns: `input_ids`, and `token_type_ids` if the tokenizer has them.
         offsets: int64 `[rows + 1]`.
         whole: tokens of each row before it was cut, int64 `[rows]`.
-        spans: which characters each token stands for, from the first to behind the last, int32 `[tokens, 2]`; of the
-            tokenizer's own marks, and of tokens that stand for white space alone, -1. None where nobody asked.
-        text_of: which of the row's texts each token is of, int8 `[tokens]`; of marks -1. None likewise.
-        row_of: where rows are several windows, the row that each window is of, int64 `[windows]`; else None.
-        answered_at: of rows in a template, the token at which they are answered, int64 `[rows]`; else None.
+        spans: which characters each token stands for, from the first to after the last, int32 `[tokens, 2]`; -1 for
+            special tokens and for tokens of only white space. None if not asked for.
+        text_of: which of the row's texts each token belongs to, int8 `[tokens]`; -1 for special tokens. None likewise.
+        row_of: if rows have several windows, the row of each window, int64 `[windows]`; else None.
+        answered_at: for rows in a template, the token at which they are answered, int64 `[rows]`; else None.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -51,12 +51,12 @@ def spans_of(encoding: Any, texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def text_of(encoding: Any) -> list[int]:
-    """Which of the row's texts each token of a row is of; -1 for marks."""
+    """Which of the row's texts each token belongs to; -1 for special tokens."""
     return [-1 if place is None else place for place in encoding.sequence_ids]
 
 
 def joined(parts: Sequence[Any], whole: np.ndarray | None) -> TokenRows:
-    """Rows as `TokenRows` has them, from what the tokenizer gave of some at a time."""
+    """Join rows that the tokenizer returned in parts."""
     lengths = [len(row) for found in parts for row in found["input_ids"]]
     columns = {
         name: np.fromiter(chain.from_iterable(row for found in parts for row in found[name]), np.int32)

@@ -1,4 +1,4 @@
-"""What rows need of a tokenizer that a checkpoint may lack: a padding token, a mark between two texts, text as text."""
+"""Complete a checkpoint's tokenizer for rows: a padding token, a separator between two texts, text read as text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANY_CLASS = "PreTrainedTokenizerFast"
-"""The class of transformers that takes a tokenizer as `tokenizer.json` has it; most others build it anew."""
+"""The class of transformers that takes a tokenizer as it is in `tokenizer.json`; most others rebuild it."""
 
 
 def prepare(tokenizer: Any, *models: Any) -> None:
-    """Complete a tokenizer as it was loaded, and tell the models which token pads.
+    """Complete a loaded tokenizer, and tell the models its padding token.
 
-    A causal model's classifier finds the last token of a row as the last that is not padding by its configuration,
-    which in many checkpoints names another token than the tokenizer, or one that is in no vocabulary.
+    A causal model's classifier takes as the last token of a row the last one that is not padding by its configuration,
+    which in many checkpoints names another token than the tokenizer, or one outside the vocabulary.
 
     Args:
         tokenizer: of transformers.
-        models: that are to read its tokens.
+        models: the models that will read its tokens.
     """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -35,7 +35,7 @@ def prepare(tokenizer: Any, *models: Any) -> None:
 
 
 def save(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer that `AutoTokenizer` reads and that then does what this one does; one in Python almost does."""
+    """Write a tokenizer that works like this one when `AutoTokenizer` reads it; one in Python works almost like it."""
     tokenizer.save_pretrained(str(folder))
     if not cuts(tokenizer):
         return
@@ -46,7 +46,7 @@ def save(tokenizer: Any, folder: Path) -> None:
 
 
 def _separate_pairs(tokenizer: Any) -> None:
-    """Put the end of a text between two, where a tokenizer (GPT-2's, Qwen's) would run one into the other."""
+    """Put the end token between two texts if a tokenizer (GPT-2's, Qwen's) would not separate them."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     end = tokenizer.eos_token
     if backend is None or end is None or tokenizer.num_special_tokens_to_add(pair=True):

@@ -1,4 +1,4 @@
-"""A saved add-on's weights: what is kept, how large it will be, and the file it goes to and comes from."""
+"""A saved add-on's weights: what is kept, how large it will be, and how its file is written and read."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 WEIGHTS = "addon.safetensors"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 OWN_FILES, PEFT_FILES = (WEIGHTS,), (PEFT_WEIGHTS, PEFT_CONFIG)
-"""What is written and read in autopeft's own format, and in peft's."""
+"""The files in autopeft's own format, and in peft's."""
 
 
 def saved_tensors(model: nn.Module, method: PeftMethod) -> dict[str, torch.Tensor]:
-    """What is kept of a trained model, by name; of a model on the meta device or on any other, for its sizes.
+    """What is kept of a trained model, by name; on the meta device it gives the sizes.
 
-    Where the method does not say, peft decides for its own: of a reparameterized prefix it keeps the result alone, not
-    the network.
+    If the method does not say, peft decides for its own models: of a reparameterized prefix it keeps only the result,
+    not the network.
     """
     from peft import PeftModel
 
@@ -46,7 +46,7 @@ def saved_tensors(model: nn.Module, method: PeftMethod) -> dict[str, torch.Tenso
 
 
 def _of_peft(model: Any) -> dict[str, torch.Tensor]:
-    """What peft keeps of a model of its own."""
+    """What peft keeps of its own model."""
     from peft import get_peft_model_state_dict
 
     if model.active_peft_config.is_prompt_learning:
@@ -69,7 +69,7 @@ def _with_prompt(model: Any) -> dict[str, torch.Tensor]:
 
 
 def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> dict[str, str]:
-    """Write a trained model's add-on and head: in peft's own format where peft keeps them, to `WEIGHTS` otherwise.
+    """Write a trained model's add-on and head: in peft's own format if peft keeps them, else to `WEIGHTS`.
 
     Returns:
         The SHA-256 of each file that `read_weights` reads, by its name.
@@ -83,7 +83,7 @@ def write_weights(model: nn.Module, method: PeftMethod, folder: Path) -> dict[st
 
     of_peft = isinstance(model, PeftModel) and method.save(model) is None
     with writing(folder, SafetensorError):
-        if of_peft:  # embeddings that an add-on stands beside are the base model's, and not kept
+        if of_peft:  # the base model's embeddings are not kept, even if an add-on is beside them
             cast("Any", model).save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
         else:
             kept = {name: tensor.cpu().contiguous() for name, tensor in saved_tensors(model, method).items()}
@@ -113,21 +113,21 @@ def read_weights(
 ) -> nn.Module:
     """The model whose add-on and head `write_weights` wrote, in evaluation mode.
 
-    Nothing is loaded but what the method makes of `params`: the names, shapes and types of the tensors, and peft's
-    configuration, are compared with it on the meta device first, and numbers must be finite.
+    Only what the method makes of `params` is loaded: names, shapes and types of the tensors, and peft's configuration,
+    are first compared with it on the meta device, and numbers must be finite.
 
     Args:
-        base: the model they were trained on.
-        find: gives the method. What peft can load needs no plugin, and is then compared with its own configuration.
+        base: the model that they were trained on.
+        find: returns the method. What peft can load needs no plugin, and is then compared with its own configuration.
         params: of the add-on.
-        folder: what was written to.
-        seed: the add-on and the head were drawn from, in case not all of it is kept.
-        name: of the method; "" where it is not known.
-        digests: what `write_weights` returned; None or empty where that is not known.
+        folder: where they were written.
+        seed: the add-on and the head were drawn from it; needed if not everything was kept.
+        name: of the method; "" if unknown.
+        digests: what `write_weights` returned; None or empty if unknown.
 
     Raises:
         MethodError: the method is needed, and its plugin is not installed.
-        UserInputError: the files hold something else than the method makes, or than was written.
+        UserInputError: the files differ from what the method makes, or from what was written.
     """
     if digests and set(digests) != set(PEFT_FILES if _of_peft_format(folder) else OWN_FILES):
         raise UserInputError(
@@ -166,7 +166,7 @@ def _read_peft(
     name: str,
     digests: Mapping[str, str],
 ) -> nn.Module:
-    """As `read_weights`, of what peft can load."""
+    """Like `read_weights`, for what peft can load."""
     from peft import PeftModel, get_peft_model
 
     path, found = folder / PEFT_WEIGHTS, tensor_file.shapes(folder / PEFT_WEIGHTS)
@@ -189,7 +189,7 @@ def _read_peft(
     wanted = _of_peft(drawn)
     tensor_file.check(found, wanted, path)
     _check_digests(folder, digests)
-    tensor_file.load(path, wanted)  # peft reads them itself, but neither their types nor whether they are numbers
+    tensor_file.load(path, wanted)  # peft reads them itself, but does not check types or NaN
     config = peft_config.build(content)
     return cast("nn.Module", PeftModel.from_pretrained(cast("Any", base.copy()), str(folder), config=config).eval())
 
@@ -201,7 +201,7 @@ def _peft_model() -> type:
 
 
 def _of_peft_format(folder: Path) -> bool:
-    """Whether peft's configuration is there, in whatever state."""
+    """Whether peft's configuration is there, intact or not."""
     return os.path.lexists(folder / PEFT_CONFIG)
 
 
@@ -229,7 +229,7 @@ def file_size(tensors: Mapping[str, torch.Tensor]) -> int:
 
 
 def _short(dtype: torch.dtype) -> str:
-    """As the header names it: torch.float32 → F32, torch.bfloat16 → BF16, torch.int64 → I64."""
+    """A type's name in the header: torch.float32 → F32, torch.bfloat16 → BF16, torch.int64 → I64."""
     name = str(dtype).removeprefix("torch.")
     kind = next(short for long, short in _KINDS.items() if name.startswith(long))
     return kind + "".join(filter(str.isdigit, name))

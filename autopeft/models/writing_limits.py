@@ -1,4 +1,4 @@
-"""When a text that a model writes ends."""
+"""When a model stops writing a text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class WritingLimits(NamedTuple):
     """When writing ends.
 
     Attributes:
-        new: tokens that are written, at most.
-        ends: tokens after which nothing comes.
-        positions: tokens of a prompt and what is written behind it, at most; of a model with an encoder, those that
-            its decoder reads. None where the model has no bound.
-        begin: tokens that a decoder behind an encoder begins with, such as its start and the code of a language; empty
-            where prompts are gone on with.
+        new: most tokens that are written.
+        ends: tokens that end a text.
+        positions: most tokens of a prompt and the text written after it; in a model with an encoder, those that its
+            decoder reads. None if the model has no limit.
+        begin: tokens that a decoder after an encoder begins with, such as its start token and a language code; empty if
+            prompts are continued.
     """
 
     new: int
@@ -31,7 +31,7 @@ class WritingLimits(NamedTuple):
 
     @property
     def room(self) -> tuple[int, int | None]:
-        """Tokens that are written, and tokens of a prompt, at most; None: as many as it has."""
+        """Most tokens that are written, and most tokens of a prompt; None: all it has."""
         if self.positions is None:
             return self.new, None
         if self.begin:
@@ -40,17 +40,17 @@ class WritingLimits(NamedTuple):
         return new, self.positions - new
 
     def having(self, new: int | None) -> WritingLimits:
-        """With so many tokens that are written, at most; None: as it is.
+        """The same with `new` as the most tokens written; None: unchanged.
 
         Raises:
-            UserInputError: less than one.
+            UserInputError: `new` is less than one.
         """
         if new is not None and new < 1:
             raise UserInputError(f"`max_new_tokens` must be at least 1, but is {new}; change it.")
         return self if new is None else self._replace(new=new)
 
     def told(self, prompts: Sequence[np.ndarray]) -> list[str]:
-        """What a user should know of how these bear on prompts, a sentence each."""
+        """What the user should know about the effect of these limits on prompts, a sentence each."""
         new, most = self.room
         told = []
         if new < self.new:

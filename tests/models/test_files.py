@@ -175,9 +175,9 @@ def test_an_adapter_beside_the_model_is_named(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/x"}))
     assert "holds an adapter beside the model (adapter_config.json)" in refused(folder)
     (folder / "config.json").unlink()
-    assert "holds not a whole model but a peft adapter for org/x" in refused(folder)
+    assert "holds a peft adapter for org/x (adapter_config.json), not a whole model" in refused(folder)
     (folder / "adapter_config.json").write_text("[]")
-    assert "holds not a whole model but a peft adapter for another model" in refused(folder)
+    assert "holds a peft adapter for another model (adapter_config.json), not a whole model" in refused(folder)
 
 
 def test_a_whole_model_is_described_by_its_files(folder):

@@ -336,7 +336,9 @@ def test_a_store_that_another_program_holds_at_the_start_is_named(output, capfd)
     with closing(sqlite3.connect(output / "shared.db", isolation_level=None)) as other:
         other.execute("CREATE TABLE other (a)")
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(TrackingError, match=r"database is locked; another program has locked it: end that program, or wait"):
+        with pytest.raises(
+            TrackingError, match=r"database is locked; another program has locked it: end that program, or wait"
+        ):
             Tracker.connect(f"sqlite:///{output / 'shared.db'}?timeout=0.1", output, "study", patience=1)
     assert capfd.readouterr() == ("", "")
 
