@@ -192,9 +192,8 @@ class CostEstimator:
                 found[way] = self.predict(candidate, way)
             return found[way].peak <= limit
 
-        # Where the last candidate was refused, or little is left, this one may be refused too, and one row at a time
-        # can settle that by itself: of what it takes a whole batch spares no more than the gradients of the first
-        # pass, beside the second's.
+        # If the last candidate was refused, or little is left, this one may be refused too. One row at a time can
+        # settle that alone: a whole batch saves at most the gradients of the first pass, which the second one adds to.
         by_row = _one_row(fits, found, limit) if name in self._scarce or least > NEAR_LIMIT_SHARE * limit else None
         if by_row is not False or min(e.peak - e.gradients for e in found.values()) <= limit:
             side_by_side = [Execution(size, folds=self._folds)] * (name in self._packed_methods)

@@ -87,7 +87,7 @@ def named_device(name: str | None) -> str:
         name: "cpu", "cuda", or "cuda:1" for the second GPU; None: a GPU if there is one, else the CPU.
 
     Raises:
-        UserInputError: it is none of these, or there is no such GPU.
+        UserInputError: the name is not one of these, or there is no such GPU.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name is None:

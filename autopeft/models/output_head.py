@@ -36,7 +36,7 @@ class OutputHead(nn.Module):
         return found
 
     def put_on(self, model: Any) -> None:
-        """Stand in the place of the map in its model."""
+        """Replace the map in its model by this."""
         _replace(model, self.whole, self)
 
     @classmethod
@@ -51,7 +51,7 @@ class OutputHead(nn.Module):
         """The map of a language model onto its vocabulary, or what stands for it.
 
         Raises:
-            ModelError: it has none that can be told.
+            ModelError: it has no single linear one.
         """
         found = model.get_output_embeddings()
         if not isinstance(found, nn.Linear | OutputHead):
