@@ -35,7 +35,8 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
             header = int.from_bytes(file.read(8), "little")
         if header > LONGEST_HEADER:
             raise UserInputError(
-                f"{path} must be a safetensors file with a header of at most {LONGEST_HEADER:,} bytes."
+                f"{path} must be a safetensors file with a header of at most {LONGEST_HEADER:,} bytes, but it has "
+                f"{header:,}; restore it."
             )
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping

@@ -41,7 +41,9 @@ def max_length(tokenizer: Any, model: Any, section: ModelSection, texts: int) ->
     limit = min(tokenizer.model_max_length, positions(model))
     wanted = section.max_length or min(LONGEST_INPUT, limit)
     if wanted > limit:
-        raise SpecError(f"`max_length` in [model] must be at most the model's own limit of {limit}, but got {wanted}.")
+        raise SpecError(
+            f"`max_length` in [model] must be at most the model's own limit of {limit}, but got {wanted}; lower it."
+        )
     marks = tokenizer.num_special_tokens_to_add(pair=texts > 1)
     if wanted < marks + texts:
         raise SpecError(
