@@ -239,7 +239,7 @@ class CostEstimator:
         return (checkpointed, least) if least.peak < alone.peak else (plain, alone)
 
     def predict(self, candidate: Candidate, execution: Execution) -> peak.MemoryEstimate:
-        """Predicted peak of one step at the longest batch, run that way."""
+        """Predicted peak of one step at the longest batch, run in this way."""
         heartbeat()
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
         sizes = (min(execution.micro_batch, self._rows),) * execution.folds

@@ -55,7 +55,7 @@ class Usage:
 
     @property
     def weights_known(self) -> bool:
-        """Whether somebody has asked."""
+        """Whether `weights` has been computed."""
         return "weights" in vars(self)
 
     @functools.cached_property
@@ -74,5 +74,5 @@ class Usage:
 
     @property
     def memory_known(self) -> bool:
-        """Whether somebody has asked."""
+        """Whether `memory` has been computed."""
         return "_fit" in vars(self)

@@ -26,12 +26,12 @@ class OutputHead(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Of the map: some models ask their head for it. `[words, hidden size]`."""
+        """The map's weight, `[words, hidden size]`; some models ask their head for it."""
         return self.whole.get_parameter("weight")
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """Likewise, where there is one."""
+        """The map's bias, if it has one."""
         found: torch.Tensor | None = getattr(self.whole, "bias", None)
         return found
 
@@ -41,7 +41,7 @@ class OutputHead(nn.Module):
 
     @classmethod
     def take_off(cls, model: nn.Module) -> None:
-        """Put the plain map back wherever one of this class stands around it."""
+        """Put the plain map back wherever one of this class wraps it."""
         for module in list(model.modules()):
             if isinstance(module, cls):
                 _replace(model, module, module.whole)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 AT_ONCE = 2**24
-"""Logits that are held at a time."""
+"""Most logits that are held at a time."""
 
 IGNORED = -100
 """The label of a place that is not a token, as in `torch.nn.functional.cross_entropy`."""

@@ -27,7 +27,7 @@ MONITORS = {
     "gpu_monitor": "GPUMonitor",
     "rocm_monitor": "ROCMMonitor",
 }
-"""MLflow's, by module. The first three need psutil, the others a GPU and nvidia-ml-py or pyrsmi."""
+"""MLflow's monitors, by module. The first three need psutil, the others a GPU and nvidia-ml-py or pyrsmi."""
 
 SECONDS, SHORTEST = 10.0, 1.0
 """Seconds between samples, as in MLflow; and seconds that a block must take to be sampled at all."""

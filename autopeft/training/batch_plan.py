@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RECOMPUTING = {"cpu": 1.5, "cuda": 2.0}
-"""Time of a checkpointed pass: forward, forward again and backward, each about as long where weights are frozen.
+"""Time of a checkpointed pass: forward, forward again and backward, each about as long if weights are frozen.
 
 On a GPU, which waits for Python to start its kernels, the forward pass is most of it.
 """
