@@ -18,6 +18,7 @@ MANY = {
     ("budget/cost_estimator.py", "CostEstimator.__init__"): "all that a trial's cost depends on",
     ("cli/writing_commands.py", "generate"): "each an option of the command line",
     ("cli/init_command.py", "init"): "each an option of the command line",
+    ("cli/predict_command.py", "predict"): "each an option of the command line",
     ("cli/study_commands.py", "plan"): "each an option of the command line",
     ("cli/study_commands.py", "run"): "each an option of the command line",
 }

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 from autopeft.common.exceptions import TrackingError
+from autopeft.common.units import counted
 from autopeft.study.folder import OUTBOX, REFUSED
 from autopeft.study.lock import held
 from autopeft.tracking import values
@@ -359,8 +360,8 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
     if reasons and not left:
         different = sorted({*reasons})
         raise TrackingError(
-            f"MLflow has what this study logged, but {len(reasons)} of its calls could not be sent: "
-            f"{'; '.join(different[:SHOWN])}{'; …' * (len(different) > SHOWN)}. They are kept in {output / REFUSED}: "
+            f"MLflow has what this study logged, except {counted(len(reasons), 'call')}: "
+            f"{'; '.join(different[:SHOWN])}{'; …' * (len(different) > SHOWN)}. What is missing is in {output / REFUSED}: "
             "fix what the reasons name and run the same command again, or remove that file."
         )
     return left
