@@ -361,8 +361,9 @@ def sync(uri: str | None, output: Path, name: str, say: Callable[[str], None]) -
         different = sorted({*reasons})
         raise TrackingError(
             f"MLflow has what this study logged, except {counted(len(reasons), 'call')}: "
-            f"{'; '.join(different[:SHOWN])}{'; …' * (len(different) > SHOWN)}. What is missing is in {output / REFUSED}: "
-            "fix what the reasons name and run the same command again, or remove that file."
+            f"{'; '.join(different[:SHOWN])}{'; …' * (len(different) > SHOWN)}. "
+            f"What is missing is in {output / REFUSED}: fix what the reasons name and run the same command again, "
+            "or remove that file."
         )
     return left
 
