@@ -130,7 +130,7 @@ def test_a_function_that_fails_on_what_was_written_does_not_cost_the_winner(tmp_
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", r"must have a function `own`, but has none"),
+        ("", r"must have a function `own`, but does not"),
         ("def own(texts, references): return texsts", r"mine:own failed on 18 rows: NameError: .* It gets two lists"),
         ("def own(texts, references): return [1 / len(text) for text in texts]", r"failed on 18 rows: ZeroDivision"),
         ("def own(texts, references): return float('nan')", r"must return a finite number for each .* returned nan"),

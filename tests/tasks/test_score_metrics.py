@@ -219,8 +219,8 @@ def test_a_metric_of_the_users_own_is_a_function_beside_the_study(tmp_path, tiny
     [
         ("costs:cost", None, "there is no file"),
         ("os:system", None, "there is no file"),
-        ("costs:other", OWN, "must have a function `other`, but has none"),
-        ("costs:cost", "1 / 0", "fails as it is run: ZeroDivisionError"),
+        ("costs:other", OWN, "must have a function `other`, but does not"),
+        ("costs:cost", "1 / 0", "fails when it runs: ZeroDivisionError"),
         ("costs:cost", "def cost(truths, answers): return 1 / 0", "costs:cost failed on 16 rows: ZeroDivisionError"),
         ("costs:cost", "def cost(truths): return 1", "failed on 16 rows: TypeError"),
         ("costs:cost", "def cost(truths, answers): return float('nan')", "must return a finite number, but returned"),
