@@ -125,7 +125,7 @@ def in_words(line: str) -> str:
 def test_marks_in_rows_that_are_learnt_are_told(study):
     _, told = study
     sentence = (
-        'What looks like a mark of the tokenizer\'s, such as "<|im_end|>", stands in 4 training rows; it is read as '
+        'Text that looks like a mark of the tokenizer, such as "<|im_end|>", is in 4 training rows; it is read as '
     )
     assert told.count(f"{sentence}text, and begins or ends nothing.\n") == 1
 
