@@ -96,7 +96,7 @@ class Adapter(PeftMethod):
         from autopeft_adapter.adapterhub import write
 
         if library != "adapterhub":
-            return Support(f"{library} has no bottleneck adapter; the format `adapterhub` has.")
+            return Support(f"{library} has no bottleneck adapter; use the format `adapterhub`.")
         return write(model, params, spec, folder)
 
 
