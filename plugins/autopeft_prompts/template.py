@@ -73,7 +73,7 @@ def taken_apart(template: str, form: str, keys: Sequence[str]) -> Parts:
         least = 0 if place == MASK and form == "causal" else 1
         if not least <= places.count(place) <= 1:
             raise SpecError(
-                f"`template` in [task] must have {{{place}}} {'once' if least else 'at most once'}, but it has it "
+                f"`template` in [task] must have {{{place}}} {'once' if least else 'at most once'}, but has it "
                 f"{places.count(place)} times: {template!r}."
             )
     before, found, behind = template.partition(f"{{{MASK}}}")

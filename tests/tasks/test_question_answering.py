@@ -129,7 +129,7 @@ def answer(text, start, **more):
 
 CONTEXT = "one two three two"
 BAD = {
-    "elsewhere": (answer("two", 3), r'row 5: the answer "two" must stand .* from character 3 on, .* but " tw" stands '
+    "elsewhere": (answer("two", 3), r'row 5: the answer "two" must be .* from character 3 on, .* but " tw" is '
                   r"there; it first occurs at 4"),
     "behind": (answer("two", 400), "that ends after 17 characters"),
     "nowhere": (answer("ten", 3), r'row 5: the answer "ten" must be in the context, but is not'),
