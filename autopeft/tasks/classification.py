@@ -241,7 +241,7 @@ class Classification(Task):
         usual = super().reading(labels)
         if len(labels) != 2 or self.threshold == HALF:
             return usual
-        return f"{usual}; the last is given where its softmax is from {self.threshold:.4g} on"
+        return f"{usual}; the last is given if its softmax is at least {self.threshold:.4g}"
 
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         """The label, and the probability of each."""

@@ -170,8 +170,8 @@ class MultiLabel(LabelRows):
     def reading(self, labels: Sequence[str]) -> str:
         """The columns of the logits, and the probability from which on each label is given."""
         cuts = [float(f"{cut:.4g}") for cut in self.thresholds(len(labels))]
-        told = f"from {cuts[0]:g}" if len({*cuts}) == 1 else f"from these values, by column: {json.dumps(cuts)}"
-        return f"{super().reading(labels)}; a label is given where the sigmoid of its logit is {told} on"
+        told = f"{cuts[0]:g}" if len({*cuts}) == 1 else f"these values, by column: {json.dumps(cuts)}"
+        return f"{super().reading(labels)}; a label is given if the sigmoid of its logit is at least {told}"
 
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]

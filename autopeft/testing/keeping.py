@@ -78,5 +78,5 @@ def merges_without_a_trace(case: Case) -> str | None:
     if not difference <= MERGED * max(1.0, float(expected.abs().max())):
         raise BrokenRuleError(f"an output of the merged model differs by {difference:.3g}.", case.defaults)
     if not same(values(case.trained), before):
-        raise BrokenRuleError("merge() changed not only its copy but the trained model.", case.defaults)
+        raise BrokenRuleError("merge() changed the trained model, not only its copy.", case.defaults)
     return None

@@ -103,7 +103,7 @@ def _longest(case: Case, rows: int, length: int = 24) -> tuple[Encoded, dict[str
         1, torch.tensor([length - 1]), tiny.END
     )
     tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
-    tensors["input_ids"][0, -2:] = torch.tensor([tiny.END, tiny.PAD])  # some models spare a mask where none is needed
+    tensors["input_ids"][0, -2:] = torch.tensor([tiny.END, tiny.PAD])  # some models drop a mask that hides nothing
     tensors["attention_mask"][0, -1] = 0
     return blank_rows(np.full(rows, length)), tensors
 

@@ -116,5 +116,5 @@ def space_is_shown_without_a_model(case: Case) -> str | None:
         check=False,
     )
     if done.returncode:
-        raise BrokenRuleError(f"a process that only did that {done.stderr.strip().splitlines()[-1]}.")
+        raise BrokenRuleError(f"a process that only calls them ended with: {done.stderr.strip().splitlines()[-1]}.")
     return None

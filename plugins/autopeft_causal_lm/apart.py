@@ -67,7 +67,7 @@ def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     except EOFError:
         pass  # the process ended before its work was done
     except MemoryError:
-        rule = f"need at most {MEMORY / 2**30:.2g} GiB of memory"
+        rule = f"run in {MEMORY / 2**30:.2g} GiB of memory"
         raise _failed(rule, "for one of the conversations it needs more") from None
     finally:
         reader.close()

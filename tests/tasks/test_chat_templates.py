@@ -71,10 +71,10 @@ LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% en
 TOO_MUCH = {
     "loops": (LOOPS, "must finish, but it took more than 1 seconds"),
     "a power": ("{{ 10 ** (10 ** 9) }}", "must finish"),
-    "a product": ("{{ 'x' * 10**11 }}", "must need at most 0.12 GiB of memory"),
+    "a product": ("{{ 'x' * 10**11 }}", "must run in 0.12 GiB of memory"),
     "doubling": (
         "{% set n = namespace(a='x') %}{% for i in range(40) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
-        "at most 0.12 GiB",
+        "in 0.12 GiB",
     ),
 }
 

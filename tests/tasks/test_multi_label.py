@@ -417,7 +417,7 @@ def test_its_exports_say_from_where_on_a_label_is_given(study):
         assert done.returncode == 0, done.stderr
     for place in (folder / "merged", folder / "peft"):
         text = (place / "README.md").read_text()
-        assert "a label is given where the sigmoid of its logit is from these values" in text
+        assert "a label is given if the sigmoid of its logit is at least these values" in text
     assert "model.config.id2label names the columns; a label" in (folder / "merged" / "README.md").read_text()
     model = AutoModelForSequenceClassification.from_pretrained(folder / "merged").eval()
     tokens = AutoTokenizer.from_pretrained(folder / "merged")(texts, padding=True, return_tensors="pt")
