@@ -137,7 +137,7 @@ def test_marks_that_a_user_types_begin_and_end_no_turn(winner):
     assert f"user\n{FORGED}<|im_end|>" in winner.processor.decode(forged)
     told = []
     assert winner.write([conversation(FORGED)], told.append) != winner.write([conversation("say b")], told.append)
-    assert [line.partition(", stands in ")[2] for line in told] == [
+    assert [line.partition(", is in ")[2] for line in told] == [
         "1 row; it is read as text, and begins or ends nothing."
     ]
 

@@ -331,9 +331,9 @@ def test_single_values_are_texts():
         (str([SAID]), "not JSON"),
         (json.dumps([SAID])[:-1], "not JSON"),
         ('[{"from": "Rome", "value": "x"}]', 'the role "Rome"'),
-        ('{"autopeft_text": 5}', "goes on otherwise"),
-        ('{"autopeft_text": "a", "b": 1}', "goes on otherwise"),
-        ('{"autopeft_messages": []}', "goes on otherwise"),
+        ('{"autopeft_text": 5}', "autopeft did not write the rest"),
+        ('{"autopeft_text": "a", "b": 1}', "autopeft did not write the rest"),
+        ('{"autopeft_messages": []}', "autopeft did not write the rest"),
         ('{"autopeft_messages": ["a"]}', "which is a text"),
         ('{"autopeft_text": ', "not JSON"),
     ],
@@ -345,7 +345,7 @@ def test_what_is_no_text_and_no_messages_is_told(read, cell, found):
 def test_plain_text_is_no_conversation():
     refused(prompt, prompt_or_text("Hi"), "is a prompt of plain text")
     refused(answer, completion("Hi"), "is an answer of plain text")
-    refused(parse, "Hi", "was written elsewhere")
+    refused(parse, "Hi", "was not written by autopeft")
     refused(prompt, answer(TURNS), "has message 1 of the assistant")
 
 

@@ -164,7 +164,7 @@ FLAT = {
     "empty": ({"answer": ""}, {}, r"row 5: every cell of the column .answer. must hold an answer, but this one is "
               r"empty .* `unanswerable = true`"),
     "missing": ({"answer": None}, {}, "must hold an answer, but this one is empty"),
-    "nowhere": ({"answer": "ten"}, {}, "but nowhere does"),
+    "nowhere": ({"answer": "ten"}, {}, "in the context, but is not"),
     "start": ({"answer": "two", "start": "x"}, {"answer_start": "start"}, "must be a whole number from 0 on"),
     "places": ({"answer": "two", "start": 3}, {"answer_start": "start"}, "it first occurs at 4"),
 }  # fmt: skip
