@@ -142,7 +142,7 @@ def test_thoughts_are_marks_of_the_assistant_and_text_of_others(reader):
     assert [[*ids].count(token) for token in tokens] == [2, 2, 2, 3]  # <shown> is in none of what a template prints
     assert reader.tokenizer.decode(ids).count(text) == 3
     (told,) = task.told(rows, reader)
-    assert 'such as "<think>", stands in 1 row; it is read as text' in told
+    assert 'such as "<think>", is in 1 row; it is read as text' in told
     assert task.told(rows_of([said("user", "x"), said("assistant", text)]), reader) == []
 
 

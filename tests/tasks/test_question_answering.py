@@ -135,7 +135,7 @@ BAD = {
     "nowhere": (answer("ten", 3), r'row 5: the answer "ten" must be in the context, but is not'),
     "question": (answer("two", 4, question=" "), r'row 5: the column "question" must not be empty'),
     "context": (answer("two", 4, context=None), r'row 5: the column "context" must not be empty'),
-    "unequal": ({"answers": {"text": ["two"], "answer_start": []}}, "has 1 in `text` and 0 in `answer_start`"),
+    "unequal": ({"answers": {"text": ["two"], "answer_start": []}}, "has 1 in `text` but 0 in `answer_start`"),
     "number": ({"answers": 5}, r"row 5: every cell of the column .answers. must hold answers in SQuAD.s form"),
     "text": ({"answers": "two"}, "is a text that is not JSON"),
     "none": ({"answers": None}, r'row 5: the column "answers" must not be empty'),
