@@ -50,12 +50,12 @@ WITHOUT = CHAT_TEMPLATE.replace("messages %}", "messages if message.role != 'WHO
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        (WITHOUT.replace("WHO", "user"), "must print what the user says, but of message 2"),
+        (WITHOUT.replace("WHO", "user"), "must print what the user says, but it prints nothing of message 2"),
         (CHAT_TEMPLATE.replace("<|im_end|>", ""), "must print a mark behind an answer"),
         (CHAT_TEMPLATE.replace("if add_generation_prompt", "if false"), "if `add_generation_prompt` is set"),
         (CHAT_TEMPLATE + "{{ range(10**5) | random }}", "prints something else each time"),
         (CHAT_TEMPLATE + "{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
-        (CHAT_TEMPLATE + "{{ raise_exception('a\nb' * 999) }}", 'it says: "a ba b'),
+        (CHAT_TEMPLATE + "{{ raise_exception('a\nb' * 999) }}", 'it fails with: "a ba b'),
         (CHAT_TEMPLATE.replace("{% for", "{{ messages | length }}{% for"), "begins differently; give another"),
     ],
 )
