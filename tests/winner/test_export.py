@@ -175,7 +175,7 @@ def test_adapters_of_other_models_are_refused(tmp_path):
 
     base = tiny_base("gpt2")
     answer = Adapter().export(base.copy(), {}, base.spec, "adapterhub", tmp_path)
-    assert "and not of gpt2" in answer.reason
+    assert "not for gpt2" in answer.reason
     assert not list(tmp_path.iterdir())
 
 
