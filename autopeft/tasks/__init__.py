@@ -1,4 +1,4 @@
-"""What is learnt: the contract of a kind of task, what several kinds share, and discovery. The kinds are plugins."""
+"""Kinds of task: their contract, what several kinds share, and discovery. The kinds themselves are plugins."""
 
 from autopeft.common.surface import surface
 

@@ -1,4 +1,4 @@
-"""What a kind of task says of the base model: its class, what it tells the task, and how it is changed."""
+"""The part of a kind of task about the base model: its class, facts about it, and how it is changed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class ByHand(NamedTuple):
-    """How two rows are answered without autopeft, for the READMEs of exports.
+    """How to answer two rows without autopeft, for the READMEs of exports.
 
     Attributes:
-        texts: what the tokenizer is given, a list for each text of a row.
-        arguments: more of its arguments, after a comma; or nothing.
-        then: Python that makes of `logits`, and of `inputs`, the logits that answers are made of.
+        texts: the tokenizer's input, a list for each text of a row.
+        arguments: more of the tokenizer's arguments, after a comma; or empty.
+        then: Python code that turns `logits` and `inputs` into the logits that answers are made of.
     """
 
     texts: Sequence[Sequence[str]]
@@ -37,7 +37,7 @@ class BaseModelPart:
 
     @property
     def auto_classes(self) -> tuple[str, ...]:
-        """The classes that `auto_class` may be with these settings. Default: the one."""
+        """The classes that `auto_class` may be with these settings. Default: that one class."""
         return (self.auto_class,)
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
@@ -45,9 +45,9 @@ class BaseModelPart:
         return {}
 
     def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
-        """What the base model's configuration tells that `auto_class` needs, before the model is loaded.
+        """Facts from the base model's configuration that `auto_class` needs, before the model is loaded.
 
-        Default: nothing. It is kept with a winner, and is in `self.facts` from then on.
+        Default: none. They are kept with a winner, and are in `self.facts` from then on.
 
         Args:
             config: of transformers.
@@ -58,12 +58,12 @@ class BaseModelPart:
         return {}
 
     def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
-        """What the frozen base model tells that `adapt` or answers need. Default: nothing. It is kept likewise.
+        """Facts from the frozen base model that `adapt` or answers need. Default: none. They are kept too.
 
         Args:
-            model: of transformers, as it was loaded; leave it as it is.
+            model: of transformers, as it was loaded; do not change it.
             rows: to train on, the task's columns by their keys.
-            reader: as `encode` is given it.
+            reader: the same as `encode` gets.
 
         Raises:
             UserInputError: the model cannot do the task.
@@ -72,32 +72,32 @@ class BaseModelPart:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of `facts` before the search begins, a sentence each. Default: nothing."""
+        """What a user should know about `facts` before the search begins, a sentence each. Default: nothing."""
         return ()
 
     def adapt(self, model: Any) -> None:
-        """Change a loaded model before methods see it, by what `facts_of_model` told. Default: nothing.
+        """Change a loaded model before methods see it, using the facts of `facts_of_model`. Default: nothing.
 
-        No tensor may be copied or written to: put modules around what is there, which `restore` takes off again. The
-        model may be on the meta device.
+        Do not copy tensors or write to them: put modules around the existing ones, which `restore` takes off again.
+        The model may be on the meta device.
         """
 
     def restore(self, model: Any) -> None:
-        """Undo `adapt`, of a model that is to be saved as transformers has it. Default: nothing."""
+        """Undo `adapt`, so that the model can be saved in the form of transformers. Default: nothing."""
 
     def model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What of a batch the model takes: all but `taught`."""
+        """The tensors of a batch that the model takes: all but `taught`."""
         return {name: tensor for name, tensor in batch.items() if name not in self.taught}
 
     def run(self, model: Any, batch: Mapping[str, torch.Tensor]) -> Any:
-        """The outputs that `loss` and `answer` are given. Default: those of the model, for its inputs.
+        """The outputs that `loss` and `answer` get. Default: those of the model, for its inputs.
 
-        What it gives is a mapping of tensors `[rows, …]` that its own class makes anew of the same names.
+        They must be a mapping of tensors `[rows, …]` whose class can be built again from the same names.
         """
         return model(**self.model_inputs(batch))
 
     def by_hand(self, sample: Mapping[str, Sequence[Any]], export: str) -> ByHand | None:
-        """How those rows (`sample`) are answered without autopeft. Default: None, the inputs as they are.
+        """How to answer those rows (`sample`) without autopeft. Default: None, the inputs as they are.
 
         Args:
             sample: two rows, a list of cells for each input.

@@ -1,4 +1,4 @@
-"""Whether probabilities are reliable: of rows that are answered with 0.8, eight of ten should be right."""
+"""Whether probabilities are reliable: of ten rows answered with probability 0.8, eight should be right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BINS = 10
 
 
 def expected_calibration_error(answers: np.ndarray, truths: np.ndarray) -> float:
-    """The mean difference of probability and share of right answers, over bins by their rows (Guo et al. 2017).
+    """The mean difference between probability and share of right answers, over bins weighted by rows (Guo et al. 2017).
 
     Args:
         answers: probabilities, `[rows, labels]`; the largest of each row counts.
@@ -24,7 +24,7 @@ def expected_calibration_error(answers: np.ndarray, truths: np.ndarray) -> float
 
 
 def bins(answers: np.ndarray, truths: np.ndarray) -> list[tuple[int, float, float]]:
-    """Of each bin that has rows: how many, their mean probability, and the share of right answers."""
+    """For each bin that has rows: how many, their mean probability, and the share of right answers."""
     import numpy as np
 
     sure, right = answers.max(-1).astype(float), answers.argmax(-1) == truths

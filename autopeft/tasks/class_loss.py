@@ -1,4 +1,4 @@
-"""Cross-entropy of rows with one label, and what may be done about classes of unequal size."""
+"""Cross-entropy of rows with one label, with remedies for classes of unequal size."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class ClassOptions(Section):
     """Settings of the loss, which [search] may search over, and of the decision between two labels."""
 
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
-    """"balanced" counts the loss of a row by rows / (labels · rows of its label), as scikit-learn does; or a weight for
-    each label, 1 where none is given."""
+    """"balanced" weighs the loss of a row by rows / (labels · rows of its label), as scikit-learn does; or a weight for
+    each label, 1 if none is given."""
     focal_gamma: float = Field(0.0, ge=0, le=10)
-    """Counts the loss of a row by (1 - p)^gamma, where p is its label's probability (Lin et al. 2017); 0: fully."""
+    """Weighs the loss of a row by (1 - p)^gamma, where p is its label's probability (Lin et al. 2017); 0: no weight."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the probability that is spread over all labels in what is taught (Szegedy et al. 2016)."""
+    """Share of the taught probability that is spread over all labels (Szegedy et al. 2016)."""
     positive_label: str | None = None
-    """Of two labels, the one that `f1`, `precision`, `recall`, `average_precision` and the threshold are of. Default:
-    the last of the alphabet."""
+    """With two labels, the one that `f1`, `precision`, `recall`, `average_precision` and the threshold are for.
+    Default: the last of the alphabet."""
     threshold: Literal["auto", "half"] | Annotated[float, Field(gt=0, lt=1)] = "auto"
-    """Of two labels, from which probability on the positive one is given. "auto" chooses it on the validation folds
-    where the metric is F1, precision, recall, balanced accuracy, a kappa or a correlation, which a half rarely suits.
-    """
+    """With two labels, the probability from which on the positive one is given. "auto" chooses it on the validation
+    folds if the metric is F1, precision, recall, balanced accuracy, a kappa or a correlation, which a half rarely
+    suits."""
 
 
 def search_space(options: Any) -> SearchSpace:
@@ -65,7 +65,7 @@ def _reaching(dimension: Float) -> Float:
 
 
 def check(options: Any, train: pd.DataFrame) -> None:
-    """Weights are of labels that there are, above zero; a threshold and a positive label are for two labels alone.
+    """Make sure that weights are above zero and for known labels, and that settings for two labels have two.
 
     Raises:
         SpecError: that is not so.
@@ -80,7 +80,7 @@ def check(options: Any, train: pd.DataFrame) -> None:
     positive = getattr(options, "positive_label", None)
     if positive is not None and (positive not in known or len(known) > 2):
         raise SpecError(
-            f'`positive_label` in [task] must be one of two labels, but is "{brief(positive)}", and the rows have '
+            f'`positive_label` in [task] must be one of two labels, but it is "{brief(positive)}", and the rows have '
             f"{', '.join(map(quoted, sorted(known)[:5]))}{', …' * (len(known) > 5)}."
         )
     given = getattr(options, "class_weights", "none")
@@ -96,13 +96,13 @@ def check(options: Any, train: pd.DataFrame) -> None:
 
 
 def counts(train: pd.DataFrame) -> dict[str, ParamValue]:
-    """The fact that weights are worked out from."""
+    """The fact that weights are computed from."""
     found = train["label"].value_counts().sort_index()
     return {COUNTS: json.dumps({str(label): int(count) for label, count in found.items()}, ensure_ascii=False)}
 
 
 def weights(options: Any, facts: Mapping[str, ParamValue], names: Sequence[str]) -> list[float] | None:
-    """The weight of each label; None where all have the same."""
+    """The weight of each label; None if all have the same."""
     given = getattr(options, "class_weights", "none")
     if given == "none":
         return None
@@ -114,9 +114,9 @@ def weights(options: Any, facts: Mapping[str, ParamValue], names: Sequence[str])
 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor, options: Any, by_label: Sequence[float] | None) -> torch.Tensor:
-    """Mean cross-entropy of `logits` `[rows, labels]` in float32, with what the options say.
+    """Mean cross-entropy of `logits` `[rows, labels]` in float32, with the weights and smoothing of the options.
 
-    The mean is over rows whatever they count, so that the loss of a batch is the mean of its parts'.
+    It is divided by the number of rows, not by their weights, so that the loss of a batch is the mean of its parts'.
     """
     from torch.nn.functional import cross_entropy
 

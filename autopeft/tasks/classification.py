@@ -1,4 +1,4 @@
-"""What all kinds of task have in common that give each row one of several labels."""
+"""The base class of all kinds of task that give each row one of several labels."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 
 HALF, THRESHOLD = 0.5, "threshold"
-"""The threshold where none was chosen, and the fact that holds one that was."""
+"""The threshold if none was chosen, and the fact that holds a chosen one."""
 
 UNMOVED = ("accuracy", *score_metrics.OF_SCORES)
-"""Metrics that no threshold is chosen for: of probabilities, and the one that a half suits where these are right."""
+"""Metrics that need no chosen threshold: those of probabilities, and accuracy, for which a half is best if these are
+right."""
 
 
 def _score(name: str, answers: np.ndarray, truths: np.ndarray) -> float:
@@ -49,8 +50,8 @@ def _metric(name: str) -> Metric:
 class Classification(Task):
     """One of several labels for each row; a subclass says what a row is.
 
-    Truths are the labels' positions, int64 `[rows]`; answers are probabilities, float32 `[rows, labels]`. A row's label
-    stands in the column `label`.
+    Truths are the labels' positions, int64 `[rows]`; answers are probabilities, float32 `[rows, labels]`. The column
+    `label` holds a row's label.
     """
 
     metrics: ClassVar[Mapping[str, Metric]] = {**{name: _metric(name) for name in names()}, **score_metrics.metrics()}
@@ -58,19 +59,19 @@ class Classification(Task):
     Options: ClassVar[type[Section]] = class_loss.ClassOptions
 
     def search_space(self) -> SearchSpace:
-        """The settings of the loss; of a kind with settings of its own, which may lack them, none."""
+        """The settings of the loss; none for a kind whose own settings lack them."""
         own = isinstance(self.options, class_loss.ClassOptions)
         return class_loss.search_space(self.options) if own else super().search_space()
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
-        """The metric over rows: of the probabilities, or of the labels that are given."""
+        """The metric over rows, of the probabilities or of the labels that are given."""
         if metric in score_metrics.OF_SCORES or self.metrics[metric].written:
             return super().score(metric, truths, answers)
         return self.metrics[metric].score(self._sure(answers), truths)
 
     @property
     def threshold(self) -> float:
-        """Of two labels, from which probability on the last one is given."""
+        """With two labels, the probability from which on the last one is given."""
         given = getattr(self.options, "threshold", "half")
         return given if isinstance(given, float) else float(self.facts.get(THRESHOLD, HALF))
 
@@ -93,12 +94,12 @@ class Classification(Task):
 
     @property
     def calibrates(self) -> bool:
-        """Whether there is a threshold to choose, as the metric asks for one: of two labels alone."""
+        """Whether there is a threshold to choose: only with two labels, and if the metric needs one."""
         asked = getattr(self.options, "threshold", "half") == "auto" and self.maximised not in UNMOVED
         return bool(asked and len(self.names) == 2 and self.maximised)
 
     def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
-        """The threshold of two labels with which the metric is best on rows that folds validate."""
+        """The threshold between two labels that is best by the metric on the rows that folds validate."""
         import numpy as np
 
         from autopeft.tasks.thresholds import shared
@@ -109,13 +110,13 @@ class Classification(Task):
         return {THRESHOLD: chosen}
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """There are two labels or more, each of two rows or more."""
+        """Make sure that there are at least two labels, each with at least two rows."""
         class_loss.check(self.options, rows)
         counts = rows["label"].value_counts()
         if self.maximised in score_metrics.OF_LAST and len(counts) > 2:
             raise SpecError(
-                f'`metric` in [validation] is "{self.maximised}", which is of one of two labels, but the rows '
-                f'have {len(counts)}; give "{self.maximised}_macro".'
+                f'`metric` in [validation] is "{self.maximised}", which is for two labels, but the rows have '
+                f'{len(counts)}; use "{self.maximised}_macro".'
             )
         if len(counts) < 2:
             raise DataError(
@@ -130,7 +131,7 @@ class Classification(Task):
             )
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """Every label occurs in the training rows."""
+        """Make sure that every label occurs in the training rows."""
         known = set(train["label"])
         unknown = test[~test["label"].isin(known)]
         if len(unknown):
@@ -142,15 +143,15 @@ class Classification(Task):
             )
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Two labels or more are left, and one of them has a row for each fold; rarer ones are told."""
+        """Make sure that at least two labels are left, and that one has a row for each fold; name the rarer ones."""
         counts = train["label"].value_counts()
         if len(counts) < 2:
             left = ", ".join(map(quoted, counts.index)) or "none"
-            raise DataError(f"{source}: two labels or more must be left to train on, but what is left is {left}.")
+            raise DataError(f"{source}: the rows to train on must have at least two labels, but they have {left}.")
         if counts.max() < folds:
             raise DataError(
-                f"{source}: some label must have a training row for each of the {folds} folds, but the most that one "
-                f"has is {counts.max()}; lower `folds` in [validation], or give more rows."
+                f"{source}: at least one label must have a training row for each of the {folds} folds, but the most "
+                f"frequent one has {counts.max()}; lower `folds` in [validation], or give more rows."
             )
         rare = counts[counts < folds]
         if rare.empty:
@@ -166,12 +167,12 @@ class Classification(Task):
         return rows["label"]
 
     def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
-        """Sorted, but the positive one is last."""
+        """All labels, sorted, but with the positive one last."""
         positive = getattr(self.options, "positive_label", None)
         return tuple(sorted(set(train["label"]) | set(test["label"]), key=lambda label: (label == positive, label)))
 
     def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
-        """How many training rows each label has, where the loss asks for it."""
+        """How many training rows each label has, if the loss needs it."""
         asked = getattr(self.options, "class_weights", "none") == "balanced" or "class_weights" in self.searched
         return class_loss.counts(train) if asked else {}
 
@@ -202,11 +203,11 @@ class Classification(Task):
         return logits.float().softmax(dim=-1)
 
     def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool | None:
-        """Whether nearly all rows are given one label; not told where a threshold is chosen later."""
+        """Whether nearly all rows are given one label; None if a threshold is chosen later."""
         return None if self.calibrates else self.one_label(self.given(answers), truths)
 
     def blind_loss(self, truths: np.ndarray) -> float | None:
-        """The entropy of the labels; not known where the loss is not the plain cross-entropy."""
+        """The entropy of the labels; None if the loss is not the plain cross-entropy."""
         other = any(getattr(self.options, name, 0.0) for name in ("focal_gamma", "label_smoothing"))
         weighted = class_loss.weights(self.options, self.facts, self.names) is not None
         return None if other or weighted else self.entropy(truths)
@@ -215,7 +216,7 @@ class Classification(Task):
         """The most probable label of each row; the probability of each label, as JSON, where the metric needs it."""
         if self.maximised in score_metrics.OF_SCORES:
             return score_metrics.written(answers, labels)
-        if self.maximised in score_metrics.OF_LAST:  # which label is the last is not seen where no row has it
+        if self.maximised in score_metrics.OF_LAST:  # if no row has the last label, only this shows which one it is
             return score_metrics.written(self._sure(answers), labels)
         return self.values(answers, labels)
 
@@ -236,11 +237,11 @@ class Classification(Task):
         return pd.DataFrame({"label": self.values(answers, labels), "probability": sure})
 
     def reading(self, labels: Sequence[str]) -> str:
-        """The columns of the logits, and the threshold where it is no half."""
+        """The columns of the logits, and the threshold if it is not a half."""
         usual = super().reading(labels)
         if len(labels) != 2 or self.threshold == HALF:
             return usual
-        return f"{usual}; the last is given where its softmax is from {self.threshold:.4g} on"
+        return f"{usual}; the last is given if its softmax is at least {self.threshold:.4g}"
 
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         """The label, and the probability of each."""

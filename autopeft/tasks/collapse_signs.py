@@ -1,4 +1,4 @@
-"""What tells a kind of task that a model answers without regard to the rows, as one does whose training collapsed."""
+"""How a kind of task notices that a model ignores the rows, as it does after its training collapsed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 SAME, TRUE = 0.98, 0.9
-"""So large a share of the rows is given one label, although no label is true of more than that."""
+"""A model collapsed if at least the first share of the rows gets one label, and no label is true of more than the
+second."""
 
 
 class CollapseSigns:
-    """Hooks of a kind of task, which by default cannot tell."""
+    """Hooks of a kind of task; by default nothing is noticed."""
 
     def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool | None:
-        """Whether nearly all rows got the same answer, although they should not. Default: None, it cannot be told.
+        """Whether nearly all rows got the same answer, although they should not. Default: None, not known.
 
         Args:
             answers: to the rows that a fold validates, `[rows, …]`.
@@ -24,7 +25,7 @@ class CollapseSigns:
         return None
 
     def blind_loss(self, truths: np.ndarray) -> float | None:
-        """What `loss` is of the best answer that looks at no input. Default: None, it is not known.
+        """The `loss` of the best answer that looks at no input. Default: None, not known.
 
         Args:
             truths: what is true of the rows, `[rows]`.
@@ -33,7 +34,7 @@ class CollapseSigns:
 
     @staticmethod
     def one_label(given: np.ndarray, truths: np.ndarray) -> bool:
-        """Whether nearly all are given one label, although no label is true of nearly all; positions `[rows]`."""
+        """Whether nearly all rows get one label, although no label is true of nearly all; positions `[rows]`."""
         import numpy as np
 
         shares = [float(np.bincount(labels).max()) / len(labels) for labels in (given, truths)]
@@ -41,7 +42,7 @@ class CollapseSigns:
 
     @staticmethod
     def entropy(truths: np.ndarray) -> float:
-        """The cross-entropy of always giving each label the share that is true of it; positions `[rows]`."""
+        """The cross-entropy of giving every row each label with its share of the rows; positions `[rows]`."""
         import numpy as np
 
         shares = np.bincount(truths) / len(truths)

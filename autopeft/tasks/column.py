@@ -14,16 +14,16 @@ class Column:
     """A column that a row needs.
 
     Attributes:
-        key: its key in [data], where the user names the column of the table; by default the key itself.
+        key: its key in [data], where the user names the column of the table; by default the column has this name.
         holds: in a word: "text"; "label", which is kept as text; "number"; "image"; or what `read` makes, such as
             "words".
-        given: whether prediction asks for it too; else it is what the rows teach.
-        optional: it is read only where [data] names it.
-        blank: whether cells may be empty; they are "" then, also for `read`.
-        read: makes something else of a cell than a text, such as a tuple of words, or raises `CellError`. What it makes
-            is of Python's own kinds, equal for equal cells, and JSON can hold it; `read` takes its JSON too. Default:
-            by what the column holds.
-        of: key of another column, from whose cells in the table this one is read too. Default: it has cells of its own.
+        given: whether prediction needs it too; if not, it is what the rows teach.
+        optional: whether it is read only if [data] names it.
+        blank: whether cells may be empty; they are then "", also for `read`.
+        read: turns a cell into something other than a text, such as a tuple of words, or raises `CellError`. The result
+            is of built-in types that JSON can hold, and equal for equal cells; `read` takes its JSON too. Default: by
+            what the column holds.
+        of: key of another column whose cells in the table this one is read from. Default: it has its own cells.
     """
 
     key: str

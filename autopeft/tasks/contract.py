@@ -1,4 +1,4 @@
-"""The contract between the host and a kind of task: how rows become tensors, tensors a loss, and outputs answers."""
+"""The contract between the host and a kind of task: rows become tensors, tensors a loss, and outputs answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
 
 CONTRACT = 1
-"""The version of this contract. It rises when a kind of task that keeps to the old one no longer works."""
+"""The version of this contract. It rises when kinds of task written for the old one no longer work."""
 
 
 class Baseline(NamedTuple):
@@ -43,40 +43,40 @@ class Baseline(NamedTuple):
 class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
     """A kind of task, such as giving a text one of several labels.
 
-    The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, what is lost and
-    what is answered.
+    The host reads the rows, splits and packs them, trains, and chooses; a task says what the rows are, and computes the
+    loss and the answers.
 
     Class attributes:
         contract: the version of this contract that the task was written for, as a number.
         kind: its name in study files, such as "text-classification".
-        auto_class: the transformers class that puts the head on; settings or the base model may bear on it
+        auto_class: the transformers class that puts the head on; settings or the base model may change it
             (`configured`, `facts_of_config`).
         new_head: whether that class puts on a new head, to be trained; that of a language model stays as it is.
         writes: whether it answers with texts; see `autopeft.tasks.writing`.
-        processor: the transformers class of what reads the rows: "AutoTokenizer" for texts.
-        columns: what a row needs; the settings may bear on it (`configured`, `taking`).
+        processor: the transformers class that reads the rows: "AutoTokenizer" for texts.
+        columns: what a row needs; the settings may change it (`configured`, `taking`).
         metrics: what can be maximised, by name; the first is the default.
         peft_task_type: peft's name for it (`peft.TaskType`); None where peft has none, as for images.
-        taught: tensors of a batch that the model is not given.
-        pipeline_tag: the Hugging Face hub's word for it.
-        group: key of the column whose equal cells stay on one side of every split where [data] names no `group`;
-            empty: rows are split one by one.
-        arranging: Python that does with `inputs` of the processor what `arranged` does; for READMEs.
-        outputs: names of what the model gives of which answers are made.
-        contrasts: whether a loss compares the rows of a batch, and an answer is scored against those to other rows:
+        taught: tensors of a batch that the model does not get.
+        pipeline_tag: the Hugging Face hub's name for it.
+        group: key of a column; rows with equal cells stay on one side of every split if [data] names no `group`.
+            Empty: rows are split one by one.
+        arranging: Python code that does the same as `arranged` to the processor's `inputs`; for READMEs.
+        outputs: names of the model's outputs that answers are made of.
+        contrasts: whether the loss compares the rows of a batch, and an answer is scored against those to other rows:
             then a batch goes through the model whole.
         averages: whether the mean of several models' answers to a row is an answer to it.
-        Options: settings of its own under [task], checked as the study file is.
+        Options: its own settings under [task], checked as the study file is.
 
     Attributes:
         options: the settings, of the class `Options`.
         taken: keys of the optional columns that are read.
         names: the names among which an answer chooses (`labels`), once the rows are read.
         searched: names of its dimensions that are searched.
-        facts: what the training rows told that answers need, by name (`facts_of`), and what folds did (`calibrated`).
-        maximised: name of the metric that a study chooses by; empty outside of one.
+        facts: what answers need from the training rows (`facts_of`) and from the folds (`calibrated`), by name.
+        maximised: name of the metric that a study chooses by; empty outside of a study.
 
-    A kind with labels is a few lines, as `Classification` says what is lost and answered:
+    A kind with labels takes a few lines, as `Classification` brings the loss and the answers:
 
     >>> import pandas as pd
     >>> from autopeft import Classification, Column, Encoded, Field, token_fields
@@ -129,13 +129,13 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         return task
 
     def taking(self, named: Collection[str]) -> Self:
-        """This task with those of its optional columns that are named."""
+        """This task with those optional columns that are named."""
         task = copy.copy(self)
         task.taken = tuple(column.key for column in self.columns if column.optional and column.key in named)
         return task
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
-        """This task with what the training rows told: facts, and the names among which an answer chooses."""
+        """This task with facts from the training rows, and the names among which an answer chooses."""
         task = copy.copy(self)
         task.facts, task.names = dict(facts), tuple(names)
         return task
@@ -159,16 +159,16 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
 
     @property
     def texts(self) -> int:
-        """How many texts of a row the tokenizer is given at once, one or two. Default: each input is one."""
+        """How many texts of a row the tokenizer gets at once, one or two. Default: each input is one."""
         return len(self.inputs)
 
     @property
     def taught_columns(self) -> tuple[str, ...]:
-        """Keys of the columns that the rows teach, of optional ones those that are read."""
+        """Keys of the columns that the rows teach, including the optional ones that are read."""
         return tuple(c.key for c in self.columns if not c.given and (not c.optional or c.key in self.taken))
 
     def metric(self, name: str | None) -> str:
-        """The name of a metric of this task: its default where none is asked for.
+        """The name of a metric of this task; its default if `name` is None.
 
         Raises:
             SpecError: it has no such metric.
@@ -181,28 +181,28 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         return name
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
-        """The metric over rows: what is true of them `[rows]`, and what was answered `[rows, …]`."""
+        """The metric over rows, from their truths `[rows]` and the answers `[rows, …]`."""
         found = self.metrics[metric]
         if found.written:
             return found.of_written(self.written(answers, self.names), self.written_truths(truths, self.names))
         return found.score(answers, truths)
 
     def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
-        """The metric over the rows that a fold validates, by which candidates are compared. Default: `score`.
+        """The metric over the rows that a fold validates, which compares candidates. Default: `score`.
 
-        `calibrated` comes later: what answers need of it must be chosen here, or left at what it is without.
+        `calibrated` is called later: this method must choose what answers need of it, or do without.
         """
         return self.score(metric, truths, answers)
 
     # Rows. `source` is what errors call the table.
 
     def gathered(self, rows: pd.DataFrame, source: str) -> pd.DataFrame:
-        """What the rows teach, from the columns that were read: where several columns tell it, one is made of them.
+        """The rows with one column for what they teach, where it was read from several columns.
 
         Default: the columns as they are.
 
         Raises:
-            DataError: they do not go together; in one sentence, with the row and what to do.
+            DataError: the columns do not fit together; in one sentence, with the row and what to do.
         """
         return rows
 
@@ -214,14 +214,14 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         """
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """Refuse held-out rows, of a file of their own, that ask for what the training rows do not teach.
+        """Refuse held-out rows, from a file of their own, that ask for what the training rows do not teach.
 
         Raises:
             DataError: in one sentence, with the row and what to do.
         """
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Refuse what is left to train on where it is too little; returns what a person should know, a sentence each.
+        """Refuse training rows that are too few for the folds; return what a user should know, a sentence each.
 
         Raises:
             DataError: in one sentence, with what to do.
@@ -229,7 +229,7 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         return []
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
-        """A value for each row; the rows of each value keep their share in every part. Default: any split will do."""
+        """A value for each row; the rows with each value keep their share in every part. Default: None, any split."""
         return None
 
     def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
@@ -237,21 +237,21 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         return ()
 
     def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
-        """What the training rows tell that answers need, such as the mean of what is to be predicted. Default: nothing.
+        """Facts from the training rows that answers need, such as the mean of the numbers to predict. Default: none.
 
-        It is kept with a winner, and `self.facts` from then on.
+        They are kept with a winner, and are in `self.facts` from then on.
         """
         return {}
 
     @abstractmethod
     def example(self) -> pd.DataFrame:
-        """A dozen rows of different lengths, what they teach included: `autopeft check` tests the task on them."""
+        """A dozen rows of different lengths, with what they teach: `autopeft check` tests the task on them."""
 
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
-        """Two rows to show how the task is asked, a list of cells for each input. Default: the same in every column.
+        """Two rows for an example in a README, a list of cells for each input. Default: the same in every column.
 
         Args:
-            cells: two of what the processor reads.
+            cells: two inputs of the processor.
         """
         return {key: [*cells] for key in self.inputs}
 
@@ -259,16 +259,16 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
 
     @abstractmethod
     def encode(self, rows: pd.DataFrame, reader: Any, labels: Sequence[str]) -> Encoded:
-        """Rows as arrays; without the columns that teach, `truths` and what is taught are zeros.
+        """Rows as arrays. If the columns that teach are missing, `truths` and the `taught` tensors are zeros.
 
         Args:
             rows: the task's columns by their keys.
-            reader: that goes with `processor`: a `RowTokenizer` for texts.
+            reader: the one that goes with `processor`: a `RowTokenizer` for texts.
             labels: the names among which an answer chooses.
         """
 
     def arranged(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the processor by itself gave, as the model takes it; for exports. Default: the same."""
+        """The processor's own output in the form that the model takes; for exports. Default: the same."""
         return dict(inputs)
 
     # Learning.
@@ -276,7 +276,7 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
     def search_space(self) -> SearchSpace:
         """Settings that [search] may name to have them searched, such as those of the loss. Default: none.
 
-        The default of each dimension is what is set.
+        The default of each dimension is the value that is set.
         """
         return SearchSpace({})
 
@@ -298,29 +298,28 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The mean loss over what the batch's rows teach (`Encoded.units`), a scalar in float32.
 
-        Padding must not bear on it, nor any row on the loss of another: folds are trained side by side in one pass,
-        and large batches in several. With `contrasts` rows may bear on each other, but it is still asked for the rows
-        of each fold by themselves.
+        Padding must not change it, nor may a row change the loss of another: folds are trained side by side in one
+        pass, and large batches in several. With `contrasts` rows may change each other's loss, but the host still asks
+        for the loss of each fold's rows alone.
         """
 
     # Answers.
 
     @abstractmethod
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What the outputs say of each row: a float32 tensor `[rows, …]`, left on the device.
+        """The answer to each row: a float32 tensor `[rows, …]`, left on the device.
 
-        Where the second dimension differs from batch to batch, as the number of words does, the host fills it up
-        with -1.
+        If the second dimension differs from batch to batch, as the number of words does, the host pads it with -1.
         """
 
     def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
-        """What answers need that is chosen on rows the model was not trained on, such as a threshold. Default: nothing.
+        """Facts that are chosen on rows the model was not trained on, such as a threshold. Default: none.
 
-        It is asked once of each trial that completes. What it finds goes into `self.facts` of the model that is then
-        trained on all training rows, and is kept with a winner. Held-out rows have no part in it.
+        It is called once for each trial that completes. What it returns goes into `self.facts` of the model that is
+        then trained on all training rows, and is kept with a winner. Held-out rows have no part in it.
 
         Args:
-            answers: to every training row, of the fold that validates it, `[rows, …]`.
+            answers: to every training row, from the fold that validates it, `[rows, …]`.
             truths: what is true of these rows.
         """
         return {}
@@ -331,29 +330,30 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         return type(self).calibrated is not Task.calibrated
 
     def combine(self, answers: np.ndarray, row_of: np.ndarray) -> np.ndarray:
-        """The answers to rows `[rows, …]` from those to their samples, where rows are of several (`Encoded.row_of`).
+        """The answers to rows `[rows, …]` from the answers to their samples, if rows have several (`Encoded.row_of`).
 
         Args:
             answers: to samples, `[samples, …]`.
-            row_of: which row each is of, int64 `[samples]`; the answers come in the order of each row's first sample.
+            row_of: the row of each sample, int64 `[samples]`; return the answers in the order of each row's first
+                sample.
         """
         raise NotImplementedError(f"{self.kind} makes several samples of a row, and must combine their answers.")
 
     def worded(self, answers: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-        """The answers `[rows, …]` as `written`, `table` and `as_json` are given them.
+        """The answers `[rows, …]` in the form that `written`, `table` and `as_json` get.
 
-        Where they are places in a row, such as where a text begins and ends, what stands there is put in, since those
-        three do not see the rows. Default: as they are.
+        Those three do not see the rows. So if answers are places in a row, such as where a text begins and ends, put
+        in what stands there. Default: as they are.
 
         Args:
-            answers: of `answer`, or of `combine`; or a baseline's.
-            rows: that they answer, the task's inputs by their keys.
+            answers: from `answer` or `combine`, or a baseline's.
+            rows: the rows that they answer, the task's inputs by their keys.
         """
         return answers
 
     @abstractmethod
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """The answer to each row as it is kept in a file, from which the metric (`maximised`) can be told again."""
+        """The answer to each row as a file keeps it; the metric (`maximised`) can be computed from that again."""
 
     @abstractmethod
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
@@ -361,14 +361,14 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
 
     @abstractmethod
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-        """The answers as people and MLflow get them: a row each, a column for each thing that is answered."""
+        """The answers for people and MLflow: a row for each, a column for each thing that is answered."""
 
     def as_value(self, written: str) -> Any:
-        """What was written of a row, as a metric of the user's own gets it. Default: the text."""
+        """A written answer in the form that the user's own metric gets. Default: the text."""
         return written
 
     def values(self, answers: np.ndarray, labels: Sequence[str]) -> list[Any]:
-        """The answer to each row as `Winner.predict` gives it. Default: the first column of `table`."""
+        """The answer to each row as `Winner.predict` returns it. Default: the first column of `table`."""
         return self.table(answers, labels).iloc[:, 0].tolist()
 
     @abstractmethod
@@ -376,17 +376,17 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
         """One answer with all that is known of it, for `autopeft predict --json`."""
 
     def reading(self, labels: Sequence[str]) -> str:
-        """How the model's logits are read, as a comment behind Python that computes them. Default: nothing."""
+        """How to read the model's logits, as a comment behind Python code that computes them. Default: nothing."""
         return f"columns: {json.dumps(list(labels), ensure_ascii=False)}" if labels else ""
 
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """What the report shows of the held-out rows, beside the scores. Default: nothing.
+        """What the report shows about the held-out rows, beside the scores. Default: nothing.
 
         Args:
             rows: the task's columns by their keys.
-            truths: what is true of them.
+            truths: what is true of the rows.
             answers: the winner's.
             labels: the names among which an answer chooses.
         """
@@ -394,4 +394,4 @@ class Task(BaseModelPart, CollapseSigns, TableFit, ABC):
 
     @abstractmethod
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """The best answer to the held-out rows that ignores the inputs, given the truths of the training rows."""
+        """The best answers to the held-out rows that ignore the inputs, given the truths of the training rows."""

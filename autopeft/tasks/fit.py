@@ -1,4 +1,4 @@
-"""Whether a kind of task fits a table, as the kind itself says."""
+"""How well a kind of task fits a table."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from autopeft.tasks.profile import TableProfile
 
 SURE, LIKELY, POSSIBLE, SLIGHT = 0.9, 0.6, 0.3, 0.1
-"""How well a kind fits: the names and contents of columns leave little doubt; the contents fit; they may; if nothing
-else does."""
+"""How well a kind fits: the names and contents of columns leave little doubt; the contents fit; they may fit; only if
+nothing else fits."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Fit:
     """How a kind of task would read a table.
 
     Attributes:
-        columns: what the table calls the task's columns, by their keys in [data].
-        score: from 0 to 1; of all kinds that fit the one with the highest is taken.
+        columns: the table's names for the task's columns, by their keys in [data].
+        score: from 0 to 1; the kind with the highest score is taken.
         why: what speaks for it, in a sentence.
         options: settings under [task] that go with it.
     """
@@ -33,17 +33,17 @@ class Fit:
 
 
 class TableFit:
-    """A hook of a kind of task, by which `autopeft init` finds out what a table is for."""
+    """The hook with which `autopeft init` asks a kind of task whether a table is for it."""
 
     def recognised(self, names: Sequence[str]) -> tuple[dict[str, str], str]:
-        """Columns of a table, by key, that are read where [data] names none, and a sentence on it. Default: none."""
+        """Columns of a table, by key, to read if [data] names none, and a sentence that says so. Default: none."""
         return {}, ""
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """How the kind would read a table. Default: by the columns that it recognises, if any.
+        """How the kind would read a table. Default: with the columns that it recognises, if any.
 
         Args:
-            table: what its columns hold; those that the user named must be taken.
+            table: what its columns hold; the kind must use those that the user named.
         """
         names, told = self.recognised([column.name for column in table.columns])
         found = [table.column(name) for name in names.values()]

@@ -1,4 +1,4 @@
-"""What a table is for: the kind of task that fits it best, by what each kind says."""
+"""Guess what a table is for: the kind of task that fits it best."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from autopeft.tasks.fit import Fit
 
 LOOKED_AT = 5_000
-"""Rows of a table whose cells are looked at, from its beginning."""
+"""How many rows from the beginning of a table are looked at."""
 
 SECONDS = 10.0
-"""That a kind of task may take to say whether it fits."""
+"""How long a kind of task may take to say whether it fits."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Guess:
         options: settings under [task].
         why: what speaks for it, in a sentence.
         table: what its columns hold.
-        notes: what was assumed as the table was read, a sentence each.
+        notes: what was assumed while the table was read, a sentence each.
     """
 
     kind: str
@@ -63,14 +63,14 @@ def guess_study(
     """Find out what a table is for.
 
     Args:
-        train: a reference to the table, as [data] has it; relative paths start at the current folder.
-        kind: of task, where the user said so.
+        train: a reference to the table, as in [data]; relative paths start at the current folder.
+        kind: of task, if the user named one.
         named: columns that the user named, by their keys.
         block: entry points of plugins to leave out.
 
     Raises:
-        DataError: the table cannot be read, has no such column, or is of no kind that can be told.
-        SpecError: no such kind of task.
+        DataError: the table cannot be read, lacks a named column, or fits no kind.
+        SpecError: there is no such kind of task.
     """
     notes: list[str] = []
     table = open_table(locate(train, Path.cwd()), note=notes.append)
@@ -92,7 +92,7 @@ def guess_study(
 
 
 def _cells(table: Table) -> dict[str, list[Any]]:
-    """The first cells of each column that is there once."""
+    """The first cells of each column whose name occurs once."""
     names = [name for name in dict.fromkeys(table.names) if list(table.names).count(name) == 1]
     cells: dict[str, list[Any]] = {name: [] for name in names}
     with reading(table.called):
@@ -105,7 +105,7 @@ def _cells(table: Table) -> dict[str, list[Any]]:
 
 
 def _asked(task: Any, seen: TableProfile, notes: list[str]) -> Fit | None:
-    """What a kind of task says; nothing where its code fails, which is noted."""
+    """What a kind of task answers; None if its code fails, with a note."""
     try:
         with guarded(SECONDS):
             found: Fit | None = task.fits(seen)
@@ -121,7 +121,7 @@ def _nothing_fits(table: Table, seen: TableProfile, kind: str | None, inputs: Co
     more = f"; and {len(seen.columns) - 8} more columns" if len(seen.columns) > 8 else ""
     if kind:
         return DataError(
-            f"{table.called} must have columns for {kind} ({', '.join(inputs)} and what is to be learnt), but none "
+            f"{table.called} must have columns for {kind} ({', '.join(inputs)} and what to learn), but none "
             f"fit: {shown}{more}. Name them with --text and --label, or in [data] of a study file."
         )
     return DataError(

@@ -1,4 +1,4 @@
-"""What makes labels of a cell: of a list, of a text with a delimiter between them, or of a label's own column."""
+"""Reads labels from a cell: a list, a text with a delimiter between the labels, or a cell of a label's own column."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from autopeft.common.exceptions import quoted
 
 YES, NO = "1", "0"
-"""What a cell of a label's own column becomes."""
+"""What the cells of a label's own column become."""
 
 FLAGS = {"1": YES, "0": NO, "true": YES, "false": NO, "1.0": YES, "0.0": NO}
 
@@ -16,21 +16,21 @@ HEAP = (list, tuple, set, frozenset)
 
 
 def read_labels(value: object, delimiter: str) -> tuple[str, ...]:
-    """The labels of a row, sorted, each once; none of an empty text and of an empty list.
+    """The labels of a row, sorted, each once; an empty text or an empty list has none.
 
     Args:
-        value: the cell: a list of labels, JSON of one, or a text.
-        delimiter: stands between the labels of a text; white space around it is no part of them.
+        value: the cell: a list of labels, such a list as JSON, or a text.
+        delimiter: stands between the labels of a text; white space around it is not part of them.
 
     Raises:
-        CellError: it is neither, or a label is empty or no single value.
+        CellError: the cell is none of these, or a label is empty or not a single value.
     """
     from autopeft.data.cells import CellError
 
     try:
         labels = {_label(one) for one in _parts(value, delimiter)}
     except CellError as error:
-        if value is error:  # whoever read the cell could tell already
+        if value is error:  # the cell could not be read in the first place
             raise
         rule = f"be a list of labels, or a text with {quoted(delimiter)} between them"
         raise CellError(error.found, "repair it, or name another `delimiter` in [task]", rule) from None
@@ -48,7 +48,7 @@ def _parts(value: object, delimiter: str) -> list[Any]:
         try:
             return list(json.loads(text))
         except (ValueError, RecursionError):
-            raise CellError("begins with [ and is not a list as JSON has it") from None
+            raise CellError("begins with [ but is not a JSON list") from None
     return [part for part in text.split(delimiter) if part.strip()]
 
 
@@ -62,7 +62,7 @@ def _label(value: object) -> str:
 
 
 def read_flag(value: object) -> str:
-    """Whether a row has a label, of the cell in the label's own column: "1" or "0".
+    """Whether a row has a label, from the cell in the label's own column: "1" or "0".
 
     Raises:
         CellError: it is neither 0 nor 1, true nor false.

@@ -1,9 +1,9 @@
 """Metrics of rows that have any number of labels each, for many draws of the rows at once.
 
-Each function takes what was given to the rows and what is true of them, `[rows, labels]`, and how often each draw has
-each row, `[draws, rows]`; it returns a score for each draw. They are scikit-learn's metrics of the same name with
-`zero_division=0`, over the labels that a draw has: one that is neither true of any row nor given to any is left out of
-a mean over labels, as in the metrics of single labels.
+Each function takes the labels that the rows are given and those that are true of them, `[rows, labels]`, and how often
+each draw has each row, `[draws, rows]`; it returns a score for each draw. They are scikit-learn's metrics of the same
+name with `zero_division=0`, over the labels that a draw has: a mean over labels leaves out one that is neither true of
+any row nor given to any, as in the metrics of single labels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def f1_macro(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.nd
 
 
 def f1_samples(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The mean of each row's F1; 0 of a row that has no label and is given none, as in scikit-learn."""
+    """The mean of each row's F1; a row that has no label and is given none counts 0, as in scikit-learn."""
     return over(counts @ over(2 * (given & truths).sum(1), given.sum(1) + truths.sum(1)), counts.sum(1))
 
 
@@ -42,12 +42,12 @@ def subset_accuracy(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -
 
 
 def hamming(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The share of pairs of a row and a label that are told right: 1 less the Hamming loss."""
+    """The share of pairs of a row and a label that are predicted right: 1 minus the Hamming loss."""
     return over(counts @ (given == truths).mean(1), counts.sum(1))
 
 
 def average_precision(given: np.ndarray, truths: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The mean over labels of the area under precision and recall, of scores; labels that no row has are left out."""
+    """The mean over labels of the area under precision and recall; labels that no row has are left out."""
     total, known = np.zeros(len(counts)), np.zeros(len(counts))
     for scores, true in zip(given.T, truths.T, strict=True):
         order = np.argsort(-scores, kind="stable")
@@ -66,7 +66,7 @@ def score(metric: Counted, given: np.ndarray, truths: np.ndarray) -> float:
 
 
 def _of_lists(answers: Sequence[str], truths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of labels, each written as a list of its labels, as `[rows, labels]`, of all labels that are there."""
+    """Rows that are written as lists of labels, as `[rows, labels]`, with all labels that occur."""
     lists = {text: _listed(text) for text in {*answers, *truths}}
     places = {label: place for place, label in enumerate(sorted({str(one) for few in lists.values() for one in few}))}
     vectors = {text: np.isin(np.arange(len(places)), [places[str(one)] for one in few]) for text, few in lists.items()}
@@ -97,10 +97,10 @@ METRICS: dict[str, Counted] = {
 }
 
 OF_SCORES = "average_precision"
-"""It is of scores; the others are of the labels that are given."""
+"""It needs the probabilities; the others need the labels that are given."""
 
 OF_NUMBERS = (OF_SCORES, "hamming")
-"""They are told from a number for each label, even of those that no row has; of the others the rows' labels do."""
+"""These need a number for each label, even for one that no row has; for the others the rows' labels are enough."""
 
 
 def metrics() -> dict[str, Metric]:

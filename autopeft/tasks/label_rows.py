@@ -1,4 +1,4 @@
-"""The rows of kinds of task that give each any number of labels."""
+"""The rows of kinds of task that give each row any number of labels."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 PER_LABEL, SHARED = "per_label", "shared"
 
 FEWEST = 10
-"""Rows of a stratum: rarer labels make one together."""
+"""Fewest rows of a stratum: rarer labels form one together."""
 
 MOST_FOLDS = 20
-"""A stratum must have a row for each."""
+"""A stratum must have a row for each of this many folds."""
 
 
 def _threshold(given: float | str) -> float | str:
@@ -48,14 +48,14 @@ class MultiLabelOptions(Section):
     delimiter: str = Field(",", min_length=1, max_length=20)
     """Stands between the labels of a row where they are one text."""
     label_columns: Annotated[list[str], Field(min_length=2), AfterValidator(_distinct)] | None = None
-    """In place of `label`: a column for each label, named like it, with 1 where a row has the label and 0 where not."""
+    """Instead of `label`: a column for each label, named like it, with 1 where a row has the label and 0 where not."""
     threshold: Annotated[float | str, AfterValidator(_threshold)] | None = None
-    """From which probability on a label is given: "per_label" or "shared", chosen on the validation folds, or a number.
-    Default: "per_label" for f1_macro, else "shared"."""
+    """The probability from which on a label is given: "per_label" or "shared", chosen on the validation folds, or a
+    number. Default: "per_label" for f1_macro, else "shared"."""
 
 
 class LabelRows(Task):
-    """What the rows are of a task with any number of labels a row; `MultiLabel` says what is learnt and answered."""
+    """The rows of a task with any number of labels per row; `MultiLabel` brings the loss and the answers."""
 
     Options: ClassVar[type[Section]] = MultiLabelOptions
     labels_column: ClassVar[Column] = Column("label", "labels", given=False, read=partial(read_labels, delimiter=","))
@@ -71,7 +71,7 @@ class LabelRows(Task):
         flags = task.options.label_columns or []
         if taken := [name for name in flags if name in {"group", *(column.key for column in given)}]:
             raise SpecError(
-                f'`label_columns` in [task] names "{brief(taken[0])}", which is what the study calls another column; '
+                f'`label_columns` in [task] names "{brief(taken[0])}", but another column of the study has that name; '
                 "rename that label's column."
             )
         read = partial(read_labels, delimiter=task.options.delimiter)
@@ -80,7 +80,7 @@ class LabelRows(Task):
         return task
 
     def gathered(self, rows: pd.DataFrame, source: str) -> pd.DataFrame:
-        """A row's labels, where each label has a column."""
+        """One column of labels, if each label has a column of its own."""
         import pandas as pd
 
         flags = self.options.label_columns if self.options else None
@@ -92,19 +92,19 @@ class LabelRows(Task):
         return gathered
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """There are two labels or more."""
-        self._two(rows, source, "there must be at least two labels")
+        """Make sure that there are at least two labels."""
+        self._two(rows, source, "must have at least two labels")
 
     def _two(self, rows: pd.DataFrame, source: str, rule: str) -> Counter[str]:
         counts = counted(rows)
         if len(counts) < 2:
             there = ", ".join(map(quoted, counts)) or "none"
             advice = "name the right column or `delimiter`, or add rows with other labels"
-            raise DataError(f"{source}: {rule}, but the rows have {there}; {advice}.")
+            raise DataError(f"{source}: the rows {rule}, but they have {there}; {advice}.")
         return counts
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """Every label occurs in the training rows."""
+        """Make sure that every label occurs in the training rows."""
         known = {*counted(train)}
         unknown = [(row, label) for row, labels in test["label"].items() for label in labels if label not in known]
         if unknown:
@@ -116,8 +116,8 @@ class LabelRows(Task):
             )
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Two labels or more are left; tells rare ones, and rows and columns without any."""
-        counts = self._two(train, source, "two labels or more must be left to train on")
+        """Make sure that at least two labels are left; name rare ones, and rows and columns without any."""
+        counts = self._two(train, source, "to train on must have at least two labels")
         notes = []
         if bare := sum(not labels for labels in train["label"]):
             notes.append(f"{bare} of {len(train)} training rows have no label.")
@@ -125,7 +125,7 @@ class LabelRows(Task):
         for what, names in (
             (f"fewer training rows than there are folds ({folds}), so some folds validate without them",
              [label for label, count in counts.items() if count < folds]),
-            ("no training row, so they are left out, or never given", [name for name in flags if name not in counts]),
+            ("no training row, so they are left out or never given", [name for name in flags if name not in counts]),
         ):  # fmt: skip
             if names:
                 shown = f"{', '.join(map(quoted, names[:5]))}{', …' * (len(names) > 5)}"
@@ -133,7 +133,7 @@ class LabelRows(Task):
         return notes
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
-        """The rarest label of each row; those of fewer than ten rows are one stratum. None where rows are few."""
+        """The rarest label of each row; labels with fewer than ten rows form one stratum. None if rows are few."""
         import pandas as pd
 
         counts = counted(rows)
@@ -150,7 +150,7 @@ class LabelRows(Task):
         return found if len(shares) > 1 and shares.max() >= MOST_FOLDS else None
 
     def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
-        """Sorted."""
+        """All labels, sorted."""
         return tuple(sorted({*counted(train), *counted(test)}))
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:

@@ -16,17 +16,18 @@ class Metric:
     """A score; higher is better. The negative of an error is a score too, named `neg_…` as in scikit-learn.
 
     Attributes:
-        score: of the answers `[rows, …]` to rows, with what is true of them `[rows]`.
-        of_written: the same of answers and truths as they are written to a file (`Task.written`).
-        proportion: whether it is the share of rows that are answered right, as accuracy is: then Wilson's interval
+        score: computes it from the answers to rows `[rows, …]` and their truths `[rows]`.
+        of_written: the same from answers and truths as they are written to a file (`Task.written`).
+        proportion: whether it is the share of rows that are answered right, like accuracy: then Wilson's interval
             holds.
-        of_counts: of how many rows of each class were answered right, are of it, and were answered with it, `[…,
-            classes]` each, for many draws of the rows at once; None where it cannot be told from these.
+        of_counts: computes it for many draws of the rows at once from the number of rows of each class that were
+            answered right, that belong to it, and that were answered with it, `[…, classes]` each; None if these are
+            not enough.
         of_draws: the same as `of_written` for many draws of the rows at once, given how often each has each row,
-            `[draws, rows]`; None where one is worked out after the other.
-        of_rows: of a function of the user's, which may take long or fail: the number of each row, `[rows]`, or one of
-            all together, `[]`, of answers and truths as they are written; None of any other.
-        written: whether answers are scored as they are written, since `score` cannot tell, which sees no names.
+            `[draws, rows]`; None if draws are scored one by one.
+        of_rows: only of a user's function, which may take long or fail: a number for each row, `[rows]`, or one for all
+            together, `[]`, from answers and truths as they are written; else None.
+        written: whether answers are scored as they are written, because `score` sees no names and cannot score them.
     """
 
     score: Callable[[np.ndarray, np.ndarray], float]

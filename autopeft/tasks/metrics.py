@@ -1,4 +1,4 @@
-"""Classification metrics by scikit-learn's names. All are scores: more is better."""
+"""Classification metrics by scikit-learn's names. All are scores: higher is better."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALIASES = {"matthews": "matthews_corrcoef"}
 
 
 def names() -> tuple[str, ...]:
-    """The metrics a study file may name."""
+    """The metrics that a study file may name."""
     averaged = (f"{metric}_{average}" for metric in ("f1", "precision", "recall") for average in AVERAGES)
     return ("accuracy", "balanced_accuracy", "cohen_kappa", "matthews_corrcoef", *ALIASES, *averaged)
 
@@ -28,7 +28,7 @@ def scorer(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     """The function `(labels [rows], predictions [rows]) -> score` behind a metric's name.
 
     Raises:
-        SpecError: an unknown name.
+        SpecError: the name is unknown.
     """
     from sklearn import metrics
 
@@ -49,17 +49,17 @@ def scorer(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
 
 
 def from_counts(metric: str, hits: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """A metric from what a confusion matrix holds, for many at once; scikit-learn's own functions take one at a time.
+    """A metric from the sums of many confusion matrices at once; scikit-learn's functions take one at a time.
 
     Args:
         metric: one of `names()`.
-        hits: rows of each class that were predicted as it, `[..., classes]`.
+        hits: rows of each class that were predicted as that class, `[..., classes]`.
         actual: rows of each class, the same shape.
         predicted: rows that were predicted as each class, the same shape.
 
     Returns:
-        Scores `[...]`. As in scikit-learn, a class that is neither there nor predicted is left out of a macro average,
-        and what would be divided by zero is 0.
+        Scores `[...]`. As in scikit-learn, a macro average leaves out a class that is neither true of any row nor
+        predicted, and a division by zero gives 0.
     """
     rows, right = actual.sum(-1), hits.sum(-1)
     if metric == "accuracy":
@@ -84,6 +84,6 @@ def from_counts(metric: str, hits: np.ndarray, actual: np.ndarray, predicted: np
 
 
 def over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Element by element, and 0 where it would be divided by 0."""
+    """The quotient, element by element; 0 where the divisor is 0."""
     share: np.ndarray = np.divide(above, below, out=np.zeros(np.shape(below)), where=below != 0)
     return share

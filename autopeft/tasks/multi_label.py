@@ -1,4 +1,4 @@
-"""What all kinds of task have in common that give each row any number of labels."""
+"""The base class of all kinds of task that give each row any number of labels."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
 
 HALF = 0.5
-"""The threshold where none was chosen."""
+"""The threshold if none was chosen."""
 
 MOST_SHOWN = 200
-"""Labels in the table of the report."""
+"""Most labels in the table of the report."""
 
 
 class MultiLabel(LabelRows):
     """Any number of labels for each row; a subclass says what a row is, with `labels_column`.
 
-    Truths are whether a row has each label, bool `[rows, labels]`; answers are probabilities, float32 of that shape. A
-    row's labels stand in the column `label`, as a sorted tuple. A label is given from its threshold on: half of the
-    best F1 that can be reached is the threshold with which it is reached, of each label for the macro average, and of
-    all together for the micro average (Lipton, Elkan & Narayanaswamy 2014, arXiv:1402.1892).
+    Truths say whether a row has each label, bool `[rows, labels]`; answers are probabilities, float32 of that shape.
+    The column `label` holds a row's labels as a sorted tuple. A label is given from its threshold on. The threshold
+    with the best F1 is half of that F1, for each label with the macro average, and for all together with the micro
+    average (Lipton, Elkan & Narayanaswamy 2014, arXiv:1402.1892).
     """
 
     metrics: ClassVar[Mapping[str, Metric]] = metrics()
     averages: ClassVar[bool] = True
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
-        """This task with its thresholds, where they are known.
+        """This task with its thresholds, if they are known.
 
         Raises:
             DataError: one of them is not a probability.
@@ -61,18 +61,18 @@ class MultiLabel(LabelRows):
         return binary_cross_entropy_with_logits(outputs.logits.float(), batch["labels"])
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Probabilities `[rows, labels]`, float32, each label's own."""
+        """The probability of each label on its own, `[rows, labels]`, float32."""
         logits: torch.Tensor = outputs.logits
         return logits.float().sigmoid()
 
     @property
     def threshold(self) -> float | str:
-        """How thresholds are chosen, or the one that was given."""
+        """How thresholds are chosen, or the given threshold."""
         asked: float | str | None = self.options.threshold if self.options else None
         return asked or (PER_LABEL if self.maximised == "f1_macro" else SHARED)
 
     def thresholds(self, count: int) -> np.ndarray:
-        """Of that many labels, `[labels]`."""
+        """The thresholds of `count` labels, `[labels]`."""
         import numpy as np
 
         common = self.threshold if isinstance(self.threshold, float) else self.facts.get("threshold", HALF)
@@ -84,7 +84,7 @@ class MultiLabel(LabelRows):
         return found
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
-        """The metric of the labels that are given with the thresholds that are known, else with a half."""
+        """The metric of the labels that are given, with the known thresholds, else with a half."""
         if metric == OF_SCORES:
             return self.metrics[metric].score(answers, truths)
         return self._score_of_given(metric, truths, self.given(answers))
@@ -99,8 +99,8 @@ class MultiLabel(LabelRows):
     def score_of_fold(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
         """The metric with the one threshold for all labels that suits the fold best, unless a number was given.
 
-        Probabilities of a model that has just begun are all below a half. One number, chosen on all labels of all rows
-        of a fold, flatters little, and every candidate alike; a threshold for each label would flatter much.
+        The probabilities of a barely trained model are all below a half. One number, chosen on all labels of all rows
+        of a fold, raises the score a little and alike for every candidate; one per label would raise it a lot.
         """
         return self.knowing({**self.facts, **self._shared(metric, truths, answers)}, self.names).score(
             metric, truths, answers
@@ -115,7 +115,7 @@ class MultiLabel(LabelRows):
         return {"threshold": shared(answers, lambda given: self._score_of_given(wanted, truths, given))}
 
     def calibrated(self, answers: np.ndarray, truths: np.ndarray) -> dict[str, ParamValue]:
-        """`threshold` of all labels and, where each may have its own, `threshold.0`, … of those with enough rows."""
+        """`threshold` for all labels and, if each may have its own, `threshold.0`, … for those with enough rows."""
         import numpy as np
 
         from autopeft.tasks.thresholds import own
@@ -127,14 +127,14 @@ class MultiLabel(LabelRows):
         return found
 
     def blind_loss(self, truths: np.ndarray) -> float:
-        """The mean over labels of the entropy of having one."""
+        """The mean over labels of the entropy of whether a row has the label."""
         import numpy as np
 
         shares = np.stack([truths.mean(axis=0), 1 - truths.mean(axis=0)]).clip(min=1e-12)
         return float(-(shares * np.log(shares)).sum(axis=0).mean())
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """The labels that each row is given, as a list in JSON; numbers of all labels where the metric needs them."""
+        """The labels that each row is given, as a list in JSON; numbers of all labels if the metric needs them."""
         if self.maximised == OF_SCORES:
             return [json.dumps(row) for row in answers.astype(float).tolist()]
         return self.written_truths(self.given(answers), labels)
@@ -163,20 +163,20 @@ class MultiLabel(LabelRows):
         return pd.DataFrame({"labels": [joined(named(own, labels)) for own in given], "probabilities": shares})
 
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-        """The labels, and the probability of each that there is."""
+        """The labels that are given, and the probability of every label."""
         (found,) = self.values(answer[None], labels)
         return {"labels": found, "scores": dict(zip(labels, answer.tolist(), strict=True))}
 
     def reading(self, labels: Sequence[str]) -> str:
-        """The columns of the logits, and from which probability on each is given."""
+        """The columns of the logits, and the probability from which on each label is given."""
         cuts = [float(f"{cut:.4g}") for cut in self.thresholds(len(labels))]
-        told = f"from {cuts[0]:g}" if len({*cuts}) == 1 else f"from these values, by column: {json.dumps(cuts)}"
-        return f"{super().reading(labels)}; a label is given where the sigmoid of its logit is {told} on"
+        told = f"{cuts[0]:g}" if len({*cuts}) == 1 else f"these values, by column: {json.dumps(cuts)}"
+        return f"{super().reading(labels)}; a label is given if the sigmoid of its logit is at least {told}"
 
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """How well each label is told, the most frequent first."""
+        """How well each label is predicted, the most frequent first."""
         from sklearn.metrics import precision_recall_fscore_support
 
         from autopeft.study.report_section import ReportSection, ReportTable
@@ -193,7 +193,7 @@ class MultiLabel(LabelRows):
         return [ReportSection("By label", text, table=ReportTable(heads, tuple(shown), (1, 2, 3, 4, 5)))]
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """Always the labels that half of the training rows or more have, else the most frequent one."""
+        """Always the labels that at least half of the training rows have, else the most frequent one."""
         import numpy as np
 
         shares = train.mean(0)
@@ -202,5 +202,5 @@ class MultiLabel(LabelRows):
 
 
 def named(row: np.ndarray, labels: Sequence[str]) -> list[str]:
-    """The labels that a row has, of bool `[labels]`."""
+    """The labels that a row has, from bool `[labels]`."""
     return [label for label, has in zip(labels, row, strict=True) if has]

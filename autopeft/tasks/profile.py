@@ -1,4 +1,4 @@
-"""What the columns of a table hold, told from their cells: so that a kind of task can say whether it fits."""
+"""Finds out from the cells of a table what its columns hold, so that a kind of task can say whether it fits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 Holds = Literal["text", "label", "number", "name", "texts", "objects", "mapping", "image", "nothing"]
-"""Free texts; few values that come again; numbers; values that name a row or come too rarely to be learnt, such as
-ids, dates and addresses; lists of texts; lists of mappings; mappings; images; no cells."""
+"""Free texts; few values that repeat; numbers; values that name a row or are too rare to be learnt, such as ids, dates
+and addresses; lists of texts; lists of mappings; mappings; images; only empty cells."""
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 NAMING = re.compile(r"[\w.+-]+@[\w.-]+|https?://\S+|\d{4}-\d\d-\d\d([T ].*)?|[0-9a-f]{8}-[0-9a-f-]{27}", re.IGNORECASE)
@@ -25,16 +25,16 @@ ID = re.compile(
 )
 
 MOST_LABELS, ROWS_OF_LABEL = 300, 4
-"""Values that a label may have, and rows of each on average, at least."""
+"""Most different values of a label, and fewest rows per value on average."""
 
 LABEL_WORDS = 5
-"""Words of a label, at most, on average."""
+"""Most words of a label on average."""
 
 SHORT = 2
-"""Words of a text, on average, at least: what is shorter names something."""
+"""A text has more words than this on average: what is shorter names something."""
 
 NUMBER_LABELS = 12
-"""Whole numbers that a column may have and still be taken for labels."""
+"""A column with at most this many different whole numbers may be taken for labels."""
 
 TEXT_NAMES = (
     "text", "message", "body", "content", "sentence", "comment", "review", "description", "document", "utterance",
@@ -55,9 +55,9 @@ class ColumnProfile:
         name: in the table.
         holds: see `Holds`.
         filled: share of the cells that hold something.
-        counts: how often each value comes, the most frequent first; of texts, labels, numbers and names.
-        words: of a cell, on average, where it holds a text.
-        delimiter: stands between several values of a cell, where many cells have more than one; else empty.
+        counts: how often each value occurs, the most frequent first; for texts, labels, numbers and names.
+        words: mean number of words of a cell, if it holds texts.
+        delimiter: stands between several values of a cell, if many cells have more than one; else empty.
         whole: whether all numbers are whole.
     """
 
@@ -71,7 +71,7 @@ class ColumnProfile:
 
     @property
     def said(self) -> str:
-        """What it holds, as a person is told."""
+        """What it holds, in words for the user."""
         match self.holds:
             case "text":
                 return f"free text, {self.words:.0f} words on average"
@@ -81,7 +81,7 @@ class ColumnProfile:
             case "number":
                 return "whole numbers" if self.whole else "numbers"
             case "name":
-                return "values that hardly come again"
+                return "values that hardly repeat"
             case "texts":
                 return "lists of texts"
             case "objects":
@@ -99,8 +99,8 @@ class TableProfile:
 
     Attributes:
         columns: its columns, in order.
-        rows: how many were looked at.
-        named: columns that the user named, by the key of [data]; they are taken whatever they hold.
+        rows: how many rows were looked at.
+        named: columns that the user named, by their keys in [data]; they are used whatever they hold.
     """
 
     columns: tuple[ColumnProfile, ...]
@@ -121,11 +121,11 @@ class TableProfile:
         return self._best(key, TEXT_NAMES, without, lambda one: one.holds == "text", lambda one: one.words)
 
     def label(self, key: str = "label", without: Iterable[str] = ()) -> ColumnProfile | None:
-        """The column that the user named, else few values with the likeliest name, else the one with the fewest."""
+        """The column that the user named, else of those with few values the likeliest name, else the fewest values."""
         return self._best(key, LABEL_NAMES, without, lambda one: one.holds == "label", lambda one: -len(one.counts))
 
     def number(self, key: str = "label", without: Iterable[str] = ()) -> ColumnProfile | None:
-        """The column that the user named, else numbers with the likeliest name, else with the most values."""
+        """The column that the user named, else the numbers with the likeliest name, else those with the most values."""
         names = (*NUMBER_NAMES, *LABEL_NAMES)
         return self._best(key, names, without, lambda one: one.holds == "number", lambda one: len(one.counts))
 
@@ -194,7 +194,7 @@ def _of_texts(name: str, filled: float, texts: Sequence[str], counts: Mapping[st
 
 
 def _delimiter(texts: Sequence[str]) -> str:
-    """What stands between several labels of a cell: the parts are short, few, and come alone too."""
+    """What stands between several labels of a cell: then the parts are short and repeat often enough."""
     for mark in ("|", ";", ","):
         parts = [part.strip() for text in texts for part in text.split(mark)]
         several = sum(mark in text for text in texts)
@@ -205,7 +205,7 @@ def _delimiter(texts: Sequence[str]) -> str:
 
 
 def _numbers(values: Sequence[Any]) -> list[float] | None:
-    """All as numbers; None where one is none."""
+    """All values as numbers; None if one is not a number."""
     try:
         return [float(value) for value in values if not isinstance(value, bool)] or None
     except (TypeError, ValueError, OverflowError):
@@ -213,7 +213,7 @@ def _numbers(values: Sequence[Any]) -> list[float] | None:
 
 
 def _parsed(value: Any) -> Any:
-    """A cell of a text file as what its JSON says, where it is a list or an object."""
+    """The cell; if it is a list or an object in JSON, the value of that."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
             return json.loads(value)

@@ -25,13 +25,13 @@ KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 def discover(block: tuple[str, ...] = (), seconds: float = LOADING_SECONDS) -> Found[Task]:
     """The kinds of task of every plugin that can be used; see `load_plugins`. `block` names entry points to leave out.
 
-    The answer is kept: a process finds them once.
+    The result is cached: a process looks for them once.
     """
     return load_plugins("register_tasks", "kind of task", _check, block, seconds)
 
 
 def left_out(methods: Registry) -> tuple[Fault, ...]:
-    """Every plugin that cannot be used, for its methods or for its kinds of task; those of methods first."""
+    """Every plugin that cannot be used because of its methods or its kinds of task; methods come first."""
     return tuple(dict.fromkeys((*methods.faults, *discover(methods.blocked).faults)))
 
 
@@ -44,7 +44,7 @@ def find_task(kind: str, block: tuple[str, ...] = ()) -> Task:
     """The kind of task of that name, with its default settings.
 
     Raises:
-        SpecError: there is none, or its plugin is broken.
+        SpecError: there is no such kind, or its plugin is broken.
     """
     found = discover(block)
     if kind not in found.items:

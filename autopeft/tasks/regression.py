@@ -1,4 +1,4 @@
-"""What all kinds of task have in common that give each row a number."""
+"""The base class of all kinds of task that give each row a number."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
 
 BINS = 10
-"""Into how many parts of as many rows numbers are cut, so that each part of the data has large and small ones."""
+"""Into how many bins of equal size the numbers are cut, so that each part of the data has large and small ones."""
 
 FEWEST = 10
-"""Rows of a bin."""
+"""Fewest rows of a bin."""
 
 NARROW = 0.05
-"""Answers that spread less than that share of the truths' spread are all the same."""
+"""Answers count as all the same if they spread less than this share of the truths' spread."""
 
 METRICS = ("r2", "pearson", "spearman", "neg_mean_squared_error", "neg_root_mean_squared_error",
            "neg_mean_absolute_error")  # fmt: skip
 
 
 def score(name: str, answers: np.ndarray, truths: np.ndarray) -> float:
-    """A metric of numbers: scikit-learn's of that name, or a correlation, which is 0 where either side is constant."""
+    """A metric of numbers: scikit-learn's of that name, or a correlation, which is 0 if either side is constant."""
     import numpy as np
 
     if name in ("pearson", "spearman"):
@@ -61,9 +61,9 @@ def _written(name: str, answers: Sequence[str], truths: Sequence[str]) -> float:
 class Regression(Task):
     """A number for each row; a subclass says what a row is.
 
-    Truths and answers are the numbers as the user has them, float64 and float32 `[rows]`. The model learns them with
-    the training rows' mean taken away and divided by their spread, so that any scale of numbers is learnt alike. A
-    row's number stands in the column `label`.
+    Truths and answers are the user's numbers, float64 and float32 `[rows]`. The model learns them minus the training
+    rows' mean and divided by their spread, so that numbers of any scale are learnt alike. The column `label` holds a
+    row's number.
     """
 
     metrics: ClassVar[Mapping[str, Metric]] = {
@@ -75,24 +75,24 @@ class Regression(Task):
         """This task with the mean and the scale of its numbers.
 
         Raises:
-            DataError: one of them is not there, or is not a number to scale with.
+            DataError: one of them is missing, or is not a number to scale with.
         """
         numbers = [value for name in ("mean", "scale") if isinstance(value := facts.get(name), int | float)]
         if len(numbers) < 2 or not all(map(math.isfinite, numbers)) or numbers[1] <= 0:
             raise DataError(
-                f"{self.kind} must know the `mean` of its numbers and their `scale`, finite and above zero, but "
-                f"knows {shorten(dict(facts))}; train it again, or restore the winner's files."
+                f"{self.kind} must know a finite `mean` of its numbers and a finite `scale` above zero, but knows "
+                f"{shorten(dict(facts))}; train it again, or restore the winner's files."
             )
         return super().knowing(facts, names)
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """Each is a finite number, and they are not all the same."""
+        """Make sure that each label is a finite number, and that they are not all the same."""
         values = self._numbers(rows, source)
         if values.min() == values.max():
-            raise DataError(f"{source}: there must be two different numbers to learn, but every row has {values[0]:g}.")
+            raise DataError(f"{source}: the rows must have different numbers to learn, but all have {values[0]:g}.")
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """Each is a finite number."""
+        """Make sure that each label is a finite number."""
         self._numbers(test, source)
 
     def _numbers(self, rows: pd.DataFrame, source: str) -> np.ndarray:
@@ -109,7 +109,7 @@ class Regression(Task):
         return found
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
-        """Parts of as many rows, from the smallest numbers to the largest; none where there are few rows."""
+        """Bins of equally many rows, from the smallest numbers to the largest; None if there are few rows."""
         import pandas as pd
 
         bins = min(BINS, len(rows) // FEWEST)
@@ -129,7 +129,7 @@ class Regression(Task):
         return {"num_labels": 1, "problem_type": "regression"}
 
     def truths(self, rows: pd.DataFrame) -> np.ndarray:
-        """Each row's number, float64 `[rows]`; zeros where the rows have none."""
+        """Each row's number, float64 `[rows]`; zeros if the rows have none."""
         import numpy as np
 
         return rows["label"].astype(float).to_numpy() if "label" in rows else np.zeros(len(rows))
@@ -152,17 +152,17 @@ class Regression(Task):
         return mse_loss(outputs.logits.float().squeeze(-1), batch["labels"])
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Numbers as the user has them `[rows]`, float32."""
+        """Numbers on the user's scale `[rows]`, float32."""
         logits: torch.Tensor = outputs.logits
         mean, scale = self._mean_and_scale
         return logits.float().squeeze(-1) * scale + mean
 
     def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool:
-        """Whether the answers differ by less than 5% of what the truths do, in standard deviations."""
+        """Whether the answers' standard deviation is less than 5% of the truths'."""
         return bool(answers.std() < NARROW * truths.std())
 
     def blind_loss(self, truths: np.ndarray) -> float:
-        """The squared error of the mean."""
+        """The mean squared error of always answering the mean."""
         return float(self.scaled(truths).var())
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:

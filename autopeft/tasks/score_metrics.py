@@ -1,6 +1,7 @@
 """Metrics of one label for each row that look at more than which label is the most probable, or at how far off it is.
 
-All are scores: more is better. Of rows in which a label, or every other one, does not occur, its part is left out.
+All are scores: higher is better. A mean over labels leaves out a label that no row has, `roc_auc` also one that every
+row has.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     Scorer = Callable[[np.ndarray, np.ndarray], float]
 
 CHANCE = 0.5
-"""The area under ROC of what cannot be told."""
+"""The area under ROC of guessing."""
 
 TOP = (2, 3, 5)
-"""Of how many most probable labels one must be right."""
+"""How many of the most probable labels count, of which one must be right."""
 
 KAPPA = "quadratic_kappa"
 
 
 def roc_auc(truths: np.ndarray, answers: np.ndarray) -> float:
-    """Area under the ROC curve of each label against all others, on average; of two labels, of the last one."""
+    """Mean area under the ROC curve of each label against all others; with two labels, that of the last one."""
     from sklearn.metrics import roc_auc_score
 
     found = [roc_auc_score(own, scores) for own, scores in _one_by_one(truths, answers) if own.any() and not own.all()]
@@ -36,7 +37,7 @@ def roc_auc(truths: np.ndarray, answers: np.ndarray) -> float:
 
 
 def average_precision(truths: np.ndarray, answers: np.ndarray) -> float:
-    """Area under precision and recall of each label, on average; of two labels, of the last one."""
+    """Mean area under precision and recall of each label; with two labels, that of the last one."""
     from sklearn.metrics import average_precision_score
 
     found = [average_precision_score(own, scores) for own, scores in _one_by_one(truths, answers) if own.any()]
@@ -49,7 +50,7 @@ def neg_log_loss(truths: np.ndarray, answers: np.ndarray) -> float:
 
 
 def neg_brier_score(truths: np.ndarray, answers: np.ndarray) -> float:
-    """Negative squared distance of the probabilities from what is true (Brier 1950).
+    """Negative squared distance of the probabilities from the truth (Brier 1950).
 
     Half of it for two labels, as in scikit-learn.
     """
@@ -58,12 +59,12 @@ def neg_brier_score(truths: np.ndarray, answers: np.ndarray) -> float:
 
 
 def top(truths: np.ndarray, answers: np.ndarray, most: int) -> float:
-    """Share of rows whose label is among so many most probable ones."""
+    """Share of rows whose label is among this many most probable ones."""
     return float(((answers > _of_right(truths, answers)[:, None]).sum(1) < most).mean())
 
 
 def of_last(name: str, truths: np.ndarray, answers: np.ndarray) -> float:
-    """F1, precision or recall of the last of two labels, the one of which it is asked which rows have it."""
+    """F1, precision or recall of the last of two labels, which is the positive one."""
     from sklearn import metrics
 
     given = answers.argmax(axis=-1)
@@ -71,7 +72,7 @@ def of_last(name: str, truths: np.ndarray, answers: np.ndarray) -> float:
 
 
 def quadratic_kappa(truths: Sequence[str], answers: Sequence[str]) -> float:
-    """Cohen's kappa with quadratic weights, of labels in their order: of numbers, else of the alphabet."""
+    """Cohen's kappa with quadratic weights. Labels are in the order of numbers, else of the alphabet."""
     from sklearn.metrics import cohen_kappa_score
 
     known = sorted({*truths, *answers}, key=_order)
@@ -99,7 +100,7 @@ def _is_number(label: str) -> bool:
 
 
 def _whole(labels: Sequence[str], most: int = 1000) -> bool:
-    """Whether labels are whole numbers of a small range."""
+    """Whether labels are whole numbers in a small range."""
     numbers = [float(label) for label in labels]
     return all(number.is_integer() for number in numbers) and max(numbers) - min(numbers) <= most
 
@@ -121,10 +122,10 @@ OF_SCORES: dict[str, Scorer] = {
     "neg_brier_score": neg_brier_score,
     **{f"top_{most}_accuracy": partial(top, most=most) for most in TOP},
 }
-"""They are told from the probabilities of all labels."""
+"""These need the probabilities of all labels."""
 
 OF_LAST: dict[str, Scorer] = {name: partial(of_last, name) for name in ("f1", "precision", "recall")}
-"""They are told from which of two labels is given. As GLUE scores MRPC and QQP."""
+"""These need which of two labels is given. As GLUE scores MRPC and QQP."""
 
 
 def written(answers: np.ndarray, labels: Sequence[str]) -> list[str]:
@@ -134,7 +135,7 @@ def written(answers: np.ndarray, labels: Sequence[str]) -> list[str]:
 
 
 def _read(answer: str) -> dict[str, float]:
-    """What `written` wrote; of a label alone, as truths are written, that it is sure."""
+    """What `written` wrote; a label alone, as truths are written, has probability 1."""
     try:
         found = json.loads(answer)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is wrong with a study that can be told in a moment: before rows are read, and before torch is imported."""
+"""Finds mistakes in a study within a moment: before rows are read, and before torch is imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
-    """A sentence for each: its kind of task, methods, dimensions, files and columns.
+    """A sentence for each mistake in the kind of task, methods, dimensions, files and columns.
 
     Args:
         spec: the study.
@@ -35,7 +35,7 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
     found: list[str] = []
 
     def trying(look: Callable[..., Any], *given: Any) -> Any:
-        """What a check gives; None where it found something wrong."""
+        """What a check returns; None if it found something wrong."""
         try:
             return look(*given)
         except UserInputError as error:
@@ -50,7 +50,7 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
     if task and len(methods) == len(chosen):
         for key, value in spec.search.overrides.items():
             trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, task.search_space())
-    if not (spec.output / JOURNAL).exists():  # else it is told what the study was begun with
+    if not (spec.output / JOURNAL).exists():  # else it is compared with what it began with
         for model in base_models(spec):
             trying(locate, model, spec.folder)
         for reference in filter(None, (spec.data.train, spec.data.test)):
@@ -61,7 +61,7 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
 
 
 def _check_columns(spec: StudySpec, task: Task, source: Path, trying: Callable[..., Any]) -> None:
-    """See that a file has the columns that the study reads of it."""
+    """Check that a file has the columns that the study reads."""
     names = trying(_header, source, spec.data.encoding)
     if names is None:
         return

@@ -1,4 +1,4 @@
-"""The rows of a study as its kind of task takes them; nothing here needs the base model."""
+"""The rows of a study in the form that its kind of task takes; nothing here needs the base model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, Task, str]:
-    """The study and its task with the columns that are read, and a sentence where these were found in the table.
+    """The study and its task with the columns to read, and a sentence if these were found in the table.
 
-    A task may find them in the training table where [data] names none.
+    A task may find them in the training table if [data] names none.
 
     Args:
         spec: the study file.
@@ -34,7 +34,7 @@ def recognised(spec: StudySpec, task: Task) -> tuple[StudySpec, Task, str]:
 
 
 def read_rows(spec: StudySpec, task: Task, told: str) -> StudyData:
-    """The rows of a study, read and split, with that sentence among the notes.
+    """The rows of a study, read and split, with the sentence `told` among the notes.
 
     Raises:
         DataError: as `load_rows`.
@@ -44,9 +44,9 @@ def read_rows(spec: StudySpec, task: Task, told: str) -> StudyData:
 
 
 def rows_that_count(spec: StudySpec, task: Task, rows: int) -> int | None:
-    """The rows of a fold by which the length of training goes; None where it does not go by them.
+    """The rows of a fold that the length of training depends on; None if it does not depend on rows.
 
-    A row of a text that is written teaches as much as it has tokens, so there what is declared goes for any number.
+    Where texts are written, a row teaches as much as it has tokens, so the declared length holds for any number.
 
     Args:
         spec: the study file.

@@ -1,4 +1,4 @@
-"""From which probability on a label is given, chosen on answers to rows that the model was not trained on."""
+"""The probability from which on a label is given, chosen on answers to rows that the model was not trained on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GRID = 1 / (1 + np.exp(-np.linspace(-7, 7, 71)))
-"""What thresholds are chosen from: even steps of log-odds, as probabilities of rare labels are all small. The one in
-the middle is a half."""
+"""The candidates for thresholds: even steps of log-odds, as probabilities of rare labels are all small. The one in the
+middle is a half."""
 
 FEWEST = 10
-"""Rows that a label must have for a threshold of its own: of fewer, chance decides."""
+"""Fewest rows of a label with a threshold of its own: with fewer, chance decides."""
 
 
 def shared(answers: np.ndarray, score: Callable[[np.ndarray], float]) -> float:
@@ -22,13 +22,13 @@ def shared(answers: np.ndarray, score: Callable[[np.ndarray], float]) -> float:
 
     Args:
         answers: probabilities, `[rows, labels]`.
-        score: of the labels that are given, bool `[rows, labels]`; more is better.
+        score: of the labels that are given, bool `[rows, labels]`; higher is better.
     """
     return float(GRID[_middle_of_best(np.array([score(answers >= threshold) for threshold in GRID]))])
 
 
 def own(answers: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """The threshold of each label that gives it the best F1, `[labels]`; NaN where it has too few rows to tell.
+    """The threshold of each label with the best F1, `[labels]`; NaN for a label with too few rows.
 
     Args:
         answers: probabilities, `[rows, labels]`.

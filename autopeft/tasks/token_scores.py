@@ -1,4 +1,4 @@
-"""Scores of a language model by how probable it finds what it should write. All are scores: more is better."""
+"""Scores of a language model by how probable it finds the text that it should write; higher is better."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LOSS, HITS, TOKENS = range(3)
-"""What is known of each row: the sum of its tokens' losses, how many are the most probable ones, and how many there
+"""What is known about each row: the sum of its tokens' losses, how many are the most probable ones, and how many there
 are."""
 
 NAMES = ("loss", "hits", "tokens")
 WORST = 1e32
-"""Perplexity that larger ones are told as: at a loss of some 700 it would be no finite number."""
+"""The largest perplexity; a larger one is cut to it. At a loss of about 700 it would no longer be finite."""
 
 
 def neg_loss(sums: np.ndarray) -> np.ndarray:
-    """Mean log-probability of a token, of sums `[…, 3]`; 0 where there is no token."""
+    """Mean log-probability of a token, from sums `[…, 3]`; 0 if there is no token."""
     return np.asarray(-sums[..., LOSS] / np.maximum(sums[..., TOKENS], 1))
 
 
 def neg_perplexity(sums: np.ndarray) -> np.ndarray:
-    """Minus the exponential of the mean loss of a token."""
+    """The negative exponential of the mean loss of a token."""
     return np.asarray(-np.exp(np.minimum(-neg_loss(sums), math.log(WORST))))
 
 
@@ -38,12 +38,12 @@ def token_accuracy(sums: np.ndarray) -> np.ndarray:
 
 
 def written(answers: np.ndarray) -> list[str]:
-    """What is known of each row, `[rows, 3]`, as JSON."""
+    """The sums of each row, `[rows, 3]`, as JSON."""
     return [json.dumps(dict(zip(NAMES, row, strict=True))) for row in answers.astype(float).tolist()]
 
 
 def sums_in(answer: str) -> dict[str, float] | None:
-    """What `written` wrote of a row, by name; None of a text."""
+    """The sums that `written` wrote of a row, by name; None if it is a text."""
     try:
         found = json.loads(answer)
     except ValueError:
@@ -52,7 +52,7 @@ def sums_in(answer: str) -> dict[str, float] | None:
 
 
 def read(answer: str) -> list[float]:
-    """What `written` wrote; of a text, that it is the text itself: of one token, which is certain."""
+    """The sums that `written` wrote; a text counts as one token that is certain."""
     return [*(sums_in(answer) or dict(zip(NAMES, (0.0, 1.0, 1.0), strict=True))).values()]
 
 

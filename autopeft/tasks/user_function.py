@@ -1,4 +1,4 @@
-"""A function of the user's own: of a Python file beside the study file, as a setting names it."""
+"""The user's own function: a setting names it, and it is in a Python file beside the study file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def load(name: str, folder: Path, setting: str, others: str) -> tuple[Callable[.
     Args:
         name: ``module:function``; `module.py` is in the folder.
         folder: of the study file.
-        setting: which one names it, for errors, such as "`metric` in [validation]".
-        others: what the setting may hold beside a function, likewise.
+        setting: the setting that names it, for errors, such as "`metric` in [validation]".
+        others: what the setting may hold instead of a function, also for errors.
 
     Raises:
-        SpecError: there is no such file or function, or the file fails as it runs.
+        SpecError: there is no such file or function, or the file fails when it runs.
     """
     form = f"{setting} must be {others}, or `module:function` of a file beside the study"
     if not NAME.fullmatch(name):
@@ -34,7 +34,7 @@ def load(name: str, folder: Path, setting: str, others: str) -> tuple[Callable[.
     module, _, function = name.partition(":")
     path = folder / f"{module}.py"
     if not path.is_file():
-        raise SpecError(f'{form}, but for "{brief(name)}" there is no file {path}.')
+        raise SpecError(f'{form}, but got "{brief(name)}", and there is no file {path}.')
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     spec = importlib.util.spec_from_file_location(f"autopeft_user_{module}_{digest[:8]}", path)
     assert spec is not None
@@ -42,9 +42,9 @@ def load(name: str, folder: Path, setting: str, others: str) -> tuple[Callable[.
     loaded = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(loaded)
-    except Exception as error:  # a file of the user's may raise anything
-        raise SpecError(f"{setting}: {path} fails as it is run: {in_a_line(error)}.") from error
+    except Exception as error:  # a user's file may raise anything
+        raise SpecError(f"{setting}: {path} fails when it runs: {in_a_line(error)}.") from error
     found = getattr(loaded, function, None)
     if not callable(found):
-        raise SpecError(f"{setting}: {path} must have a function `{function}`, but has none.")
+        raise SpecError(f"{setting}: {path} must have a function `{function}`, but does not.")
     return found, digest

@@ -1,4 +1,4 @@
-"""A metric of the user's own: a function in a Python file beside the study file."""
+"""The user's own metric: a function in a Python file beside the study file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTING = "`metric` in [validation]"
 
 
 def is_own(name: str | None) -> bool:
-    """Whether that names a function, and no metric of a kind of task."""
+    """Whether that is the name of a function, not of a metric of a kind of task."""
     return name is not None and ":" in name
 
 
@@ -32,7 +32,7 @@ def load(name: str, folder: Path) -> tuple[Callable[[Any, Any], Any], str]:
 
 
 def metric(name: str, function: Callable[[Any, Any], Any], task: Task) -> Metric:
-    """The metric that a function stands for: it gets what is true of rows and what was answered, and gives a number."""
+    """A metric made from a function that gets the truths and the answers of rows and returns a number."""
     call = partial(_call, name, function, task)
     return Metric(
         lambda answers, truths: math.nan,
@@ -51,8 +51,8 @@ def _call(
         number = float(found)
     except Exception as error:
         raise SpecError(
-            f"{SETTING}: {name} failed on {len(true)} rows: {in_a_line(error)}. It gets two lists, of "
-            "what is true of the rows and of what was answered, and returns a number; more is better."
+            f"{SETTING}: {name} failed on {len(true)} rows: {in_a_line(error)}. It gets two lists, the truths of the "
+            "rows and the answers, and returns a number; higher is better."
         ) from error
     if not math.isfinite(number):
         raise SpecError(

@@ -1,4 +1,4 @@
-"""What all kinds of task have in common that answer with a text which a language model writes."""
+"""The base class of all kinds of task whose answer is a text that a language model writes."""
 
 from __future__ import annotations
 
@@ -28,41 +28,40 @@ if TYPE_CHECKING:
 
 
 USUAL, LONGER = 0.99, 8
-"""Share of the training rows whose answers what is written may be as long as, and by how many tokens longer."""
+"""A written text may be as long as the answers of this share of the training rows, and this many tokens longer."""
 
 
 class WritingOptions(Section):
     """Settings under [task] of all kinds that write."""
 
     max_new_tokens: int | None = Field(None, ge=1, le=2**16)
-    """Tokens of a written text, at most. Default: what 99 of 100 training rows need, and some more."""
+    """Most tokens of a written text. Default: what 99 of 100 training rows need, and some more."""
     written_rows: int = Field(64, ge=0, le=10**6)
     """Held-out rows for which the winner, the base model and each default write a text at the end; 0: none."""
     scores: list[str] = Field(["exact_match", "token_f1"], min_length=1)
     """Scores of these texts, such as "rouge_l", "bleu", "chrf" or "numeric_match", or `module:function` of a Python
     file beside the study file."""
     choose_by: str | None = Field(None, min_length=1)
-    """Such a score, by which the winner is chosen among the candidates that are best by the metric: at the end of the
-    search the models of their folds write texts for validation rows, as many as `written_rows`. Default: the metric
-    decides."""
+    """Such a score, which chooses the winner among the candidates that are best by the metric: at the end of the search
+    the models of their folds write texts for `written_rows` validation rows. Default: the metric decides."""
     choose_among: int = Field(3, ge=2, le=100)
-    """How many candidates these are."""
+    """How many candidates `choose_by` chooses among."""
 
 
 class Writing(Task):
     """A text for each row; a subclass says what a row is and how the model gets it.
 
-    While it is searched, what counts is how probable the model finds the text that a row teaches: nothing is written,
-    and one pass tells all of a row's tokens. Truths are these texts, an object array `[rows]`; answers are float32
-    `[rows, 3]`: the sum of the tokens' losses, how many of them are the most probable ones, and how many there are.
-    Texts that the model wrote (`generation`) are an object array `[rows]` in their place.
+    The search looks at how probable the model finds the text that a row teaches: nothing is written, and one pass
+    predicts all of a row's tokens. Truths are these texts, an object array `[rows]`; answers are float32 `[rows, 3]`:
+    the sum of the tokens' losses, how many tokens are the most probable ones, and how many there are. Where the model
+    wrote texts (`generation`), answers are these, an object array `[rows]`.
 
-    A batch has, beside what the model takes, `answer_at` and `labels` `[rows, tokens]`: places whose states tell the
-    tokens of the answer, and these; -100 where a row has fewer. Of a model whose decoder reads nothing but the answer
-    there is no `answer_at`: each place tells one token. The head was pretrained and stays as it is.
+    Beside the model's inputs a batch has `answer_at` and `labels` `[rows, tokens]`: the places whose states predict the
+    tokens of the answer, and these tokens; -100 where a row has fewer. If the model's decoder reads nothing but the
+    answer, there is no `answer_at`: each place predicts one token. The head was pretrained and stays as it is.
 
     Attributes:
-        own_scores: scores of texts that are functions of the user's, by name.
+        own_scores: the user's own scores of texts, which are functions, by name.
     """
 
     new_head: ClassVar[bool] = False
@@ -79,10 +78,10 @@ class Writing(Task):
         return 1
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """The scores of written texts are known, and what they need is installed.
+        """Make sure that the scores of written texts are known, and that what they need is installed.
 
         Raises:
-            SpecError: one is not.
+            SpecError: that is not so, or `choose_by` has no texts to go by.
         """
         if self.options.choose_by and not self.options.written_rows:
             raise SpecError(
@@ -93,13 +92,13 @@ class Writing(Task):
 
     @property
     def named_scores(self) -> dict[str, str]:
-        """The scores of texts that are worked out, by name, with the setting that names each."""
+        """The scores of texts that are computed, by name, with the setting that names each."""
         scores = dict.fromkeys(self.options.scores if self.options.written_rows else (), "`scores` in [task]")
         by = self.options.choose_by
         return scores if by is None else {by: "`choose_by` in [task]", **scores}
 
     def scoring(self, own: Mapping[str, OwnScore]) -> Self:
-        """This task with scores of texts that are functions of the user's, by name."""
+        """This task with the user's own scores of texts, by name."""
         task = copy.copy(self)
         task.own_scores = own
         return task
@@ -115,7 +114,7 @@ class Writing(Task):
         return self.own_scores[name].score if name in self.own_scores else text_score(name)
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Enough rows for the folds."""
+        """Make sure that there are enough rows for the folds."""
         if len(train) < folds:
             raise DataError(
                 f"{source}: there must be a training row for each of the {folds} folds, but there are {len(train)}; "
@@ -124,7 +123,7 @@ class Writing(Task):
         return []
 
     def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: Any) -> dict[str, ParamValue]:
-        """Nothing; but a model whose losses cannot be told is refused.
+        """Nothing; but refuse a model whose losses cannot be computed.
 
         Raises:
             ModelError: it has no head of the usual form.
@@ -135,7 +134,7 @@ class Writing(Task):
         return {}
 
     def adapt(self, model: Any) -> None:
-        """Have the head give states in the place of logits where these are asked for."""
+        """Have the head return states instead of logits when it is asked for states."""
         from autopeft.models import token_loss
 
         token_loss.put_on(model)
@@ -169,10 +168,10 @@ class Writing(Task):
         return torch.stack([each.sum(dim=1) for each in told], dim=1)
 
     def prepare(self, reader: Any) -> None:
-        """Put into a reader what is saved with it for others, such as a chat template. Default: nothing."""
+        """Add to a reader what others need when it is saved, such as a chat template. Default: nothing."""
 
     def prompts(self, rows: pd.DataFrame, reader: Any) -> list[np.ndarray]:
-        """The tokens that each row is put to the model with.
+        """The tokens of the prompt that the model gets for each row.
 
         Args:
             rows: the task's inputs by their keys.
@@ -181,10 +180,10 @@ class Writing(Task):
         raise NotImplementedError(f"{self.kind} must say how its rows are put to the model.")
 
     def longest(self, lengths: np.ndarray) -> int:
-        """Tokens of a written text, at most: as the settings say, or else some more than most training rows teach.
+        """Most tokens of a written text: as the settings say, or else some more than most training rows teach.
 
         Args:
-            lengths: tokens that each training row teaches, int64 `[rows]`.
+            lengths: how many tokens each training row teaches, int64 `[rows]`.
         """
         import numpy as np
 
@@ -202,14 +201,14 @@ class Writing(Task):
         return False
 
     def chat_template(self, tokenizer: Any) -> str | None:
-        """The template by which who has the tokenizer alone puts a conversation to the model as this task does.
+        """The chat template with which the tokenizer alone makes the same prompt of a conversation as this task.
 
         Default: None, as rows are not conversations.
         """
         return None
 
     def told(self, rows: pd.DataFrame, reader: Any) -> list[str]:
-        """What a user should know of rows that are put to the model, a sentence each. Default: nothing."""
+        """What a user should know about the rows that the model answers, a sentence each. Default: nothing."""
         return []
 
     def write(
@@ -228,8 +227,8 @@ class Writing(Task):
             model: of transformers.
             rows: the task's inputs by their keys.
             reader: as `encode` is given it.
-            say: told in a sentence what a user should know of the rows.
-            new: tokens of a text, at most. Default: what `limits` says.
+            say: gets each sentence that a user should know about the rows.
+            new: most tokens of a text. Default: what `limits` says.
             sampling: of transformers' `GenerationConfig`.
 
         Raises:
@@ -253,7 +252,7 @@ class Writing(Task):
         return [str(cell) for cell in rows[self.inputs[0]]]
 
     def untrained(self, rows: pd.DataFrame) -> dict[str, list[str]]:
-        """Texts that no model wrote, which are scored beside those of models, by what they are called. Default: none.
+        """Texts that no model wrote and that are scored beside those of models, by their names. Default: none.
 
         Args:
             rows: the task's columns by their keys.
@@ -261,7 +260,7 @@ class Writing(Task):
         return {}
 
     def code(self, sample: Mapping[str, Sequence[Any]]) -> str:
-        """Python that has a `model` write for those rows with a `tokenizer`, without autopeft; for READMEs.
+        """Python code with which a `model` and a `tokenizer` write for those rows without autopeft; for READMEs.
 
         Args:
             sample: two rows, a list of cells for each input.
@@ -277,11 +276,11 @@ class Writing(Task):
         return [*truths]
 
     def as_value(self, written: str) -> Any:
-        """A text; of sums a mapping with `loss`, `hits` and `tokens`."""
+        """A text as it is; sums as a mapping with `loss`, `hits` and `tokens`."""
         return token_scores.sums_in(written) or written
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-        """A column `text`; of texts that were given, the mean loss of a token and the share of hits."""
+        """A column `text`; for sums, the mean loss of a token and the share of hits."""
         import pandas as pd
 
         if answers.dtype == object:
@@ -291,7 +290,7 @@ class Writing(Task):
         )
 
     def as_json(self, answer: Any, labels: Sequence[str]) -> dict[str, Any]:
-        """The text; or what is known of one that was given."""
+        """The text; for sums, the mean loss of a token and the share of hits."""
         if isinstance(answer, str):
             return {"text": answer}
         return {
@@ -300,5 +299,5 @@ class Writing(Task):
         }
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """None of its own: the host asks the base model as it was pretrained."""
+        """There is none: the host asks the base model as it was pretrained."""
         raise NotImplementedError(f"{self.kind} is compared with the base model itself.")

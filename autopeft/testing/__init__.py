@@ -1,4 +1,4 @@
-"""What every method must hold, for a plugin's author to test: `check(method)`, or `MethodTests` in pytest.
+"""Rules that every method must keep, for a plugin's author to test: `check(method)`, or `MethodTests` in pytest.
 
 The rules run on tiny models of many families, built here from their configurations: no network and no weights.
 """

@@ -1,4 +1,4 @@
-"""The rule about one add-on in the place of those that folds trained."""
+"""The rule about one add-on that replaces those that the folds trained."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from autopeft.testing.case import Case
 
 EXACT = 1e-4
-"""Largest difference of an output, as a share of the largest: tensors may be put together in another order."""
+"""Largest difference of an output, as a share of the largest output: tensors may be added in another order."""
 
 
 @rule()
 def averages_what_it_computes(case: Case) -> str | None:
-    """average(), where it gives something, gives what is trained, and of equal add-ons one that predicts the same.
+    """If average() returns an add-on, it has the trained tensors, and that of equal add-ons predicts the same.
 
-    Return tensors of the names and shapes you were given, the head's too, and leave those as they were; None where the
-    mean of add-ons is not an add-on of the same size. Where tensors are multiplied, average the products.
+    Return tensors with the names and shapes that you got, including the head's, and do not change those; return None if
+    the mean of add-ons is not an add-on of the same size. If tensors are multiplied, average the products.
     """
     if type(case.method).average is PeftMethod.average:
         return "the method has no mean of add-ons"
@@ -34,7 +34,7 @@ def averages_what_it_computes(case: Case) -> str | None:
         return "the method has no mean of add-ons at its defaults"
     for given in (between, found):
         if odd := min(given.keys() ^ learnt.keys(), default=""):
-            raise BrokenRuleError(f"{odd} is in one of the trained and the averaged alone.", case.defaults)
+            raise BrokenRuleError(f"{odd} is only in one of the trained and the averaged add-on.", case.defaults)
         for name, value in given.items():
             if value.shape != learnt[name].shape or not torch.isfinite(value).all():
                 raise BrokenRuleError(f"{name} has another shape, or is not finite.", case.defaults)
@@ -45,5 +45,5 @@ def averages_what_it_computes(case: Case) -> str | None:
     expected = logits(case.trained, case.batch())
     difference = float((logits(model, case.batch()) - expected).abs().max())
     if not difference <= EXACT * max(1.0, float(expected.abs().max())):
-        raise BrokenRuleError(f"of two equal add-ons the mean differs by {difference:.3g} in an output.", case.defaults)
+        raise BrokenRuleError(f"the mean of two equal add-ons changes an output by {difference:.3g}.", case.defaults)
     return None

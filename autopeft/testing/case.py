@@ -1,4 +1,4 @@
-"""One method on one tiny model, with what several rules need of the two, worked out once."""
+"""One method on one tiny model, with results that several rules need, computed once."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 TASK = find_task("text-classification")
 CPU = Device("cpu", None)
 ROWS = 12
-"""Of a batch."""
+"""Rows of a batch."""
 
 STEPS = 4
-"""Of the training that most rules look at."""
+"""Training steps for most rules."""
 
 MOST_CORNERS = 2000
-"""Looked through for the few that are tried."""
+"""Most corners of a space that are looked through for the few to try."""
 
 
 class Case:
     """A method on the tiny model of one family.
 
     Attributes:
-        left_changed: what of the process the method changed so far, whatever was asked of it.
+        left_changed: the parts of the process that the method has changed so far, in any call.
     """
 
     def __init__(self, method: PeftMethod, family: str) -> None:
@@ -60,46 +60,46 @@ class Case:
 
     @functools.cached_property
     def base(self) -> BaseModel:
-        """The family's model, a copy that is this case's own."""
+        """A copy of the family's model for this case alone."""
         shared = tiny_base(self.family)
         return BaseModel(copy.deepcopy(shared.module), None, shared.spec)
 
     def restore(self) -> None:
-        """Take a new copy of the model where something has written into the last one."""
+        """Take a new copy of the model if something has written into the last one."""
         pristine = tiny_base(self.family).module.state_dict()
         if not same(self.base.module.state_dict(), pristine):
             del self.base
 
     @functools.cached_property
     def refusal(self) -> str:
-        """Why the method does not support the model; empty where it does, or cannot say."""
-        with suppress(Exception):  # the rule about what failed here tells it
+        """Why the method does not support the model; empty if it does, or if supports() fails."""
+        with suppress(Exception):  # the rule about supports() reports it
             return str(self.method.supports(self.base.spec).reason)
         return ""
 
     @functools.cached_property
     def spaceless(self) -> str:
-        """Why there are no params to put the method on this model with; empty where there are."""
+        """Why there are no params to apply the method to this model with; empty if there are."""
         try:
             _ = self.defaults
-        except Exception as error:  # a method may do anything; the rules about its space tell it
+        except Exception as error:  # a method may raise anything; the rules about its space report it
             return f"not run, because the method has no defaults: {type(error).__name__}: {error}"
         return ""
 
     @functools.cached_property
     def blocked(self) -> str:
-        """Why hardly any rule can tell anything about the method on this model; empty where all can."""
+        """Why hardly any rule can test the method on this model; empty if all can."""
         if self.spaceless:
             return self.spaceless
         try:
             self.attach(self.defaults)
-        except Exception as error:  # a method may do anything; the rule about what failed here tells it
-            return f"not run, because the method does not get onto the model: {type(error).__name__}: {error}"
+        except Exception as error:  # a method may raise anything; the rule about apply() reports it
+            return f"not run, because the method cannot be applied: {type(error).__name__}: {error}"
         return ""
 
     @functools.cached_property
     def space(self) -> SearchSpace:
-        """The method's own on this model, with what is searched on request alone."""
+        """The method's own space on this model, including dimensions that are searched only on request."""
         return self.method.search_space(self.base.spec)
 
     @functools.cached_property
@@ -109,7 +109,7 @@ class Case:
 
     @functools.cached_property
     def corners(self) -> list[Params]:
-        """The defaults, then the few points that hold every extreme of every dimension, optional ones among them."""
+        """The defaults, then a few points that cover every extreme of every dimension, including optional ones."""
         one_changed = [
             self.space.nearest({name: value}) for name in self.space for value in self.space[name].extremes()
         ]
@@ -126,7 +126,7 @@ class Case:
         return attach(self.base, self.method, params, meta=meta, seed=seed)
 
     def learner(self, model: nn.Module, params: Params, steps: int = STEPS) -> Learner:
-        """Trains the model for so many steps, at the highest learning rate that the method allows."""
+        """A learner of this many steps, at the highest learning rate that the method allows."""
         rate = max(self.candidates.training["learning_rate"].extremes())
         hyper = Hyperparameters(float(rate), epochs=1, batch_size=ROWS, warmup_ratio=0.0, weight_decay=0.0)
         callback = self.method.callback(model, params, self.base.spec)
@@ -135,17 +135,17 @@ class Case:
         return learner
 
     def batch(self, number: int = 0) -> Batch:
-        """Some rows to learn."""
+        """Some rows to train on."""
         rows = np.arange(number * ROWS, (number + 1) * ROWS) % len(self.data)
         return Batch.of(self.data, [rows], "cpu")
 
     @functools.cached_property
     def trained(self) -> nn.Module:
-        """What `train` gave; rules that look at a trained model share it."""
+        """The model from `train`; rules that need a trained model share it."""
         return self.train()
 
     def train(self) -> nn.Module:
-        """A model that ran through a short training at the defaults, as a fold does."""
+        """A model after a short training at the defaults, as in a fold."""
         model = self.attach(self.defaults)
         learner = self.learner(model, self.defaults)
         with seeded(0):
@@ -179,7 +179,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def covering(points: Sequence[Params]) -> list[Params]:
-    """The first of the points, and few more, that between them hold every value that any has; found greedily."""
+    """The first of the points, and a few more that together have every value that any has; found greedily."""
     pairs = [{(name, repr(value)) for name, value in point.items()} for point in points]
     chosen, missing = [0], set().union(*pairs) - pairs[0]
     while missing:

@@ -17,8 +17,8 @@ class Fault:
     """A place in a plugin's files.
 
     Attributes:
-        place: file and line, the file as it is from the current folder; "" where there is no file.
-        trace: the whole traceback, as Python writes it; "" where nothing was raised but what a rule itself says.
+        place: file and line, the file relative to the current folder; "" if there is no file.
+        trace: the whole traceback, as Python writes it; "" if only the rule itself raised an error.
     """
 
     place: str = ""
@@ -30,7 +30,7 @@ def fault_of(tested: object, error: BaseException) -> Fault:
 
     Args:
         tested: the method, or the kind of task.
-        error: what the test raised; of a rule that broke, the cause counts.
+        error: what the test raised; if a rule broke, the cause of that error counts.
     """
     raised = error.__cause__ if isinstance(error, BrokenRuleError) else error
     home = _home(type(tested))
@@ -43,7 +43,7 @@ def fault_of(tested: object, error: BaseException) -> Fault:
 
 
 def _home(kind: type) -> Path | None:
-    """The folder of the package that a class is in, or its file where that is in none."""
+    """The folder of the package that a class is in, or its file if it is in no package."""
     module = sys.modules.get(kind.__module__)
     package = sys.modules.get(kind.__module__.partition(".")[0])
     paths = list(getattr(package, "__path__", ()))

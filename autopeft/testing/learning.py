@@ -1,4 +1,4 @@
-"""Rules about training: what it changes, that it helps, and that folds which take turns do not tell on each other."""
+"""Rules about training: what it changes, that it helps, and that folds which take turns do not affect each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEARNING_STEPS = 8
 LEAST_GAIN = 0.01
-"""Share of the loss that the add-on alone must take away in so many steps; one that is not connected takes none."""
+"""Share of the loss that the add-on alone must remove in this many steps; one that is not connected removes none."""
 
 BFLOAT16 = 0.1
 """Largest difference of an output that bfloat16 explains, and the same as a share of the output."""
@@ -30,17 +30,17 @@ BFLOAT16 = 0.1
 
 @rule()
 def leaves_the_base_as_it_was(case: Case) -> str | None:
-    """Putting the add-on on and training it leaves every tensor and the configuration of the base model as they were.
+    """Applying and training the add-on changes neither a tensor nor the configuration of the base model.
 
     The model that apply() gets shares its frozen tensors with every other trial. Put modules beside or around the
-    base's and never write into its tensors; the copy's structure and configuration are the method's to change.
+    base's and never write into its tensors; the method may change the structure and configuration of its copy.
     """
     before = tiny_base(case.family).module
     case.train()
     after = case.base.module.state_dict()
     changed = [name for name, tensor in before.state_dict().items() if not torch.equal(tensor, after[name])]
     if changed:
-        raise BrokenRuleError(f"{changed[0]} of the base model is no longer what it was.", case.defaults)
+        raise BrokenRuleError(f"{changed[0]} of the base model has changed.", case.defaults)
     if any(parameter.requires_grad for parameter in case.base.module.parameters()):
         raise BrokenRuleError("a parameter of the base model now requires gradients.", case.defaults)
     if case.base.module.config.to_dict() != before.config.to_dict():  # type: ignore[operator,union-attr]
@@ -50,10 +50,10 @@ def leaves_the_base_as_it_was(case: Case) -> str | None:
 
 @rule()
 def learns(case: Case) -> str | None:
-    """Training the add-on teaches the model to answer with one class, with the head held still.
+    """With a frozen head, training the add-on teaches the model to answer with one class.
 
-    See to it that gradients reach the add-on from the first update on, or at the latest from the second: of two
-    factors only one may start at zero. The learning rates of training_space() must be high enough for the method.
+    Gradients must reach the add-on from the first update on, or at the latest from the second: of two factors only one
+    may start at zero. The learning rates of training_space() must be high enough for the method.
     """
     model, rows = case.attach(case.defaults), case.batch()
     rows = Batch({**rows.tensors, "labels": torch.zeros_like(rows.tensors["labels"])}, rows.sizes)
@@ -73,7 +73,7 @@ def learns(case: Case) -> str | None:
 def runs_in_bfloat16(case: Case) -> str | None:
     """Under autocast in bfloat16 the outputs stay close to those in float32, and the gradients are finite.
 
-    Leave the precision of products to autocast; where a tensor must have another's precision, use `x.to(other.dtype)`.
+    Leave the precision of products to autocast; if a tensor must have another's precision, use `x.to(other.dtype)`.
     """
     model, rows = case.attach(case.defaults), case.batch()
     exact = logits(model, rows)
@@ -93,8 +93,8 @@ def runs_in_bfloat16(case: Case) -> str | None:
 def groups_hang_on_the_params_alone(case: Case) -> str | None:
     """The groups of parameter_groups() are the same each time, with weights and without, at any params.
 
-    Make them of the names and shapes that it is given, the params and the model's description, and of nothing else: a
-    learning rate that is another in the next fold, or after an interruption, makes scores that nobody can repeat.
+    Make them only from the names and shapes that it gets, the params and the model's description: scores cannot be
+    repeated if the learning rate differs in the next fold, or after an interruption.
     """
     if type(case.method).parameter_groups is PeftMethod.parameter_groups:
         return "the method has no groups of parameters"
@@ -102,16 +102,16 @@ def groups_hang_on_the_params_alone(case: Case) -> str | None:
         first, again, meta = (getattr(case.attach(params, meta=meta), GROUPS) for meta in (False, False, True))
         if not first == again == meta:
             other = "without weights" if first == again else "the second time"
-            raise BrokenRuleError(f"they were {again if first != again else meta} {other}, and {first} before.", params)
+            raise BrokenRuleError(f"they were {again if first != again else meta} {other}, but {first} before.", params)
     return None
 
 
 @rule()
 def folds_take_turns(case: Case) -> str | None:
-    """Folds that take turns on one model end as each would alone, also after an interruption.
+    """Folds that take turns on one model end with the same values as each alone, also after an interruption.
 
-    Keep what a fold has learnt in its callback, give all of it in state(), and put on the model in take_turn() what
-    has to stand there.
+    Keep what a fold has learnt in its callback, return all of it from state(), and put on the model in take_turn() what
+    the fold needs there.
     """
     if type(case.method).callback is PeftMethod.callback:
         return "the method has no callback"
@@ -131,10 +131,10 @@ def folds_take_turns(case: Case) -> str | None:
     again.restore(before.states())
     _turn(case, again, 0, 2, STEPS)
     if not same(*map(_state, (learners[0], again))):
-        raise BrokenRuleError("a fold that was interrupted ended with other values than without.", case.defaults)
+        raise BrokenRuleError("an interrupted fold ended with other values than an uninterrupted one.", case.defaults)
     learners[0].take_turn()
     if not torch.equal(logits(shared, case.batch()), logits(again.model, case.batch())):
-        raise BrokenRuleError("a fold that was interrupted predicts otherwise than without.", case.defaults)
+        raise BrokenRuleError("an interrupted fold predicts something else than an uninterrupted one.", case.defaults)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which method works on which family of models, as the methods themselves say, as a page of Markdown."""
+"""A page of Markdown: which method works on which family of models, as the methods themselves say."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ methods check for the parts that they need, not for the model's name.
 
 
 def matrix(methods: Mapping[str, PeftMethod]) -> str:
-    """A table of families and methods, what else each method offers, and the reasons for every no."""
+    """A table of families and methods, what else each method offers, and the reason for each no."""
     specs = {family: tiny_base(family).spec for family in ALL_FAMILIES}
     answers = {(name, family): methods[name].supports(spec) for name in methods for family, spec in specs.items()}
     rows = [["model type", *(f"`{name}`" for name in methods)], ["---"] * (len(methods) + 1)]

@@ -1,4 +1,4 @@
-"""What of a process a method must leave as it was: random numbers, PyTorch's settings, other people's classes."""
+"""The parts of a process that a method must not change: random numbers, PyTorch's settings, other people's classes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ LOGGERS = ("", "torch", "transformers", "peft", "autopeft")
 
 @dataclass(frozen=True)
 class Part:
-    """Something a process has one of.
+    """One part of the state of a process.
 
     Attributes:
-        name: as a person reads it.
-        read: its value now; two are equal when nothing has changed.
+        name: for people to read.
+        read: returns its value now; two values are equal if nothing has changed.
         write: puts a value back.
     """
 
@@ -75,10 +75,10 @@ PARTS = (
 
 @contextmanager
 def guarded(models: Iterable[nn.Module], changes: list[str]) -> Iterator[None]:
-    """Put back whatever changes inside, and add the names of what did to `changes`.
+    """Put back whatever changes inside, and add the names of changed parts to `changes`.
 
-    Functions of the classes that `models` are made of are among it, and the attention functions that transformers
-    knows; new attention functions may be registered.
+    These include the functions of the classes that `models` are made of, and the attention functions of transformers;
+    registering new attention functions is allowed.
     """
     parts = [*PARTS, _attention(), *map(_functions, _classes(models))]
     before = [part.read() for part in parts]

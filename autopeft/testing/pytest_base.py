@@ -29,7 +29,7 @@ class MethodTests:
 
     Class attributes:
         method: what is tested.
-        families: of the models; default: all there are.
+        families: of the models; default: all families.
     """
 
     method: ClassVar[PeftMethod]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from autopeft.testing.case import Case
 
 Test = Callable[["Case"], str | None]
-"""Raises `BrokenRuleError`, or anything; returns why there was nothing to test, None where there was."""
+"""Raises `BrokenRuleError` or any other error; returns why there was nothing to test, else None."""
 
 
 class BrokenRuleError(AssertionError):
@@ -20,7 +20,7 @@ class BrokenRuleError(AssertionError):
 
     Args:
         seen: what was found instead, as a sentence.
-        params: of the method, where the rule broke.
+        params: of the method, when the rule broke.
     """
 
     def __init__(self, seen: str, params: Params | None = None) -> None:
@@ -35,11 +35,13 @@ class Rule:
     Attributes:
         name: of its function.
         statement: what must hold, in one line.
-        advice: what to do where it does not.
-        test: finds out.
-        applied: tested on models that the method supports and applies to; else on each family's description.
-        once: tested once for a method, not on each family.
-        gets_on: about getting onto the model, so tested too where that fails at the defaults; all others are not then.
+        advice: what to do if it does not hold.
+        test: the function that finds out.
+        applied: whether it is tested on models that the method supports and applies to; else on each family's
+            description.
+        once: whether it is tested once for a method, not on each family.
+        gets_on: whether it is about applying the method. Such a rule is tested even if that fails at the defaults; all
+            others are skipped then.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Rules about how trials run: folds packed into one pass, memory predicted, and a process left as it was."""
+"""Rules about how trials run: folds packed into one pass, predicted memory, and an unchanged process."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ MEMORY_ERROR, MEMORY_SLACK = 0.06, 2**15
 
 @rule()
 def packs_alike_everywhere(case: Case) -> str | None:
-    """If the folds can be packed at the defaults, every fold's gradients are its own at other params too.
+    """If folds can be packed at the defaults, each fold has the same gradients as alone at other params too.
 
-    The host tries once in a study whether a method's folds can be packed. Let modules work on each row by itself, with
-    the rows along the first dimension; add no module at some params that cannot, or bring a callback.
+    The host tries once in a study whether a method's folds can be packed. Modules must work on each row by itself, with
+    the rows along the first dimension, at all params; otherwise bring a callback, and folds are not packed.
     """
     if type(case.method).callback is not PeftMethod.callback:
         return "a method with a callback is not packed"
@@ -52,9 +52,9 @@ def packs_alike_everywhere(case: Case) -> str | None:
     try:
         alike = agrees(lambda: case.attach(params), _gradients, _rows(case), torch.float32, sites=sites)
     except Exception as error:
-        raise BrokenRuleError(f"packed it raised {type(error).__name__}: {error}", params) from error
+        raise BrokenRuleError(f"packed folds raised {type(error).__name__}: {error}", params) from error
     if not alike:
-        raise BrokenRuleError("packed, the gradients of a fold are others than alone.", params)
+        raise BrokenRuleError("the gradients of a packed fold differ from those it has alone.", params)
     return None
 
 
@@ -71,10 +71,10 @@ def _gradients(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
 
 @rule()
 def memory_is_predicted(case: Case) -> str | None:
-    """The peak memory of a training step is what was worked out for it without weights, to within 6%.
+    """The peak memory of a training step is within 6% of the prediction that was made without weights.
 
-    Make no tensor whose size depends on values, nor memory that PyTorch does not see (NumPy's, say); a callback makes
-    what it keeps in start().
+    Make no tensor whose size depends on values, and use no memory that PyTorch does not see (such as NumPy's); a
+    callback must allocate what it keeps in start().
     """
     candidate, rows = case.candidates.default(), 16
     data, tensors = _longest(case, rows)
@@ -89,7 +89,7 @@ def memory_is_predicted(case: Case) -> str | None:
     with seeded(0):
         real = measure(lambda: learner.step([Batch(tensors, (rows,))], TASK, CPU), model, others=others)
     if abs(predicted - real) > MEMORY_ERROR * real + MEMORY_SLACK:
-        seen = f"a step took {real:,} bytes, and {predicted:,} were predicted ({predicted / real - 1:+.1%})."
+        seen = f"a step took {real:,} bytes, but {predicted:,} were predicted ({predicted / real - 1:+.1%})."
         raise BrokenRuleError(seen, case.defaults)
     return None
 
@@ -103,14 +103,14 @@ def _longest(case: Case, rows: int, length: int = 24) -> tuple[Encoded, dict[str
         1, torch.tensor([length - 1]), tiny.END
     )
     tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
-    tensors["input_ids"][0, -2:] = torch.tensor([tiny.END, tiny.PAD])  # some models spare a mask where none is needed
+    tensors["input_ids"][0, -2:] = torch.tensor([tiny.END, tiny.PAD])  # some models drop a mask that hides nothing
     tensors["attention_mask"][0, -1] = 0
     return blank_rows(np.full(rows, length)), tensors
 
 
 @rule()
 def leaves_the_process_as_it_was(case: Case) -> str | None:
-    """Whatever is asked of the method, it leaves PyTorch's settings, random numbers and other people's classes alone.
+    """No call of the method changes PyTorch's settings, random numbers or other people's classes.
 
     Change instances, never classes (no `type(module).forward = …`); draw random numbers only in apply() and in forward
     passes; restore what must be changed for a while.

@@ -1,4 +1,4 @@
-"""Rules about what a method says of itself before it touches a model: its spaces, and what it supports."""
+"""Rules about what a method says about itself before it touches a model: its spaces, and what it supports."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ sys.exit("imported " + ", ".join(sorted(heavy)) if heavy else 0)
 
 @rule(applied=False)
 def support_is_answered(case: Case) -> str | None:
-    """supports() answers every model with a Support, whose reason says why where the answer is no.
+    """supports() returns a Support for every model; if the answer is no, its reason says why.
 
     Return Support() or Support("the reason, naming the architecture"). Ask the description for what the method needs,
-    such as `spec.modules("query")`, and take into account that it may be empty.
+    such as `spec.modules("query")`, which may be empty.
     """
     spec = case.base.spec
     models = {
@@ -57,11 +57,11 @@ def support_is_answered(case: Case) -> str | None:
 
 @rule(applied=False)
 def space_is_plain_data(case: Case) -> str | None:
-    """The spaces are valid, of values that JSON keeps as they are, under names that no training dimension has.
+    """The spaces are valid and have only values that JSON can keep; search_space() has no training dimension.
 
-    Build them with SearchSpace, Integer, Float and Categorical, of booleans, numbers and strings alone; put dimensions
-    of the training, such as learning_rate, into training_space() and nothing else, and keep its ranges within what the
-    host can train with, such as epochs of at least 1.
+    Build them with SearchSpace, Integer, Float and Categorical, only from booleans, numbers and strings. Put training
+    dimensions, such as learning_rate, and nothing else into training_space(), and keep its ranges within what the host
+    can train with, such as at least one epoch.
     """
     if not case.method.supports(case.base.spec):
         return "the model is not supported"
@@ -79,16 +79,14 @@ def space_is_plain_data(case: Case) -> str | None:
     if not space_holds_its_defaults(own):
         raise BrokenRuleError(f"the defaults of search_space() are not a point of it: {dict(own.defaults())}.")
     if shared := set(own) & set(TRAINING_SPACE):
-        raise BrokenRuleError(f'search_space() has "{min(shared)}", which is a dimension of the training.')
+        raise BrokenRuleError(f'search_space() has "{min(shared)}", which is a training dimension.')
     if unknown := set(training) - set(TRAINING_SPACE):
         hint = nearest(min(unknown), TRAINING_SPACE)
-        raise BrokenRuleError(
-            f'training_space() has "{min(unknown)}", which is not a dimension of the training; {hint}'
-        )
+        raise BrokenRuleError(f'training_space() has "{min(unknown)}", which is not a training dimension; {hint}')
     try:
         within_bounds(training)
     except ValueError as error:
-        raise BrokenRuleError(f"of training_space() the {error}") from None
+        raise BrokenRuleError(f"in training_space() the {error}") from None
     return None
 
 
@@ -99,16 +97,16 @@ def space_holds_its_defaults(space: SearchSpace) -> bool:
 
 @rule(applied=False, once=True)
 def space_is_shown_without_a_model(case: Case) -> str | None:
-    """search_space() and training_space() answer without a model too, and import no torch, transformers or peft.
+    """search_space() and training_space() also work without a model, and import no torch, transformers or peft.
 
     Treat `spec=None` as a typical model, and import heavy libraries inside the methods that need them.
     """
     for space in (case.method.search_space(), case.method.training_space()):
         if not isinstance(space, SearchSpace):
-            raise BrokenRuleError(f"without a model it returned {type(space).__name__}, not a SearchSpace.")
+            raise BrokenRuleError(f"without a model one returned {type(space).__name__}, not a SearchSpace.")
     package = type(case.method).__module__.partition(".")[0]
     if not hasattr(sys.modules.get(package), "register_methods"):
-        return None  # not a plugin's own package, such as a test: what it imports is nobody's concern
+        return None  # not a plugin's own package, such as a test: what it imports does not matter
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(package=package)],
@@ -118,5 +116,5 @@ def space_is_shown_without_a_model(case: Case) -> str | None:
         check=False,
     )
     if done.returncode:
-        raise BrokenRuleError(f"a process that did no more than that {done.stderr.strip().splitlines()[-1]}.")
+        raise BrokenRuleError(f"a process that only calls them ended with: {done.stderr.strip().splitlines()[-1]}.")
     return None

@@ -29,11 +29,11 @@ class Finding:
     Attributes:
         rule: its name.
         family: of the model; empty for a rule about the method alone.
-        state: ok; failed; skipped, where there was nothing to test; or not supported, as the method says of the model.
-        seen: what was found where it failed, and why it was skipped.
-        params: of the method where the rule broke.
-        place: file and line of the plugin where the fault is, as far as that can be told: of an error, the deepest of
-            its lines; else the class of the method.
+        state: "ok"; "failed"; "skipped" if there was nothing to test; or "not supported" if the method says so.
+        seen: what was found if it failed, or why it was skipped.
+        params: of the method, when the rule broke.
+        place: file and line of the fault in the plugin, as far as it is known: the deepest of the plugin's lines that
+            an error went through, else the class of the method.
         trace: the traceback of an error.
     """
 
@@ -57,14 +57,14 @@ class Finding:
 
 
 def known(families: Iterable[str], among: Collection[str] = ALL_FAMILIES) -> list[str]:
-    """The same families.
+    """The families as a list, checked.
 
     Args:
         families: names of model types.
-        among: those that there are.
+        among: all names.
 
     Raises:
-        UserInputError: of one there is no tiny model.
+        UserInputError: one has no tiny model.
     """
     chosen = list(families)
     for family in chosen:
@@ -74,7 +74,7 @@ def known(families: Iterable[str], among: Collection[str] = ALL_FAMILIES) -> lis
 
 
 def plan(families: Iterable[str] | None = None) -> list[tuple[Rule, str]]:
-    """Every rule with every family it is tested on, family by family; rules about the method alone come first.
+    """Every rule with every family that it is tested on, family by family; rules about the method alone come first.
 
     Raises:
         UserInputError: there is no such family.
@@ -93,8 +93,8 @@ def check(
 
     Args:
         method: an instance.
-        families: of `ALL_FAMILIES`.
-        progress: told the rule and the family before each test.
+        families: some of `ALL_FAMILIES`.
+        progress: called with the rule and the family before each test.
 
     Raises:
         UserInputError: there is no such family.
@@ -114,7 +114,7 @@ def _check(
 
 
 def judge(rule: Rule, case: Case) -> Finding:
-    """Test one rule; whatever the method changes of the process meanwhile is put back."""
+    """Test one rule; put back whatever the method changes in the process meanwhile."""
     finding = functools.partial(Finding, rule.name, "" if rule.once else case.family)
     with process.guarded([case.base.module], case.left_changed):
         try:

@@ -33,7 +33,7 @@ LONGEST = 64
 
 
 def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
-    """Model types that read what the task reads and have its class, with what their configurations need."""
+    """Model types that read the task's kind of rows and have its class, with what their configurations need."""
     import transformers
 
     families = {"AutoImageProcessor": IMAGE_FAMILIES, "AutoProcessor": PAIR_FAMILIES}.get(task.processor, FAMILIES)
@@ -41,24 +41,24 @@ def families_of(task: Task) -> Mapping[str, Mapping[str, Any]]:
         return WRITING_FAMILIES
     classes = [getattr(transformers, name) for name in task.auto_classes]
     known = {config.model_type for one in classes for config in one._model_mapping}
-    if task.writes:  # transformers takes encoders for decoders too, if they are told to be
+    if task.writes:  # transformers also lists encoders, which it can configure as decoders
         known -= {config.model_type for config in transformers.AutoModelForMaskedLM._model_mapping}
-        known -= {"qwen2"}  # of a saved tokenizer of words transformers makes Qwen's, which knows none of them
+        known -= {"qwen2"}  # transformers loads a saved tokenizer of words as Qwen's, which knows none of them
     return {name: options for name, options in families.items() if name in known}
 
 
 def words_of(cell: object) -> set[str]:
-    """The words of a text, and of all texts in a cell of several."""
+    """The words of a text, or of all texts in a cell that holds several."""
     if isinstance(cell, str):
         return {*cell.split()}
     return {word for one in cell for word in words_of(one)} if isinstance(cell, tuple | list) else set()
 
 
 class TaskCase:
-    """What the rules about tasks look at.
+    """A kind of task with rows and a tiny model, for the rules about tasks.
 
     Args:
-        task: the kind; with its default settings where it has none yet.
+        task: the kind; it gets its default settings if it has none yet.
         family: of the tiny model: a model type for which transformers has the task's class. Default: the first.
     """
 
@@ -81,7 +81,7 @@ class TaskCase:
 
     @functools.cached_property
     def reader(self) -> Reader:
-        """For the example rows: a tokenizer of their words, an image processor for tiny images, or both."""
+        """The reader of the example rows: a tokenizer of their words, an image processor for tiny images, or both."""
         if self.task.processor == "AutoProcessor":
             from transformers import VisionTextDualEncoderProcessor
 
@@ -113,27 +113,27 @@ class TaskCase:
 
     @functools.cached_property
     def _words(self) -> list[str]:
-        """Those of the inputs, and of the labels."""
+        """The words of the inputs and of the labels."""
         words = {word for name in self._inputs for cell in self.rows[name] for word in words_of(cell)}
         return sorted({*words, *(word for label in self.labels for word in label.split())})
 
     @functools.cached_property
     def data(self) -> Encoded:
-        """The example rows."""
+        """The example rows, encoded."""
         return self.encode(self.rows)
 
     def encode(self, rows: pd.DataFrame) -> Encoded:
-        """Some of the example rows, or columns of them."""
+        """Encode some of the example rows, or some columns of them."""
         return self.task.encode(rows, self.reader, self.labels)
 
     @functools.cached_property
     def model(self) -> nn.Module:
-        """With random weights, and all of them trainable."""
+        """The tiny model, with random weights, all of them trainable."""
         self.task.adapt(self._built)
         return self._built
 
     def _config(self, task: Task) -> Any:
-        """Of the tiny model."""
+        """The configuration of the tiny model."""
         import transformers
 
         options = {**families_of(task)[self.family]}
@@ -147,7 +147,7 @@ class TaskCase:
 
     @functools.cached_property
     def _built(self) -> nn.Module:
-        """As transformers makes it."""
+        """The tiny model as transformers makes it."""
         import transformers
 
         transformers.logging.set_verbosity_error()
@@ -161,11 +161,11 @@ class TaskCase:
         return made.eval()
 
     def outputs(self, rows: np.ndarray) -> tuple[Any, dict[str, torch.Tensor]]:
-        """Of the model for those rows, and their batch."""
+        """The model's outputs for those rows, and their batch."""
         batch = self.data.batch(rows)
         with CPU.kernels(), torch.no_grad():
             return self.task.run(self.model, batch), batch
 
     def answers(self, rows: np.ndarray, most: int = 32) -> np.ndarray:
-        """To those rows, in their order."""
+        """The answers to those rows, in their order."""
         return evaluate(self.model, self.data, [rows], self.task, CPU, most)[0]

@@ -1,4 +1,4 @@
-"""The rules that a kind of task must keep to: what the host relies on when it packs, weighs, predicts and scores."""
+"""The rules that a kind of task must keep: the host relies on them when it packs, weighs, predicts and scores."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
     from autopeft.tasks.contract import Task
 
 CLOSE = 1e-4
-"""Relative difference of two losses that the order of sums explains."""
+"""Largest relative difference of two losses that the order of sums explains."""
 
 TOGETHER = 3
-"""Rows whose loss is asked for where it compares rows."""
+"""Rows of a batch if the loss compares rows."""
 
 NEAR = 0.06
-"""Relative difference of predicted and measured memory."""
+"""Largest relative difference of predicted and measured memory."""
 
 Rule = Callable[[TaskCase], None]
 
 
 class NotAskedError(Exception):
-    """A rule that does not go for this kind of task; says why."""
+    """A rule does not apply to this kind of task; the message says why."""
 
 
 @dataclass(frozen=True)
 class TaskFinding:
-    """What a rule found; `seen` is empty where it holds, and `skipped` says why it does not go for this kind.
+    """What a rule found; `seen` is empty if it holds, and `skipped` says why it does not apply to this kind.
 
     `place` and `trace` are as in `Finding`.
     """
@@ -79,9 +79,9 @@ class TaskFinding:
 
 
 def padding_and_other_rows_do_not_bear_on_a_loss(case: TaskCase) -> None:
-    """The loss of a row, or of some where it compares rows, is the same alone and among longer rows.
+    """The loss of a row (or of a few, if it compares rows) is the same alone and among longer rows.
 
-    Mask out what stands where a row is padded, also in a softmax over positions: folds are trained side by side.
+    Mask out padding, also in a softmax over positions: folds are trained side by side.
     """
     everything, size = case.data.everything, TOGETHER if case.task.contrasts else 1
     outputs, batch = case.outputs(everything)
@@ -90,13 +90,13 @@ def padding_and_other_rows_do_not_bear_on_a_loss(case: TaskCase) -> None:
         among = float(case.task.loss(rows_of(outputs, part), {name: t[part] for name, t in batch.items()}))
         alone = float(case.task.loss(*case.outputs(everything[part])))
         if abs(among - alone) > CLOSE * max(1.0, abs(alone)):
-            raise BrokenRuleError(f"row {row} alone has a loss of {alone:.6f}, and among others of {among:.6f}.")
+            raise BrokenRuleError(f"row {row} has a loss of {alone:.6f} alone, but of {among:.6f} among others.")
 
 
 def a_whole_is_the_weighted_mean_of_its_parts(case: TaskCase) -> None:
-    """The loss of a batch is the mean of its parts', each counted by `Encoded.weight`.
+    """The loss of a batch is the mean of its parts', weighted by `Encoded.weight`.
 
-    Say in `Encoded.units` over how many things the loss of each row is a mean: large batches are trained in parts.
+    Say in `Encoded.units` how many things each row's loss is a mean over: large batches are trained in parts.
     """
     if case.task.contrasts:
         raise NotAskedError("its loss compares the rows of a batch, so batches are never trained in parts.")
@@ -106,25 +106,25 @@ def a_whole_is_the_weighted_mean_of_its_parts(case: TaskCase) -> None:
     losses = [float(case.task.loss(*case.outputs(part))) for part in parts]
     mean = float(np.average(losses, weights=[case.data.weight(part) for part in parts]))
     if abs(whole - mean) > CLOSE * max(1.0, abs(whole)):
-        raise BrokenRuleError(f"the whole has a loss of {whole:.6f}, and its parts of {mean:.6f}.")
+        raise BrokenRuleError(f"the whole batch has a loss of {whole:.6f}, but its parts have {mean:.6f}.")
 
 
 def answers_come_back_in_order(case: TaskCase) -> None:
-    """The answer to a row does not depend on where it stands, nor on the size of batches.
+    """The answer to a row depends neither on its place nor on the size of batches.
 
-    `answer` gives one entry a row, in the rows' order.
+    `answer` must return one entry for each row, in the rows' order.
     """
     rows = np.random.default_rng(0).permutation(len(case.data.truths))
     samples = np.concatenate([case.data.samples_of(rows[[place]]) for place in range(len(rows))])
     expected, found = case.answers(case.data.everything)[rows], case.answers(samples, 2)
     if expected.shape != found.shape or not np.allclose(expected, found, rtol=1e-3, atol=1e-5):
-        raise BrokenRuleError("rows in another order, in smaller batches, got other answers.")
+        raise BrokenRuleError("rows in another order and in smaller batches got other answers.")
 
 
 def written_answers_score_the_same(case: TaskCase) -> None:
-    """Every metric of written answers is that of the answers, and no answer scores above the truth.
+    """Every metric is the same for written answers as for the answers, and no answer scores above the truth.
 
-    `written` and `written_truths` must keep all that `Metric.of_written` needs; the report scores what was written.
+    `written` and `written_truths` must keep all that `Metric.of_written` needs; the report scores written answers.
     """
     answers = case.answers(case.data.everything)
     for name, metric in case.task.metrics.items():
@@ -134,15 +134,15 @@ def written_answers_score_the_same(case: TaskCase) -> None:
         expected = case.task.score(name, case.data.truths, answers)
         found, best = metric.of_written(written, truths), metric.of_written(truths, truths)
         if abs(found - expected) > CLOSE * max(1.0, abs(expected)):
-            raise BrokenRuleError(f"{name} is {expected:.6f} of the answers, and {found:.6f} as they are written.")
+            raise BrokenRuleError(f"{name} is {expected:.6f} for the answers, but {found:.6f} as they are written.")
         if found > best + CLOSE:
-            raise BrokenRuleError(f"{name} is {found:.6f} of some answers, and {best:.6f} of the truth itself.")
+            raise BrokenRuleError(f"{name} is {found:.6f} for some answers, but {best:.6f} for the truth itself.")
 
 
 def the_baseline_answers_every_row(case: TaskCase) -> None:
-    """`baseline` gives each held-out row an answer of the form that the model's have.
+    """`baseline` gives each held-out row an answer in the same form as the model's.
 
-    It looks at what is true of the training rows alone.
+    It must look only at the truths of the training rows.
     """
     if case.task.writes:
         return  # the base model answers
@@ -155,14 +155,14 @@ def the_baseline_answers_every_row(case: TaskCase) -> None:
         or not np.isfinite(made).all()
         or not name
     ):
-        raise BrokenRuleError(f'"{name}" answers {made.shape}, where the model answers {answers.shape}.')
+        raise BrokenRuleError(f'"{name}" answers {made.shape}, but the model answers {answers.shape}.')
     case.task.written(case.task.worded(made, case.rows), case.labels)
 
 
 def the_largest_batch_bounds_every_batch(case: TaskCase) -> None:
-    """No batch has tensors larger than, or other types than, `Encoded.largest` says.
+    """No batch has tensors that are larger or of other types than `Encoded.largest` says.
 
-    Memory is predicted for that batch.
+    Make `Encoded.largest` cover every batch: memory is predicted for it.
     """
     rows = case.data.everything
     bound = case.data.largest(len(rows))
@@ -170,28 +170,28 @@ def the_largest_batch_bounds_every_batch(case: TaskCase) -> None:
         for name, tensor in case.data.batch(chosen).items():
             shape, dtype = bound[name]
             if dtype != tensor.dtype or any(a > b for a, b in zip(tensor.shape, shape, strict=True)):
-                raise BrokenRuleError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, and at most {shape} {dtype}.")
+                raise BrokenRuleError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, not at most {shape} {dtype}.")
 
 
 def rows_without_truths_are_encoded(case: TaskCase) -> None:
-    """Rows are encoded without the columns that teach, and answered alike.
+    """Rows can be encoded without the columns that teach, and the model then gets the same.
 
     Prediction has no truths: put zeros in their place.
     """
     if case.task.writes:
-        return  # what is taught is read by the model too, and a prompt alone put to it to write
+        return  # in training the model also reads the text to write, but in prediction only the prompt
     bare = case.encode(case.rows[list(case.task.inputs)])
     taught = set(case.task.taught)
     rows = case.data.everything
     here, there = (data.batch(rows) for data in (case.data, bare))
     if {*here} != {*there} or any(not torch.equal(here[name], there[name]) for name in {*here} - taught):
-        raise BrokenRuleError("what the model is given differs with and without truths.")
+        raise BrokenRuleError("the model gets other tensors with truths than without.")
 
 
 def answers_are_shown(case: TaskCase) -> None:
     """`table` has a row for each answer, and `as_json` is JSON.
 
-    They are what `autopeft predict`, MLflow and `Winner.predict` give.
+    `autopeft predict`, MLflow and `Winner.predict` return them.
     """
     answers = case.answers(case.data.everything)
     answers = case.task.worded(answers, case.rows[list(case.task.inputs)])
@@ -202,7 +202,7 @@ def answers_are_shown(case: TaskCase) -> None:
 
 
 def memory_is_predicted(case: TaskCase) -> None:
-    """The peak memory of a training step is what is predicted from shapes alone, to within 6%.
+    """The peak memory of a training step is within 6% of the prediction from shapes alone.
 
     The loss must make no tensor whose size depends on values.
     """
@@ -221,13 +221,13 @@ def memory_is_predicted(case: TaskCase) -> None:
     with seeded(0):
         real = peak.measure(lambda: learner.step([batch], case.task, CPU), model, others=[*batch.tensors.values()])
     if abs(predicted - real) > NEAR * real:
-        raise BrokenRuleError(f"{predicted:,} bytes are predicted, and {real:,} are taken.")
+        raise BrokenRuleError(f"{predicted:,} bytes were predicted, but a step took {real:,}.")
 
 
 def folds_pack(case: TaskCase) -> None:
-    """Folds that are trained side by side in one pass have the gradients that each has alone.
+    """Folds that are trained side by side in one pass have the same gradients as each alone.
 
-    Take from the outputs what belongs to the rows of the batch, and nothing of other rows.
+    Use from the outputs only what belongs to the rows of the batch, nothing of other rows.
     """
     spec = describe(case.model, case.task.kind, case.task.peft_task_type, new_head=case.task.new_head)
     head = spec.head or (spec.linears[-1].name,)
@@ -246,28 +246,28 @@ def folds_pack(case: TaskCase) -> None:
 
     batch = Batch.of(case.data, [np.arange(2), np.arange(2, 5)], "cpu")
     if packable(make, gradients, batch, torch.float32) is None:
-        raise BrokenRuleError("packed, the gradients of a fold are others than alone, or a step fails.")
+        raise BrokenRuleError("the gradients of a packed fold differ from those it has alone, or a step fails.")
 
 
 def a_saved_winner_answers_the_same(case: TaskCase) -> None:
-    """A model that was trained for the task answers the same once it was saved and loaded.
+    """A model that was trained for the task answers the same after it was saved and loaded.
 
     Whatever answers need beside the model must be in the settings (`Options`), the labels or the facts (`facts_of`).
     """
     expected, found = answers_before_and_after_saving(case)
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-5):
-        raise BrokenRuleError("once loaded, the model answered otherwise.")
+        raise BrokenRuleError("after loading, the model gave other answers.")
 
 
 def answers_before_and_after_saving(
     case: TaskCase, method: PeftMethod | None = None, change: Callable[[torch.nn.Module], None] = lambda model: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a model answers to the example rows, and what it answers once it was saved as a winner and loaded.
+    """A model's answers to the example rows before and after it was saved as a winner and loaded.
 
     Args:
-        case: gives the base model and the rows.
-        method: put on with its defaults. Default: the first that supports the model.
-        change: done to the model first.
+        case: has the base model and the rows.
+        method: applied with its defaults. Default: the first that supports the model.
+        change: applied to the model first.
     """
     with tempfile.TemporaryDirectory() as folder:
         base_folder, winner_folder = Path(folder) / "base", Path(folder) / "winner"
@@ -294,7 +294,7 @@ def answers_before_and_after_saving(
             **case.reader.settings,
         )
         rows = case.rows if case.task.writes else case.rows[list(case.task.inputs)]
-        # Some types of models bring a tokenizer of their own in the place of the one that was saved.
+        # Some types of models load a tokenizer of their own instead of the one that was saved.
         reader = type(case.reader).of_winner(base.processor, base.module, card, "the card")
         data = case.task.encode(rows, reader, case.labels)
         expected = evaluate(model, data, [data.everything], case.task, CPU)[0]

@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "decoder_start_token_id": PAD,
     },
 }
-"""Model types, with what their configs call by another name or need besides `SIZES`."""
+"""Model types, with what their configurations need besides `SIZES`, or call by another name."""
 
 SIDE, PATCH = 16, 4
 """Pixels of a tiny image, and of a patch."""
@@ -54,7 +54,7 @@ IMAGE_FAMILIES: dict[str, dict[str, Any]] = {
     "dinov2": {"image_size": SIDE, "patch_size": PATCH, "mlp_ratio": 2},
     "beit": {"image_size": SIDE, "patch_size": PATCH, "use_relative_position_bias": True},
 }
-"""Model types that read images, likewise."""
+"""The same for model types that read images."""
 
 PAIR_FAMILIES: dict[str, dict[str, Any]] = {
     "vision-text-dual-encoder": {
@@ -68,7 +68,7 @@ PAIR_FAMILIES: dict[str, dict[str, Any]] = {
         "projection_dim": 24,
     },
 }
-"""Model types with a tower for images and one for texts, of different width, heads and depth."""
+"""The same for model types with a tower for images and one for texts, of different width, heads and depth."""
 
 TWO_STACKS: dict[str, Any] = {
     "num_hidden_layers": 2,
@@ -83,10 +83,10 @@ WRITING_FAMILIES: dict[str, dict[str, Any]] = {
     "bart": TWO_STACKS,
     "marian": TWO_STACKS,
 }
-"""Model types that read one text and write another, likewise."""
+"""The same for model types that read one text and write another."""
 
 ALL_FAMILIES = (*FAMILIES, *IMAGE_FAMILIES)
-"""What methods are tested on."""
+"""The families that methods are tested on."""
 
 
 def tiny(model_type: str, num_labels: int = 3, seed: int = 0) -> nn.Module:
@@ -103,7 +103,7 @@ def tiny(model_type: str, num_labels: int = 3, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = kind.from_config(config)
-    # Transformers draws so small a head that a tiny model's outputs barely differ; tests need them to.
+    # Transformers draws such small heads that a tiny model's outputs barely differ; tests need differences.
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data *= 3
@@ -112,7 +112,7 @@ def tiny(model_type: str, num_labels: int = 3, seed: int = 0) -> nn.Module:
 
 @functools.cache
 def tiny_base(model_type: str) -> BaseModel:
-    """`tiny(model_type)` as the host holds it, with no tokenizer; shared, since `attach` works on private copies."""
+    """`tiny(model_type)` as the host's base model, with no tokenizer; shared, since `attach` works on copies."""
     module = tiny(model_type)
     asked = ("image-classification", None) if model_type in IMAGE_FAMILIES else ("text-classification", "SEQ_CLS")
     return BaseModel(module, None, describe(module, *asked))
@@ -131,7 +131,7 @@ def batch(rows: int = 6, length: int = 12, num_labels: int = 3, seed: int = 0) -
 
 
 def learnable_rows(count: int = 48, seed: int = 0) -> Encoded:
-    """Rows of 6 to 12 tokens whose label, one of three, is which of three words they hold."""
+    """Rows of 6 to 12 tokens whose label, one of three, says which of three words they hold."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     texts = [
@@ -144,7 +144,7 @@ def learnable_rows(count: int = 48, seed: int = 0) -> Encoded:
 
 
 def learnable_images(count: int = 48, seed: int = 0) -> Encoded:
-    """Images of noise whose label, one of three, is which colour is stronger."""
+    """Images of noise whose label, one of three, says which colour is strongest."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     pixels = generator.integers(0, 120, (count, 3, SIDE, SIDE), np.uint8)
@@ -160,7 +160,7 @@ def rows_for(model_type: str) -> Encoded:
 
 
 def blank_rows(lengths: np.ndarray) -> Encoded:
-    """Rows of so many equal tokens each; of use where only their lengths matter."""
+    """Rows with these numbers of equal tokens, for uses where only lengths matter."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens, labels = np.full(int(offsets[-1]), FIRST_WORD, np.int32), np.zeros(len(lengths), np.int64)
     return Encoded(

@@ -1,4 +1,4 @@
-"""What was found, for a person to read: a table of rules that fits a narrow terminal."""
+"""Shows what was found as a table of rules that fits a narrow terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def show(method: str, findings: Sequence[Finding]) -> RenderableType:
 
 
 def show_task(kind: str, found: Mapping[str, Sequence[TaskFinding]]) -> RenderableType:
-    """The same for a kind of task, with what each model found; below it why a rule was not tested."""
+    """The same for a kind of task, with the findings on each model; below it why a rule was not tested."""
     findings, skipped = [], {}
     for family, several in found.items():
         for one in several:
@@ -46,7 +46,7 @@ def show_task(kind: str, found: Mapping[str, Sequence[TaskFinding]]) -> Renderab
 
 
 def _told(own: Sequence[Finding]) -> str:
-    """What one rule found on all models: alike in a word, else the models by name or number."""
+    """What one rule found on all models: one word if it is the same, else the models by name or number."""
     told = []
     idle = "not run" if any(one.seen.startswith("not run") for one in own) else "nothing to test"
     for state, words in ((FAILED, "failed"), (OK, "ok"), (SKIPPED, idle)):

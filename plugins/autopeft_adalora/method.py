@@ -1,4 +1,4 @@
-"""AdaLoRA: a linear map W becomes W + scale · P Λ Q; training decides which targets keep how many of the ranks."""
+"""AdaLoRA: a linear map W becomes W + scale · P Λ Q; training decides how many ranks each target keeps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdaLora(PeftMethod):
 
     Every target starts with the rank `initial_ratio · target_r`; in the end they have `target_r` on average.
 
-    The memory of a step and the saved size are those of the initial ranks: a rank given up is one of zeros.
+    The memory of a step and the saved size are those of the initial ranks: a dropped rank stays, as zeros.
     """
 
     contract = 1
@@ -40,10 +40,10 @@ class AdaLora(PeftMethod):
         return TARGETS.supports(spec)
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Ranks, scale, targets, and the schedule: shares of the steps before ranks are given up and after.
+        """Ranks, scale, targets, and the schedule: shares of the steps before and after ranks are dropped.
 
-        Defaults of Zhang et al.: ranks half as many again at the start (section 4), and on MNLI the first 8,000 and
-        the last 50,000 of some 86,000 steps without a change of ranks (their appendix on training).
+        Defaults of Zhang et al.: one and a half times the ranks at the start (section 4), and on MNLI the first 8,000
+        and the last 50,000 of about 86,000 steps without a change of ranks (their appendix on training).
         """
         return SearchSpace(
             {
@@ -63,7 +63,7 @@ class AdaLora(PeftMethod):
         return SearchSpace({"learning_rate": Float(low=5e-4, high=3e-2, default=5e-3, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
-        """Wrap the targets with peft; the schedule, whose length is not known yet, is the callback's."""
+        """Wrap the targets with peft; the callback has the schedule, as the number of steps is not known yet."""
         from peft import AdaLoraConfig, get_peft_model
 
         linears = TARGETS.linears(spec, str(params["target_modules"]))
@@ -71,8 +71,8 @@ class AdaLora(PeftMethod):
         config = AdaLoraConfig(
             target_r=int(params["target_r"]),
             init_r=_initial_rank(params),
-            total_step=1,  # peft asks for one; the callback has a copy of its own
-            orth_reg_weight=0.0,  # the callback's, too
+            total_step=1,  # peft requires it; the callback uses its own copy of the config
+            orth_reg_weight=0.0,  # the callback adds this loss
             lora_alpha=int(params["lora_alpha"]),
             lora_dropout=float(params["lora_dropout"]),
             target_modules=names,

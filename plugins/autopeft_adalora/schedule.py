@@ -1,4 +1,4 @@
-"""The schedule of ranks: which singular values of all targets are kept, from step to step, and the added loss."""
+"""The schedule of ranks: which singular values of all targets are kept after each step, and the added loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADAPTER = "default"
 """peft's name for a model's only add-on."""
 
 CHANGES = 100
-"""Of the ranks, at most, in a training: each waits for the device. Zhang et al. have some hundreds in longer ones."""
+"""Most changes of ranks in a training: each waits for the device. Zhang et al. have hundreds in longer trainings."""
 
 
 class RankSchedule(TrainingCallback):
@@ -27,9 +27,9 @@ class RankSchedule(TrainingCallback):
 
     Args:
         model: what `apply` returned; the folds share it.
-        initial_share: of the steps, at the start, that leave all ranks as they are.
-        final_share: of the steps, at the end, that train the ranks then left.
-        orthogonality: the weight of the added loss, gamma in Zhang et al.
+        initial_share: share of the steps, at the start, that change no ranks.
+        final_share: share of the steps, at the end, that train the remaining ranks.
+        orthogonality: weight of the added loss, gamma in Zhang et al.
     """
 
     def __init__(self, model: Any, initial_share: float, final_share: float, *, orthogonality: float) -> None:
@@ -38,13 +38,13 @@ class RankSchedule(TrainingCallback):
         self._shares, self._orthogonality = (initial_share, final_share), orthogonality
 
     def start(self, total_steps: int) -> None:
-        """Turn the shares into steps, of which at least one changes ranks."""
+        """Turn the shares into steps; at least one step changes ranks."""
         initial, final = (round(share * total_steps) for share in self._shares)
         self._last = max(1, total_steps - final)
         config = replace(
             self._config,
             total_step=total_steps,
-            # After the first step every score is 0, since Λ was: all would be taken away, for good.
+            # After the first step every score is 0, since Λ was: all ranks would be dropped for good.
             tinit=min(max(initial, 1), self._last - 1),
             tfinal=total_steps - self._last,
             deltaT=max(1, total_steps // CHANGES),
@@ -69,7 +69,7 @@ class RankSchedule(TrainingCallback):
             self._allocator.update_ipt(self._inner)
 
     def after_update(self, step: int) -> None:
-        """Set to zero all but the best singular values, as many as the cubic schedule has (equation 13)."""
+        """Set to zero all but the best singular values; the cubic schedule says how many stay (equation 13)."""
         budget, due = self._allocator.budget_schedule(step)
         if step == self._last or (due and step < self._last):
             kept = self._allocator.mask_to_budget(self._inner, budget)
@@ -87,7 +87,7 @@ class RankSchedule(TrainingCallback):
         return found | {f"kept.{name}": tensor for name, tensor in self._kept.items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from those."""
+        """Go on from a saved state."""
         tables = {
             "sensitivity": self._allocator.exp_avg_ipt,
             "uncertainty": self._allocator.exp_avg_unc,

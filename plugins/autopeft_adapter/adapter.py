@@ -13,14 +13,14 @@ NON_LINEARITIES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU,
 class Bottleneck(nn.Module):
     """`up(f(down(x)))`, `[…, width]` → `[…, width]`, zero until trained.
 
-    Zero up-projections make the first step's output the base model's own, a sharper form of the near-identity
-    start of Houlsby et al. 2019, section 2.1.
+    With zero up-projections the first step's output is the base model's own. Houlsby et al. 2019, section 2.1, start
+    near the identity.
 
     Args:
         width: of the residual stream.
         size: of the bottleneck.
         non_linearity: a key of `NON_LINEARITIES`.
-        like: gives the device.
+        like: a tensor on the device to use.
     """
 
     def __init__(self, width: int, size: int, non_linearity: str, like: torch.Tensor) -> None:
@@ -39,7 +39,7 @@ class Bottleneck(nn.Module):
 
 
 class Wrapped(nn.Module):
-    """Stands in for a frozen linear map; some models read its `weight`."""
+    """Replaces a frozen linear map; some models read its `weight`."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Tap(Wrapped):
         return projected
 
     def take(self) -> torch.Tensor:
-        """The input of the pass under way; kept no longer, so that nothing holds on to its graph."""
+        """The input of the current pass; it is then dropped, so that nothing keeps its graph."""
         x, self._input = self._input, None
         if x is None:
             raise RuntimeError("a parallel adapter's sublayer must run its first projection before its last.")
@@ -87,13 +87,13 @@ class Tap(Wrapped):
 class ParallelAdapter(Wrapped):
     """A sublayer's output projection plus an adapter of the sublayer's input (He et al. 2022, section 3.2).
 
-    Their scale s is left at 1: the up-projection starts at zero and learns its own.
+    Their scale s stays 1: the up-projection starts at zero and learns its own scale.
     """
 
     def __init__(self, base: nn.Module, adapter: Bottleneck, tap: Tap) -> None:
         super().__init__(base)
         self.adapter = adapter
-        self._tap = (tap,)  # in a tuple, so that the tap stays a child of its own place only
+        self._tap = (tap,)  # in a tuple, so that the tap does not become a child of this module too
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[…, in_features]` → `[…, width]`."""

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MODEL_TYPES = ("bert", "electra", "roberta")
-"""Model types whose adapters that library keeps beside the projection they follow, as here."""
+"""Model types for which that library keeps adapters beside the projection they follow, as autopeft does."""
 
 NAME = "autopeft"
 VERSION = "adapters.1.3.0"
-"""Whose format this is."""
+"""The version of the library whose format this is."""
 
 MODULES = {"down": "adapter_down.0", "up": "adapter_up"}
 """Its names of the two maps."""
@@ -30,7 +30,7 @@ def write(model: nn.Module, params: Params, spec: ModelSpec, folder: Path) -> Su
 
     if spec.model_type not in MODEL_TYPES:
         return Support(
-            f"of the model types {', '.join(MODEL_TYPES)} that is known to work, and not of {spec.model_type}."
+            f"that is known to work for the model types {', '.join(MODEL_TYPES)}, not for {spec.model_type}."
         )
     tensors: dict[str, Tensor] = {}
     for name, module in model.named_modules():
@@ -64,7 +64,7 @@ def write(model: nn.Module, params: Params, spec: ModelSpec, folder: Path) -> Su
 
 
 def _config(params: Params, spec: ModelSpec) -> dict[str, object]:
-    """As its `BnConfig`: the adapter before the residual sum and the layer norm, with a residual of its own."""
+    """The library's `BnConfig`: the adapter is before the residual sum and the layer norm, and has its own residual."""
     placement = params["placement"]
     layers = layer_groups(len(spec.layers))[str(params["layers"])]
     return {

@@ -62,7 +62,7 @@ class Adapter(PeftMethod):
         )
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Learning rates far above those of full fine-tuning; the default suits some hundreds of rows."""
+        """Learning rates far above those of full fine-tuning; the default suits a few hundred rows."""
         return SearchSpace({"learning_rate": Float(low=1e-4, high=1e-2, default=4e-3, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
@@ -96,7 +96,7 @@ class Adapter(PeftMethod):
         from autopeft_adapter.adapterhub import write
 
         if library != "adapterhub":
-            return Support(f"{library} has no bottleneck adapter; the format `adapterhub` has.")
+            return Support(f"{library} has no bottleneck adapter; use the format `adapterhub`.")
         return write(model, params, spec, folder)
 
 

@@ -1,4 +1,4 @@
-"""BitFit: only the biases that the base model has already are trained."""
+"""BitFit: only the biases that the base model already has are trained."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ROLES = {
     "attention": ("query", "key", "value", "qkv", "attention_output"),
     "feed_forward": ("feed_forward_up", "feed_forward_down"),
 }
-"""The names `biases` takes besides "all", with the roles of the linear maps whose biases they stand for."""
+"""The values of `biases` besides "all", with the roles of the linear maps whose biases they stand for."""
 
 
 class BitFit(PeftMethod):
-    """Trained biases: every bias of the base model, those of its norms too, or those of some linear maps alone.
+    """Trained biases: every bias of the base model, including those of its norms, or only those of some linear maps.
 
-    `query_feed_forward` is what Ben Zaken et al. found to change most and trained alone, at half the parameters: b_q
-    and b_m2, the biases of the query and of the map into the feed-forward part. Where query, key and value are one
-    map, it is the bias of the three.
+    Ben Zaken et al. found that the biases of `query_feed_forward` change most, and trained these alone, at half the
+    parameters: b_q and b_m2, the biases of the query and of the map into the feed-forward part. If query, key and value
+    are one map, it is the bias of the three.
     """
 
     contract = 1
@@ -46,12 +46,12 @@ class BitFit(PeftMethod):
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Learning rates from the 1e-4 to 1e-3 of Ben Zaken et al. upwards.
 
-        They pass over thousands of rows many times; some hundreds of rows need larger steps.
+        They train on thousands of rows for many epochs; a few hundred rows need larger steps.
         """
         return SearchSpace({"learning_rate": Float(low=1e-4, high=3e-2, default=3e-3, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
-        """Let the chosen biases require gradients; the host gives this model copies of its own."""
+        """Let the chosen biases require gradients; the host gives this model its own copies of them."""
         chosen = None if params["biases"] == "all" else _biased(spec)[str(params["biases"])]
         whole: Any = model
         of_base = {id(parameter) for parameter in whole.base_model.parameters()}  # a language model's head stays
@@ -63,7 +63,7 @@ class BitFit(PeftMethod):
         return model
 
     def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
-        """The mean of each bias, which is the mean of what it adds."""
+        """The mean of each bias, which adds the mean of what the biases add."""
         return mean_of(folds)
 
     def merge(self, model: nn.Module) -> nn.Module:
@@ -71,12 +71,12 @@ class BitFit(PeftMethod):
         return model
 
     def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
-        """No other library has it; a merged model is as small a step away."""
-        return Support(f"{library} has no method that trains the biases a model has; the format `merged` keeps them.")
+        """No other library has this method; a merged model keeps the biases."""
+        return Support(f"{library} has no method that trains a model's own biases; use the format `merged`.")
 
 
 def _biased(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
-    """The groups of linear maps with a bias that this model has; of two that are equal, the first."""
+    """This model's groups of linear maps with a bias; if two groups are equal, only the first."""
     found: dict[str, tuple[str, ...]] = {}
     for group, roles in ROLES.items():
         names = tuple(linear.name for linear in spec.linears if linear.bias and linear.role in roles)

@@ -1,4 +1,4 @@
-"""A text that follows a prompt or a conversation, written by a causal language model, as a plugin."""
+"""Plugin: a causal language model writes the text that follows a prompt or a conversation."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from autopeft import Task, hookimpl
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """The one kind."""
+    """The kind of task `causal-lm`."""
     from autopeft_causal_lm.task import CausalLm
 
     return [CausalLm()]

@@ -1,8 +1,8 @@
-"""What a chat template does, in a process of its own, where it may take so much time and memory and no more.
+"""Fills in a chat template in a process of its own, with limits on time and memory.
 
-A template comes with a model, and Jinja's sandbox bounds neither: a product of a text and a number may fill the memory,
-and a power keep the processor busy for years, within one instruction that no signal reaches. The process is forked, so
-it has at once what the study has, and gives back what it made of each row. On macOS and Windows nothing is bounded.
+A template comes with a model, and Jinja's sandbox limits neither: multiplying a text by a number may fill the memory,
+and a power may keep the processor busy for years, within one instruction that no signal can interrupt. The process is
+forked, so it has the study's data at once, and returns a result for each row. macOS and Windows have no such limits.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 SECONDS = 20
-"""Of the processor, for one row."""
+"""Processor time for one row."""
 
 MEMORY = 2**30
-"""Bytes, on top of what the study has."""
+"""Bytes beyond what the study already uses."""
 
 LONGEST = 600.0
-"""Seconds until something must come, on however busy a machine."""
+"""Seconds until the next result must arrive, however busy the machine is."""
 
 MEMORY_NOW = Path("/proc/self/statm")
 
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """What `work` makes of each item.
+    """The result of `work` for each item.
 
     Args:
-        work: fills in a template; what it changes is lost.
+        work: fills in a template; its side effects are lost.
         items: such as rows.
 
     Raises:
-        SpecError: it takes more time or memory for one than a template may.
+        SpecError: it takes more time or memory for one item than a template may.
         Exception: whatever `work` raises.
     """
     reader, writer = Pipe(duplex=False)
@@ -65,23 +65,23 @@ def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
                 raise error
             found.append(made)
     except EOFError:
-        pass  # it ended before its work did
+        pass  # the process ended before its work was done
     except MemoryError:
-        rule = f"make do with {MEMORY / 2**30:.2g} GiB of memory"
-        raise _failed(rule, "for some conversation it asks for more") from None
+        rule = f"run in {MEMORY / 2**30:.2g} GiB of memory"
+        raise _failed(rule, "for one of the conversations it needs more") from None
     finally:
         reader.close()
         status = _end(child)
     if len(found) < len(items):
         by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if by == signal.SIGXCPU:
-            raise _failed("come to an end", f"it took more than {SECONDS} seconds for one conversation")
-        raise _failed("be filled in", f"the process that did so ended before (signal {by}), as where memory runs out")
+            raise _failed("finish", f"it took more than {SECONDS} seconds for one conversation")
+        raise _failed("finish", f"its process ended early (signal {by}), as it does if memory runs out")
     return found
 
 
 def _end(child: int) -> int:
-    """End a process and return its status; 0 where the system tells nobody."""
+    """End a process and return its status; 0 if the system does not report it."""
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(child, signal.SIGKILL)
         return os.waitpid(child, 0)[1]
@@ -89,20 +89,20 @@ def _end(child: int) -> int:
 
 
 def _forked() -> int | None:
-    """The number of a new process, in which it is 0; None where there can be none."""
-    if not hasattr(os, "fork") or sys.platform == "darwin":  # whose libraries do not bear it
+    """The number of a new process (0 in that process itself); None if the system cannot fork."""
+    if not hasattr(os, "fork") or sys.platform == "darwin":  # libraries of macOS break after a fork
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, whose locks nothing here asks for
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is about threads, whose locks are not used here
         with suppress(OSError):
             return os.fork()
     return None
 
 
 def _become(work: Callable[[T], R], items: Iterable[T], writer: Connection) -> None:
-    """Be the process that does the work; does not return."""
+    """Do the work in the new process; does not return."""
     try:
-        gc.disable()  # what is garbage is the study's to end
+        gc.disable()  # the study itself cleans up its garbage
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study ends this process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _bound_memory()
@@ -110,7 +110,7 @@ def _become(work: Callable[[T], R], items: Iterable[T], writer: Connection) -> N
             _bound_time()
             try:
                 made: tuple[Exception | None, Any] = None, work(item)
-            except Exception as error:  # raised again where it was asked for
+            except Exception as error:  # `each` raises it again
                 made = error.with_traceback(None), None
             writer.send(made)
             if made[0]:
@@ -123,7 +123,7 @@ def _become(work: Callable[[T], R], items: Iterable[T], writer: Connection) -> N
 def _bound_memory() -> None:
     import resource
 
-    with suppress(OSError, ValueError):  # a system that does not say what it has taken, or knows no such limit
+    with suppress(OSError, ValueError):  # a system that does not report memory in use, or has no such limit
         pages = int(MEMORY_NOW.read_text().split()[0])
         _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY)
     _lower(resource.RLIMIT_CORE, 0)

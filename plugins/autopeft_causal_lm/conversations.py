@@ -1,8 +1,8 @@
-"""Cells that teach a language model to write: conversations, and prompts with their answers, each in one form.
+"""Reads cells that teach a language model to write: conversations, and prompts with their answers, each in one form.
 
-A conversation is JSON text of a list of messages. A prompt or an answer is JSON text of an object with one key, which
-tells whether it is a text or messages; no text of the user's passes for messages later, whatever it looks like. Each
-function reads what it made as the same again.
+A conversation is a JSON list of messages. A prompt or an answer is a JSON object with one key, which says whether it is
+a text or messages; so a user's text is never taken for messages later, whatever it looks like. Each function leaves
+its own output unchanged.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from autopeft_causal_lm.message import Message, is_missing, read_message
 from autopeft_causal_lm.turns import check_turns
 
 TEXT, MESSAGES = "autopeft_text", "autopeft_messages"
-"""Keys of prompts and answers. Texts of users hold objects with plainer ones, such as {"text": "…"}."""
+"""Keys of prompts and answers. Users' own texts may hold objects with plainer keys, such as {"text": "…"}."""
 WRITTEN = re.compile(rf'\s*\{{\s*"({TEXT}|{MESSAGES})"')
-"""How a prompt or an answer begins that was written here."""
+"""The beginning of a prompt or an answer that was written here."""
 BROKEN = re.compile(r"""\s*\[\s*\{\s*(['"])(role|from)\1\s*:""")
-"""How a text begins that is meant as messages."""
+"""The beginning of a text that is meant as messages."""
 
 LIST = "be a list of messages"
 AS_JSON = 'write JSON such as [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
@@ -34,20 +34,20 @@ def messages(cell: object) -> str:
 
     Args:
         cell: a list, a tuple or an array of messages in OpenAI's or ShareGPT's form, a mapping of lists of their
-            fields, or the JSON of any.
+            fields, or the JSON of any of these.
 
     Returns:
-        JSON text of a list of objects with `role` ("system", "user", "assistant" or "tool"), `content`, and where they
-        were given `tool_calls`, `tool_call_id` and `name`, in this order.
+        A JSON list of objects with `role` ("system", "user", "assistant" or "tool"), `content`, and if they were given
+        `tool_calls`, `tool_call_id` and `name`, in this order.
 
     Raises:
-        CellError: it is none of these, or the turns have no order that a chat has.
+        CellError: it is none of these, or the order of turns is not that of a chat.
     """
     return json.dumps(_conversation(cell), ensure_ascii=False)
 
 
 def prompt(cell: object) -> str:
-    """What comes before the answer that ends a conversation; all of one that no answer ends.
+    """The part of a conversation before its last answer; the whole conversation if it does not end with an answer.
 
     Args:
         cell: a conversation as `messages` reads it, or a prompt of messages.
@@ -80,7 +80,7 @@ def answer(cell: object) -> str:
     if found[-1]["role"] != "assistant":
         any_other = any(message["role"] == "assistant" for message in found)
         raise CellError(
-            f"ends with message {len(found)} of the {found[-1]['role']}" if any_other else "has none of the assistant",
+            f"ends with message {len(found)} of the {found[-1]['role']}" if any_other else "has no such message",
             "remove what comes after the last answer" if any_other else "add an answer or remove the row",
             "end with a message of the assistant, which is the answer to learn",
         )
@@ -88,11 +88,11 @@ def answer(cell: object) -> str:
 
 
 def prompt_or_text(cell: object) -> str:
-    """A prompt beside a completion: a text as it is, or messages up to the one to answer.
+    """A prompt in a row with a completion: a text as it is, or messages up to the one to answer.
 
     Args:
-        cell: a single value, which is a text, or a conversation as `messages` reads it. JSON is a text too, unless it
-            is a list whose first item has the keys of a message.
+        cell: a single value, which counts as a text, or a conversation as `messages` reads it. JSON is a text too,
+            unless it is a list whose first item has the keys of a message.
 
     Raises:
         CellError: it is neither, or ends with an answer.
@@ -105,17 +105,17 @@ def prompt_or_text(cell: object) -> str:
         raise CellError(
             f"ends with message {len(made)} of the assistant",
             "move that into the completion, or give whole conversations as `messages`",
-            "end with what is to be answered",
+            "end with the message to answer",
         )
     return _written(made)
 
 
 def completion(cell: object) -> str:
-    """The answer to a prompt beside it: a text as it is, or one message of the assistant.
+    """The answer in a row with a prompt: a text as it is, or one message of the assistant.
 
     Args:
-        cell: a single value, which is a text, or a list of one message. JSON is a text too, unless it is a list whose
-            first item has the keys of a message.
+        cell: a single value, which counts as a text, or a list of one message. JSON is a text too, unless it is a list
+            whose first item has the keys of a message.
 
     Raises:
         CellError: it is neither.
@@ -128,7 +128,7 @@ def completion(cell: object) -> str:
     if [message["role"] for message in made] != ["assistant"]:
         raise CellError(
             f"has {len(made)} messages" if len(made) > 1 else f"has one of the {made[0]['role']}",
-            "give whole conversations as `messages` in place of prompts and completions",
+            "give whole conversations as `messages` instead of prompts and completions",
             "be a text or one message of the assistant",
         )
     return _written(made)
@@ -142,12 +142,12 @@ def parse(cell: str) -> str | list[Message]:
     """
     found: str | list[Message] | None = _kept(cell)
     if found is None:
-        raise CellError("was written elsewhere", "read it first", "be a prompt or an answer as autopeft writes them")
+        raise CellError("was not written by autopeft", "read it first", "be a prompt or an answer written by autopeft")
     return found
 
 
 def text_of(answer: str) -> str:
-    """What a person reads of an answer: its text, and its tool calls as JSON on a line of their own."""
+    """An answer for people to read: its text, and its tool calls as JSON on a line of their own."""
     found = parse(answer)
     if isinstance(found, str):
         return found
@@ -164,11 +164,11 @@ def _conversation(cell: object) -> list[Message]:
 
 
 def _listed(cell: object) -> list[Any]:
-    """The items of a cell that is a list, none of them read yet."""
+    """The items of a cell that is a list, before they are read."""
     cell = unboxed(cell)
     if isinstance(cell, str):
         cell = _of_json(cell)
-    if isinstance(cell, CellError):  # whoever read the cell could tell already
+    if isinstance(cell, CellError):  # the cell could not be read in the first place
         raise cell
     if isinstance(cell, Mapping):
         cell = _turned(cell)
@@ -186,17 +186,17 @@ def _of_json(text: str) -> Any:
 
 
 def _turned(cell: Mapping[Any, Any]) -> list[Any]:
-    """A mapping of lists, as `datasets` keeps a sequence of mappings, as the list of mappings."""
+    """The list of mappings that a mapping of lists stands for: `datasets` keeps sequences of mappings like that."""
     lists = [unboxed(one) for one in cell.values()]
     if not {"role", "from"} & {*cell} or not all(isinstance(one, list | tuple) for one in lists):
         raise CellError("is a mapping", AS_JSON, LIST)
     if len({len(one) for one in lists}) > 1:
-        raise CellError("is a mapping of lists of several lengths", AS_JSON, LIST)
+        raise CellError("is a mapping of lists of unequal lengths", AS_JSON, LIST)
     return [dict(zip(cell, fields, strict=True)) for fields in zip(*lists, strict=True)]
 
 
 def _either(cell: object) -> Any:
-    """A text, or something else that is to be messages."""
+    """A text, or something else that should be messages."""
     kept = _kept(cell)
     if kept is not None:
         return kept
@@ -211,7 +211,7 @@ def _either(cell: object) -> Any:
 
 
 def _means_messages(text: str) -> bool:
-    """Whether a text is a list of messages as JSON, or was to be one."""
+    """Whether a text is a JSON list of messages, or was meant to be one."""
     if not text.lstrip().startswith("["):
         return False
     try:
@@ -224,16 +224,16 @@ def _means_messages(text: str) -> bool:
 
 
 def _kept(cell: object) -> Any:
-    """What a prompt or an answer holds that was written here; None of any other cell."""
+    """The content of a prompt or an answer that was written here; None for any other cell."""
     if not isinstance(cell, str) or not WRITTEN.match(cell):
         return None
     found = from_json(cell)
     key, value = next(iter(found.items()))
     if len(found) > 1 or not isinstance(value, str if key == TEXT else list) or not value:
         raise CellError(
-            f"begins with the key {key}, but goes on otherwise",
-            "leave cells as autopeft wrote them",
-            "keep that key to what autopeft writes",
+            f"begins with the key {key}, but autopeft did not write the rest",
+            "do not change cells that autopeft wrote",
+            "use that key only as autopeft writes it",
         )
     return value
 

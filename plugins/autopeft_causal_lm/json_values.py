@@ -1,4 +1,4 @@
-"""Values that JSON can hold: out of JSON text, and out of what tables are made of."""
+"""Values that JSON can hold, read from JSON text and from the cells of tables."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 from autopeft import CellError, as_text, quoted
 
 DEEPEST = 50
-"""Lists and mappings within each other, at most; Python's own limit depends on who calls."""
+"""Most lists and mappings inside each other; Python's own limit depends on the caller."""
 
 DIGITS = 4_000
-"""Of a whole number, at most; Python reads and writes no more than 4,300."""
+"""Most digits of a whole number; Python reads and writes at most 4,300."""
 
 LARGEST = 10**DIGITS
 
@@ -24,11 +24,11 @@ RULE = "hold what JSON can hold"
 
 
 def from_json(text: str) -> Any:
-    """What a JSON text says, read strictly.
+    """The value of a JSON text, read strictly.
 
     Raises:
-        CellError: it is not JSON, is nested too deep, holds NaN, Infinity or a number without end, or an object has a
-            key twice, of which Python's reader would keep the last.
+        CellError: it is not JSON, is nested too deep, holds NaN, Infinity or a number with too many digits, or an
+            object has a key twice (Python's reader would keep only the last).
     """
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole_number)
@@ -41,22 +41,22 @@ def from_json(text: str) -> Any:
 
 
 def plain(value: object, left: int = DEEPEST) -> Any:
-    """A value in Python's own kinds, as reading its JSON gives it: arrays and tuples are lists.
+    """A value in Python's own types, as if read from its JSON: arrays and tuples are lists.
 
-    Keys of mappings whose value is None are left out: parquet gives each mapping of a column all keys that any has.
+    Keys of mappings whose value is None are left out: parquet gives each mapping of a column the keys of all.
 
     Args:
         value: of a cell.
-        left: how much deeper it may be nested.
+        left: how many more levels it may be nested.
 
     Raises:
         CellError: JSON cannot hold it.
     """
     if isinstance(value, str):
         return whole(value)
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "mM":  # whose times would be numbers
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "mM":  # times would become numbers
         value = value.tolist()
-    if isinstance(value, CellError):  # whoever read the cell could tell already
+    if isinstance(value, CellError):  # the cell could not be read in the first place
         raise value
     if value is None or isinstance(value, bool):
         return value
@@ -72,10 +72,10 @@ def plain(value: object, left: int = DEEPEST) -> Any:
 
 
 def whole(text: str) -> str:
-    """A text of Python's own kind.
+    """A text as Python's `str`.
 
     Raises:
-        CellError: it holds half of a character.
+        CellError: it holds half a character.
     """
     try:
         return as_text(text)
@@ -84,7 +84,7 @@ def whole(text: str) -> str:
 
 
 def unboxed(value: Any) -> Any:
-    """An array as what Python has for it, mostly a list; any other value as it is."""
+    """An array as a Python value, mostly a list; any other value as it is."""
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
@@ -104,7 +104,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise CellError(f"has an object with the key {quoted(twice)} twice", "remove one", "have each key once")
+        raise CellError(f"has an object with the key {quoted(twice)} twice", "remove one", "have each key only once")
     return found
 
 
@@ -124,5 +124,5 @@ def _too_long() -> CellError:
 
 def _too_deep() -> CellError:
     return CellError(
-        "is nested deeper", "write what is within as text", f"hold at most {DEEPEST} lists and objects in each other"
+        "is nested deeper", "write the inner values as text", f"nest lists and objects at most {DEEPEST} levels deep"
     )

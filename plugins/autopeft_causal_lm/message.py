@@ -1,4 +1,4 @@
-"""One message of a conversation, out of the forms in which people keep them."""
+"""Reads one message of a conversation from the forms in which people keep them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ROLES = {
     "tool": "tool", "observation": "tool", "function_response": "tool", "function": "tool",
     "function_call": "assistant",
 }  # fmt: skip
-"""Names of roles, in small letters → the role."""
+"""Names of roles, in lower case → the role."""
 
 KEPT = ("role", "content", "tool_calls", "tool_call_id", "name")
 """Keys that a message may have, in their order."""
 
 LEARNT = ("weight", "train", "training")
-"""Keys that say whether a message is to be learnt."""
+"""Keys that say whether to learn a message."""
 LEARNT_KINDS = (bool, int, float, np.bool_, np.integer)
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -38,17 +38,17 @@ Message = dict[str, Any]
 
 
 def read_message(item: object, number: int) -> Message:
-    """A message with `role` and `content`, and `tool_calls`, `tool_call_id` and `name` where it has them.
+    """A message with `role` and `content`, and `tool_calls`, `tool_call_id` and `name` if it has them.
 
-    Keys whose value is empty are left out. Whether to learn a message is settled by its role: `weight`, `train` and
-    `training` may say nothing else. Any other key is refused, since nothing could tell that it was left out.
+    Keys whose value is empty are left out. The role decides whether to learn a message: `weight`, `train` and
+    `training` may not contradict it. Any other key is refused, since otherwise nobody would notice that it is ignored.
 
     Args:
         item: in OpenAI's or ShareGPT's form.
         number: of the message, from 1, for errors.
 
     Raises:
-        CellError: it is no such message.
+        CellError: it is not such a message.
     """
     try:
         return _message(item)
@@ -63,14 +63,14 @@ def _message(item: object) -> Message:
     call = fields.pop("content", None) if name == "function_call" else fields.pop("function_call", None)
     _check_keys(role, fields)
     if call is None and name == "function_call":
-        raise CellError("has no content", "write the call into it", "have function calls that can be read")
+        raise CellError("has no content", "write the call into it", "have readable function calls")
     made: Message = {"role": role, "content": ""}
     if call is not None or "tool_calls" in fields:
         made["tool_calls"] = _calls(role, call, fields.get("tool_calls"))
     if "content" in fields or "tool_calls" not in made:
         made["content"] = _content(fields.get("content"))
     if role == "assistant" and "tool_calls" not in made and not made["content"].strip():
-        raise CellError("is empty", "fill it, or end the conversation before it", "have answers that are not empty")
+        raise CellError("is empty", "fill it, or end the conversation before it", "have no empty answers")
     for key in ("tool_call_id", "name"):
         if key in fields:
             made[key] = _text(fields[key], key)
@@ -78,7 +78,7 @@ def _message(item: object) -> Message:
 
 
 def _fields(item: object) -> dict[str, Any]:
-    """What a message has, by OpenAI's keys, without what is empty; the content may be."""
+    """The fields of a message, by OpenAI's keys, without empty ones; only role and content may be empty."""
     if not isinstance(item, Mapping):
         raise CellError(
             f"is {_kind(item)}",
@@ -110,9 +110,9 @@ def _check_keys(role: str, fields: Mapping[Any, Any]) -> None:
         if key in LEARNT:
             if role == "assistant" and not (isinstance(value, LEARNT_KINDS) and value == 1):
                 raise CellError(
-                    f"has another `{key}` than 1",
-                    "end the conversation before an answer that is not to be learnt, and remove that key",
-                    "teach each of its answers alike",
+                    f"has a `{key}` other than 1",
+                    "end the conversation before an answer that should not be learnt, and remove that key",
+                    "teach all of its answers alike",
                 )
             continue
         advice = (
@@ -120,11 +120,11 @@ def _check_keys(role: str, fields: Mapping[Any, Any]) -> None:
             if key in THOUGHTS
             else "remove it from the messages"
         )
-        raise CellError(f"has the key {_named(key)}", advice, f"have messages of {', '.join(KEPT)} alone")
+        raise CellError(f"has the key {_named(key)}", advice, f"have messages with only {', '.join(KEPT)}")
 
 
 def _calls(role: str, old: object, new: object) -> list[dict[str, Any]]:
-    """Tool calls out of one of their two forms."""
+    """Tool calls, from either of their two forms."""
     if role != "assistant" or (old is not None and new is not None):
         raise CellError(
             f"has calls, but the role {role}" if role != "assistant" else "has calls in two forms",
@@ -135,7 +135,7 @@ def _calls(role: str, old: object, new: object) -> list[dict[str, Any]]:
 
 
 def _content(value: object) -> str:
-    """The text of a message; parts that are texts are joined."""
+    """The text of a message; if it has parts, their texts are joined."""
     value = unboxed(value)
     if isinstance(value, list | tuple):
         return "".join(map(_part, value))
@@ -152,13 +152,13 @@ def _part(part: object) -> str:
         )
     if kind != "text":
         raise CellError(
-            f"has a part of the type {quoted(kind)}", "remove rows with images or sound", "have contents of texts alone"
+            f"has a part of the type {quoted(kind)}", "remove rows with images or sound", "have only texts as contents"
         )
     if more := [key for key in part if key not in ("type", "text") and not _says_nothing(part[key])]:
         raise CellError(
             f"has a part with the key {_named(more[0])}",
             "remove it",
-            "have contents whose parts have type and text alone",
+            "have contents whose parts have only type and text",
         )
     return _text(part.get("text"), "text")
 

@@ -1,4 +1,4 @@
-"""Settings of conversations, where rows are plain texts: to these they would do nothing."""
+"""Refuses settings of conversations if rows are plain texts, where they would do nothing."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from autopeft import Section
 
 OF_CONVERSATIONS = ("template", "system", "learn")
-"""Settings under [task]."""
+"""Settings under [task] that only matter for conversations."""
 
 
 def told(options: Section, plain: Sequence[bool]) -> list[str]:
-    """What a user should know of settings of conversations that do not bear on some rows, a sentence each.
+    """What a user should know about settings of conversations that do not affect some rows, a sentence each.
 
     Args:
         options: of the task.
-        plain: of each training row, whether it is a text, and no conversation.
+        plain: for each training row, whether it is a text, not a conversation.
 
     Raises:
-        SpecError: they bear on none.
+        SpecError: they affect no row.
     """
     fields = type(options).model_fields
     given = [name for name in OF_CONVERSATIONS if getattr(options, name) != fields[name].default]
@@ -33,11 +33,11 @@ def told(options: Section, plain: Sequence[bool]) -> list[str]:
     if all(plain):
         several = len(given) > 1
         raise SpecError(
-            f"{named} in [task] {'are settings' if several else 'is a setting'} of conversations, but the rows are "
+            f"{named} in [task] {'are settings' if several else 'is a setting'} for conversations, but the rows are "
             f"plain texts, which the model reads as they are; remove {'them' if several else 'it'}, or give the rows "
             "as `messages`, or as lists of messages in `prompt` and `completion`."
         )
     return [
         f"{sum(plain)} of {len(plain)} training rows have plain texts as prompts, which the model reads as they are: "
-        f"{named} in [task] bear{'s' * (len(given) == 1)} on conversations alone."
+        f"{named} in [task] affect{'s' * (len(given) == 1)} only conversations."
     ]

@@ -1,4 +1,4 @@
-"""Which form of rows a table has, by the names of its columns."""
+"""Finds the form of a table's rows by the names of its columns."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ FORMS: tuple[tuple[Form, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("question-answer", "questions with answers", ("question", "answer"), ()),
     ("text", "plain texts", ("text",), ()),
 )
-"""Forms, what a person calls them, the columns that they have and those that they may have; the first that fits is
-taken."""
+"""Each form, its name for people, the columns that it has and those that it may have; the first that fits is taken."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Shape:
 
     Attributes:
         form: its name.
-        columns: those of the table that it reads.
+        columns: the table's columns that it reads.
         left: the table's other columns.
         told: a sentence for the user about what was found.
     """
@@ -40,7 +39,7 @@ class Shape:
 
 
 def shape_of(columns: Sequence[str]) -> Shape | None:
-    """The form of a table of rows that teach a language model to write; None where none fits.
+    """The form of a table whose rows teach a language model to write; None if no form fits.
 
     Args:
         columns: the names of the table's columns.

@@ -53,20 +53,20 @@ INSTRUCTIONS = (
 QUESTIONS = (Column("question"), Column("answer", given=False))
 TEXTS = (Column("text"),)
 FORMS = {"messages": MESSAGES, "prompt": PROMPTS, "instruction": INSTRUCTIONS, "question": QUESTIONS, "text": TEXTS}
-"""The forms of rows, by their first columns: conversations, prompts with what follows each, instructions with what is
-done by them, questions with answers, and texts alone."""
+"""The forms of rows, by their first columns: conversations, prompts with completions, instructions with outputs,
+questions with answers, and texts alone."""
 
 LONGEST, ENDS, POSITIONS = "longest_answer", "ends", "positions"
-"""Facts: how many tokens a written text may have, those that end it, and how many places the model has."""
+"""Facts: the most tokens of a written text, the tokens that end it, and how many positions the model has."""
 
 TYPED, UNREAD, ENDED = "typed_marks", "unread", "ended"
-"""Facts that are sentences, where there is something to say: on training rows in which what looks like a mark was typed
-or of which the template leaves something out, and on a mark that ends answers and is an ordinary token."""
+"""Facts that are sentences, if there is something to say: about training rows with typed text that looks like a mark,
+about training rows that the template leaves out in part, and about an ordinary token that ends answers."""
 
-UNREAD_NAMES = {"system": "the system's message", "tool": "messages of tools", "tool_calls": "calls of tools"}
+UNREAD_NAMES = {"system": "the system's message", "tool": "messages of tools", "tool_calls": "tool calls"}
 
 WHOLE = 2**31
-"""Tokens that no row has."""
+"""More tokens than any row has."""
 
 
 class Options(WritingOptions):
@@ -74,9 +74,9 @@ class Options(WritingOptions):
 
     template: str = Setting(AUTO, max_length=2**16)
     """How conversations become text: "chat" by the tokenizer's own chat template, "plain" with who speaks before each
-    message, or a template of Jinja's. Default: the tokenizer's own where it has one, else "plain"."""
+    message, or a Jinja template. Default: the tokenizer's own if it has one, else "plain"."""
     system: str = ""
-    """A system message that is put before conversations that have none."""
+    """A system message for conversations that have none."""
     learn: Literal["all", "last"] = "all"
     """Which of the assistant's messages are learnt."""
 
@@ -84,8 +84,8 @@ class Options(WritingOptions):
 class CausalLm(Writing):
     """What comes after a prompt, after a conversation, or after the beginning of a text.
 
-    Of a conversation the assistant's messages are learnt, with the marks that end them; of a prompt and its completion
-    the completion, with a mark for the end; of a text all of it.
+    From a conversation the model learns the assistant's messages, with the marks that end them; from a prompt with its
+    completion, the completion with a mark for the end; from a text, all of it.
     """
 
     contract = 1
@@ -96,7 +96,7 @@ class CausalLm(Writing):
     Options: ClassVar[type[Section]] = Options
 
     def taking(self, named: Collection[str]) -> Self:
-        """With the columns of the form that is named."""
+        """This task with the columns of the form that is named."""
         form = next((form for key, form in FORMS.items() if key in named), MESSAGES)
         task = copy.copy(self)
         task.columns = form
@@ -110,7 +110,7 @@ class CausalLm(Writing):
         return {("messages" if name == "conversations" else name): name for name in found.columns}, found.told
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Enough rows for the folds, and settings that bear on them."""
+        """Make sure that there are enough rows for the folds, and that settings affect them."""
         told = super().check_folds(train, folds, source)
         if self.columns is TEXTS:
             plain = [True] * len(train)
@@ -119,7 +119,7 @@ class CausalLm(Writing):
         return [*told, *plain_rows.told(self.options, plain)]
 
     def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
-        """Nothing; but an encoder is refused.
+        """Nothing; but refuse an encoder.
 
         Raises:
             ModelError: the model reads both ways.
@@ -129,8 +129,8 @@ class CausalLm(Writing):
         masked = type(config) in transformers.AutoModelForMaskedLM._model_mapping
         if masked and not getattr(config, "is_decoder", False):
             raise ModelError(
-                f"[model] name_or_path must be a model that was pretrained to go on with a text, but "
-                f"{config.model_type} fills in words of one; give a causal language model."
+                f"[model] name_or_path must be a model that was pretrained to continue a text, but "
+                f"{config.model_type} fills in words of a text; give a causal language model."
             )
         return {}
 
@@ -143,10 +143,10 @@ class CausalLm(Writing):
         return pd.DataFrame(rows, columns=["question", "answer"])
 
     def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: RowTokenizer) -> dict[str, ParamValue]:
-        """How long what is written may be, and the tokens that end it, as the training rows have them.
+        """How long a written text may be and which tokens end it, from the training rows.
 
         Raises:
-            ModelError: the model's losses cannot be told.
+            ModelError: the model's losses cannot be computed.
         """
         import numpy as np
 
@@ -158,7 +158,7 @@ class CausalLm(Writing):
         full = (data.lengths == data.whole) & (labels.lengths > 0)
         last = labels.values[labels.offsets[1:][full] - 1]
         own = reader.tokenizer.eos_token_id
-        marked = own is not None or self.columns not in (TEXTS, PROMPTS)  # what no template fills in ends with the own
+        marked = own is not None or self.columns not in (TEXTS, PROMPTS)  # without a template rows end with `own`
         end = [int(np.bincount(last).argmax())] if marked and self.columns is not TEXTS and len(last) else []
         ends = dict.fromkeys([*end, *([own] if own is not None else [])])
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -167,15 +167,15 @@ class CausalLm(Writing):
         told = {TYPED: self._typed(rows, reader, "training rows"), UNREAD: self._unread(rows, reader, "training rows")}
         if end and end[0] not in {own, *reader.tokenizer.added_tokens_decoder}:
             told[ENDED] = (
-                f"Answers end with the token {quoted(reader.tokenizer.decode(end))}, which is an ordinary one, so that "
-                "what is written ends wherever the model writes it; a template that prints {{ eos_token }} behind "
+                f"Answers end with the token {quoted(reader.tokenizer.decode(end))}, which is an ordinary one, so a "
+                "written text ends wherever the model writes it; a template that prints {{ eos_token }} behind "
                 "answers has a mark of its own."
             )
         return {**found, **{key: sentence for key, sentence in told.items() if sentence}}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """That people typed what looks like a mark, that something is not read, and what is not a mark."""
+        """Sentences about typed marks, about what the template leaves out, and about an ordinary end token."""
         return tuple(str(self.facts[key]) for key in (TYPED, UNREAD, ENDED) if key in self.facts)
 
     @property
@@ -185,14 +185,14 @@ class CausalLm(Writing):
 
     @property
     def limits(self) -> WritingLimits:
-        """As the training rows had it."""
+        """The limits that the training rows set."""
         ends = json.loads(str(self.facts[ENDS]))
         return WritingLimits(int(self.facts[LONGEST]), tuple(map(int, ends)), int(self.facts[POSITIONS]) or None)
 
     # Rows.
 
     def truths(self, rows: pd.DataFrame) -> np.ndarray:
-        """What is to be written, as people read it, an object array `[rows]`; "" where the rows do not say."""
+        """The texts to write, as people read them, an object array `[rows]`; "" if the rows have none."""
         import numpy as np
 
         found = np.full(len(rows), "", dtype=object)
@@ -204,10 +204,10 @@ class CausalLm(Writing):
         return found
 
     def rendered(self, rows: pd.DataFrame, tokenizer: Any) -> list[Rendered]:
-        """Each row as a text; without what it teaches, as it is put to the model.
+        """Each row as a text; if the row lacks what it teaches, as the prompt for the model.
 
         Raises:
-            SpecError: the template does not take a conversation, or does not say it as it must.
+            SpecError: the template does not take a conversation, or does not print it as it must.
         """
         if self.columns is TEXTS:
             return [Rendered(text, [(0, len(text))], plain=True) for text in rows["text"]]
@@ -216,7 +216,7 @@ class CausalLm(Writing):
         return apart.each(lambda row: self._rendered(*row, template), pairs)
 
     def _prompts(self, rows: pd.DataFrame) -> list[str | list[Message]]:
-        """What is asked in each row: a text as it is, or messages."""
+        """The prompt of each row: a text as it is, or messages."""
         first = self.columns[0].key
         if self.columns in (MESSAGES, PROMPTS):
             return [conversations.parse(cell) for cell in rows[first]]
@@ -229,7 +229,7 @@ class CausalLm(Writing):
         return found
 
     def _answers(self, rows: pd.DataFrame) -> list[str | list[Message] | None]:
-        """What follows in each row, likewise; None where the rows do not say."""
+        """The answer of each row, likewise; None if the rows have none."""
         key = self.taught_columns[0]
         if key not in rows:
             return [None] * len(rows)
@@ -247,7 +247,7 @@ class CausalLm(Writing):
         return template.rendered([*self._opened(prompt), *last], every=self.options.learn == "all")
 
     def _opened(self, prompt: list[Message]) -> list[Message]:
-        """A conversation with the system's message of the settings, where it has none of its own."""
+        """A conversation with the settings' system message, if it has none of its own."""
         if not self.options.system.strip() or prompt[0]["role"] == "system":
             return prompt
         return [{"role": "system", "content": self.options.system}, *prompt]
@@ -256,22 +256,22 @@ class CausalLm(Writing):
         asked = self.options.template
         if asked == CHAT and not tokenizer.chat_template:
             raise SpecError(
-                '`template` in [task] is "chat", but the tokenizer brings no chat template; give "plain", or a '
-                "template of Jinja's."
+                '`template` in [task] is "chat", but the tokenizer has no chat template; give "plain", or a Jinja '
+                "template."
             )
         return ChatTemplate(tokenizer, {AUTO: "", CHAT: "", PLAIN: PLAIN_TEMPLATE}.get(asked, asked))
 
     def chat_template(self, tokenizer: Any) -> str | None:
-        """The template with the system message of the settings; None where rows are read as they are."""
+        """The template with the settings' system message; None if rows are read as they are."""
         if self.columns in (PROMPTS, TEXTS):
             return None
         return self._template(tokenizer).beginning_with(self.options.system)
 
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
-        """Tokens of each row, and those that are learnt.
+        """The tokens of each row, and those that are learnt.
 
         Raises:
-            SpecError: nothing is left to learn of any row.
+            SpecError: no row has anything left to learn.
         """
         import numpy as np
 
@@ -280,8 +280,8 @@ class CausalLm(Writing):
         counts = np.diff(found.offsets)
         if any(row.answers for row in texts) and not counts.any():
             raise SpecError(
-                f"`max_length` in [model] must leave something of an answer, but of no row {reader.max_length} tokens "
-                "reach that far; raise it."
+                f"`max_length` in [model] must leave part of an answer, but with {reader.max_length} tokens no row "
+                "has any left; raise it."
             )
         tokens = found.tokens
         fields = {
@@ -292,7 +292,7 @@ class CausalLm(Writing):
         return Encoded(fields, self.truths(rows), axis="input_ids", units=counts, whole=tokens.whole)
 
     def prepare(self, reader: RowTokenizer) -> None:
-        """Give the tokenizer the chat template that conversations are put into."""
+        """Give the tokenizer the chat template that turns conversations into text."""
         if self.columns is not TEXTS:
             reader.tokenizer.chat_template = self._template(reader.tokenizer).source
 
@@ -301,17 +301,17 @@ class CausalLm(Writing):
         import numpy as np
 
         texts = self.rendered(rows[list(self.inputs)], reader.tokenizer)
-        whole = type(reader)(reader.tokenizer, WHOLE)  # one that is cut would not end where the answer begins
+        whole = type(reader)(reader.tokenizer, WHOLE)  # a cut prompt would not end where the answer begins
         found = _answered(whole, texts, [[] for _ in texts]).tokens
         return np.split(found.columns["input_ids"], found.offsets[1:-1])
 
     def told(self, rows: pd.DataFrame, reader: RowTokenizer) -> list[str]:
-        """In how many rows what looks like a mark was typed, and of how many the template leaves something out."""
+        """How many rows have typed text that looks like a mark, and how many the template leaves out in part."""
         given = rows[list(self.inputs)]
         return list(filter(None, [self._typed(given, reader, "rows"), self._unread(given, reader, "rows")]))
 
     def _typed(self, rows: pd.DataFrame, reader: RowTokenizer, called: str) -> str:
-        """A sentence on rows in which what looks like a mark was typed; empty without any."""
+        """A sentence about rows with typed text that looks like a mark; empty if there are none."""
         said: list[tuple[Any, ...]]
         if self.columns is TEXTS:
             marks, said = TypedMarks(reader.tokenizer), [(text,) for text in rows["text"]]
@@ -322,15 +322,15 @@ class CausalLm(Writing):
         if not found:
             return ""
         return (
-            f"What looks like a mark of the tokenizer's, such as {quoted(found[0])}, stands in "
+            f"Text that looks like a mark of the tokenizer, such as {quoted(found[0])}, is in "
             f"{_counted(len(found), called)}; it is read as text, and begins or ends nothing."
         )
 
     def _unread(self, rows: pd.DataFrame, reader: RowTokenizer, called: str) -> str:
-        """A sentence on rows of which the chat template leaves something out; empty without any.
+        """A sentence about rows that the chat template leaves out in part; empty if there are none.
 
         Raises:
-            SpecError: it leaves out the system's message of the settings.
+            SpecError: it leaves out the settings' system message.
         """
         if self.columns is TEXTS:
             return ""
@@ -340,14 +340,14 @@ class CausalLm(Writing):
         for prompt, missing in zip(prompts, found, strict=True):
             if "system" in missing and prompt[0]["role"] != "system":
                 raise SpecError(
-                    "`system` in [task] must be read by the model, but its chat template prints nothing of the "
-                    "system; leave it out, or give another `template`."
+                    "`system` in [task] must be read by the model, but its chat template does not print system "
+                    "messages; leave it out, or give another `template`."
                 )
             counts.update(missing)
         if not counts:
             return ""
         parts = [f"{UNREAD_NAMES.get(who, 'some answers')} in {_counted(n, called)}" for who, n in counts.items()]
-        return f"The chat template prints nothing of {', and of '.join(parts)}, so the model does not read that."
+        return f"The chat template leaves out {' and '.join(parts)}, so the model does not read that."
 
     def asked(self, rows: pd.DataFrame) -> list[str]:
         """The prompt, or the last message of a conversation."""
@@ -377,7 +377,7 @@ class CausalLm(Writing):
         )
 
     def _shown(self, sample: Mapping[str, Sequence[Any]]) -> list[Any]:
-        """The conversations of rows that are shown."""
+        """The conversations of the example rows."""
         import pandas as pd
 
         said: Any = sample["messages"] if self.columns is MESSAGES else self._prompts(pd.DataFrame(dict(sample)))

@@ -1,4 +1,4 @@
-"""How a conversation becomes the text that a model reads, and where in it the assistant speaks."""
+"""Turns a conversation into the text that a model reads, and finds where in it the assistant speaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
 
 AUTO, CHAT, PLAIN = "auto", "chat", "plain"
-"""Settings of `template` beside a template of Jinja's."""
+"""Values of `template` other than a Jinja template."""
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -24,10 +24,10 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""For models that bring no template: who speaks stands before what is said."""
+"""For models without a template: each message begins with who speaks."""
 
 SAID = 300
-"""Characters of a template's error that are shown."""
+"""Most characters of a template's error that are shown."""
 
 
 class Rendered(NamedTuple):
@@ -35,9 +35,9 @@ class Rendered(NamedTuple):
 
     Attributes:
         text: what a model reads.
-        answers: from which character to which the assistant speaks.
+        answers: where each of the assistant's answers starts and ends, in characters.
         plain: whether no template put marks in it.
-        typed: from which character to which stands what looks like a mark, but is of what people wrote.
+        typed: where each piece starts and ends that looks like a mark, but was written by people.
     """
 
     text: str
@@ -47,11 +47,11 @@ class Rendered(NamedTuple):
 
 
 class ChatTemplate:
-    """A tokenizer's template, or another.
+    """A tokenizer's template, or another one.
 
     Args:
         tokenizer: of transformers.
-        template: of Jinja; "" for the tokenizer's own, and where it has none for `PLAIN_TEMPLATE`.
+        template: in Jinja's language; "" for the tokenizer's own, or `PLAIN_TEMPLATE` if it has none.
 
     Attributes:
         source: the template.
@@ -68,7 +68,7 @@ class ChatTemplate:
         self._seen: dict[tuple[Any, ...], Sequence[str]] = {}
 
     def beginning_with(self, system: str) -> str:
-        """The template, putting that before conversations without a system message; where it is empty, as it is."""
+        """The template, which then puts `system`, unless it is empty, before conversations without a system message."""
         if not system:
             return self.source
         first = f"{{'role': 'system', 'content': {json.dumps(system, ensure_ascii=False)}}}"
@@ -77,11 +77,11 @@ class ChatTemplate:
         ) + self.source
 
     def text(self, messages: Sequence[Message], *, asking: bool = False) -> str:
-        """The text of a conversation; where it is `asking`, with what comes before an answer.
+        """The text of a conversation; if `asking`, with what comes before an answer.
 
         Raises:
             SpecError: the template fails, as some do for roles or an order that they do not know.
-            MemoryError: it takes too much.
+            MemoryError: it needs too much memory.
         """
         try:
             found = self._tokenizer.apply_chat_template(
@@ -89,21 +89,21 @@ class ChatTemplate:
             )
         except MemoryError:
             raise
-        except Exception as error:  # templates raise what they like
+        except Exception as error:  # a template may raise anything
             roles = quoted(", ".join(message["role"] for message in messages))
             raise SpecError(
-                f"the chat template must take every conversation, but of one with the roles {roles} it says: "
+                f"the chat template must take every conversation, but for one with the roles {roles} it fails with: "
                 f"{quoted(' '.join(str(error).split()), SAID)}; change these rows, or give another `template` in "
                 "[task]."
             ) from None
         return str(found)
 
     def unread(self, messages: Sequence[Message], *, learnt: Sequence[int] = ()) -> Sequence[str]:
-        """Of whose messages the template prints nothing, such as "system", in conversations of that form.
+        """The roles whose messages the template leaves out, such as "system", in conversations of that form.
 
         Args:
             messages: a conversation.
-            learnt: the places of the answers in it that are learnt.
+            learnt: the places of its answers that are learnt.
 
         Raises:
             SpecError: as `examined`.
@@ -127,11 +127,11 @@ class ChatTemplate:
     def rendered(self, messages: Sequence[Message], *, every: bool) -> Rendered:
         """A conversation that ends with the assistant, with the answers that are learnt: `every` one, or the last.
 
-        An answer goes from where the template asks for it to the mark behind it, which is learnt too, or a model would
-        never end.
+        An answer begins where the template asks for it and ends with the mark behind it. The mark is learnt too, or a
+        model would never end.
 
         Raises:
-            SpecError: the template fails, or does not say the beginning of a conversation as it says the whole.
+            SpecError: the template fails, or prints the beginning of a conversation differently from the whole.
         """
         places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         learnt = places if every else places[-1:]
@@ -149,14 +149,14 @@ class ChatTemplate:
             if not whole.startswith(before) or not whole.startswith(behind):
                 advice = 'set `learn = "last"` in [task], or give' if every and not last else "give"
                 raise SpecError(
-                    "the chat template must say the beginning of a conversation alike whatever follows, so that it can "
-                    f"be told which tokens are the assistant's, but message {place + 1} of one begins differently; "
-                    f"{advice} another `template`."
+                    "the chat template must print the beginning of a conversation alike whatever follows, to show "
+                    f"which tokens are the assistant's, but message {place + 1} of one conversation begins "
+                    f"differently; {advice} another `template`."
                 )
             spans.append((len(before), len(behind.rstrip())))
         if any(end <= start for start, end in spans):
             raise SpecError(
-                "the chat template must print what the assistant says, but of some conversation it prints nothing; "
+                "the chat template must print what the assistant says, but in one conversation it prints nothing; "
                 "give another `template` in [task]."
             )
         text, answers, typed = wrapped.freed(whole, spans)
@@ -164,7 +164,7 @@ class ChatTemplate:
 
 
 def _own(tokenizer: Any) -> str:
-    """The template that a tokenizer brings; "" for none."""
+    """The tokenizer's own template; "" if it has none."""
     try:
         return str(tokenizer.get_chat_template()) if tokenizer.chat_template else ""
     except ValueError:

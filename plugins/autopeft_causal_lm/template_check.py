@@ -1,4 +1,4 @@
-"""What a chat template makes of a conversation, tried once with contents that can be found again in its text."""
+"""Tries a chat template once, on a conversation whose contents can be found again in the text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Text = Callable[..., str]
 
 FIRST = 7_300_481
-"""What messages say in a trial, counted from here: digits, which a template that trims or capitalises leaves alone."""
+"""Contents of messages in a trial count up from here: digits survive templates that trim or capitalise."""
 
 ADVICE = "give another `template` in [task]"
 
@@ -25,14 +25,14 @@ def examined(text: Text, messages: Sequence[Message], learnt: Sequence[int]) -> 
     Args:
         text: makes a text of messages, with `asking=True` up to where an answer begins.
         messages: a conversation.
-        learnt: the places of its answers that are learnt, the last of which ends it; none where one is asked for.
+        learnt: the places of its answers that are learnt, of which the last ends it; empty if it asks for an answer.
 
     Returns:
-        Whose messages it prints nothing of, each once: "system", "assistant", "tool", or "tool_calls".
+        What it leaves out, each once: messages of "system", "assistant" or "tool", or "tool_calls".
 
     Raises:
-        SpecError: it prints nothing of the user's messages or of answers that are learnt, no mark behind an answer or
-            no beginning of one where it is asked for; or it says something else each time.
+        SpecError: it leaves out the user's messages or answers that are learnt, the mark behind an answer, or the
+            beginning of an answer that is asked for; or it prints something else each time.
     """
     tried = [
         {**one, "content": str(FIRST + place)} if one["content"].strip() else one for place, one in enumerate(messages)
@@ -40,7 +40,7 @@ def examined(text: Text, messages: Sequence[Message], learnt: Sequence[int]) -> 
     asking = not learnt
     whole = text(tried, asking=asking)
     if whole != text(tried, asking=asking):
-        raise _failed("say the same of the same conversation", "it says something else each time")
+        raise _failed("print the same for the same conversation", "it prints something else each time")
     missing = []
     for place, one in enumerate(tried):
         if one is not messages[place] and one["content"] not in whole:
@@ -49,10 +49,10 @@ def examined(text: Text, messages: Sequence[Message], learnt: Sequence[int]) -> 
             missing.append((place, "tool_calls"))
     for place, what in sorted(missing, key=lambda one: one[0] not in learnt):
         if what == "user" or place in learnt:
-            who = {"tool_calls": "the calls of tools that are learnt", "user": "what the user says"}
+            who = {"tool_calls": "the tool calls that are learnt", "user": "what the user says"}
             raise _failed(
                 f"print {who.get(what, 'what the assistant says')}",
-                f"of message {place + 1} of some conversation it prints nothing",
+                f"it prints nothing of message {place + 1} of one conversation",
             )
     if learnt and tried[-1]["content"].strip():
         _check_ends(text, tried, whole)
@@ -60,7 +60,7 @@ def examined(text: Text, messages: Sequence[Message], learnt: Sequence[int]) -> 
 
 
 def _lacks_calls(text: Text, tried: Sequence[Message], place: int, whole: str, *, asking: bool) -> bool:
-    """Whether the text is the same without the calls of that message; a template that fails without them reads them."""
+    """Whether the text is the same without that message's calls; a template that fails without them reads them."""
     bare = {key: value for key, value in tried[place].items() if key != "tool_calls"}
     try:
         return text([*tried[:place], bare, *tried[place + 1 :]], asking=asking) == whole
@@ -69,11 +69,11 @@ def _lacks_calls(text: Text, tried: Sequence[Message], place: int, whole: str, *
 
 
 def _check_ends(text: Text, tried: Sequence[Message], whole: str) -> None:
-    """Something stands behind the last answer, and what stands before it is printed where it is asked for."""
+    """Make sure that something follows the last answer, and that its heading is printed when it is asked for."""
     start = whole.rfind(tried[-1]["content"])
     if "tool_calls" not in tried[-1] and not whole[start + len(tried[-1]["content"]) :].strip():
         raise _failed(
-            "print a mark behind an answer, by which the model learns to end",
+            "print a mark behind an answer, from which the model learns to end",
             "it prints nothing there",
             "add one such as {{ eos_token }}, or give another `template` in [task]",
         )
@@ -81,8 +81,8 @@ def _check_ends(text: Text, tried: Sequence[Message], whole: str) -> None:
     heading = whole[len(before) : start].strip()
     if whole.startswith(before) and heading and before == text(tried[:-1]):
         raise _failed(
-            "print what stands before an answer where `add_generation_prompt` is set",
-            f"it prints {quoted(heading)} with the answer alone",
+            "print the heading of an answer if `add_generation_prompt` is set",
+            f"it prints {quoted(heading)} only with the answer",
             "add {% if add_generation_prompt %}…{% endif %}, or " + ADVICE,
         )
 

@@ -1,4 +1,4 @@
-"""The calls of tools in an assistant's message."""
+"""Reads the tool calls in an assistant's message."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from autopeft_causal_lm.json_values import from_json, plain
 RULE = "have tool calls as a list of mappings"
 ADVICE = 'write them as [{"type": "function", "function": {"name": "…", "arguments": {…}}}]'
 
-OLD_RULE = "have function calls that can be read"
+OLD_RULE = "have readable function calls"
 OLD_ADVICE = 'write each as {"name": "…", "arguments": {…}}, or use `tool_calls`'
 
 
 def tool_calls(value: object) -> list[dict[str, Any]]:
-    """Tool calls as OpenAI has them, or their JSON; arguments stay a text or a mapping, whichever they are.
+    """Tool calls in OpenAI's form, or its JSON; arguments stay a text or a mapping, whichever they are.
 
     Raises:
         CellError: they are not a list of mappings, or JSON cannot hold them.
@@ -26,15 +26,15 @@ def tool_calls(value: object) -> list[dict[str, Any]]:
     except CellError as error:
         raise CellError(f"has something as `tool_calls` that {error.found}", error.advice, error.rule) from None
     if not isinstance(found, list) or not found or not all(isinstance(call, dict) and call for call in found):
-        raise CellError("has `tool_calls` that are something else", ADVICE, RULE)
+        raise CellError("has `tool_calls` in another form", ADVICE, RULE)
     return found
 
 
 def from_function_call(value: object) -> list[dict[str, Any]]:
-    """Tool calls out of a function call as ShareGPT and OpenAI's first form have it, or of a list of such.
+    """Tool calls from a function call in the form of ShareGPT and OpenAI's first one, or from a list of these.
 
     Args:
-        value: a mapping with `name` and `arguments`, a list of such, or the JSON of either.
+        value: a mapping with `name` and `arguments`, a list of these, or the JSON of either.
 
     Raises:
         CellError: it cannot be read.

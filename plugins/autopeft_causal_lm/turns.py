@@ -1,4 +1,4 @@
-"""The order of the turns of a conversation."""
+"""Checks the order of turns in a conversation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def check_turns(roles: Sequence[str]) -> None:
-    """Refuse an order that chat templates do not know: they raise errors, or write it as something else.
+    """Refuse an order that chat templates do not know: they would raise errors, or print something else.
 
     Args:
         roles: of the messages, at least one.
 
     Raises:
-        CellError: the system speaks elsewhere than first, someone else than the user next, the user or the assistant
-            twice in a row, or a tool unasked.
+        CellError: a system message is not the first, the next message is not the user's, the user or the assistant
+            speaks twice in a row, or a tool speaks unasked.
     """
     if "system" in roles[1:]:
         raise CellError(
             f"has one as message {roles.index('system', 1) + 1}",
             "join it with the first, or give it to the user",
-            "have a system message in the first place or none",
+            "have a system message only at the beginning",
         )
     start = 1 if roles[0] == "system" else 0
     if len(roles) == start or roles[start] != "user":
@@ -33,14 +33,14 @@ def check_turns(roles: Sequence[str]) -> None:
         raise CellError(
             f"has {who} there",
             "put the question before it, or remove it",
-            "begin with the user's message, after the system's where there is one",
+            "begin with the user's message, after the system's if there is one",
         )
     for number, (before, role) in enumerate(itertools.pairwise(roles), 1):
         if before == role and role != "tool":
             raise CellError(
                 f"has messages {number} and {number + 1} both of the {role}",
                 "join them, or remove one",
-                "have turns of the user and of the assistant one after the other",
+                "have alternating turns of the user and the assistant",
             )
         if before == "user" and role == "tool":
             raise CellError(

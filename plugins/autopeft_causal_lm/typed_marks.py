@@ -1,9 +1,9 @@
-"""What looks like a mark of the tokenizer's in what people wrote: text, which begins no turn and ends none.
+"""Finds what looks like a mark of the tokenizer in people's writing: it is text, which begins no turn and ends none.
 
-Special tokens are marks wherever they stand, and nobody types one: in a message they are text. Tokens that were added
-without being special, such as `<think>` and `<tool_call>`, are marks where the chat template prints them. The assistant
-writes these too, so they stay marks in its messages, and in the system's, whose author runs the model; of users and
-tools they are text.
+Special tokens are always marks, and nobody should type one: in a message they are text. Tokens that were added without
+being special, such as `<think>` and `<tool_call>`, are marks if the chat template prints them. The assistant writes
+these too, so they stay marks in its messages, and in those of the system, whose author runs the model; in messages of
+users and tools they are text.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     Spans = list[tuple[int, int]]
 
 SIGNS = range(0x100000, 0x10FFFE)
-"""Characters for private use that no font or template has: two that a conversation lacks stand around marks in it."""
+"""Characters for private use that no font or template has: two of them, which a conversation lacks, enclose its
+marks."""
 
 TRUSTED = ("assistant", "system")
 """Roles whose messages may have marks that are not special tokens."""
 
 
 class TypedMarks:
-    """Finds a tokenizer's marks, such as `<|im_end|>`, in texts of people.
+    """Finds a tokenizer's marks, such as `<|im_end|>`, in people's texts.
 
     Args:
         tokenizer: of transformers.
-        template: the chat template, of Jinja; "" for none.
+        template: the chat template, in Jinja's language; "" for none.
     """
 
     def __init__(self, tokenizer: Any, template: str = "") -> None:
@@ -44,14 +45,14 @@ class TypedMarks:
         self._every = _Known(special | found, found - special)
 
     def first_in(self, said: str | Sequence[Message] | None) -> str:
-        """The first mark that was typed into a text, or into any of some messages; empty where none was."""
+        """The first mark that was typed into a text or into one of the messages; empty if none was."""
         if said is None or isinstance(said, str):
             return self._special.first_in(said or "")
         texts = ((self._of(message["role"]), text) for message in said for text in texts_of(message))
         return next(filter(None, (known.first_in(text) for known, text in texts)), "")
 
     def wrapped(self, messages: Sequence[Message]) -> Wrapped:
-        """Messages with signs around each mark in their texts, and around what may become one with what follows it."""
+        """Messages with signs around each mark in their texts, and around ends that may become marks."""
         told = json.dumps(messages, ensure_ascii=False)
         free = (sign for sign in map(chr, SIGNS) if sign not in told)
         signs = next(free), next(free)
@@ -83,12 +84,12 @@ class _Known:
 
     Args:
         marks: all of them.
-        cut: those of them that a tokenizer finds in any text, unless it is cut in between.
+        cut: those of them that a tokenizer finds in any text, unless a cut splits them.
     """
 
     def __init__(self, marks: Collection[str], cut: Collection[str]) -> None:
         known = sorted({*marks} - {""}, key=len, reverse=True)
-        self._marks = re.compile("|".join(map(re.escape, known)) or r"\b\B")  # what matches nowhere
+        self._marks = re.compile("|".join(map(re.escape, known)) or r"\b\B")  # this matches nowhere
         self._cut = {*cut}
         self._begun = {mark[:end] for mark in known for end in range(1, len(mark))}
         self._longest = max(map(len, self._begun), default=0)
@@ -110,12 +111,12 @@ class _Known:
 
 
 def _printed(template: str) -> str:
-    """What a template prints whatever it is given: its texts, without its code."""
+    """The fixed texts of a template, without its code."""
     from jinja2 import Environment, TemplateSyntaxError
 
     try:
         return "\0".join(text for _, kind, text in Environment().lex(template) if kind in ("data", "string"))
-    except TemplateSyntaxError:  # told as soon as something is rendered
+    except TemplateSyntaxError:  # reported as soon as something is rendered
         return ""
 
 
@@ -127,7 +128,7 @@ class Wrapped(NamedTuple):
     behind: str
 
     def freed(self, text: str, spans: Spans) -> tuple[str, Spans, Spans]:
-        """What a template made of the messages, without signs; `spans` of it likewise, and what stood between signs."""
+        """A template's text of the messages without signs, with `spans` moved to fit, and the spans between signs."""
         if self.before not in text and self.behind not in text:
             return text, spans, []
         parts, signs, typed = list[str](), list[int](), list[tuple[int, int]]()
@@ -146,7 +147,7 @@ class Wrapped(NamedTuple):
 
 
 def texts_of(value: Any) -> Iterable[str]:
-    """All texts in a message, in a list or a pair of such, or in a text itself."""
+    """All texts in a message, in a list or a pair of messages, or a text itself."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):

@@ -9,5 +9,5 @@ from autopeft_classification.task import TextClassification, TextPairClassificat
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """All three kinds."""
+    """The kinds of task for one label, for one label of a pair of texts, and for any number of labels."""
     return [TextClassification(), TextPairClassification(), TextMultiLabel()]

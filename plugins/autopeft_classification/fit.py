@@ -1,4 +1,4 @@
-"""Whether a table is one of texts with labels: of one text or of two, with one label or several."""
+"""How well a table fits texts with labels: one text or two, with one label or several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAIRS = (
 NAMES = ("label", "labels", "class", "category", "target", "sentiment", "queue", "intent", "topic", "tag", "emotion")
 
 FEWEST_FLAGS = 3
-"""Columns of 0 and 1, each a label of its own."""
+"""Fewest columns of 0 and 1 that are taken for a label each."""
 
 
 def one_label(table: TableProfile) -> Fit | None:
@@ -30,7 +30,7 @@ def one_label(table: TableProfile) -> Fit | None:
 
 
 def pair(table: TableProfile) -> Fit | None:
-    """Two texts whose names say that they belong together, or that the user named, with one of several labels."""
+    """Two texts that belong together by their names, or that the user named, with one of several labels."""
     names = next((names for names in PAIRS if all(map(table.among, names))), None)
     first, second = map(table.among, names) if names else (None, None)
     if "text_pair" in table.named:
@@ -44,7 +44,7 @@ def pair(table: TableProfile) -> Fit | None:
 
 
 def several_labels(table: TableProfile) -> Fit | None:
-    """A text with any number of labels: as a list, with a mark between them, or in columns of 0 and 1."""
+    """A text with any number of labels: a list, a text with a mark between them, or columns of 0 and 1."""
     text, label = table.text(), table.label()
     named = table.among(*NAMES)
     if named and named.holds == "texts" and "label" not in table.named:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TextMultiLabel(MultiLabel):
-    """Labels of a text; of a pair of texts where [data] names the column `text_pair`."""
+    """Any number of labels of a text, or of a pair of texts if [data] names the column `text_pair`."""
 
     contract = 1
     kind = "multi-label-classification"
@@ -29,7 +29,7 @@ class TextMultiLabel(MultiLabel):
     )
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """A text, and labels as a list, with a mark between them, or as columns of 0 and 1."""
+        """A text, and labels in a list, in a text with a mark between them, or in columns of 0 and 1."""
         return fit.several_labels(table)
 
     def example(self) -> pd.DataFrame:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TextClassification(Classification):
-    """Single-label classification of one text, or of as many as `columns` gives."""
+    """Single-label classification of one text, or of all texts in `columns`."""
 
     contract = 1
     kind = "text-classification"
@@ -25,11 +25,11 @@ class TextClassification(Classification):
     columns: tuple[Column, ...] = (Column("text"), Column("label", "label", given=False))
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """A text and few values that come again."""
+        """A text and a column of few values that repeat."""
         return fit.one_label(table)
 
     def example(self) -> pd.DataFrame:
-        """Words of praise and of blame, and in a second text a word about them."""
+        """Words of praise and of blame, and a second text about them."""
         import pandas as pd
 
         praise, blame = ("good", "fine", "a joy to use", "well made"), ("bad", "poor", "broken on the first day")
@@ -46,7 +46,7 @@ class TextClassification(Classification):
 
 
 class TextPairClassification(TextClassification):
-    """Single-label classification of a pair of texts, such as entailment or paraphrase, given in one sequence."""
+    """Single-label classification of a pair of texts in one sequence, such as entailment or paraphrase."""
 
     kind = "text-pair-classification"
     columns: tuple[Column, ...] = (
@@ -56,5 +56,5 @@ class TextPairClassification(TextClassification):
     )
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """Two texts that belong together, and few values."""
+        """Two texts that belong together, and a column of few values."""
         return fit.pair(table)

@@ -18,14 +18,14 @@ GROUPS = {
     "key_value": KEY_VALUE,
     "feed_forward": ("feed_forward_down",),
 }
-"""The names `target_modules` takes, with the roles each stands for."""
+"""The values of `target_modules`, with the roles each stands for."""
 
 
 class Ia3(PeftMethod):
     """One vector of ones per target: it scales a key's or value's output, and the last feed-forward map's input.
 
-    Where query, key and value are one map, all of its output is scaled. A query's scale multiplies the same products
-    as its key's, so without rotary positions this adds parameters and no function.
+    If query, key and value are one map, all of its output is scaled. A query's scale multiplies the same products as
+    its key's, so without rotary positions this adds parameters but the model can do no more.
     """
 
     contract = 1
@@ -46,8 +46,8 @@ class Ia3(PeftMethod):
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Learning rates from Liu et al.'s 3e-3 (their appendix on training) upwards, and no weight decay.
 
-        They train a thousand steps; some hundreds of rows are fewer, hence the higher default. Decay would pull the
-        vectors from one, where they change nothing, to zero, where they silence what they scale.
+        They train for a thousand steps; a few hundred rows give fewer, hence the higher default. Decay would pull the
+        vectors from one, where they change nothing, to zero, where they switch off what they scale.
         """
         return SearchSpace(
             {
@@ -77,19 +77,19 @@ class Ia3(PeftMethod):
         return wrapped
 
     def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
-        """The mean of each vector, which is the mean of what it scales to."""
+        """The mean of each vector, which gives the mean of the scaled values."""
         return mean_of(folds)
 
     def merge(self, model: nn.Module) -> nn.Module:
-        """Every W, and the bias behind it, with its vector multiplied in."""
+        """Every W and its bias, multiplied by the vector."""
         plain: nn.Module = cast("Any", model).merge_and_unload()
         return plain
 
 
 def _packed(layer: Any, x: Tensor, folds: int) -> Tensor:
-    """Run peft's layer on the rows of several folds, one behind the other, each scaled by its fold's vector.
+    """Run peft's layer on the rows of several folds, one fold after the other, each scaled by its fold's vector.
 
-    A scaling is so short that to map it over the folds would cost several times what it does.
+    A scaling is so fast that mapping it over the folds would cost several times as much.
     """
 
     def scaled(rows: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """EVA: A starts from the directions in which its map's inputs vary most (Paischer et al. 2024, arXiv:2410.07170).
 
 B starts at zero, so training starts from the base model. Every map has the same rank: that is peft's `rho=1`. peft
-goes on until the directions stay as they are, and of texts to write it counts answers alone; here the host gives some
-batches of rows, of which all tokens count.
+goes on until the directions no longer change, and counts only the answers of texts to write; here the host gives some
+batches of rows, and all tokens count.
 
-Memory: each map's directions, twice the rank of them, take half of A's weights, gradients and moments of AdamW in
-training at most. Inputs are added `PLACES` at a time, so that nothing grows with the batch, and none is kept.
+Memory: each map keeps twice as many directions as its rank. They take at most half of what A's weights, gradients and
+moments of AdamW take in training. Inputs are added `PLACES` at a time and not kept, so nothing grows with the batch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from autopeft import LinearModule, ModelSpec, TrainingRows
 
 PLACES = 1024
-"""Inputs of a map that are added at a time."""
+"""How many inputs of a map are added at a time."""
 
 ROUNDS = 4
-"""Of the subspace iteration by which singular vectors are found."""
+"""Rounds of the subspace iteration that finds singular vectors."""
 
 
 class Directions:
-    """The directions, at most so many, in which vectors that come in pieces vary most about their mean.
+    """The directions, `most` of them, in which vectors vary most about their mean; the vectors come in pieces.
 
-    Ross et al. 2008, doi:10.1007/s11263-007-0075-7: what was found so far stands for the vectors that were seen.
+    Ross et al. 2008, doi:10.1007/s11263-007-0075-7: the directions found so far replace the vectors seen so far.
     """
 
     def __init__(self, most: int) -> None:
@@ -39,7 +39,7 @@ class Directions:
         self._mean, self._found = torch.zeros(0), torch.zeros(0, 0)
 
     def add(self, vectors: torch.Tensor) -> None:
-        """Take account of more vectors `[count, width]`, in float32."""
+        """Include more vectors `[count, width]`, in float32."""
         for start in range(0, len(vectors), PLACES):
             self._add(vectors[start : start + PLACES].float())
 
@@ -55,7 +55,7 @@ class Directions:
         self._found, self._mean, self.count = (turned * values).T, mean, self.count + count
 
     def leading(self, rank: int) -> torch.Tensor:
-        """Unit vectors, the direction of most variance first: `[rank, width]`, fewer where vectors vary in fewer."""
+        """Unit vectors, the direction of most variance first: `[rank, width]`, or fewer if vectors vary in fewer."""
         lengths = self._found.norm(dim=1)
         real = int((lengths > lengths.max() * PLACES * torch.finfo(lengths.dtype).eps).sum())
         few = slice(min(rank, real))
@@ -64,18 +64,18 @@ class Directions:
 
 
 class Watch:
-    """Adds up what linear maps are given while a model runs; those that are given the same tensor share the sum."""
+    """Adds up the inputs of linear maps while a model runs; maps with the same input tensor share the sum."""
 
     def __init__(self, spec: ModelSpec, rank: int) -> None:
         self._decoders = {linear.layer for linear in spec.linears if linear.cross}
-        self._kept = 2 * rank  # more than are asked for, as what was left out before may matter later
+        self._kept = 2 * rank  # more than needed, as a direction that was dropped early may matter later
         self._found: dict[str, Directions] = {}
         self._sharing: dict[str, str] = {}
         self._latest: tuple[torch.Tensor | None, str] = None, ""
         self.batch: TrainingRows
 
     def see(self, linear: LinearModule, given: torch.Tensor) -> None:
-        """The map is given that."""
+        """Add the map's input `given`."""
         latest, owner = self._latest
         if linear.name not in self._found and given is latest:
             self._sharing[linear.name] = owner
@@ -89,7 +89,7 @@ class Watch:
             directions.add(vectors)
 
     def of(self, name: str) -> Directions | None:
-        """Those of the map of that name; None where it was given nothing."""
+        """The directions of the map of that name; None if it had no input."""
         found = self._found.get(self._sharing.get(name, name))
         return found if found and found.count else None
 
@@ -97,7 +97,7 @@ class Watch:
 def first_values(
     model: nn.Module, batches: Iterable[TrainingRows], linears: Sequence[LinearModule], spec: ModelSpec, rank: int
 ) -> dict[str, torch.Tensor]:
-    """A of each of the maps, by its name; rows beyond the directions there are stay as they are.
+    """A of each of the maps, by its name; rows beyond the number of directions keep their values.
 
     Args:
         model: peft's, with LoRA on the maps.

@@ -1,13 +1,13 @@
-"""The first values of A and B: drawn, or parts of the weight they stand beside, or of what quantization took off it.
+"""The first values of A and B: random, or parts of the weight beside them, or of what quantization removed from it.
 
-PiSSA and OLoRA start from a product B0 A0 that is not zero, and take it off the base model's weight. That weight is
-every trial's here, so it stays, and the product is taken off what A and B add:
+PiSSA and OLoRA start from a product B0 A0 that is not zero, and subtract it from the base model's weight. Here all
+trials share that weight, so it stays, and the product is subtracted from what A and B add:
 
     y = W x + scale · (B A - B0 A0) x = W x + scale · [B, -B0] [A; A0] x
 
-A0 and B0 are kept, frozen. To everything that reads or writes such a model it is a LoRA of twice the rank, which it is.
+A0 and B0 are kept, frozen. Everything that reads or writes such a model sees a LoRA of twice the rank, which it is.
 
-LoftQ needs none of that: what it adds to the quantized weight is meant to be there, and the weight stays as it is.
+LoftQ subtracts nothing: what it adds to the quantized weight should be there, and the weight stays as it is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Beside(nn.Module):
     """A matrix to train and a frozen one of the same shape beside it."""
 
     of_inputs = True
-    """Whether both get the same inputs, and the outputs stand side by side, as for A; or the other way round for B."""
+    """Whether both get the same inputs, and the outputs are joined, as for A; for B the inputs are split instead."""
 
     def __init__(self, weight: torch.Tensor, frozen: torch.Tensor) -> None:
         super().__init__()
@@ -78,9 +78,9 @@ class BesideB(Beside):
 
 
 def drawn(a: torch.Tensor, b: torch.Tensor) -> Pair:
-    """Orthogonal: both differ from zero, and B A is zero, since A's part has even rows and B's odd ones of a rotation.
+    """Orthogonal: neither is zero, but B A is, since A's part has even rows of a rotation and B's has odd ones.
 
-    As in peft; the last pair of an odd rank, which peft refuses, keeps its values.
+    As in peft. Peft refuses an odd rank; here its last pair keeps its values.
     """
     rank = len(a) - len(a) % 2
     rotation, _ = torch.linalg.qr(torch.randn(rank, rank, device=a.device))
@@ -90,13 +90,13 @@ def drawn(a: torch.Tensor, b: torch.Tensor) -> Pair:
 
 
 def principal(weight: torch.Tensor, rank: int, scale: float, rounds: int | None = None) -> Pair:
-    """PiSSA: the largest singular values, and B A scaled is what they make up (Meng et al. 2024, arXiv:2404.02948).
+    """PiSSA: B A scaled is the part with the largest singular values (Meng et al. 2024, arXiv:2404.02948).
 
     Args:
         weight: `[out, in]`.
-        rank: of them, at most.
+        rank: how many singular values, at most.
         scale: of the product.
-        rounds: of the subspace iteration of Halko et al., which stands in for the whole decomposition; None: the whole.
+        rounds: of the subspace iteration of Halko et al., which replaces the full decomposition; None: the full one.
     """
     if rounds is None:
         left, values, right = torch.linalg.svd(weight, full_matrices=False)
@@ -115,7 +115,7 @@ def orthonormal(weight: torch.Tensor, rank: int) -> Pair:
 
 
 def plain_weight(module: nn.Module) -> torch.Tensor:
-    """`[out, in]` in float32, of a linear map, of GPT-2's turned one, and of a quantized one as it computes."""
+    """`[out, in]` in float32, of a linear map, of GPT-2's transposed one, or of a quantized one as it computes."""
     from peft.utils.integrations import dequantize_module_weight
     from transformers.pytorch_utils import Conv1D
 
@@ -124,10 +124,10 @@ def plain_weight(module: nn.Module) -> torch.Tensor:
 
 
 def make_up(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
-    """LoftQ: B A scaled is the most of what quantization took off the weight (Li et al. 2023, arXiv:2310.08659).
+    """LoftQ: B A scaled is the best approximation of what quantization removed (Li et al. 2023, arXiv:2310.08659).
 
-    One round of its algorithm 1, which leaves the weight as it was quantized; peft's `replace_lora_weights_loftq` does
-    the same where the scale is 1. Pairs over the weight's own rank add nothing.
+    This is one round of its algorithm 1, which does not change the quantized weight; peft's
+    `replace_lora_weights_loftq` does the same if the scale is 1. Pairs beyond the weight's own rank add nothing.
     """
     from autopeft import original_weight
 
@@ -135,17 +135,17 @@ def make_up(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
     now = plain_weight(base)
     top, left = principal(original_weight(base).to(now.device) - now, len(a), layer.scaling[ADAPTER])
     a[: len(top)], b[:, : len(top)] = top, left
-    if ADAPTER in layer.lora_magnitude_vector:  # DoRA's lengths are those of the sum
+    if ADAPTER in layer.lora_magnitude_vector:  # DoRA's lengths are the lengths of the sum
         layer.lora_magnitude_vector[ADAPTER].weight.copy_((now + layer.scaling[ADAPTER] * b @ a).norm(dim=1))
 
 
 @torch.no_grad()
 def start(layers: Iterable[Any], how: str, rank: int) -> None:
-    """Give the pair of each of peft's LoRA layers its first values, where they are not peft's own.
+    """Give the pair of each of peft's LoRA layers its first values, if they are not peft's own.
 
     Args:
-        layers: of twice the rank, if their product is subtracted.
-        how: orthogonal, what quantization lost, or one of those whose product is subtracted.
+        layers: peft's layers, of twice the rank if their product is subtracted.
+        how: `ORTHOGONAL`, `LOFTQ`, or one of those whose product is subtracted.
         rank: to train.
     """
     for layer in layers:
@@ -158,7 +158,7 @@ def start(layers: Iterable[Any], how: str, rank: int) -> None:
             else:
                 make_up(layer, a, b)
             continue
-        a, b = a[:rank].clone(), b[:, :rank].clone()  # pairs over the weight's own rank stay as peft drew them
+        a, b = a[:rank].clone(), b[:, :rank].clone()  # pairs beyond the weight's own rank keep peft's values
         frozen = torch.zeros_like(a), torch.zeros_like(b)
         if not a.is_meta:
             for place, kept, part in zip((a, b.mT), (frozen[0], frozen[1].mT), _taken(layer, how, rank), strict=True):
@@ -168,7 +168,7 @@ def start(layers: Iterable[Any], how: str, rank: int) -> None:
 
 
 def _taken(layer: Any, how: str, rank: int) -> Pair:
-    """A0 and the transpose of B0, both `[rank at most, …]`."""
+    """A0 and the transpose of B0, both with at most `rank` rows."""
     weight, scale = plain_weight(layer.get_base_layer()), layer.scaling[ADAPTER]
     if how == "olora":
         a, b = orthonormal(weight, rank)
@@ -179,7 +179,7 @@ def _taken(layer: Any, how: str, rank: int) -> Pair:
 
 
 def as_plain(model: nn.Module) -> None:
-    """Put a plain linear map of twice the rank in the place of each, as peft's own merging asks for."""
+    """Replace each pair by a plain linear map of twice the rank, as peft's own merging needs."""
     for module in list(model.modules()):
         if isinstance(module, nn.ModuleDict) and isinstance(part := module._modules.get(ADAPTER), Beside):
             whole = part.whole.detach()

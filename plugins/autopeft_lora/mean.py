@@ -1,4 +1,4 @@
-"""One pair of A and B for those of several folds: the mean of the factors is not the mean of what they do."""
+"""One pair of A and B instead of those of several folds: the mean of the factors is not the mean of the products."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ A, B = ".lora_A.", ".lora_B."
 
 
 def mean_of_products(folds: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Of every pair the best approximation of mean(B A) of its own rank (Eckart & Young 1936), of all else the mean."""
+    """For each pair the best approximation of mean(B A) with its rank (Eckart & Young 1936), else the plain mean."""
     found = mean_of(folds)
     for name in [name for name in found if A in name]:
         other = name.replace(A, B)
@@ -27,10 +27,10 @@ def mean_of_products(folds: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]
 
 
 def _nearest(downs: Sequence[Tensor], ups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """A `[rank, in]` and B `[out, rank]` whose product is nearest to the mean of those of the pairs.
+    """A `[rank, in]` and B `[out, rank]` whose product is nearest to the mean of the pairs' products.
 
-    Stacked, the pairs are one of so many times the rank whose product is the sum. Its singular values are those of a
-    small matrix, once both sides are made orthogonal, so no weight in full size is made.
+    Stacked, the pairs are one pair of a larger rank, whose product is the sum. Once both sides are orthogonal, its
+    singular values are those of a small matrix, so no matrix of the weight's size is made.
     """
     rank = len(downs[0])
     left, upper = torch.linalg.qr(torch.cat([up.double() for up in ups], dim=1) / len(ups))
@@ -38,5 +38,5 @@ def _nearest(downs: Sequence[Tensor], ups: Sequence[Tensor]) -> tuple[Tensor, Te
     u, sizes, v = torch.linalg.svd(upper @ lower.T, full_matrices=False)
     root = sizes[:rank].sqrt()
     down, up = root[:, None] * (v[:rank] @ right.T), left @ u[:, :rank] * root
-    missing = rank - len(root)  # a map that is narrower than the rank has no more
+    missing = rank - len(root)  # a map narrower than the rank has fewer
     return torch.nn.functional.pad(down, (0, 0, 0, missing)), torch.nn.functional.pad(up, (0, missing))

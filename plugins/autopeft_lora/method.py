@@ -28,10 +28,10 @@ TARGETS = TargetGroups()  # "query_value" first: Hu et al.'s choice
 RATIO, INITIAL = "loraplus_lr_ratio", "init_lora_weights"
 DEFAULT, GAUSSIAN, ORTHOGONAL = "default", "gaussian", "orthogonal"
 SUBTRACTED = ("pissa", "pissa_niter_4", "olora")
-"""First values whose product is not zero, and is taken off again."""
+"""First values whose product is not zero and is subtracted again."""
 
 EVA, LOFTQ = "eva", "loftq"
-"""Those that training rows tell, and those that quantization does."""
+"""First values that depend on training rows, and on quantization."""
 
 QUANTIZED = 'it makes up for what 4 bits lose of the weights; set `quantization = "4bit"` in [model], or leave it out.'
 
@@ -41,8 +41,8 @@ class Lora(PeftMethod):
 
     The groups are resolved to full module names from the model's description, so no table of model types is needed.
 
-    Two dimensions are optional: `loraplus_lr_ratio`, by how much faster B learns than A and everything else (LoRA+),
-    and `init_lora_weights`, the first values, by peft's names (`initial.py`, `activations.py`).
+    Two dimensions are optional: `loraplus_lr_ratio`, how many times faster B learns than everything else (LoRA+), and
+    `init_lora_weights`, the first values, by peft's names (`initial.py`, `activations.py`).
     """
 
     contract = 1
@@ -77,7 +77,7 @@ class Lora(PeftMethod):
         )
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Learning rates far above those of full fine-tuning; the default suits some hundreds of rows."""
+        """Learning rates far above those of full fine-tuning; the default suits a few hundred rows."""
         return SearchSpace({"learning_rate": Float(low=1e-4, high=1e-2, default=3e-3, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
@@ -109,7 +109,7 @@ class Lora(PeftMethod):
     def initial_values(
         self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
     ) -> Mapping[str, Tensor]:
-        """Of `eva` A, from what the targets are given of the rows; else nothing."""
+        """With `eva`, A from the targets' inputs; else nothing."""
         if params.get(INITIAL, DEFAULT) != EVA:
             return {}
         from autopeft_lora import activations
@@ -120,13 +120,13 @@ class Lora(PeftMethod):
     def parameter_groups(
         self, trained: Mapping[str, tuple[int, ...]], params: Params, spec: ModelSpec
     ) -> tuple[ParameterGroup, ...]:
-        """B alone, where it learns faster: the head learns as A does."""
+        """A group of all B, if B learns faster; the head learns as fast as A."""
         ratio = float(params.get(RATIO, 1))
         names = tuple(name for name in trained if ".lora_B." in name)
         return (ParameterGroup(names, rate=ratio),) if ratio != 1 else ()
 
     def trained_params(self, params: Params, spec: ModelSpec) -> int:
-        """A and B of every target, and the lengths where there are any."""
+        """A and B of every target, and DoRA's lengths."""
         targets = TARGETS.linears(spec, str(params["target_modules"]))
         lengths = sum(linear.out_features for linear in targets) if self.decomposes else 0
         return int(params["r"]) * sum(linear.in_features + linear.out_features for linear in targets) + lengths
@@ -134,7 +134,7 @@ class Lora(PeftMethod):
     def average(
         self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec
     ) -> Mapping[str, Tensor] | None:
-        """Of each pair the product of that rank which is nearest to the mean of the products; none of directions."""
+        """For each pair, the product of its rank that is nearest to the mean of the products; None for DoRA."""
         if self.decomposes:
             return None
         from autopeft_lora.mean import mean_of_products
@@ -151,10 +151,10 @@ class Lora(PeftMethod):
 
 
 class Dora(Lora):
-    """LoRA of the direction alone: each row of W + scale · B A is brought to a length of its own, trained too.
+    """LoRA of the direction alone: each row of W + scale · B A is scaled to a length of its own, which trains too.
 
-    A method of its own and no switch of LoRA's, since a step takes far more time and memory (every target's full
-    weight is added up anew), and its folds are packed in another way.
+    It is a method and not a setting of LoRA, since a step takes far more time and memory (it computes every target's
+    full weight), and its folds are packed in another way.
     """
 
     contract = 1

@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 TYPICAL_DEPTH = 12
 PARTS = ("prefix", "parallel", "sequential")
 PLACEMENTS = {"sequential": "pfeiffer", "parallel": "parallel"}
-"""Adapters and what `Adapter` calls them, in the order they are put on: one beside the other, which is behind."""
+"""The adapters by `Adapter`'s names, in the order they are applied: the parallel one encloses the sequential one."""
 
 
 class Mixed(PeftMethod):
-    """Several add-ons at once: those of three parts that `parts` names, each of its own size, on the same `layers`.
+    """Several add-ons at once: up to three, which `parts` names, each of its own size, on the same `layers`.
 
     - `prefix`: keys and values in front of attention's own, trained directly.
     - `parallel`: an adapter beside the feed-forward part, of width `hidden size / parallel_factor`.
     - `sequential`: an adapter behind the feed-forward part, of width `hidden size / sequential_factor`.
 
-    The default is the MAM adapter of He et al.: a short prefix, and most parameters in a parallel adapter. The three
-    parts with a size of their own, and the layers, are the space of AutoPEFT (Zhou et al.).
+    The default is the MAM adapter of He et al.: a short prefix, and most parameters in a parallel adapter. Three parts,
+    each with its own size, and the layers are the space of AutoPEFT (Zhou et al.).
     """
 
     contract = 1
@@ -48,7 +48,7 @@ class Mixed(PeftMethod):
     paper = "He et al. 2022, arXiv:2110.04366; Zhou et al. 2024, arXiv:2301.12132"
 
     def supports(self, spec: ModelSpec) -> Support:
-        """Models that take at least two of the parts."""
+        """Models that support at least two of the parts."""
         parts = _possible(spec)
         if len(parts) > 1:
             return Support()
@@ -56,7 +56,7 @@ class Mixed(PeftMethod):
         return Support(f"a mixture needs two of the parts {', '.join(PARTS)}, but {spec.architecture} takes {taken}.")
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """The parts, the size of each, and the layers; at least one part is always there."""
+        """The parts, at least one, the size of each, and the layers."""
         mixtures = tuple(
             "+".join(chosen)
             for count in (2, 3, 1)
@@ -85,11 +85,11 @@ class Mixed(PeftMethod):
         )
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Rates that adapters and prefixes have in common; the default is the adapter's, which most is spent on."""
+        """Learning rates that suit adapters and prefixes; the default is the adapter's, which has most parameters."""
         return SearchSpace({"learning_rate": Float(low=5e-4, high=1e-2, default=4e-3, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
-        """Put on each part as the method it comes from does."""
+        """Apply each part with the method that it comes from."""
         parts = str(params["parts"]).split("+")
         for part, placement in PLACEMENTS.items():
             if part in parts:
@@ -110,12 +110,12 @@ class Mixed(PeftMethod):
         return model
 
     def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
-        """The mean of each tensor, as of its parts."""
+        """The mean of each tensor, as the methods of its parts do."""
         return mean_of(folds)
 
 
 def _possible(spec: ModelSpec) -> tuple[str, ...]:
-    """The parts that a model takes."""
+    """The parts that a model supports."""
     placements: tuple[object, ...] = ()
     if Adapter().supports(spec):
         placement = Adapter().search_space(spec)["placement"]

@@ -8,5 +8,5 @@ from autopeft_multiple_choice.task import MultipleChoice
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """The one kind."""
+    """The kind of task `multiple-choice`."""
     return [MultipleChoice()]

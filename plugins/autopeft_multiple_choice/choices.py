@@ -1,4 +1,4 @@
-"""What a cell of choices may be: a list of texts, plain or with a name for each."""
+"""Reads cells of choices: a list of texts, plain or with a name for each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ RULE = "be a list of two texts or more"
 ADVICE = 'write them as a JSON list, such as ["yes", "no"], or name a column for each as `choice_columns` in [task]'
 
 Choices = tuple[Any, ...]
-"""Texts; or, where each has a name, pairs of a name and a text."""
+"""Texts; or, if each has a name, pairs of a name and a text."""
 
 
 def as_choices(cell: object) -> Choices:
     """The choices of a row.
 
-    A list of texts; a list of pairs of a name and a text; a mapping with the lists `text` and `label`, or a list of
-    mappings with such entries, as ARC and CommonsenseQA have it, where labels are the names; or any of these as JSON.
+    The cell may be a list of texts; a list of pairs of a name and a text; a mapping with the lists `text` and `label`,
+    or a list of mappings with these keys, as in ARC and CommonsenseQA, where labels are the names; or any of these as
+    JSON.
 
     Raises:
-        CellError: the cell is none of these, or a choice or a name is empty or comes twice.
+        CellError: the cell is none of these, or a choice or a name is empty, or a name occurs twice.
     """
     found = _parsed(cell) if isinstance(cell, str) else cell
     if isinstance(found, Mapping):
@@ -36,9 +37,9 @@ def as_choices(cell: object) -> Choices:
     made = [_choice(one) for one in found]
     named = [one for one in made if isinstance(one, tuple)]
     if named and len(named) < len(made):
-        raise CellError("has a name for some choices alone", "give each choice a name, or none", RULE)
+        raise CellError("has names for only some choices", "name all choices, or none", RULE)
     if len({name for name, _ in named}) < len(named):
-        raise CellError("has two choices of the same name", "give each choice a name of its own", RULE)
+        raise CellError("has two choices with the same name", "give each choice its own name", RULE)
     return tuple(made)
 
 
@@ -48,14 +49,14 @@ def texts_of(choices: Choices) -> list[str]:
 
 
 def names_of(choices: Choices) -> list[str]:
-    """Their names; none where they have none."""
+    """The names of the choices; empty if they have none."""
     return [one[0] for one in choices if not isinstance(one, str)]
 
 
 def _parsed(cell: str) -> object:
     try:
         return json.loads(cell)
-    except (ValueError, RecursionError):  # of brackets in brackets, of numbers without end
+    except (ValueError, RecursionError):  # nested too deep, or numbers with too many digits
         raise CellError("is a text that is not a JSON list", ADVICE, RULE) from None
 
 
@@ -66,7 +67,7 @@ def _pairs(found: Mapping[Any, Any]) -> list[Any]:
     lists = [found["label"], found["text"]]
     lists = [one.tolist() if hasattr(one, "tolist") else one for one in lists]
     if not all(isinstance(one, list | tuple) for one in lists) or len(lists[0]) != len(lists[1]):
-        raise CellError("is a mapping whose `text` and `label` are not lists of one length", ADVICE, RULE)
+        raise CellError("is a mapping whose `text` and `label` are not lists of equal length", ADVICE, RULE)
     return [*zip(*lists, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""How a label says which choice is right: by number, letter, text or name."""
+"""Finds the right choice that a label names by number, letter, text or name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 60
-"""Characters of a label that a message repeats."""
+"""Most characters of a label that a message repeats."""
 
 
 class Choice(NamedTuple):
-    """The choices of a row: their texts, and their names where they have some."""
+    """The choices of a row: their texts, and their names if they have any."""
 
     texts: Sequence[str]
     names: Sequence[str]
 
 
 def _counted(first: int) -> Callable[[str, Choice], int | None]:
-    """By a whole number, the first choice being `first`."""
+    """Find it by a whole number; the first choice is `first`."""
 
     def find(label: str, row: Choice) -> int | None:
         if not (label.isascii() and label.isdigit() and len(label) < 10):
@@ -34,19 +34,19 @@ def _counted(first: int) -> Callable[[str, Choice], int | None]:
 
 
 def _lettered(label: str, row: Choice) -> int | None:
-    """By a letter, A for the first."""
+    """Find it by a letter, A for the first."""
     place = ord(label.upper()) - ord("A") if len(label) == 1 and label.isascii() else -1
     return place if 0 <= place < min(len(row.texts), 26) else None
 
 
 def _one_of(label: str, known: Sequence[str]) -> int | None:
-    """By being the same as one, and no other."""
+    """The place of the only one that equals the label; None if none or several do."""
     found = [place for place, one in enumerate(known) if one.strip() == label]
     return found[0] if len(found) == 1 else None
 
 
 class Form(NamedTuple):
-    """A way to say it: in words, and the place that a label means among the choices of its row, from 0, or None."""
+    """A form of labels: in words, and a function for the place, from 0, that a label means in its row, or None."""
 
     told: str
     place: Callable[[str, Choice], int | None]
@@ -59,21 +59,21 @@ FORMS: Mapping[str, Form] = {
     "letter": Form("the letter of the right choice, A for the first", _lettered),
     "text": Form("the text of the right choice", lambda label, row: _one_of(label, row.texts)),
 }
-"""In the order in which they are tried."""
+"""The forms, in the order in which they are tried."""
 
 
 def form_of(labels: pd.Series, rows: Sequence[Choice], asked: str | None) -> str:
-    """The form in which labels say it: the one that was asked for, else the first that does for all, or for most.
+    """The form of the labels: the one that was asked for, else the first that fits all labels, or the most.
 
     Args:
         labels: of the rows.
         rows: their choices.
-        asked: what the study says, if anything.
+        asked: the form that the study names, if any.
     """
     if asked:
         return asked
     fitting = {form: sum(_place(form, *one) is not None for one in zip(labels, rows, strict=True)) for form in FORMS}
-    return max(fitting, key=lambda form: fitting[form])  # of equals the first
+    return max(fitting, key=lambda form: fitting[form])  # the first of equal ones
 
 
 def places(labels: pd.Series, rows: Sequence[Choice], form: str, source: str) -> list[int]:
@@ -88,8 +88,8 @@ def places(labels: pd.Series, rows: Sequence[Choice], form: str, source: str) ->
         label, row = labels.iloc[wrong[0]], rows[wrong[0]]
         raise DataError(
             f'{source}, row {labels.index[wrong[0]]}: the label must be {FORMS[form].told}, but "{_short(label)}" is '
-            f"{_why(form, label, row)} (such rows: {len(wrong)}). Mend or remove such rows, or say by `labels_are` in "
-            f"[task] what labels are ({', '.join(FORMS)})."
+            f"{_why(form, label, row)} (such rows: {len(wrong)}). Correct or remove these rows, or set `labels_are` in "
+            f"[task] to what labels are ({', '.join(FORMS)})."
         )
     return [place for place in found if place is not None]
 
@@ -102,7 +102,7 @@ def _why(form: str, label: str, row: Choice) -> str:
     if form in ("name", "text"):
         known = row.names if form == "name" else row.texts
         same = sum(one.strip() == label.strip() for one in known)
-        return f"that of {same} of its {len(known)} choices" if known else "no name, as its choices have none"
+        return f"that of {same} of its {len(known)} choices" if known else "not a name, as its choices have none"
     return f"none of its {len(row.texts)} choices"
 
 

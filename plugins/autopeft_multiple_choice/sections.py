@@ -1,4 +1,4 @@
-"""What the report shows of the held-out rows: where the right choice stood, and what was answered wrong."""
+"""The report's sections on the held-out rows: the places of right choices, and the wrong answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SHOWN, WIDTH = 20, 160
-"""Rows in the report, at most, and characters of a text in it."""
+"""Most rows in the report, and most characters of a text in it."""
 
 
 def by_place(truths: np.ndarray, answers: np.ndarray, names: Sequence[str]) -> ReportSection:
-    """How often the answer is right, and given, by the place of the choice.
+    """How often the answer is right, and how often it is given, by the place of the choice.
 
     Args:
         truths: places of the right choices, int64 `[rows]`.
@@ -42,7 +42,7 @@ def by_place(truths: np.ndarray, answers: np.ndarray, names: Sequence[str]) -> R
 def wrong(
     questions: Sequence[str], choices: Sequence[Sequence[str]], truths: np.ndarray, answers: np.ndarray
 ) -> list[ReportSection]:
-    """The rows that were answered wrong, the surest first; nothing where there is none.
+    """The rows that were answered wrong, the surest first; empty if there are none.
 
     Args:
         questions: of the rows.

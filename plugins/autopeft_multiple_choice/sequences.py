@@ -1,4 +1,4 @@
-"""The tokens of several sequences a row, side by side."""
+"""Lays the tokens of several sequences per row side by side."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 def side_by_side(
     columns: Mapping[str, np.ndarray], offsets: np.ndarray, many: int, pad_token_id: int
 ) -> dict[str, Field]:
-    """Fields of rows of `many` sequences each, ragged along the longest of a row: values `[places, many]`.
+    """Fields of rows with `many` sequences each, each row as long as its longest: values `[places, many]`.
 
     Args:
-        columns: `input_ids`, and what else the tokenizer has, of all sequences in a line, those of a row together.
+        columns: `input_ids` and the tokenizer's other columns, of all sequences in a line, a row's sequences together.
         offsets: int64 `[rows · many + 1]`; sequence i is `offsets[i]:offsets[i + 1]`.
-        many: sequences of a row.
-        pad_token_id: fills up `input_ids`.
+        many: sequences per row.
+        pad_token_id: pads `input_ids`.
 
     Returns:
-        What was given, and `attention_mask`, which is 1 where a sequence has a token.
+        These columns, and `attention_mask`, which is 1 where a sequence has a token.
     """
     lengths = np.diff(offsets)
     starts = np.concatenate([[0], np.cumsum(lengths.reshape(-1, many).max(axis=1))])

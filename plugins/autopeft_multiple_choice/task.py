@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from autopeft import ParamValue, ReportSection, RowTokenizer, TableProfile
 
 TAKEN = ("question", "context", "label", "group")
-"""Names that columns of choices cannot have, as something else is called so."""
+"""Names that columns of choices cannot have, as other columns have them."""
 
 FEWEST = 10
-"""Rows of a label from which on it keeps its share in every part."""
+"""Fewest rows of a label that keeps its share in every part."""
 
 NO_CHOICE = -1.0
-"""The answer to a choice that a row does not have."""
+"""The probability of a choice that a row does not have."""
 
 
 class Options(Section):
@@ -36,7 +36,7 @@ class Options(Section):
     choice_columns: list[str] | None = Setting(None, min_length=2)
     """Columns of the table that hold a choice each. Default: one column `choices` holds them as a list."""
     labels_are: Literal["name", "number", "number_from_1", "letter", "text"] | None = None
-    """What labels are of the right choice. Default: the first of these that every training row's label can be."""
+    """How labels name the right choice. Default: the first of these that fits the label of every training row."""
 
     @field_validator("choice_columns")
     @classmethod
@@ -58,7 +58,7 @@ class MultipleChoice(Task):
     """One of the choices that each row brings; each is read with the question, and scored by itself.
 
     Truths are the places of the right choices, counted from 0, int64 `[rows]`. Answers are probabilities, float32
-    `[rows, choices]`; where a row has fewer choices than others, what it lacks has -1.
+    `[rows, choices]`; choices that a row lacks have -1.
     """
 
     contract = 1
@@ -86,7 +86,7 @@ class MultipleChoice(Task):
         return task
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """Questions with a list of choices, and which is right."""
+        """Questions with a list of choices, and a column that says which is right."""
         question, choices = table.among("question", "query"), table.among("choices", "options", "endings")
         label = table.named.get("label") or next(
             (one.name for one in (table.among("label", "answer", "answerkey", "correct"),) if one), None
@@ -99,16 +99,17 @@ class MultipleChoice(Task):
         return Fit(columns, 0.95, f"`{choices.name}` holds choices, and `{label}` says which is right.")
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
-        """This task with what labels are, and how many choices a row has at most.
+        """This task with the form of labels, and the largest number of choices of a row.
 
         Raises:
-            DataError: one of them is not there, or is something else.
+            DataError: one of them is missing or wrong.
         """
         many = facts.get("choices")
         if facts.get("labels_are") not in FORMS or not isinstance(many, int) or many < 2:
             raise DataError(
-                f"{self.kind} must know what labels are (`labels_are`: {', '.join(FORMS)}) and of how many `choices`, "
-                f"two or more, but knows {str(dict(facts))[:100]}; train it again, or restore the winner's files."
+                f"{self.kind} must know what labels are (`labels_are`: {', '.join(FORMS)}) and the number of "
+                f"`choices`, at least two, but knows {str(dict(facts))[:100]}; train it again, or restore the winner's "
+                "files."
             )
         return super().knowing(facts, names)
 
@@ -118,29 +119,29 @@ class MultipleChoice(Task):
         return 2
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """Each label means a choice of its row, and not always that of the same place."""
+        """Make sure that each label means a choice of its row, and not always the one in the same place."""
         choices = self._choices(rows)
         found = places(rows["label"], choices, form_of(rows["label"], choices, self.options.labels_are), source)
         if len({*found}) < 2:
             raise DataError(
-                f"{source}: the right choice must stand in different places, but is number {found[0]}, counted from 0, "
-                "in every row, so that no score would mean anything; shuffle the choices of each row."
+                f"{source}: the right choice must be in different places, but in every row it is number {found[0]}, "
+                "counted from 0, so no score would mean anything; shuffle the choices of each row."
             )
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """Each label means a choice of its row, as the training rows' do."""
+        """Make sure that each label means a choice of its row, in the training rows' form."""
         places(test["label"], self._choices(test), self._form(train), source)
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Tell what labels were taken for, and of how many choices rows are."""
+        """Say how labels are understood, and how many choices rows have."""
         counts = [len(row.texts) for row in self._choices(train)]
         told = [] if self.options.labels_are else [f"Labels are taken to be {FORMS[self._form(train)].told}."]
         if min(counts) < max(counts):
-            told.append(f"Rows have from {min(counts)} to {max(counts)} choices; those that are not there are masked.")
+            told.append(f"Rows have from {min(counts)} to {max(counts)} choices; missing choices are masked.")
         return told
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
-        """Every label keeps its share, rare ones with the most frequent; none where most are rare, as texts are."""
+        """Every label keeps its share, rare ones joined with the most frequent; None if most are rare, like texts."""
         counts = rows["label"].value_counts()
         frequent = counts.index[counts >= FEWEST]
         if counts[frequent].sum() * 2 < len(rows):
@@ -148,7 +149,7 @@ class MultipleChoice(Task):
         return rows["label"].where(rows["label"].isin(frequent), frequent[0])
 
     def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
-        """What labels are, and the most choices of a row."""
+        """The form of labels, and the largest number of choices of a row."""
         return {"labels_are": self._form(train), "choices": max(len(row.texts) for row in self._choices(train))}
 
     def example(self) -> pd.DataFrame:
@@ -172,7 +173,7 @@ class MultipleChoice(Task):
         return {key: several if key == "choices" else [*cells] for key in self.inputs}
 
     def _choices(self, rows: pd.DataFrame) -> list[Choice]:
-        """Those of each row."""
+        """The choices of each row."""
         if named := self.options.choice_columns:
             return [Choice(texts, named) for texts in zip(*(rows[name] for name in named), strict=True)]
         return [Choice(texts_of(cell), names_of(cell)) for cell in rows["choices"]]
@@ -181,13 +182,13 @@ class MultipleChoice(Task):
         return form_of(train["label"], self._choices(train), self.options.labels_are)
 
     def _asked(self, rows: pd.DataFrame) -> list[str]:
-        """What stands before each choice: the context, where there is one, and the question."""
+        """The text before each choice: the context, if there is one, and the question."""
         if "context" not in self.taken:
             return [*rows["question"]]
         return [f"{context} {question}" for context, question in zip(rows["context"], rows["question"], strict=True)]
 
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
-        """Tokenise the question with each choice; where a row lacks one, its first is read again, and masked."""
+        """Tokenise the question with each choice; if a row has fewer, its first is repeated, and masked."""
         import numpy as np
 
         from autopeft_multiple_choice.sequences import side_by_side
@@ -232,7 +233,7 @@ class MultipleChoice(Task):
         return _masked(outputs, batch).softmax(dim=-1).masked_fill(batch["choices"] == 0, NO_CHOICE)
 
     def _shown(self, place: int) -> int | str:
-        """A choice as labels say it, as far as that can be told without the row; else its number, counted from 0."""
+        """A choice in the form of labels, if that is possible without the row; else its number, counted from 0."""
         form, named = self.facts.get("labels_are"), self.options.choice_columns
         if form == "name" and named:
             return str(named[place])
@@ -261,7 +262,7 @@ class MultipleChoice(Task):
         return {"choice": self._shown(int(answer.argmax())), "scores": scores}
 
     def reading(self, labels: Sequence[str]) -> str:
-        """A score for each choice."""
+        """That logits are a score for each choice."""
         return "a score for each choice of a row; their softmax is the probabilities"
 
     def sections(
@@ -275,7 +276,7 @@ class MultipleChoice(Task):
         return [by_place(truths, answers, names), *wrong(self._asked(rows), texts, truths, answers)]
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """Always the place where the right choice stood most often in the training rows."""
+        """Always the place where the right choice is most often in the training rows."""
         import numpy as np
 
         answers = np.zeros((len(test), int(self.facts["choices"])), np.float32)
@@ -284,6 +285,6 @@ class MultipleChoice(Task):
 
 
 def _masked(outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The scores in float32, of choices that a row does not have minus infinity."""
+    """The scores in float32; minus infinity for choices that a row does not have."""
     scores: torch.Tensor = outputs.logits
     return scores.float().masked_fill(batch["choices"] == 0, float("-inf"))

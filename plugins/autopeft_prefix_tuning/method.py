@@ -31,13 +31,13 @@ class PrefixTuning(PeftMethod):
 
     They are trained directly, or made by a small network.
 
-    With `prefix_projection` a two-layer network of width `encoder_hidden_size` makes them. It is trained, but only its
-    output is saved, so such a candidate trains many times the parameters it saves.
+    With `prefix_projection` a two-layer network of width `encoder_hidden_size` makes them. The network is trained, but
+    only its output is saved, so such a candidate trains many times more parameters than it saves.
 
-    Models of two stacks have prefixes in both, and in the attention of one to the other, as Li & Liang's BART has.
+    Models of two stacks have prefixes in both, and in the attention from one to the other, like Li & Liang's BART.
 
-    With a prefix in every layer, models that peft knows count the input's positions from the prefix's end, as with
-    peft, which then reads what is saved. Everywhere else the positions are those the model was pretrained with.
+    With a prefix in every layer, models that peft knows count the input's positions from the prefix's end, as peft
+    does, so that peft can read what is saved. In all other cases the positions are those of pretraining.
     """
 
     contract = 1
@@ -45,7 +45,7 @@ class PrefixTuning(PeftMethod):
     paper = "Li & Liang 2021, arXiv:2101.00190; on chosen layers, Zhou et al. 2024, arXiv:2301.12132"
 
     def supports(self, spec: ModelSpec) -> Support:
-        """Models whose attention takes a function of ours."""
+        """Models whose attention can be replaced by a function of autopeft's."""
         from autopeft_prefix_tuning.places import attentions
 
         if not spec.has_attention_interface:
@@ -58,7 +58,7 @@ class PrefixTuning(PeftMethod):
         return Support()
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Length of the prefix, whether, and how wide, a network produces it, and the layers that have one."""
+        """Length of the prefix, whether a network makes it and how wide that is, and the layers that have a prefix."""
         layers = tuple(layer_groups(len(spec.layers) if spec else TYPICAL_DEPTH))
         return SearchSpace(
             {
@@ -72,9 +72,9 @@ class PrefixTuning(PeftMethod):
         )
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Learning rates some ten times LoRA's for a bare prefix.
+        """Learning rates about ten times LoRA's for a prefix without a network.
 
-        With `prefix_projection` they must be as low as LoRA's (at 5e-3 and above a MiniLM stays at the majority
+        With `prefix_projection` they must be as low as LoRA's (at 5e-3 and above a MiniLM only learns the majority
         class), hence the wide range.
         """
         return SearchSpace({"learning_rate": Float(low=5e-4, high=5e-2, default=2e-2, log=True)})
@@ -102,7 +102,7 @@ class PrefixTuning(PeftMethod):
         return model
 
     def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
-        """The mean of each tensor, of a network's too."""
+        """The mean of each tensor, including a network's."""
         return mean_of(folds)
 
     def save(self, model: nn.Module) -> Mapping[str, Tensor]:
@@ -118,7 +118,7 @@ class PrefixTuning(PeftMethod):
         return kept
 
     def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved keys and values and the head's tensors in their places; a network is no longer needed for them."""
+        """Put saved keys and values and the head's tensors in their places; this needs no network any more."""
         from autopeft_prefix_tuning.prefix import Prefix, prefixes
 
         for name, prefix in prefixes(model).items():
@@ -129,7 +129,7 @@ class PrefixTuning(PeftMethod):
                 parameter.data.copy_(tensors[name])
 
     def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
-        """For peft, where it would predict the same."""
+        """For peft, if its model would predict the same."""
         from autopeft_prefix_tuning.peft_format import write
 
         if library != "peft":
@@ -137,6 +137,6 @@ class PrefixTuning(PeftMethod):
         if write(model, self.save(model), folder):
             return Support()
         return Support(
-            "peft's prefix-tuning needs a prefix in every layer, of a model type on which the two were compared; "
-            '`layers = "all"` of a BERT is one.'
+            "peft's prefix-tuning needs a prefix in every layer, and a model type on which the two were compared, "
+            'such as `layers = "all"` on a BERT.'
         )

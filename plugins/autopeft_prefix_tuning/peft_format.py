@@ -1,7 +1,7 @@
-"""Prefixes that peft reads, and predicts the same with: where positions stand, and the layout of its file.
+"""Prefixes that peft can read and predict the same with: the positions of the input, and the layout of peft's file.
 
-peft hands its prefix over as keys and values computed before, so the model counts the input's positions from the
-prefix's end. Where peft can do that on every layer, so do the models here; where it cannot, positions stay.
+peft passes its prefix as keys and values of earlier tokens, so the model counts the input's positions from the prefix's
+end. If peft can do that on every layer, models here count in the same way; if it cannot, positions stay.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ POSITIONS = {
     "llama": "rotary_emb",
     "qwen2": "rotary_emb",
 }
-"""Model types that were compared with peft, and the module in them that is told the positions of the input."""
+"""Model types that were compared with peft, and their modules that get the positions of the input."""
 
 COUNTED = "_autopeft_prefix_spec"
 """Marks a model that counts as peft does; the value is its `ModelSpec`."""
 
 
 def count_as_peft(model: nn.Module, tokens: int, spec: ModelSpec) -> None:
-    """Where peft can have the prefixes of this model, count the positions of its input from `tokens` on, as peft does.
+    """If peft can represent this model's prefixes, count the positions of its input from `tokens` on, as peft does.
 
-    It can on the models above, with a prefix in every layer and no window of attention: that hides peft's prefix from
-    tokens further away, but here all see it. Where a model has learnt only so many positions, the last one serves all
-    tokens beyond; peft fails on an input that long.
+    It can for the models above, with a prefix in every layer and no attention window: a window hides peft's prefix from
+    tokens further away, but here all tokens see it. If a model has learnt a limited number of positions, all tokens
+    beyond share the last one; peft fails on an input that long.
     """
     config: Any = model.config
     windowed = getattr(config, "sliding_window", None) is not None
@@ -56,7 +56,7 @@ class _Shift:
 
     def __init__(self, tokens: int, module: nn.Module) -> None:
         self.tokens = tokens
-        # OPT's table begins with entries for other uses.
+        # The first entries of OPT's table have other uses.
         self.last = len(module.weight) - 1 - getattr(module, "offset", 0) if isinstance(module, nn.Embedding) else None
 
     def __call__(
@@ -80,8 +80,8 @@ def write(model: nn.Module, kept: Mapping[str, torch.Tensor], folder: Path) -> b
         folder: to write to.
 
     Returns:
-        False, and nothing is written, where peft would predict otherwise, as it does without a task of its own, or
-        could not keep all that was trained.
+        False, with nothing written, if peft would predict something else, as it does for tasks that it does not have,
+        or could not keep all that was trained.
     """
     from peft import PrefixTuningConfig
     from safetensors.torch import save_file
@@ -94,7 +94,7 @@ def write(model: nn.Module, kept: Mapping[str, torch.Tensor], folder: Path) -> b
     states = torch.stack([kept[name] for name in names])
     layers, _, heads, tokens, head_dim = states.shape
     tensors = {f"base_model.{name}": tensor for name, tensor in rest.items()}
-    # [layers, keys or values, heads, tokens, width of a head]; peft has the tokens first and the rest in one.
+    # [layers, keys or values, heads, tokens, width of a head]; in peft tokens come first and the rest is one dimension.
     tensors["prompt_embeddings"] = states.permute(3, 0, 1, 2, 4).flatten(1)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(

@@ -29,8 +29,8 @@ class Attention:
 def attentions(spec: ModelSpec) -> tuple[Attention, ...]:
     """Every attention module of the transformer layers, in the model's order.
 
-    They are told by the linear map that makes their values, alone or in one with queries and keys. One whose width
-    the heads do not share equally is not known well enough, and left out.
+    They are found by the linear map that makes their values, alone or together with queries and keys. A module is left
+    out if its heads do not share the map's width equally, because then their sizes are not known.
     """
     found = []
     for linear in spec.linears:

@@ -1,7 +1,7 @@
 """The prefix's modules, and the attention function that lets a frozen attention module see one.
 
-transformers hands every attention module the function its config names. The one here puts the module's prefix, where
-it has one, in front of the keys and values and goes on as PyTorch's own attention.
+transformers gives every attention module the function that its config names. The function here puts the module's
+prefix, if it has one, in front of the keys and values and then calls PyTorch's own attention.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from autopeft_prefix_tuning.places import Attention
 
 ATTENTION = "autopeft_prefix"
-"""What the config of a model with prefixes calls its attention."""
+"""The name of this attention in the config of a model with prefixes."""
 
 CHILD = "prefix"
 """The name of the prefix inside its attention module."""
 
 
 class Prefix(nn.Module):
-    """Keys and values that are trained themselves: `[2, heads, tokens, head_dim]`."""
+    """Keys and values that are trained directly: `[2, heads, tokens, head_dim]`."""
 
     def __init__(self, states: torch.Tensor) -> None:
         super().__init__()
@@ -34,19 +34,19 @@ class Prefix(nn.Module):
 
     @classmethod
     def drawn(cls, tokens: int, place: Attention, device: torch.device) -> Prefix:
-        """One for that attention module, from N(0, 1)."""
+        """A prefix for that attention module, drawn from N(0, 1)."""
         return cls(torch.randn(2, place.heads, tokens, place.head_dim, device=device))
 
     def forward(self) -> torch.Tensor:
-        """Keys and values, `[1, 2, heads, tokens, head_dim]`; the first dimension makes them a batch of their own."""
+        """Keys and values, `[1, 2, heads, tokens, head_dim]`; the first dimension makes them a batch of one."""
         return self.states[None]
 
 
 class Network(nn.Module):
-    """What a projected prefix's layers share: an embedding of each virtual token and a layer `width` wide.
+    """The part that all projected prefixes share: an embedding of each virtual token and a layer `width` wide.
 
-    Li & Liang 2021, section 4.3: `P[i] = MLP(P'[i])`. The MLP's last layer has a part for each attention module and no
-    part sees another's, so each stands with its own `ProjectedPrefix`.
+    Li & Liang 2021, section 4.3: `P[i] = MLP(P'[i])`. The MLP's last layer has an independent part for each attention
+    module, so each part is in its own `ProjectedPrefix`.
     """
 
     def __init__(self, tokens: int, width: int, place: Attention, device: torch.device) -> None:
@@ -64,8 +64,8 @@ class ProjectedPrefix(nn.Module):
     """Keys and values that a trained network produces.
 
     Args:
-        network: the part of it that all prefixes of the model share.
-        place: the attention it is for.
+        network: the part of the network that all prefixes of the model share.
+        place: the attention module that the prefix is for.
         device: of its tensors.
     """
 
@@ -76,7 +76,7 @@ class ProjectedPrefix(nn.Module):
         self._shape = (2, place.heads, place.head_dim)
 
     def forward(self) -> torch.Tensor:
-        """As of `Prefix`."""
+        """The same as from `Prefix`."""
         states: torch.Tensor = self.output(self.network())
         return states.view(*states.shape[:2], *self._shape).permute(0, 2, 3, 1, 4)
 
@@ -87,7 +87,7 @@ def prefixes(model: nn.Module) -> dict[str, Prefix | ProjectedPrefix]:
 
 
 def use_prefixes(model: nn.Module) -> None:
-    """Let the attention modules of a transformers model see the prefixes they have; the others attend as before."""
+    """Let the attention modules of a transformers model see their prefixes; modules without one attend as before."""
     AttentionInterface.register(ATTENTION, attend)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     cast("Any", model).set_attn_implementation(ATTENTION)
@@ -101,16 +101,16 @@ def attend(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention over the module's prefix and the input, which every query sees all of and as the mask has it.
+    """Attention over the prefix, which every query sees as a whole, and the input, which it sees as the mask allows.
 
     Args:
         module: the attention module.
         query: `[rows, heads, queries, head_dim]`.
         key: `[rows, key-value heads, keys, head_dim]`.
         value: like `key`.
-        attention_mask: broadcast to `[rows, heads, queries, keys]`: boolean, true where a query sees a key, or added
-            to the scores; None, everything or, where the module is causal, everything before.
-        options: what else `sdpa_attention_forward` takes.
+        attention_mask: broadcast to `[rows, heads, queries, keys]`: boolean, true where a query sees a key, or numbers
+            to add to the scores. With None a query sees everything or, if the module is causal, everything before it.
+        options: further arguments of `sdpa_attention_forward`.
 
     Returns:
         `[rows, queries, heads, head_dim]`, and no attention weights.
@@ -123,7 +123,7 @@ def attend(
         tokens = states.shape[3]
         key, value = (_before(states[:, index], own) for index, own in enumerate((key, value)))
         if attention_mask is not None:
-            if attention_mask.stride(2) == 0:  # the same row for every query: one will do
+            if attention_mask.stride(2) == 0:  # every query has the same row: one is enough
                 attention_mask = attention_mask[:, :, :1]
             seen = True if attention_mask.dtype == torch.bool else 0.0
             attention_mask = pad(attention_mask, (tokens, 0), value=seen)
@@ -134,7 +134,7 @@ def attend(
 
 
 def _is_causal(module: nn.Module, options: dict[str, Any]) -> bool:
-    """Whether no mask means that nobody sees what comes later; decided as in `sdpa_attention_forward`."""
+    """Whether, without a mask, no query sees what comes later; decided as in `sdpa_attention_forward`."""
     given = options.get("is_causal")
     return bool(getattr(module, "is_causal", True) if given is None else given)
 

@@ -1,4 +1,4 @@
-"""Prompt tuning: a few trained vectors stand in the text like words, and nothing else of the model changes."""
+"""Prompt tuning: a few trained vectors are added to the text like words, and nothing else of the model changes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class PromptTuning(PeftMethod):
     """Trained embeddings before those of the tokens: `num_virtual_tokens`, trained directly.
 
-    They stand in front of the text. In a model that reads both ways they stand behind its first token, so that the
-    classifier still reads the token it was trained to read; peft's prompts take that place. They are tokens with ids,
-    so that a causal model's padding and positions are still found from the ids, which peft's embeddings hide.
+    They are in front of the text. In a model that reads both ways they are behind its first token, so that the
+    classifier still reads the token it was trained to read; peft puts its prompts in that place. They are tokens with
+    ids, so that a causal model still finds padding and positions from the ids, which peft's embeddings hide.
     """
 
     contract = 1
@@ -25,13 +25,13 @@ class PromptTuning(PeftMethod):
     paper = "Lester et al. 2021, arXiv:2104.08691"
 
     def supports(self, spec: ModelSpec) -> Support:
-        """Classification of whole sequences; outputs for each token would be those of the virtual ones too."""
+        """Only classification of whole sequences: with an output for each token, virtual tokens would have one too."""
         if spec.peft_task_type == "SEQ_CLS":
             return Support()
         return Support(f"{spec.task} needs an output for each token, and virtual tokens would be among them.")
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Length and first values; Lester et al. find little beyond 20 tokens, and words better than random ones."""
+        """Length and first values; Lester et al. gain little beyond 20 tokens, and words beat random values."""
         return SearchSpace(
             {
                 "num_virtual_tokens": Integer(low=1, high=100, default=20, log=True),
@@ -40,7 +40,7 @@ class PromptTuning(PeftMethod):
         )
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Learning rates above LoRA's: Lester et al. have 0.3 with Adafactor, whose steps follow a tensor's size."""
+        """Learning rates above LoRA's: Lester et al. use 0.3 with Adafactor, which scales steps to the tensor."""
         return SearchSpace({"learning_rate": Float(low=1e-3, high=1e-1, default=1e-2, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:

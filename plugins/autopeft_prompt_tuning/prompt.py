@@ -1,4 +1,4 @@
-"""The prompt's modules: an embedding with tokens behind its vocabulary, and what writes those into every row."""
+"""The prompt's parts: an embedding with tokens behind its vocabulary, and a hook that puts these into every row."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class PromptEmbedding(nn.Module):
-    """A frozen embedding whose vocabulary goes on with trained, virtual tokens: ids `[…]` → `[…, width]`.
+    """A frozen embedding with trained, virtual tokens at the end of its vocabulary: ids `[…]` → `[…, width]`.
 
     Args:
-        base: the embedding; its ids end where the virtual tokens' begin.
+        base: the embedding; the virtual tokens' ids follow its own.
         tokens: how many virtual tokens.
-        random: start them from the range ±0.5, not from the embeddings of words drawn from the vocabulary.
+        random: start from random values in ±0.5, not from the embeddings of random words of the vocabulary.
     """
 
     def __init__(self, base: Any, tokens: int, *, random: bool) -> None:
@@ -35,22 +35,22 @@ class PromptEmbedding(nn.Module):
         return weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """The frozen embedding of words, the trained one of virtual tokens."""
+        """The frozen embedding for words, the trained one for virtual tokens."""
         virtual = ids - self.words
         words: torch.Tensor = self.base(ids.clamp(max=self.words - 1))
         return torch.where((virtual >= 0).unsqueeze(-1), self.prompt[virtual.clamp(min=0)].to(words.dtype), words)
 
 
 def insertion(ids: range, place: int, room: int | None) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A forward pre-hook that writes tokens into every row.
+    """A forward pre-hook that puts tokens into every row.
 
-    A row that would then be longer than the model's positions is cut the way a tokenizer cuts it: its last token, often
-    an end mark, stays.
+    A row that would then have more tokens than the model has positions is cut as a tokenizer cuts it: its last token,
+    often an end mark, stays.
 
     Args:
         ids: of the tokens.
-        place: how many of a row's own tokens stand in front of them.
-        room: the most tokens a row may have, them included; None for any number.
+        place: how many of a row's own tokens come before them.
+        room: the most tokens of a row, including these; None for any number.
     """
 
     def insert(

@@ -8,5 +8,5 @@ from autopeft_prompts.task import PromptClassification
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """The one kind."""
+    """The kind of task `prompt-classification`."""
     return [PromptClassification()]

@@ -1,4 +1,4 @@
-"""How much likelier a language model, as it was pretrained, finds a word where rows of a label ask for it."""
+"""How much likelier a pretrained language model finds a word in rows of a label than in other rows."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from autopeft import Encoded
 
 ROWS = 32
-"""Rows of a label that are asked."""
+"""Most rows of a label that are looked at."""
 
 BATCH = 16
 LIKELY = 1000
-"""Words that rows of a label find likeliest, among which it has its own."""
+"""A label's word is one of this many that the model finds likeliest in the label's rows."""
 
 
 def gains(model: Any, data: Encoded, labels: Sequence[int], taught: Sequence[str], at: str) -> np.ndarray:
-    """For each label and token, by how much it is likelier in rows of that label than in others, `[labels, tokens]`.
+    """For each label and token, how much likelier it is in rows of that label than in others, `[labels, tokens]`.
 
-    That is the mean log-probability of the token over the label's rows minus that over others (the rule of Schick,
-    Schmid & Schütze 2020, arXiv:2010.13641, section 4, with each label counted alike), among the tokens that the
-    label's rows find likeliest (Gao et al. 2021, arXiv:2012.15723, section 5.1); -inf for all others.
+    That is the token's mean log-probability over the label's rows minus that over others (the rule of Schick, Schmid &
+    Schütze 2020, arXiv:2010.13641, section 4, with the same weight for each label), among the tokens that are likeliest
+    in the label's rows (Gao et al. 2021, arXiv:2012.15723, section 5.1); -inf for all others.
 
     Args:
         model: frozen.
-        data: rows to train on; what is true of them is the position of their label.
+        data: rows to train on; their truths are the positions of their labels.
         labels: positions of the labels that need a word.
-        taught: tensors of a batch that the model is not given.
+        taught: tensors of a batch that the model does not get.
         at: the one of them that says where the word is.
     """
     truths = data.truths
@@ -57,9 +57,7 @@ def _mean(model: Any, data: Encoded, rows: np.ndarray, taught: Sequence[str], at
     def here(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         return (args[0][torch.arange(len(place[0])), place[0]][:, None],)
 
-    hook = OutputHead.map_of(model).register_forward_pre_hook(
-        here
-    )  # of all other tokens the vocabulary would fill the memory
+    hook = OutputHead.map_of(model).register_forward_pre_hook(here)  # logits of all tokens would fill the memory
     training = model.training
     total: Any = 0.0
     try:

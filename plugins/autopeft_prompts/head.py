@@ -1,4 +1,4 @@
-"""The head of a language model, cut down to the words that labels have."""
+"""The head of a language model, cut down to the words of the labels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class WordHead(OutputHead):
-    """A linear map onto a vocabulary that gives the logits of some words alone.
+    """A linear map onto a vocabulary that gives the logits of only some words.
 
-    A row's logits then take words, and not the vocabulary, for each of its tokens.
+    Each token's logits then take the memory of these words, not of the whole vocabulary.
 
     Args:
         whole: the map onto all words; its tensors stay where they are.
@@ -36,7 +36,7 @@ class WordHead(OutputHead):
 
 
 def check(model: Any, words: Sequence[int]) -> None:
-    """Make sure that a model gives the same logits of these words with its head cut down to them.
+    """Make sure that a model gives the same logits of these words after its head is cut down to them.
 
     Raises:
         ModelError: it does not.
@@ -59,6 +59,6 @@ def check(model: Any, words: Sequence[int]) -> None:
 
 def _none(model: Any) -> ModelError:
     return ModelError(
-        f"prompt-classification needs a model whose logits are one linear map of its states, but that of "
-        f"{type(model).__name__} is something else; take another model."
+        f"prompt-classification needs a model whose logits are one linear map of its states, but "
+        f"{type(model).__name__} has another kind of head; give another model."
     )

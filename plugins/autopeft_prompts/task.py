@@ -1,4 +1,4 @@
-"""One label for a text, or for two, answered by the words that a pretrained language model would give."""
+"""One label for a text, or for two, from the word that a pretrained language model would give."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
 CLASSES = {"masked": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM"}
 TYPES = {"masked": None, "causal": "CAUSAL_LM"}
 MODEL, WORDS, IDS, MASK = "model", "words", "word_ids", "mask_token"
-"""Facts: which of the forms above, the word of each label and its token, and how the mask is written."""
+"""Facts: the form of the model, the word of each label and its token, and the text of the mask."""
 
 
 class Options(ClassOptions):
-    """Settings under [task], beside those of the loss."""
+    """Settings under [task] in addition to those of the loss."""
 
     template: str = Setting("", max_length=4096)
-    """What the model reads: `{text}`, and `{text_pair}` where [data] names it, among words, with `{mask}` where the
-    word comes; in a causal model that is the end. Default: "{text} It was {mask}.", in a causal model
+    """What the model reads: a text with `{text}`, with `{text_pair}` if [data] names that column, and with `{mask}` in
+    the place of the word, which for a causal model is the end. Default: "{text} It was {mask}.", for a causal model
     "{text}\\nLabel:"."""
     words: dict[str, str] = Setting({})
-    """The word of a label, one token each. Default: the label's own name where that is one token, else the word that
-    best tells the label's training rows from others before any training."""
+    """The word of each label, which must be one token. Default: the label's own name if that is one token, else the
+    word that best separates the label's training rows from others before any training."""
     model: Literal["auto", "masked", "causal"] = "auto"
-    """Whether the model fills in masked words or goes on with a text. Default: as it was pretrained."""
+    """Whether the model fills in masked words or continues a text. Default: as it was pretrained."""
 
 
 class PromptClassification(Classification):
     """One of several labels, by the logits of a word for each at one place of the text (Gao et al. 2021, PET).
 
     Nothing is trained from scratch: a label's logit is that of its word in the pretrained head, which stays as it is.
-    Of few rows, more is learnt so than by a new head.
+    From few rows this learns more than a new head does.
     """
 
     contract = 1
@@ -68,35 +68,35 @@ class PromptClassification(Classification):
 
     @property
     def texts(self) -> int:
-        """The texts of a row are one with their template."""
+        """One: the template joins the texts of a row."""
         return 1
 
     @property
     def form(self) -> str:
-        """Masked or causal; the first as long as the model is not known."""
+        """Masked or causal; masked as long as the model is not known."""
         given = getattr(self.options, "model", "auto")
         return str(self.facts.get(MODEL, "masked")) if given == "auto" else given
 
     @property
     def auto_classes(self) -> tuple[str, ...]:
-        """Both as long as the model is not known."""
+        """Both classes as long as the model is not known."""
         known = MODEL in self.facts or getattr(self.options, "model", "auto") != "auto"
         return (self.auto_class,) if known else tuple(CLASSES.values())
 
     def configured(self, options: Mapping[str, Any]) -> Self:
-        """With the class of models that the settings name."""
+        """This task with the class of models that the settings name."""
         return super().configured(options)._formed()
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
-        """With the class of models that was found out, and the words of the labels.
+        """This task with the class of the model, and the words of the labels.
 
         Raises:
-            DataError: they are not as they were written.
+            DataError: they are not as they were saved.
         """
         if facts.get(MODEL, "masked") not in CLASSES:
             raise DataError(
-                f"{self.kind} must know whether its model is masked or causal, but was told {facts[MODEL]!r}; train it "
-                "again, or restore the winner's files."
+                f"{self.kind} must know whether its model is masked or causal, but knows {facts[MODEL]!r}; train "
+                "it again, or restore the winner's files."
             )
         if IDS in facts:
             _check_ids(facts, names)
@@ -108,7 +108,7 @@ class PromptClassification(Classification):
 
     @property
     def _parts(self) -> Parts:
-        """Of the template, for the model's form and the columns that are read."""
+        """The parts of the template, for the model's form and the columns that are read."""
         template = self.options.template or DEFAULTS[self.form, len(self.inputs)]
         return taken_apart(template, self.form, self.inputs)
 
@@ -123,10 +123,10 @@ class PromptClassification(Classification):
     # The model.
 
     def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
-        """Which form the model has: masked where transformers has it so, unless it was configured as a decoder.
+        """The form of the model: masked if transformers has a masked class for it and it is not set up as a decoder.
 
         Raises:
-            ModelError: it has neither.
+            ModelError: it has neither form.
             SpecError: the template does not suit it.
         """
         import transformers
@@ -152,7 +152,7 @@ class PromptClassification(Classification):
         """The word of each label; see `Options.words`.
 
         Raises:
-            SpecError: a word that was given will not do.
+            SpecError: a given word cannot be used.
             ModelError: the tokenizer has no mask, or the model's head cannot be cut down to words.
         """
         from autopeft_prompts.head import check
@@ -176,7 +176,7 @@ class PromptClassification(Classification):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The words of labels that were given none and are none themselves."""
+        """The words that were chosen for labels, where none was given and the label is not a word itself."""
         if WORDS not in self.facts:
             return ()
         words = zip(self.names, json.loads(str(self.facts[WORDS])), strict=True)
@@ -186,7 +186,7 @@ class PromptClassification(Classification):
         return (f"Words of labels, chosen on training rows: {', '.join(found)}.",) if found else ()
 
     def adapt(self, model: Any) -> None:
-        """Cut the head down to the words, where they are known."""
+        """Cut the head down to the words, if they are known."""
         if IDS in self.facts:
             from autopeft import OutputHead
             from autopeft_prompts.head import WordHead
@@ -207,7 +207,7 @@ class PromptClassification(Classification):
     # Tensors.
 
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
-        """Texts in their template, which stays whole where they are too long."""
+        """Texts in their template; if they are too long, they are cut, not the template."""
         import numpy as np
 
         _require_mask(reader.tokenizer, self.form)
@@ -225,7 +225,7 @@ class PromptClassification(Classification):
     # Learning and answers.
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Mean cross-entropy over the words of labels alone, in float32; see `ClassOptions`."""
+        """Mean cross-entropy over only the words of labels, in float32; see `ClassOptions`."""
         return super().loss(_there(outputs, batch), batch)
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -233,7 +233,7 @@ class PromptClassification(Classification):
         return super().answer(_there(outputs, batch), batch)
 
     def by_hand(self, sample: Mapping[str, Sequence[Any]], export: str) -> ByHand:
-        """The template filled in, and the logits of the words where the word comes."""
+        """Texts in the template, and the logits of the labels' words at the word's place."""
         import pandas as pd
 
         parts, rows = self._parts, pd.DataFrame(sample)
@@ -249,14 +249,14 @@ class PromptClassification(Classification):
 
 
 class _Logits:
-    """Outputs of which there are logits alone."""
+    """Outputs that have only logits."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits
 
 
 def _there(outputs: Any, batch: Mapping[str, torch.Tensor]) -> _Logits:
-    """The logits of the labels' words where the word comes: of `[rows, length, labels]`, `[rows, labels]`."""
+    """The logits of the labels' words at the word's place: `[rows, length, labels]` → `[rows, labels]`."""
     at = batch["word_at"][:, None, None].expand(-1, 1, outputs.logits.shape[-1])
     return _Logits(outputs.logits.gather(1, at)[:, 0])
 
@@ -264,13 +264,13 @@ def _there(outputs: Any, batch: Mapping[str, torch.Tensor]) -> _Logits:
 def _require_mask(tokenizer: Any, form: str) -> None:
     if form == "masked" and tokenizer.mask_token_id is None:
         raise ModelError(
-            "[model] name_or_path must have a tokenizer with a mask token, as the model is to fill in a masked word, "
-            'but it has none; give another model, or set `model = "causal"` in [task].'
+            "[model] name_or_path must have a tokenizer with a mask token, as the model fills in a masked word, but it "
+            'has none; give another model, or set `model = "causal"` in [task].'
         )
 
 
 def _check_ids(facts: Mapping[str, ParamValue], names: Sequence[str]) -> None:
-    """The words are as many as the labels."""
+    """Make sure that there is a word for each label."""
     try:
         found = [json.loads(str(facts[name])) for name in (WORDS, IDS)]
     except (KeyError, ValueError):

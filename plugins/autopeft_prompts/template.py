@@ -1,4 +1,4 @@
-"""A template as it is written, `{text} It was {mask}.`, taken apart."""
+"""Takes a template such as `{text} It was {mask}.` apart."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ DEFAULTS = {
     ("causal", 1): "{text}\nLabel:",
     ("causal", 2): "{text}\n{text_pair}\nLabel:",
 }
-"""By the form of the model and the texts of a row; those of masked models are of Gao et al. 2021, table 1."""
+"""By the form of the model and the number of texts of a row; for masked models from Gao et al. 2021, table 1."""
 
 
 class Part(NamedTuple):
-    """What stands before the word that is asked for, or behind it: `words` around the texts of the columns `keys`."""
+    """The part before or behind the word that is asked for: `words` around the texts of the columns `keys`."""
 
     words: tuple[str, ...]
     keys: tuple[str, ...]
 
     def of(self, rows: pd.DataFrame) -> Template:
-        """With the texts of those rows."""
+        """The part with the texts of those rows."""
         return Template(self.words, tuple(rows[key].tolist() for key in self.keys))
 
 
@@ -39,9 +39,9 @@ class Parts(NamedTuple):
     """A template around the word that is asked for.
 
     Attributes:
-        before: up to the word, without the white space that ends it.
+        before: up to the word, without white space at the end.
         behind: from the word on.
-        spaced: whether the word has a space before it.
+        spaced: whether there is a space before the word.
     """
 
     before: Part
@@ -50,14 +50,14 @@ class Parts(NamedTuple):
 
     @property
     def context(self) -> str:
-        """What stands right before the word, of the template alone."""
+        """The template's own text right before the word."""
         return self.before.words[-1]
 
 
 def taken_apart(template: str, form: str, keys: Sequence[str]) -> Parts:
     """The parts of a template for models of that form, "masked" or "causal", and for those columns.
 
-    In a causal model the word comes at the end, where `{mask}` may stand and need not.
+    For a causal model the word comes at the end, where `{mask}` is optional.
 
     Raises:
         SpecError: a place is unknown, missing or there twice, or the word is not where the model can give it.
@@ -79,8 +79,8 @@ def taken_apart(template: str, form: str, keys: Sequence[str]) -> Parts:
     before, found, behind = template.partition(f"{{{MASK}}}")
     if form == "causal" and behind:
         raise SpecError(
-            f"`template` in [task] must end where the word comes, as the model reads forward, but behind {{mask}} is "
-            f'{behind!r}; remove it, or set `model = "masked"`.'
+            f"`template` in [task] must end with {{mask}}, as the model reads forward, but {behind!r} follows; "
+            'remove it, or set `model = "masked"`.'
         )
     bare = before.rstrip(" ")
     goes_on = bool(bare) and not bare[-1].isspace()  # a causal model is asked in the middle of a line

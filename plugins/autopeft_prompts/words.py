@@ -1,4 +1,4 @@
-"""Label words: tokens that a language model gives where a label is asked for."""
+"""Label words: single tokens that a language model gives in the place of labels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 ANY = "a"
-"""Stands before a word where the template has nothing."""
+"""The text before a word if the template has none."""
 
 CANDIDATES = 50
-"""Words among which a label's is chosen."""
+"""How many words a label's word is chosen from."""
 
 
 class Vocabulary:
-    """Single tokens as words behind what the template says.
+    """Single tokens as words that follow the template's text.
 
     Args:
         tokenizer: of transformers.
-        context: what stands right before the word.
-        spaced: whether a space comes between.
+        context: the text right before the word.
+        spaced: whether there is a space between them.
     """
 
     def __init__(self, tokenizer: Any, context: str, *, spaced: bool) -> None:
@@ -36,34 +36,34 @@ class Vocabulary:
         return found
 
     def tokens(self, word: str) -> list[int]:
-        """The tokens that a word adds to what stands before it; none where it changes that."""
+        """The tokens that a word adds to the text before it; none if it changes that text's tokens."""
         found = self._ids(f"{self._context}{self._space}{word}")
         count = len(self._before)
         return found[count:] if found[:count] == self._before else []
 
     def token(self, word: str) -> int | None:
-        """The one token of a word; None where it has several, or is unknown."""
+        """The token of a word; None if it has several, or is unknown."""
         found = self.tokens(word)
         return found[0] if len(found) == 1 and found[0] != self._tokenizer.unk_token_id else None
 
     def word(self, token: int) -> str | None:
-        """The word of letters that a token is; None where it is a mark, a part of one, or something else."""
+        """The word that a token is, if it has only letters; None for marks, parts of words and anything else."""
         word: str = self._tokenizer.decode([token]).strip()
         return word if word.isalpha() and self.token(word) == token else None
 
 
 def named(vocabulary: Vocabulary, labels: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
-    """The word of each label that has one: the one that is given, or its own name.
+    """The word of each label that has one: the given word, or its own name.
 
     Raises:
-        SpecError: a word that is given is not one token, or is of no label, or of two.
+        SpecError: a given word is not one token, or belongs to no label or to two.
     """
     for label, own in given.items():
         if label not in labels:
             raise SpecError(f"`words` in [task] names {quoted(label)}, which no row has; {nearest(label, labels)}")
         if vocabulary.token(own) is None:
             raise SpecError(
-                f"`words` in [task] must be one token each, but {quoted(own)}, of {quoted(label)}, has "
+                f"`words` in [task] must be one token each, but {quoted(own)} for {quoted(label)} has "
                 f"{len(vocabulary.tokens(own)) or 'several'} or is not in the model's vocabulary; give another word."
             )
     found: dict[str, str] = {}
@@ -77,7 +77,8 @@ def named(vocabulary: Vocabulary, labels: Sequence[str], given: Mapping[str, str
         other = taken.setdefault(vocabulary.token(word), label)
         if other != label and label in given:
             raise SpecError(
-                f"`words` in [task] must differ, but {quoted(word)} is of {quoted(other)} and of {quoted(label)}."
+                f"`words` in [task] must differ, but {quoted(word)} is for {quoted(other)} and for {quoted(label)}; "
+                "change one of them."
             )
         if other == label:
             found[label] = word
@@ -85,14 +86,14 @@ def named(vocabulary: Vocabulary, labels: Sequence[str], given: Mapping[str, str
 
 
 def chosen(vocabulary: Vocabulary, gains: np.ndarray, labels: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
-    """A word for each label, such that together they tell the labels best.
+    """A word for each label, chosen so that together they separate the labels best.
 
     Args:
         vocabulary: of the tokens.
-        gains: by how much a token is likelier for rows of a label than for others, `[labels, tokens]`; -inf for those
-            that are not to be taken.
+        gains: how much likelier a token is for rows of a label than for others, `[labels, tokens]`; -inf for tokens
+            that cannot be taken.
         labels: that need a word.
-        taken: words that others have.
+        taken: words of other labels.
 
     Raises:
         SpecError: there are too few words.
@@ -113,8 +114,8 @@ def chosen(vocabulary: Vocabulary, gains: np.ndarray, labels: Sequence[str], tak
                 mine += 1
     if len(columns) < len(labels):
         raise SpecError(
-            f"a word must be found for each of {len(labels)} labels, but the model's vocabulary has {len(columns)} "
-            "that could be one; give them as `words` in [task]."
+            f"each of {len(labels)} labels needs a word, but the model's vocabulary has only {len(columns)} suitable "
+            "ones; give them as `words` in [task]."
         )
     words = [*columns]
     table = gains[:, list(columns.values())]

@@ -1,4 +1,4 @@
-"""Answers to questions that stand in a text."""
+"""Answers to questions, found in a text."""
 
 from collections.abc import Iterable
 
@@ -8,5 +8,5 @@ from autopeft_question_answering.task import QuestionAnswering
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """The one kind."""
+    """The kind of task `question-answering`."""
     return [QuestionAnswering()]

@@ -1,4 +1,4 @@
-"""Rows as windows of tokens, in which the characters of an answer are tokens."""
+"""Turns rows into windows of tokens, and finds the tokens of answers in them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def encoded(rows: pd.DataFrame, reader: RowTokenizer, stride: int) -> Encoded:
-    """Windows of a question and a part of its context, which share `stride` tokens with the next.
+    """Windows of a question and a part of its context; each shares `stride` tokens with the next.
 
-    `spans` are the characters of the context that each token stands for, -1 where it stands for none; `none_at` is the
+    `spans` are the characters of the context that each token stands for, -1 if it stands for none; `none_at` is the
     token that stands for no answer.
     """
     import numpy as np
@@ -56,13 +56,13 @@ def token_places(
     answers: list[tuple[int, int] | None],
     none_at: np.ndarray,
 ) -> np.ndarray:
-    """The first and the last token of each window's answer, int64 `[windows, 2]`; `none_at` where it has not all of it.
+    """The first and last token of each window's answer, int64 `[windows, 2]`; `none_at` if it is not all in the window.
 
     Args:
-        spans: characters of the context that each token stands for, `[tokens, 2]`; -1 where it stands for none.
+        spans: characters of the context that each token stands for, `[tokens, 2]`; -1 if it stands for none.
         offsets: window i is `spans[offsets[i]:offsets[i + 1]]`.
         row_of: the row of each window, rising.
-        answers: of each row, from which character to which its answer goes; None without one.
+        answers: for each row, where its answer starts and ends, in characters; None if it has none.
         none_at: the token of each window that stands for no answer.
     """
     import numpy as np
@@ -74,7 +74,7 @@ def token_places(
         inside = np.flatnonzero(own[:, 0] >= 0)
         if answer is None or not len(inside):
             continue
-        # What the tokenizer drops at the ends of a context, such as marks of no width, is outside of no window.
+        # What the tokenizer drops at the ends of a context, such as marks of no width, counts as inside a window.
         from_start = window == 0 or row_of[window - 1] != row
         to_end = window + 1 == len(row_of) or row_of[window + 1] != row
         whole = (from_start or own[inside, 0].min() <= answer[0]) and (to_end or own[inside, 1].max() >= answer[1])
@@ -85,7 +85,7 @@ def token_places(
 
 
 def _none_at(tokens: np.ndarray, offsets: np.ndarray, cls_token: int | None) -> np.ndarray:
-    """The token of each window that stands for no answer, int64: the tokenizer's mark for the whole, else the first."""
+    """The token of each window that stands for no answer, int64: the tokenizer's CLS token, else the first token."""
     import numpy as np
 
     found = np.zeros(len(offsets) - 1, np.int64)
@@ -96,7 +96,7 @@ def _none_at(tokens: np.ndarray, offsets: np.ndarray, cls_token: int | None) -> 
 
 
 def _extent(context: str, answers: Sequence[tuple[str, int]]) -> tuple[int, int] | None:
-    """From which character to which the answer goes that is learnt, the first that is given, without white space."""
+    """Where the answer to learn starts and ends, in characters: it is the first one given, without white space."""
     if not answers:
         return None
     text, start = answers[0]
@@ -105,6 +105,6 @@ def _extent(context: str, answers: Sequence[tuple[str, int]]) -> tuple[int, int]
 
 
 def _first_place(context: str, text: str) -> int:
-    """The character where the text first stands, as whole words if it does so anywhere."""
+    """The character where the text first occurs, as whole words if it does so anywhere."""
     whole = re.search(rf"(?<!\w){re.escape(text)}(?!\w)", context)
     return whole.start() if whole else context.find(text)

@@ -1,4 +1,4 @@
-"""What the report shows of the held-out questions: where the answers are good, and those that were furthest off."""
+"""The report's sections on the held-out questions: where answers are good, and the worst answers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from autopeft_question_answering.wording import Worded
 
 WORDS, SHOWN, LONGEST = 8, 12, 160
-"""First words of questions, and rows, that are shown; characters of a text."""
+"""Most first words of questions and most rows that are shown, and most characters of a text."""
 
 LENGTHS = (
     (0, "none"), (1, "1 word"), (2, "2 words"), (5, "3 to 5 words"), (10, "6 to 10 words"), (math.inf, "more words"),
 )  # fmt: skip
-"""The most words of an answer, and what such answers are called."""
+"""The most words of an answer, and the name of such answers."""
 
 OTHERS, NOTHING = "others", "–"
 
 
 def sections(questions: Sequence[str], truths: Sequence[Truth], answers: Sequence[Worded]) -> list[ReportSection]:
-    """The sections.
+    """The sections by first word and by length, and the worst answers.
 
     Args:
         questions: of the rows.
-        truths: what is true of them.
+        truths: of the rows.
         answers: in words.
     """
     texts = [answer.text for answer in answers]

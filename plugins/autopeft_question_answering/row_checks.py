@@ -1,4 +1,4 @@
-"""What must hold of rows with answers: each answer stands in its context, where it says."""
+"""Checks rows with answers: each answer must be in its context, where it says."""
 
 from __future__ import annotations
 
@@ -11,52 +11,54 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 60
-"""Characters of a text that a message repeats."""
+"""Most characters of a text that a message repeats."""
 
 
 def check_places(rows: pd.DataFrame, source: str) -> None:
-    """Every answer stands in the context of its row, at the place that it gives.
+    """Make sure that every answer is in the context of its row, at the place that it gives.
 
     Raises:
-        DataError: one does not.
+        DataError: one is not.
     """
     for row, context, answers in zip(rows.index, rows["context"], rows["answers"], strict=True):
         for text, start in answers:
             if text in context if start == UNKNOWN else context.startswith(text, start):
                 continue
             place = context.find(text)
-            where = f"{source}, row {row}: the answer {quoted(text, SHOWN)} must stand in the context"
+            where = f"{source}, row {row}: the answer {quoted(text, SHOWN)} must be in the context"
             if place < 0:
-                raise DataError(f"{where}, but nowhere does; give the words that stand there, or remove the row.")
+                raise DataError(f"{where}, but is not; give words from the context, or remove the row.")
             there = context[start : start + len(text)]
-            seen = f"{quoted(there, SHOWN)} stands there" if there else f"that ends after {len(context)} characters"
+            seen = f"{quoted(there, SHOWN)} is there" if there else f"that ends after {len(context)} characters"
             raise DataError(
-                f"{where} from character {start} on, counted from 0, but {seen}; it first stands at {place}: correct "
-                "`answer_start`, or leave all of them out, and the first place is taken."
+                f"{where} from character {start} on, counted from 0, but {seen}; it first occurs at {place}. Correct "
+                "`answer_start`, or leave all of them out to use the first places."
             )
 
 
 def check_train(rows: pd.DataFrame, source: str) -> None:
-    """Some row has an answer.
+    """Make sure that at least one row has an answer.
 
     Raises:
         DataError: none has.
     """
     if not rows["answers"].map(len).any():
-        raise DataError(f"{source}: some training row must have an answer, but none of the {len(rows)} has one.")
+        raise DataError(
+            f"{source}: at least one training row must have an answer, but none of the {len(rows)} has one."
+        )
 
 
 def check_test(test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-    """Questions without an answer are in the training rows too, where they are here.
+    """If held-out questions have no answer, make sure that some training questions have none either.
 
     Raises:
-        DataError: they are not, so no winner would ever give none.
+        DataError: all have one, so no winner would ever answer with none.
     """
     bare = test[~has_answer(test)]
     if len(bare) and has_answer(train).all():
         raise DataError(
-            f"{source}, row {bare.index[0]}: every held-out question must have an answer as every training question "
-            f"has one, but {len(bare)} have none; add training rows without an answer, or remove these."
+            f"{source}, row {bare.index[0]}: every held-out question must have an answer, because every training "
+            f"question has one, but {len(bare)} have none; add training rows without an answer, or remove these."
         )
 
 
@@ -66,7 +68,7 @@ def has_answer(rows: pd.DataFrame) -> pd.Series:
 
 
 def notes_on(rows: pd.DataFrame) -> list[str]:
-    """What was assumed of the training rows, a sentence each."""
+    """What was assumed about the training rows, a sentence each."""
     found = []
     bare = int((~has_answer(rows)).sum())
     if bare:
@@ -79,7 +81,7 @@ def notes_on(rows: pd.DataFrame) -> list[str]:
     if guessed:
         several = sum(count > 1 for count in guessed)
         found.append(
-            f"{len(guessed)} training rows do not say where their answer starts, so the first place where it stands, "
-            f"as whole words if it does, is learnt; in {several} of them it stands in several."
+            f"{len(guessed)} training rows do not say where their answer starts, so its first place in the context is "
+            f"learnt, as whole words if possible; in {several} of them it occurs in several places."
         )
     return found

@@ -1,7 +1,7 @@
-"""Where a model's outputs say that answers stand: the best span of each window, and of these the best of each row.
+"""Finds answers from a model's outputs: the best span of each window, and of these the best of each row.
 
 An answer is `WIDTH` numbers: the character of the context where it starts and the one behind its end, the sum of the
-two logits, the same sum of what stands for no answer, and how probable the model holds each of them in its window.
+two logits, the same sum for no answer, and the probabilities of the answer and of no answer in their windows.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ WIDTH = 6
 def best_spans(
     starts: torch.Tensor, ends: torch.Tensor, spans: torch.Tensor, none_at: torch.Tensor, mask: torch.Tensor, most: int
 ) -> torch.Tensor:
-    """The best span of each window inside its context, of at most so many tokens: float32 `[windows, WIDTH]`.
+    """The best span of each window inside its context, with at most `most` tokens: float32 `[windows, WIDTH]`.
 
     Args:
         starts: logits `[windows, length]` that an answer starts at a token.
-        ends: the same, that it ends there.
-        spans: characters of the context that each token stands for, `[windows, length, 2]`; -1 where none.
+        ends: logits that it ends there.
+        spans: characters of the context that each token stands for, `[windows, length, 2]`; -1 if it has none.
         none_at: the token that stands for no answer, `[windows]`.
         mask: 0 where a window is padded, `[windows, length]`.
-        most: tokens of an answer.
+        most: most tokens of an answer.
     """
     import torch
     from torch.nn.functional import pad
 
     starts, ends = (logits.float() for logits in (starts, ends))
-    least = torch.finfo(torch.float32).min / 4  # two of them make no infinity
+    least = torch.finfo(torch.float32).min / 4  # the sum of two is still finite
     inside = spans[..., 0] >= 0
     width = min(most, starts.shape[1])
     last = pad(ends.masked_fill(~inside, least), (0, width - 1), value=least).unfold(1, width, 1)
@@ -49,14 +49,14 @@ def best_spans(
 
 
 def best_windows(answers: np.ndarray, row_of: np.ndarray) -> np.ndarray:
-    """The best window's answer to each row, with the score of no answer of the window that holds least to it.
+    """The best window's answer to each row, with the lowest score of no answer among the row's windows.
 
-    So the official script for SQuAD 2 has it (Rajpurkar et al. 2018, arXiv:1806.03822): a row has no answer where no
+    The official script for SQuAD 2 does the same (Rajpurkar et al. 2018, arXiv:1806.03822): a row has no answer if no
     window has one.
 
     Args:
         answers: of windows, `[windows, WIDTH]`.
-        row_of: the row of each; the answers come in the order of each row's first window.
+        row_of: the row of each window; the answers come in the order of each row's first window.
     """
     import numpy as np
 

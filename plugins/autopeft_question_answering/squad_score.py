@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 KEPT = 2**16
-"""Scores that are remembered: a report asks for each of them some hundred times."""
+"""How many scores are cached: a report asks for each of them hundreds of times."""
 
 
 class Truth(NamedTuple):
-    """What is true of a row: the text it asks about, and the answers that count, of which none is not an answer."""
+    """The truth of a row: the text that it asks about, and the accepted answers; without any, there is no answer."""
 
     context: str
     texts: tuple[str, ...]
 
 
 def exact_match(answer: str, texts: Sequence[str]) -> float:
-    """1 where the answer is one of those that count, as SQuAD compares them; where none is to be found, if it is ""."""
+    """1 if the answer is an accepted one, as SQuAD compares them, or if it is "" and there is no answer; else 0."""
     return _best("squad_exact_match", answer, texts)
 
 
 def f1(answer: str, texts: Sequence[str]) -> float:
-    """The F1 of the words that the answer shares with the one of those that count that is nearest to it."""
+    """The F1 of the words that the answer shares with the nearest accepted answer."""
     return _best("token_f1", answer, texts)
 
 
 def _best(name: str, answer: str, texts: Sequence[str]) -> float:
-    if not answer or not texts:  # an answer of articles alone is one, though SQuAD compares it as none
+    if not answer or not texts:  # an answer of only articles is an answer, though SQuAD compares it as none
         return float(not answer and not texts)
     of_row = text_scores()[name].of_row
     assert of_row
@@ -58,7 +58,7 @@ def _of_written(name: str, answers: Sequence[str], truths: Sequence[str]) -> flo
 
 
 ALIKE = {"f1": f1, "exact_match": exact_match}
-"""How much an answer is like those that count, from 0 to 1."""
+"""How much an answer is like the accepted ones, from 0 to 1."""
 
 METRICS = {name: Metric(partial(_score, name), partial(_of_written, name)) for name in ALIKE}
-"""The default first."""
+"""The metrics by name, the default first."""

@@ -26,27 +26,28 @@ if TYPE_CHECKING:
     from autopeft import Encoded, Metric, ParamValue, ReportSection, RowTokenizer, TableProfile
 
 FEWEST = 20
-"""Rows without an answer, or with one, of which each part of the data is to have its share."""
+"""Fewest rows with an answer, and without, for each part of the data to get its share of both."""
 
 
 class Options(Section):
     """Settings under [task]."""
 
     stride: int = Setting(128, ge=0, le=2**20)
-    """Tokens of a long context that a window shares with the next; at most half of those that it has."""
+    """Tokens of a long context that a window shares with the next; at most half of the window's."""
     max_answer_tokens: int = Setting(30, ge=1, le=2**10)
-    """Tokens of an answer, at most, of those that the model gives."""
+    """Most tokens of an answer that the model gives."""
     unanswerable: bool = False
     """Whether an empty cell of the column `answer` is a question without an answer; else it is refused."""
     no_answer_threshold: float = Setting(0.0, allow_inf_nan=False)
-    """By how much the score of no answer must exceed the best answer's, as sums of two logits, to be given."""
+    """A question gets no answer if the score of none is above the best answer's by more than this (sums of two logits).
+    """
 
 
 class QuestionAnswering(Task):
-    """A part of the context for each question, or nothing where the training rows have such questions.
+    """A part of the context for each question, or nothing if some training questions have no answer.
 
-    Truths are `Truth`s, an object array `[rows]`. Answers are numbers, float32 `[rows, WIDTH]`, as `spans` has
-    them, and in words (`worded`) what `Worded` holds. A context that is too long is read in several windows.
+    Truths are `Truth`s, an object array `[rows]`. Answers are the numbers of `spans`, float32 `[rows, WIDTH]`; in words
+    (`worded`) they are the fields of `Worded`. A context that is too long is read in several windows.
     """
 
     contract = 1
@@ -68,10 +69,10 @@ class QuestionAnswering(Task):
     Options = Options
 
     def taking(self, named: Collection[str]) -> Self:
-        """This task with the answers in SQuAD's form, or, where [data] names the column `answer`, as plain texts.
+        """This task with answers in SQuAD's form, or as plain texts if [data] names the column `answer`.
 
         Raises:
-            SpecError: both are named, or the starts of answers without these.
+            SpecError: both are named, or starts of answers without the answers.
         """
         task = super().taking(named)
         if "answer" not in named and "answer_start" not in named:
@@ -88,7 +89,7 @@ class QuestionAnswering(Task):
         return task
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """Questions on contexts, with answers."""
+        """Questions about contexts, with answers."""
         question, context = table.among("question", "query"), table.among("context", "passage", "paragraph")
         answer = table.among("answers", "answer")
         if not question or not context or not answer:
@@ -98,10 +99,10 @@ class QuestionAnswering(Task):
         return Fit(columns, 0.95, f"`{question.name}` is answered from `{context.name}`, by `{answer.name}`.")
 
     def knowing(self, facts: Mapping[str, ParamValue], names: Sequence[str] = ()) -> Self:
-        """This task with whether a question may have no answer.
+        """This task with the fact whether a question may have no answer.
 
         Raises:
-            DataError: that is not told.
+            DataError: that fact is missing.
         """
         if not isinstance(facts.get("unanswerable"), bool):
             raise DataError(
@@ -113,7 +114,7 @@ class QuestionAnswering(Task):
     # Rows.
 
     def gathered(self, rows: pd.DataFrame, source: str) -> pd.DataFrame:
-        """Answers in one form."""
+        """The rows with answers in one form."""
         import pandas as pd
 
         if "answer" not in rows:
@@ -123,22 +124,22 @@ class QuestionAnswering(Task):
         return rows.assign(answers=answers).drop(columns=["answer", "answer_start"], errors="ignore")
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """Answers stand in their contexts, and some row has one."""
+        """Make sure that answers are in their contexts, and that at least one row has one."""
         row_checks.check_places(rows, source)
         row_checks.check_train(rows, source)
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """Answers stand in their contexts, and none is missing where the training rows all have one."""
+        """Make sure that answers are in their contexts, and that none is missing if all training rows have one."""
         row_checks.check_places(test, source)
         row_checks.check_test(test, train, source)
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Some row that is left has an answer; says how many have none, and of which the place was guessed."""
+        """Make sure that a training row has an answer; say how many have none, and how many places were guessed."""
         row_checks.check_train(train, source)
         return row_checks.notes_on(train)
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
-        """Whether there is an answer, where both are frequent enough."""
+        """Whether there is an answer, if both cases are frequent enough."""
         found = rows["answers"].map(lambda answers: "answer" if answers else "none")
         counts = found.value_counts()
         return found if len(counts) > 1 and counts.min() >= FEWEST else None
@@ -163,7 +164,7 @@ class QuestionAnswering(Task):
         return pd.DataFrame(rows, columns=["question", "context", "answers"])
 
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
-        """Two questions and what answers them."""
+        """Two questions with their contexts."""
         return {
             "question": ["Where do they live?", "Who wrote it?"],
             "context": ["They moved to Porto and live there now.", "It is a novel by Mary Shelley."],
@@ -172,7 +173,7 @@ class QuestionAnswering(Task):
     # The model.
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Two outputs a token: whether an answer starts there, and whether one ends."""
+        """Two outputs for each token: whether an answer starts there, and whether one ends there."""
         return {"num_labels": 2}
 
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
@@ -180,7 +181,7 @@ class QuestionAnswering(Task):
         return encoded(rows, reader, self.options.stride)
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Mean of the cross-entropies of the first and the last token, over those that are not padding, in float32."""
+        """Mean of the cross-entropies of the first and the last token, over tokens that are not padding, in float32."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -205,7 +206,7 @@ class QuestionAnswering(Task):
         )
 
     def combine(self, answers: np.ndarray, row_of: np.ndarray) -> np.ndarray:
-        """The best window's."""
+        """The best window's answer to each row."""
         return best_windows(answers, row_of)
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
@@ -221,7 +222,7 @@ class QuestionAnswering(Task):
         return Wording(self.options.no_answer_threshold, unanswerable=bool(self.facts["unanswerable"]))
 
     def worded(self, answers: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-        """Each as `Worded` has it, an object array `[rows, 6]`."""
+        """The fields of each `Worded`, an object array `[rows, 6]`."""
         import numpy as np
 
         found = np.empty((len(answers), len(Worded._fields)), object)
@@ -233,35 +234,35 @@ class QuestionAnswering(Task):
         return [written_texts([text] if text else []) for text in answers[:, 0]]
 
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """A JSON list of the answers that count."""
+        """A JSON list of the accepted answers."""
         return [written_texts(truth.texts) for truth in truths]
 
     def as_value(self, written: str) -> Any:
-        """The list of answers: of what was answered one, or none."""
+        """The list of answers; a model's has one answer, or none."""
         return json.loads(written)
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-        """The answer, how probable it is, and where it stands in the context; no answer is "" from -1 to -1."""
+        """The answer, its probability, and its place in the context; no answer is "" from -1 to -1."""
         import pandas as pd
 
         rows = [(found.text, found.score, found.start, found.end) for found in map(Worded._make, answers)]
         return pd.DataFrame(rows, columns=["answer", "score", "start", "end"])
 
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-        """The same, null for none, with how probable no answer is, and the margin between the two."""
+        """The same, null for no answer, with the probability of no answer, and the margin between the two."""
         found = Worded._make(answer)
         place = (found.text, found.start, found.end) if found.text else (None, None, None)
         told = dict(zip(("answer", "start", "end"), place, strict=True))
         return {**told, "score": found.score, "no_answer": found.no_answer, "margin": found.margin}
 
     def reading(self, labels: Sequence[str]) -> str:
-        """Where the answer is."""
+        """Where the answer starts and ends."""
         return "the answer goes from the largest start logit in the context to the largest end logit at or behind it"
 
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """Scores by the question's first word and by the answer's length, and the rows that were furthest off."""
+        """Scores by the question's first word and by the answer's length, and the worst answers."""
         from autopeft_question_answering.report import sections
 
         return sections(rows["question"].tolist(), truths.tolist(), self._wording.of(rows["context"].tolist(), answers))

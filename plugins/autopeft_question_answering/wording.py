@@ -1,4 +1,4 @@
-"""What is answered, from the characters of the context that an answer names."""
+"""Answers in words, from the places in the context that a model gives."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Worded(NamedTuple):
 
     Attributes:
         text: "" for none.
-        start, end: of it in the context, in characters from 0; -1 for none.
-        score: how probable the model holds what it answers, in the window where that stands.
-        no_answer: how probable it holds no answer.
+        start, end: its place in the context, in characters from 0; -1 for none.
+        score: probability of what is answered, in its window.
+        no_answer: probability of no answer.
         margin: by how much the best span's score exceeds that of no answer, as sums of two logits.
     """
 
@@ -32,10 +32,10 @@ class Worded(NamedTuple):
 
 
 class Wording:
-    """Says when there is no answer.
+    """Decides when there is no answer.
 
     Args:
-        unanswerable: whether a question may have none.
+        unanswerable: whether a question may have no answer.
         threshold: by how much the score of no answer must exceed that of the best span.
     """
 

@@ -8,5 +8,5 @@ from autopeft_regression.task import TextRegression
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """The one kind."""
+    """The kind of task `regression`."""
     return [TextRegression()]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TextRegression(Regression):
-    """A number for a text; for a pair of texts where [data] names the column `text_pair`."""
+    """A number for a text, or for a pair of texts if [data] names the column `text_pair`."""
 
     contract = 1
     kind = "regression"

@@ -1,4 +1,4 @@
-"""A text for a text, as in translation and summarisation, by a model with an encoder and a decoder, as a plugin."""
+"""Plugin: a model with an encoder and a decoder writes a text for a text, as in translation and summarisation."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from autopeft import Task, hookimpl
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """The one kind."""
+    """The kind of task `seq2seq`."""
     from autopeft_seq2seq.task import Seq2Seq
 
     return [Seq2Seq()]

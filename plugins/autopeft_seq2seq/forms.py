@@ -1,4 +1,4 @@
-"""Which columns hold the texts that are read and those that are written, by what tables call them."""
+"""Finds the columns of texts to read and of texts to write, by their names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from autopeft_seq2seq.translations import Translations
 
 TRANSLATION = "translation"
-"""A column of texts in several languages, as data sets on the Hugging Face hub have them."""
+"""A column of texts in several languages, as in data sets on the Hugging Face hub."""
 
 TEXTS = (Column("source"), Column("target", given=False))
 
@@ -23,7 +23,7 @@ PAIRS = (
     ("text", "summary"),
     ("question", "answer"),
 )
-"""What is read and what is written, in tables; the first that a table has is taken."""
+"""Pairs of columns: what is read, and what is written; the first pair that a table has is taken."""
 
 
 def translated(reader: Translations) -> tuple[Column, ...]:
@@ -39,7 +39,7 @@ def translated(reader: Translations) -> tuple[Column, ...]:
 
 
 def recognised(names: Sequence[str]) -> tuple[dict[str, str], str]:
-    """The columns of a table, by key, and a sentence for the user; nothing where none fit.
+    """The columns of a table, by key, and a sentence for the user; empty if no pair fits.
 
     Args:
         names: of the table's columns.

@@ -1,4 +1,4 @@
-"""Codes of languages that tokenizers put beside texts, as mBART's, NLLB's and M2M100's do."""
+"""Language codes that tokenizers put beside texts, as those of mBART, NLLB and M2M100 do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from autopeft import SpecError, nearest, quoted
 
 CODE = re.compile(r"[a-z]{2,3}_[A-Za-z]{2,4}")
-"""Such as "en_XX" and "eng_Latn"."""
+"""The form of codes such as "en_XX" and "eng_Latn"."""
 
 
 def codes_of(tokenizer: Any) -> tuple[str, ...]:
-    """The codes that a tokenizer knows; none where it does not tell languages apart.
+    """The codes that a tokenizer knows; empty if it does not use languages.
 
     Args:
         tokenizer: of transformers.
@@ -24,28 +24,28 @@ def codes_of(tokenizer: Any) -> tuple[str, ...]:
 
 
 def speak(tokenizer: Any, source: str, target: str) -> None:
-    """Have a tokenizer that knows codes put these beside sources and targets; empty: as it is.
+    """Have a tokenizer that knows codes put these beside sources and targets; an empty code changes nothing.
 
     Args:
         tokenizer: of transformers.
-        source: the code of what is read.
-        target: the code of what is written.
+        source: the code of the texts to read.
+        target: the code of the texts to write.
     """
     known = codes_of(tokenizer)
     for attribute, code in (("src_lang", source), ("tgt_lang", target)):
         if code in known:
             setattr(tokenizer, attribute, code)
-            tokenizer.init_kwargs[attribute] = code  # which is saved with it
+            tokenizer.init_kwargs[attribute] = code  # these are saved with the tokenizer
 
 
 def check(tokenizer: Any, source: str, target: str, *, choosing: bool) -> None:
-    """Refuse codes that the tokenizer does not know, or needs and was not given.
+    """Refuse codes that the tokenizer does not know, and missing codes that it needs.
 
     Args:
         tokenizer: of transformers.
         source: `source_language` in [task].
         target: `target_language`.
-        choosing: whether they also say which of several texts of a row is read, and which is written.
+        choosing: whether they also say which of a row's texts is read, and which is written.
 
     Raises:
         SpecError: in one sentence.
@@ -56,14 +56,14 @@ def check(tokenizer: Any, source: str, target: str, *, choosing: bool) -> None:
     for name, code, attribute in settings:
         if not known and code and not choosing:
             raise SpecError(
-                f"`{name}` in [task] is for tokenizers that know codes of languages, such as mBART's and NLLB's, or "
-                f"for rows with a column `translation`, but this is {kind} and the rows have none; remove it, and say "
-                "in `prefix` what the model needs to be told."
+                f"`{name}` in [task] is for tokenizers that know language codes, such as mBART's and NLLB's, or for "
+                f"rows with a column `translation`, but this is {kind} and the rows have none; remove it, and use "
+                "`prefix` if the model needs an instruction."
             )
         if known and not code and not tokenizer.init_kwargs.get(attribute):  # it would take English, or nothing
             raise SpecError(
-                f"`{name}` in [task] must name a language, since {kind} puts its code beside every text, but is not "
-                f"given; {nearest('', known)}"
+                f"`{name}` in [task] must name a language, since {kind} puts its code beside every text, but it is not "
+                f"set; {nearest('', known)}"
             )
         if known and code and code not in known:
             raise SpecError(

@@ -1,4 +1,4 @@
-"""A text that is written for a text: a translation, a summary, a corrected sentence."""
+"""The model writes a text for a text: a translation, a summary, a corrected sentence."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from autopeft import Column, ParamValue, RowTokenizer
 
 BEGIN, ENDS, LONGEST, POSITIONS = "begin", "ends", "longest_target", "positions"
-"""Facts: tokens that the decoder begins with, those that end what it writes, how many it may write, and how many places
-it has."""
+"""Facts: tokens that the decoder begins with, tokens that end what it writes, how many it may write, and how many
+positions it has."""
 MOST, CUT, LANGUAGES = "max_target_length", "cut_targets", "languages"
-"""Facts: tokens of a target that are learnt, at most, how many targets have more, and what rows of translations call
-their two languages."""
+"""Facts: the most tokens of a target that are learnt, how many targets have more, and the names of the two languages in
+rows of translations."""
 
 IGNORED = -100
 
@@ -44,21 +44,20 @@ class Options(WritingOptions):
     """Settings under [task]."""
 
     prefix: str = Setting("", max_length=4096)
-    """What stands before every source, such as T5's "summarize: " or "translate English to German: "."""
+    """Text before every source, such as T5's "summarize: " or "translate English to German: "."""
     source_language: str = Setting("", max_length=64)
-    """The language of what is read: a code that the tokenizer knows, as mBART and NLLB need it, and in a column
-    `translation` the key of the text."""
+    """The language of the texts to read: a code that the tokenizer knows, which mBART and NLLB need, and the key of the
+    text in a column `translation`."""
     target_language: str = Setting("", max_length=64)
-    """The language of what is written, likewise."""
+    """The language of the texts to write, likewise."""
     max_target_length: int | None = Setting(None, ge=2, le=2**16)
-    """Tokens of a target that are learnt, at most; of a longer one the beginning. Default: as many as a source may
-    have."""
+    """Most tokens of a target that are learnt; of a longer one, the beginning. Default: as many as for a source."""
 
 
 class Seq2Seq(Writing):
     """What a model with an encoder and a decoder (T5, BART, Marian, Pegasus, mBART, M2M100) writes for a text.
 
-    Each token of the target is learnt from the source and the tokens before it, the tokenizer's marks included.
+    Each token of the target, including the tokenizer's marks, is learnt from the source and the tokens before it.
     """
 
     contract = 1
@@ -73,7 +72,7 @@ class Seq2Seq(Writing):
     # Rows.
 
     def taking(self, named: Collection[str]) -> Self:
-        """With a column of translations, where that is named, or two columns of texts."""
+        """This task with a column of translations, if that is named, or with two columns of texts."""
         task = copy.copy(self)
         if forms.TRANSLATION in named:
             task.translations = Translations(self.options.source_language, self.options.target_language)
@@ -85,7 +84,7 @@ class Seq2Seq(Writing):
         return forms.recognised(names)
 
     def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
-        """What rows of translations call their languages."""
+        """The names of the languages in rows of translations."""
         return {LANGUAGES: json.dumps(self.translations.keys)} if self.translations else {}
 
     def example(self) -> pd.DataFrame:
@@ -104,7 +103,7 @@ class Seq2Seq(Writing):
         return pd.DataFrame({"source": texts, "target": [" ".join(text.split()[::-1]) for text in texts]})
 
     def truths(self, rows: pd.DataFrame) -> np.ndarray:
-        """The targets, an object array `[rows]`; "" where the rows do not say."""
+        """The targets, an object array `[rows]`; "" if the rows have none."""
         import numpy as np
 
         found = np.full(len(rows), "", dtype=object)
@@ -113,16 +112,16 @@ class Seq2Seq(Writing):
         return found
 
     def untrained(self, rows: pd.DataFrame) -> dict[str, list[str]]:
-        """The sources themselves: what no model must fall behind."""
+        """The sources themselves: no model should score below them."""
         return {"source copied": [*rows["source"]]}
 
     # The model.
 
     def facts_of_config(self, config: Any) -> dict[str, ParamValue]:
-        """Nothing; but a model without an encoder or without a decoder is refused.
+        """Nothing; but refuse a model without an encoder or without a decoder.
 
         Raises:
-            ModelError: it is one.
+            ModelError: one of them is missing.
         """
         import transformers
 
@@ -133,18 +132,18 @@ class Seq2Seq(Writing):
         masked = type(config) in transformers.AutoModelForMaskedLM._model_mapping
         causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
         forward = causal and (not masked or getattr(config, "is_decoder", False))
-        does = "goes on with one" if forward else "fills in words of one" if masked else "does not"
+        does = "continues a text" if forward else "fills in words of a text" if masked else "does not"
         raise ModelError(
             f"[model] name_or_path must be a model that reads one text and writes another, such as T5, BART or Marian, "
             f"but {config.model_type} {does}; give another model{', or set the kind causal-lm' if forward else ''}."
         )
 
     def facts_of_model(self, model: Any, rows: pd.DataFrame, reader: RowTokenizer) -> dict[str, ParamValue]:
-        """With what the decoder begins, what ends it, and how long a target is, as the training rows have it.
+        """The tokens that begin and end a written text, and how long targets are in the training rows.
 
         Raises:
-            ModelError: the model's losses cannot be told, or its decoder begins or ends in a way that is not known.
-            SpecError: a language is not known, or `max_target_length` is more than the decoder has places.
+            ModelError: the model's losses cannot be computed, or its decoder begins or ends in an unknown way.
+            SpecError: a language is not known, or `max_target_length` is more than the decoder's positions.
         """
         from autopeft import decoder_start  # it needs torch
 
@@ -155,8 +154,8 @@ class Seq2Seq(Writing):
         before, behind = reader.target_marks()
         if not behind:
             raise ModelError(
-                f"[model] name_or_path: the tokenizer must put a mark behind a text that is to be written, or a model "
-                f"never learns to end it, but {type(reader.tokenizer).__name__} puts none; give another model."
+                f"[model] name_or_path: the tokenizer must put a mark behind a text to write, or a model never learns "
+                f"to end it, but {type(reader.tokenizer).__name__} puts none; give another model."
             )
         places = _places(model.config)
         most = self._most(reader, places, len(before) + len(behind))
@@ -174,12 +173,12 @@ class Seq2Seq(Writing):
         }
 
     def _most(self, reader: RowTokenizer, places: int, marks: int) -> int:
-        """Tokens of a target, at most."""
+        """The most tokens of a target."""
         asked = self.options.max_target_length
         if asked is not None and places and asked > places:
             raise SpecError(
-                f"`max_target_length` in [task] must be at most {places}, the places that the model's decoder has, but "
-                f"got {asked}; lower it."
+                f"`max_target_length` in [task] must be at most {places}, the number of positions of the model's "
+                f"decoder, but got {asked}; lower it."
             )
         if asked is not None and asked <= marks:
             raise SpecError(
@@ -190,28 +189,28 @@ class Seq2Seq(Writing):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which languages rows of translations have, and how many targets are longer than what is learnt of them."""
+        """The languages in rows of translations, and how many targets are too long to be learnt as a whole."""
         told = []
         if LANGUAGES in self.facts:
             first, second = json.loads(str(self.facts[LANGUAGES]))
             told.append(f'Rows are translated from "{first}" to "{second}".')
         if count := int(self.facts.get(CUT, 0)):
             told.append(
-                f"Of {count} training target{'s' * (count > 1)} with more than {self.facts[MOST]} tokens the beginning "
-                "is learnt; `max_target_length` in [task] says how much."
+                f"{count} training target{'s have' if count > 1 else ' has'} more than {self.facts[MOST]} tokens; only "
+                "the beginning is learnt. `max_target_length` in [task] sets how much."
             )
         return tuple(told)
 
     @property
     def limits(self) -> WritingLimits:
-        """As the training rows had it."""
+        """The limits that the training rows set."""
         begin, ends = (tuple(map(int, json.loads(str(self.facts[name])))) for name in (BEGIN, ENDS))
         return WritingLimits(int(self.facts[LONGEST]), ends, int(self.facts[POSITIONS]) or None, begin)
 
     # Tensors.
 
     def encode(self, rows: pd.DataFrame, reader: RowTokenizer, labels: Sequence[str]) -> Encoded:
-        """Tokens of sources; those of targets, and the same one place on for the decoder to read."""
+        """Tokens of sources, tokens of targets, and the same one position later for the decoder to read."""
         import numpy as np
 
         sources = self._sources(rows, reader)
@@ -239,7 +238,7 @@ class Seq2Seq(Writing):
         )
 
     def prepare(self, reader: RowTokenizer) -> None:
-        """Have the tokenizer put the languages' codes beside texts, where it knows them."""
+        """Have the tokenizer put the languages' codes beside texts, if it knows them."""
         languages.speak(reader.tokenizer, self.options.source_language, self.options.target_language)
 
     def _sources(self, rows: pd.DataFrame, reader: RowTokenizer) -> Any:
@@ -274,7 +273,7 @@ class Seq2Seq(Writing):
 
 
 def _places(config: Any) -> int:
-    """Tokens that a model's decoder may read; 0 where there is no bound."""
+    """The most tokens that a model's decoder can read; 0 if there is no limit."""
     text = config.get_text_config(decoder=True)
     found = getattr(text, "max_decoder_position_embeddings", None) or getattr(text, "max_position_embeddings", None)
     return int(found or 0)

@@ -1,4 +1,4 @@
-"""Cells that hold a text in several languages, such as {"en": "a fox", "de": "ein Fuchs"}."""
+"""Reads cells that hold a text in several languages, such as {"en": "a fox", "de": "ein Fuchs"}."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from autopeft import CellError, as_text, quoted
 
 RULE = "hold a text in each of two languages"
 ADVICE = 'write such as {"en": "…", "de": "…"}'
-BOTH = "name both by `source_language` and `target_language` in [task]"
+BOTH = "name both as `source_language` and `target_language` in [task]"
 
 
 class Translations:
     """Reads a column of such cells: the text in the language to translate from, and in the one to translate to.
 
-    Which keys these are is settled by the first cell that has both, and goes for all others.
+    The first cell that has both decides which keys these are for all cells.
 
     Args:
         source: the language to translate from, or a code that begins with it, such as "en_XX"; empty: the first of
@@ -23,7 +23,7 @@ class Translations:
         target: likewise, the second.
 
     Attributes:
-        keys: both, once a cell was read; before, empty.
+        keys: both keys, once a cell was read; empty before.
     """
 
     def __init__(self, source: str = "", target: str = "") -> None:
@@ -56,10 +56,10 @@ class Translations:
 
 
 def _texts(cell: object) -> dict[str, object]:
-    """What a cell has in each language, which may be None.
+    """A cell's text in each language, which may be None.
 
     Raises:
-        CellError: it is something else.
+        CellError: it is not such a cell.
     """
     if isinstance(cell, str):
         try:
@@ -74,11 +74,11 @@ def _texts(cell: object) -> dict[str, object]:
 def _chosen(keys: list[str], asked: tuple[str, str]) -> tuple[str, str]:
     """The keys of both languages.
 
-    Of two keys, one that fits no language goes with one that names a script or a region, and that no key fits, as
-    "es" goes with "spa_Latn".
+    If a cell has two keys, and one key fits no language and one language, with a script or a region, fits no key, these
+    two belong together, such as "es" and "spa_Latn".
 
     Raises:
-        CellError: they cannot be told.
+        CellError: it is not clear which keys they are.
     """
     told = [_fitting(keys, language) for language in asked]
     for place, language in enumerate(asked):
@@ -91,12 +91,12 @@ def _chosen(keys: list[str], asked: tuple[str, str]) -> tuple[str, str]:
         has = f"has the languages {', '.join(map(quoted, keys))}" if keys else "has no language"
         missing = [quoted(language) for language, key in zip(asked, told, strict=True) if language and key is None]
         rule = f"hold a text in {' and '.join(missing)}, as [task] says" if missing else RULE
-        raise CellError(has, "call the languages in [task] as the cells do" if missing else BOTH, rule)
+        raise CellError(has, "use the cells' names for the languages in [task]" if missing else BOTH, rule)
     return first, second
 
 
 def _fitting(keys: list[str], language: str) -> str | None:
-    """The key of a language: its own name, or else the longest that it begins with."""
+    """The key of a language: its own name, or else the longest key that its name begins with."""
     if not language or language in keys:
         return language or None
     return max((key for key in keys if key and language.startswith(key)), key=len, default=None)

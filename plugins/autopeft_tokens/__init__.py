@@ -1,4 +1,4 @@
-"""Labels for the words of a text, as a plugin: names, slots, parts of speech."""
+"""Plugin: labels for the words of a text, such as names, slots and parts of speech."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from autopeft import Task, hookimpl
 
 @hookimpl
 def register_tasks() -> Iterable[Task]:
-    """The one kind."""
+    """The kind of task `token-classification`."""
     from autopeft_tokens.task import TokenClassification
 
     return [TokenClassification()]

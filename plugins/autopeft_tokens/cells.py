@@ -1,4 +1,4 @@
-"""What the cells of a row may be: its words with a tag each, or its text with the spans in it that have a label."""
+"""Reads the cells of a row: its words with a tag each, or its text with labelled spans."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from autopeft import CellError, as_text
 
 WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|\w+|[^\w\s]")
-"""A word of a text: letters and digits in a row, one sign, or one character of a script that puts no spaces."""
+"""A word of a text: a run of letters and digits, one sign, or one character of a script without spaces."""
 
 WORDS = ("be a list of words", "give a list, or the words with spaces between them")
 SPANS = (
     "be a list of spans",
-    'give a list such as [{"start": 0, "end": 4, "label": "PER"}], of characters from the first to behind the last',
+    'give a list such as [{"start": 0, "end": 4, "label": "PER"}]; `end` is the character behind the last one',
 )
 
 
@@ -37,19 +37,19 @@ def words(cell: object) -> tuple[str, ...]:
 
 
 def tags(cell: object) -> tuple[str, ...]:
-    """The tags of a row's words, in the forms in which words may be; without white space in them.
+    """The tags of a row's words, in the same forms as words; they have no white space in them.
 
     Raises:
         CellError: it is none of these, or a tag has white space in it.
     """
     found = words(cell)
     if odd := next((tag for tag in found if len(tag.split()) > 1), None):
-        raise CellError(f"has the tag {odd!r}", "put _ in its place", "have tags without white space in them")
+        raise CellError(f"has the tag {odd!r}", "use _ instead", "have tags without white space in them")
     return found
 
 
 def spans(cell: object) -> tuple[tuple[int, int, str], ...]:
-    """The start, the end and the label of each span, in their order; from mappings or lists of these, or their JSON.
+    """The start, end and label of each span, in order; from mappings or lists of these three, or their JSON.
 
     Raises:
         CellError: it is none of these, or two spans overlap.
@@ -82,14 +82,12 @@ def _span(span: object) -> tuple[int, int, str]:
     ):
         raise CellError(f"has a span from {str(start)[:20]} to {str(end)[:20]}", advice, rule)
     if len((name := as_text(label)).split()) != 1:
-        raise CellError(
-            f"has the label {name!r}", advice, "have labels that are one word; put _ in the place of spaces"
-        )
+        raise CellError(f"has the label {name!r}", advice, "have labels of one word, with _ instead of spaces")
     return start, end, name
 
 
 def _listed(cell: object, said: tuple[str, str]) -> Any:
-    """A cell as a list; a text that is not a list in JSON stays one."""
+    """A cell as a list; a text that is not a JSON list stays a text."""
     rule, advice = said
     if isinstance(cell, str):
         if not cell.lstrip().startswith("["):

@@ -1,4 +1,4 @@
-"""What rows must be, the tags among which is chosen, and how rows are shared out."""
+"""Checks rows, finds the tags to choose from, and the strata for splitting rows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST = 20
-"""Rows of a stratum: rarer types are shared out as it comes."""
+"""Fewest rows of a stratum: rarer types have none of their own."""
 
 
 def rows(table: pd.DataFrame, source: str) -> None:
-    """Every word has a tag, and every span lies within its text.
+    """Make sure that every word has a tag, and that every span is within its text.
 
     Raises:
-        DataError: with the first row that is not so.
+        DataError: that is not so; it names the first such row.
     """
     for name, row in zip(table.index, table.to_dict("records"), strict=True):
         if "tags" in row and len(row["tags"]) != len(row["tokens"]):
@@ -37,27 +37,28 @@ def rows(table: pd.DataFrame, source: str) -> None:
                     f'"{label}" goes from {start} to {end}; count characters, not bytes, from 0 on.'
                 )
         if not placed(row)[1]:
-            raise DataError(f"{source}, row {name}: there must be a word in every row, but there is none; remove it.")
+            raise DataError(f"{source}, row {name}: every row must have a word, but this one has none; remove it.")
 
 
 def types(table: pd.DataFrame, source: str) -> None:
-    """There are two tags or more to choose from.
+    """Make sure that there are at least two tags to choose from.
 
     Raises:
-        DataError: there are not.
+        DataError: there are fewer.
     """
     found = {tag for tags in _tags_by_row(table) for tag in tags}
     if len(found) < 2:
         raise DataError(
-            f"{source}: there must be at least two tags, but every word has {min(found, default=OUTSIDE)}; label some."
+            f"{source}: there must be at least two tags, but every word has {min(found, default=OUTSIDE)}; label some "
+            "words."
         )
 
 
 def known(test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-    """Every type of the held-out rows occurs in the training rows.
+    """Make sure that every type of the held-out rows occurs in the training rows.
 
     Raises:
-        DataError: one does not; with its first row.
+        DataError: one does not; it names its first row.
     """
     taught = {kind for tags in _tags_by_row(train) for kind in types_of(tags)}
     for name, tags in zip(test.index, _tags_by_row(test), strict=True):
@@ -70,7 +71,7 @@ def known(test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
 
 
 def told(train: pd.DataFrame) -> list[str]:
-    """How many spans begin or end inside of a word."""
+    """A sentence on how many spans begin or end inside a word; empty if none does."""
     if "spans" not in train:
         return []
     count = sum(
@@ -82,7 +83,7 @@ def told(train: pd.DataFrame) -> list[str]:
     if not count:
         return []
     verb = "span begins or ends" if count == 1 else "spans begin or end"
-    return [f"{count} {verb} inside of a word; the whole words are taken."]
+    return [f"{count} {verb} inside a word; the whole words are taken."]
 
 
 def _inside(span: tuple[int, int, str], places: Sequence[tuple[int, int]]) -> bool:
@@ -91,7 +92,7 @@ def _inside(span: tuple[int, int, str], places: Sequence[tuple[int, int]]) -> bo
 
 
 def rarest_types(table: pd.DataFrame) -> pd.Series[str] | None:
-    """For each row the rarest type in it, of those that some rows have; None where that tells rows not apart."""
+    """For each row its rarest type, of those that enough rows have; None if that does not divide the rows."""
     import pandas as pd
 
     found = pd.Series([types_of(tags) for tags in _tags_by_row(table)], index=table.index, dtype=object)
@@ -100,13 +101,13 @@ def rarest_types(table: pd.DataFrame) -> pd.Series[str] | None:
     order = {kind: place for place, kind in enumerate(frequent.index)}
     rarest = found.map(lambda kinds: min((kind for kind in kinds if kind in order), key=lambda k: order[k], default=""))
     sizes = rarest.value_counts()
-    small = sizes[sizes < FEWEST].index  # what is left of a type whose other rows have a rarer one
+    small = sizes[sizes < FEWEST].index  # a type whose other rows have a rarer type
     rarest[rarest.isin(small)] = ""
     return rarest if rarest.nunique() > 1 and rarest.value_counts().min() >= FEWEST else None
 
 
 def labels(train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
-    """What is in no entity, and then the tags by type; of a type with "B-" both this and "I-"."""
+    """The tag of words in no entity, then the tags by type; a type with "B-" has both "B-" and "I-"."""
     found = {tag for table in (train, test) for tags in _tags_by_row(table) for tag in tags}
     found |= {f"I-{kind}" for prefix, kind in map(parts, found) if f"B-{kind}" in found}
     outside = [OUTSIDE] if OUTSIDE in found else []
@@ -114,7 +115,7 @@ def labels(train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
 
 
 def truths(table: pd.DataFrame, words: Sequence[tuple[str, list[tuple[int, int]]]], names: Sequence[str]) -> np.ndarray:
-    """The position of each word's tag, an int32 array a row; zeros where the rows have no tags."""
+    """The position of each word's tag, an int32 array for each row; zeros if the rows have no tags."""
     import numpy as np
 
     index = {name: place for place, name in enumerate(names)}
@@ -131,7 +132,7 @@ def truths(table: pd.DataFrame, words: Sequence[tuple[str, list[tuple[int, int]]
 
 
 def _entities(spans: Sequence[tuple[int, int, str]], places: Sequence[tuple[int, int]]) -> Iterator[Entity]:
-    """The words that spans touch; of two that touch the same word the first has it."""
+    """The words that spans touch; if two spans touch the same word, the first has it."""
     free = 0
     for start, end, kind in spans:
         touched = [word for word, (begin, stop) in enumerate(places) if word >= free and begin < end and start < stop]
@@ -141,7 +142,7 @@ def _entities(spans: Sequence[tuple[int, int, str]], places: Sequence[tuple[int,
 
 
 def _tags_by_row(table: pd.DataFrame) -> Iterator[Sequence[str]]:
-    """The tags that occur in each row; of spans those that their words may have. A cell that was not read has none."""
+    """The tags that occur in each row, or that words in its spans may have; none for a cell that was not read."""
     if "tags" in table:
         yield from (tags or () for tags in table["tags"])
         return

@@ -1,4 +1,4 @@
-"""Which token is the first of which word."""
+"""Finds the first token of each word."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def align(tokens: Any, places: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
-    """The word that each token is the first of, and that word's characters.
+    """For each token that is the first of a word, that word and its characters.
 
-    A token belongs to the word in which its first character is. In a row that was cut, a word whose first tokens are
-    gone has none, though others of it may be left: what it is would be learnt from a rest.
+    A token belongs to the word that its first character is in. In a row that was cut, a word whose first tokens are
+    gone has no token, though others of it may be left: its tag would be learnt from a rest of the word.
 
     Args:
         tokens: of all rows, with their `spans`.
         places: where each word of each row begins and ends in its text.
 
     Returns:
-        int32 `[tokens, 3]`: the word's position in its row, its first character and the one behind its last; -1 where a
+        int32 `[tokens, 3]`: the word's position in its row, its first character and the one behind its last; -1 if a
         token is not the first of any word.
     """
     import numpy as np

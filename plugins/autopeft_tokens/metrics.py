@@ -1,4 +1,4 @@
-"""How good tags are, told by the entities they stand for; rows as they are written: tags with spaces between them."""
+"""Scores of tags, by the entities that they stand for; rows are in written form: tags with spaces between them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from autopeft_tokens.tags import Entity
 
 Counts = dict[str, tuple[int, int, int]]
-"""By type: entities that were found rightly, all that were found, and all that there are."""
+"""By type: how many entities were found rightly, how many were found, and how many there are."""
 
 
 def split(answer: str, words: int) -> list[str]:
-    """The tags of a row; words without one, which were cut off, count as outside."""
+    """The tags of a row; words without a tag, which were cut off, count as outside."""
     tags = answer.split()[:words]
     return [*tags, *[OUTSIDE] * (words - len(tags))]
 
@@ -26,7 +26,7 @@ def split(answer: str, words: int) -> list[str]:
 def counts(
     answers: Sequence[str], truths: Sequence[str], find: Callable[[Sequence[str]], list[Entity]] = entities
 ) -> Counts:
-    """How many entities of each type are right: those of the same words and the same type."""
+    """How many entities of each type are right, that is, have the same words and the same type."""
     right, found, there = Counter[str](), Counter[str](), Counter[str]()
     for answer, truth in zip(answers, truths, strict=True):
         true = truth.split()
@@ -38,7 +38,7 @@ def counts(
 
 
 def f1(right: int, found: int, there: int) -> float:
-    """The harmonic mean of precision and recall; 0 where there is nothing to find and nothing was found."""
+    """The harmonic mean of precision and recall; 0 if there is nothing to find and nothing was found."""
     return 2 * right / (found + there) if found + there else 0.0
 
 
@@ -78,5 +78,5 @@ METRICS = {
         "tag_accuracy",
     )
 }
-"""By name, the default first. Over all entities together, but for `entity_f1_macro`, the mean over their types, and
-`tag_accuracy`, over words."""
+"""By name, the default first. They are over all entities together, except `entity_f1_macro`, the mean over their types,
+and `tag_accuracy`, which is over words."""

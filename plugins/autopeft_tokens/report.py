@@ -1,4 +1,4 @@
-"""What the report shows of tags: scores by type, and what is taken for what."""
+"""The report's sections on tags: scores by type, and confusions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 12
-"""Confusions in the table, the most frequent first."""
+"""Most confusions in the table, the most frequent first."""
 
 ASIDE = 4
-"""Words before and behind an entity in an example."""
+"""Most words before and behind an entity in an example."""
 
 MISSED, INVENTED = "(missed)", "(none there)"
 
 
 def sections(rows: pd.DataFrame, answers: Sequence[str], truths: Sequence[str]) -> list[ReportSection]:
-    """Both of them; answers and truths as they are written."""
+    """Both sections, from answers and truths in written form."""
     by_type = counts(answers, truths)
     table = tuple(
         (
@@ -52,7 +52,7 @@ def sections(rows: pd.DataFrame, answers: Sequence[str], truths: Sequence[str]) 
 
 
 def _confusions(rows: pd.DataFrame, answers: Sequence[str], truths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Pairs of what there is and what was answered in its place, with one of the sentences."""
+    """Pairs of a true type and the answered one, how often they occur, and an example."""
     times = Counter[tuple[str, str]]()
     examples: dict[tuple[str, str], tuple[dict[Any, Any], Entity]] = {}
     for row, answer, truth in zip(rows.to_dict("records"), answers, truths, strict=True):
@@ -65,7 +65,7 @@ def _confusions(rows: pd.DataFrame, answers: Sequence[str], truths: Sequence[str
 
 
 def _pairs(real: Sequence[Entity], given: Sequence[Entity]) -> list[tuple[tuple[str, str], Entity]]:
-    """Each entity that is not answered as it is, with the one that overlaps it, and each that overlaps none."""
+    """Each entity that was answered wrong, with the answer that overlaps it, and each answer that overlaps none."""
     found = []
     for entity in real:
         if entity in given:
@@ -79,7 +79,7 @@ def _pairs(real: Sequence[Entity], given: Sequence[Entity]) -> list[tuple[tuple[
 
 
 def _excerpt(row: dict[Any, Any], entity: Entity) -> str:
-    """The words around an entity, which stands in brackets."""
+    """The words around an entity, with the entity in brackets."""
     text, places = placed(row)
     first, last = places[max(0, entity.start - ASIDE)][0], places[min(len(places), entity.end + ASIDE) - 1][1]
     start, end = places[entity.start][0], places[entity.end - 1][1]

@@ -14,7 +14,7 @@ PREFIXES = ("B", "I", "E", "S")
 
 
 class Entity(NamedTuple):
-    """From which word to behind which, and of what type."""
+    """Its first word, the word behind its last, and its type."""
 
     start: int
     end: int
@@ -22,7 +22,7 @@ class Entity(NamedTuple):
 
 
 def parts(tag: str) -> tuple[str, str]:
-    """The prefix of a tag and its type; a tag without a prefix is a type that goes on ("I")."""
+    """The prefix of a tag and its type; a tag without a prefix is a type with the prefix "I"."""
     prefix, dash, kind = tag.partition("-")
     if dash and kind and (prefix in PREFIXES or prefix in ("L", "U")):
         return {"L": "E", "U": "S"}.get(prefix, prefix), kind
@@ -32,9 +32,9 @@ def parts(tag: str) -> tuple[str, str]:
 def entities(tags: Sequence[str]) -> list[Entity]:
     """The entities of a row, by the rule of CoNLL-2000's conlleval (Tjong Kim Sang & Buchholz 2000).
 
-    A "B-" or "S-" begins one, and so does any tag whose type is another than the one before; "E-" and "S-" end one. So
-    an "I-" that follows nothing of its type counts as a beginning. BIO, BIOES (BILOU) and tags without a prefix are
-    read alike.
+    A "B-" or "S-" begins one, and so does any tag whose type differs from that of the tag before; "E-" and "S-" end
+    one. So an "I-" that follows nothing of its type begins one. BIO, BIOES (BILOU) and tags without a prefix are read
+    by the same rule.
     """
     found: list[Entity] = []
     begin, current = 0, ""
@@ -52,13 +52,13 @@ def entities(tags: Sequence[str]) -> list[Entity]:
 
 
 def strict_entities(tags: Sequence[str]) -> list[Entity]:
-    """Those alone that begin with "B-" or "S-", as BIO and BIOES are defined; tags without a prefix as they are."""
+    """Only entities that begin with "B-" or "S-", as BIO and BIOES define them, or whose tags have no prefix."""
     found = ((entity, tags[entity.start]) for entity in entities(tags))
     return [entity for entity, tag in found if parts(tag)[0] in ("B", "S") or tag == entity.type]
 
 
 def tags_of(found: Iterable[Entity], words: int) -> list[str]:
-    """BIO tags of a row of so many words."""
+    """BIO tags of a row with `words` words."""
     tags = [OUTSIDE] * words
     for start, end, kind in found:
         tags[start] = f"B-{kind}"

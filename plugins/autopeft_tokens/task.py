@@ -28,21 +28,21 @@ IGNORED = -100
 """The label of tokens that are not the first of a word, as in `torch.nn.functional.cross_entropy`."""
 
 TAG, PROBABILITY, START, END = range(4)
-"""What an answer says of each word."""
+"""The numbers of an answer for each word."""
 
 
 def _written(name: str) -> Metric:
     def score(answers: np.ndarray, truths: np.ndarray) -> float:
         return METRICS[name](answers.tolist(), truths.tolist())
 
-    return Metric(score, METRICS[name], written=True)  # entities are told by the names of tags
+    return Metric(score, METRICS[name], written=True)  # entities are found by the names of tags
 
 
 class TokenClassification(Task):
-    """A tag for each word: of names, slots, parts of speech; entities are read from tags as conlleval does.
+    """A tag for each word, for names, slots or parts of speech; entities are read from tags as conlleval does.
 
-    Rows are words and their tags (`tokens`, `tags`), or, where [data] names one of these, a `text` and its `spans`.
-    The first token of a word is taught the word's tag and answers for it. Truths are the tags' positions, an array a
+    Rows are words and their tags (`tokens`, `tags`), or a `text` and its `spans` if [data] names one of these. The
+    first token of a word learns the word's tag and answers for it. Truths are the tags' positions, an array for each
     row; answers are float32 `[rows, words, 4]`: tag, probability, and where the word begins and ends in the text.
     """
 
@@ -56,7 +56,7 @@ class TokenClassification(Task):
     metrics: ClassVar[Mapping[str, Metric]] = {name: _written(name) for name in METRICS}
 
     def taking(self, named: Collection[str]) -> Self:
-        """With the columns of the form that is named."""
+        """This task with the columns of the form that is named."""
         task = super().taking(named)
         task.columns = SPANNED if {"text", "spans"} & {*named} else TAGGED
         return task
@@ -73,17 +73,17 @@ class TokenClassification(Task):
         return None
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """As many tags as words, spans within their texts, and something to find."""
+        """Make sure that there are as many tags as words, spans are within their texts, and tags differ."""
         checks.rows(rows, source)
         checks.types(rows, source)
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """The same, and no type that the training rows do not teach."""
+        """The same, and make sure that the training rows teach every type."""
         checks.rows(test, source)
         checks.known(test, train, source)
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Spans that begin or end inside of a word are told."""
+        """Say how many spans begin or end inside a word."""
         return checks.told(train)
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
@@ -91,11 +91,11 @@ class TokenClassification(Task):
         return checks.rarest_types(rows)
 
     def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
-        """The tags that occur, what is in no entity first; of each type both "B-" and "I-" where tags have these."""
+        """The tags that occur, first that of words in no entity; both "B-" and "I-" of a type with "B-"."""
         return checks.labels(train, test)
 
     def example(self) -> pd.DataFrame:
-        """Who is where."""
+        """Sentences about who is where."""
         import pandas as pd
 
         who, where = ("Ada", "Alan Turing", "Grace Hopper"), ("Paris", "New York", "Bonn")
@@ -147,7 +147,7 @@ class TokenClassification(Task):
         return total / (labels != IGNORED).sum().clamp(min=1)
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The most probable tag of each word, float32 `[rows, words, 4]`; -1 where a row has no such word."""
+        """The most probable tag of each word, float32 `[rows, words, 4]`; -1 if a row has no such word."""
         import torch
 
         words = batch["words"]
@@ -160,7 +160,7 @@ class TokenClassification(Task):
         return found
 
     def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool:
-        """Whether no entity is found, although there are some; one tag for nearly all words where each has one."""
+        """Whether no entity is found, although there are some; without "O", whether nearly all words get one tag."""
         import numpy as np
 
         given, true = answers[..., TAG].flatten(), np.concatenate([*truths])
@@ -197,8 +197,8 @@ class TokenClassification(Task):
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         """Each entity with its type, place and score, and the tag of each word.
 
-        `start` and `end` are characters of the text, of words with one space between them; `words` are positions of
-        words. The score is the least probability of the entity's tags.
+        `start` and `end` are characters of the text, or of words joined by one space; `words` are positions of words.
+        The score is the lowest probability of the entity's tags.
         """
         tags = _tags(answer, labels)
         found = []
@@ -218,11 +218,11 @@ class TokenClassification(Task):
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """Scores by type, and what is taken for what, with an example of each."""
+        """Scores by type, and confusions with an example of each."""
         return report.sections(rows, self.written(answers, labels), self.written_truths(truths, labels))
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """No entity at all; the most frequent tag where every word has one."""
+        """No entity at all; without "O", the most frequent tag."""
         import numpy as np
 
         index = 0 if OUTSIDE in labels else int(np.bincount(np.concatenate([*train])).argmax())

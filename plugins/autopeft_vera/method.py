@@ -1,4 +1,4 @@
-"""VeRA: a linear map W becomes W + Λb B Λd A; A and B are random, frozen and shared, only the diagonals are trained."""
+"""VeRA: a linear map W becomes W + Λb B Λd A; A and B are random, frozen and shared, and only the diagonals train."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 TARGETS = TargetGroups()  # "query_value" first: Kopiczko et al. on RoBERTa
 
 PROJECTION_SEED = 0
-"""Of A and B: the same for every trial, so that none of them is better off by its draw."""
+"""Seed of A and B: the same for every trial, so that no trial has a luckier draw."""
 
 
 class Vera(PeftMethod):
-    """LoRA with random matrices that all targets share, of which vectors alone are trained.
+    """LoRA with random matrices that all targets share; only two vectors per target are trained.
 
-    These are `r + out_features` trained numbers per target, against LoRA's `r · (in_features + out_features)`.
+    These are `r + out_features` trained numbers per target, instead of LoRA's `r · (in_features + out_features)`.
 
     A and B have the shape of the largest target, and smaller ones use a corner of them. They are saved with a winner,
-    so its size grows with r although what is trained hardly does.
+    so its size grows with r, although the number of trained parameters hardly does.
     """
 
     contract = 1
@@ -36,7 +36,8 @@ class Vera(PeftMethod):
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Rank, first value of Λd, targets and dropout; groups that coincide on this model are offered once.
 
-        peft's defaults; Kopiczko et al. take ranks of 256 to 1024, and find first values of 0.1 and less better than 1.
+        The defaults are peft's. Kopiczko et al. use ranks of 256 to 1024, and find first values of at most 0.1 better
+        than 1.
         """
         return SearchSpace(
             {
@@ -48,7 +49,7 @@ class Vera(PeftMethod):
         )
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Learning rates some ten times LoRA's, as Kopiczko et al. have them (up to 1e-2 and above)."""
+        """Learning rates about ten times LoRA's, as in Kopiczko et al. (up to 1e-2 and above)."""
         return SearchSpace({"learning_rate": Float(low=1e-3, high=1e-1, default=1e-2, log=True)})
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
@@ -82,7 +83,7 @@ class Vera(PeftMethod):
 
 
 def _in_product_precision(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
-    """A linear map's output as autocast has it; peft's layer gives its input's precision, which DeBERTa trips over."""
+    """The output in autocast's precision; peft's layer returns its input's precision, with which DeBERTa fails."""
     import torch
 
     device = output.device.type

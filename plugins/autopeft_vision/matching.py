@@ -1,4 +1,4 @@
-"""Whether an image and a text belong together: a vector for each, of two towers that are trained to agree."""
+"""Whether an image and a text belong together: a vector for each, from two towers that are trained to agree."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     from autopeft import Section, TableProfile
 
 SHOWN = 18
-"""Images in the report, at most."""
+"""Most images in the report."""
 
 FEWEST = 2
-"""Different images, and texts, without which there is nothing to tell apart."""
+"""Fewest different images, and fewest different texts: with fewer there is nothing to tell apart."""
 
 
 class ImageTextMatching(Task):
-    """Vectors of images and of texts that are the closer, the better the two go together.
+    """Vectors of images and texts: the better an image and a text go together, the closer their vectors are.
 
-    The loss is that of CLIP (Radford et al. 2021, arXiv:2103.00020): of the images of a batch each is to find its text
-    among all of the batch's, and the reverse; cross-entropy over cosine similarities, divided by a temperature, and the
-    mean of both directions. What equals a row's own text or image is not counted against it.
+    The loss is that of CLIP (Radford et al. 2021, arXiv:2103.00020): each image of a batch must find its text among all
+    texts of the batch, and the reverse. It is the cross-entropy over cosine similarities, divided by a temperature, and
+    the mean of both directions. Texts or images that equal a row's own do not count as wrong.
 
-    Truths are which rows have equal images and equal texts, int64 `[rows, 2]`; answers the vectors, the image's before
-    the text's, each of length 1, float32 `[rows, 2 · width]`.
+    Truths say which rows have equal images and equal texts, int64 `[rows, 2]`. Answers are the vectors, first the
+    image's, then the text's, each of length 1, float32 `[rows, 2 · width]`.
     """
 
     contract = 1
@@ -70,7 +70,7 @@ class ImageTextMatching(Task):
         return 1
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """Images and texts on them."""
+        """Images and texts that describe them."""
         image, text = next((column for column in table.columns if column.holds == "image"), None), table.text()
         if not image or not text or "label" in table.named:
             return None
@@ -81,14 +81,14 @@ class ImageTextMatching(Task):
         )
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """There are different images, and different texts."""
+        """Make sure that there are different images, and different texts."""
         for place, what in enumerate(("images", "texts")):
             found = int(identities(rows)[:, place].max()) + 1
             if found < FEWEST:
                 raise DataError(f"{source}: there must be at least {FEWEST} different {what}, but all are the same.")
 
     def example(self) -> pd.DataFrame:
-        """Images of one colour each, with its name, of which some come twice."""
+        """Images of one colour each, with its name; some occur twice."""
         import numpy as np
         import pandas as pd
 
@@ -113,7 +113,7 @@ class ImageTextMatching(Task):
         return {"image": [*cells], "text": ["a text", "another one"]}
 
     def encode(self, rows: pd.DataFrame, reader: Any, labels: Sequence[str]) -> Encoded:
-        """Resize the images, tokenise the texts, and number both, equal ones alike."""
+        """Resize the images, tokenise the texts, and number both; equal ones get the same number."""
         pixels, tokens = reader(rows["image"].tolist(), rows["text"].tolist())
         equal = identities(rows)
         fields = {
@@ -147,28 +147,28 @@ class ImageTextMatching(Task):
         return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Both vectors, one behind the other, float32 `[rows, 2 · width]`."""
+        """Both vectors, one after the other, float32 `[rows, 2 · width]`."""
         import torch
 
         return torch.cat([outputs.image_embeds.float(), outputs.text_embeds.float()], dim=-1)
 
     def score(self, metric: str, truths: np.ndarray, answers: np.ndarray) -> float:
-        """The metric of the rows' ranks among each other."""
+        """The metric of the ranks of the rows."""
         return self.metrics[metric].score(ranks(answers, truths), truths)
 
     def worded(self, answers: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-        """With which rows have equal images and texts behind, float64 `[rows, 2 · width + 2]`."""
+        """The vectors, followed by which rows have equal images and texts, float64 `[rows, 2 · width + 2]`."""
         import numpy as np
 
         return np.concatenate([answers.astype(np.float64), identities(rows)], axis=1)
 
     def written(self, answers: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """Of each row at which place its text was found for the image, and its image for the text, from 1 on."""
+        """For each row the rank of its text for its image, and of its image for its text, from 1 on."""
         found = ranks(answers[:, :-2], answers[:, -2:])
         return [f"{text} {image}" for text, image in found.tolist()]
 
     def written_truths(self, truths: np.ndarray, labels: Sequence[str]) -> list[str]:
-        """The first place, both times."""
+        """Rank 1, both times."""
         return ["1 1"] * len(truths)
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
@@ -182,13 +182,13 @@ class ImageTextMatching(Task):
         return {"similarity": float(self.table(answer[None], labels)["similarity"][0])}
 
     def reading(self, labels: Sequence[str]) -> str:
-        """How alike the two of a row are."""
+        """How similar a row's image and text are."""
         return "similarity = (image_embeds * text_embeds).sum(-1)"
 
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """The images whose text was found last."""
+        """The images whose text has the worst rank."""
         found = ranks(answers, truths)[:, 0]
         wrong = [row for row in (-found).argsort(kind="stable") if found[row] > 1]
         if not wrong:
@@ -206,7 +206,7 @@ class ImageTextMatching(Task):
         return [ReportSection("Images that were matched wrong", told, tuple(exhibits))]
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """The same vector for everything: equally near, rows are found in their order."""
+        """The same vector for everything: all are equally near, so rows are found in their order."""
         import numpy as np
 
         return Baseline("order of the rows", np.zeros((len(test), 2), np.float32))

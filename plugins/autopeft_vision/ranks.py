@@ -1,4 +1,4 @@
-"""At which place images find their texts, and texts their images: what retrieval is scored by."""
+"""The ranks of texts for images, and of images for texts, by which retrieval is scored."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECALLS = (1, 5, 10)
-"""Among how many first ones the right one must be."""
+"""The right one must be among this many first ones."""
 
 BLOCK = 1000
-"""Rows that are compared with all others at a time."""
+"""How many rows are compared with all others at a time."""
 
 
 def identities(rows: pd.DataFrame) -> np.ndarray:
-    """A number for each row's image, and one for its text, equal where these are, int64 `[rows, 2]`."""
+    """A number for each row's image, and one for its text; equal ones have the same number, int64 `[rows, 2]`."""
     import numpy as np
     import pandas as pd
 
@@ -29,10 +29,10 @@ def identities(rows: pd.DataFrame) -> np.ndarray:
 
 
 def ranks(answers: np.ndarray, equal: np.ndarray) -> np.ndarray:
-    """At which place an image finds a right text among all, and a text a right image, int64 `[rows, 2]`, from 1 on.
+    """The rank of the best right text for each image, and of the best right image for each text, int64 `[rows, 2]`.
 
-    Right is what belongs to an image, or a text, that equals the row's own. A text that several rows have is one among
-    those that are searched, and an image likewise. Those that are equally near come in the rows' order.
+    Ranks count from 1. A text is right if it belongs to an image that equals the row's own, and an image likewise. A
+    text or an image that several rows have is searched once. Equally near ones come in the rows' order.
 
     Args:
         answers: vectors of images and of texts side by side, `[rows, 2 · width]`.
@@ -41,12 +41,12 @@ def ranks(answers: np.ndarray, equal: np.ndarray) -> np.ndarray:
     import numpy as np
 
     width = answers.shape[1] // 2
-    vectors = np.asarray(answers, np.float32)  # always the same, so that ranks worked out again are too
+    vectors = np.asarray(answers, np.float32)  # always this type, so that ranks come out the same each time
     sides = vectors[:, :width], vectors[:, width:]
     found = np.empty((len(answers), 2), np.int64)
     for way in (0, 1):
         asked, offered = sides[way], sides[1 - way]
-        first = np.sort(np.unique(equal[:, 1 - way], return_index=True)[1])  # each of what is searched once
+        first = np.sort(np.unique(equal[:, 1 - way], return_index=True)[1])  # each text or image once
         place_of = {number: place for place, number in enumerate(equal[first, 1 - way])}
         wanted = np.array([place_of[number] for number in equal[:, 1 - way]])
         for start in range(0, len(asked), BLOCK):
@@ -61,7 +61,7 @@ def ranks(answers: np.ndarray, equal: np.ndarray) -> np.ndarray:
 
 
 def _right(own: np.ndarray, wanted: np.ndarray, rows: np.ndarray, offered: int) -> np.ndarray:
-    """Which of what is offered belongs to each of some rows, or to one that equals it, bool `[rows, offered]`."""
+    """Which of the offered ones belong to each row, or to a row that equals it, bool `[rows, offered]`."""
     import numpy as np
 
     found = np.zeros((len(rows), offered), bool)
@@ -73,21 +73,21 @@ def _right(own: np.ndarray, wanted: np.ndarray, rows: np.ndarray, offered: int) 
 
 
 def recall(found: np.ndarray, most: int) -> np.ndarray:
-    """Of each row, the mean over both ways of whether the right one is among so many first."""
+    """For each row, the mean over both directions of whether the right one is among the first `most`."""
     share: np.ndarray = (found <= most).mean(axis=1)
     return share
 
 
 def reciprocal(found: np.ndarray) -> np.ndarray:
-    """Of each row, the mean over both ways of 1 / place."""
+    """For each row, the mean over both directions of 1 / rank."""
     share: np.ndarray = (1.0 / found).mean(axis=1)
     return share
 
 
 def _metric(of_rows: Callable[[np.ndarray], np.ndarray]) -> Metric:
-    """The mean over rows of what their ranks give.
+    """The mean over rows of a score of their ranks.
 
-    Rows that are drawn anew keep the ranks they had among all rows.
+    Rows that are drawn again keep the ranks that they had among all rows.
     """
     return Metric(
         lambda found, truths: float(of_rows(found).mean()),
@@ -97,7 +97,7 @@ def _metric(of_rows: Callable[[np.ndarray], np.ndarray]) -> Metric:
 
 
 def _read(written: Sequence[str]) -> np.ndarray:
-    """Ranks as they were written, `[rows, 2]`."""
+    """Ranks from their written form, `[rows, 2]`."""
     import numpy as np
 
     return np.array([[float(place) for place in row.split()] for row in written])

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from autopeft import TableProfile
 
 SHOWN = 18
-"""Images in the report, at most."""
+"""Most images in the report."""
 
 
 class ImageClassification(Classification):
-    """Single-label classification of images, all brought to one size by the model's image processor."""
+    """Single-label classification of images, which the model's image processor resizes to one size."""
 
     contract = 1
     kind = "image-classification"
@@ -60,7 +60,7 @@ class ImageClassification(Classification):
     def sections(
         self, rows: pd.DataFrame, truths: np.ndarray, answers: np.ndarray, labels: Sequence[str]
     ) -> list[ReportSection]:
-        """And the images that the winner was most sure of and wrong about, one of each pair of labels first."""
+        """The usual sections, and the images with the surest wrong answers, first one of each pair of labels."""
         given, sure = self.given(answers), answers.max(axis=-1)
         wrong = sorted((row for row in range(len(rows)) if given[row] != truths[row]), key=lambda row: -sure[row])
         surest = {(truths[row], given[row]): row for row in reversed(wrong)}  # of each confusion

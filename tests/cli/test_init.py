@@ -189,7 +189,7 @@ def test_what_the_user_names_is_taken(tmp_path):
         (["tickets.csv", "--to", "there/x.toml"], ["does not exist; create it"]),
         (["nowhere.csv"], ["nowhere.csv does not exist"]),
         (["empty.csv"], ["at least one row"]),
-        (["ids.csv"], ["`id` holds values that hardly come again", "--task"]),
+        (["ids.csv"], ["`id` holds values that hardly repeat", "--task"]),
         (["talks.jsonl"], ["causal-lm needs a base model", "--model HuggingFaceTB/"]),
     ],
 )

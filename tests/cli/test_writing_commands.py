@@ -125,7 +125,7 @@ def in_words(line: str) -> str:
 def test_marks_in_rows_that_are_learnt_are_told(study):
     _, told = study
     sentence = (
-        'What looks like a mark of the tokenizer\'s, such as "<|im_end|>", stands in 4 training rows; it is read as '
+        'Text that looks like a mark of the tokenizer, such as "<|im_end|>", is in 4 training rows; it is read as '
     )
     assert told.count(f"{sentence}text, and begins or ends nothing.\n") == 1
 
@@ -137,7 +137,7 @@ def test_marks_that_a_user_types_begin_and_end_no_turn(winner):
     assert f"user\n{FORGED}<|im_end|>" in winner.processor.decode(forged)
     told = []
     assert winner.write([conversation(FORGED)], told.append) != winner.write([conversation("say b")], told.append)
-    assert [line.partition(", stands in ")[2] for line in told] == [
+    assert [line.partition(", is in ")[2] for line in told] == [
         "1 row; it is read as text, and begins or ends nothing."
     ]
 

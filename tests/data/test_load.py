@@ -179,7 +179,7 @@ def of_many_labels(count):
             {"test_fraction": 0.6},
             ["rows left to train on", "16 rows and 20 labels", "smaller `test_fraction"],
         ),
-        (of_many_labels(40), {"test": "test.csv"}, ["of the 3 folds", "is 2", "lower `folds`"]),
+        (of_many_labels(40), {"test": "test.csv"}, ["of the 3 folds", "has 2", "lower `folds`"]),
         (
             of_many_labels(40),
             {"group": "text"},

@@ -158,7 +158,7 @@ def test_a_template_that_says_a_beginning_differently_is_refused(tmp_path, model
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("chat", "brings no chat template"),
+        ("chat", "has no chat template"),
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{{ nonsense", "the chat template must take every conversation"),
         ("{% for message in messages %}{{ message['role'] }}{% endfor %}", "print what the assistant says"),
@@ -177,7 +177,7 @@ def test_rows_without_an_answer_that_fits_are_refused(tmp_path, model):
         "data": {"train": "rows.jsonl"},
         "name": "short",
     }
-    with pytest.raises(SpecError, match="`max_length` in \\[model\\] must leave something of an answer"):
+    with pytest.raises(SpecError, match="`max_length` in \\[model\\] must leave part of an answer"):
         Problem.from_spec(StudySpec.from_mapping(content, folder=tmp_path), discover())
 
 
@@ -187,7 +187,7 @@ def test_a_score_that_is_not_known_is_refused_before_anything_trains(tmp_path, m
 
 
 def test_an_encoder_is_refused(tmp_path, tiny_model):
-    with pytest.raises(ModelError, match="was pretrained to go on with a text, but bert"):
+    with pytest.raises(ModelError, match="was pretrained to continue a text, but bert"):
         problem_of(tmp_path, tiny_model, [{"messages": one} for one in conversations()])
 
 

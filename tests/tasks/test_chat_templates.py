@@ -50,12 +50,12 @@ WITHOUT = CHAT_TEMPLATE.replace("messages %}", "messages if message.role != 'WHO
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        (WITHOUT.replace("WHO", "user"), "must print what the user says, but of message 2"),
+        (WITHOUT.replace("WHO", "user"), "must print what the user says, but it prints nothing of message 2"),
         (CHAT_TEMPLATE.replace("<|im_end|>", ""), "must print a mark behind an answer"),
-        (CHAT_TEMPLATE.replace("if add_generation_prompt", "if false"), "where `add_generation_prompt` is set"),
-        (CHAT_TEMPLATE + "{{ range(10**5) | random }}", "says something else each time"),
+        (CHAT_TEMPLATE.replace("if add_generation_prompt", "if false"), "if `add_generation_prompt` is set"),
+        (CHAT_TEMPLATE + "{{ range(10**5) | random }}", "prints something else each time"),
         (CHAT_TEMPLATE + "{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
-        (CHAT_TEMPLATE + "{{ raise_exception('a\nb' * 999) }}", 'it says: "a ba b'),
+        (CHAT_TEMPLATE + "{{ raise_exception('a\nb' * 999) }}", 'it fails with: "a ba b'),
         (CHAT_TEMPLATE.replace("{% for", "{{ messages | length }}{% for"), "begins differently; give another"),
     ],
 )
@@ -69,12 +69,12 @@ def test_a_template_that_will_not_do_is_refused_in_a_sentence(reader, template, 
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 TOO_MUCH = {
-    "loops": (LOOPS, "must come to an end, but it took more than 1 seconds"),
-    "a power": ("{{ 10 ** (10 ** 9) }}", "must come to an end"),
-    "a product": ("{{ 'x' * 10**11 }}", "must make do with 0.12 GiB of memory"),
+    "loops": (LOOPS, "must finish, but it took more than 1 seconds"),
+    "a power": ("{{ 10 ** (10 ** 9) }}", "must finish"),
+    "a product": ("{{ 'x' * 10**11 }}", "must run in 0.12 GiB of memory"),
     "doubling": (
         "{% set n = namespace(a='x') %}{% for i in range(40) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
-        "make do",
+        "in 0.12 GiB",
     ),
 }
 
@@ -99,7 +99,7 @@ def test_what_fills_in_templates_ends_with_the_study_and_gives_its_errors_back()
     assert apart.each(str, [1, 2]) == ["1", "2"]
     with pytest.raises(ZeroDivisionError):
         apart.each(lambda one: 1 / one, [1, 0])
-    with pytest.raises(SpecError, match="ended before"):
+    with pytest.raises(SpecError, match="ended early"):
         apart.each(lambda one: os.kill(os.getpid(), 9), [1])
 
 
@@ -107,7 +107,7 @@ def test_what_a_template_leaves_out_is_counted(reader):
     silent = WITHOUT.replace("WHO", "system")
     rows = rows_of(SHORT, SHORT[1:], SHORT)
     assert task_of(template=silent).told(rows, reader) == [
-        "The chat template prints nothing of the system's message in 2 rows, so the model does not read that."
+        "The chat template leaves out the system's message in 2 rows, so the model does not read that."
     ]
     assert task_of(template=CHAT_TEMPLATE).told(rows, reader) == []
     with pytest.raises(SpecError, match="`system` in \\[task\\] must be read by the model"):
@@ -115,10 +115,10 @@ def test_what_a_template_leaves_out_is_counted(reader):
 
 
 def test_calls_of_tools_that_are_learnt_must_be_printed(reader):
-    with pytest.raises(SpecError, match="print the calls of tools that are learnt, but of message 2"):
+    with pytest.raises(SpecError, match="print the tool calls that are learnt, but it prints nothing of message 2"):
         task_of(template=CHAT_TEMPLATE).encode(rows_of(BOTH), reader, ())
     (told,) = task_of(template=CHAT_TEMPLATE, learn="last").told(rows_of(BOTH), reader)
-    assert "calls of tools in 1 row" in told
+    assert "tool calls in 1 row" in told
     printing = CHAT_TEMPLATE.replace("| trim }}", "}}{{ message.tool_calls | tojson if message.tool_calls }}")
     assert task_of(template=printing).told(rows_of(BOTH), reader) == []
 
@@ -142,7 +142,7 @@ def test_thoughts_are_marks_of_the_assistant_and_text_of_others(reader):
     assert [[*ids].count(token) for token in tokens] == [2, 2, 2, 3]  # <shown> is in none of what a template prints
     assert reader.tokenizer.decode(ids).count(text) == 3
     (told,) = task.told(rows, reader)
-    assert 'such as "<think>", stands in 1 row; it is read as text' in told
+    assert 'such as "<think>", is in 1 row; it is read as text' in told
     assert task.told(rows_of([said("user", "x"), said("assistant", text)]), reader) == []
 
 

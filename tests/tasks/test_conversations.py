@@ -189,7 +189,7 @@ FAULTS = {
     "no message in an array": (np.array([]), "has no message"),
     "Python's own writing": (str([ASKED]), "is a text that is not JSON"),
     "cut off": (json.dumps([ASKED])[:-1], "is a text that is not JSON"),
-    "lists of several lengths": ({"role": ["user"], "content": []}, "several lengths"),
+    "lists of several lengths": ({"role": ["user"], "content": []}, "unequal lengths"),
     "a key twice": (ROLE_TWICE, 'the key "role" twice'),
     "NaN in JSON": ('[{"role": "user", "content": NaN}]', "holds the number NaN"),
     "brackets": ("[" * 100_000, "is nested deeper"),
@@ -228,8 +228,8 @@ FAULTS = {
     "a call in itself": ([ASKED, {**CALLED, "tool_calls": [{"a": CYCLE}]}], "is nested deeper"),
     "calls of the user": ([user(tool_calls=[CALL])], "has calls, but the role user"),
     "calls in two forms": ([ASKED, {**CALLED, "function_call": {"name": "f", "arguments": ""}}], "in two forms"),
-    "calls as a mapping": ([ASKED, said(tool_calls={"a": 1})], "`tool_calls` that are something else"),
-    "calls of texts": ([ASKED, said(tool_calls=["f"])], "`tool_calls` that are something else"),
+    "calls as a mapping": ([ASKED, said(tool_calls={"a": 1})], "`tool_calls` in another form"),
+    "calls of texts": ([ASKED, said(tool_calls=["f"])], "`tool_calls` in another form"),
     "calls of no JSON": ([ASKED, said(tool_calls="f(x)")], "`tool_calls` that is a text that is not JSON"),
     "a date in a call": ([ASKED, said(tool_calls=[{"a": datetime.date(2020, 1, 1)}])], 'of type "date"'),
     "times in a call": ([ASKED, said(tool_calls=[{"a": np.array(["2020"], "M8[ns]")}])], 'of type "ndarray"'),
@@ -246,8 +246,8 @@ FAULTS = {
         [ASKED, said(function_call={"name": "f", "arguments": [1]})],
         "are neither a mapping nor a text",
     ),
-    "an answer not to learn": ([ASKED, said(weight=0)], "has another `weight` than 1"),
-    "an answer not to train": ([ASKED, said(train=False)], "has another `train` than 1"),
+    "an answer not to learn": ([ASKED, said(weight=0)], "has a `weight` other than 1"),
+    "an answer not to train": ([ASKED, said(train=False)], "has a `train` other than 1"),
     "thoughts": ([ASKED, said(reasoning_content="Hm.")], 'has the key "reasoning_content"'),
     "another key": ([user(id=1)], 'has the key "id"'),
     "a key that is not a text": ([{**ASKED, 5: 1}], "has the key of type int"),
@@ -279,7 +279,7 @@ def test_a_conversation_that_waits_for_an_answer_is_a_prompt_alone():
     error = refused(answer, [ASKED, SAID, ASKED], "ends with message 3 of the user")
     assert error.advice == "remove what comes after the last answer"
     refused(answer, TURNS[:4], "ends with message 4 of the tool")
-    refused(answer, [SYSTEM, ASKED], "has none of the assistant")
+    refused(answer, [SYSTEM, ASKED], "has no such message")
 
 
 def test_prompts_and_completions_may_be_messages():
@@ -331,9 +331,9 @@ def test_single_values_are_texts():
         (str([SAID]), "not JSON"),
         (json.dumps([SAID])[:-1], "not JSON"),
         ('[{"from": "Rome", "value": "x"}]', 'the role "Rome"'),
-        ('{"autopeft_text": 5}', "goes on otherwise"),
-        ('{"autopeft_text": "a", "b": 1}', "goes on otherwise"),
-        ('{"autopeft_messages": []}', "goes on otherwise"),
+        ('{"autopeft_text": 5}', "autopeft did not write the rest"),
+        ('{"autopeft_text": "a", "b": 1}', "autopeft did not write the rest"),
+        ('{"autopeft_messages": []}', "autopeft did not write the rest"),
         ('{"autopeft_messages": ["a"]}', "which is a text"),
         ('{"autopeft_text": ', "not JSON"),
     ],
@@ -345,7 +345,7 @@ def test_what_is_no_text_and_no_messages_is_told(read, cell, found):
 def test_plain_text_is_no_conversation():
     refused(prompt, prompt_or_text("Hi"), "is a prompt of plain text")
     refused(answer, completion("Hi"), "is an answer of plain text")
-    refused(parse, "Hi", "was written elsewhere")
+    refused(parse, "Hi", "was not written by autopeft")
     refused(prompt, answer(TURNS), "has message 1 of the assistant")
 
 

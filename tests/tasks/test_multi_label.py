@@ -145,7 +145,7 @@ def test_a_column_of_a_label_is_0_or_1(tmp_path, cell):
     [
         ({"label_columns": ["a", "a"]}, "must name columns, each once"),
         ({"label_columns": ["a"]}, "at least"),
-        ({"label_columns": ["text", "joy"]}, "names \"text\", which is what the study calls another column"),
+        ({"label_columns": ["text", "joy"]}, "names \"text\", but another column of the study has that name"),
         ({"delimiter": ""}, "not empty"),
         ({"threshold": "best"}, 'must be "per_label", "shared" or a number between 0 and 1, but got .best.'),
         ({"threshold": 1.5}, "a number between 0 and 1"),
@@ -158,7 +158,7 @@ def test_settings_are_checked(options, told):
 
 
 def test_rows_that_teach_too_little_are_refused(tmp_path):
-    with pytest.raises(DataError, match='at least two labels, but the rows have "joy"'):
+    with pytest.raises(DataError, match='at least two labels, but they have "joy"'):
         read(tmp_path, emotions().assign(label="joy"))
     rows = joined(emotions())
     test = rows.head(12).copy()
@@ -417,7 +417,7 @@ def test_its_exports_say_from_where_on_a_label_is_given(study):
         assert done.returncode == 0, done.stderr
     for place in (folder / "merged", folder / "peft"):
         text = (place / "README.md").read_text()
-        assert "a label is given where the sigmoid of its logit is from these values" in text
+        assert "a label is given if the sigmoid of its logit is at least these values" in text
     assert "model.config.id2label names the columns; a label" in (folder / "merged" / "README.md").read_text()
     model = AutoModelForSequenceClassification.from_pretrained(folder / "merged").eval()
     tokens = AutoTokenizer.from_pretrained(folder / "merged")(texts, padding=True, return_tensors="pt")

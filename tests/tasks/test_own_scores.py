@@ -130,7 +130,7 @@ def test_a_function_that_fails_on_what_was_written_does_not_cost_the_winner(tmp_
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", r"must have a function `own`, but has none"),
+        ("", r"must have a function `own`, but does not"),
         ("def own(texts, references): return texsts", r"mine:own failed on 18 rows: NameError: .* It gets two lists"),
         ("def own(texts, references): return [1 / len(text) for text in texts]", r"failed on 18 rows: ZeroDivision"),
         ("def own(texts, references): return float('nan')", r"must return a finite number for each .* returned nan"),
@@ -172,7 +172,7 @@ PLAIN = [{"prompt": f"w{row} ", "completion": "yes"} for row in range(30)]
 @pytest.mark.parametrize("rows", [PLAIN, [{"text": row["prompt"]} for row in PLAIN]], ids=["prompts", "texts"])
 @pytest.mark.parametrize("setting", [{"system": "be kind"}, {"template": "plain"}, {"learn": "last"}])
 def test_settings_of_conversations_are_refused_for_plain_texts(tmp_path, model, rows, setting):
-    with pytest.raises(SpecError, match=f"`{next(iter(setting))}` in .* is a setting of conversations, but the rows"):
+    with pytest.raises(SpecError, match=f"`{next(iter(setting))}` in .* is a setting for conversations, but the rows"):
         problem_of(tmp_path, model, rows, **setting)
 
 
@@ -182,4 +182,4 @@ def test_where_some_prompts_are_plain_that_is_told(tmp_path, model):
     (told,) = [note for note in problem.rows.notes if "plain texts as prompts" in note]
     plain = sum('"autopeft_text"' in prompt for prompt in problem.rows.train["prompt"])
     assert told.startswith(f"{plain} of {len(problem.rows.train)} training rows")
-    assert "`template` and `system` and `learn` in [task] bear on conversations alone" in told
+    assert "`template` and `system` and `learn` in [task] affect only conversations" in told

@@ -88,7 +88,7 @@ def test_a_mask_in_a_text_is_text(models):
         ("bert", "{mask} is", "must have {text} once"),
         ("bert", "{text} {mask} {mask}", "but has it 2 times"),
         ("bert", "{text} {body} {mask}", "has {body}, which is not a place"),
-        ("gpt2", "{text} {mask} is", "must end where the word comes"),
+        ("gpt2", "{text} {mask} is", "must end with {mask}"),
     ],
 )
 def test_a_template_that_cannot_be_filled_is_refused(tmp_path, models, family, template, told):

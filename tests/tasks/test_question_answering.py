@@ -129,23 +129,23 @@ def answer(text, start, **more):
 
 CONTEXT = "one two three two"
 BAD = {
-    "elsewhere": (answer("two", 3), r'row 5: the answer "two" must stand .* from character 3 on, .* but " tw" stands '
-                  r"there; it first stands at 4"),
+    "elsewhere": (answer("two", 3), r'row 5: the answer "two" must be .* from character 3 on, .* but " tw" is '
+                  r"there; it first occurs at 4"),
     "behind": (answer("two", 400), "that ends after 17 characters"),
-    "nowhere": (answer("ten", 3), r'row 5: the answer "ten" must stand in the context, but nowhere does'),
+    "nowhere": (answer("ten", 3), r'row 5: the answer "ten" must be in the context, but is not'),
     "question": (answer("two", 4, question=" "), r'row 5: the column "question" must not be empty'),
     "context": (answer("two", 4, context=None), r'row 5: the column "context" must not be empty'),
-    "unequal": ({"answers": {"text": ["two"], "answer_start": []}}, "has 1 in `text` and 0 in `answer_start`"),
-    "number": ({"answers": 5}, r"row 5: every cell of the column .answers. must hold answers as SQuAD has them"),
+    "unequal": ({"answers": {"text": ["two"], "answer_start": []}}, "has 1 in `text` but 0 in `answer_start`"),
+    "number": ({"answers": 5}, r"row 5: every cell of the column .answers. must hold answers in SQuAD.s form"),
     "text": ({"answers": "two"}, "is a text that is not JSON"),
     "none": ({"answers": None}, r'row 5: the column "answers" must not be empty'),
     "no list": ({"answers": {"answer_start": [3]}}, "has no list `text`"),
-    "empty": (answer("", 4), "has an empty answer .* write no answer as empty lists"),
+    "empty": (answer("", 4), "has an empty answer .* use empty lists for no answer"),
     "typed": (answer(3, 4), "has an answer that is not a text"),
     "negative": (answer("two", -1), "has a start that is not a whole number"),
     "half": (answer("two", 4.5), "has a start that is not a whole number"),
     "truth": (answer("two", True), "has a start that is not a whole number"),
-    "deep": ({"answers": [["two", 4, 5]]}, "has a list of something else than answers"),
+    "deep": ({"answers": [["two", 4, 5]]}, "has a list of something other than answers"),
 }  # fmt: skip
 
 
@@ -164,9 +164,9 @@ FLAT = {
     "empty": ({"answer": ""}, {}, r"row 5: every cell of the column .answer. must hold an answer, but this one is "
               r"empty .* `unanswerable = true`"),
     "missing": ({"answer": None}, {}, "must hold an answer, but this one is empty"),
-    "nowhere": ({"answer": "ten"}, {}, "but nowhere does"),
+    "nowhere": ({"answer": "ten"}, {}, "in the context, but is not"),
     "start": ({"answer": "two", "start": "x"}, {"answer_start": "start"}, "must be a whole number from 0 on"),
-    "places": ({"answer": "two", "start": 3}, {"answer_start": "start"}, "it first stands at 4"),
+    "places": ({"answer": "two", "start": 3}, {"answer_start": "start"}, "it first occurs at 4"),
 }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def test_bad_rows_of_plain_columns_are_told_in_a_sentence(name, tmp_path):
         ({"data": [{"paragraphs": []}, 4]}, r"data\[1\], must be a JSON object"),
         ({"data": [{"paragraphs": [{"context": "a", "qas": [["b"]]}]}]}, r"qas\[0\], must be a JSON object"),
         ({"data": [{"paragraphs": [{"context": "a"} | {"qas": [{"question": "b", "answers": [{"text": "c"}]}]}]}]},
-         r"row data\[0\]\.paragraphs\[0\]\.qas\[0\]: the answer .c. must stand in the context, but nowhere does"),
+         r"row data\[0\]\.paragraphs\[0\]\.qas\[0\]: the answer .c. must be in the context, but is not"),
         ({"data": [{"paragraphs": [{"qas": [{"question": "b", "answers": []}]}]}]}, "row data.* must not be empty"),
         ({"data": [{"paragraphs": []}]}, "must hold at least one row"),
         ({"data": []}, "must hold a JSON list of objects"),
@@ -210,7 +210,7 @@ def test_settings_that_do_not_go_together_are_told(tmp_path):
     with pytest.raises(DataError, match="must know whether a question may have no answer"):
         TASK.knowing({})
     write(tmp_path, [{**row, "answers": {"text": [], "answer_start": []}} for row in questions()])
-    with pytest.raises(DataError, match="some training row must have an answer"):
+    with pytest.raises(DataError, match="at least one training row must have an answer"):
         loaded(tmp_path, "rows.jsonl")
     write(tmp_path, questions())
     write(tmp_path, questions(none=True), "test.jsonl")

@@ -90,7 +90,7 @@ def test_f1_of_a_label_that_no_row_has_is_zero():
     [
         ({"positive_label": "maybe"}, "", ["no", "yes"], 'is "maybe", and the rows have "no", "yes"'),
         ({"positive_label": "a"}, "", ["a", "b", "c"], "must be one of two labels"),
-        ({}, "f1", ["a", "b", "c"], 'give "f1_macro"'),
+        ({}, "f1", ["a", "b", "c"], 'use "f1_macro"'),
     ],
 )
 def test_a_positive_label_is_one_of_two(settings, metric, labels, told):
@@ -149,7 +149,7 @@ def test_the_threshold_of_two_classes_is_chosen_where_the_metric_asks_for_one():
     assert tuned.score("f1_macro", truths, answers) > task.score("f1_macro", truths, answers) + 0.2
     assert tuned.values(answers, task.names).count("yes") > 0
     assert tuned.table(answers, task.names)["probability"].between(0, 1).all()
-    assert "from" in tuned.reading(task.names)
+    assert "at least" in tuned.reading(task.names)
     assert not TASK.knowing({}, ("no", "yes")).maximising("accuracy").calibrates
     assert not TASK.knowing({}, NAMES).maximising("f1_macro").calibrates
     fixed = TASK.configured({"threshold": 0.2}).knowing({}, ("no", "yes")).maximising("f1_macro")
@@ -219,8 +219,8 @@ def test_a_metric_of_the_users_own_is_a_function_beside_the_study(tmp_path, tiny
     [
         ("costs:cost", None, "there is no file"),
         ("os:system", None, "there is no file"),
-        ("costs:other", OWN, "must have a function `other`, but has none"),
-        ("costs:cost", "1 / 0", "fails as it is run: ZeroDivisionError"),
+        ("costs:other", OWN, "must have a function `other`, but does not"),
+        ("costs:cost", "1 / 0", "fails when it runs: ZeroDivisionError"),
         ("costs:cost", "def cost(truths, answers): return 1 / 0", "costs:cost failed on 16 rows: ZeroDivisionError"),
         ("costs:cost", "def cost(truths): return 1", "failed on 16 rows: TypeError"),
         ("costs:cost", "def cost(truths, answers): return float('nan')", "must return a finite number, but returned"),

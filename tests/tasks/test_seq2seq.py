@@ -147,15 +147,15 @@ def test_long_targets_lose_their_end_and_are_counted(tmp_path, models):
     assert lengths.max() == lengths[place] == 5
     assert words_of(problem, "labels", place) == [*WORDS[:4], "[SEP]"]
     (told,) = problem.task.notes
-    assert told.startswith("Of 1 training target with more than 5 tokens the beginning is learnt")
+    assert told.startswith("1 training target has more than 5 tokens; only the beginning is learnt")
 
 
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        ({"max_target_length": 500}, "must be at most 128, the places that the model's decoder has, but got 500"),
+        ({"max_target_length": 500}, "must be at most 128, the number of positions of the model's decoder"),
         ({"max_target_length": 2}, "must be at least 3, as the tokenizer adds 2 tokens"),
-        ({"source_language": "en"}, "`source_language` in \\[task\\] is for tokenizers that know codes"),
+        ({"source_language": "en"}, "`source_language` in \\[task\\] is for tokenizers that know language codes"),
         ({"scores": ["rouge_n"]}, 'the score of texts "rouge_n" is not known'),
     ],
 )
@@ -173,16 +173,16 @@ def test_empty_texts_are_refused(tmp_path, models, column):
 
 
 def test_models_of_one_stack_are_refused(tmp_path, models, tiny_model):
-    with pytest.raises(ModelError, match="gpt2 goes on with one; give another model, or set the kind causal-lm"):
+    with pytest.raises(ModelError, match="gpt2 continues a text; give another model, or set the kind causal-lm"):
         problem_of(tmp_path, models / "gpt2", rows_of())
-    with pytest.raises(ModelError, match=r"reads one text and writes another, .* but bert fills in words of one; give"):
+    with pytest.raises(ModelError, match=r"reads one text and writes another, .* but bert fills in words of a text"):
         problem_of(tmp_path, tiny_model, rows_of())
 
 
 def test_a_tokenizer_that_marks_no_end_is_refused(tmp_path, models):
     case = TaskCase(find_task("seq2seq"), "t5")
     case.reader.tokenizer.backend_tokenizer.post_processor = None
-    with pytest.raises(ModelError, match="must put a mark behind a text that is to be written"):
+    with pytest.raises(ModelError, match="must put a mark behind a text to write"):
         case.task.facts_of_model(case._built, case.rows, case.reader)
 
 

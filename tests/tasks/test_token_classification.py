@@ -206,7 +206,7 @@ def test_spans_of_a_text_become_tags_of_its_words(tmp_path):
     found = load(spec)
     assert TASK.taking(spec.data.named).inputs == ("text",)
     assert set(found.labels) == {"O", "B-LOC", "I-LOC", "B-PER", "I-PER"}
-    assert not [note for note in found.notes if "inside of a word" in note]
+    assert not [note for note in found.notes if "inside a word" in note]
     task = TASK.taking(spec.data.named).knowing({}, found.labels)
     data = task.encode(found.train[:1], RowTokenizer(BACKENDS["bert"](), 32), found.labels)
     (written,) = task.written_truths(data.truths, found.labels)
@@ -216,7 +216,7 @@ def test_spans_of_a_text_become_tags_of_its_words(tmp_path):
 def test_a_span_that_cuts_a_word_takes_all_of_it_and_is_told(tmp_path):
     rows = [{"text": f"Londoners {n}", "spans": [[0, 6, "LOC"]]} for n in range(20)]
     found = load(specify(tmp_path, "\n".join(map(json.dumps, rows)), text="text"))
-    assert "16 spans begin or end inside of a word; the whole words are taken." in found.notes
+    assert "16 spans begin or end inside a word; the whole words are taken." in found.notes
 
 
 def row(text, *found):

@@ -127,7 +127,7 @@ def test_a_tokenizer_without_codes_needs_none():
     assert languages.codes_of(tokenizer) == ()
     languages.check(tokenizer, "", "", choosing=False)
     languages.check(tokenizer, "en", "de", choosing=True)
-    with pytest.raises(SpecError, match="say in `prefix` what the model needs"):
+    with pytest.raises(SpecError, match="use `prefix` if the model needs an instruction"):
         languages.check(tokenizer, "en", "", choosing=False)
 
 

@@ -131,7 +131,7 @@ def test_rows_of_every_form_are_counted(chat_reader, form, row):
     task = task_of(form)
     rows = pd.DataFrame([row, dict.fromkeys(row, "x"), row])
     (told,) = task.told(rows, chat_reader) or [""]
-    counted = "stands in 2 rows; it is read as text" in told
+    counted = "is in 2 rows; it is read as text" in told
     assert counted == (form != "instruction")  # only what is asked is put to the model
     data = task.encode(rows, chat_reader, ())
     own = [i for i in tokens_of(data, 0) if i in (1, 2)]

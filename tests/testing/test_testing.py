@@ -362,8 +362,8 @@ def writes_into_the_model(self, model, batches, params, spec):
 @pytest.mark.parametrize(
     ("function", "seen"),
     [
-        (leaves_a_hook, "it left the hooks of the whole of the model changed"),
-        (writes_into_the_model, r"it left \S+\.up of the model changed"),
+        (leaves_a_hook, "it changed the hooks of the top module of the model"),
+        (writes_into_the_model, r"it changed \S+\.up of the model"),
         (lambda *given: {"down": torch.zeros(1)}, "must name parameters that are trained, but named 'down'"),
         (lambda self, model, *given: {n: torch.zeros(1) for n, _ in model.named_parameters() if ".up" in n}, "shape"),
         (lambda self, model, *given: {n: p + torch.nan for n, p in model.named_parameters() if ".up" in n}, "finite"),

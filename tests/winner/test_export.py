@@ -151,8 +151,8 @@ def test_the_adapters_library_predicts_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("form", "method", "params", "words"),
     [
-        ("peft", "adapter", {}, "has no bottleneck adapter; the format `adapterhub` has"),
-        ("peft", "bitfit", {}, "the format `merged` keeps them"),
+        ("peft", "adapter", {}, "has no bottleneck adapter; use the format `adapterhub`"),
+        ("peft", "bitfit", {}, "use the format `merged`"),
         ("peft", "prefix_tuning", {"layers": "top_half"}, "a prefix in every layer"),
         ("adapterhub", "lora", {}, 'the method "lora" has no counterpart there'),
         ("merged", "adapter", {}, '"adapter" cannot'),
@@ -175,7 +175,7 @@ def test_adapters_of_other_models_are_refused(tmp_path):
 
     base = tiny_base("gpt2")
     answer = Adapter().export(base.copy(), {}, base.spec, "adapterhub", tmp_path)
-    assert "and not of gpt2" in answer.reason
+    assert "not for gpt2" in answer.reason
     assert not list(tmp_path.iterdir())
 
 

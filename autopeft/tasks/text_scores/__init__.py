@@ -1,4 +1,4 @@
-"""How good texts are that were written, against what they should be: for kinds of task that write."""
+"""Scores of written texts against their references, for kinds of task that write."""
 
 from autopeft.common.surface import surface
 

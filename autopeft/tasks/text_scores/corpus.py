@@ -1,15 +1,15 @@
-"""BLEU and chrF, which are worked out of what all rows together have in common with their references.
+"""BLEU and chrF, which are computed from what all rows together have in common with their references.
 
-As sacrebleu 2.6.0 works them out, whose signatures for one reference are:
+sacrebleu 2.6.0 computes them. Its signatures for one reference are:
 
 - `bleu` (Papineni et al. 2002): `nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp|version:2.6.0`. `eff:yes` leaves out
-  runs of so many words that no answer has, and changes nothing where any answer has four: without, answers of three
-  words that are all right would score 0. Words are told as for European languages: for Chinese, Japanese, Thai and
-  other scripts without spaces use `chrf`.
+  n-grams that are longer than every answer, and changes nothing if any answer has four words. Without it, answers of
+  three words that are all right would score 0. Words are split as in European languages: for Chinese, Japanese, Thai
+  and other scripts without spaces use `chrf`.
 - `chrf` (Popović 2015): `nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0`, which is chrF2 and sees
   characters, whatever the script.
 
-Rows may have unequal numbers of references. Where nothing is written and nothing should be, both are 0, as there.
+Rows may have unequal numbers of references. If nothing is written and nothing should be, both are 0, as in sacrebleu.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _metric(name: str) -> Any:
     library.require(name)
     from sacrebleu.metrics import BLEU, CHRF
 
-    # `force` keeps it from warning of texts that end in " .".
+    # `force` turns off its warning about texts that end in " .".
     return BLEU(effective_order=True, force=True) if name == "bleu" else CHRF()
 
 

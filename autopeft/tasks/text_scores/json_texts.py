@@ -1,7 +1,7 @@
 """Whether a text is JSON (RFC 8259), and whether it has the values of its reference.
 
-A code fence around all of it (```` ``` ```` or ```` ```json ````) is no part of the text. A number, a text, true, false
-or null alone is JSON too; `NaN` is not.
+A code fence around all of it (```` ``` ```` or ```` ```json ````) is not part of the text. A number, a text, true,
+false or null alone is JSON too; `NaN` is not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FENCE = "```"
 
 
 class Number(NamedTuple):
-    """A number of any size, exactly; unlike Python's own it is never equal to true or false."""
+    """An exact number of any size; unlike Python's own it is never equal to true or false."""
 
     value: Decimal | str
 
@@ -37,7 +37,7 @@ def _read(text: str) -> Any:
 
     Raises:
         ValueError: it is not JSON.
-        RecursionError: it is nested too deep for Python, some thousand times.
+        RecursionError: it is nested too deep for Python, about a thousand times.
     """
     text = text.strip()
     if text.startswith(FENCE) and text.endswith(FENCE) and len(text) > 2 * len(FENCE):
@@ -55,7 +55,7 @@ def valid(text: str) -> bool:
 
 
 def same_values(answer: str, reference: str) -> float:
-    """Whether both are JSON of equal values, in whatever order the keys of objects come; 1, 1.0 and 1e0 are equal."""
+    """Whether both are JSON with equal values; the order of keys does not matter, and 1, 1.0 and 1e0 are equal."""
     try:
         return float(_read(answer) == _read(reference))
     except (ValueError, RecursionError):

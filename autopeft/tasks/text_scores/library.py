@@ -15,12 +15,12 @@ NEEDED = {
     "rouge_l": "rouge_score",
     "rouge_lsum": "rouge_score",
 }
-"""By the score's name, the package that it needs. It is imported when the score is worked out."""
+"""The package that each score needs. It is imported when the score is computed."""
 
 
 @functools.cache
 def require(name: str) -> None:
-    """Make sure that what a score needs is there.
+    """Make sure that the package a score needs is installed.
 
     Raises:
         SpecError: it is not installed.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autopeft.tasks.text_scores.score import TextScore
 
 MATCHES = "matches:"
-"""What comes before a regular expression."""
+"""The prefix of a regular expression."""
 
 SCORES: Mapping[str, TextScore] = MappingProxyType(
     {
@@ -30,8 +30,8 @@ SCORES: Mapping[str, TextScore] = MappingProxyType(
 def text_scores() -> Mapping[str, TextScore]:
     """All scores with a name; `matches:` and a regular expression make another one (`text_score`).
 
-    Those of the extra `writing` are among them whether or not it is installed: then they raise a SpecError when they
-    are worked out.
+    Those of the extra `writing` are among them even if it is not installed: then they raise a SpecError when they are
+    computed.
     """
     return SCORES
 
@@ -56,9 +56,9 @@ def score_text(name: str, answers: Sequence[str], references: Sequence[Sequence[
 
     Raises:
         SpecError: as `text_score`; or the pattern takes too long.
-        ValueError: no rows, or more answers than references or the other way round.
-        TypeError: a row's references are one text, and no list of texts.
+        ValueError: there are no rows, or unequal numbers of answers and references.
+        TypeError: a row's references are one text, not a list of texts.
     """
     if any(isinstance(own, str) for own in references):
-        raise TypeError("the references of a row are a list of texts, also where there is one.")
+        raise TypeError("the references of a row must be a list of texts, even if there is only one.")
     return text_score(name).of(answers, references)

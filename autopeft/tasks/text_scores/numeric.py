@@ -1,4 +1,4 @@
-"""Whether a text comes to the same number as its reference, as GSM8K asks (Cobbe et al. 2021, arXiv:2110.14168)."""
+"""Whether a text ends in the same number as its reference, as GSM8K asks (Cobbe et al. 2021, arXiv:2110.14168)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ MARKED = re.compile(r"####\s*[$€£¥₹]?" + NUMBER.pattern)
 
 
 def number(text: str) -> Decimal | None:
-    """What a text comes to: the number behind the first `####` that has one, else the last number of the text.
+    """The result that a text gives: the number behind the first `####` that has one, else the last number of the text.
 
     Numbers are in digits of any script, in English notation: `-1,234.50`, `$1,000`, `50%`, which is 50, `.5`, `6e23`,
-    and 12,34,567 as in India; a full stop behind one is none of it. Of a fraction the number below is the last one.
+    and 12,34,567 as in India; a full stop behind a number is not part of it. The last number of a fraction is the one
+    below.
 
     Returns:
-        The exact value; None where the text has no number.
+        The exact value; None if the text has no number.
     """
     found = MARKED.search(text)
     if found is None:
@@ -39,13 +40,13 @@ def _value(found: re.Match[str]) -> Decimal:
 
 
 def _grouped(digits: list[int]) -> bool:
-    """Whether that many digits between commas are one number, in thousands or as in India, and no list of numbers."""
+    """Whether groups of that many digits are one number, in thousands or as in India, and not a list of numbers."""
     first, *middle, last = [*digits] if len(digits) > 1 else (1, 3)
     return first <= 3 and last == 3 and {*middle} in (set(), {2}, {3})
 
 
 def same_number(answer: str, reference: str) -> float:
-    """Whether both come to the same number; none is that of a reference without one."""
+    """Whether both give the same number; false if the reference has none."""
     true = number(reference)
     return float(true is not None and number(answer) == true)
 

@@ -1,4 +1,4 @@
-"""A score of texts that is a function of the user's, in a Python file beside the study file."""
+"""The user's own score of texts: a function in a Python file beside the study file."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TAKES = (
-    "It gets two lists of texts, those written and those that should have been, and returns a number for each row, or "
-    "one for all; more is better."
+    "It gets two lists of texts, the written ones and the references, and returns a number for each row, or one for "
+    "all; higher is better."
 )
 
 
 class OwnScore(NamedTuple):
-    """A score that is a function: what scores texts, and the SHA-256 of the function's file."""
+    """A score that is a function, and the SHA-256 of the function's file."""
 
     score: TextScore
     digest: str
 
 
 def is_own(name: str) -> bool:
-    """Whether that names a function, and neither a score that is known nor a pattern."""
+    """Whether that is the name of a function, not of a known score or a pattern."""
     return ":" in name and not name.startswith(MATCHES)
 
 
 def load(name: str, folder: Path, setting: str) -> OwnScore:
-    """The score that the function of that name is; of rows with several references it gets the first of each.
+    """The score that this function computes; it gets only the first reference of each row.
 
     Args:
         name: ``module:function``; `module.py` is in the folder.
         folder: of the study file.
-        setting: which one names it, for errors, such as "`scores` in [task]".
+        setting: the setting that names it, for errors, such as "`scores` in [task]".
 
     Raises:
-        SpecError: there is no such file or function, or the file fails as it runs.
+        SpecError: there is no such file or function, or the file fails when it runs.
     """
     function, digest = user_function.load(name, folder, setting, f'a score of texts, "{MATCHES}<regular expression>"')
     of_rows = partial(_of_rows, partial(_call, name, function, setting))
@@ -62,7 +62,7 @@ def _of_draws(
     references: Sequence[Sequence[str]],
     counts: np.ndarray,
 ) -> np.ndarray:
-    """Numbers of rows are averaged by how often a draw has each; of one for all, each draw is scored by itself."""
+    """Average a number for each row by how often a draw has it; if there is one number for all, score each draw."""
     whole = of_rows(answers, references)
     if whole.ndim:
         return np.asarray(counts @ whole / counts.sum(axis=1))
@@ -71,18 +71,18 @@ def _of_draws(
 
 
 def _call(name: str, function: Callable[..., Any], setting: str, texts: list[str], references: list[str]) -> np.ndarray:
-    """What the function says of rows, float64: of each, `[rows]`, or of all, `[]`.
+    """The function's numbers, float64: one for each row, `[rows]`, or one for all, `[]`.
 
     Raises:
-        SpecError: it fails, or returns anything but numbers.
+        SpecError: the function fails, or returns anything but finite numbers.
     """
     count = len(texts)
     try:
         found = function([*texts], [*references])
-    except Exception as error:  # a function of the user's may raise anything
+    except Exception as error:  # a user's function may raise anything
         raise SpecError(f"{setting}: {name} failed on {count} rows: {in_a_line(error)}. {TAKES}") from error
     try:
-        # A text such as "0.5", and None, would pass for numbers.
+        # NumPy would turn a text such as "0.5", and None, into numbers.
         numbers = np.asarray(found)
         numbers = numbers.astype(np.float64) if numbers.dtype.kind in "biuf" else np.zeros((0, 0))
     except Exception:  # so may what it returns

@@ -1,4 +1,4 @@
-"""How many answers have a form, as a regular expression tells it."""
+"""How many answers match a regular expression."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from autopeft.tasks.text_scores.score import TextScore
 
 SECONDS = 5.0
-"""That one answer may take: some patterns would take years."""
+"""The most that one answer may take: some patterns would take years."""
 
 LONGEST = 10_000
-"""Characters of a pattern."""
+"""Most characters of a pattern."""
 
 MOST = 10**6
-"""What the least counts of repetitions may multiply to: `regex` writes them out, which takes memory."""
+"""The largest product of the least counts of repetitions: `regex` writes them out, which takes memory."""
 
 LEAST = re.compile(r"\{(\d+)")
 
 
 @functools.lru_cache(64)
 def matching(pattern: str) -> TextScore:
-    """The share of answers that match a pattern of Python's `re` as a whole, but for white space around them.
+    """The share of answers that match a pattern of Python's `re` as a whole; white space around them does not count.
 
-    To look for a form anywhere, say so: `(?s).*form.*`. The references do not matter.
+    To look for a form anywhere, write `(?s).*form.*`. The references do not matter.
 
     Raises:
-        SpecError: the pattern breaks a rule; and, of the score, it takes too long on an answer.
+        SpecError: the pattern breaks a rule. The score itself raises it if the pattern takes too long on an answer.
     """
-    rule = "`matches:` is followed by a regular expression of Python"
+    rule = "`matches:` must be followed by a regular expression of Python"
     if not pattern or len(pattern) > LONGEST:
         raise SpecError(
             f"{rule}, of 1 to {LONGEST:,} characters, but got {len(pattern):,}; write one such as `matches:yes|no`."
@@ -50,7 +50,7 @@ def matching(pattern: str) -> TextScore:
             "repeat less."
         )
     try:
-        re.compile(pattern)  # no recursion, and nothing else that `regex` alone knows: it may take all the memory
+        re.compile(pattern)  # refuses what only `regex` knows, such as recursion, which may take all the memory
         compiled = regex.compile(pattern)
     except Exception as error:  # both may raise anything
         raise SpecError(f"{rule}, but got {quoted(pattern)}: {in_a_line(error)}; correct it.") from error

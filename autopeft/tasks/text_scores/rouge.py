@@ -1,17 +1,18 @@
 """ROUGE (Lin 2004): how many words, pairs of words, or words in their order a text shares with its reference.
 
-F measures, as rouge-score 0.1.2 works them out with its stemmer on: English words of more than three letters are
-compared without their suffixes (Porter). Of several references the best counts. It differs from that library in this:
+These are F measures as rouge-score 0.1.2 computes them with its stemmer on: English words of more than three letters
+are compared without their suffixes (Porter). Of several references the best counts. The differences to that library:
 
-- Its own tokens are runs of a to z and 0 to 9, so that "café" is "caf" and a text in another script has no words and
-  scores 0. Here letters, marks and digits of every script count. Those of scripts without spaces between words, such
-  as Chinese and Thai, are a word each. A text in ASCII has the same words as there.
-- Two texts of the same words score 1. There they score 0 if they have no words at all, or no pairs for `rouge_2`.
-- For `rouge_l` and `rouge_lsum` the first `LONGEST` words of a text are read and no more, for the latter also no more
-  than the first `LINES` lines with words.
+- Its tokens are runs of a to z and 0 to 9, so "café" becomes "caf", and a text in another script has no words and
+  scores 0. Here letters, marks and digits of every script count. In scripts without spaces between words, such as
+  Chinese and Thai, each character is a word. A text in ASCII has the same words in both.
+- Here two texts with the same words score 1. There they score 0 if they have no words at all, or no pairs for
+  `rouge_2`.
+- `rouge_l` and `rouge_lsum` read only the first `LONGEST` words of a text, the latter also only the first `LINES` lines
+  with words.
 
-`rouge_lsum` takes a line for a sentence, as that library does: a summary must have its sentences on lines of their own,
-and of one line it is much the same as `rouge_l`.
+`rouge_lsum` treats each line as a sentence, as that library does: a summary must have a line for each sentence. For a
+summary of one line it is much the same as `rouge_l`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LONGEST, LINES = 10_000, 1000
-"""Words of a text whose order is looked at, and lines of a summary: the time it takes grows with the square."""
+"""Most words of a text whose order counts, and most lines of a summary: the time grows with the square."""
 
 SHORTEST = 4
-"""Letters of a word that is stemmed."""
+"""Fewest letters of a word that is stemmed."""
 
 ALONE = "".join(
     rf"\p{{scx={script}}}" for script in ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "Myanmar")
@@ -83,9 +84,9 @@ def _of_order(answer: str, reference: str) -> float:
 
 
 def _of_lines(answer: str, reference: str) -> float:
-    """Section 3.2 of Lin 2004: of each line of the reference, the words that any line of the answer has in order.
+    """Section 3.2 of Lin 2004: for each line of the reference, the words that any line of the answer has in order.
 
-    As in ROUGE 1.5.5, no word counts more often than it comes in either text.
+    As in ROUGE 1.5.5, no word counts more often than it occurs in either text.
     """
     given, true = (_lines(text) for text in (answer, reference))
     left, needed = (Counter(word for line in lines for word in line) for lines in (given, true))
@@ -103,7 +104,7 @@ def _of_lines(answer: str, reference: str) -> float:
 
 
 def _lines(text: str) -> list[list[str]]:
-    """The words of each line that has any, of all together the first `LONGEST`."""
+    """The words of each line that has any, up to `LONGEST` words in all."""
     found, room = list[list[str]](), LONGEST
     for line in text.split("\n"):
         if words := Words().tokenize(line)[:room]:
@@ -115,7 +116,7 @@ def _lines(text: str) -> list[list[str]]:
 
 
 def _against(known: frozenset[str], line: Sequence[str]) -> tuple[str | None, ...]:
-    """A line with None for each run of words that the other one has not: many lines are then the same."""
+    """A line with None for each run of words that the other line lacks: many lines are then the same."""
     found: list[str | None] = []
     for word in line:
         if word in known:

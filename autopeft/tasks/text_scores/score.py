@@ -1,4 +1,4 @@
-"""A score of written texts, and the metric that a study maximises which is made of it."""
+"""A score of written texts, and the metric that is made of it for a study to maximise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 NOTHING = ("",)
-"""What counts where a row has no reference: that nothing is written."""
+"""The reference of a row that has none: nothing should be written."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,13 @@ class TextScore:
     """A score of written texts: higher is better, and 0 is the lowest.
 
     Attributes:
-        of_draws: of answers, with the references of each row, for many draws of the rows at once, given how often each
-            has each row `[draws, rows]`. A row may have several references, of which the best counts, or none: then
+        of_draws: scores answers, given the references of each row, for many draws of the rows at once, given how often
+            each draw has each row `[draws, rows]`. If a row has several references, the best counts; if it has none,
             nothing should have been written.
-        of_row: one row's own; None where only all rows together have one, as of BLEU. The score of several rows is
-            the mean of theirs, but for chrF, which adds up what matches before it divides.
+        of_row: the score of one row; None if only all rows together have a score, as with BLEU. The score of several
+            rows is the mean of theirs, except with chrF, which adds up what matches before it divides.
         most: what answers that equal their references get: 1, or 100 for BLEU and chrF.
-        of_rows: of a function of the user's: the number of each row, `[rows]`, or one of all together, `[]`; None of
-            any other.
+        of_rows: only of a user's function: a number for each row, `[rows]`, or one for all together, `[]`; else None.
     """
 
     of_draws: Callable[[Sequence[str], Sequence[Sequence[str]], np.ndarray], np.ndarray]
@@ -39,20 +38,23 @@ class TextScore:
     of_rows: Callable[[Sequence[str], Sequence[Sequence[str]]], np.ndarray] | None = None
 
     def of(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-        """Of the rows as they are; there is at least one, and each has its own list of references.
+        """The score of the rows as they are; there is at least one, and each has its own list of references.
 
         Raises:
-            ValueError: no rows, or more of the one than of the other.
+            ValueError: there are no rows, or unequal numbers of answers and references.
         """
         if not answers or len(answers) != len(references):
-            raise ValueError(f"a score needs references of every answer: {len(references)} of {len(answers)}.")
+            raise ValueError(
+                "a score needs at least one answer and a list of references for each, but got "
+                f"{len(answers)} answers and {len(references)} lists."
+            )
         if self.of_rows:
             return float(self.of_rows(answers, references).mean())
         return float(self.of_draws(answers, references, np.ones((1, len(answers))))[0])
 
 
 def mean_of(of_row: Callable[[str, Sequence[str]], float]) -> TextScore:
-    """The score that is the mean of each row's own, from 0 to 1."""
+    """The score that is the mean of the rows' own scores, from 0 to 1."""
 
     def of_draws(answers: Sequence[str], references: Sequence[Sequence[str]], counts: np.ndarray) -> np.ndarray:
         rows = np.array([of_row(answer, own) for answer, own in zip(answers, references, strict=True)], np.float64)
@@ -62,20 +64,20 @@ def mean_of(of_row: Callable[[str, Sequence[str]], float]) -> TextScore:
 
 
 def best(alike: Callable[[str, str], float]) -> TextScore:
-    """The score that is, of each row, how much the answer is like the reference that it is most like."""
+    """The score that compares each answer with the reference that it is most like."""
     return mean_of(lambda answer, references: max(alike(answer, text) for text in references or NOTHING))
 
 
 def written_texts(texts: Iterable[str]) -> str:
-    """The references of a row, or its one answer, as a file keeps them: a JSON list of texts."""
+    """The references of a row, or its one answer, in the form that a file keeps: a JSON list of texts."""
     return json.dumps(list(texts), ensure_ascii=False)
 
 
 def metric_of(score: TextScore) -> Metric:
-    """A metric made from a score of texts. It needs only answers and truths as `written_texts` keeps them.
+    """A metric made from a score of texts. It needs only answers and truths as `written_texts` writes them.
 
-    Of an answer that is written with several texts the first counts, and of one with none that nothing was written:
-    so the truths themselves can be scored as answers.
+    If an answer has several texts, the first counts; if it has none, nothing was written. So the truths themselves can
+    be scored as answers.
     """
 
     def texts(answers: Sequence[str], truths: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -1,4 +1,4 @@
-"""The longest common subsequence of two texts, a word of the second at a time for all words of the first at once.
+"""The longest common subsequence of two texts, computed for all words of the first at once, word by word of the second.
 
 A column of the table of dynamic programming is kept as the bits of one number: bit i is 0 where the subsequence with
 the first i + 1 words is longer than with the first i (Crochemore et al. 2001, "A fast and practical bit-vector
@@ -23,8 +23,8 @@ def length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
 def places(first: Sequence[Hashable], second: Sequence[Hashable]) -> set[int]:
     """Where the words of a longest common subsequence stand in the first text.
 
-    Of several it is the one that rouge-score 0.1.2 finds, which looks from the end: where words differ, it goes back in
-    the second text if that keeps more than going back in the first one does.
+    If there are several, it is the one that rouge-score 0.1.2 finds. That looks from the end: where words differ, it
+    goes back in the second text if that keeps more words than going back in the first.
     """
     columns = [*_columns(first, second)]
     found, row, place = set(), len(first), len(second)
@@ -40,7 +40,7 @@ def places(first: Sequence[Hashable], second: Sequence[Hashable]) -> set[int]:
 
 
 def _columns(first: Sequence[Hashable], second: Sequence[Hashable]) -> Iterator[int]:
-    """The columns of the table, of which there is one more than the second text has words."""
+    """The columns of the table: one more than the second text has words."""
     at: dict[Hashable, int] = {}
     for place, word in enumerate(first):
         at[word] = at.get(word, 0) | 1 << place

@@ -13,27 +13,27 @@ NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def same(answer: str, reference: str) -> float:
-    """Whether the texts are the same but for white space around them."""
+    """Whether the texts are the same apart from white space around them."""
     return float(answer.strip() == reference.strip())
 
 
 def normal(text: str) -> str:
-    """As SQuAD compares texts: in lower case, without ASCII punctuation, English articles and needless white space.
+    """A text in lower case, without ASCII punctuation, English articles and needless white space.
 
-    Rajpurkar et al. 2016, arXiv:1606.05250.
+    SQuAD compares texts like this (Rajpurkar et al. 2016, arXiv:1606.05250).
     """
     return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())
 
 
 def same_normal(answer: str, reference: str) -> float:
-    """Whether the texts are the same up to `normal`."""
+    """Whether the texts are the same after `normal`."""
     return float(normal(answer) == normal(reference))
 
 
 def shared(answer: str, reference: str) -> float:
-    """The F1 of the words, those between white space, that the texts share up to `normal`.
+    """The F1 of the words, split at white space, that the texts share after `normal`.
 
-    A text of a script without spaces is one word. Where a text has no word left, whether neither has one.
+    In a script without spaces a text is one word. If a text has no words left, it is 1 if the other has none either.
     """
     first, second = normal(answer).split(), normal(reference).split()
     if not first or not second:
