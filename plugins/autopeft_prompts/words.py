@@ -62,9 +62,11 @@ def named(vocabulary: Vocabulary, labels: Sequence[str], given: Mapping[str, str
         if label not in labels:
             raise SpecError(f"`words` in [task] names {quoted(label)}, which no row has; {nearest(label, labels)}")
         if vocabulary.token(own) is None:
+            count = len(vocabulary.tokens(own))
+            why = "is not in the model's vocabulary" if count == 1 else f"has {count or 'several'}"
             raise SpecError(
-                f"`words` in [task] must be one token each, but {quoted(own)} for {quoted(label)} has "
-                f"{len(vocabulary.tokens(own)) or 'several'} or is not in the model's vocabulary; give another word."
+                f"`words` in [task] must be one token each, but {quoted(own)} for {quoted(label)} {why}; "
+                "give another word."
             )
     found: dict[str, str] = {}
     taken: dict[int | None, str] = {}

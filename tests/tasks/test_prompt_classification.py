@@ -99,8 +99,8 @@ def test_a_template_that_cannot_be_filled_is_refused(tmp_path, models, family, t
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ({"no": "w1 w2"}, "must be one token each"),
-        ({"no": "unheard"}, "must be one token each"),
+        ({"no": "w1 w2"}, 'must be one token each, but "w1 w2" for "no" has 2'),
+        ({"no": "unheard"}, '"no" is not in the model\'s vocabulary'),
         ({"nope": "w1"}, "which no row has"),
         ({"no": "w1", "yes": "w1"}, "must differ"),
     ],
