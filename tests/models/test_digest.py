@@ -165,7 +165,7 @@ def test_a_study_goes_on_with_its_base_model_alone(study):
     replace_weights(base)
     done = autopeft_here("run", "study.toml", cwd=place)
     assert done.returncode == 2
-    assert "began with another base model than model is now" in " ".join(done.stderr.split())
+    assert "the base model model is not the one that the study" in " ".join(done.stderr.split())
     (base / "model.safetensors").write_bytes(weights)
 
     base.rename(place / "elsewhere")
