@@ -94,10 +94,9 @@ class Entry:
 
 
 class Expected(NamedTuple):
-    """The gain of one entry over another on cells like a study's, its standard error over groups, and how many tasks
-    and groups are behind it.
+    """The gain of one entry over another on cells like a study's, and how many tasks and groups are behind it.
 
-    The error is NaN for a single group.
+    `error` is the standard error over groups; NaN for a single group.
     """
 
     gain: float

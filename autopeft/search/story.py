@@ -113,7 +113,7 @@ def log_missing(tracker: Tracker, found: list[TrialRecord], defaults: Mapping[st
 
 
 def remarks_on(result: Result) -> Remarks:
-    """Remarks on complete trials: which were passed over, where folds or the refit collapsed, what losers would save."""
+    """Remarks on complete trials: which were passed over, where folds or the refit collapsed, what others save."""
     over = {record.number: record.passed_over for record in result.records if record.passed_over}
     found = {record.number: record.reason for record in result.records if record.complete and record.reason}
     if note := result.test.notes.get(predictions.WINNER):
@@ -256,7 +256,6 @@ def data_card(problem: Problem) -> dict[str, object]:
 
 
 def truncation_facts(problem: Problem) -> dict[str, object]:
-    """What the rows lost by truncation, the length at which rows are cut, and which part is kept; on the model that
-    cuts most."""
+    """What truncation cost the rows, at which length, and which part is kept; on the model that cuts most."""
     most = max(problem.each, key=lambda one: one.truncated.lost_tokens)
     return {**asdict(most.truncated), **most.reader.settings}

@@ -137,7 +137,7 @@ def test_a_winner_on_a_base_that_was_replaced_is_not_loaded_nor_exported(study):
     assert done.returncode == 2
     assert "another base model" in done.stderr
     shutil.rmtree(base)
-    with pytest.raises(ModelError, match=r"the winner's base model is needed, but: .* does not exist any more"):
+    with pytest.raises(ModelError, match=r"the winner's base model is needed, but: .* no longer exists"):
         artifact.load(place / "lora")
 
 

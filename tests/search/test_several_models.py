@@ -256,7 +256,7 @@ def test_a_model_that_has_vanished_is_not_looked_for_on_the_hub(finished, tmp_pa
         moved.rename(study.parent / "bert")
     assert done.returncode == 2
     assert "`candidates` in [model]" in done.stderr
-    assert "does not exist any more" in done.stderr
+    assert "no longer exists" in done.stderr
 
 
 def test_an_earlier_winner_is_tried_on_its_own_model_or_else_on_each(finished, problem, tmp_path):
