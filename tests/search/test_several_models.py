@@ -239,7 +239,7 @@ def test_a_study_does_not_go_on_with_other_models(finished):
     finally:
         study.write_text(text)
     now = {**before, resume.DIGESTS: {**before[resume.DIGESTS], "models/modern": "sha256:" + "0" * 64}}
-    with pytest.raises(ModelError, match=r"another base model than models/modern is now.*restore it"):
+    with pytest.raises(ModelError, match=r"base model models/modern is not the one that.*restore it"):
         resume.check(before, now, spec)
     assert resume.commits_of(spec) == {}
     kept = {**before, resume.DIGESTS: {"bert": "", "models/modern": "x"}}
