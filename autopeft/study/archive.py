@@ -53,7 +53,7 @@ class Archive:
 
     @property
     def ended(self) -> list[TrialRecord]:
-        """The trained trials that ended by themselves, and count."""
+        """The trials that count: neither refused nor stopped by the timeout."""
         return [record for record in self.records if record.state in COUNTED]
 
     @property

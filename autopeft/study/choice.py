@@ -67,7 +67,7 @@ class Choice:
         return [record for record in self.best(best_first) if record.number not in self.scores]
 
     def put_in(self, best_first: Sequence[TrialRecord]) -> dict[int, TrialRecord]:
-        """These trials with the scores of their texts, by number; empty while one is awaited, or if there is only one."""
+        """These trials with the scores of their texts, by number; empty while one is awaited, or for only one trial."""
         found = self.best(best_first)
         if self.awaited(best_first) or len(found) == 1:
             return {}
