@@ -373,9 +373,7 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
     try:
         card, evidence = Card.read(folder), Evidence.read(folder)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # warnings between libraries, which the user cannot act on
+            warnings.simplefilter("ignore", FutureWarning)  # warnings between libraries, which the user cannot act on
             base, models = members.read(folder, card, trust_remote_code=trust_remote_code)
     except (AutopeftError, MemoryError, torch.OutOfMemoryError):
         raise
