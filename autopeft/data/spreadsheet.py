@@ -93,7 +93,9 @@ def require(suffix: str, path: Path) -> None:
         DataError: the file is one.
     """
     if suffix in OTHERS:
-        raise DataError(f"{path} is a spreadsheet in a format that autopeft cannot read; save it as .xlsx or .csv.")
+        raise DataError(
+            f"{path} is a spreadsheet in a format that autopeft does not read; save it as .xlsx or as .csv."
+        )
 
 
 def _reader(suffix: str, path: Path) -> Callable[[Path, Callable[[list[str]], str]], Iterator[list[Any]]]:
