@@ -1,4 +1,4 @@
-"""Faults of the machine, which are no method's: in its memory, its disks, its limits, and its output."""
+"""Faults of the machine, not of a method: in its memory, its disks, its limits, and its output."""
 
 from __future__ import annotations
 

@@ -128,8 +128,8 @@ def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], ch
         say(f"Trial {record.number} ({candidate}) writes texts for {choice.rows} validation rows")
         try:
             found = written_score(problem, candidate)
-        except (StoreError, MachineError, StreamError, ModelError, SpecError):  # the disk, the machine, whoever reads,
-            raise  # the base model and a score of the user's: no fault of a method's
+        except (StoreError, MachineError, StreamError, ModelError, SpecError):  # disk, machine, output,
+            raise  # base model or user's score: not a method's fault
         except Exception as error:  # a method may do anything
             reason = in_a_line(error)
             say(f"Trial {record.number} cannot win, because its folds failed to write: {reason}")

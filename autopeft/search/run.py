@@ -298,8 +298,8 @@ def _select_winner(
         failed, found = {**search.left_out, **over}, records(study)
         try:
             scores = select_winner(problem, candidate, folder, str(origin), failed, announcer, found, search.over)
-        except (StoreError, MachineError, ModelError, SpecError):  # the disk, the machine, the base model and a metric
-            raise  # are no fault of a method
+        except (StoreError, MachineError, ModelError, SpecError):  # disk, machine, base model or user's metric:
+            raise  # not a method's fault
         except Exception as error:  # a method may do anything
             over[best.method] = in_a_line(error)
             study.set_user_attr(PASSED_OVER, over)

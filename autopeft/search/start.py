@@ -100,7 +100,7 @@ def _in_turn(several: Sequence[Sequence[First]]) -> list[First]:
 def fixed_defaults(spec: StudySpec, space: CandidateSpace, rows: int) -> list[Candidate]:
     """For each base model, the default that is best on recorded tasks of about this size.
 
-    A model for which none is known has none here.
+    Models for which none is known are left out.
 
     Args:
         spec: the study file.
