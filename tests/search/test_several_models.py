@@ -302,7 +302,7 @@ def test_each_model_of_the_hub_stays_at_the_commit_it_had(study, cached):
     again = made_ready(resume.as_begun(spec), discover(), commits=resume.commits_of(spec))[0]
     assert again.each[0].base_digest == "commit:" + "a" * 40
     run._open(again, print)
-    with pytest.raises(ModelError, match="another base model than org/name is now"):
+    with pytest.raises(ModelError, match="the base model org/name is not the one that"):
         run._open(made_ready(spec, discover())[0], print)
 
 

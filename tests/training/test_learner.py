@@ -182,7 +182,7 @@ def test_a_group_is_trained_at_its_own_rate_and_decay_packed_too(folds):
         (lambda trained: [ParameterGroup(tuple(trained), rate=0)], "a `rate` above 0, but gave 0"),
         (lambda trained: [ParameterGroup(tuple(trained), rate=float("nan"))], "a `rate` above 0, but gave nan"),
         (lambda trained: [ParameterGroup(tuple(trained), weight_decay=-1)], "a `weight_decay` of at least 0"),
-        (lambda trained: [tuple(trained)], "a ParameterGroup, but gave"),
+        (lambda trained: [tuple(trained)], "ParameterGroup objects, but returned"),
     ],
 )
 def test_a_group_that_cannot_be_trained_is_the_methods_fault(wrong, told):
