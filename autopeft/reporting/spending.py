@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class LimitUse:
     """One limit: its value, how many proposals it refused, and what the admitted ones used of it, as shares.
 
-    A proposal over several limits counts for the first one that was checked. `refused_shares` may be lower bounds of
-    what was needed.
+    A proposal over several limits counts for the first one that it was found to break. `refused_shares` may be lower
+    bounds of what was needed.
     """
 
     limit: str

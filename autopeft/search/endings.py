@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from autopeft.common.units import counted
 from autopeft.execution.outcome import Outcome
 from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 
@@ -50,4 +51,4 @@ def _reasons(found: Sequence[TrialRecord]) -> list[str]:
         for kind, count in kinds.most_common(SHOWN)
     ]
     left = len(kinds) - len(told)
-    return [*told, *([f"and {left} more reasons"] if left else [])]
+    return [*told, *([f"and {counted(left, 'more reason')}"] if left else [])]

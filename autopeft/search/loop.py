@@ -109,7 +109,7 @@ class Search:
         Checkpoint.clear(self.problem.spec.output, kept)
 
     def _backend(self) -> Backend:
-        """What runs the trials: other processes where several workers are set and more than one trial is left."""
+        """What runs the trials: other processes if several workers are set and a trial is left."""
         count = min(self.problem.workers, self.wanted - self.done())
         if self.problem.workers > 1 and count > 0:
             return Processes(self.problem, count, self.known, self.progress.say)

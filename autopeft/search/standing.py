@@ -97,7 +97,7 @@ class Standing:
         return cls(stay, runs, race, variances.degrees, unit, points)
 
     def finalists(self, always: Collection[int] = ()) -> tuple[int, ...]:
-        """Numbers of the trials that run next, and of those in `always` if they may win."""
+        """Numbers of the trials that run in the race, with those of `always` that may win."""
         fixed = [at for at, record in enumerate(self.records) if record.number in always]
         places = finalists(self.race.posterior(self.runs), self.race.entrants, fixed)
         return tuple(self.records[at].number for at in places)
