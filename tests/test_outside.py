@@ -309,7 +309,7 @@ def test_a_machine_that_stays_short_of_memory_fails_the_trial_at_last_and_the_ta
     assert code == 0, said
     found = records(open_study(hungry))
     shown = text(leaderboard(found, "accuracy"), width=600)
-    assert re.search(r"the machine failed it: the machine has no memory left .* \(it was tried 3 times\)", shown)
+    assert re.search(r"the machine failed: the machine has no memory left .* \(it was tried 3 times\)", shown)
     failed = [r for r in found if r.state == FAIL]
     assert {(r.method, r.machine) for r in failed} == {("hungry", True)}
     assert "hungry" not in {r.method for r in found if r.state == "COMPLETE"}

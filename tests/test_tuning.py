@@ -98,9 +98,7 @@ def test_the_report_and_its_pictures(tuned):
         assert plot._repr_png_().startswith(b"\x89PNG")
         assert plot.figure.axes
         assert len(repr(plot)) < 2000
-    with pytest.raises(
-        autopeft.AutopeftError, match=r"nothing to show in plot_residuals: .*What it has: .*plot_curves"
-    ):
+    with pytest.raises(autopeft.AutopeftError, match=r"nothing to show in plot_residuals: .*It has: .*plot_curves"):
         tuned.plot_residuals()
 
 

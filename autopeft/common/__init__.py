@@ -1,1 +1,1 @@
-"""What all packages share: errors, units, files, locks, seeds, guarded calls. Its modules are imported by name."""
+"""Shared by all packages: errors, units, files, locks, seeds, guarded calls. Its modules are imported by name."""

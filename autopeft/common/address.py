@@ -22,7 +22,7 @@ FORMS = (
     r"(?!//|.*://)(?:[./~]|[a-z]:[\\/])[^?]*",  # a path
     r"[^:@?#]+",
 )
-"""Addresses as they may be written, whole."""
+"""The allowed forms of a whole address."""
 
 OPTIONS = frozenset({
     "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_mode",
@@ -35,11 +35,11 @@ OPTIONS = frozenset({
 VALUE, SCHEMA = re.compile(r"[\w./:+, -]*"), re.compile(r"options=-c ?search_path=[\w,]+")
 
 TOKEN = re.compile(r"(?i)(?<![a-z0-9])(?:dapi|hf_|gh[a-z]_|github_pat_|glpat-|sk-|xox[a-z]-|akia|eyj)[\w-]{12,}")
-"""Tokens that tell what they are: refused even in the place of a name."""
+"""Tokens that are known by their prefix: refused even in the place of a name."""
 
 
 def holds_no_secret(uri: str) -> bool:
-    """Whether every part of a store's address is of a kind that holds no secret."""
+    """Whether no part of a store's address can hold a secret."""
     if uri != uri.strip() or not uri.isprintable() or TOKEN.search(uri):
         return False
     for form in FORMS:
@@ -50,12 +50,12 @@ def holds_no_secret(uri: str) -> bool:
 
 
 def is_address(reference: str) -> bool:
-    """Whether it is an address of the network, where a path or a name was asked for."""
+    """Whether a reference is a network address, where a path or a name is expected."""
     return re.match(r"\s*[a-z][a-z0-9+.-]*://", reference, re.IGNORECASE) is not None
 
 
 def _is_plain(setting: str) -> bool:
-    """Whether a setting of a query is one that may be set, to something without a setting of its own inside."""
+    """Whether a setting in a query is allowed, and its value contains no further setting."""
     name, _, value = setting.partition("=")
     if SCHEMA.fullmatch(unquote(setting)):
         return True

@@ -1,4 +1,4 @@
-"""What a number must be to be valid at all, apart from the range it is searched over by default."""
+"""The valid values of a number, which may go beyond the range that is searched by default."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 LARGEST_WHOLE = 2**31 - 1
-"""What a whole number may be at most where nothing smaller is said: no size or count of a model comes near."""
+"""The largest whole number where no smaller limit is given; no size or count of a model comes near it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,9 @@ class Bounds:
 
     Attributes:
         least: the smallest valid value.
-        above: a value that every valid one is greater than.
+        above: valid values are greater than this.
         most: the largest valid value.
-        below: a value that every valid one is less than.
+        below: valid values are less than this.
     """
 
     least: float | None = None
@@ -41,7 +41,7 @@ class Bounds:
 
 
 def default_bounds(low: float, *, whole: bool, log: bool) -> Bounds:
-    """Those of a dimension that declares none: its kind of number, and the side of zero where its range is."""
+    """The bounds of a dimension that declares none: they keep its kind of number, and its range's side of zero."""
     most = LARGEST_WHOLE if whole else None
     if whole:
         return Bounds(least=1 if low >= 1 else 0 if low >= 0 else -LARGEST_WHOLE, most=most)
@@ -49,7 +49,7 @@ def default_bounds(low: float, *, whole: bool, log: bool) -> Bounds:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether `value` is a number that a float can hold; True and False are none."""
+    """Whether `value` is a number that a float can hold; True and False are not numbers."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:

@@ -1,7 +1,7 @@
-"""What is worth keeping between studies, on disk: found by a digest of all it depends on, and never relied upon.
+"""A cache on disk, kept between studies: entries are found by a digest of all they depend on, and never relied upon.
 
-An entry that is missing, damaged or unreadable counts as not there, and a folder that cannot be written as a cache
-that never holds anything. Entries that were used longest ago go once all take more than `LIMIT` bytes.
+An entry that is missing, damaged or unreadable counts as absent. If the folder cannot be written, nothing is cached.
+Once all entries take more than `LIMIT` bytes, those used longest ago are removed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def key(*parts: str) -> str:
 
 
 def read(name: str) -> bytes | None:
-    """What was kept under that key; None where there is nothing, or not all that was written."""
+    """The content kept under that key; None where there is none, or it is incomplete."""
     with suppress(OSError, RuntimeError, UserInputError):
         path = folder() / name
         raw = plain_file.read(path, LIMIT)
@@ -73,7 +73,7 @@ def keep(name: str, content: bytes) -> None:
 
 
 def _trim(place: Path) -> None:
-    """Remove what was used longest ago until the rest is within the limit."""
+    """Remove the entries used longest ago until the rest is within the limit."""
     entries = [(path, path.stat()) for path in place.iterdir() if ENTRY.fullmatch(path.name)]
     total = sum(status.st_size for _, status in entries)
     for path, status in sorted(entries, key=lambda entry: entry[1].st_mtime_ns):

@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from looking through what is there for good."""
+"""Keeps Python's garbage collector from examining objects that stay for good."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """Inside, collections pass over all objects that were there before.
+    """Within the block, collections skip all objects that existed before it.
 
-    The libraries keep some 600,000 for good. To look through them takes half a second, and a study collects after each
-    trial and each refit. What a caller has frozen already stays so.
+    The libraries keep some 600,000 objects for good. Examining them takes half a second, and a study collects after
+    each trial and each refit. Objects that the caller has already frozen stay frozen.
     """
     outer = gc.get_freeze_count() > 0
     gc.collect()
@@ -29,10 +29,10 @@ def settled() -> Iterator[None]:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Inside nothing is collected, and collections pass over what is there at the end: for a command that loads once.
+    """Within the block nothing is collected, and later collections skip what it made: for a command that loads once.
 
-    Imports and a model make a million objects and next to no garbage; to look through them again and again takes an
-    eighth of the time of a command that answers two rows.
+    Imports and a model make a million objects and almost no garbage; examining them again and again takes an eighth of
+    the time of a command that answers two rows.
     """
     running = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Where text for people goes: a terminal, a notebook, or a file, whatever it can show and would obey."""
+"""Consoles for text that people read: a terminal, a notebook, or a file, with no control sequences let through."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from rich.segment import Segment
 
 WIDTH = 160
-"""Of what is not a screen: Rich falls back to 80 columns, but a log file has no such edge."""
+"""Columns where there is no screen: Rich falls back to 80, but a log file has no such edge."""
 
 
 def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console to which words of a plugin or of the user's are neither markup nor commands, and never too much."""
+    """A console that prints a plugin's or a user's words as they are, neither as markup nor as commands."""
     from rich.console import Console as Richs
 
     class Console(Richs):
-        """Ends no process where its reader left, as Rich's own does, but tells the main thread, which knows how."""
+        """Does not end the process when its reader has left, as Rich's own does, but raises in the main thread."""
 
         def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-            """Write out what the terminal would obey; Rich's own commands are not text yet."""
+            """Escape what a terminal would obey; Rich's own commands are not text yet."""
             for segment in super().render(renderable, options):
                 yield segment if segment.control else segment._replace(text=printable(segment.text))
 
@@ -39,19 +39,19 @@ def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
             except OSError:
                 del self._buffer[:]
                 if threading.current_thread() is threading.main_thread():
-                    raise  # any other thread has better to do than to print
+                    raise  # other threads go on without printing
 
         def on_broken_pipe(self) -> None:
-            """Be quiet from now on.
+            """Print nothing from now on.
 
             Raises:
-                StreamError: nobody reads.
+                StreamError: nobody reads the output.
                 BrokenPipeError: the same, in another thread.
             """
             if threading.current_thread() is not threading.main_thread():
                 raise BrokenPipeError
             self.quiet = True
-            with suppress(OSError, ValueError, AttributeError):  # what Python itself has still to write, as it ends
+            with suppress(OSError, ValueError, AttributeError):  # for what Python itself still writes as it ends
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
             raise StreamError
 

@@ -1,6 +1,6 @@
-"""A plugin's code, contained: where it hangs or tries to end the process, its caller gets an error and goes on.
+"""Contains a plugin's code: if it hangs or tries to end the process, its caller gets an error and goes on.
 
-What is not its doing passes by its caller: errors of the host's own work in between, and of the machine.
+Errors that are not the plugin's fault pass by that caller: those of the host's own work in between, and of the machine.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TICKS, LONGEST_TICK = 50, 10.0
-"""How often in the time of a silence it is looked at how long it has lasted; and seconds between looks at most."""
+"""How often to check a silence during its allowed time; and the most seconds between two checks."""
 
 AGAIN = 1.0
-"""Seconds until the alarm rings once more, where something swallowed it."""
+"""Seconds until the alarm rings again, in case something swallowed it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Silence:
-    """How long the code that runs now may be silent, and has been: `last` and `cpu` are clocks at the latest look."""
+    """How long the running code may be silent, and how long it has been; `last` and `cpu`: clocks at the last check."""
 
     limit: float
     tick: float
@@ -42,34 +42,34 @@ class _Silence:
 
 
 _silence: _Silence | None = None
-"""None where nothing is timed."""
+"""None while nothing is timed."""
 
 _stood_still = 0.0
-"""Seconds in which the process was found not to have run."""
+"""Seconds for which the process was found to be stopped."""
 
 
 class _AlarmError(BaseException):
-    """The time is up. No `except Exception` on the way swallows it."""
+    """The time is up. It is no `Exception`, so that no `except Exception` on the way swallows it."""
 
 
 @contextmanager
 def guarded(seconds: float, *, memory: bool = True) -> Iterator[None]:
-    """Run a plugin's code inside, which may be silent for so long: `heartbeat` is a sign of life.
+    """Run a plugin's code in this block, with at most `seconds` of silence between two calls of `heartbeat`.
 
     The main thread is interrupted between two of its Python instructions, and in waits that a signal ends, such as a
-    sleep. What cannot be interrupted: compiled code that does not return, other threads than the main one, and
-    anything on systems without interval timers (Windows). Inside another such block the outer one's time counts.
-    Time in which the process did not run, since it was stopped or its machine slept, is no silence.
+    sleep. Compiled code that does not return, threads other than the main one, and anything on systems without interval
+    timers (Windows) cannot be interrupted. In nested blocks the outer one's time counts. Time in which the process did
+    not run, because it was stopped or its machine slept, does not count.
 
     Args:
         seconds: of silence.
-        memory: whether memory that ran out is the machine's fault where that is short of it; a caller that asks by
-            itself does so once what ran has let go of its own.
+        memory: whether memory that ran out is the machine's fault if the machine is short of it now. A caller that
+            checks this itself does so once the code has released its own memory.
 
     Raises:
         HangError: it was silent for longer.
         PluginError: it called `sys.exit`.
-        HostError: the machine failed, or what is `paused` inside; no `except Exception` of a caller takes it.
+        HostError: the machine failed, or code that is `paused` did; a caller's `except Exception` does not catch it.
     """
     usual: Any = None
     timed = _silence is None and _can_time()
@@ -88,7 +88,7 @@ def guarded(seconds: float, *, memory: bool = True) -> Iterator[None]:
             raise
         _set(None)  # it may have rung on the way out, before it was off
         signal.signal(signal.SIGALRM, usual)
-        raise HangError(f"it made no progress for {format_seconds(seconds)}, and was interrupted.") from None
+        raise HangError(f"it made no progress for {format_seconds(seconds)} and was interrupted.") from None
     except SystemExit as error:
         raise PluginError(f"it tried to end the process (SystemExit: {error.code}).") from None
     except Exception as error:
@@ -100,17 +100,17 @@ def guarded(seconds: float, *, memory: bool = True) -> Iterator[None]:
 
 
 def heartbeat() -> None:
-    """A sign of life: what runs contained made progress."""
+    """Say that the contained code made progress."""
     if _silence is not None:
         _start(_silence)
 
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """The host's own work in between, which nothing is to interrupt, and whose errors are nobody else's.
+    """For the host's own work in between: it is not interrupted, and its errors are not the plugin's.
 
     Raises:
-        HostError: around whatever it raised.
+        HostError: it wraps whatever the block raised.
     """
     before = _silence
     _set(None)
@@ -123,7 +123,7 @@ def paused() -> Iterator[None]:
 
 
 def by_host(work: Callable[P, T]) -> Callable[P, T]:
-    """A function of the host's, for code that runs contained: `paused` while it runs."""
+    """Wrap a function of the host that contained code may call: time is `paused` while it runs."""
 
     @wraps(work)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -135,10 +135,10 @@ def by_host(work: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def unguarded() -> Iterator[None]:
-    """Around all that runs contained, in a block or of a whole function: what is not a plugin's doing comes out as is.
+    """Put this around contained code, as a block or a decorator: errors that are not a plugin's fault come out as is.
 
     Raises:
-        Exception: what a HostError inside is around.
+        Exception: what a HostError inside wraps.
     """
     try:
         yield
@@ -147,12 +147,12 @@ def unguarded() -> Iterator[None]:
 
 
 def running_time() -> float:
-    """Seconds on a clock that stands still while the process does, as far as contained code was running then."""
+    """Seconds on a clock that stops while the process is stopped, if contained code was running then."""
     return time.monotonic() - _stood_still
 
 
 def _can_time() -> bool:
-    """Whether this is the main thread of a system with interval timers, and nobody else uses the one there is."""
+    """Whether this is the main thread of a system with interval timers, and nobody else uses the only one."""
     main = threading.current_thread() is threading.main_thread()
     return main and hasattr(signal, "setitimer") and not signal.getitimer(signal.ITIMER_REAL)[0]
 
@@ -167,16 +167,16 @@ def _set(silence: _Silence | None) -> None:
 
 
 def _start(silence: _Silence) -> None:
-    """Begin to count anew."""
+    """Start counting again."""
     silence.lasted, silence.last, silence.cpu = 0.0, time.monotonic(), time.thread_time()
     signal.setitimer(signal.ITIMER_REAL, silence.tick, silence.tick)
 
 
 def _ring(number: int, frame: object) -> None:
-    """Look how long the silence has lasted.
+    """Check how long the silence has lasted.
 
-    Several rings that come while the process is stopped become one. So a look counts as one tick, and as what the
-    thread computed since the last one, in compiled code that lets no ring through; the rest was not run.
+    Several rings that come while the process is stopped become one. So a check counts one tick, plus what the thread
+    computed since the last one, in compiled code that lets no ring through. In the rest the process did not run.
     """
     global _stood_still
     silence = _silence

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 LONGEST_LINE = 400
-"""Characters of an error that `in_a_line` keeps."""
+"""Number of characters of an error that `in_a_line` keeps."""
 
 SHOWN, SHOWN_PATH = 80, 300
-"""Characters of a person's value, and of a path, that a message repeats."""
+"""Number of characters of a user's value, and of a path, that a message repeats."""
 
 NAMES = 50
-"""Known names that a hint lists."""
+"""Number of known names that a hint lists."""
 
 ADDRESS = re.compile(r"://[^\s'\"]+")
 """What follows the scheme of an address."""
@@ -65,7 +65,7 @@ class TrackingError(UserInputError):
 
 
 class MethodError(UserInputError):
-    """A method that the study names is not there, or does not support the model or the task."""
+    """A method that the study names is not installed, or does not support the model or the task."""
 
 
 class PluginError(AutopeftError):
@@ -73,7 +73,7 @@ class PluginError(AutopeftError):
 
 
 class HangError(PluginError):
-    """A plugin's code did not come back."""
+    """A plugin's code did not return."""
 
 
 class StudyError(AutopeftError):
@@ -81,11 +81,11 @@ class StudyError(AutopeftError):
 
 
 class StoreError(StudyError):
-    """What a study has to keep could not be written, for example because the disk is full."""
+    """A study's files could not be written, for example because the disk is full."""
 
 
 class MachineError(StudyError):
-    """The machine failed while a method's code ran, and would have with any other's: no memory, no room on the disk.
+    """The machine failed while a method's code ran, through no fault of the method: no memory, no room on the disk.
 
     Attributes:
         fault: what failed and what to do about it, without a full stop.
@@ -111,7 +111,7 @@ class OverBudgetError(MemoryError):
 
 
 class HostError(BaseException):
-    """An error that no method is to blame for, on its way past all that takes a method's errors: no `Exception`.
+    """An error that is not a method's fault. It is no `Exception`, so that no handler of a method's errors catches it.
 
     Attributes:
         error: what was raised; `containment.unguarded` raises it again.
@@ -123,16 +123,16 @@ class HostError(BaseException):
 
 
 def shorten(value: object, width: int = SHOWN) -> str:
-    """A value that a message repeats, as Python writes it: cut to some `width` characters, in one line, printable.
+    """A value for a message, as Python writes it: cut to about `width` characters, in one line, printable.
 
-    What a terminal would obey, such as an escape sequence, is written out, and of an address its scheme alone, as it
+    What a terminal would obey, such as an escape sequence, is escaped. Only the scheme of an address is shown, as it
     may hold a password. It works for any value, however deep its lists and however many digits its numbers have.
     """
     if isinstance(value, str):
         text = repr(ADDRESS.sub("://…", value[: 4 * width])[:width])
         return text if len(value) <= width else f"{text[:-1]}…{text[-1]}"
     if isinstance(value, int) and abs(value).bit_length() > 4 * width:  # Python refuses to write 5,000 digits
-        return f"a number of some {int(abs(value).bit_length() * 0.30103) + 1} digits"
+        return f"a number of about {int(abs(value).bit_length() * 0.30103) + 1} digits"
     form = reprlib.Repr()
     form.maxstring = form.maxother = form.maxlong = width
     try:
@@ -144,18 +144,18 @@ def shorten(value: object, width: int = SHOWN) -> str:
 
 
 def brief(name: object, width: int = SHOWN) -> str:
-    """A name that a message puts between quotes of its own: `shorten` without any. Of a path its end matters too."""
+    """A name that a message puts between its own quotes: `shorten` without quotes. A path keeps its end too."""
     width = max(width, SHOWN_PATH) if isinstance(name, os.PathLike) else width
     text = str(name) if isinstance(name, str | os.PathLike) else shorten(name, width)
     return ADDRESS.sub("://…", printable(text if len(text) <= width else f"{text[:width]}…", keep=""))
 
 
 def printable(text: str, keep: str = "\n") -> str:
-    """`text` with every character written out that a terminal would obey: controls, and those that turn a line around.
+    """`text` with all characters escaped that a terminal would obey: controls, and overrides of the direction.
 
     Args:
-        text: of a person, a file or a plugin.
-        keep: characters that stay all the same.
+        text: from a person, a file or a plugin.
+        keep: characters that stay as they are.
     """
     return OBEYED.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
@@ -176,7 +176,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-    """An error as one line, not too long: ours as it is, any other behind the name of its kind."""
+    """An error as one line, not too long: our own as it is, any other after the name of its type."""
     text = " ".join(str(error).split()) or "no message"
     text = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
     if isinstance(error, AutopeftError):

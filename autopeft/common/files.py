@@ -1,4 +1,4 @@
-"""Files and folders that a study writes: whole or not at all, and never in the place of what is somebody else's."""
+"""Writes a study's files and folders: whole or not at all, and never over somebody else's."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 DRAFT = re.compile(r"\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.draft")
-"""Names of drafts, with the process that writes them. One that a killed process left belongs to nobody."""
+"""Names of drafts include the process that writes them. A draft that a killed process left belongs to nobody."""
 
 IN_WORK = 60.0
-"""Seconds that a draft is left alone where a process of its pid is there: in a container it may be another one."""
+"""Seconds for which a draft is kept if a process with its pid exists: in a container that may be another process."""
 
 
 @contextmanager
 def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """A draft to write: it takes the place of `path` when the block ends, and is gone where the block raises.
+    """A draft to write: it replaces `path` when the block ends, and is removed if the block raises.
 
-    Who reads `path` meanwhile sees the old file or the new one. The new one may be read by whom the user's umask lets,
-    whatever a library that wrote it thinks.
+    A reader of `path` sees the old file or the new one, never a part. The new file gets the rights of the user's umask,
+    whatever rights the library that wrote it set.
 
     Args:
-        path: in a folder that is there.
+        path: in a folder that exists.
         lasting: wait until it is on the disk, so that a power cut cannot leave an empty file.
     """
     draft = _draft(path)
@@ -42,7 +42,7 @@ def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
             _flush(draft)
         draft.replace(path)
         if lasting:
-            with suppress(OSError):  # some file systems have no such thing for a folder
+            with suppress(OSError):  # some file systems cannot do that for a folder
                 _flush(path.parent)
     finally:
         draft.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def draft_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to prepare what goes there; it is gone when the block ends."""
+    """A folder beside `path` to prepare its content in; it is removed when the block ends."""
     draft = _draft(path)
     draft.mkdir()
     try:
@@ -62,14 +62,14 @@ def draft_folder(path: Path) -> Iterator[Path]:
 def put(draft: Path, folder: Path, own: Collection[str], last: str) -> None:
     """Move the files of `draft` to `folder`, and remove what was written there before; other files stay.
 
-    A folder that is not there yet appears whole.
+    A folder that does not exist yet appears whole.
 
     Args:
         draft: a folder on the same file system.
         folder: where its files go.
-        own: files that count as written before, beside those in `draft`: paths in `folder`, and no others of their
-            names in folders of somebody's within it.
-        last: name of the file without which the folder counts as unfinished: the first to go and the last to come.
+        own: files that count as written before, besides those in `draft`: paths in `folder`. Files of the same names in
+            other folders within it stay.
+        last: name of the file without which the folder counts as unfinished: removed first and written last.
     """
     new = sorted((path.relative_to(draft) for path in _files(draft)), key=lambda path: path.name == last)
     mode = (draft / last).stat().st_mode & 0o777  # by the user's umask; some libraries write for the user alone
@@ -96,7 +96,7 @@ def remove_drafts(*folders: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; what cannot be removed stays."""
+    """Remove a file, or a folder with its content; what cannot be removed stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -109,7 +109,7 @@ def _draft(path: Path) -> Path:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs on this machine, anybody's."""
+    """Whether a process with that number runs on this machine, for any user."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

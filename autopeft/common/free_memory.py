@@ -9,14 +9,14 @@ from pathlib import Path
 GROUPS = Path("/sys/fs/cgroup")
 FIRST = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 SECOND = ("memory.max", "memory.current")
-"""Files of a group's limit and of what it uses, in both versions of control groups."""
+"""Files with a group's limit and with its usage, in both versions of control groups."""
 
 
 def free_memory() -> float:
-    """Bytes that can be taken before the machine or a limit ends this process; infinite where nothing tells.
+    """Bytes that can be taken before the machine or a limit ends this process; infinite where that is unknown.
 
-    The least of what the kernel calls available, what a control group (a container, a batch system's job) leaves, and
-    what the process's limit of address space leaves.
+    The smallest of three: what the kernel calls available, what a control group (a container, a batch system's job)
+    leaves, and what the process's limit of address space leaves.
     """
     return max(0, min(_machine(), _control_group(), _address_space()))
 
@@ -31,7 +31,7 @@ def _machine() -> float:
 
 
 def _control_group() -> float:
-    """What is left in the group of this process and in every group around it; both versions of control groups."""
+    """What is left in this process's group and in every group around it, in both versions of control groups."""
     left = float("inf")
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
@@ -47,7 +47,7 @@ def _control_group() -> float:
 
 
 def _left_in(folder: Path, limit: str, usage: str) -> float:
-    """Of one group; files that the kernel has read for it and can drop at once do not count."""
+    """What is left in one group; cached files that the kernel can drop at once do not count as used."""
     with suppress(OSError, ValueError):
         most = int((folder / limit).read_text(encoding="ascii"))  # "max" where there is none
         used = int((folder / usage).read_text(encoding="ascii"))

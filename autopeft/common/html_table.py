@@ -1,4 +1,4 @@
-"""Small tables as HTML, which a notebook shows in place of an object's `repr`."""
+"""Small HTML tables, which a notebook shows instead of an object's `repr`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 LEFT = ' style="text-align: left"'
-"""Notebooks set cells to the right, where sentences do not belong."""
+"""Notebooks align cells to the right, which does not suit sentences."""
 
 
 def facts(title: str, found: Mapping[str, object]) -> str:
-    """A title, and a row for each fact: its name and its value; what is empty is left out."""
+    """A title, and a row with the name and value of each fact; empty ones are left out."""
     rows = [(name, value) for name, value in found.items() if value not in (None, "")]
     cells = "".join(
         f"<tr><th{LEFT}>{escape(name)}</th><td{LEFT}>{escape(str(value))}</td></tr>" for name, value in rows
@@ -22,7 +22,7 @@ def facts(title: str, found: Mapping[str, object]) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table with a head."""
+    """A table with headings."""
     head = "".join(f"<th{LEFT}>{escape(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(f'<td{LEFT}>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,6 +1,6 @@
-"""Ctrl-C that cannot get lost; SIGTERM and SIGHUP the same, and what a caller's own handlers raise.
+"""Ctrl-C, SIGTERM and SIGHUP that cannot get lost, nor what a caller's own handlers raise.
 
-Python drops an interrupt that arrives inside a weak reference's callback.
+Python itself drops an interrupt that arrives inside a weak reference's callback.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class Interrupt:
     """Raises KeyboardInterrupt on Ctrl-C, SIGTERM and SIGHUP, and again at the next `check` if something swallowed it.
 
-    A signal that the caller ignores, as `nohup` does SIGHUP, stays ignored, and one that the caller handles stays with
-    that handler; what it raises is not an error of the code that ran just then. SIGQUIT stays a way out.
+    A signal that the caller ignores, as `nohup` ignores SIGHUP, stays ignored. One that the caller handles stays with
+    that handler; what it raises does not count as an error of the running code. SIGQUIT still ends the process.
 
     Args:
-        more: signals that are to do the same, beside their default of ending the process.
+        more: signals that should do the same instead of ending the process.
     """
 
     def __init__(self, *more: int) -> None:
@@ -59,7 +59,7 @@ class Interrupt:
         raise self._raised
 
     def _relay(self, number: int, frame: FrameType | None) -> None:
-        """Leave a signal to the caller's handler."""
+        """Pass a signal to the caller's handler."""
         try:
             self._before[number](number, frame)
         except BaseException as error:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 GAP = 2
-"""Spaces between two columns."""
+"""Number of spaces between two columns."""
 
 NOTHING = "–"
-"""What an empty cell says."""
+"""The text of an empty cell."""
 
 LEAST = 44
-"""Cells that a column which may be cut has at least, as long as another one can be left out instead."""
+"""Smallest width of a column that may be cut, as long as another column can be left out instead."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Column:
 
     Attributes:
         name: its heading.
-        rank: how soon it is left out where there is no room: of those that are too many, the highest first; 0 stays.
+        rank: where there is no room, the column of the highest rank is left out first; 0 always stays.
         number: whether it is aligned to the right.
         cut: whether its cells may be cut, which shows as an ellipsis.
     """
@@ -54,7 +54,7 @@ class LineTable:
     """Rows of one line each.
 
     Where there is no room for all columns, the least important ones are left out; then cells are cut. A column that may
-    be left out is so too where all its cells are empty.
+    be left out is also left out if all its cells are empty.
 
     Attributes:
         columns: from left to right.
@@ -86,7 +86,7 @@ class LineTable:
         yield table
 
     def widths(self, most: int) -> dict[int, int]:
-        """By place, how wide each column is that is shown, so that a line has at most so many cells."""
+        """The width of each shown column, by place, so that a line is at most `most` wide."""
         found = {
             place: max([cell_len(column.name), *(cell_len(_line(row.cells[place])) for row in self.rows)])
             for place, column in enumerate(self.columns)

@@ -17,11 +17,11 @@ in front matches; that can only be a path."""
 FILE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".toml", ".txt", ".arrow")
 
 IN_PACKAGE, LOCAL, ON_HUB = "package", "local", "hub"
-"""Kinds of references. What was of one kind when a study began is never taken for another later."""
+"""Kinds of references. A reference keeps the kind that it had when its study began."""
 
 
 class NotFoundError(UserInputError):
-    """A reference in a study file leads nowhere."""
+    """A reference in a study file does not exist."""
 
 
 def locate(reference: str, folder: Path, kind: str | None = None) -> Path | str:
@@ -31,8 +31,8 @@ def locate(reference: str, folder: Path, kind: str | None = None) -> Path | str:
         reference: ``package:name/inner/path`` (found without importing the package), a path (relative ones start at
             `folder`), or a hub id such as ``org/name``.
         folder: where the study file is.
-        kind: what it was before, where that is known: a path that has vanished is then not asked of the hub, nor is a
-            hub id taken for a folder that happens to have its name.
+        kind: its kind when the study began, if known: a path that has vanished is then not looked for on the hub, and a
+            hub id is not taken for a folder that happens to have its name.
 
     Raises:
         NotFoundError: no such package or file, and no hub id either.
@@ -51,8 +51,8 @@ def locate(reference: str, folder: Path, kind: str | None = None) -> Path | str:
         return path
     if kind == LOCAL:
         raise NotFoundError(
-            f"{shown} was a local path when this began, but {brief(path, 300)} does not exist any more; put it "
-            "back (it is not looked for on the hub)."
+            f"{shown} was a local path when this began, but {brief(path, 300)} no longer exists; put it back (it is "
+            "not looked for on the hub)."
         )
     if may_be_on_hub:
         return reference
@@ -62,10 +62,10 @@ def locate(reference: str, folder: Path, kind: str | None = None) -> Path | str:
 
 
 def kind_of(reference: str, folder: Path) -> str:
-    """What kind of reference it is: `IN_PACKAGE`, `LOCAL` or `ON_HUB`.
+    """The kind of a reference: `IN_PACKAGE`, `LOCAL` or `ON_HUB`.
 
     Raises:
-        NotFoundError: it leads nowhere.
+        NotFoundError: it does not exist.
     """
     found = locate(reference, folder)
     if reference.startswith(PACKAGE):
@@ -80,7 +80,7 @@ def portable(reference: str, folder: Path) -> str:
 
 
 def as_reference(given: str | Path) -> str:
-    """A reference from what a caller gave: a `Path` stays a path, whatever it looks like and whether it is there."""
+    """A reference from a caller's argument: a `Path` stays a path, whatever it looks like and even if it is missing."""
     if isinstance(given, Path) and HUB_ID.match(str(given)):
         return f"./{given}"
     return str(given)
@@ -105,7 +105,7 @@ def _in_package(reference: str) -> Path:
         path = root / inner
         try:
             found, home = path.resolve(strict=True), root.resolve()
-        except (OSError, RuntimeError, ValueError):  # not there, a loop of links, or no name that a file can have
+        except (OSError, RuntimeError, ValueError):  # missing, a loop of links, or not a valid file name
             continue
         if not found.is_relative_to(home):
             raise NotFoundError(

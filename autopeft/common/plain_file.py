@@ -1,4 +1,4 @@
-"""Read a small file that anybody may have written: never more of it than a limit, and nothing that blocks."""
+"""Reads a small file that anybody may have written: never more of it than a limit, and never blocking."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT = 2**23
-"""Bytes of a file that describes a model or a study: thousands of labels with long names are a tenth of it."""
+"""Most bytes of a file that describes a model or a study; thousands of labels with long names take a tenth of it."""
 
 
 def require(path: Path) -> None:
-    """Make sure that a path leads to a plain file: no folder, no pipe, no device; a link to one will do.
+    """Check that a path is a plain file, or a link to one: not a folder, a pipe or a device.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -27,11 +27,11 @@ def require(path: Path) -> None:
 
 
 def read(path: Path, limit: int = LIMIT) -> bytes:
-    """What a plain file holds.
+    """The content of a plain file.
 
     Raises:
         FileNotFoundError: nothing is there.
-        UserInputError: something else is there, it may not be read, or it is larger than `limit`.
+        UserInputError: it is not a plain file, it may not be read, or it is larger than `limit`.
     """
     with os.fdopen(_open(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -41,7 +41,7 @@ def read(path: Path, limit: int = LIMIT) -> bytes:
 
 
 def read_json(path: Path, limit: int = LIMIT) -> Any:
-    """What a JSON file means, with or without a byte-order mark.
+    """The content of a JSON file, with or without a byte-order mark.
 
     The parser bounds the nesting and the length of numbers.
 
@@ -55,18 +55,18 @@ def read_json(path: Path, limit: int = LIMIT) -> Any:
     try:
         return from_json(content)
     except ValueError as error:
-        raise UserInputError(f"{path} must hold JSON, but cannot be read: {error}; restore it.") from None
+        raise UserInputError(f"{path} must hold JSON, but cannot be parsed: {error}; restore it.") from None
 
 
 def _open(path: Path) -> int:
     try:
-        # Without O_NONBLOCK the opening itself would wait for somebody who writes to a pipe.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
-        raise UserInputError(f"{path} must be a file that can be read, but: {reason}.") from None
+        raise UserInputError(f"{path} must be a readable file, but cannot be opened: {reason}.") from None
     if stat.S_ISREG(os.fstat(opened).st_mode):
         return opened
     os.close(opened)

@@ -1,4 +1,4 @@
-"""Plugins: found by their entry points, loaded one at a time, and kept from taking the host down."""
+"""Finds plugins by their entry points, loads them one at a time, and keeps them from taking the host down."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
 LOADING_SECONDS = 60.0
-"""That a plugin may take to be imported and to answer: it should need one, but a cold disk may make it many."""
+"""Time for a plugin to be imported and to answer: it should need one second, but many more on a cold disk."""
 
 HOOKS = ("register_methods", "register_tasks")
 
@@ -37,12 +37,12 @@ class Origin:
 
 
 _hung: dict[Origin, HangError] = {}
-"""Plugins that hung when they were loaded; a process waits for each once."""
+"""Plugins that hung when they were loaded; a process waits only once for each."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A plugin that cannot be used, and why; `names` are those of what it brings, as far as that is known."""
+    """A plugin that cannot be used, and why; `names` are the names of what it brings, as far as they are known."""
 
     origin: Origin
     reason: str
@@ -52,13 +52,13 @@ class Fault:
         return f"{self.origin}: {self.reason}"
 
     def concerns(self, name: str) -> bool:
-        """Whether it is why there is nothing of that name."""
+        """Whether this fault is the reason that nothing of that name was found."""
         return name == self.origin.entry_point or name in self.names
 
 
 @dataclass(frozen=True)
 class Found(Generic[Brought]):
-    """What plugins bring through one hook, by name in alphabetical order, and the plugins that failed."""
+    """What plugins bring through one hook, in alphabetical order of names, and the plugins that failed."""
 
     items: dict[str, Brought] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
@@ -74,16 +74,16 @@ def load_plugins(
 ) -> Found[Brought]:
     """Load every plugin in the entry-point group ``autopeft``, one at a time, and gather what one hook yields.
 
-    One that fails to import, hangs, has no hook or a wrong one, or brings what `check` refuses is reported in
-    `Found.faults`, and the others go on. So is one that brings a name which is another's too: autopeft's own keep
-    theirs, and of strangers that clash none is taken.
+    A plugin that fails to import, hangs, has no hook or a wrong one, or brings what `check` refuses is reported in
+    `Found.faults`, and the others are loaded all the same. If plugins bring the same name, autopeft's own plugin keeps
+    it and the others are reported; if none of them is autopeft's, all are reported.
 
     Args:
         hook: its name.
-        noun: what it yields, for messages.
-        check: of one thing that was yielded: its name, and itself.
+        noun: word for what it yields, for messages.
+        check: checks one thing that was yielded, given its origin; returns its name and the thing.
         block: entry points to leave out.
-        seconds: that one plugin may take.
+        seconds: time limit for one plugin.
     """
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
@@ -117,11 +117,11 @@ def _origin(point: importlib.metadata.EntryPoint) -> Origin:
 
 
 def _clashes(names: Mapping[Origin, Collection[str]]) -> dict[Origin, str]:
-    """The plugins to leave out because a name of theirs is another's, with that name and the other; never our own."""
+    """The plugins to leave out because another has the same name, with that name and the other; never our own."""
     ours = {origin for origin in names if origin.distribution == hooks.PROJECT}
     strangers = names.keys() - ours
     reasons: dict[Origin, str] = {}
-    for rivals in (ours, strangers):  # what clashes with ours is out, and so in nobody's way
+    for rivals in (ours, strangers):  # a stranger that clashes with ours is out, and blocks no other
         left = strangers - reasons.keys()
         for origin in left:
             for other in sorted((rivals & (ours | left)) - {origin}, key=str):
@@ -137,7 +137,7 @@ def _brought(
     hook: tuple[str, str],
     check: Callable[[Any, Origin], tuple[str, Brought]],
 ) -> dict[str, Brought]:
-    """Load one plugin, and check what it brings through a hook, which is given with what it yields."""
+    """Load one plugin, and check what it brings through a hook."""
     asked, noun = hook
     plugin = point.load()
     manager.register(plugin, point.name)
@@ -157,10 +157,10 @@ def _brought(
 
 
 def check_signatures(item: object, contract: type) -> None:
-    """What the host calls must take what the host gives, and may leave out where it does.
+    """Check that `item`'s methods can be called as `contract`'s are.
 
     Raises:
-        PluginError: a method of `item` takes something else than `contract`'s of the same name.
+        PluginError: a method of `item` takes other arguments than `contract`'s method of the same name.
     """
     for name, function in inspect.getmembers(contract, inspect.isfunction):
         wanted = [
@@ -172,21 +172,21 @@ def check_signatures(item: object, contract: type) -> None:
             given.bind(*(parameter for parameter in wanted if parameter.default is parameter.empty))
         except TypeError:
             raise PluginError(
-                f"{type(item).__name__}.{name}() must take ({_shown(wanted)}) as {contract.__name__}'s does, but takes "
+                f"{type(item).__name__}.{name}() must take ({_shown(wanted)}), like {contract.__name__}'s, but takes "
                 f"({_shown(given.parameters.values())})."
             ) from None
 
 
 def _shown(parameters: Iterable[inspect.Parameter]) -> str:
-    """As in a signature, without annotations."""
+    """Parameters as in a signature, without annotations."""
     return ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)
 
 
 def check_contract(stated: object, current: int, item: object, noun: str, name: str, origin: Origin) -> None:
-    """It states the contract it was written for, and that is this autopeft's.
+    """Check that an item states the contract it was written for, and that it is this autopeft's.
 
     Raises:
-        PluginError: it does not, or that is another.
+        PluginError: it states none, or another.
     """
     kind = type(item).__name__
     if stated == current:

@@ -1,7 +1,7 @@
-"""Who may read what a study writes: whoever the user's umask says, for every file alike.
+"""Gives all files that a study writes the rights of the user's umask.
 
-Libraries that write a file to a draft first, as safetensors and tempfile do, leave it to its owner alone. A service
-that runs as another user then could not read a winner whose every other file it can.
+Libraries that write a draft first, such as safetensors and tempfile, let only its owner read the file. A service that
+runs as another user could then not read a winner's weights, although it can read all other files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def follow_umask(*places: Path) -> None:
-    """Give files, and folders with all that is in them, the rights of new ones, where the file system keeps rights."""
+    """Give files, and folders with their content, the rights of new ones, if the file system keeps rights."""
     with tempfile.TemporaryDirectory() as folder:  # the umask cannot be read without setting it for every thread
         file, inner = Path(folder) / "file", Path(folder) / "folder"
         file.touch()

@@ -1,4 +1,4 @@
-"""Text on its way to stdout or stderr, whatever these can encode, and whatever a terminal would obey."""
+"""Writes text to stdout or stderr, whatever they can encode, and with nothing that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from autopeft.common.exceptions import printable
 
 LONGEST_ERROR, ITS_END = 3000, 500
-"""Characters of an error's message, and of its end where it is cut: what to do next stands there."""
+"""Most characters of an error's message, and of its end if it is cut: the end says what to do next."""
 
 IN_ASCII = {
     "█": "#", "░": ".", "▁": "_", "▂": "_", "▃": "-", "▄": "-", "▅": "=", "▆": "=", "▇": "#", "–": "-", "—": "-",
     "…": "...", "•": "*", "·": "-", "±": "+-", "→": "->",
 }  # fmt: skip
-"""What stands for our own characters where a stream has none of them."""
+"""Replacements for our own characters where a stream cannot encode them."""
 
 ERRORS = "autopeft.plain"
 """Python's name of the rule for characters that a stream cannot encode."""
 
 
 def plain_streams() -> None:
-    """Let nothing that is written to stdout or stderr fail because their encoding lacks a character."""
+    """Let no write to stdout or stderr fail because their encoding lacks a character."""
     for stream in (sys.stdout, sys.stderr):
         if not takes_all(stream) and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=ERRORS)
@@ -38,7 +38,7 @@ def tell_error(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Write a message to stderr, with nothing that a terminal would obey, and wrapped between words on one."""
+    """Write a message to stderr, with nothing that a terminal would obey; on a terminal, wrapped between words."""
     text = f"autopeft: {printable(text)}"
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns
@@ -50,12 +50,12 @@ def tell(text: str) -> None:
 
 
 def for_stdout(text: str) -> str:
-    """Rows to write to stdout: as they are for a program, with nothing to obey for a terminal."""
+    """Rows to write to stdout: unchanged for a program, without what a terminal would obey on a terminal."""
     return printable(text, keep="\n\t") if sys.stdout.isatty() else text
 
 
 class PlainStream:
-    """A stream whose encoding lacks characters, which belongs to the program that calls us: changed in nothing."""
+    """A wrapper for a stream whose encoding lacks characters. The stream is the caller's, so it is not changed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -64,7 +64,7 @@ class PlainStream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write text, with other characters in the place of those that cannot be encoded."""
+        """Write text, with replacements for characters that cannot be encoded."""
         encoding = self._stream.encoding
         return int(self._stream.write(text.encode(encoding, ERRORS).decode(encoding)))
 

@@ -1,6 +1,6 @@
-"""What a package shows at its top, each name resolved when it is first asked for.
+"""The public names of a package, each resolved when it is first used.
 
-A package so says in one place what it is for and what it offers, and importing one of its light modules does not
+So a package says in one place what it is for and what it offers, and importing one of its light modules does not
 import its heavy ones (PEP 562).
 """
 
@@ -18,7 +18,7 @@ def surface(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
 
     Args:
         package: its `__name__`.
-        names: what it shows → the module of the package that holds it.
+        names: public name → the module of the package that holds it.
     """
 
     def resolve(name: str) -> object:

@@ -1,4 +1,4 @@
-"""What other libraries call the settings of training, and what a study file calls them."""
+"""Other libraries' names for the settings of training, and the study file's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXAMPLES = {
     "warmup_ratio": "warmup_ratio = 0.06",
     "weight_decay": "weight_decay = 0.01",
 }
-"""By the study file's word, a setting that it takes under [search]."""
+"""An example for [search], by the study file's word."""
 
 
 def training_word(name: str) -> str | None:

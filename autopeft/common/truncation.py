@@ -1,4 +1,4 @@
-"""What the limit on a row's length does to rows: which part is kept, and how much is lost."""
+"""The effect of the length limit on rows: which part is kept, and how much is lost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Truncation:
     """What `max_length` did to some rows.
 
     Attributes:
-        rows: how many there are.
-        cut_rows: those that were longer.
-        tokens: of all rows, before any was cut.
-        lost_tokens: of them, those that are not kept.
+        rows: number of all rows.
+        cut_rows: number of rows that were cut.
+        tokens: number in all rows before cutting.
+        lost_tokens: number of them that were cut off.
     """
 
     rows: int = 0
@@ -28,7 +28,7 @@ class Truncation:
     lost_tokens: int = 0
 
     def __add__(self, other: Truncation) -> Truncation:
-        """Of both sets of rows together."""
+        """The effect on both sets of rows together."""
         return Truncation(
             self.rows + other.rows,
             self.cut_rows + other.cut_rows,
@@ -37,7 +37,7 @@ class Truncation:
         )
 
     def sentence(self, max_length: int, truncation: str) -> str:
-        """What a person should know of it; empty where no row was cut."""
+        """The effect in a sentence for a person; empty where no row was cut."""
         if not self.cut_rows:
             return ""
         share = self.lost_tokens / self.tokens

@@ -15,10 +15,10 @@ COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 LARGEST, LONGEST, MOST_WORKERS = 10.0**15, 10.0**9, 1000
-"""The largest size and count, the longest time (30 years; what waits for it takes no more), and the most workers."""
+"""The largest size and count, the longest time (30 years; timers take no more), and the most workers."""
 
 LONGEST_TEXT = 100
-"""Characters of a size or a duration."""
+"""Most characters of a size or a duration."""
 
 
 def parse_bytes(text: str | int) -> int:
@@ -98,7 +98,7 @@ def format_estimate(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """So many of a thing: "1 trial", "1,200 rows"."""
+    """A number of things: "1 trial", "1,200 rows"."""
     return f"{count:,} {noun}" + "s" * (count != 1)
 
 

@@ -1,4 +1,4 @@
-"""Rows: found, read, checked and split."""
+"""Finds, reads, checks and splits rows."""
 
 from autopeft.common.surface import surface
 
@@ -8,7 +8,7 @@ SURFACE = {
     "load_rows": "load",
     "read_table": "table",
 }
-"""What the package shows, with the module of each."""
+"""The package's public names, with the module of each."""
 
 __all__ = list(SURFACE)
 __getattr__ = surface(__name__, SURFACE)

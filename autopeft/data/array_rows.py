@@ -1,4 +1,4 @@
-"""Rows as scikit-learn hands them over: lists, arrays and frames, with its own words where they are wrong."""
+"""Rows as scikit-learn gives them: lists, arrays and frames; the errors use its own words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
     """Each cell as text, by the rule for a study's rows.
 
     Raises:
-        ValueError: a cell has none, or holds what is not a single value.
+        ValueError: a cell is missing, or is not a single value.
     """
     texts = Texts(blank=True)
     cells = cells.set_axis(range(1, len(cells) + 1), axis="index")
@@ -29,12 +29,12 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_column(texts: Any) -> np.ndarray:
-    """Texts in a line as a table of one column.
+    """A list of texts as a table with one column.
 
     Raises:
-        ValueError: something in the line is not a text.
+        ValueError: an item is not a text.
     """
-    column = np.array([*texts, None], dtype=object)[:-1]  # None keeps numpy from making anything else of them
+    column = np.array([*texts, None], dtype=object)[:-1]  # None keeps numpy from converting them
     odd = next((value for value in column if not isinstance(value, str)), None)
     if odd is not None or any(value is None for value in column):
         raise ValueError(
@@ -45,7 +45,7 @@ def one_column(texts: Any) -> np.ndarray:
 
 
 def several(column: Any) -> str:
-    """What is in the way where rows of what should be one column hold several values each; "" where they do not."""
+    """What is wrong with a column whose rows hold several values each; "" where they do not."""
     if getattr(column, "ndim", 1) > 1:
         return "" if column.shape[1:] == (1,) else f"it has {column.shape[1]} columns"
     cells = column if isinstance(column, list | tuple) or str(getattr(column, "dtype", "")) == "object" else ()

@@ -1,7 +1,7 @@
-"""Columns of Arrow as cells: of parquet files and of `datasets`, some rows at a time, and those alone that are needed.
+"""Reads cells from Arrow columns, of parquet files and of `datasets`: some rows at a time, and only needed columns.
 
-What pandas would make of a column is what comes out, but for lists and mappings, which come as Python has them, and
-texts that are not UTF-8, which come as what `cells` refuses.
+The values are those that pandas would give, except that lists and mappings are Python's, and text that is not UTF-8
+becomes a value that `cells` refuses.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BATCH = 512
-"""Rows that are unpacked at a time: few, since a small file may hold a long text in each."""
+"""Number of rows unpacked at a time: few, since a small file may have a long text in each row."""
 
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 2**24
-"""What a block has, about: more would take memory, less the time of making many."""
+"""The approximate size of a block: larger ones take more memory, smaller ones more time."""
 
 CALLED = b"autopeft.called"
-"""In a parquet file's metadata: how errors name its rows, where a person never saw the file."""
+"""Key in a parquet file's metadata: the name of its rows in errors, for files that the user never saw."""
 
 
 class ParquetFile:
-    """A parquet file, of which only the footer is read until blocks are asked for."""
+    """A parquet file; only its footer is read until blocks are asked for."""
 
     def __init__(self, path: Path) -> None:
         from pyarrow import parquet
@@ -48,7 +48,7 @@ class ParquetFile:
 
 
 def blocks_of_dataset(rows: Any, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """The same of a `datasets.Dataset`, whatever format it was left in; class labels come as their names."""
+    """The same for a `datasets.Dataset`, whatever its format is set to; class labels become their names."""
     import datasets
 
     first = 1
@@ -95,7 +95,7 @@ def _cells(column: Any) -> Any:
     kind = column.type
     if types.is_dictionary(kind):
         column.indices.validate(full=True)
-        values = np.empty(len(column.dictionary) + 1, dtype=object)  # the last one stands for no value
+        values = np.empty(len(column.dictionary) + 1, dtype=object)  # the last one means no value
         values[:-1] = _cells(column.dictionary)
         return values[[len(values) - 1 if place is None else place for place in column.indices.to_pylist()]]
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
@@ -124,7 +124,7 @@ def _named(value: object, names: Sequence[str]) -> object:
         return next((one for one in found if isinstance(one, CellError)), found)
     if value == -1:
         return CellError(
-            "is -1, which stands for no label", "label or remove these rows, or give another split or other test rows"
+            "is -1, which means no label", "label or remove these rows, or give another split or other test rows"
         )
     if not isinstance(value, int) or not 0 <= value < len(names):
         return CellError(f"is the class {value} of {len(names)}", "give every number a name in the data set's features")

@@ -1,4 +1,4 @@
-"""Rows to answer: a table with the columns that a winner was trained on, read some at a time."""
+"""Rows to answer: a table with the columns that a winner was trained on, read in blocks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autopeft.data.cell_readers import Column
 
 BLOCK = 1024
-"""Rows that are answered at a time."""
+"""Number of rows answered at a time."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class AskedRows:
 
     Attributes:
         table: where they are.
-        names: what the table calls each input, by its key.
+        names: the table's name for each input, by key.
         kept: columns of the table that are repeated beside the answers.
-        read: what makes something else than a text of an input's cells, by its key.
+        read: converters of the inputs whose cells do not become text, by key.
     """
 
     table: Table
@@ -42,13 +42,13 @@ class AskedRows:
     read: Mapping[str, Callable[[object], Any]] = field(default_factory=dict)
 
     def check(self, advice: str = "") -> None:
-        """Read every input once, so that no row is answered where another cannot be.
+        """Read every input once, so that no row is answered if another one cannot be.
 
         Args:
-            advice: what else to do about an empty cell than to fill it or to remove the row.
+            advice: what else to do about an empty cell, besides filling it or removing the row.
 
         Raises:
-            DataError: there is no row, a cell is empty or no single value, or the table cannot be read.
+            DataError: there is no row, a cell is empty or not a single value, or the table cannot be read.
         """
         texts, count = Texts(blank=True, others=self.read), 0
         for block in self.table.blocks([*self.names.values()]):
@@ -60,7 +60,7 @@ class AskedRows:
         texts.check(self.table.called, self.names, self.table.row_name, advice)
 
     def blocks(self, rows: int = BLOCK) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """The inputs by their keys, and the columns that are kept, of so many rows at a time; the index counts rows."""
+        """The inputs by their keys, and the kept columns, for `rows` rows at a time; the index counts rows."""
         for block in self.table.blocks([*self.names.values(), *self.kept]):
             for start in range(0, len(block), rows):
                 few = block.iloc[start : start + rows]
@@ -86,7 +86,7 @@ class AskedRows:
 
 
 def _shown(cells: pd.Series[Any], read: pd.Series[Any] | None) -> pd.Series[Any]:
-    """Cells as they came; in the place of an image's bytes its name."""
+    """Cells unchanged, but an image's bytes are replaced by its name."""
     if read is None:
         return cells
     shown = [
@@ -109,15 +109,15 @@ def open_rows(
 
     Args:
         source: what to read.
-        names: what the study's table called each input, by its key. A table that has the keys themselves in the place
-            of these names is read too.
+        names: the name of each input in the study's table, by key. A table with the keys themselves as names is read
+            too.
         columns: of the task, which say where images are.
-        note: told what was assumed or left out.
+        note: called with what was assumed or left out.
         sheet: of a spreadsheet; default: the first.
-        drop: leave out rows with an empty cell in a column of an input; `note` is told how many.
+        drop: leave out rows with an empty cell in a column of an input; `note` is called with their number.
 
     Raises:
-        DataError: unreadable, or without one of the columns; or every row was left out.
+        DataError: it cannot be read, lacks a column, or every row was left out.
     """
     if not source.exists():
         raise DataError(f"{source} does not exist; give the path of a file, or of a folder of images.")
@@ -142,11 +142,11 @@ def open_rows(
 
 
 def by_key(names: Mapping[str, str], found: Iterable[str]) -> dict[str, str]:
-    """The column of each key: those that the study's table had, or, where one is lacking, those named as the keys.
+    """The column of each key: with the names of the study's table, or, if one is missing, named as the keys.
 
     Args:
-        names: what the study's table called each column, by its key.
-        found: names of the columns that are there.
+        names: the name of each column in the study's table, by key.
+        found: names of the columns in these rows.
     """
     there = {*found}
     return dict(zip(names, names, strict=True)) if {*names} <= there and not {*names.values()} <= there else {**names}

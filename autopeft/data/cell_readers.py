@@ -1,4 +1,4 @@
-"""What makes the cells of a task's columns what the task works with."""
+"""Converters from the cells of a task's columns to what the task works with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Column(Protocol):
-    """What is asked of a task's column; `tasks.Column` says what each is."""
+    """What is needed of a task's column; `tasks.Column` explains each part."""
 
     @property
     def key(self) -> str:
@@ -22,7 +22,7 @@ class Column(Protocol):
 
     @property
     def holds(self) -> str:
-        """What its cells are."""
+        """The kind of its cells."""
 
     @property
     def blank(self) -> bool:
@@ -30,15 +30,15 @@ class Column(Protocol):
 
     @property
     def read(self) -> Callable[[object], Any] | None:
-        """What makes something of a cell."""
+        """The converter of a cell."""
 
 
 def readers(columns: Iterable[Column], folder: Path | None) -> dict[str, Callable[[object], Any]]:
-    """What makes something else than a text of the cells of columns, by key; for `Texts`.
+    """The converters of columns whose cells do not become text, by key; for `Texts`.
 
     Args:
         columns: of a task.
-        folder: where relative paths of images start; default: the current one.
+        folder: where relative paths of images start; default: the current folder.
     """
     as_image = functools.partial(as_picture, folder=folder or Path.cwd())
     found = {column.key: as_image if column.holds == "image" else column.read for column in columns}
@@ -51,14 +51,14 @@ def fillable(columns: Iterable[Column]) -> set[str]:
 
 
 def size(cell: object) -> int:
-    """Characters of a cell in memory, about; of an image none, whose bytes all copies of a row share."""
+    """About the number of characters of a cell in memory; 0 for an image, whose bytes all copies of a row share."""
     if isinstance(cell, str):
         return len(cell)
     return 0 if isinstance(cell, Picture) else len(str(cell))
 
 
 def writable(cell: Any) -> Any:
-    """A cell as Arrow takes it: an image as `datasets` has it, and what is not a text as JSON."""
+    """A cell for Arrow: an image in the form of `datasets`, and other values that are not text as JSON."""
     if isinstance(cell, str):
         return cell
     if not isinstance(cell, Picture):

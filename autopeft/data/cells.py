@@ -1,4 +1,4 @@
-"""The one rule of what a cell of a table may be, and how it becomes text: in training and in prediction alike."""
+"""The rule for what a cell of a table may be, and how it becomes text; the same in training and in prediction."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 WRITTEN = (
     Decimal, UUID, datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period,
 )  # fmt: skip
-"""Kinds of single values beside texts, truth values and numbers, which become what Python writes for them."""
+"""Types of single values besides texts, truth values and numbers; they become what Python's `str` writes."""
 
 
 class CellError(ValueError):
-    """A cell that has no text.
+    """A cell that cannot become text.
 
     Attributes:
-        found: what the cell is or has, to follow "but this one"; `advice`: what to do about it.
-        rule: what every cell of the column must be.
+        found: what the cell is or has, as the words after "but this one"; `advice`: what to do about it.
+        rule: what every cell of the column must be, as the words after "must".
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class CellError(ValueError):
 
 
 class FormulaError(CellError):
-    """A cell of a spreadsheet whose formula failed; as a text it is what the cell shows, such as "#N/A"."""
+    """A cell of a spreadsheet whose formula failed; its text is what the cell shows, such as "#N/A"."""
 
     def __init__(self, shown: str) -> None:
-        super().__init__(f"is the error {shown}", "repair it in the spreadsheet")
+        super().__init__(f"is the error {shown}", "fix it in the spreadsheet")
         self.shown = shown
 
     def __str__(self) -> str:
@@ -54,13 +54,13 @@ class FormulaError(CellError):
 
 
 def as_text(value: object) -> str:
-    """A cell as text; whole numbers that a missing neighbour made floats lose their ".0", and bytes are decoded.
+    """A cell as text; whole numbers that became floats because a cell is missing lose their ".0"; bytes are decoded.
 
     Raises:
         CellError: it is not a single value (but a list, a mapping, an array or the like), or not finite, or not text.
     """
     if isinstance(value, str):
-        return _checked(str.__str__(value))  # an Enum's own would be its name
+        return _checked(str.__str__(value))  # an Enum's own `str` would give its name
     if isinstance(value, bytes | bytearray | memoryview):
         try:
             return bytes(value).decode("utf-8")
@@ -78,7 +78,7 @@ def as_text(value: object) -> str:
         return _whole(int(value)) if float(value).is_integer() else str(value)
     if isinstance(value, WRITTEN):
         return str(value)
-    if isinstance(value, CellError):  # whoever read the cell could tell already
+    if isinstance(value, CellError):  # found when the cell was read
         raise value
     raise CellError(f"is {_kind(value)}")
 
@@ -103,14 +103,14 @@ def _checked(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = ascii(text[error.start])[1:-1]
-        raise CellError(f"holds {half}, which is half a character", "repair that text") from None
+        raise CellError(f"holds {half}, which is half a character", "fix that text") from None
     return text
 
 
 def _whole(value: int) -> str:
     try:
         return str(value)
-    except ValueError:  # Python writes no more than some thousand digits
+    except ValueError:  # Python writes only some thousand digits
         raise CellError("is a whole number of thousands of digits", "put it into quotes if it is a text") from None
 
 
@@ -125,8 +125,8 @@ class Fault:
     """The first cell of a column that broke a rule, and how many did.
 
     Attributes:
-        row: as the reader's index names it.
-        count: of such cells.
+        row: its index, by the reader.
+        count: number of such cells.
         error: what is wrong with the first; None where it is empty.
     """
 
@@ -136,12 +136,12 @@ class Fault:
 
 
 class Texts:
-    """Cells as texts, block by block. What cannot be text is remembered, to be told once all blocks were seen.
+    """Converts cells to texts, block by block. Cells that cannot become text are remembered, to be reported at the end.
 
     Args:
-        blank: whether texts of white space alone pass.
-        others: columns of which cells become something else, by key, with what makes it.
-        fillable: columns of which cells may hold nothing, by key; they are "" then.
+        blank: whether texts of only white space pass.
+        others: converters of columns whose cells become something else, by key.
+        fillable: keys of the columns whose cells may be empty; they then become "".
     """
 
     def __init__(
@@ -156,12 +156,12 @@ class Texts:
         self.odd: dict[str, Fault] = {}
 
     def of(self, key: str, cells: pd.Series[Any]) -> list[Any]:
-        """The texts of a column's cells, or what its cells become; "" stands for one that has none."""
-        values = np.asarray(cells.astype(object), dtype=object)  # of categories, of sparse columns: the cells alone
+        """The texts of a column's cells, or what they become instead; "" for a cell that has none."""
+        values = np.asarray(cells.astype(object), dtype=object)  # also from categories and sparse columns
         texts: list[Any] = []
         for position, value in enumerate(values):
             text, error, empty = self.made(key, value)
-            if getattr(text, "name", None) == "":  # an image of no file
+            if getattr(text, "name", None) == "":  # an image without a file
                 text.name = f"of row {cells.index[position]}"
             if error or empty:
                 fault = (self.odd if error else self.empty).setdefault(key, Fault(cells.index[position], 0, error))
@@ -170,7 +170,7 @@ class Texts:
         return texts
 
     def made(self, key: str, value: object) -> tuple[Any, CellError | None, bool]:
-        """What a cell of that column becomes, what is wrong with it, and whether it is empty and must not be."""
+        """What a cell of a column becomes, what is wrong with it, and whether it is empty but must not be."""
         fillable = key in self._fillable
         if is_missing(value):
             if not fillable:
@@ -185,16 +185,16 @@ class Texts:
     def check(
         self, called: str, columns: Mapping[str, str], row_name: Callable[[Any], str] = str, advice: str = ""
     ) -> None:
-        """Tell the first fault.
+        """Raise an error for the first fault.
 
         Args:
-            called: how the error names the rows.
-            columns: key → the name that the user gave the column.
-            row_name: how it names a row.
-            advice: what else to do about an empty cell than to fill it or to remove the row.
+            called: the name of the rows in the error.
+            columns: key → the user's name of the column.
+            row_name: gives the name of a row in the error.
+            advice: what else to do about an empty cell, besides filling it or removing the row.
 
         Raises:
-            DataError: a cell was empty, or no single value.
+            DataError: a cell was empty, or not a single value.
         """
         for key, column in columns.items():
             if fault := self.empty.get(key):

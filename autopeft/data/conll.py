@@ -1,4 +1,4 @@
-"""Files of tagged words, a word a line and an empty line between sentences: CoNLL-2002, -2003, Universal NER."""
+"""Files of tagged words, one per line, with an empty line between sentences: CoNLL-2002, -2003, Universal NER."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 
 FORMATS = ("conll", "iob2", "iob", "bio")
 WORDS, TAGS = "tokens", "tags"
-"""What the columns are called that are taken for the words and for their tags; others are `column_1`, `column_2`, …"""
+"""Names of the columns that hold the words and their tags; other columns are `column_1`, `column_2`, …"""
 
 START = "-DOCSTART-"
 KEY = re.compile(r"#\s*\w[\w ]*=")
-"""How a comment of CoNLL-U begins that names something, such as `# text = …`."""
+"""The beginning of a comment of CoNLL-U that names something, such as `# text = …`."""
 
 
 def sentences(
     text: str, path: Path, note: Callable[[str], None]
 ) -> tuple[list[str], Callable[[Sequence[str]], pd.DataFrame]]:
-    """The names of the columns, and what gives the cells of some of them: lists, of a sentence each.
+    """The names of the columns, and a function that gives the cells of some of them: a list for each sentence.
 
-    Fields are cut at tabs where a line has any, else at spaces. The words are the first field and the tags the last;
-    where the first counts the words, as in Universal NER, the words are the second field and the tags the third. What
-    was taken is noted.
+    Fields are separated by tabs if a line has any, else by spaces. The words are the first field and the tags the last.
+    If the first field counts the words, as in Universal NER, the words are the second field and the tags the third. A
+    note says which ones were read.
 
     Args:
         text: of the file.
         path: for errors.
-        note: told what was assumed.
+        note: called with what was assumed.
 
     Raises:
-        DataError: a line has another number of fields than the first.
+        DataError: a line has not as many fields as the first.
     """
     rows: list[list[list[str]]] = []
     lines: list[int] = []
@@ -48,7 +48,7 @@ def sentences(
             ended = True
             continue
         if ended and "\t" not in line and line.startswith("#") and (KEY.match(line) or len(fields) != width):
-            continue  # a comment, as in CoNLL-U; a word may be "#" itself, and then has as many fields as all others
+            continue  # a comment, as in CoNLL-U; if "#" is a word, its line has as many fields as all others
         if len(fields) != width:
             raise DataError(
                 f"{path}, line {number}: every line must have {width} fields like the first, but this one has "
@@ -80,6 +80,6 @@ def _fields(line: str) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Fields of the first line that is surely one of a word; 0 where there is none."""
+    """Number of fields of the first line that is surely a word's; 0 where there is none."""
     lines = (line for line in text.split("\n") if line.strip() and not line.startswith(("#", START)))
     return len(_fields(next(lines, "")))

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class Field:
     """One tensor of a batch, for all rows.
 
-    Whole numbers become int64 tensors and other numbers float32, whatever they are kept as.
+    Whole numbers become int64 tensors and other numbers float32, whatever type they are kept in.
 
     Attributes:
-        values: ragged: every row's values in a line, `[places, …]`, cut at `offsets`; dense: `[rows, …]`.
+        values: ragged: all rows' values concatenated, `[places, …]`, cut at `offsets`; dense: `[rows, …]`.
         offsets: int64 `[rows + 1]`; row i is `offsets[i]:offsets[i + 1]`. None: dense.
         padding: fills a ragged row up to the longest of its batch.
-        mask: name of the tensor to make beside it that is 1 where a row has values and 0 where it is padded.
-        scale, shift: of a dense field, the tensor is `values * scale + shift` in float32: pixels take a quarter of the
-            memory as whole numbers.
+        mask: name of an extra tensor that is 1 where a row has values and 0 where it is padded.
+        scale, shift: the tensor of a dense field is `values * scale + shift` in float32: as whole numbers, pixels take
+            a quarter of the memory.
     """
 
     values: np.ndarray
@@ -38,14 +38,14 @@ class Field:
     scale: np.ndarray | None = None
     shift: np.ndarray | float = 0.0
 
-    @functools.cached_property  # every batch asks, several times
+    @functools.cached_property  # every batch needs it several times
     def lengths(self) -> np.ndarray:
-        """Places of each row, int64 `[rows]`; of a dense field 1."""
+        """Number of places of each row, int64 `[rows]`; 1 for a dense field."""
         return np.ones(len(self.values), np.int64) if self.offsets is None else np.diff(self.offsets)
 
     @property
     def dtype(self) -> type[np.int64 | np.float32]:
-        """Of the tensor."""
+        """The type of the tensor."""
         return np.int64 if self.values.dtype.kind != "f" and self.scale is None else np.float32
 
     def of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ class Field:
         return (np.arange(int(lengths.max()))[None] < lengths[:, None]).astype(np.int64)
 
     def largest(self, rows: int) -> tuple[int, ...]:
-        """The shape of the largest batch of so many rows."""
+        """The shape of the largest batch of this many rows."""
         inner = self.values.shape[1:]
         return (rows, *inner) if self.offsets is None else (rows, int(self.lengths.max()), *inner)
 
@@ -76,22 +76,23 @@ class Field:
 class Encoded:
     """Rows as the fields of a batch, with their targets.
 
-    A row may be more than the model reads at once, as a long document is: then it is several samples, which are trained
-    one by one, and whose answers the task makes one of (`Task.combine`).
+    A row may be longer than the model reads at once, such as a long document. Then it is several samples, which are
+    trained one by one, and the task combines their answers (`Task.combine`).
 
     Attributes:
-        fields: by the name of the tensor, of every sample.
-        truths: what is scored against, one entry a row: labels, numbers, lists.
-        axis: the field whose length sorts rows into batches; empty where all rows are alike, as images are.
-        beside: another field whose places a pass costs too, as of a text that is read with another one being written.
-        places: of each row where there is no axis, such as the patches of an image: what a pass costs grows with them.
-        units: over how many things the loss of each sample is a mean, int64 `[samples]`; None: one each.
-        row_of: the row that each sample is of, int64 `[samples]`, rising; None where each row is one sample.
-        sequences: how many the model reads of a sample side by side, as of a question with its choices: `axis` then
-            has them in its second dimension.
-        states: where a model starts from them (`autopeft.training.trunk_cache`), for each place of `axis`, or of each
-            row where there is none; a batch then holds `trunk_states`.
-        whole: places of each sample, with those that its row lost, int64 `[samples]`; None where none did.
+        fields: by the name of the tensor, for every sample.
+        truths: the true answers, one entry per row: labels, numbers, lists.
+        axis: the field whose length sorts rows into batches; empty if all rows have the same length, as images do.
+        beside: another field whose places also cost time in a pass, such as the text being written in seq2seq.
+        places: number of places of each row if there is no axis, such as the patches of an image; the cost of a pass
+            grows with it.
+        units: number of things that the loss of each sample is a mean over, int64 `[samples]`; None: one each.
+        row_of: the row of each sample, int64 `[samples]`, rising; None where each row is one sample.
+        sequences: number of sequences that the model reads side by side for a sample, such as a question's choices:
+            they are then the second dimension of `axis`.
+        states: states that a model starts from (`autopeft.training.trunk_cache`), for each place of `axis`, or for each
+            row if there is no axis; a batch then holds `trunk_states`.
+        whole: number of places of each sample before truncation, int64 `[samples]`; None where nothing was cut.
     """
 
     fields: Mapping[str, Field]
@@ -115,7 +116,7 @@ class Encoded:
         return np.arange(len(self))
 
     def samples_of(self, rows: np.ndarray) -> np.ndarray:
-        """Positions of the samples of those rows, rising where the rows are."""
+        """Positions of the samples of those rows, rising if the rows are."""
         if self.row_of is None:
             return rows
         starts, ends = (np.searchsorted(self.row_of, rows, side) for side in ("left", "right"))
@@ -123,7 +124,7 @@ class Encoded:
         return np.concatenate(parts) if parts else np.arange(0)
 
     def rows_of(self, samples: np.ndarray) -> np.ndarray:
-        """The rows that those samples are of, each once, in the order of the first."""
+        """The rows of those samples, each once, in the order of their first samples."""
         if self.row_of is None:
             return samples
         rows: np.ndarray = self.row_of[samples]
@@ -132,30 +133,30 @@ class Encoded:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Places of each sample, on the axis where there is one, int64 `[samples]`."""
+        """Number of places of each sample, on the axis if there is one, int64 `[samples]`."""
         return self.fields[self.axis].lengths if self.axis else np.full(len(self), self.places, np.int64)
 
     @property
     def extents(self) -> np.ndarray:
-        """Places of each sample in all, by which rows are sorted into batches, int64 `[samples]`."""
+        """Total number of places of each sample, which sorts rows into batches, int64 `[samples]`."""
         return self.lengths + self.fields[self.beside].lengths if self.beside else self.lengths
 
     def places_of(self, samples: Sequence[int] | np.ndarray) -> int:
-        """Places that a pass of those samples goes through, padding included."""
+        """Number of places in a pass of those samples, with padding."""
         longest = int(self.lengths[samples].max()) * self.sequences
         return len(samples) * (longest + (int(self.fields[self.beside].lengths[samples].max()) if self.beside else 0))
 
     @property
     def truncated(self) -> Truncation:
-        """What was lost of rows that were too long."""
+        """What truncation cut off."""
         lengths = self.lengths
         lost = (lengths if self.whole is None else self.whole) - lengths
-        if self.row_of is not None:  # all samples of a row say what the row lost
+        if self.row_of is not None:  # each sample has its row's loss
             lost = lost[np.unique(self.row_of, return_index=True)[1]]
         return Truncation(len(lost), int((lost > 0).sum()), int(lost.sum() + lengths.sum()), int(lost.sum()))
 
     def weight(self, rows: Sequence[int] | np.ndarray) -> int:
-        """What the loss of the given rows is a mean over."""
+        """The number of things that the loss of the given rows is a mean over."""
         return len(rows) if self.units is None else int(self.units[rows].sum())
 
     def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
@@ -171,7 +172,7 @@ class Encoded:
         return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
 
     def largest(self, rows: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and type of each tensor of a batch of so many rows that is as large as any can be."""
+        """Shape and type of each tensor of the largest possible batch of this many rows."""
         import torch
 
         found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
@@ -183,12 +184,12 @@ class Encoded:
 
 
 def token_fields(columns: Mapping[str, np.ndarray], offsets: np.ndarray, pad_token_id: int) -> dict[str, Field]:
-    """The fields of rows as a `RowTokenizer` gives them, `attention_mask` made beside `input_ids`.
+    """The fields for the output of a `RowTokenizer`, with `attention_mask` made for `input_ids`.
 
     Args:
-        columns: `input_ids`, and what else the tokenizer has, each of all rows in a line.
+        columns: `input_ids`, and the tokenizer's other outputs, each for all rows concatenated.
         offsets: int64 `[rows + 1]`.
-        pad_token_id: fills up `input_ids`.
+        pad_token_id: pads `input_ids`.
     """
     return {
         name: Field(values, offsets, pad_token_id, "attention_mask") if name == "input_ids" else Field(values, offsets)

@@ -1,4 +1,4 @@
-"""The names of a table's columns, told from its beginning: enough to check a study file in a moment."""
+"""Reads the names of a table's columns from its beginning, to check a study file quickly."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ = 2**20
-"""Bytes that are read of a text file."""
+"""Number of bytes read of a text file."""
 
 
 def header(path: Path, encoding: str | None = None) -> list[str] | None:
-    """The names of a file's columns; None where more would have to be read to tell.
+    """The names of a file's columns; None if more must be read to know them.
 
     Args:
         path: of a file.
         encoding: of a text file; default: as for reading its rows.
 
     Raises:
-        DataError: it is of no known format, or no file.
+        DataError: it has no known format, or is not a file.
     """
     suffix = path.suffix.lower().lstrip(".")
     if suffix in ("csv", "tsv"):
@@ -38,7 +38,7 @@ def header(path: Path, encoding: str | None = None) -> list[str] | None:
 
 
 def _beginning(path: Path, encoding: str | None) -> tuple[str, bool]:
-    """Text of the file, and whether it is all of it."""
+    """The beginning of the file's text, and whether it is all of it."""
     with path.open("rb") as file:
         raw = file.read(READ)
         whole = not file.read(1)
@@ -56,7 +56,7 @@ def _delimited(path: Path, encoding: str | None, delimiter: str) -> list[str] | 
         records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [name.strip() for name in next((record for record in records if record), [])]
         complete = whole or records.line_num <= text.count("\n")
-    except csv.Error:  # told when the rows are read
+    except csv.Error:  # reported when the rows are read
         return None
     finally:
         csv.field_size_limit(usual)
@@ -69,6 +69,6 @@ def _json_lines(path: Path, encoding: str | None) -> list[str] | None:
         return None
     try:
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (ValueError, RecursionError):  # told when the rows are read
+    except (ValueError, RecursionError):  # reported when the rows are read
         return None
     return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))

@@ -1,4 +1,4 @@
-"""A folder of images as rows: a sub-folder for each class, or images alone where there are no classes to learn."""
+"""A folder of images as rows: a sub-folder for each class, or only images if there are no classes to learn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDINGS = {
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff",
     ".webp",
 }  # fmt: skip
-"""How the names of image files end, in lower case; other files beside them are left out, and said."""
+"""Endings of image files, in lower case; other files are left out, with a note."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ImageFolder:
     """The images below a folder, sorted by path.
 
     Attributes:
-        images: paths from the folder on.
-        others: files that are not images by their names, hidden ones aside.
+        images: paths relative to the folder.
+        others: files that are not images by their names, except hidden ones.
     """
 
     images: Sequence[Path]
@@ -36,20 +36,20 @@ class ImageFolder:
 
     @property
     def names(self) -> list[str]:
-        """The columns: an image right in the folder has no class, and where all are so there is none to learn."""
+        """The columns: an image directly in the folder has no class; if all images are there, there are no labels."""
         return [IMAGE, *[LABEL] * any(len(path.parts) > 1 for path in self.images)]
 
     @property
     def told(self) -> str:
-        """What is left out."""
+        """A sentence on the files left out."""
         several = len(self.others) > 1
         return (
-            f"{len(self.others)} file{'s' * several} that {'are' if several else 'is'} no image by "
-            f"{'their' if several else 'its'} name {'were' if several else 'was'} left out, such as {self.others[0]}."
+            f"{len(self.others)} file{'s' * several} that {'are not images' if several else 'is not an image'} by "
+            f"{'their names were' if several else 'its name was'} left out, such as {self.others[0]}."
         )
 
     def row_name(self, number: Any) -> str:
-        """A row with its file."""
+        """The name of a row, with its file."""
         return f"{number} ({self.images[number - 1]})"
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""Rows in memory: as a table, and as the file that a study reads them from."""
+"""Rows in memory, as a table and as the file from which a study reads them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 def as_table(rows: Any, columns: Sequence[str], called: str) -> Table:
-    """Rows as a table, whose errors count them from 1; where a frame has an index of its own, they name that too.
+    """Rows as a table, whose errors count them from 1, and also give a frame's own index.
 
     Args:
         rows: a pandas frame, a `datasets.Dataset`, a list of mappings, or a list of tuples.
-        columns: what the places of a tuple are.
-        called: how errors name the rows.
+        columns: names of the values in a tuple.
+        called: the name of the rows in errors.
 
     Raises:
         DataError: none of these, or a tuple of another length.
@@ -58,7 +58,7 @@ def as_table(rows: Any, columns: Sequence[str], called: str) -> Table:
 
 
 def called_of(rows: Any, argument: str) -> str:
-    """How errors name rows that came as an argument, unless a frame's `attrs` say it under `CALLED`."""
+    """The name in errors of rows given as an argument, or the name in a frame's `attrs` under `CALLED`."""
     if isinstance(rows, pd.DataFrame):
         return str(rows.attrs.get(CALLED, f"the frame given as {argument}"))
     form = "data set" if hasattr(rows, "features") else "list" if isinstance(rows, list | tuple) else "value"
@@ -89,17 +89,17 @@ def _of_frame(frame: pd.DataFrame, called: str) -> Table:
         return str(number) if plain else f"{number} (index {shorten(frame.index[number - 1])})"
 
     def cells(wanted: Sequence[str]) -> Iterator[pd.DataFrame]:
-        columns = {name: frame.iloc[:, names.index(name)] for name in wanted}  # another may come several times
+        columns = {name: frame.iloc[:, names.index(name)] for name in wanted}  # other names may come several times
         return _block({name: np.asarray(column.astype(object), dtype=object) for name, column in columns.items()})
 
     return Table(called, names, cells, row_name)
 
 
 def split_of(rows: Any, section: DataSection) -> tuple[Any, Any | None]:
-    """The training rows, and the test rows where `rows` is a `datasets.DatasetDict` that holds some.
+    """The training rows, and the test rows if `rows` is a `datasets.DatasetDict` that has some.
 
     Raises:
-        DataError: it has no split of the name that [data] gives.
+        DataError: it has no split with the name in [data].
     """
     if not (isinstance(rows, Mapping) and hasattr(rows, "num_rows")):
         return rows, None
@@ -113,19 +113,19 @@ def split_of(rows: Any, section: DataSection) -> tuple[Any, Any | None]:
 def keep(
     table: Table, columns: Mapping[str, str], output: Path, task: Iterable[Column] = (), *, empty: bool = False
 ) -> Path:
-    """Write rows as texts to a study's output folder, once: the name tells whether the same rows come again.
+    """Write rows as texts to a study's output folder, once: the file's name identifies the same rows.
 
-    Of images in files the paths are written, and of others their bytes.
+    Images in files are written as paths, others as bytes.
 
     Args:
         table: the rows.
         columns: the setting that names a column → its name; no other column is kept.
         output: of the study.
         task: the columns of the kind of task, which say where images are.
-        empty: whether cells may be empty, since the study leaves their rows out when it reads them.
+        empty: whether cells may be empty, because the study leaves out such rows when it reads them.
 
     Raises:
-        DataError: a column is missing, or a cell is empty or no single value.
+        DataError: a column is missing, or a cell is empty or not a single value.
     """
     table.require(columns)
     reads: dict[str, list[Callable[[object], Any]]] = {}
@@ -150,7 +150,7 @@ def keep(
 
 
 def _whole(reads: Sequence[Callable[[object], Any]]) -> Callable[[object], str]:
-    """What keeps a cell of which several things are read as it is, as JSON, if all of them can be read."""
+    """A converter for a cell that several columns read: it keeps the cell as JSON, if all of them can read it."""
 
     def read(cell: object) -> str:
         for each in reads:
@@ -161,24 +161,24 @@ def _whole(reads: Sequence[Callable[[object], Any]]) -> Callable[[object], str]:
 
 
 def _plain(value: Any) -> Any:
-    """An array, or a number of NumPy's, as what JSON can hold."""
+    """An array or a NumPy number in a form that JSON can hold."""
     if not isinstance(value, np.ndarray | np.generic):
         raise CellError(f"holds a value of type {quoted(type(value).__name__)}", "write it as text")
     return value.tolist()
 
 
 def columns_of(rows: Any, called: str) -> list[str]:
-    """The names of the columns of rows as `as_table` takes them; none where they are tuples.
+    """The names of the columns of rows that `as_table` takes; empty for tuples.
 
     Raises:
-        DataError: as `as_table`.
+        DataError: as in `as_table`.
     """
     tuples = isinstance(rows, Sequence) and not isinstance(rows, str) and rows and _is_tuple(rows[0])
     return [] if tuples else [*as_table(rows, (), called).names]
 
 
 def _is_kept(path: Path, called: str) -> bool:
-    """Whether the rows are there, under the name that errors are to give them this time."""
+    """Whether the rows are kept already, with the present name for errors."""
     from pyarrow import ArrowException, parquet
 
     try:

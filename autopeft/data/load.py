@@ -1,4 +1,4 @@
-"""The rows of a study: read, checked, thinned out, and split before anything else looks at them."""
+"""Reads, checks, thins out and splits the rows of a study, before anything else looks at them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 CELL = 64
-"""Bytes that Python takes for a text besides its characters."""
+"""Number of bytes that Python needs for a text besides its characters."""
 
 COPIES = 4
-"""How often the rows are in memory at most: as they were read, shuffled, split, and written out for their digest."""
+"""How many times the rows are in memory at most: as read, shuffled, split, and written out for their digest."""
 
 WORTH_SAYING = 0.05
-"""Difference between the share of rows that was to be held out and the share that could be."""
+"""A larger difference between the wanted and the actual share of held-out rows is worth a note."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class StudyData:
     """Rows to train on and rows held out.
 
     Attributes:
-        train: the task's columns by their keys, and `group` where the study names one; texts all.
+        train: the task's columns by their keys, and `group` if the study names one; all as text.
         test: the same.
-        labels: the names among which an answer chooses.
-        facts: what else the training rows tell that answers need.
+        labels: the names that an answer chooses from.
+        facts: other facts from the training rows that answers need.
         notes: what was assumed or left out, a sentence each.
         fingerprint: SHA-256 over both parts; equal for equal rows in equal order.
-        dropped: rows that were left out for an empty cell.
+        dropped: number of rows left out for an empty cell.
     """
 
     train: pd.DataFrame
@@ -62,19 +62,19 @@ class StudyData:
 
 
 class Rows(Protocol):
-    """What the reading of rows asks of the kind of task; `tasks.Task` says what each is."""
+    """What reading rows needs from the kind of task; `tasks.Task` explains each part."""
 
     @property
     def columns(self) -> tuple[Any, ...]:
-        """All that a row may have."""
+        """All columns that a row may have."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Columns that prediction asks for."""
+        """The columns that prediction needs."""
 
     @property
     def taught_columns(self) -> tuple[str, ...]:
-        """Columns that the rows teach."""
+        """The columns that the model learns."""
 
     @property
     def group(self) -> str:
@@ -85,32 +85,32 @@ class Rows(Protocol):
         """Whether answers are texts, of which several may be right."""
 
     def gathered(self, rows: pd.DataFrame, source: str) -> pd.DataFrame:
-        """What the rows teach, in the columns that the task works with."""
+        """What the model learns from rows, in the columns that the task works with."""
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
-        """Refuse training rows of which no study can be made."""
+        """Refuse training rows that no study can use."""
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
-        """Refuse held-out rows that ask for what is not taught."""
+        """Refuse held-out rows that need something the training rows do not teach."""
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
         """Refuse too few rows for the folds."""
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:
-        """Whose values keep their share in every part."""
+        """The values that keep their share in every part."""
 
     def labels(self, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
-        """Among which an answer chooses."""
+        """The labels that an answer chooses from."""
 
     def facts_of(self, train: pd.DataFrame) -> dict[str, ParamValue]:
-        """What the training rows tell that answers need."""
+        """The facts from the training rows that answers need."""
 
 
 def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     """Read and split the rows that a study file names.
 
-    The held-out rows are chosen first of all. Training rows whose inputs repeat a held-out row's, or an earlier
-    training row's, are then left out, so that nothing is scored on what it was trained on. Of a task that writes, a
+    The held-out rows are chosen first. Training rows whose inputs repeat a held-out row's, or an earlier training
+    row's, are then left out, so that no model is scored on rows that it was trained on. For a task that writes, a
     prompt may have several answers: training rows that repeat another's prompt stay, on one side of every split.
 
     Raises:
@@ -155,13 +155,13 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
 
 
 def table_columns(section: DataSection, task: Rows) -> dict[str, str]:
-    """What the table calls each column that the task reads, by its key."""
+    """The table's name for each column that the task reads, by its key."""
     shared = {column.key: column.of for column in task.columns if column.of}
     return {name: section.column(shared.get(name, name)) for name in (*task.inputs, *task.taught_columns)}
 
 
 def check_keys(given: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """See that keys of [data] that are not settings are columns of the task.
+    """Check that keys of [data] that are not settings are columns of the task.
 
     Raises:
         SpecError: one is not.
@@ -182,7 +182,7 @@ def _opened(
     task: Rows,
     notes: list[str],
 ) -> tuple[Table, int]:
-    """A table that the study names, and how many of its rows were left out for an empty cell."""
+    """A table that the study names, and the number of its rows left out for an empty cell."""
     source, section = locate(reference, spec.folder), spec.data
     table = open_table(
         source, encoding=section.encoding, config=section.config, split=split, sheet=sheet, note=notes.append
@@ -201,29 +201,29 @@ def _read(
     task: Rows,
     choose: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
 ) -> pd.DataFrame:
-    """The columns the task needs, by the names it gives them, checked row by row, as texts or images.
+    """The columns that the task needs, by its own names for them, checked row by row, as texts or images.
 
-    Every row is checked, but no more is kept of it than is needed: what is taught and groups are read first, and of the
-    inputs only those of the rows that were chosen by them.
+    Every row is checked, but only what is needed of it is kept: labels and groups are read first, and then only the
+    inputs of the chosen rows.
 
     Args:
         table: where the rows are.
-        wanted: what the task calls a column → its name in the table.
-        task: says which of these are not taught, and what their cells are.
-        choose: and order the rows.
+        wanted: the task's name for a column → its name in the table.
+        task: says which of these are not learnt, and what their cells are.
+        choose: chooses and orders the rows.
 
     Raises:
-        DataError: a column or a row is missing, a cell is empty or no single value, or memory does not suffice.
+        DataError: a column or a row is missing, a cell is empty or not a single value, or memory does not suffice.
     """
     table.require(wanted)
     read = readers(task.columns, table.folder)
     if wanted.get("group") == wanted.get(task.group, "") and (told := read.get(task.group)):
-        read["group"] = lambda cell: str(told(cell))  # of an image its content, whatever its file is called
+        read["group"] = lambda cell: str(told(cell))  # an image by its content, whatever its file's name
     texts = Texts(others=read, fillable=fillable(task.columns))
     room = Room(table.called)
     keys = {key: column for key, column in wanted.items() if key not in task.inputs}
     given = {key: column for key, column in wanted.items() if key in task.inputs}
-    if not keys:  # rows that teach nothing but themselves
+    if not keys:  # rows without other columns than inputs
         keys, given = given, {}
     chosen = _texts(table, keys, texts, room.take)
     if not len(chosen):  # `empty` is true of a frame without columns
@@ -240,7 +240,7 @@ def _read(
 def _texts(
     table: Table, columns: Mapping[str, str], texts: Texts, keep: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
-    """The texts of some columns: of each block as much as is to be kept."""
+    """The texts of some columns: from each block only what is kept."""
     blocks = [
         keep(pd.DataFrame({key: texts.of(key, block[column]) for key, column in columns.items()}, index=block.index))
         for block in table.blocks(list(columns.values()))
@@ -250,17 +250,17 @@ def _texts(
 
 
 class Room:
-    """Counts what is kept of a table against the memory that was free, whatever a file says of its size."""
+    """Compares what is kept of a table with the memory that was free, whatever a file says about its size."""
 
     def __init__(self, called: str) -> None:
         self._called, self._free = called, free_memory()
-        self._taken = self._shared = 0  # of an image, all copies of a row have the same bytes
+        self._taken = self._shared = 0  # all copies of a row share an image's bytes
 
     def take(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The same rows.
+        """The same rows, once they are counted.
 
         Raises:
-            DataError: with them, it is more than can be worked with.
+            DataError: with them, it is too much for the free memory.
         """
         self._taken += sum(CELL + size(cell) for column in rows for cell in rows[column])
         self._shared += sum(cell.held for column in rows for cell in rows[column] if isinstance(cell, Picture))
@@ -278,6 +278,6 @@ def _fingerprint(*frames: pd.DataFrame) -> str:
     for frame in frames:
         digest.update(frame.to_csv(index=False).encode())
     if any(row == (*frame.columns,) for frame in frames for row in frame.itertuples(index=False, name=None)):
-        # A row that reads like the header: it does not tell any more where the one frame ends and the other begins.
+        # A row equals the header, so the header no longer shows where one frame ends and the other begins.
         digest.update(str([len(frame) for frame in frames]).encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Rows with empty cells: counted and left out, where the study asks for that."""
+"""Counts and leaves out rows with empty cells, if the study asks for that."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from autopeft.data.table import Table
 
 DROP = "drop"
-"""Of `on_missing` in [data]: such rows are left out."""
+"""The value of `on_missing` in [data] with which such rows are left out."""
 
 ADVICE = ', or set `on_missing = "drop"` in [data] to leave such rows out'
-"""What else can be done about an empty cell of a study's rows."""
+"""What else can be done about an empty cell in a study's rows."""
 
 ANSWERED_ADVICE = ", or give `--on-missing drop` to leave such rows out"
 """The same of rows to answer."""
@@ -32,8 +32,8 @@ class Dropped:
     """What was left out of a table.
 
     Attributes:
-        rows: how many rows.
-        told: the same in a sentence; "" where there is none.
+        rows: number of rows.
+        told: the same in a sentence; "" where there are none.
     """
 
     rows: int
@@ -45,17 +45,17 @@ def without_empty(
 ) -> tuple[Table, Dropped]:
     """The table without the rows that have an empty cell in a column that is read.
 
-    A cell is empty where `Texts` finds it so, or where it is nothing but white space that cannot be read. The table
-    is read once for that; nothing of it is kept.
+    A cell is empty if `Texts` finds it so, or if it is only white space that cannot be read. The table is read once for
+    that; nothing of it is kept.
 
     Args:
         table: the rows.
-        wanted: what the task calls a column → its name in the table.
+        wanted: the task's name for a column → its name in the table.
         columns: of the task.
         blank: whether texts of white space alone stay.
 
     Raises:
-        DataError: every row has one, or the table cannot be read.
+        DataError: every row has an empty cell, or the table cannot be read.
     """
     columns = [*columns]
     texts = Texts(blank=blank, others=readers(columns, table.folder), fillable=fillable(columns))

@@ -1,6 +1,6 @@
-"""Rows of a sheet of an ods file: a zip archive whose `content.xml` holds the cells, by the OpenDocument standard.
+"""Reads the rows of a sheet of an ods file: a zip archive whose `content.xml` holds the cells (OpenDocument standard).
 
-odfpy, which pandas reads them with, is not used: where the XML is damaged it goes on with what it has.
+odfpy, which pandas uses, is not used here: if the XML is damaged, it goes on with what it has.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ SHEET, ROW = f"{TABLE}table", f"{TABLE}table-row"
 CELLS = (f"{TABLE}table-cell", f"{TABLE}covered-table-cell")
 
 MOST_ROWS, MOST_COLUMNS = 2**24, 2**14
-"""Of a sheet, as LibreOffice has them at most: a file may repeat a row any number of times."""
+"""LibreOffice's limits for a sheet: a file may say that a row repeats any number of times."""
 
 ERROR = re.compile(r"#[A-Z/0-9]+[!?]?|Err:\d+")
-"""How LibreOffice writes a formula that failed."""
+"""LibreOffice's form of a formula that failed."""
 
 NUMBERS = ("float", "percentage", "currency")
 
 
 def rows(path: Path, choose: Callable[[list[str]], str]) -> Iterator[list[Any]]:
-    """The cells of each row from the first on; None for an empty one; see `xlsx.rows`.
+    """The cells of each row, beginning with the first; None for an empty cell; see `xlsx.rows`.
 
     Raises:
-        DataError: it is damaged or locked, or says that it has more rows or columns than any spreadsheet.
+        DataError: the file is damaged or locked, or declares more rows or columns than any spreadsheet has.
     """
     try:
         names = [str(sheet.get(f"{TABLE}name")) for sheet, row in _read(path) if row is None]
@@ -57,8 +57,8 @@ def rows(path: Path, choose: Callable[[list[str]], str]) -> Iterator[list[Any]]:
 
 
 def _read(path: Path) -> Iterator[tuple[Element, Element | None]]:
-    """Each sheet as it begins, and each of its rows with it."""
-    sheets: list[Element] = []  # one within another where a cell holds a table
+    """Each sheet where it begins, and then each of its rows with it."""
+    sheets: list[Element] = []  # nested if a cell holds a table
     with zipfile.ZipFile(path) as archive, archive.open("content.xml") as stream:
         for event, element in ElementTree.iterparse(stream, ("start", "end")):
             if element.tag == SHEET:
@@ -108,7 +108,7 @@ def _value(cell: Element) -> Any:
 
 
 def _text(element: Element) -> str:
-    """The characters of a paragraph, of which spaces, tabs and line ends have elements of their own."""
+    """The characters of a paragraph, in which spaces, tabs and line ends are separate elements."""
     parts = [element.text or ""]
     for part in element:
         if part.tag == f"{TEXT}s":

@@ -1,4 +1,4 @@
-"""A cell that is an image: a file, or the content of one."""
+"""A cell that is an image: a file, or a file's content."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 MOST_PIXELS = 89_478_485
-"""Of an image; Pillow's own bound (`Image.MAX_IMAGE_PIXELS`) against files that unpack to gigabytes."""
+"""Most pixels of an image: Pillow's own limit (`Image.MAX_IMAGE_PIXELS`) against files that unpack to gigabytes."""
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""What is read: Pillow knows many more, which few images are in and which are where damaged files do harm."""
+"""Formats that are read. Pillow knows many more, but few images have them, and damaged files in them can do harm."""
 
 RULE = "be an image"
 ADVICE = "give paths of image files, their bytes, or images of Pillow"
 
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-"""Modes of Pillow with more than 8 bits a channel. Their range is anyone's guess, and Pillow would cut it at 255."""
+"""Pillow's modes with more than 8 bits per channel. Their range is unknown, and Pillow would cut values at 255."""
 
 
 class Picture:
-    """An image of a row. Two are equal where the contents of their files are.
+    """An image of a row. Two images are equal if the contents of their files are.
 
     Attributes:
         source: the file, or its content.
-        name: how errors and reports call it, to follow "the image": a path, or "of row 5".
+        name: its name in errors and reports, after the words "the image": a path, or "of row 5".
     """
 
     def __init__(self, source: Path | bytes, name: str) -> None:
@@ -44,7 +44,7 @@ class Picture:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the file's content; it tells the image from others."""
+        """SHA-256 of the file's content, which identifies the image."""
         return hashlib.sha256(self.content()).hexdigest()
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class Picture:
 
     @property
     def held(self) -> int:
-        """Bytes of it that are in memory."""
+        """Number of its bytes in memory."""
         return len(self.source) if isinstance(self.source, bytes) else 0
 
     def content(self) -> bytes:
@@ -78,10 +78,10 @@ class Picture:
             raise DataError(f"the image {self.name} cannot be read: {in_a_line(error)}.") from None
 
     def opened(self) -> tuple[Image, str]:
-        """The image in red, green and blue, upright, on white where it was transparent; and its mode before.
+        """The image as RGB, upright, on white where it was transparent; and its original mode.
 
         Raises:
-            DataError: no image, a damaged one, or one with more than 8 bits a channel; in one sentence.
+            DataError: it is not an image, is damaged, or has more than 8 bits per channel; in one sentence.
         """
         from PIL import Image, ImageOps
 
@@ -104,19 +104,19 @@ class Picture:
             raise
         except Exception as error:  # Pillow's formats raise anything for damaged files
             raise DataError(
-                f"the image {self.name} cannot be read as one ({_reason(error)}); replace or remove it."
+                f"the image {self.name} cannot be read as an image ({_reason(error)}); replace or remove it."
             ) from None
 
 
 def as_picture(value: object, folder: Path) -> Picture:
-    """A cell as an image: a path, bytes, `{"bytes": …, "path": …}` as datasets has it, an image of Pillow, an array.
+    """A cell as an image: a path, bytes, `{"bytes": …, "path": …}` as in `datasets`, a Pillow image, or an array.
 
     Args:
         value: the cell.
         folder: where relative paths start.
 
     Raises:
-        CellError: it is none of these, or the path leads to no file.
+        CellError: it is none of these, or the path is not a file.
     """
     if isinstance(value, Picture):
         return value
@@ -132,7 +132,7 @@ def as_picture(value: object, folder: Path) -> Picture:
         return Picture(bytes(value), "")
     if isinstance(value, np.ndarray):
         return _of_array(value)
-    if hasattr(value, "save") and hasattr(value, "convert"):  # Pillow's; it need not be imported to ask
+    if hasattr(value, "save") and hasattr(value, "convert"):  # a Pillow image, found without importing Pillow
         return Picture(_png(value), "")
     if isinstance(value, CellError):
         raise value
@@ -179,7 +179,7 @@ def _png(image: Any) -> bytes:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this build of Pillow has."""
+    """The `FORMATS` that this build of Pillow has."""
     from PIL import Image
 
     Image.init()

@@ -1,4 +1,4 @@
-"""How rows are split: held out, thinned, and into folds."""
+"""Splits rows: holds some out, thins them, and makes folds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fold:
-    """Positions of the rows that train and of those that validate, int64 each."""
+    """Positions of the training rows and of the validation rows, int64 each."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -37,7 +37,7 @@ def split(
 
 
 def thin(rows: pd.DataFrame, strata: pd.Series | None, max_rows: int | None, seed: int) -> pd.DataFrame:
-    """At most `max_rows`, each stratum keeping its share; whole groups where there are groups. Always shuffled."""
+    """At most `max_rows`, in which each stratum keeps its share; whole groups, if there are any. Always shuffled."""
     generator = np.random.default_rng(seed)
     places = generator.permutation(len(rows))
     order = rows.iloc[places]
@@ -50,7 +50,7 @@ def thin(rows: pd.DataFrame, strata: pd.Series | None, max_rows: int | None, see
         return order[order["group"].isin(kept)]
     if strata is None:
         return order.iloc[:max_rows]
-    # Rows interleaved by their rank inside their stratum: any prefix holds every stratum in proportion.
+    # Rows are interleaved by their rank in their stratum: in any prefix every stratum keeps its share.
     own = strata.iloc[places]
     rank = own.groupby(own).cumcount()
     share = (rank + 0.5) / own.groupby(own).transform("size")
@@ -60,10 +60,10 @@ def thin(rows: pd.DataFrame, strata: pd.Series | None, max_rows: int | None, see
 def hold_out(
     rows: pd.DataFrame, strata: pd.Series | None, fraction: float, seed: int, source: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What is left to train on, and what is held out before anything else looks at it.
+    """The rows left to train on, and those held out before anything else looks at them.
 
     Raises:
-        DataError: there are too few rows, or groups, for that.
+        DataError: there are too few rows or groups.
     """
     if "group" in rows:
         return _hold_out_groups(rows, strata, fraction, seed, source)
@@ -104,7 +104,7 @@ def _hold_out_groups(
 
 
 def check_groups(train: pd.DataFrame, folds: int, source: str) -> None:
-    """Make sure that every fold has groups, or rows, of its own.
+    """Check that every fold has its own groups or rows.
 
     Raises:
         DataError: there are too few.
@@ -125,16 +125,16 @@ def check_groups(train: pd.DataFrame, folds: int, source: str) -> None:
 def without_repeats(
     train: pd.DataFrame, test: pd.DataFrame, inputs: list[str], notes: list[str], *, taught: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The training rows whose inputs repeat no held-out row's and no earlier training row's; `notes` says how many.
+    """The training rows whose inputs do not repeat a held-out row's or an earlier training row's.
 
     Args:
-        train: to train on.
-        test: held out.
-        inputs: columns of what is given.
-        notes: gets a sentence for each reason for which rows are left out.
-        taught: columns in which a training row must repeat an earlier one as well, to be left out: where one input
-            has several right answers, each is worth training on. Those of another group are left out all the same,
-            since they may come to lie on the other side of a fold.
+        train: the training rows.
+        test: the held-out rows.
+        inputs: the input columns.
+        notes: gets a sentence for each reason why rows are left out, with their number.
+        taught: a training row is left out only if it repeats an earlier one in these columns too: if an input has
+            several right answers, each is worth training on. Rows of another group are left out in any case, since
+            they may end up on the other side of a fold.
     """
     own, others = _keys(train, inputs), _keys(test, inputs)
     leaked = own.isin(others)
@@ -155,7 +155,7 @@ def without_repeats(
 
 
 def together(rows: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.DataFrame:
-    """The rows with a column `group`, if some have equal inputs: these stay on one side of every split."""
+    """The rows, with a column `group` if some have equal inputs: these stay on one side of every split."""
     keys = _keys(rows, inputs)
     codes, unique = keys.factorize()
     if len(unique) == len(rows):
@@ -169,5 +169,5 @@ def together(rows: pd.DataFrame, inputs: list[str], notes: list[str]) -> pd.Data
 
 
 def _keys(rows: pd.DataFrame, columns: list[str]) -> pd.MultiIndex:
-    """What rows are told apart by; an image by its content."""
+    """The keys that distinguish rows; for an image, its content."""
     return pd.MultiIndex.from_frame(rows[columns].map(str))

@@ -1,4 +1,4 @@
-"""Sheets of xlsx and ods files as tables: each cell with the value that it holds, whatever its format shows."""
+"""Reads sheets of xlsx and ods files as tables: each cell has its value, not the text that its format shows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 FORMATS = ("xlsx", "ods")
 OTHERS = ("xls", "xlsm", "xlsb", "numbers", "gsheet")
-"""Spreadsheets that are not read."""
+"""Endings of spreadsheets that are not read."""
 
 MEMORY = 7
-"""Bytes that are needed to read a byte of what a file unpacks to, at the least."""
+"""Bytes of memory needed, at least, to read one unpacked byte."""
 
 PART = {"xlsx": "[Content_Types].xml", "ods": "META-INF/manifest.xml"}
-"""What every archive of a format has."""
+"""A file that every archive of a format has."""
 
 TOLD = (datetime.date, datetime.time, datetime.timedelta, bool)
-"""Kinds of cells that become texts which may look otherwise than in the spreadsheet."""
+"""Types of cells whose text may look different from the spreadsheet."""
 
 
 def read(path: Path, suffix: str, sheet: str | None, note: Callable[[str], None]) -> tuple[list[str], Cells]:
-    """The names of the columns, and what gives the cells of some of them; the index counts rows as the sheet does.
+    """The names of the columns, and a function that gives the cells of some of them; the index is the sheet's rows.
 
     The first row that is not empty names the columns; empty rows below it are left out.
 
@@ -43,10 +43,10 @@ def read(path: Path, suffix: str, sheet: str | None, note: Callable[[str], None]
         path: of the file.
         suffix: its format.
         sheet: its name; default: the first.
-        note: told what was assumed.
+        note: called with what was assumed.
 
     Raises:
-        DataError: a library is missing, the sheet is not there, or the file is damaged or too large.
+        DataError: a library or the sheet is missing, or the file is damaged or too large.
     """
     _examine(path, suffix)
     reader = _reader(suffix, path)
@@ -87,20 +87,22 @@ def read(path: Path, suffix: str, sheet: str | None, note: Callable[[str], None]
 
 
 def require(suffix: str, path: Path) -> None:
-    """Refuse spreadsheets of kinds that are not read.
+    """Refuse spreadsheets in formats that are not read.
 
     Raises:
-        DataError: it is one.
+        DataError: the file is one.
     """
     if suffix in OTHERS:
-        raise DataError(f"{path} is a kind of spreadsheet that autopeft does not read; save it as .xlsx or as .csv.")
+        raise DataError(
+            f"{path} is a spreadsheet in a format that autopeft does not read; save it as .xlsx or as .csv."
+        )
 
 
 def _reader(suffix: str, path: Path) -> Callable[[Path, Callable[[list[str]], str]], Iterator[list[Any]]]:
-    """What gives the rows of a sheet, None for an empty cell; it asks which of the sheets.
+    """A function that gives the rows of a sheet, which it asks for; None for an empty cell.
 
     Raises:
-        DataError: the library that is needed is not installed.
+        DataError: the needed library is not installed.
     """
     if suffix == "ods":
         return ods.rows
@@ -132,11 +134,11 @@ def _name(cell: object, path: Path) -> str:
     try:
         return "" if cell is None else as_text(cell).strip()
     except CellError as error:
-        raise DataError(f"{path}: every name in the first row must be a text, but one {error.found}.") from None
+        raise DataError(f"{path}: every name in the first row must be text, but one {error.found}.") from None
 
 
 def _examine(path: Path, suffix: str) -> None:
-    """Refuse a file of another format, or that unpacks to more than there is room for: both are zip archives."""
+    """Refuse a file with another format, or that unpacks to more than fits in memory: both formats are zip archives."""
     try:
         with zipfile.ZipFile(path) as archive:
             archive.getinfo(PART[suffix])

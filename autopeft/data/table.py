@@ -1,4 +1,4 @@
-"""Read a table of rows from wherever people keep one, with an error that says which row is at fault."""
+"""Reads a table of rows from any supported source; errors say which row is at fault."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 FORMATS = (*text_table.FORMATS, "parquet", *spreadsheet.FORMATS)
 LONGEST_REASON = 200
-"""Characters of a library's message that an error repeats."""
+"""Number of characters of a library's message that an error repeats."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that are read when they are asked for, and only in the columns that are.
+    """Rows that are read when they are asked for, and only the columns that are asked for.
 
     Attributes:
-        called: how errors name the rows: a file, a data set and its split, an argument.
+        called: the name of the rows in errors: a file, a data set and its split, an argument.
         names: of the columns; one may come several times.
-        cells: gives the cells of some columns, block by block; the index is the row as a person counts it, from 1.
-        row_name: how errors name a row of that index.
-        folder: where relative paths in its cells start; default: the current one.
+        cells: gives the cells of some columns, block by block; the index counts rows from 1.
+        row_name: gives the name in errors of a row with that index.
+        folder: where relative paths in its cells start; default: the current folder.
     """
 
     called: str
@@ -39,7 +39,7 @@ class Table:
     folder: Path | None = None
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """The cells of those columns, which are there once each.
+        """The cells of those columns, each of which must exist once.
 
         Raises:
             DataError: they cannot be read.
@@ -48,14 +48,14 @@ class Table:
             yield from self.cells([*dict.fromkeys(columns)])
 
     def require(self, columns: Mapping[str, str], advice: str = "Name the right one as `{key}` in [data].") -> None:
-        """Check that columns are there, once each.
+        """Check that each column exists once.
 
         Args:
             columns: the setting that names a column → its name.
-            advice: what to do where there is none.
+            advice: what to do if one is missing.
 
         Raises:
-            DataError: one is not, or there is none at all.
+            DataError: one does not exist once, or the table has no columns.
         """
         if not self.names:
             raise nothing_in(self.called)
@@ -82,7 +82,7 @@ def read_table(source: Path | str, columns: Sequence[str] | None = None, **optio
         options: of `open_table`.
 
     Raises:
-        DataError: unreadable, of no known format, ragged or empty, or without one of the columns.
+        DataError: it cannot be read, has no known format, is ragged or empty, or lacks a column.
     """
     return _all_rows(open_table(source, **options), columns)
 
@@ -97,7 +97,7 @@ def _all_rows(table: Table, columns: Sequence[str] | None) -> pd.DataFrame:
 
 
 def nothing_in(called: str) -> DataError:
-    """What to raise where there is no row."""
+    """The error for a table without rows."""
     return DataError(f"{called} must hold at least one row below its header, but it has none.")
 
 
@@ -118,10 +118,10 @@ def open_table(
         config: of a hub data set.
         split: of a hub data set, or of a saved folder that holds several.
         sheet: of a spreadsheet; default: the first.
-        note: told what was assumed.
+        note: called with what was assumed.
 
     Raises:
-        DataError: unreadable, or of no known format.
+        DataError: it cannot be read, or has no known format.
     """
     with reading(str(source)):
         if isinstance(source, str):
@@ -132,16 +132,16 @@ def open_table(
 
 
 def of_dataset(rows: Any, called: str) -> Table:
-    """A `datasets.Dataset`, its class labels as their names."""
+    """A `datasets.Dataset` as a table, with its class labels as names."""
     return Table(called, rows.column_names, lambda columns: arrow.blocks_of_dataset(rows, columns))
 
 
 @contextmanager
 def reading(called: str) -> Iterator[None]:
-    """Turns whatever goes wrong while rows are read into one sentence: libraries raise errors of a dozen kinds.
+    """Turn any error while rows are read into one sentence: libraries raise a dozen kinds of errors.
 
     Raises:
-        DataError: it went wrong.
+        DataError: for any error in the block.
     """
     try:
         yield
@@ -199,7 +199,7 @@ def _from_hub(name: str, config: str | None, split: str) -> Table:
 
     try:
         loaded = datasets.load_dataset(name, config)
-    except Exception as error:  # of a dozen kinds: the hub's, the file formats', the library's own
+    except Exception as error:  # from the hub, the file formats, or the library itself
         raise DataError(f"{name} cannot be read: {in_a_line(error)}") from error
     return _one_split(loaded, split, name)
 

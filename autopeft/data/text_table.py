@@ -1,4 +1,4 @@
-"""Tables that are text: csv, tsv, JSON, tagged words; with the line or the row that is at fault."""
+"""Reads tables that are text: csv, tsv, JSON, tagged words; errors say which line or row is at fault."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "tsv", "jsonl", "json", *conll.FORMATS)
 FALLBACK_ENCODING = "cp1252"
 LONGEST_FIELD = 2**31 - 1
-"""Characters: the most that the reader takes on any system; by itself it allows 131,072."""
+"""Most characters of a field that the reader takes on any system; its default is 131,072."""
 LONGEST_NUMBER = 4_000
-"""Digits; Python reads no more than 4,300."""
+"""Most digits of a number; Python reads at most 4,300."""
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
-"""UTF-32's first: the shorter of its marks begins like UTF-16's."""
+"""UTF-32 comes before UTF-16: its little-endian mark begins with UTF-16's."""
 MARK = "\ufeff"
-"""The mark as a character, where the encoding was named and keeps it."""
+"""The mark as a character: a named encoding may keep it in the text."""
 MEMORY = {"json": 4, "jsonl": 4}
-"""Bytes that are needed to read a byte of a format, at the least."""
+"""Bytes of memory needed, at least, to read one byte of a format."""
 
 USUAL = 7
-"""Of any other."""
+"""The same for any other format."""
 
 
 def read(path: Path, suffix: str, encoding: str | None, note: Callable[[str], None]) -> tuple[list[str], Cells]:
-    """The names of the columns, and what gives the cells of some of them.
+    """The names of the columns, and a function that gives the cells of some of them.
 
     Args:
         path: of the file.
         suffix: its format.
         encoding: default: its byte-order mark, else UTF-8, else cp1252 with a note.
-        note: told what was assumed.
+        note: called with what was assumed.
 
     Raises:
-        DataError: not of that format or encoding, or ragged.
+        DataError: it does not have that format or encoding, or is ragged.
         OSError: it cannot be read.
     """
     size = path.stat().st_size
@@ -107,7 +107,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def _delimited(text: str, path: Path, delimiter: str, note: Callable[[str], None]) -> tuple[list[str], Cells]:
-    """Python's own reader, not pandas': it says where each record starts and leaves "NA" a text."""
+    """Uses Python's own reader, not pandas': it says where each record starts, and keeps "NA" as text."""
     usual = csv.field_size_limit(LONGEST_FIELD)
     try:
         return _records(text, path, delimiter)
@@ -124,10 +124,10 @@ def _delimited(text: str, path: Path, delimiter: str, note: Callable[[str], None
 
 
 def _records(text: str, path: Path, delimiter: str, **options: Any) -> tuple[list[str], Cells]:
-    """A row a record, of as many fields as the header.
+    """One row per record, each with as many fields as the header.
 
     Raises:
-        csv.Error: what is quoted cannot be told; with the line of the record.
+        csv.Error: quotes are ambiguous; with the line of the record.
         DataError: a record has another number of fields.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **options)
@@ -169,7 +169,7 @@ def _json_rows(text: str, path: Path) -> tuple[list[dict[str, Any]], list[Any]]:
     if squad.is_nested(rows):
         return squad.rows_of(rows, path)
     if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a JSON list of objects; for one object a line, name it .jsonl.")
+        raise DataError(f"{path} must hold a JSON list of objects; if each line is an object, name it .jsonl.")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}, must be a JSON object, but is {shorten(row, 40)}.")
@@ -196,7 +196,7 @@ def _json_lines(text: str, path: Path) -> tuple[list[dict[str, Any]], Sequence[i
 
 
 def _whole(digits: str) -> int | CellError:
-    """A whole number; one of too many digits counts as a cell that has no text, should its column matter."""
+    """A whole number; one with too many digits is a cell that cannot become text, if its column is read."""
     if len(digits) <= LONGEST_NUMBER:
         return int(digits)
     return CellError(f"is a whole number of {len(digits)} digits", "put it into quotes if it is a text")

@@ -1,4 +1,4 @@
-"""Rows of a sheet of an xlsx file, by openpyxl."""
+"""Reads the rows of a sheet of an xlsx file with openpyxl."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ERROR = "e"
-"""openpyxl's word for the type of a cell whose formula failed."""
+"""openpyxl's name for the type of a cell whose formula failed."""
 
 
 def rows(path: Path, choose: Callable[[list[str]], str]) -> Iterator[list[Any]]:
-    """The cells of each row from the first on; None for an empty one.
+    """The cells of each row, beginning with the first; None for an empty cell.
 
-    A formula is what the spreadsheet program worked it out to be.
+    A formula has the value that the spreadsheet program computed.
 
     Args:
         path: of the file.
         choose: gives the name of one of the sheets.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of parts that it leaves out, such as drawings
+        warnings.simplefilter("ignore")  # about parts that it leaves out, such as drawings
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         with closing(book):
             sheet = book[choose([sheet.title for sheet in book.worksheets])]
-            sheet.reset_dimensions()  # as the file says; some programs say it wrong, and rows would be cut
+            sheet.reset_dimensions()  # some programs write wrong ones, and rows would be cut
             for row in sheet.iter_rows():
                 yield [_value(cell) for cell in row]
 

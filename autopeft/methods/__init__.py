@@ -1,4 +1,4 @@
-"""How a model is fine-tuned: the contract of a method, its search space, candidates, discovery."""
+"""Fine-tuning methods: their contract, their search spaces, candidates, and how they are found."""
 
 from autopeft.common.surface import surface
 
@@ -21,7 +21,7 @@ SURFACE = {
     "discover": "registry",
     "layer_groups": "contract",
 }
-"""What the package shows, with the module of each."""
+"""The package's public names, with the module of each."""
 
 __all__ = list(SURFACE)
 __getattr__ = surface(__name__, SURFACE)

@@ -1,4 +1,4 @@
-"""The mean of what folds learnt, tensor by tensor: for methods whose add-on computes the mean where its tensors are."""
+"""The mean of what folds learnt, tensor by tensor: for add-ons that compute the mean if their tensors are the mean."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 def mean_of(folds: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Each tensor's mean over the folds, by its name.
 
-    Of a sum, as a bias or a vector of factors is in its layer, that is the mean of what the add-on does. Of a product,
-    as LoRA's, it is not; of a network, as an adapter, about so for folds that came to similar values.
+    If the output is linear in the tensors, as with a bias or a vector of factors, that is the mean of what the add-ons
+    do. With a product, as in LoRA, it is not. With a network, as in an adapter, it is about that, if the folds learnt
+    similar values.
 
     Args:
-        folds: what each learnt, all of the same names and shapes.
+        folds: what each fold learnt, all with the same names and shapes.
     """
     import torch
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method, its own params, the training hyperparameters, and those settings of the task that are searched.
+    """A method, its own params, the training hyperparameters, and the settings of the task that are searched.
 
-    Where a study chooses among several base models also the `model` by its label, and what dimensions are `called`
-    there that differ between models.
+    If a study chooses among several base models, also the `model`'s label, and the names (`called`) of the dimensions
+    that differ between models.
     """
 
     method: PeftMethod
@@ -39,33 +39,33 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """The method's, and of several base models that of its model."""
+        """The method's name, and the model's if there are several base models."""
         return arm(self.method.name, self.model)
 
     @property
     def dimensions(self) -> dict[str, ParamValue]:
-        """Every dimension by its own name, but for method and model."""
+        """Every dimension by its own name, except method and model."""
         return {**self.params, **self.hyper.point, **self.task}
 
     @property
     def flat(self) -> dict[str, ParamValue]:
-        """As Optuna and MLflow know it: `method`, and every dimension as `<method>.<name>`."""
+        """The params for Optuna and MLflow: `method`, and every dimension as `<method>.<name>`."""
         name = self.method.name
         dimensions = {self.called.get(key, key): value for key, value in self.dimensions.items()}
         of_model = {MODEL: self.model} if self.model else {}
         return {"method": name, **{f"{name}.{key}": value for key, value in {**of_model, **dimensions}.items()}}
 
     def __str__(self) -> str:
-        """A name a person can read, such as `lora r=8 lora_alpha=16 … lr=0.001`."""
+        """A readable name, such as `lora r=8 lora_alpha=16 … lr=0.001`."""
         shown = {**self.params, "lr": self.hyper.learning_rate, "epochs": self.hyper.epochs, **self.task}
         return readable(self.name, shown)
 
 
 @dataclass(frozen=True)
 class MethodSpace:
-    """One method's part of the space: its own dimensions, the training ones as it has them, and some of the task.
+    """One method's part of the space: its own dimensions, its training dimensions, and some of the task.
 
-    `model` and `called` as of a `Candidate`.
+    `model` and `called` are those of `Candidate`.
     """
 
     method: PeftMethod
@@ -82,16 +82,16 @@ class MethodSpace:
 
     @property
     def dimensions(self) -> dict[str, Dimension]:
-        """Every dimension by its name; the method's own of a name is what is drawn."""
+        """Every dimension by its name; if several have one name, the method's own counts."""
         return {**self.task, **self.training, **self.own}
 
     def candidate(self, params: Params, training: Mapping[str, Any], task: Params | None = None) -> Candidate:
-        """The candidate at a point of these spaces; without a point of the last, at its defaults."""
+        """The candidate at these points of the spaces; without a point for the task, at the task's defaults."""
         chosen = self.task.defaults() if task is None else dict(task)
         return Candidate(self.method, dict(params), Hyperparameters(**training), chosen, self.model, self.called)
 
     def default(self) -> Candidate:
-        """The candidate that the method's author considers proven."""
+        """The candidate with the method author's defaults."""
         return self.candidate(self.own.defaults(), self.training.defaults())
 
     def suggest(self, trial: BaseTrial) -> Candidate:
@@ -101,19 +101,19 @@ class MethodSpace:
         return self.candidate(*(space.suggest(trial, prefix, self.called) for space in spaces))
 
     def sample(self, count: int, seed: int) -> list[Candidate]:
-        """`count` candidates drawn independently and evenly, by Optuna's random sampler."""
+        """`count` candidates drawn independently and uniformly by Optuna's random sampler."""
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # nobody needs to know of this study
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # this study is internal
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         return [self.suggest(study.ask()) for _ in range(count)]
 
 
 def within_bounds(ranges: SearchSpace) -> SearchSpace:
-    """The training dimensions with a method's own ranges of them; what is valid at all is the host's to say.
+    """The training dimensions with a method's own ranges, which must be within the host's bounds.
 
     Raises:
-        ValueError: a range passes those bounds.
+        ValueError: a range exceeds these bounds.
     """
     held = {}
     for name, dimension in ranges.items():
@@ -134,7 +134,7 @@ def within_bounds(ranges: SearchSpace) -> SearchSpace:
 def check_keys(
     methods: Iterable[PeftMethod], overrides: Mapping[str, Any], fixed_keys: Iterable[str], task: SearchSpace
 ) -> None:
-    """See that the keys of [search] that are not settings are methods or dimensions.
+    """Check that the keys of [search] that are not settings are methods or dimensions.
 
     Raises:
         SpecError: one is neither.
@@ -149,9 +149,9 @@ def check_keys(
 def check_names(
     methods: Iterable[PeftMethod], overrides: Mapping[str, Any], fixed_keys: Iterable[str], task: SearchSpace
 ) -> None:
-    """See that the keys of [search], and those of methods' tables in it, name what there is, without a model.
+    """Check without a model that the keys of [search], and of methods' tables in it, exist.
 
-    What their values may be goes by the model, but for the training dimensions, of which the bounds are the host's.
+    Their valid values depend on the model, except those of training dimensions, whose bounds are the host's.
 
     Raises:
         SpecError: a name is unknown, or the value of a training dimension is out of its bounds.
@@ -169,7 +169,7 @@ def check_names(
 
 
 def _check_dimensions(table: Mapping[str, Any], own: SearchSpace, declared: SearchSpace, where: str) -> None:
-    """See that a method's table names dimensions of its own or of the training."""
+    """Check that a method's table names its own dimensions or training dimensions."""
     training = {*TRAINING_SPACE, *declared}
     for name in table:
         if name not in own and name not in training:
@@ -178,15 +178,15 @@ def _check_dimensions(table: Mapping[str, Any], own: SearchSpace, declared: Sear
 
 
 def _hint(name: str, known: Collection[str]) -> str:
-    """What a name that is not known may mean: a setting of training, or the known name nearest to it."""
+    """What an unknown name may mean: a training setting, or the known name nearest to it."""
     word = training_word(name)
     return f"here it is called `{word}`." if word else nearest(name, known)
 
 
 class CandidateSpace(Mapping[str, MethodSpace]):
-    """The methods of a study with their spaces, as the study file narrows them.
+    """The methods of a study with their spaces, narrowed by the study file.
 
-    Of several base models each method on each model has a part of its own, by a name such as "lora on small".
+    With several base models, each method on each model is a part, with a name such as "lora on small".
 
     Args:
         spaces: the parts.
@@ -208,14 +208,15 @@ class CandidateSpace(Mapping[str, MethodSpace]):
     ) -> CandidateSpace:
         """The space of `methods` on a model, narrowed by the study file's [search] table.
 
-        With the number of `rows` that a fold trains on, the length of training and default rates go by it (`length`).
+        Given the number of `rows` that a fold trains on, the length of training and default rates depend on it
+        (`length`).
 
         `overrides` holds the keys of [search] that are not among its `fixed_keys`: a training dimension for every
-        method (`learning_rate = 3e-4`), a table for one (`lora.r = [4, 32]`), or a dimension of the `task`, which is
-        searched where it is named alone.
+        method (`learning_rate = 3e-4`), a table for one method (`lora.r = [4, 32]`), or a dimension of the `task`,
+        which is searched only if it is named.
 
         Raises:
-            SpecError: a key is neither, a dimension is unknown, or a value lies outside what it can be.
+            SpecError: a key is none of these, a dimension is unknown, or a value is not valid.
         """
         methods, task = list(methods), task or SearchSpace({})
         check_keys(methods, overrides, fixed_keys, task)
@@ -261,7 +262,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
 
     @property
     def models(self) -> list[str]:
-        """The labels of the base models that have a part, in their order; of a single one "" alone."""
+        """The labels of the base models that have a part, in their order; only "" for a single one."""
         there = {part.model for part in self.values()}
         return [model for model in self._models if model in there]
 
@@ -271,7 +272,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
 
     @property
     def methods(self) -> dict[str, MethodSpace]:
-        """By the method's own name its part; of several base models that on the first that it is searched on."""
+        """Each method's part by its own name; with several base models, the part on the first one that has it."""
         found = dict[str, MethodSpace]()
         for part in self.values():
             found.setdefault(part.method.name, part)
@@ -283,12 +284,12 @@ class CandidateSpace(Mapping[str, MethodSpace]):
 
     @property
     def max_epochs(self) -> int:
-        """The most epochs any candidate trains: the pruner's largest resource."""
+        """The most epochs that any candidate trains: the pruner's largest resource."""
         return max(int(max(space.training["epochs"].extremes())) for space in self.values())
 
     @property
     def defaults(self) -> dict[str, ParamValue]:
-        """The default of every dimension, as `<method>.<name>`; of those too that a default does not have."""
+        """The default of every dimension, as `<method>.<name>`, also of those that the default candidate lacks."""
         return {
             f"{part.method.name}.{part.called.get(key, key)}": dimension.default
             for part in self.values()
@@ -296,7 +297,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         }
 
     def suggest(self, trial: BaseTrial) -> Candidate:
-        """Draw a candidate: the method, then the base model where there are several, then the rest."""
+        """Draw a candidate: the method, then the base model if there are several, then the rest."""
         parts = self.of_method(name := trial.suggest_categorical("method", tuple(self.methods)))
         chosen = parts[0].model
         if chosen:
@@ -304,7 +305,7 @@ class CandidateSpace(Mapping[str, MethodSpace]):
         return self[arm(name, chosen)].suggest(trial)
 
     def parse(self, flat: Mapping[str, ParamValue]) -> Candidate:
-        """The candidate behind the params of an Optuna trial."""
+        """The candidate with the params of an Optuna trial."""
         name = str(flat["method"])
         space = self.get(name) or self[arm(name, str(flat.get(f"{name}.{MODEL}")))]
         plain = {called: own for own, called in space.called.items()}
@@ -320,13 +321,13 @@ class CandidateSpace(Mapping[str, MethodSpace]):
 
 
 def together(spaces: Mapping[str, CandidateSpace]) -> CandidateSpace:
-    """The space of a study that chooses among several base models, whose parts take turns, a method after the other.
+    """The space of a study that chooses among several base models; for each method in turn, its parts on all models.
 
-    What a dimension can be may depend on the model. One that is the same on all models is one dimension, so that what
-    was found on one of them helps on another; any other is called "<name> on <model>".
+    A dimension may depend on the model. If it is the same on all models, it is one dimension, so that what was found on
+    one model helps on another; otherwise it is called "<name> on <model>".
 
     Args:
-        spaces: by the model's label, in their order.
+        spaces: the models' spaces by label, in their order.
     """
     methods = dict.fromkeys(name for space in spaces.values() for name in space)
     found = []

@@ -1,4 +1,4 @@
-"""The contract between the host and a PEFT method: what a plugin is told about the model, and what it must answer."""
+"""The contract between the host and a PEFT method: what a plugin learns about the model, and what it must return."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autopeft.methods.training_rows import TrainingRows
 
 CONTRACT = 1
-"""Version of what this file asks of a method. It rises when a method that met the last one may fail."""
+"""Version of this contract. It rises when a method that met the last version may fail."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class LinearModule:
 
     `role` is one of ``query``, ``key``, ``value``, ``qkv`` (fused), ``attention_output``, ``feed_forward_up``
     (gates included) and ``feed_forward_down``. `layer` is the index into `ModelSpec.layers`. `bias` says whether it
-    has one. `cross` says whether it is of a decoder's attention to what an encoder made, and `transposed` whether the
-    model keeps its weight `[in, out]`, as a `Conv1D`; once quantized it is `[out, in]` all the same.
+    has one. `cross` says whether it is part of a decoder's attention to an encoder's output, and `transposed` whether
+    the model keeps its weight `[in, out]`, as `Conv1D` does; once quantized, the weight is `[out, in]` in any case.
     """
 
     name: str
@@ -53,20 +53,20 @@ class ModelSpec:
         model_type: the Hugging Face type, such as ``bert``.
         architecture: the class with its head, such as ``BertForSequenceClassification``.
         task: the kind in the study file, such as ``text-classification``.
-        peft_task_type: the name peft gives the task (`peft.TaskType`), such as ``SEQ_CLS``; None where it has none.
-        num_parameters: all parameters of the base model, its head left out.
+        peft_task_type: peft's name for the task (`peft.TaskType`), such as ``SEQ_CLS``; None where it has none.
+        num_parameters: number of parameters of the base model, without its head.
         hidden_size: width of the residual stream.
-        num_attention_heads: heads of one layer.
-        num_key_value_heads: heads of its keys and values, fewer where several heads of queries share one.
-        num_hidden_layers: layers the forward pass runs (ALBERT runs one stored layer many times).
+        num_attention_heads: number of heads of one layer.
+        num_key_value_heads: number of heads of its keys and values, fewer if several query heads share one.
+        num_hidden_layers: number of layers that the forward pass runs (ALBERT runs one stored layer many times).
         layers: dotted names of the stored transformer layers, bottom to top.
-        linears: their linear maps with the role each plays.
+        linears: their linear maps, each with its role.
         head: dotted names of the modules on top of the base model; they are trained with every method.
         has_attention_interface: whether attention goes through transformers' `AttentionInterface`, where a method can
-            put a function of its own, and PyTorch's `scaled_dot_product_attention` can do its sums.
-        layer_heads: heads of each of `layers`, and of its keys and values; of a model with towers of different width
-            the two numbers above, and `hidden_size`, are of the one for texts.
-        quantization: "8bit" or "4bit", of the weights of `linears`; "none".
+            put its own function, and PyTorch's `scaled_dot_product_attention` can compute it.
+        layer_heads: number of heads of each of `layers`, and of its keys and values. If a model has towers of different
+            widths, the two numbers above, and `hidden_size`, are those of the tower for texts.
+        quantization: of the weights of `linears`: "8bit", "4bit" or "none".
     """
 
     model_type: str
@@ -86,20 +86,20 @@ class ModelSpec:
     quantization: str = "none"
 
     def heads_of(self, layer: int) -> tuple[int, int]:
-        """Heads of a layer, by its index, and of its keys and values."""
+        """Number of heads of a layer, by its index, and of its keys and values."""
         return self.layer_heads[layer] if self.layer_heads else (self.num_attention_heads, self.num_key_value_heads)
 
     def modules(self, *roles: str, cross: bool | None = None) -> tuple[str, ...]:
-        """Dotted names of the linear maps that play one of `roles`, in the model's order.
+        """Dotted names of the linear maps with one of `roles`, in the model's order.
 
         Args:
             roles: of `LinearModule`.
-            cross: those of a decoder's attention to an encoder alone (True), or all others (False). Default: both.
+            cross: only those of a decoder's attention to an encoder (True), or all others (False). Default: both.
         """
         return tuple(linear.name for linear in self.linears if linear.role in roles and cross in (None, linear.cross))
 
     def groups(self, roles: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-        """Of groups of roles, those this model has, each with its `modules`; of two that are equal, the first."""
+        """The groups of roles that this model has, each with its `modules`; of equal ones, only the first."""
         found: dict[str, tuple[str, ...]] = {}
         for group, members in roles.items():
             names = self.modules(*members)
@@ -111,7 +111,7 @@ class ModelSpec:
 def layer_groups(depth: int) -> dict[str, tuple[int, ...]]:
     """The choices of a dimension `layers` on a model of `depth` layers, with the indices of their layers.
 
-    Groups that coincide on so few layers come once.
+    Groups that coincide, because there are few layers, come once.
     """
     indices = tuple(range(depth))
     groups: dict[str, tuple[int, ...]] = {}
@@ -139,17 +139,17 @@ class Support:
 class PeftMethod(ABC):
     """A parameter-efficient fine-tuning method: a search space of add-ons, and how to put one on a model.
 
-    `search_space` and `apply` are all that a method must bring. `autopeft check NAME` and `autopeft.testing` find out
-    whether what it brings holds.
+    A method must implement only `search_space` and `apply`. `autopeft check NAME` and `autopeft.testing` test whether
+    it keeps the contract.
 
     Class attributes:
         contract: the version of this contract that the method was written for: `autopeft.CONTRACT` at that time, as a
-            number. A method that states another one than the host has is not used.
-        name: how study files and leaderboards call it; lower case with underscores.
+            number. A method is not used if the host has another version.
+        name: its name in study files and leaderboards; lower case with underscores.
         paper: where the method comes from, in one line.
         tasks: the task kinds it supports; empty means every kind.
 
-    One that trains the biases of the top layers, on a tiny model:
+    A method that trains the biases of the top layers, on a tiny model:
 
     >>> from autopeft import Integer, PeftMethod, SearchSpace
     >>> from autopeft.models.attach import attach
@@ -181,15 +181,15 @@ class PeftMethod(ABC):
 
     @abstractmethod
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """The method's own dimensions on this model; without one, all that it has on any, as on a typical model.
+        """The method's own dimensions on this model; without a model, all of its dimensions, as on a typical model.
 
-        A study file is checked by the latter before its model is read: the names of dimensions must be among them.
+        The latter check a study file before its model is read: the names of dimensions must be among them.
         """
 
     def training_space(self, spec: ModelSpec | None = None) -> SearchSpace:
-        """Dimensions that replace the host's training ranges of the same name, such as `learning_rate`.
+        """Dimensions that replace the host's training dimensions of the same name, such as `learning_rate`.
 
-        The default of the rate is meant for some hundred steps: in a study it falls as training gets longer (`length`).
+        The default rate should suit some hundred steps: in a study it falls as training gets longer (`length`).
         """
         return SearchSpace({})
 
@@ -197,29 +197,29 @@ class PeftMethod(ABC):
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Put the add-on that `params` describes on `model` and return the model to train.
 
-        `model` arrives frozen and is the method's to change: its structure is a private copy (the weights are
-        shared, so never write into them). On return exactly the add-on's parameters require gradients. The head
-        (`spec.head`) is trained by the host, unless the method has put a trainable copy of it in its place, as
-        peft's `modules_to_save` does. It must also work when every tensor is on the meta device.
+        `model` is frozen, and the method may change it: its structure is a private copy (the weights are shared, so
+        never write into them). On return exactly the add-on's parameters require gradients. The host trains the head
+        (`spec.head`), unless the method has replaced it with a trainable copy, as peft's `modules_to_save` does. It
+        must also work when every tensor is on the meta device.
         """
 
     def trained_params(self, params: Params, spec: ModelSpec) -> int | None:
         """How many parameters `apply` would train, without the head's, computed from `spec` alone.
 
-        Default: None, and the host applies the method to a model without weights and counts. To say it here spares
-        that for candidates over `max_trainable_params`. It must be exact, also in a subclass with more dimensions; one
-        that has an `apply` of its own and leaves this as it was is not asked.
+        Default: None, and the host applies the method to a model without weights and counts. A number here avoids that
+        for candidates over `max_trainable_params`. It must be exact, also in a subclass with more dimensions. A
+        subclass that overrides `apply` but not this is not asked.
         """
         return None
 
     def parameter_groups(
         self, trained: Mapping[str, tuple[int, ...]], params: Params, spec: ModelSpec
     ) -> Iterable[ParameterGroup]:
-        """Trained parameters with a learning rate or a weight decay of their own. Default: none.
+        """Trained parameters with their own learning rate or weight decay. Default: none.
 
         Args:
-            trained: names of all that is trained, the head among it, with shapes; those of one fold, however many are
-                packed.
+            trained: names of all trained parameters, with the head's, and their shapes; those of one fold, even if
+                several are packed.
             params: of the candidate.
             spec: the model's.
         """
@@ -231,80 +231,81 @@ class PeftMethod(ABC):
         """Initial values of trained parameters that depend on training rows, by name. Default: as `apply` left them.
 
         Called once for each fold, and once when the winner is trained on all rows, before training begins and before
-        folds are packed; not for a fold that goes on after an interruption. The random numbers of torch are seeded.
+        folds are packed; not for a fold that goes on after an interruption. Torch's random numbers are seeded.
 
         Args:
-            model: what `apply` returned, in evaluation mode. It must be left as it is given, its hooks too.
-            batches: of rows that the fold trains on, drawn at random, never of those it validates; at most 8 times as
-                many rows as a batch of the training has. They are made one by one, and given once.
+            model: what `apply` returned, in evaluation mode. It must be left unchanged, with its hooks.
+            batches: rows that the fold trains on, drawn at random, never rows that it validates; at most 8 times as
+                many rows as a training batch has. They are made one by one, and can be read once.
             params: of the candidate.
             spec: the model's.
 
         Returns:
-            Tensors by the names in `named_parameters()`, each of its parameter's shape.
+            Tensors by their names in `named_parameters()`, each with its parameter's shape.
         """
         return {}
 
     def average(
         self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec
     ) -> Mapping[str, Tensor] | None:
-        """One set of trained values that stands for those of all folds. Default: None, the method has none.
+        """One set of trained values that represents those of all folds. Default: None, the method has none.
 
-        What the add-on computes is to be averaged: `mean_of` gives the mean of each tensor, and of a product the mean
-        of the products is wanted. It need not be exact: the host compares its loss with those of the folds.
+        The add-on should then compute the mean of what the folds' add-ons compute. `mean_of` gives the mean of each
+        tensor; for a product, the mean of the products is needed. It need not be exact: the host compares its loss with
+        those of the folds.
 
         Args:
-            folds: of each what it learnt, the head's too, by the names in `named_parameters()`; on the CPU.
+            folds: what each fold learnt, with the head's, by the names in `named_parameters()`; on the CPU.
             params: of the candidate.
             spec: the model's.
 
         Returns:
-            Tensors of the same names and shapes.
+            Tensors with the same names and shapes.
         """
         return None
 
     def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback | None:
-        """What the method does around the steps of training, such as a schedule of ranks. Default: nothing.
+        """Hooks around the steps of training, such as a schedule of ranks. Default: none.
 
-        Called once for each fold, with the model that `apply` returned and all folds share. The folds of a method that
-        overrides this are never packed into one pass.
+        Called once for each fold, with the model that `apply` returned and that all folds share. The folds of a method
+        that overrides this are never packed into one pass.
         """
         return None
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """The plain base model with the add-on merged into its weights; None (the default) if that is impossible.
 
-        `model` is what `apply` returned, trained, in float32 and not quantized. It is a whole copy, weights too, so it
-        may be written into and taken apart.
+        `model` is what `apply` returned, trained, in float32 and not quantized. It is a complete copy with its own
+        weights, so it may be changed and taken apart.
         """
         return None
 
     def save(self, model: nn.Module) -> Mapping[str, Tensor] | None:
-        """The tensors to keep of a trained model, by name, the head's among them; on the meta device too.
+        """The tensors to save of a trained model, by name, with the head's; also on the meta device.
 
-        Their size is what `max_saved_size` limits. Default: None, and the host keeps what peft would of a `PeftModel`,
-        in peft's own format, and of any other model every trained parameter.
+        `max_saved_size` limits their size. Default: None, and the host saves a `PeftModel` as peft does, in peft's own
+        format, and every trained parameter of any other model.
         """
         return None
 
     def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Put the tensors from `save` into a model fresh from `apply`; called only if `save` returned some."""
+        """Put the tensors from `save` into a new model from `apply`; called only if `save` returned some."""
         raise NotImplementedError(f'method "{self.name}" overrides save(), so it must also override load().')
 
     def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
         """Write a trained add-on and its head in the format of another library, which must then predict the same.
 
-        Called with "peft", where the model is not a `PeftModel`, and with "adapterhub", the `adapters` library. The
-        `folder` exists and is empty. Default: no; say no with the reason a person reads, and write nothing then.
+        Called with "peft", if the model is not a `PeftModel`, and with "adapterhub", the `adapters` library. The
+        `folder` exists and is empty. Default: no. To say no, give a reason for a person to read, and write nothing.
         """
         return Support(f'the method "{self.name}" has no counterpart there.')
 
 
 def declared_params(method: PeftMethod, params: Params, spec: ModelSpec) -> int | None:
-    """What `trained_params` says; None where it says nothing, or was written for the `apply` of another class.
+    """The result of `trained_params`; None where it gives none, or was written for the `apply` of another class.
 
     Raises:
-        PluginError: it says something else than a whole number.
+        PluginError: the result is not a whole number.
     """
     count, apply = (next(c for c in type(method).__mro__ if name in vars(c)) for name in ("trained_params", "apply"))
     told = method.trained_params(params, spec) if issubclass(count, apply) else None

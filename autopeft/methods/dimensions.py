@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 When = tuple[str, ParamValue | tuple[ParamValue, ...]]
-"""`("prefix_projection", True)`: the dimension exists only where that sibling has that value, or one of a tuple's.
+"""`("prefix_projection", True)`: the dimension exists only if that sibling has that value, or one of a tuple's values.
 
-Beside it any dimension may be `optional`: it exists only where a study file names it, so it costs a search nothing that
-does not ask for it. Candidates without it must be what they are at its default.
+Also, any dimension may be `optional`: it exists only if a study file names it, so it costs other searches nothing. A
+candidate without it must be the same as at its default.
 """
 
 
@@ -26,7 +26,7 @@ does not ask for it. Candidates without it must be what they are at its default.
 class Integer:
     """Whole numbers from `low` to `high`, both included, in steps of `step` or on a log scale.
 
-    A study file may leave that range, but not `bounds`. Default: at least 1 where `low` is, at least 0 where `low` is.
+    A study file may leave that range, but not `bounds`. Default: at least 1 if `low` is, else at least 0 if `low` is.
     """
 
     low: int
@@ -74,9 +74,9 @@ class Integer:
 
 @dataclass(frozen=True, kw_only=True)
 class Float:
-    """Real numbers from `low` to `high`, both included, evenly or on a log scale.
+    """Real numbers from `low` to `high`, both included, on a linear or a log scale.
 
-    A study file may leave that range, but not `bounds`. Default: above 0 on a log scale, and at least 0 where `low` is.
+    A study file may leave that range, but not `bounds`. Default: above 0 on a log scale, and at least 0 if `low` is.
     """
 
     low: float
@@ -117,8 +117,8 @@ class Float:
 class Categorical:
     """One of `choices`.
 
-    `refused` holds values that the dimension has on other models, each with the reason why not on this one, as a
-    sentence: a study that asks for one is told.
+    `refused` holds values that the dimension has only on other models, each with the reason, as a sentence for a study
+    that asks for one.
     """
 
     choices: tuple[ParamValue, ...]
@@ -141,7 +141,7 @@ class Categorical:
         return self.choices
 
     def nearest(self, value: object) -> ParamValue:
-        """The choice that `value` is; of numbers the nearest one; otherwise the default."""
+        """The choice equal to `value`; for numbers the nearest one; otherwise the default."""
         same = [choice for choice in self.choices if type(value) is type(choice) and value == choice]
         numbers = [choice for choice in self.choices if is_number(choice)]
         if same or not is_number(value) or not numbers:
@@ -156,11 +156,11 @@ Dimension = Integer | Float | Categorical
 
 
 MOST_CHOICES = 1000
-"""That a study file may give a dimension."""
+"""Most choices that a study file may give a dimension."""
 
 
 def enabling(dimension: Dimension) -> tuple[ParamValue, ...]:
-    """The values of a sibling with which a conditional dimension exists; none where it is not conditional."""
+    """The values of the sibling for which a conditional dimension exists; empty if it is not conditional."""
     if dimension.when is None:
         return ()
     values = dimension.when[1]
@@ -204,7 +204,7 @@ def _check(name: str, dimension: Dimension, earlier: Mapping[str, Dimension]) ->
 
 
 def repeated(values: Iterable[object]) -> object | None:
-    """The first of `values` that was there before; 1 and True are two values, 1 and 1.0 are not."""
+    """The first of `values` that repeats an earlier one; 1 and True are different values, 1 and 1.0 are not."""
     seen: list[tuple[bool, object]] = []
     for value in values:
         key = isinstance(value, bool), value

@@ -1,4 +1,4 @@
-"""A study narrows the dimensions of a search space, and never widens them beyond their bounds."""
+"""Narrows the dimensions of a search space to what a study file says; never wider than their bounds."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def _once(values: list[Any], where: str) -> None:
 
 
 def _require(dimension: Integer | Float, number: Any, where: str) -> None:
-    """Refuse what is not a number of the dimension's kind, or one that it cannot be."""
+    """Refuse what is not a number of the dimension's kind, or not within its bounds."""
     kind, accepted = ("a whole number", int) if isinstance(dimension, Integer) else ("a number", int | float)
     if not isinstance(number, accepted) or isinstance(number, bool):
-        raise SpecError(f"{where} must be {kind} or a range [low, high] of such, but got {shorten(number)}.")
+        raise SpecError(f"{where} must be {kind}, or a range [low, high], but got {shorten(number)}.")
     if number not in dimension.valid:
         rule = str(dimension.valid) or "a finite number"
         raise SpecError(

@@ -1,4 +1,4 @@
-"""Groups of trained parameters with a learning rate of their own, as LoRA+ has one for B (arXiv:2402.12354)."""
+"""Groups of trained parameters with their own learning rate, as LoRA+ has one for B (arXiv:2402.12354)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Trained parameters with a learning rate or a weight decay of their own.
+    """Trained parameters with their own learning rate or weight decay.
 
     Attributes:
-        names: as `PeftMethod.parameter_groups` is given them.
-        rate: what the learning rate is multiplied by, at every step of the schedule.
-        weight_decay: of AdamW, which multiplies it by that learning rate. None: the candidate's, and none for vectors.
+        names: of the parameters, as given to `PeftMethod.parameter_groups`.
+        rate: factor of the learning rate at every step of the schedule.
+        weight_decay: of AdamW, which multiplies it by that learning rate. None: the candidate's, and 0 for vectors.
     """
 
     names: tuple[str, ...]
@@ -28,10 +28,10 @@ class ParameterGroup:
 
 
 def checked(groups: Iterable[ParameterGroup], trained: Collection[str], method: str) -> tuple[ParameterGroup, ...]:
-    """The groups, once they are found to name what is trained, each once, at rates that can train it.
+    """The groups, checked: they name trained parameters, each once, with rates that can train them.
 
     Raises:
-        PluginError: they do not.
+        PluginError: a group breaks a rule.
     """
     made, seen = tuple(groups), set[str]()
     for group in made:
@@ -43,11 +43,11 @@ def checked(groups: Iterable[ParameterGroup], trained: Collection[str], method: 
 
 
 def _fault(group: object, trained: Collection[str], seen: set[str]) -> str:
-    """What is wrong with a group beside those of the names `seen`; empty where nothing is."""
+    """What is wrong with a group, given the names `seen` in earlier ones; empty where nothing is."""
     if not isinstance(group, ParameterGroup):
-        return f"must give each a ParameterGroup, but gave {group!r}"
+        return f"must return ParameterGroup objects, but returned {group!r}"
     if unknown := [name for name in group.names if name not in trained]:
-        return f"must name trained parameters by the names that it gets, but named {unknown[0]!r}"
+        return f"must use the names of trained parameters that it gets, but used {unknown[0]!r}"
     if len({*group.names}) < len(group.names) or seen & {*group.names}:
         twice = next(name for name in group.names if name in seen or group.names.count(name) > 1)
         return f"must name each parameter once, but named {twice!r} twice"

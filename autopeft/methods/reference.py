@@ -1,4 +1,4 @@
-"""What a study file may set of training and of each method, with defaults: to be listed, and as JSON Schema."""
+"""The settings of training and of each method in a study file, with defaults, as lists and as JSON Schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAINING = {
     "warmup_ratio": "Share of the steps over which the learning rate rises from 0.",
     "weight_decay": "Weight decay of AdamW.",
 }
-"""What each dimension of the training is."""
+"""The description of each training dimension."""
 
 BY_ROWS = f"{FEWEST_EPOCHS} to {MOST_EPOCHS}, more where there are fewer rows"
 """The default of `epochs` in a study."""
@@ -36,8 +36,8 @@ class Described:
     Attributes:
         name: of the dimension.
         takes: its range or its choices.
-        default: what it is where a search begins.
-        note: when it is there, or what it is.
+        default: its value where a search begins.
+        note: when it exists, or what it is.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Described:
 
 
 def what_it_is(method: PeftMethod) -> str:
-    """The first sentence on a method, of its class's docstring."""
+    """The first sentence about a method, from its class's docstring."""
     first = (inspect.getdoc(type(method)) or method.paper).strip().partition("\n\n")[0]
     sentence = " ".join(first.split()).partition(". ")[0]
     return sentence.rstrip(".")
@@ -59,7 +59,7 @@ def own_dimensions(method: PeftMethod) -> list[Described]:
 
 
 def training_dimensions(method: PeftMethod) -> list[Described]:
-    """The dimensions of the training, with the method's own ranges."""
+    """The training dimensions, with the method's own ranges."""
     declared = method.training_space()
     found = [_described(name, dimension, TRAINING.get(name, "")) for name, dimension in _training(declared).items()]
     if "epochs" in declared:
@@ -70,7 +70,7 @@ def training_dimensions(method: PeftMethod) -> list[Described]:
 def _training(declared: SearchSpace) -> SearchSpace:
     try:
         return within_bounds(declared)
-    except ValueError:  # `autopeft check` tells
+    except ValueError:  # `autopeft check` reports it
         return TRAINING_SPACE.merged(declared)
 
 
@@ -90,7 +90,7 @@ def _word(value: object) -> str:
 
 
 def training_schema() -> dict[str, Any]:
-    """JSON Schema of the dimensions of the training under [search], by name."""
+    """JSON Schema of the training dimensions under [search], by name."""
     found = {}
     for name, dimension in TRAINING_SPACE.items():
         rule = _schema(_described(name, dimension), dimension, bounded=True)
@@ -103,7 +103,7 @@ def training_schema() -> dict[str, Any]:
 
 
 def search_schema(registry: Registry) -> dict[str, Any]:
-    """The same, and a table for each method that was found."""
+    """The same, with a table for each method found."""
     tables = {}
     for name, method in registry.methods.items():
         spaces = {**dict(_training(method.training_space())), **dict(method.search_space())}

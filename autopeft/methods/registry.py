@@ -1,4 +1,4 @@
-"""Discover the methods that plugins bring, with their provenance."""
+"""Finds the methods that plugins bring, and where each comes from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Registry:
-    """The methods found, by name in alphabetical order, the plugins that failed, and those told to leave out."""
+    """The methods found, in alphabetical order, the plugins that failed, and the entry points to leave out."""
 
     methods: dict[str, PeftMethod] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Registry:
         return self.methods[name]
 
     def chosen(self, named: Collection[str] | None, excluded: Collection[str]) -> list[str]:
-        """The names of those that a study asks for, or, where it names none, of all but those it excludes.
+        """The names of the methods that a study asks for; if it names none, of all except those that it excludes.
 
         Raises:
             MethodError: none is left.
@@ -54,7 +54,7 @@ class Registry:
 
 @unguarded()
 def discover(block: Collection[str] = (), seconds: float = LOADING_SECONDS) -> Registry:
-    """The methods of every plugin that can be used; see `load_plugins`. `block` names entry points to leave out."""
+    """The methods of every usable plugin; see `load_plugins`. `block` names entry points to leave out."""
     found = load_plugins("register_methods", "method", _check, block, seconds)
     return Registry(found.items, found.origins, found.faults, tuple(block))
 

@@ -1,7 +1,7 @@
-"""A search space is declared, not coded: dimensions by name, each with a default and, if need be, a condition.
+"""A search space is declared, not coded: dimensions by name, each with a default and, if needed, a condition.
 
-Declared spaces can be shown, counted, narrowed by a study file and checked without a trial or a model. Values are
-drawn by Optuna; this module only states the distributions, so that listing methods needs no heavy import.
+Declared spaces can be shown, counted, narrowed by a study file and checked without a trial or a model. Optuna draws the
+values; this module only states the distributions, so that listing methods needs no heavy import.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class SearchSpace(Mapping[str, Dimension]):
     """Dimensions by name, in the order they are drawn: a conditional one comes after the sibling it depends on.
 
     Raises:
-        ValueError: a default lies outside its own dimension, a range is empty, or a condition names no earlier
-            sibling or a value that sibling cannot take.
+        ValueError: a default is outside its own dimension, a range is empty, or a condition does not name an earlier
+            sibling and a value that it can have.
     """
 
     def __init__(self, dimensions: Mapping[str, Dimension]) -> None:
@@ -52,7 +52,7 @@ class SearchSpace(Mapping[str, Dimension]):
         return len(self._dimensions)
 
     def suggest(self, trial: BaseTrial, prefix: str = "", called: Mapping[str, str] = NOTHING) -> dict[str, ParamValue]:
-        """Draw one point; Optuna knows each dimension as `prefix` + its name, or + what it is `called` instead."""
+        """Draw one point; Optuna's name of a dimension is `prefix` + its name, or + its name in `called`."""
         params: dict[str, ParamValue] = {}
         for name, dimension in self.items():
             if _active(dimension, params):
@@ -60,11 +60,11 @@ class SearchSpace(Mapping[str, Dimension]):
         return params
 
     def defaults(self) -> dict[str, ParamValue]:
-        """The point every dimension's default describes."""
+        """The point of all defaults."""
         return self.nearest({})
 
     def nearest(self, values: Mapping[str, object]) -> dict[str, ParamValue]:
-        """The point of this space nearest to `values`: a dimension not among them has its default."""
+        """The point of this space nearest to `values`; a dimension not among them gets its default."""
         params: dict[str, ParamValue] = {}
         for name, dimension in self.items():
             if _active(dimension, params):
@@ -88,23 +88,23 @@ class SearchSpace(Mapping[str, Dimension]):
         return key in self._dimensions
 
     def holds(self, params: Params) -> bool:
-        """Whether `params` is a point of this space: every active dimension present and in range, no other."""
+        """Whether `params` is a point of this space: exactly the active dimensions, each in its range."""
         active = [name for name, dimension in self.items() if _active(dimension, params)]
         return set(active) == set(params) and all(params[name] in self[name] for name in active)
 
     def merged(self, other: SearchSpace) -> SearchSpace:
-        """This space with `other`'s dimensions added, and put in place of those of the same name."""
+        """This space with `other`'s dimensions added, which replace those of the same name."""
         return SearchSpace({**self, **other})
 
     def narrowed(self, overrides: Mapping[str, Any], where: str) -> SearchSpace:
-        """The space a study file asks for.
+        """The space that a study file asks for.
 
-        A single value fixes a dimension; `[low, high]` gives a number a new range; any other list gives the
-        choices. `where` names the table of the file for error messages. A dimension whose condition can no longer hold
-        is dropped, and so is an optional one that the study does not name.
+        A single value fixes a dimension; `[low, high]` gives a number a new range; any other list gives the choices.
+        `where` names the file's table in error messages. A dimension whose condition can no longer hold is dropped, and
+        so is an optional one that the study does not name.
 
         Raises:
-            SpecError: an unknown dimension, or a value it cannot take.
+            SpecError: a dimension is unknown, or cannot have a value.
         """
         for name in overrides:
             if name not in self:
@@ -125,5 +125,5 @@ class SearchSpace(Mapping[str, Dimension]):
 
 
 def readable(method: str, params: Params) -> str:
-    """A point as a person reads it, such as `lora r=8 lr=0.001`: fractions with two digits."""
+    """A point for a person to read, such as `lora r=8 lr=0.001`: fractions have two digits."""
     return " ".join((method, *(f"{key}={f'{v:.2g}' if isinstance(v, float) else v}" for key, v in params.items())))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ATTENTION = ("query", "key", "value", "qkv", "attention_output")
 FEED_FORWARD = ("feed_forward_up", "feed_forward_down")
 ROLES = {
-    "query_value": ("query", "value", "qkv"),  # where query, key and value are one map, that one
+    "query_value": ("query", "value", "qkv"),  # or the one map that is query, key and value
     "attention": ATTENTION,
     "feed_forward": FEED_FORWARD,
     "all_linear": ATTENTION + FEED_FORWARD,
@@ -25,18 +25,18 @@ CROSS = "cross_attention"
 
 @dataclass(frozen=True)
 class TargetGroups:
-    """The choices of a dimension such as `target_modules`: groups of the linear layers, found by their roles.
+    """The choices of a dimension such as `target_modules`: groups of linear layers, found by their roles.
 
     Attributes:
-        names: of the groups, in the order they are offered; the first is the default.
+        names: of the groups, in order; the first is the default.
     """
 
     names: tuple[str, ...] = tuple(ROLES)
 
     def on(self, spec: ModelSpec) -> dict[str, tuple[str, ...]]:
-        """The groups a model has, each with the names of its modules; of two that are equal, the first.
+        """The groups that a model has, each with the names of its modules; of equal ones, only the first.
 
-        A decoder's attention to an encoder, where there is one, is one more group.
+        A decoder's attention to an encoder, if there is one, is one more group.
         """
         found = spec.groups({name: ROLES[name] for name in self.names})
         crossing = spec.modules(*ATTENTION, cross=True)
@@ -48,12 +48,12 @@ class TargetGroups:
         return [linear for linear in spec.linears if linear.name in names]
 
     def supports(self, spec: ModelSpec) -> Support:
-        """Any model with linear maps in its transformer layers."""
+        """Support for any model with linear maps in its transformer layers."""
         if self.on(spec):
             return Support()
         return Support(f"no linear layer with a known role was found in the layers of {spec.architecture}.")
 
     def dimension(self, spec: ModelSpec | None = None) -> Categorical:
-        """The groups to draw from on a model; without one, all of them."""
+        """The groups to draw from on a model; without a model, all groups."""
         choices = tuple(self.on(spec)) if spec else self.names
         return Categorical(choices=choices, default=choices[0])

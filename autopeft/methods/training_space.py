@@ -1,4 +1,4 @@
-"""The training dimensions: what every method is searched over beside its own."""
+"""The training dimensions, which are searched with every method's own."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TRAINING_SPACE = SearchSpace(
         "weight_decay": Float(low=0.0, high=0.1, default=0.01, bounds=Bounds(least=0, most=1000)),
     }
 )
-"""The training dimensions every method is searched over; a method may override their ranges, but not their bounds.
+"""The training dimensions of every method; a method may override their ranges, but not their bounds.
 
-In a study the range of `epochs`, and the default rate, go by the number of rows (`length`). The length is drawn first,
-since a rate is near its default only for a length.
+In a study the range of `epochs`, and the default rate, depend on the number of rows (`length`). The length is drawn
+first, since the default of the rate depends on it.
 """
 
 
@@ -33,14 +33,14 @@ class Hyperparameters:
     """One point of the training dimensions, and how it is trained at that point.
 
     Attributes:
-        learning_rate: at its peak, which a linear warm-up leads to.
-        epochs: passes over the rows.
-        batch_size: rows of a step.
+        learning_rate: peak rate, at the end of a linear warm-up.
+        epochs: number of passes over the rows.
+        batch_size: number of rows in a step.
         warmup_ratio: share of the steps over which the rate rises.
         weight_decay: of AdamW.
-        schedule: what becomes of the rate after the warm-up, see `autopeft.training.schedule`; no dimension.
-        least_warmup: steps that the warm-up has at least, unless these are over half of all; no dimension.
-        averaged: whether a moving average of what is trained is kept, and evaluated in its place; no dimension.
+        schedule: the rate after the warm-up, see `autopeft.training.schedule`; not a dimension.
+        least_warmup: fewest steps of the warm-up, unless that is over half of all; not a dimension.
+        averaged: whether a moving average of the trained values is kept and evaluated instead; not a dimension.
     """
 
     learning_rate: float

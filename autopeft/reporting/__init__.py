@@ -1,8 +1,8 @@
-"""A report that argues: which method won, whether that is real, what it cost, and what the budget did to the search.
+"""The report: which method won, whether its lead is significant, what the search cost, and what the budget refused.
 
 It is made from a study's output folder alone, without torch or the model, whether the study has finished, still runs
-or was interrupted. `gather` collects the content, `page` and `terminal` show it, and `main_sentences`
-is its shortest form.
+or was interrupted. `gather` collects the content, `page` and `terminal` show it, and `main_sentences` is its shortest
+form.
 """
 
 from __future__ import annotations

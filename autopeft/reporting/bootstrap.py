@@ -1,4 +1,4 @@
-"""Intervals for the score of predictions: the rows are drawn anew, with replacement, many times (Efron 1979)."""
+"""Intervals for the score of predictions: the rows are resampled many times, with replacement (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -19,36 +19,35 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 FEW_RESAMPLES = 500
-"""Of a metric that is worked out anew for each."""
+"""For a metric that is computed again for each resample."""
 
 SECONDS = 60.0
-"""That a function of the user's, which gives one number for all rows, may take for its draws, of all predictors
-together; there are fewer then."""
+"""Time limit of a user's function that gives one number for all rows, over all predictors. Then draws are fewer."""
 FEWEST_RESAMPLES = 100
-"""From which an interval can be told."""
+"""Fewest resamples for an interval."""
 
 LARGEST = 10**7
-"""Numbers in memory at once: resamples times cells."""
+"""Most numbers in memory at once: resamples times cells."""
 
 
 class Bootstrap:
     """Scores of several predictors on the same resampled rows, so that their differences are paired.
 
-    Of a metric that classes and counts decide, rows with the same label and the same predictions are one cell; how
-    often each cell is drawn is multinomial, which is the same as drawing rows one by one and much cheaper.
+    For a metric that depends only on counts of classes, rows with the same label and the same predictions are one cell.
+    The counts of the cells are drawn from a multinomial, which is the same as drawing rows one by one and much cheaper.
 
     Args:
         metric: what is scored.
-        truths: of the rows, as they are written.
+        truths: the rows' true answers, as text.
         predictions: by the predictor's name, one for each row.
         seed: of the draws; the same seed gives the same intervals.
 
     Attributes:
-        told: a sentence's end on how many draws a function of the user's was asked for, or why there is no interval;
-            "" of any other metric.
+        told: the end of a sentence: how many draws a user's function was called for, or why there is no interval; ""
+            for any other metric.
 
     Raises:
-        SpecError: a function of the user's fails on the rows as they are.
+        SpecError: a user's function fails on the original rows.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Bootstrap:
         for start in range(0, 1 + RESAMPLES, some):
             drawn = generator.multinomial(counts.sum(), shares, min(some, 1 + RESAMPLES - start)).astype(float)
             if start == 0:
-                drawn[0] = counts  # what was observed
+                drawn[0] = counts  # the original rows
             actual = drawn @ is_class[cells[0]]
             for kept, own in zip(parts.values(), cells[1:], strict=True):
                 hits = drawn @ (is_class[own] * (own == cells[0])[:, None])
@@ -87,7 +86,7 @@ class Bootstrap:
     def _by_count(
         metric: Metric, truths: Sequence[str], predictions: Mapping[str, Sequence[str]], generator: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """How often each row is drawn, which is scored for all draws at once."""
+        """Counts of the rows are drawn, and all draws are scored at once."""
         assert metric.of_draws
         parts: dict[str, list[np.ndarray]] = {name: [] for name in predictions}
         for drawn in _drawn(len(truths), max(1, LARGEST // len(truths)), generator):
@@ -102,7 +101,7 @@ class Bootstrap:
         predictions: Mapping[str, Sequence[str]],
         generator: np.random.Generator,
     ) -> dict[str, np.ndarray]:
-        """What a function of the user's says of rows is averaged; for one number of all it is asked for each draw."""
+        """A user's function: its scores of rows are averaged; if it gives one number, it is called for each draw."""
         assert metric.of_rows
         rows, every = len(truths), [*predictions.values()]
         whole = [metric.of_rows(answers, truths) for answers in every]
@@ -122,7 +121,7 @@ class Bootstrap:
             self.told = f"has no interval, because its function fails on some draws of the rows ({error})"
         else:
             count = len(scores) - 1
-            self.told = f"was called for {count} draws of the rows, one after the other, for its intervals"
+            self.told = f"was called for {count} draws of the rows, one after another, for its intervals"
             if count < FEWEST_RESAMPLES:
                 del scores[1:]
                 self.told = (
@@ -134,7 +133,7 @@ class Bootstrap:
     def _by_row(
         metric: Metric, truths: Sequence[str], predictions: Mapping[str, Sequence[str]], generator: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """The rows themselves are drawn, and scored one draw after the other."""
+        """The rows themselves are drawn, and scored one draw after another."""
         true, rows = np.asarray(truths), len(truths)
         draws = [np.arange(rows), *(generator.integers(0, rows, rows) for _ in range(FEW_RESAMPLES))]
         made = {name: np.asarray(answers) for name, answers in predictions.items()}
@@ -145,23 +144,23 @@ class Bootstrap:
 
     @property
     def draws(self) -> int:
-        """How often rows were drawn anew; 0 where a function of the user's has no intervals, and `told` says why."""
+        """The number of resamples; 0 where a user's function has no intervals, and `told` says why."""
         return min(len(scores) for scores in self._scores.values()) - 1
 
     def score(self, name: str) -> float:
-        """The score on the rows as they are."""
+        """The score on the original rows."""
         return float(self._scores[name][0])
 
     def interval(self, name: str) -> tuple[float, float]:
-        """Confidence interval of a score: the percentiles of its resamples, of which there must be some."""
+        """Confidence interval of a score: the percentiles of its resamples. There must be some (`draws`)."""
         return _percentiles(self._scores[name][1:])
 
     def differences(self, first: str, others: Sequence[str]) -> list[Difference]:
-        """By how much the first scores above each of the others, each as one of so many comparisons.
+        """How far the first scores above each of the others, allowing for the number of comparisons.
 
-        How the draws scatter around what was observed tells how far a difference that is none would get. Of each draw
-        the largest |deviation / standard error| of all comparisons counts, as in `max_t`, so that p-values and
-        intervals agree (bootstrap of studentized differences; Romano & Wolf 2005, JASA 100:94-108).
+        The scatter of the draws around the observed difference shows how large a difference can get by chance. From
+        each draw, the largest |deviation / standard error| of all comparisons counts, as in `max_t`, so that p-values
+        and intervals agree (bootstrap of studentized differences; Romano & Wolf 2005, JASA 100:94-108).
 
         There must be some draws.
         """
@@ -175,7 +174,7 @@ class Bootstrap:
 def interval_of(metric: Metric, truths: Sequence[str], predictions: Sequence[str]) -> tuple[float, float] | None:
     """Confidence interval of one score: Wilson's for a share of rows, the bootstrap's for any other metric.
 
-    None where a function of the user's fails, or takes too long.
+    None where a user's function fails or takes too long.
     """
     if metric.proportion:
         return wilson(sum(map(str.__eq__, truths, predictions)), len(truths))
@@ -187,11 +186,11 @@ def interval_of(metric: Metric, truths: Sequence[str], predictions: Sequence[str
 
 
 def _drawn(rows: int, some: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each row is drawn, int64 `[draws, rows]`, so many draws at a time; the first has each row once."""
+    """How often each row is drawn, int64 `[draws, rows]`, `some` draws at a time; the first draw has each row once."""
     for start in range(0, 1 + FEW_RESAMPLES, some):
         drawn = generator.multinomial(rows, np.full(rows, 1 / rows), min(some, 1 + FEW_RESAMPLES - start))
         if start == 0:
-            drawn[0] = 1  # what was observed
+            drawn[0] = 1  # the original rows
         yield drawn
 
 

@@ -1,4 +1,4 @@
-"""Functions of the user's that are told of every trial as it ends."""
+"""The user's functions that are called with every trial as it ends."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from autopeft.training.rungs import Rung
 
 TrialCallback = Callable[[TrialRecord], object]
-"""Called after each trial with its record, whatever its `state`; what it returns is not looked at."""
+"""Called after each trial with its record, whatever its `state`; what it returns is ignored."""
 
 
 def checked(callbacks: Iterable[TrialCallback]) -> tuple[TrialCallback, ...]:
-    """The same functions.
+    """The callbacks, checked.
 
     Raises:
         UserInputError: they are not a list, or one of them cannot be called.
@@ -43,8 +43,8 @@ def checked(callbacks: Iterable[TrialCallback]) -> tuple[TrialCallback, ...]:
 class CallingProgress:
     """Shows what another progress shows, and calls functions after each trial.
 
-    A trial that the machine interrupted, and that runs again, has not ended. Everything of a trial is kept before they
-    are called, so an error in one of them ends the study and loses nothing.
+    A trial that the machine interrupted and that runs again has not ended. A trial is saved completely before they are
+    called, so an error in one of them ends the study but loses nothing.
     """
 
     def __init__(self, shown: Progress, callbacks: Iterable[TrialCallback]) -> None:

@@ -1,4 +1,4 @@
-"""How the winner was chosen where written texts decided: both scores of the best candidates, and whether they agree."""
+"""How the winner was chosen if written texts decided: both scores of the best candidates, and whether they agree."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def candidates(archive: Archive) -> list[TrialRecord]:
 
 
 def short(archive: Archive) -> str:
-    """By which score of texts the winner was chosen; "" where the score of the search decided."""
+    """The score of texts that chose the winner, in short; "" where the score of the search decided."""
     found, choice = candidates(archive), Choice.read(archive.attrs)
     return f"It was chosen by what its folds wrote: {choice.by} {found[0].written:.4f}." if found and choice else ""
 
 
 def verdict(archive: Archive) -> str:
-    """By what the winner was chosen, in a sentence; "" where the score of the search decided."""
+    """What chose the winner, in a sentence; "" where the score of the search decided."""
     found, choice = candidates(archive), Choice.read(archive.attrs)
     if not found or choice is None:
         return ""
@@ -41,7 +41,7 @@ def verdict(archive: Archive) -> str:
 
 
 def sections(archive: Archive) -> list[ReportSection]:
-    """The candidates with both scores, and whether these agree; nothing where the score of the search decided."""
+    """The candidates with both scores, and whether they agree; empty where the score of the search decided."""
     found, choice = candidates(archive), Choice.read(archive.attrs)
     if not found or choice is None:
         return []
@@ -61,7 +61,7 @@ def sections(archive: Archive) -> list[ReportSection]:
 
 
 def _agreement(found: Sequence[TrialRecord], metric: str, by: str) -> str:
-    """Whether the candidates come in the same order by both scores."""
+    """Whether both scores put the candidates in the same order."""
     first = by_score([*found])[0]
     told = f"The best of them by {metric} is {'also the winner' if first is found[0] else f'trial {first.number}'}."
     tau = rank_agreement([record.score or 0.0 for record in found], [record.written or 0.0 for record in found])

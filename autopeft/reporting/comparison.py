@@ -1,4 +1,4 @@
-"""Between the candidates: whether a lead is significant, which is the cheapest that is as good, what a score costs."""
+"""Compares candidates: whether a lead is significant, which candidate is the cheapest good one, what a score costs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Comparison:
         difference: adjusted for all comparisons of the study (`max_t`); None where that cannot be computed.
         p: its p-value; None likewise.
         real: whether p is small enough.
-        verdict: in words.
+        verdict: the result in words.
     """
 
     ahead: Side
@@ -65,18 +65,18 @@ class Comparison:
 
     @property
     def lead(self) -> float:
-        """Of one mean score over the other."""
+        """The lead of one mean score over the other."""
         return self.ahead.score - self.behind.score
 
     @property
     def word(self) -> str:
-        """What the test says of the lead: "significant", "inconclusive" or "tie"."""
+        """The result of the test: "significant", "inconclusive" or "tie"."""
         return in_a_word(self.lead, self.real)
 
 
 @dataclass(frozen=True)
 class Simplest:
-    """The one-standard-error choice: what it is, what the best is, and the score that had to be reached."""
+    """The choice by the one-standard-error rule, the best trial, and the score that had to be reached."""
 
     number: int
     best: int
@@ -87,7 +87,7 @@ class Simplest:
 
 @dataclass(frozen=True)
 class Point:
-    """A complete trial: what it scores and what it costs."""
+    """A complete trial with its score and its cost."""
 
     number: int
     method: str
@@ -97,7 +97,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Front:
-    """Complete trials against one cost; `best` holds the numbers of those that no other beats, the cheapest first."""
+    """Complete trials against one cost; `best` are the numbers of those that no other beats, the cheapest first."""
 
     cost: str
     unit: str
@@ -114,7 +114,7 @@ COSTS: dict[str, tuple[str, Callable[[TrialRecord], float | None]]] = {
 
 
 def compare(archive: Archive) -> list[Comparison]:
-    """The best of every method against that of every other, and the winner against every untuned default."""
+    """Compare the best of every method with that of every other, and the winner with every untuned default."""
     best: dict[str, TrialRecord] = {}
     for record in archive.ranked:
         best.setdefault(record.method, record)
@@ -122,7 +122,7 @@ def compare(archive: Archive) -> list[Comparison]:
     defaults = {method: record for method, record in archive.defaults.items() if record.complete}
     pairs = [(a, b) for place, a in enumerate(leaders) for b in leaders[place + 1 :]]
     pairs += [(leaders[0], d) for d in defaults.values() if d not in leaders] if leaders else []
-    # A winner that was chosen by what was written, or in the place of another, may be behind by the score of all.
+    # A winner that was chosen by its texts, or took another's place, may have the lower score.
     pairs = [(a, b) if (a.score or 0.0) >= (b.score or 0.0) else (b, a) for a, b in pairs]
     sides = {record.number: _side(record, defaults, best) for pair in pairs for record in pair}
     differences = _differences(archive.ranked, pairs) or [None] * len(pairs)
@@ -135,7 +135,7 @@ def compare(archive: Archive) -> list[Comparison]:
 def _differences(
     found: Sequence[TrialRecord], pairs: Sequence[tuple[TrialRecord, TrialRecord]]
 ) -> Sequence[Difference | None]:
-    """Of each pair, from the folds of all complete trials: those that collapsed say nothing of how folds deviate."""
+    """The difference of each pair, from the folds of all complete trials whose folds did not collapse."""
     place = {record.number: at for at, record in enumerate(found)}
     learnt = [place[record.number] for record in found if not record.collapsed]
     return max_t([one.fold_scores for one in found], [(place[a.number], place[b.number]) for a, b in pairs], learnt)
@@ -144,13 +144,13 @@ def _differences(
 def simplest(archive: Archive) -> Simplest | None:
     """The cheapest complete trial, by trained parameters, within one standard error of the best.
 
-    None where no trial is complete, or the winner was chosen by something else than the score.
+    None where no trial is complete, or the score did not choose the winner.
     """
     found = [record for record in archive.ranked if not record.passed_over]
     if not found or found[0].written is not None or found[0].place is not None:
         return None
     scores, errors = [record.score or 0.0 for record in found], [standard_error(r.fold_scores) for r in found]
-    trained = [record.trainable_params or 0 for record in found]  # of what is complete it is known
+    trained = [record.trainable_params or 0 for record in found]  # known of complete trials
     chosen = found[one_standard_error(scores, errors, trained)]
     best, error = found[0], 0.0 if math.isnan(errors[0]) else errors[0]
     within = f"within one standard error ({error:.4f}) of the best score"
@@ -166,7 +166,7 @@ def simplest(archive: Archive) -> Simplest | None:
 
 
 def fronts(archive: Archive) -> list[Front]:
-    """Score against each cost, where there are complete trials whose cost is known."""
+    """Score against each cost that is known of complete trials."""
     found = []
     for cost, (unit, price) in COSTS.items():
         points = [

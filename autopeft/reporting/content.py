@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curve:
-    """The mean score of a trial at each of its rungs, after so many epochs."""
+    """The mean score of a trial at each of its rungs, with the number of epochs there."""
 
     number: int
     method: str
@@ -40,19 +40,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a study found out.
+    """Everything that a study found.
 
     Attributes:
         state: "finished", "stopped", "running" or "interrupted"; `headline` says so too where it is not finished.
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
             empty where it did not.
-        main: what was found in three sentences at most (`findings`).
-        headline: the whole argument, a sentence or two each, the most important first.
+        main: the findings in at most three sentences (`findings`).
+        headline: the findings in detail, a sentence or two each, the most important first.
         winner: the best complete trial so far; None where none is complete.
         trials: those that were trained: complete ones by score, then pruned, stopped and failed.
         defaults: numbers of the trials of untuned defaults.
-        test: None as long as no winner was scored on the held-out rows.
-        sections: what the kind of task shows of these rows.
+        test: the scores on the held-out rows; None until a winner was scored there.
+        sections: the task's own sections on these rows.
     """
 
     study: str
@@ -79,7 +79,7 @@ class Report:
     sections: list[ReportSection]
 
     def as_json(self) -> dict[str, Any]:
-        """For a script; of rows that are shown as images, what is said of them."""
+        """The report for a script; rows shown as images are reduced to their captions."""
         said = [{**asdict(part), "exhibits": [one.caption for one in part.exhibits]} for part in self.sections]
         return {**plain(replace(self, sections=[])), "sections": said}
 
@@ -89,7 +89,7 @@ def gather(output: Path, *, ended: bool = False) -> Report:
 
     Args:
         output: the study's folder.
-        ended: whether the search has come to its end; only the process that ran it knows before it lets go.
+        ended: whether the search has ended; until the process that ran it releases the folder, only that process knows.
 
     Raises:
         UserInputError: no study has been started there.
@@ -127,7 +127,7 @@ def _sections(archive: Archive) -> list[ReportSection]:
     try:
         return report_section.read(archive.output / SECTIONS)
     except ValueError as error:
-        return [ReportSection("Details of the held-out rows", f"What was kept of them cannot be used: {error}")]
+        return [ReportSection("Details of the held-out rows", f"The kept details cannot be used: {error}")]
 
 
 def _curve(record: TrialRecord) -> Curve:
@@ -153,7 +153,7 @@ def _headline(
     rivals = [c for c in comparisons if c.ahead.number == best.number and c.behind.method != best.method]
     rivals = [c for c in rivals if c.behind.best]
     told += [c.verdict for c in rivals[:1]]
-    if rivals and not (chosen or over):  # then by the score that all trials have, which the leads are of
+    if rivals and not (chosen or over):  # then the score that all trials have decided, and the leads are about it
         told.append(_whether_real(rivals))
     if simple:
         told.append(simple.verdict)
@@ -164,7 +164,7 @@ def _headline(
 
 
 def _progress(archive: Archive) -> list[str]:
-    """How far a study has come that is not finished."""
+    """The progress of a study that is not finished."""
     wanted, done = archive.given["search"]["trials"], len(archive.ended)
     if archive.stopped:
         return [f"The search was {archive.stopped}. Run it again to go on; what follows may then change."]
@@ -175,7 +175,7 @@ def _progress(archive: Archive) -> list[str]:
 
 
 def _passed_over(archive: Archive) -> list[str]:
-    """The best trial of each method that came before the winner and could not be kept."""
+    """The best trial of each method that came first but could not be refitted, saved and loaded."""
     found = {record.method: record for record in reversed(archive.ranked) if record.passed_over}
     return [
         f"Trial {record.number} ({record.name}, {record.score:.4f}) came first, but could not be trained again, saved "
@@ -192,7 +192,7 @@ def _dropped(archive: Archive) -> list[str]:
 
 
 def _truncated(archive: Archive) -> list[str]:
-    """What `max_length` cut off, where it did."""
+    """What `max_length` cut off, if anything."""
     found = dict(archive.attrs.get("truncated", {}))
     if not found:
         return []
@@ -208,7 +208,7 @@ def _whether_real(rivals: list[Comparison]) -> str:
     return (
         f"So this study does not settle which method is better: {' or '.join(apart)} may do as well. The best trial of "
         "each method was picked for its high score, so such leads look larger than they are. More folds or more rows "
-        "would tell more."
+        "would show more."
     )
 
 

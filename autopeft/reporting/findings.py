@@ -1,4 +1,4 @@
-"""What a study found, in three sentences: who won, how sure that is, and how it does on the held-out rows.
+"""The findings of a study in three sentences: who won, how sure that is, and how it does on the held-out rows.
 
 Each is short enough for a phone. The report begins with them, and `autopeft run` ends with them.
 """
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def main_sentences(archive: Archive) -> list[str]:
-    """The main sentences on a study, as plain text: one to three."""
+    """The main sentences about a study as plain text, one to three."""
     return findings(archive, compare(archive), held_out_rows(archive))
 
 
 def findings(archive: Archive, comparisons: Sequence[Comparison], test: TestRows | None) -> list[str]:
-    """The same of a study that was read already, with its comparisons and what its held-out rows say."""
+    """The same for a study that was already read, with its comparisons and its scores on the held-out rows."""
     if not archive.ranked:
         wanted, done = archive.given["search"]["trials"], len(archive.ended)
         return [f"There is no winner yet: {done} of {wanted} trials have ended, and none is complete."]
@@ -64,7 +64,7 @@ def _how_sure(archive: Archive, comparisons: Sequence[Comparison]) -> str:
 
 
 def _lead(found: Comparison) -> str:
-    """Of the winner over the best of the next method, or over a default."""
+    """The winner's lead over the best of the next method, or over a default."""
     behind = found.behind
     who = f"{behind.method}'s untuned default" if behind.default and not behind.best else behind.method
     if found.word == "tie":
@@ -73,7 +73,7 @@ def _lead(found: Comparison) -> str:
 
 
 def _held_out(archive: Archive, test: TestRows) -> str:
-    """How the winner scores there; and that an untuned default does better, where one does."""
+    """The winner's score on the held-out rows, and whether an untuned default does better there."""
     by_name = {entry.name: entry.score for entry in test.scores if entry.score is not None}
     rows = test.rows or archive.attrs.get("rows", {}).get("test")
     own, (least, *_) = by_name["the winner"], test.scores[::-1]

@@ -1,4 +1,4 @@
-"""On the rows held out: how sure the winner's score is, whether it beats what needs no search, and where it errs."""
+"""The held-out rows: how sure the winner's score is, whether it beats models without a search, and where it errs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_PLUGIN = (
 )
 
 MOST_POINTS = 2000
-"""More in one picture would hide each other."""
+"""Most points in one picture; more would hide each other."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class TestScore:
 
 @dataclass(frozen=True)
 class TestComparison:
-    """The winner against what needs no search, on the same rows.
+    """The winner against a model that needs no search, on the same rows.
 
     Attributes:
-        other: what that is called among the scores.
-        difference: by how much the winner scores above it; interval and p-value allow for all such comparisons.
-        real: whether the p-value is small enough, and so the interval on one side of 0.
-        verdict: in words.
+        other: the other model's name among the scores.
+        difference: how far the winner scores above it; interval and p-value allow for all such comparisons.
+        real: whether the p-value is small enough, and so the interval is on one side of 0.
+        verdict: the result in words.
     """
 
     other: str
@@ -67,11 +67,11 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class TestRows:
-    """What the held-out rows say; the parts that need predictions are empty where they were not kept, and `note` says.
+    """The results on the held-out rows. Parts that need predictions are empty if these were not kept; `note` says so.
 
     Attributes:
-        confusion: rows of the class in the row that were predicted as the class in the column, in `labels`' order.
-        numbers: where answers are numbers, each row's true one and the winner's, of so many rows as can be shown.
+        confusion: number of rows of each class, by predicted class (the columns), in `labels`' order.
+        numbers: if answers are numbers, the true one and the winner's, for as many rows as can be shown.
     """
 
     scores: list[TestScore]
@@ -86,7 +86,7 @@ class TestRows:
 
 
 def held_out_rows(archive: Archive) -> TestRows | None:
-    """None as long as there is no winner, or the one there is was overtaken by a later trial."""
+    """The results on the held-out rows; None if there is no winner yet, or a later trial has overtaken it."""
     kept = archive.attrs.get("test_scores")
     if not kept or not archive.ranked or kept["number"] != archive.ranked[0].number:
         return None
@@ -114,7 +114,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
         return TestRows(plain, told, why if own else NO_PLUGIN)
     try:
         answers = HeldOut.read(archive.output / PREDICTIONS)
-        # Columns by name: the winner's own default would only be compared with itself.
+        # Without columns that equal the winner's: its own default would be compared with itself.
         others = {name: made for name, made in answers.predictions.items() if made != answers.predictions[WINNER]}
         bootstrap = Bootstrap(metric, answers.labels, {WINNER: answers.predictions[WINNER], **others})
     except FileNotFoundError:
@@ -123,7 +123,7 @@ def held_out_rows(archive: Archive) -> TestRows | None:
     except ValueError as error:
         return TestRows(plain, told, f"The kept predictions cannot be used: {error}")
     if abs(bootstrap.score(WINNER) - scores["winner"]) > 1e-9:
-        note = f"{PREDICTIONS} gives another score than the winner had: it was changed, or belongs to another winner."
+        note = f"{PREDICTIONS} does not give the winner's score: it was changed, or belongs to another winner."
         return TestRows(plain, told, note)
     return _full(plain, answers, others, bootstrap, metric)
 
@@ -175,7 +175,7 @@ def _numbers(answers: HeldOut) -> list[tuple[float, float]]:
     pairs = list(zip(answers.labels, answers.predictions[WINNER], strict=True))[:MOST_POINTS]
     try:
         return [(float(truth), float(answer)) for truth, answer in pairs]
-    except ValueError:  # this kind of task answers with something else
+    except ValueError:  # this kind of task does not answer with numbers
         return []
 
 
@@ -192,7 +192,7 @@ def _by_class(answers: HeldOut, labels: list[str]) -> tuple[list[ClassScore], li
 
 
 def default_name(method: str) -> str:
-    """What the untuned default of a method is called among the scores."""
+    """The name of a method's untuned default among the scores."""
     return f"the untuned default of {method}"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autopeft.study.archive import Archive
 
 FEWEST, TOP = 20, 5
-"""Trials below which nothing is said; and how many at the top PED-ANOVA compares with all, its authors' least."""
+"""Fewest trials for a result; and the fewest top trials for PED-ANOVA to compare with all, by its authors."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Importance:
 
     Attributes:
         scope: a method, or "all methods".
-        trials: trials it was worked out from.
-        basis: the score that was looked at.
+        trials: number of trials that it was computed from.
+        basis: the score that was used.
         shares: by hyperparameter, the most important first; empty where there are too few trials.
-        note: in words, what it rests on or why there is nothing.
+        note: in words, what it is based on or why it is empty.
     """
 
     scope: str
@@ -41,15 +41,15 @@ def importances(archive: Archive) -> list[Importance]:
     methods = list(dict.fromkeys(record.method for record in archive.records))
     scopes = {"all methods": methods} if len(methods) > 1 else {}
     found = [_importance(archive, scope, of) for scope, of in {**scopes, **{name: [name] for name in methods}}.items()]
-    return found[:1] if found and found[0].trials < FEWEST else found  # of a part there are fewer still
+    return found[:1] if found and found[0].trials < FEWEST else found  # each method has even fewer
 
 
 def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
     """PED-ANOVA (Watanabe, Bansal & Hutter 2023, arXiv:2304.10255; conditional spaces: arXiv:2601.20800).
 
-    It compares how the params of the best trials are spread with how those of all are. A pruned trial has no final
-    score, and leaving it out would hide what makes a candidate bad; so unless enough trials are complete, all are
-    judged by the first rung, which every trained trial has reached.
+    It compares the distribution of the best trials' params with that of all trials. A pruned trial has no final score,
+    and leaving it out would hide what makes a candidate bad. So unless enough trials are complete, all are judged by
+    the first rung, which every trained trial has reached.
     """
     scored: dict[str, dict[int, float]] = {COMPLETE: {}, PRUNED: {}, STOPPED: {}}
     early = {}
@@ -66,7 +66,7 @@ def _importance(archive: Archive, scope: str, methods: list[str]) -> Importance:
     if len(set(values.values())) == 1:
         return Importance(scope, len(values), basis, {}, "Nothing mattered: every trial has the same score.")
     shares = _ped_anova([archive.trials[number] for number in values], list(values.values()))
-    prefix = f"{scope.partition(' on ')[0]}."  # of a method on one of several base models the method's
+    prefix = f"{scope.partition(' on ')[0]}."  # without the base model, if there are several
     note = (
         f"By {basis}, over {len(values)} trials: what distinguishes the best {_top(len(values)):.0%} from all of them."
     )
@@ -80,7 +80,7 @@ def _top(trials: int) -> float:
 def _ped_anova(trials: list[FrozenTrial], values: list[float]) -> dict[str, float]:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # nobody needs to know of this study
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # this study is internal
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         [

@@ -28,14 +28,14 @@ BEST = "bold green"
 def leaderboard(
     found: Sequence[TrialRecord], metric: str, defaults: Mapping[str, ParamValue] | None = None
 ) -> RenderableType:
-    """Every trial that trained, a line each: complete ones by score, then pruned, stopped and failed ones.
+    """Every trial that trained, one per line: complete ones by score, then pruned, stopped and failed ones.
 
-    The score of a trial that was pruned or stopped is of an earlier epoch than a complete one's, so it stands apart and
-    says so. Below the table is what there is to say of some.
+    The score of a pruned or stopped trial is from an earlier epoch than that of a complete one, so it is shown apart,
+    with a note. Notes on some trials follow below the table.
 
     Args:
         found: the trials.
-        metric: by name.
+        metric: its name.
         defaults: of every dimension (`CandidateSpace.defaults`): a candidate's name then says what differs from them.
     """
     trained = [record for record in listed(found) if record.state != INFEASIBLE]
@@ -85,7 +85,7 @@ def by_method(found: Sequence[TrialRecord]) -> RenderableType:
 
 
 def test_table(name: str, test: TestScores, metric: str) -> RenderableType:
-    """The held-out scores: the winner, by its name, beside what needs no search."""
+    """The held-out scores: the winner, by its name, beside models that need no search."""
     entries: list[tuple[str, float | None, str]] = [(f"winner: {name}", test.winner, WINNER)]
     entries += [(f"untuned default of {method}", score, method) for method, score in test.defaults.items()]
     entries += [(called, score, called) for called, score in test.references.items()]
@@ -104,7 +104,7 @@ def _score(score: float | None) -> str:
 
 
 def _state(record: TrialRecord) -> str:
-    """How it ended, after which of its epochs where that was not the last, and whether a note says more."""
+    """How a trial ended, after which epoch if it was not the last, and a mark if a note says more."""
     state = WORDS[record.state]
     if record.state in (PRUNED, STOPPED):
         return f"{state} {record.epochs_trained:g}/{record.epochs}"
@@ -114,12 +114,12 @@ def _state(record: TrialRecord) -> str:
 def _note(record: TrialRecord) -> str:
     if record.passed_over:
         return f"could not be the winner: {record.passed_over}"
-    by = "the machine failed it: " if record.machine else ""
+    by = "the machine failed: " if record.machine else ""
     return by + record.reason if record.state in (COMPLETE, FAIL) else ""
 
 
 def _notes(shown: Sequence[TrialRecord], refused: Sequence[TrialRecord], names: Mapping[int, str]) -> list[str]:
-    """What there is to say of trials, each thing once, and of the proposals that were refused."""
+    """The notes on trials, each one once, and a note on the proposals that were refused."""
     numbers: dict[str, list[int]] = {}
     for record in shown:
         if note := _note(record):

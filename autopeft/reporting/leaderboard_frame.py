@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
 FIRST = ("number", "method", "score", "state", "trainable_params", "seconds")
-"""What most readers look for; a notebook cuts wide tables in the middle."""
+"""The first columns: what most readers look for; a notebook cuts wide tables in the middle."""
 
 MORE = (
     "name", "fold_scores", "saved_params", "saved_bytes", "predicted_memory", "measured_memory", "epochs_trained",
@@ -26,7 +26,7 @@ COUNTS = ("trainable_params", "saved_params", "saved_bytes", "predicted_memory",
 def leaderboard_frame(found: Sequence[TrialRecord]) -> pd.DataFrame:
     """All trials, one per row: complete ones by score, then pruned, stopped, failed and infeasible ones.
 
-    The index is the rank. Of a candidate's params that some trials lack, whole numbers stay whole numbers.
+    The index is the rank. Params that are whole numbers stay whole numbers, even if some trials lack them.
     """
     import pandas as pd
 
@@ -44,6 +44,6 @@ def leaderboard_frame(found: Sequence[TrialRecord]) -> pd.DataFrame:
 
 
 def _dtype(values: Sequence[object]) -> str | None:
-    """Of a column with gaps, the pandas type that keeps its numbers and truths as they are; None: pandas may choose."""
+    """The pandas type that keeps whole numbers and truth values in a column with gaps; None: pandas may choose."""
     kinds = {type(value) for value in values if value is not None}
     return {frozenset({int}): "Int64", frozenset({bool}): "boolean"}.get(frozenset(kinds))

@@ -1,4 +1,4 @@
-"""What a terminal shows while a study runs: first what matters, then as many of the last trials as fit."""
+"""The terminal's view of a running study: first what matters, then as many of the last trials as fit."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ COLUMNS = (
 )  # fmt: skip
 
 FEWEST_ROWS = 4
-"""Trials for which there is to be room before those that run have more than a line each."""
+"""There must be room for this many ended trials before running ones get more than one line each."""
 
 
 class Current(NamedTuple):
-    """A trial that runs: its candidate, what it needs of the budget, and the last rung that it reached."""
+    """A running trial: its candidate, what it needs of the budget, and the last rung that it reached."""
 
     name: str
     needs: str
@@ -41,14 +41,14 @@ class Current(NamedTuple):
     folds: str = ""
 
     def lines(self, number: int, *, brief: bool) -> list[str]:
-        """Itself in words."""
+        """The trial in words."""
         if brief:
             return [f"trial {number}: {self.reached}, {self.name}"]
         return [f"trial {number}: {self.name}", f"  {self.reached}{self.folds}", f"  {self.needs}"]
 
 
 def lay_out(head: Sequence[str], current: Mapping[int, Current], rows: Iterable[Row], height: int) -> RenderableType:
-    """The head, what runs, and the trials that ended, the last one first, in so many lines."""
+    """The head, the running trials, and the ended trials, the last one first, in `height` lines."""
     most = height - 1 - len(head)  # a terminal's last line stays free for the cursor
     brief = most - 3 * len(current) - 1 < FEWEST_ROWS
     lines = [line for number, one in current.items() for line in one.lines(number, brief=brief)]
@@ -67,13 +67,13 @@ def head(
     rise: str,
     defaults: Mapping[str, ParamValue],
 ) -> list[str]:
-    """What the study is at, with the time left, and the best so far."""
+    """What the study is doing, with the time left, and the best trial so far."""
     if phase and phase.name == SEARCHING:
         told = [f"searching: {clock.ended} of {counted(clock.wanted, 'trial')}", clock.left().removeprefix(" · ")]
         told += [f"{counted(refused, 'proposal')} refused"] * bool(refused)
     else:
         told = [str(phase or STARTING)]
-        if phase and round(left := phase.seconds_left or 0.0):  # it may take longer than it was expected to
+        if phase and round(left := phase.seconds_left or 0.0):  # not if it takes longer than expected
             told.append(f"{'at most' if phase.latest else 'about'} {format_estimate(left)} left")
     first = " · ".join(filter(None, told))
     if best is None:
@@ -83,7 +83,7 @@ def head(
 
 
 def row(record: TrialRecord, defaults: Mapping[str, ParamValue]) -> Row:
-    """A trial that ended."""
+    """The row of a trial that ended."""
     return Row(
         (
             str(record.number),

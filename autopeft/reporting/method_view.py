@@ -1,4 +1,4 @@
-"""Methods, as a person reads them: one a line, or one with all that can be set of it; and all as a page."""
+"""Shows methods to a person: one per line, or one with all its settings; and all of them as a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def listed(registry: Registry) -> RenderableType:
-    """Each method in a line, and the plugins that are left out."""
+    """One line for each method, and the plugins that are left out."""
     table = Table("method", "what it is", box=None, pad_edge=False)
     table.add_column("dimensions", justify="right")
     for name, method in registry.methods.items():
@@ -31,11 +31,11 @@ def listed(registry: Registry) -> RenderableType:
 
 
 def shown(name: str, registry: Registry) -> RenderableType:
-    """All that can be set of a method."""
+    """All settings of a method."""
     method = registry[name]
     lines = [
         f"{name}: {what_it_is(method)}.",
-        f"Paper: {method.paper or 'none is named'}",
+        f"Paper: {method.paper or 'none given'}",
         f"Plugin: {registry.origins[name]}",
         f"Tasks: {', '.join(method.tasks) or 'every kind'}",
         "",
@@ -53,7 +53,7 @@ def shown(name: str, registry: Registry) -> RenderableType:
 
 
 def page(registry: Registry) -> str:
-    """A Markdown page of all methods with all that can be set of them."""
+    """A Markdown page of all methods with all their settings."""
     lines = [
         "# The methods",
         "",

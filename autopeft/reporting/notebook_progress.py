@@ -1,4 +1,4 @@
-"""What a person sees in a notebook while a study runs: one output that is written anew, and stays as the last table."""
+"""A notebook's view of a running study: one output that is updated, and stays as the final table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = ("trial", "candidate", "state", "score", "trained", "memory", "seconds
 
 
 class NotebookProgress:
-    """The sentences, all trials that ended, and what runs. It needs IPython alone, and no widgets.
+    """Shows the sentences, all ended trials and the running ones. It needs only IPython, and no widgets.
 
     A saved notebook keeps the finished table, as any output of a cell.
     """
@@ -59,12 +59,12 @@ class NotebookProgress:
         self._show()
 
     def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
-        """Take down the deadline, and the defaults, as the names of trials say only what differs."""
+        """Keep the deadline, and the defaults, as the names of trials say only what differs."""
         self.clock.begin(wanted, deadline)
         self.defaults = defaults
 
     def entered(self, phase: Phase) -> None:
-        """Show what the study is at."""
+        """Show what the study is doing."""
         self.phase = phase
         self._show()
 
@@ -93,15 +93,15 @@ class NotebookProgress:
         self._show()
 
     def html(self) -> str:
-        """What is shown now."""
+        """The present output."""
         best = max((one for one in self.ended if one.complete), key=lambda one: one.score or 0.0, default=None)
         now = [] if self.over else head(self.phase, self.clock, self.refused, best, "", self.defaults)
         rows = table(COLUMNS, (_cells(one, self.defaults) for one in self.ended)) if self.ended else ""
         return _lines(self.said) + rows + _lines([*now, *self.current.values()])
 
     def _show(self) -> None:
-        """Write the output, or write it anew in its place."""
-        ipython = importlib.import_module("IPython.display")  # there in every notebook, and no dependency
+        """Write the output, or update it in place."""
+        ipython = importlib.import_module("IPython.display")  # every notebook has it; not a dependency
         content = ipython.HTML(self.html())
         if self._handle is None:
             self._handle = ipython.display(content, display_id=True)

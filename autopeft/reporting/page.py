@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no script."""
+"""A report as a single HTML file without network access or scripts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def render(report: Report, plots: list[Plot] | None = None) -> str:
-    """The page, with `plots` where they were drawn already."""
+    """The page, with `plots` if they are already drawn."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("autopeft.reporting", ""),
-        autoescape=True,  # names of labels and methods are the user's
+        autoescape=True,  # names of labels and methods come from the user
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -46,7 +46,7 @@ def render(report: Report, plots: list[Plot] | None = None) -> str:
 
 
 def write(text: str, path: Path) -> None:
-    """Put the page there whole, so that who reads it meanwhile sees the old one or the new one.
+    """Write the page at once, so that a reader sees the old one or the new one.
 
     Raises:
         UserInputError: it cannot be written there.

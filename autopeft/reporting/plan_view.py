@@ -1,4 +1,4 @@
-"""A plan as a person sees it: tables for the terminal, and a picture."""
+"""Shows a plan to a person: tables for the terminal, and a picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PARTS = {
     "segments": "#937860",
     "context": "#8c8c8c",
 }
-"""The parts of a peak, in the order they are stacked, with their colour in the picture."""
+"""The parts of a peak, in the order in which they are stacked, with their colours in the picture."""
 
 SPARED = {"gradients": 4, "workspace": 5, "segments": 6, "context": 7}
 """Parts that a narrow screen leaves out, the highest number first; 1 for all others."""
@@ -54,7 +54,7 @@ def show(plans: list[MethodPlan], budget: Budget) -> RenderableType:
 
 
 def needs(plans: list[MethodPlan]) -> list[str]:
-    """For each method of which nothing was found to fit, the candidate that comes closest and the limits it needs."""
+    """For each method for which nothing fits, the closest candidate and the limits that it needs."""
     told = []
     for entry in plans:
         if entry.closest is not None:
@@ -67,7 +67,7 @@ def needs(plans: list[MethodPlan]) -> list[str]:
 
 
 def remarks(plans: list[MethodPlan], budget: Budget) -> list[str]:
-    """What is wrong with a limit whatever the method: it leaves no room for the base model itself."""
+    """A limit that rules out every method because it leaves no room for the base model itself."""
     limit, least = budget.max_gpu_memory, min(entry.default.memory["weights"] for entry in plans)
     if limit is None or limit >= least:
         return []
@@ -101,7 +101,7 @@ def picture(plans: list[MethodPlan], budget: Budget, path: Path) -> None:
         starts = [start + value for start, value in zip(starts, values, strict=True)]
     limit = (budget.max_gpu_memory or 0) / 2**20
     right.set(xlabel="predicted peak of the default, MiB", title="Memory")
-    if limit > FAR * max(starts):  # drawn, it would leave the bars no room
+    if limit > FAR * max(starts):  # a line there would leave no room for the bars
         right.set_title(f"Memory ({budget.named(MEMORY.name)})")
     elif limit:
         right.axvline(limit, color="black", linestyle="--", label=MEMORY.name)
@@ -126,7 +126,7 @@ def _shares(plans: list[MethodPlan]) -> RenderableType:
 
 
 def _largest(plans: list[MethodPlan]) -> list[RenderableType]:
-    """For each method the largest candidate that was found to fit, in whole words on any screen."""
+    """For each method, the largest candidate that fits, with whole words on any screen."""
     told: list[RenderableType] = [_title("The largest candidate found to fit")]
     for entry in plans:
         if entry.largest is None:
@@ -140,7 +140,7 @@ def _largest(plans: list[MethodPlan]) -> list[RenderableType]:
 
 
 def _memory(plans: list[MethodPlan], budget: Budget) -> RenderableType:
-    """A line for each method; where there is no room for all parts of the peak, the usually small ones are left out."""
+    """A line for each method; if there is no room for all parts of the peak, the usually small ones are left out."""
     parts, limit = [*_parts(plans)], budget.max_gpu_memory
     columns = [Column("method"), *(Column(part, SPARED.get(part, 1), number=True) for part in parts)]
     columns += [Column("peak", number=True), Column("of the limit", 3, number=True)]
@@ -163,7 +163,7 @@ def _candidates(entry: MethodPlan) -> RenderableType:
 
 
 def _settings(entry: MethodPlan, planned: Planned) -> str:
-    """A candidate without its method's name, which stands above it."""
+    """A candidate without its method's name, which is above it."""
     return planned.candidate.removeprefix(f"{entry.name} ")
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG that takes the text colour of the page it stands in."""
+"""The pictures of a report, as SVG in the text colour of the page."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from autopeft.study.report_section import ReportPlot
 
 INK = "#010203"
-"""Stands for the page's text colour: written by matplotlib, replaced by `currentColor`."""
+"""Placeholder for the page's text colour: written by matplotlib, replaced by `currentColor`."""
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Of the methods: the colours of Okabe & Ito 2008, told apart by most colour-blind readers, and by shape as well."""
+"""Looks of the methods: the colours of Okabe & Ito 2008, which most colour-blind readers can tell apart, and shapes."""
 
 STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
@@ -53,12 +53,12 @@ STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
 }
 
 MOST_CLASSES = 30
-"""A confusion matrix of more would be too fine to read."""
+"""Most classes of a confusion matrix; with more it would be too fine to read."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture: its name, what it shows in a line, what a reader who cannot see it should know, and the SVG."""
+    """A picture: its name, a title, a text for readers who cannot see it, and the SVG."""
 
     name: str
     title: str
@@ -70,14 +70,14 @@ class Plot:
         return self.png()
 
     def png(self) -> bytes:
-        """The picture on white, for what shows no SVG."""
+        """The picture on white, for programs that do not show SVG."""
         file = io.BytesIO()
         self.figure.savefig(file, format="png", dpi=150, facecolor="white", transparent=False)
         return file.getvalue()
 
 
 def draw(report: Report) -> list[Plot]:
-    """Every picture there is something to show in."""
+    """All pictures that are not empty."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
@@ -87,7 +87,7 @@ def draw(report: Report) -> list[Plot]:
 
 
 def name_of(section: str) -> str:
-    """What the picture of a part of the report is called that the kind of task brings."""
+    """The name of the picture in a section that the kind of task adds to the report."""
     return "section_" + re.sub(r"[^a-z0-9]+", "_", section.lower()).strip("_")
 
 
@@ -111,7 +111,7 @@ def _leads(report: Report) -> Plot | None:
     figure, axes = _figure(8, 1.1 + 0.4 * len(tested))
     for row, comparison in enumerate(tested):
         difference = comparison.difference
-        assert difference is not None  # only those are in `tested`
+        assert difference is not None  # `tested` has no others
         colour = COLOURS[2] if comparison.real else COLOURS[1]
         axes.plot([difference.low, difference.high], [row, row], color=colour, linewidth=3, solid_capstyle="round")
         axes.plot([difference.mean], [row], "o", color=INK, markersize=6)
@@ -310,7 +310,7 @@ def _looks(report: Report) -> dict[str, tuple[str, str]]:
 
 
 def _figure(width: float, height: float, *, bare: bool = False) -> tuple[Figure, Any]:
-    """A figure without pyplot, whose state the whole process would share; and its axes, unless it is to be `bare`."""
+    """A figure made without pyplot, whose state the whole process shares; and its axes, unless it is `bare`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -327,7 +327,7 @@ def _legend(figure: Figure) -> None:
 
 
 def _unit(front: Front) -> tuple[float, str]:
-    """What a cost is divided by to be read, and in which unit it is then; so that ticks are round numbers of it."""
+    """A divisor for a cost and the unit it is then in, so that ticks are round numbers."""
     if front.unit != "bytes":
         return 1.0, front.unit
     power = min(3, int(math.log(max(1.0, *(point.cost for point in front.points)), 1024)))
@@ -335,10 +335,10 @@ def _unit(front: Front) -> tuple[float, str]:
 
 
 def _plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
-    """Write the figure as SVG that can stand in a page: no prolog, no metadata, identifiers of its own."""
+    """Write the figure as SVG for a page: no prolog, no metadata, and identifiers that no other picture has."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
-    figure.set_layout_engine("none")  # all has its place; to draw it as PNG too need not find that again
+    figure.set_layout_engine("none")  # the layout is done; a PNG need not repeat it
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines anywhere else."""
+"""Shows a running study: a live table on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from autopeft.training.rungs import Rung
 
 MOST_ROWS = 200
-"""Trials that are kept to be shown; more than a screen has lines."""
+"""Number of trials kept to be shown; more than a screen has lines."""
 
 SHOWN_BARS = 40
 BARS = "▁▂▃▄▅▆▇█"
 
 
 class Progress(Protocol):
-    """Told what happens as it happens, to one trial or to several at a time. Used as a context manager."""
+    """Its methods are called as things happen, with one trial or several at a time. Used as a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -47,13 +47,13 @@ class Progress(Protocol):
     ) -> None: ...
 
     def say(self, text: str) -> None:
-        """Something worth a sentence."""
+        """Show a sentence."""
 
     def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
-        """The search begins: for so many trials, and until `deadline` at the latest, on the monotonic clock."""
+        """The search begins: for `wanted` trials, and until `deadline` at the latest, on the monotonic clock."""
 
     def entered(self, phase: Phase) -> None:
-        """The study is at something else now."""
+        """The study has entered another phase."""
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """A trial was admitted and starts; `done` of `wanted` have ended or started before it."""
@@ -66,7 +66,7 @@ class Progress(Protocol):
 
 
 class PlainProgress:
-    """One line per event: what a log file wants."""
+    """One line per event, for log files."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -83,11 +83,11 @@ class PlainProgress:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
-        """Take down the deadline."""
+        """Keep the deadline."""
         self.clock.begin(wanted, deadline)
 
     def entered(self, phase: Phase) -> None:
-        """Print nothing: a sentence says so."""
+        """Print nothing: a sentence says it already."""
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Print where the study stands and what starts."""
@@ -111,7 +111,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """What the study is at, the time left, the best so far and what runs; below it the last trials, as many as fit."""
+    """Shows what the study is doing, the time left, the best and the running trials; below, the last ones that fit."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -130,7 +130,7 @@ class LiveProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError, StreamError):  # a terminal that was closed; what ended the study is to be told, not that
+        with suppress(OSError, StreamError):  # a closed terminal: report what ended the study, not that
             self.live.stop()
 
     def say(self, text: str) -> None:
@@ -138,7 +138,7 @@ class LiveProgress:
         self.console.print(text, highlight=False, markup=False)
 
     def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
-        """Take down the deadline, and the defaults, as the names of trials say only what differs."""
+        """Keep the deadline, and the defaults, as the names of trials say only what differs."""
         self.clock.begin(wanted, deadline)
         self.defaults = defaults
 
@@ -196,7 +196,7 @@ class Clock:
 
     Attributes:
         running: numbers of the trials that run.
-        ended: trials that came to an end, in earlier starts too; as far as that was told.
+        ended: number of trials that ended, also in earlier starts, as far as known.
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class Clock:
         self.deadline: float | None = None
 
     def begin(self, wanted: int, deadline: float | None) -> None:
-        """The search begins, and ends at the deadline at the latest."""
+        """The search begins; it ends at the deadline at the latest."""
         self.wanted, self.deadline = wanted, deadline
 
     def start(self, number: int, done: int, wanted: int) -> None:
@@ -226,7 +226,7 @@ class Clock:
             self.took += [record.seconds] * bool(record.seconds)
 
     def left(self) -> str:
-        """About how long the trials to come will take, and no longer than the timeout; empty before one has ended."""
+        """About how long the remaining trials will take, at most until the timeout; empty before one has ended."""
         most = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         if self.took:
             mean = sum(self.took) / len(self.took) / self.side_by_side
@@ -246,7 +246,7 @@ def make_progress(console: Console) -> Progress:
 
 
 def _needs(candidate: Candidate, usage: Usage, budget: Budget) -> str:
-    """What a trial uses of what is limited, and its share of the budget; params and memory in any case."""
+    """A trial's params and memory, and what it uses of other limits, each with its share of the budget."""
     memory = format_bytes(usage.memory.peak)
     if usage.execution.checkpointing or usage.execution.micro_batch < candidate.hyper.batch_size:
         memory += f" in {usage.execution}"

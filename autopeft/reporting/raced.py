@@ -1,4 +1,4 @@
-"""How a race on fresh folds chose the winner: what the finalists scored, and how sure the choice is."""
+"""How a race on fresh folds chose the winner: the finalists' scores, and how sure the choice is."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def verdict(archive: Archive) -> str:
-    """How sure it is that the winner is better than the best default, in a sentence; "" where no race chose it."""
+    """How sure it is that the winner is better than the best default, in a sentence; "" if no race chose it."""
     ruling = ruling_on(archive.attrs, archive.ranked[0]) if archive.ranked else None
     return ruling.sentence if ruling else ""
 
 
 def short(archive: Archive) -> str:
-    """The same without the folds and the probability of a tie, for who has read already who won."""
+    """The same without the folds and the probability of a tie, to follow a sentence that says who won."""
     told = verdict(archive).partition(" (")[0].removeprefix(f"{archive.ranked[0].method}'s untuned default won: ")
     return f"{told[0].upper()}{told[1:].rstrip('.')}." if told else ""
 
 
 def status(archive: Archive) -> str:
-    """The same; of a race that goes on, how many folds ran."""
+    """The same; if the race goes on, how many folds ran."""
     raced = Raced.read(archive.attrs)
     if raced and raced.ruling is None:
         return (
@@ -37,7 +37,7 @@ def status(archive: Archive) -> str:
 
 
 def sections(archive: Archive) -> list[ReportSection]:
-    """The finalists with their scores in the search and in the race; nothing where there was none."""
+    """The finalists with their scores in the search and in the race; empty if there was no race."""
     raced, found = Raced.read(archive.attrs), [one for one in archive.ranked if one.place is not None]
     if raced is None or not found:
         return []
@@ -55,8 +55,8 @@ def sections(archive: Archive) -> list[ReportSection]:
     told = (
         "The leaders of the search and the best default were trained on fresh folds, which are other splits of the "
         "training rows. A pair ran each fresh fold: the leader, and the trial most likely to be better. So means over "
-        "different folds are not comparable. The expected score is the mean from one model of all scores, of the "
-        "search and of the race. The highest expected score wins; of nearly equal ones, a default or the cheaper."
+        "different folds are not comparable. The expected score is the mean from one model of all scores, in the "
+        "search and in the race. The highest expected score wins; of nearly equal ones, a default or the cheaper."
     )
     told += "".join(f" Trial {number} left the race: {reason.rstrip('.')}." for number, reason in raced.left.items())
     metric = archive.given["validation"]["metric"]

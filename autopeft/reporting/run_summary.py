@@ -1,4 +1,4 @@
-"""What `autopeft run` ends with: the trials, the scores on the held-out rows, and what was found in a few sentences."""
+"""The end of `autopeft run`: the trials, the scores on the held-out rows, and the findings in a few sentences."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 WIDEST = 1000
-"""Columns of what is not a terminal: a file has room for whole names and sentences."""
+"""Width where there is no terminal: a file has room for whole names and sentences."""
 
 
 def tell(result: Result, study: Path, console: Console) -> None:
-    """Print all of it, of a study that has ended; what matters comes last, where a screen still shows it.
+    """Print the summary of a study that has ended; what matters comes last, where a screen still shows it.
 
     Args:
-        result: what was found.
-        study: what the commands that come next are given.
+        result: the study's result.
+        study: the argument for the next commands.
         console: to print on.
     """
     folder = Path(result.winner_folder)
@@ -47,4 +47,4 @@ def tell(result: Result, study: Path, console: Console) -> None:
         f"How sure that is, and what it cost: autopeft report {study}",
         f"Every trial: autopeft ui {study}",
     ):
-        console.print(line, highlight=False, soft_wrap=True)  # to copy from, so never broken by us
+        console.print(line, highlight=False, soft_wrap=True)  # to be copied, so without line breaks

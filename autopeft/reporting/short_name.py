@@ -1,4 +1,4 @@
-"""A candidate in few words: its method, and what differs from the method's default."""
+"""A short name for a candidate: its method, and what differs from the method's default."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from autopeft.common.params import ParamValue
 
 BRIEF = {"learning_rate": "lr"}
-"""Names of dimensions that people write shorter."""
+"""Usual abbreviations of dimensions."""
 
 
 def short_name(params: Mapping[str, ParamValue], whole: str, defaults: Mapping[str, ParamValue]) -> str:
-    """A candidate's, such as `lora r=16 lr=0.0003`; `lora default` where nothing differs.
+    """A candidate's short name, such as `lora r=16 lr=0.0003`; `lora default` where nothing differs.
 
     Args:
-        params: as Optuna knows the candidate (`Candidate.flat`).
-        whole: its long name, which it has where no default of its method is known.
+        params: the candidate in Optuna's form (`Candidate.flat`).
+        whole: its long name, used where no default of its method is known.
         defaults: of every dimension, named as in `params` (`CandidateSpace.defaults`).
     """
     method = str(params.get("method", ""))

@@ -1,4 +1,4 @@
-"""What the search spent and spared, and what its budget refused."""
+"""What the search spent and saved, and what its budget refused."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LimitUse:
-    """One limit: its value, how many it refused, and what the admitted used of it, as shares of the limit.
+    """One limit: its value, how many proposals it refused, and what the admitted ones used of it, as shares.
 
-    A proposal that breaks several limits counts for the first it was found to break. `refused_shares` may be what is
-    known to be needed at least.
+    A proposal over several limits counts for the first one that it was found to break. `refused_shares` may be lower
+    bounds of what was needed.
     """
 
     limit: str
@@ -39,7 +39,7 @@ class LimitUse:
 
 @dataclass(frozen=True)
 class BudgetUse:
-    """What the budget refused, and what the admitted used of it."""
+    """What the budget refused, and what the admitted proposals used of it."""
 
     proposals: int
     refused: int
@@ -50,14 +50,14 @@ class BudgetUse:
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall seconds by what they went to, and what pruning spared.
+    """Wall seconds by purpose, and what pruning saved.
 
     Attributes:
-        seconds: of trials by their state; of the refits and their scoring under "refits", where that was kept.
-        epochs: of cross-validation that were trained.
-        spared: epochs that pruned trials were not trained for.
-        samples_spared: rows that were not run through the model for it; None where the number of rows was not kept.
-        verdict: in words.
+        seconds: of trials by their state; of the refits and their scoring under "refits", if they were kept.
+        epochs: epochs of cross-validation that were trained.
+        spared: epochs that pruned trials did not train.
+        samples_spared: rows that therefore did not run through the model; None where the number of rows was not kept.
+        verdict: the result in words.
     """
 
     seconds: dict[str, float]
@@ -102,9 +102,9 @@ def _shaped(proposals: int, refused: int, limits: list[LimitUse]) -> str:
 
 
 def _value(archive: Archive, name: str) -> str:
-    """A limit as a person reads it; a share of the base model as the number it came to, which any trial tells.
+    """A limit for a person to read; a share of the base model is shown as a number, which any trial gives.
 
-    Of several base models a share stays one.
+    With several base models it stays a share.
     """
     limit, value, workers = LIMITS[name], archive.given["budget"].get(name), archive.given["search"].get("workers", 1)
     if limit.share and isinstance(value, float):
@@ -114,7 +114,7 @@ def _value(archive: Archive, name: str) -> str:
             violation, used = archive.trials[record.number].constraints.get(name), record.used(limit.measure)
             if violation is not None and used:
                 return limit.write(round(used / (1 + violation)))
-    shared = limit is MEMORY and workers != 1  # what a trial may take is then its worker's share
+    shared = limit is MEMORY and workers != 1  # a trial may then take its worker's share
     return (limit.write(value) + " shared by the workers" * shared) if value is not None else ""
 
 
@@ -142,7 +142,7 @@ def cost(archive: Archive) -> Cost:
     if pruned:
         share = spared / (epochs + spared)
         verdict += (
-            f" Pruning cut {counted(len(pruned), 'trial')} short and spared {spared:g} of {epochs + spared:g} epochs"
+            f" Pruning cut {counted(len(pruned), 'trial')} short and saved {spared:g} of {epochs + spared:g} epochs"
         )
         verdict += f" ({share:.0%})" + (f", or {samples:,} samples." if samples else ".")
     return Cost(seconds, epochs, spared, samples, verdict + _plain_default(archive))
@@ -164,7 +164,7 @@ def _what(name: str) -> str:
 
 
 def _plain_default(archive: Archive) -> str:
-    """What somebody who does not search would have had."""
+    """What the defaults score without a search, and what the search gained."""
     defaults = [record for record in archive.defaults.values() if record.complete and record.score is not None]
     if not defaults or not archive.ranked:
         return ""

@@ -1,4 +1,4 @@
-"""Whether a difference is real, how sure a score is, and what is worth its cost: textbook rules, in numpy and scipy."""
+"""Whether a difference is real, how sure a score is, and which cost is worth it: textbook rules, in numpy and scipy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONFIDENCE = 0.95
-"""Of every interval; a difference is called real where its p-value is at most one minus this."""
+"""Level of every interval; a difference is called real if its p-value is at most one minus this."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Difference:
     Attributes:
         mean: the difference itself.
         low, high: ends of its confidence interval.
-        p: two-sided p-value of "there is none".
+        p: two-sided p-value of "there is no difference".
     """
 
     mean: float
@@ -37,10 +37,10 @@ TIED = 0.00005
 """A smaller difference of scores is shown as 0.0000, and called a tie."""
 
 LEAST = 1e-12
-"""A smaller difference or standard error is what rounding leaves of none."""
+"""A smaller difference or standard error is zero up to rounding."""
 
 DRAWS = 19_999
-"""Of the largest of several differences that are none: ends of intervals are then exact to about one in a hundred."""
+"""Number of draws of the largest of several zero differences: ends of intervals are then exact to about 1%."""
 
 
 def max_t(
@@ -48,22 +48,22 @@ def max_t(
 ) -> list[Difference]:
     """Compare candidates that were scored on the same k folds, each pair as one of several comparisons.
 
-    A fold's score is taken for a sum of what the candidate has, what the fold has, and noise, whose variance s² all n
-    `pooled` candidates tell, with (n - 1)(k - 1) degrees of freedom. With d the mean of a pair's differences,
-    t = d / sqrt(2 s² (1/k + n_test/n_train)), and in k-fold cross-validation n_test/n_train = 1/(k - 1). That term is
-    the correction for training sets that share most of their rows (Nadeau & Bengio 2003, Machine Learning 52:239-281);
-    of one pair alone it is their corrected resampled t-test. P-values and intervals are both from the distribution of
-    the largest |t| of all pairs where no candidates differ (single-step max-t; Dunnett 1955, JASA 50:1096-1121; Hothorn
-    et al. 2008, Biometrical Journal 50:346-363), so they agree: p is at most one minus the confidence where the
-    interval is on one side of 0.
+    A fold's score is modelled as a part of the candidate, a part of the fold, and noise. The noise's variance s² is
+    estimated from all n `pooled` candidates, with (n - 1)(k - 1) degrees of freedom. With d the mean of a pair's
+    differences, t = d / sqrt(2 s² (1/k + n_test/n_train)), and in k-fold cross-validation n_test/n_train = 1/(k - 1).
+    That term is the correction for training sets that share most of their rows (Nadeau & Bengio 2003, Machine Learning
+    52:239-281); for a single pair this is their corrected resampled t-test. P-values and intervals are both from the
+    distribution of the largest |t| of all pairs when no candidates differ (single-step max-t; Dunnett 1955, JASA
+    50:1096-1121; Hothorn et al. 2008, Biometrical Journal 50:346-363), so they agree: p is at most one minus the
+    confidence where the interval is on one side of 0.
 
     Args:
         scores: of each candidate on each fold, `[candidates, folds]`.
-        pairs: places of those that are compared.
-        pooled: places of those whose noise counts; default: all. Of folds that collapsed it is none.
+        pairs: places of the candidates that are compared.
+        pooled: places of those whose noise counts; default: all. Deviations of collapsed folds are not noise.
 
     Returns:
-        A difference for each pair, adjusted; none where it cannot be computed: fewer than two folds or candidates, or
+        The adjusted difference of each pair; empty where it cannot be computed: fewer than two folds or candidates, or
         no noise.
     """
     table = np.asarray(scores, float)
@@ -84,8 +84,8 @@ def simultaneous(means: Sequence[float], errors: Sequence[float], largest: np.nd
 
     Args:
         means: the differences.
-        errors: their standard errors; without one a difference is certain.
-        largest: draws of the largest |difference / error| where none of them is any, in order.
+        errors: their standard errors; a difference with error zero is certain.
+        largest: draws of the largest |difference / error| if all true differences are zero, in order.
     """
     beyond = int((1 - CONFIDENCE) * (len(largest) + 1))
     found = []
@@ -99,7 +99,7 @@ def simultaneous(means: Sequence[float], errors: Sequence[float], largest: np.nd
 
 @functools.lru_cache(maxsize=64)
 def _largest(candidates: int, pairs: tuple[tuple[int, int], ...], degrees: int) -> np.ndarray:
-    """Draws of the largest |t| of these pairs where no candidates differ, in order."""
+    """Draws of the largest |t| of these pairs if no candidates differ, in order."""
     generator = np.random.default_rng(0)
     means = generator.standard_normal((DRAWS, candidates))
     first, second = np.transpose(pairs)
@@ -108,20 +108,20 @@ def _largest(candidates: int, pairs: tuple[tuple[int, int], ...], degrees: int) 
 
 
 def in_a_word(lead: float, real: bool) -> str:
-    """What a test says of a lead: a tie, significant, or inconclusive."""
+    """The result of a test of a lead: a tie, significant, or inconclusive."""
     return "significant" if real else "tie" if abs(lead) < TIED else "inconclusive"
 
 
 def standard_error(scores: Sequence[float]) -> float:
-    """Of the mean of fold scores: their standard deviation (k - 1) over sqrt(k); NaN for fewer than two."""
+    """The standard error of a mean of fold scores: standard deviation (k - 1) over sqrt(k); NaN for fewer than two."""
     return float(np.std(scores, ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
 
 
 def one_standard_error(scores: Sequence[float], errors: Sequence[float], costs: Sequence[float]) -> int:
     """Position of the cheapest candidate whose score is within one standard error of the best one's.
 
-    The rule of Breiman, Friedman, Olshen & Stone 1984 (Classification and Regression Trees, section 3.4.3): what lies
-    within the noise of the best is as good, so simplicity decides. Of equal costs the better score counts.
+    The rule of Breiman, Friedman, Olshen & Stone 1984 (Classification and Regression Trees, section 3.4.3): a candidate
+    within the noise of the best is as good, so simplicity decides. At equal cost the better score decides.
     """
     best = max(range(len(scores)), key=lambda i: (scores[i], -costs[i]))
     error = 0.0 if math.isnan(errors[best]) else errors[best]
@@ -130,9 +130,9 @@ def one_standard_error(scores: Sequence[float], errors: Sequence[float], costs: 
 
 
 def pareto_front(scores: Sequence[float], costs: Sequence[float]) -> list[int]:
-    """Positions of the candidates that no other beats: none has a higher score at no more cost, or as high for less.
+    """Positions of the candidates that no other beats with a higher score at no more cost, or an equal one for less.
 
-    In order of cost. Of candidates that are equal in both, the first one stands for all.
+    They are in order of cost. Of candidates that are equal in both, only the first one is given.
     """
     front: list[int] = []
     for i in sorted(range(len(scores)), key=lambda i: (costs[i], -scores[i])):

@@ -1,4 +1,4 @@
-"""Where a study stands, read from its store while another process runs it, or after that ended."""
+"""The status of a study, read from its store while another process runs it, or afterwards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that trains: its number, its candidate, its mean score at each rung so far, and its short name."""
+    """A running trial: its number, its candidate, its mean score at each rung so far, and its short name."""
 
     number: int
     candidate: str
@@ -38,25 +38,25 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a study stands.
+    """The status of a study.
 
     Attributes:
-        name: the study's.
+        name: the study's name.
         state: "running", "interrupted", "stopped" or "finished".
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
             empty where it did not.
-        trials: that ended, of those `wanted`; refused proposals do not count.
-        states: how many ended each way, refused ones among them.
+        trials: number that ended, of those `wanted`; refused proposals do not count.
+        states: how many ended each way, with the refused ones.
         best: the name of the best complete candidate so far; None before there is one.
         score: its mean score.
-        race: how sure it is, where a race chose it; or how many fresh folds ran in one that goes on; "" without one.
+        race: how sure the choice is, if a race made it; or how many fresh folds ran, if it goes on; "" without a race.
         rise: the score of each trial in turn, None where it did not complete.
         running: the trials that train.
-        seconds_left: about how long the trials to come will take, and no longer than the timeout; or what the study is
-            at, once they have ended; None where nobody can tell.
-        phase: what a study that runs is at, such as "refitting the winner"; "" where that is not told.
+        seconds_left: about how long the remaining trials will take, at most until the timeout; once they have ended,
+            how long the present phase will take; None where that is unknown.
+        phase: what a running study is doing, such as "refitting the winner"; "" where that is unknown.
         short: the best candidate's method, and what differs from its default.
-        latest: whether `seconds_left` is what the timeout leaves.
+        latest: whether `seconds_left` is the time until the timeout.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Status:
     latest: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """For a script."""
+        """The status for a script."""
         return asdict(self)
 
 
 def status(output: Path) -> Status:
-    """Read it.
+    """Read the status of the study in an output folder.
 
     Raises:
         UserInputError: no study has been started there.
@@ -119,7 +119,7 @@ def status(output: Path) -> Status:
 
 
 def _seconds_left(archive: Archive, phase: Phase | None, running: int) -> tuple[float | None, bool]:
-    """About how long it takes until the search is over, or what comes after; and whether that is a limit."""
+    """About how long until the search, or the phase after it, ends; and whether that is a limit."""
     found: list[tuple[float, bool]] = []
     if phase and phase.seconds_left is not None:
         found.append((phase.seconds_left, phase.latest))
@@ -131,7 +131,7 @@ def _seconds_left(archive: Archive, phase: Phase | None, running: int) -> tuple[
 
 
 def show(found: Status) -> RenderableType:
-    """The same for a person."""
+    """The status for a person."""
     refused = found.states.get(INFEASIBLE, 0)
     what = found.phase if found.phase else found.state
     lines = [f"{found.name} is {what}" + f": {found.trials} of {counted(found.wanted, 'trial')}" * bool(found.wanted)]

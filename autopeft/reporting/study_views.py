@@ -1,4 +1,4 @@
-"""What a finished study shows in Python: its report, and each picture of the report."""
+"""A finished study in Python: its report, and each picture of the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autopeft.reporting.plots import Plot
 
 HEIGHT = 640
-"""Of a report in a notebook, in pixels."""
+"""Height of a report in a notebook, in pixels."""
 
 LACKS = {
     "leads": "no trial of another candidate is complete",
@@ -36,10 +36,10 @@ LACKS = {
 
 @dataclass(frozen=True)
 class ReportPage:
-    """A report as a file. In a notebook it shows itself; `os.fspath` and `open` take it as the path that it is.
+    """A report as a file. A notebook displays it; `os.fspath` and `open` take it as a path.
 
     Attributes:
-        path: of the HTML file, which needs nothing else.
+        path: of the HTML file, which needs no other file.
     """
 
     path: Path
@@ -62,14 +62,14 @@ class ReportPage:
 class StudyViews:
     """The report and its pictures, of the study in `folder`.
 
-    Each picture is a `Plot`, which shows itself in a notebook: `.figure` is the matplotlib figure, `.png()` and `.svg`
-    are the picture in a file's form, and `.alt` says in words what it shows.
+    Each picture is a `Plot`, which a notebook displays: `.figure` is the matplotlib figure, `.png()` and `.svg` are the
+    picture in a file's form, and `.alt` says in words what it shows.
     """
 
     folder: Path
 
     def report(self) -> ReportPage:
-        """The report, as `autopeft report` writes it: a page in the output folder."""
+        """The report that `autopeft report` writes: a page in the output folder."""
         path = self.folder / REPORT
         if not path.is_file():
             page.write(page.render(gather(self.folder)), path)
@@ -92,7 +92,7 @@ class StudyViews:
         return self._plot("importance")
 
     def plot_budget(self) -> Plot:
-        """What candidates needed of each limit."""
+        """How much of each limit candidates needed."""
         return self._plot("budget")
 
     def plot_confusion(self) -> Plot:
@@ -110,5 +110,5 @@ class StudyViews:
     def _plot(self, name: str) -> Plot:
         if name not in self._plots:
             there = ", ".join(f"plot_{known}" for known in self._plots if known in LACKS) or "none"
-            raise UserInputError(f"this study has nothing to show in plot_{name}: {LACKS[name]}. What it has: {there}.")
+            raise UserInputError(f"this study has nothing to show in plot_{name}: {LACKS[name]}. It has: {there}.")
         return self._plots[name]

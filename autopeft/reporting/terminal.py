@@ -18,7 +18,7 @@ BAR, SHOWN_SHARES = 30, 6
 
 
 def show(report: Report) -> RenderableType:
-    """The argument first, then the tables behind it."""
+    """The findings first, then the tables behind them."""
     titles = wording.headings(report)
     parts: list[Any] = [_heading(f"{report.study}: {report.stopped or report.state}"), *map(Text, report.main)]
     parts += [_heading(titles["detail"])]

@@ -1,4 +1,4 @@
-"""How a report writes its values, and the tables that its page and its terminal form share."""
+"""The format of a report's values, and the tables that its page and its terminal form share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Table:
 
 
 def headings(report: Report) -> dict[str, str]:
-    """The headings of what there is to show, in order, by the name of their place in the page."""
+    """The headings of the parts that are not empty, in order, by the name of their place in the page."""
     found: list[tuple[str, str, object]] = [
         ("detail", "The findings in detail", True),
         ("leads", "Is the lead significant?", report.comparisons),
@@ -75,7 +75,7 @@ def trials(report: Report) -> Table:
 
 
 def of_section(section: ReportSection) -> list[Table]:
-    """The table of a part of the report that the kind of task brings, where it has one."""
+    """The table of a section that the kind of task adds, if it has one."""
     table = section.table
     return [Table(section.title, table.columns, table.rows, table.numbers)] if table and table.rows else []
 
@@ -90,12 +90,12 @@ def comparisons(report: Report) -> Table:
 
 
 def against(report: Report) -> Table:
-    """The winner's score on the held-out rows against all others'."""
+    """How far the winner scores above all others on the held-out rows."""
     rows = []
     for c in report.test.comparisons if report.test else []:
         gap = c.difference.mean
         rows.append((c.other, f"{gap:+.4f}", *_sure(c.difference), in_a_word(gap, c.real)))
-    title = "By how much the winner scores above the others on the held-out rows"
+    title = "How far the winner scores above the others on the held-out rows"
     return Table(title, ("compared with", "difference", *SURE), rows, (1, 2, 3))
 
 
@@ -106,7 +106,7 @@ def _sure(difference: Difference | None) -> tuple[str, str]:
 
 
 def limits(report: Report) -> Table:
-    """What each limit refused, and how near the admitted came."""
+    """What each limit refused, and how near the admitted proposals came."""
     rows = [
         (use.limit, use.value, str(use.refused), "–" if use.closest is None else f"{use.closest:.1%}")
         for use in report.budget.limits
@@ -122,7 +122,7 @@ def spending(report: Report) -> Table:
 
 
 def scores(report: Report) -> Table:
-    """What was scored on the held-out rows."""
+    """The scores on the held-out rows."""
     found = report.test.scores if report.test else []
     rows = [
         (
@@ -149,7 +149,7 @@ def classes(report: Report) -> Table:
 
 
 def confusion(report: Report) -> Table:
-    """Rows of each class by what was predicted."""
+    """Rows of each class by predicted class."""
     test = report.test
     if test is None:
         return Table("", (), [])
@@ -187,7 +187,7 @@ def _trial(record: TrialRecord, report: Report) -> tuple[str, ...]:
     memory = record.measured_memory or record.predicted_memory
     saved = "–" if record.saved_bytes is None else format_bytes(record.saved_bytes)
     name = record.name + " (default)" * (record.number in report.defaults)
-    state = WORDS[record.state] + " by the machine's fault" * record.machine
+    state = WORDS[record.state] + " (machine failure)" * record.machine
     if record.reason:
         state += f": {record.reason}"
     return (

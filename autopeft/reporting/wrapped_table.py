@@ -1,4 +1,4 @@
-"""A table of whole cells, on a screen of any width."""
+"""A table whose cells are never cut, on a screen of any width."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from autopeft.reporting.wording import Table as Content
 
 GAP = 2
-"""Spaces between two columns."""
+"""Number of spaces between two columns."""
 
 
 class WrappedTable:
-    """A table whose cells are wrapped on a narrow screen: between words, if there is room for the longest ones."""
+    """A table whose cells wrap on a narrow screen: between words, if there is room for the longest ones."""
 
     def __init__(self, content: Content) -> None:
         self._content = content
@@ -38,7 +38,7 @@ class WrappedTable:
         yield table
 
     def _widths(self, most: int) -> list[int | None]:
-        """Of each column the width of its longest word, and more as far as there is room, first of numbers; or None."""
+        """The width of each column: its longest word, and more if there is room, numbers first; or None."""
         columns = list(zip(self._content.columns, *self._content.rows, strict=True))
         words = [max(cell_len(word) for cell in cells for word in cell.split() or [""]) for cells in columns]
         wanted = [max(0, *map(cell_len, cells[1:])) - word for cells, word in zip(columns, words, strict=True)]

@@ -1,4 +1,4 @@
-"""What the report shows of texts that were written: how each model's score, and examples side by side."""
+"""The report's sections on written texts: each model's scores, and examples side by side."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from autopeft.tasks.text_scores.score import TextScore
 
 EXAMPLES = 8
-"""Rows that are shown."""
+"""Number of rows shown."""
 
 WIDTH = 400
-"""Characters of a text that are shown."""
+"""Number of characters shown of a text."""
 
 WRITTEN, COMPARED = "What was written", "The winner's texts against the others'"
 """Headings of the two tables of scores."""
 
 FEWEST = 4
-"""Models from which on it is told whether the two scores agree."""
+"""Fewest models for a statement on whether the two scores agree."""
 
 
 def sections(
@@ -39,18 +39,18 @@ def sections(
     untrained: Mapping[str, Sequence[str]] | None = None,
     chose: str | None = None,
 ) -> list[ReportSection]:
-    """Scores of what each model wrote with their intervals, how far the winner's are above each other's, and examples.
+    """Scores of each model's texts with their intervals, how far the winner's are above the others', and examples.
 
     Args:
-        prompts: of the rows, as people read them.
+        prompts: of the rows, for people to read.
         references: what should have been written.
-        texts: what each model wrote for these rows, by its name; the winner's comes first.
-        chosen_by: the score by which models were compared, on all held-out rows, by their names.
+        texts: what each model wrote for these rows, by its name; the winner's come first.
+        chosen_by: the models' scores in the metric on all held-out rows, by name.
         metric: its name.
         scores: of texts, by name.
-        untrained: texts that no model wrote, such as copies of the prompts, by what they are called; they are scored,
-            but not among the examples.
-        chose: the score of texts by which the winner was chosen, where it was not the metric.
+        untrained: texts that no model wrote, such as copies of the prompts, by a name; they are scored, but not among
+            the examples.
+        chose: the score of texts that chose the winner, if it was not the metric.
     """
     every = {**texts, **(untrained or {})}
     made = {name: [written_texts([text]) for text in one] for name, one in every.items()}
@@ -82,7 +82,7 @@ def sections(
 def _drawn(
     scores: Mapping[str, TextScore], truths: Sequence[str], made: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Bootstrap], list[str]]:
-    """The scores of what was written, by name, and what is to be known of functions of the user's, a sentence each."""
+    """The scores of the written texts, by name, and a sentence on each user's function that needs one."""
     drawn, told = dict[str, Bootstrap](), list[str]()
     for name, score in scores.items():
         try:
@@ -95,7 +95,7 @@ def _drawn(
 
 
 def _compared(drawn: Mapping[str, Bootstrap], names: Sequence[str]) -> list[ReportSection]:
-    """By how much the first of the `names`, the winner, scores above each other, where that can be told."""
+    """How far the first of `names`, the winner, scores above each other one, where that is known."""
     sure = {name: bootstrap for name, bootstrap in drawn.items() if bootstrap.draws}
     first, *others = names
     if not sure or not others:
@@ -107,7 +107,7 @@ def _compared(drawn: Mapping[str, Bootstrap], names: Sequence[str]) -> list[Repo
     return [
         ReportSection(
             COMPARED,
-            "By how much the winner's texts score above the others' on the same rows. A difference is significant "
+            "How far the winner's texts score above the others' on the same rows. A difference is significant "
             f"where its {CONFIDENCE:.0%} interval (paired bootstrap, for all others together) does not contain 0.",
             table=table,
         )
@@ -124,7 +124,7 @@ def _with_interval(bootstrap: Bootstrap, name: str) -> str:
 def _agreement(
     found: Mapping[str, Sequence[float]], chosen_by: Mapping[str, float], metric: str, scores: Sequence[str]
 ) -> list[str]:
-    """Whether models come in the same order by what chose and by what was written; nothing where too few are known."""
+    """Whether the metric and the scores of texts put models in the same order; empty where too few are known."""
     known = [name for name in found if name in chosen_by]
     if len(known) < FEWEST:
         return []
@@ -141,7 +141,7 @@ def _agreement(
 
 
 def rank_agreement(some: Sequence[float], others: Sequence[float]) -> float | None:
-    """Kendall's tau of two scores of the same models, 1 for the same order; None where all score alike."""
+    """Kendall's tau of two scores of the same models, 1 for the same order; None where all have the same score."""
     from scipy.stats import kendalltau
 
     tau = float(kendalltau(some, others).statistic)

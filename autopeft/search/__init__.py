@@ -1,4 +1,4 @@
-"""A study is run: candidates drawn, trained and pruned, and a winner selected."""
+"""Runs a study: draws candidates, trains and prunes them, and selects a winner."""
 
 from autopeft.common.surface import surface
 
@@ -8,7 +8,7 @@ SURFACE = {
     "make_pruner": "pruner",
     "make_sampler": "sampler",
 }
-"""What the package shows, with the module of each."""
+"""The package's public names, with the module of each."""
 
 __all__ = list(SURFACE)
 __getattr__ = surface(__name__, SURFACE)

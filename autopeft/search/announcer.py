@@ -1,4 +1,4 @@
-"""Tells what a study is at: in its output folder, for `autopeft status`, and to whoever watches it run."""
+"""Says what a study is doing: in its output folder, for `autopeft status`, and to whoever watches it run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Announcer:
-    """Tells it; contained code may ask for that too.
+    """Says what the study is doing; contained code may call it too.
 
     Args:
         output: the study's folder.
@@ -37,14 +37,14 @@ class Announcer:
     def _enter(
         self, name: str, what: str = "", sentence: str = "", seconds: float | None = None, *, latest: bool = False
     ) -> None:
-        """The study begins something else.
+        """Say that the study begins another phase.
 
         Args:
             name: a phase (`autopeft.study.phase`).
-            what: of which model; "" where the name says all.
-            sentence: is said, with the time behind it; "" for none.
-            seconds: how long it takes, about; None where that is not known.
-            latest: whether it takes so long at most.
+            what: which model it is for; "" where the name says all.
+            sentence: what to say, followed by the time; "" to say nothing.
+            seconds: about how long it takes; None where that is not known.
+            latest: whether `seconds` is an upper limit.
         """
         now = Phase(name, what, None if seconds is None else time.time() + seconds, latest)
         phase.keep(self._output, now)
@@ -55,9 +55,9 @@ class Announcer:
 
 
 def refit_seconds(problem: Problem, candidate: Candidate, found: Sequence[TrialRecord]) -> float | None:
-    """About how long a refit of the candidate takes, by the trials; None where none completed.
+    """About how long a refit of the candidate takes, estimated from the trials; None where none completed.
 
-    Of k folds each trains on (k - 1)/k of the rows, so that all together train on k - 1 times as many as a refit.
+    Each of k folds trains on (k - 1)/k of the rows, so all folds together train on k - 1 times as many as a refit.
     """
     complete = [record for record in found if record.complete and record.epochs]
     own = [record.seconds for record in complete if record.params == candidate.flat]

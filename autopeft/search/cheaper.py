@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
 LEAST = 0.05
-"""Shares below this are not worth a word; of the time they are chance."""
+"""Smaller savings are not mentioned; in time they are chance."""
 
 
 def cheaper(record: TrialRecord, winner: TrialRecord) -> str:
-    """Such as "would have saved 62% of the parameters and 20% of the memory", of what is known of both."""
+    """Such as "would have saved 62% of the parameters and 20% of the memory", as far as both are known."""
     measured = record.measured_memory and winner.measured_memory
     costs = {
         "the parameters": (record.trainable_params, winner.trainable_params),

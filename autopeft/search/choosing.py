@@ -1,7 +1,7 @@
-"""Which of the best candidates wins, by what the models of their folds write for the rows that they validate.
+"""Which of the best candidates wins, by what their fold models write for their validation rows.
 
-While it is searched nothing is written, since that takes a pass of the model for each token. So the score of the search
-only says which few candidates write at its end; held-out rows have no part in it.
+During the search nothing is written, since writing takes a pass of the model for each token. So the score of the search
+only decides which few candidates write at its end. Held-out rows have no part in it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
 
 def choice_of(problem: Problem, study: optuna.Study) -> Choice | None:
-    """How the study chooses, with what was found out before; None where the score of the search decides."""
+    """How the study chooses, with the scores known so far; None where the score of the search decides."""
     fresh, earlier = asked(problem), Choice.read(study.user_attrs)
     return replace(earlier, among=fresh.among) if fresh and earlier and fresh.alike(earlier) else fresh
 
 
 def asked(problem: Problem) -> Choice | None:
-    """As the study file asks for it, with nothing found out yet."""
+    """How the study file asks to choose, with no scores yet."""
     task = problem.task
     if not isinstance(task, Writing) or task.options.choose_by is None:
         return None
@@ -59,7 +59,7 @@ def asked(problem: Problem) -> Choice | None:
 
 
 def told(problem: Problem) -> list[str]:
-    """What a user should know before the search, a sentence each: what the choice takes."""
+    """Sentences for the user before the search: what the choice costs."""
     choice = asked(problem)
     if choice is None:
         return []
@@ -71,7 +71,7 @@ def told(problem: Problem) -> list[str]:
 
 
 def awaited(problem: Problem, study: optuna.Study) -> list[Params]:
-    """The params of the trials that are to write: what their folds learnt is kept."""
+    """The params of the trials that will write; what their folds learnt is kept."""
     choice = choice_of(problem, study)
     if choice is None:
         return []
@@ -79,14 +79,14 @@ def awaited(problem: Problem, study: optuna.Study) -> list[Params]:
 
 
 def tidy(problem: Problem, study: optuna.Study, ended: TrialRecord, running: Collection[Params]) -> None:
-    """Remove what folds learnt that is of no more use: of a trial that ended, and of those that were overtaken.
+    """Remove what folds learnt and nobody needs any more: of the trial that ended, and of those that were overtaken.
 
-    What goes on in a later start, or is to write, stays.
+    What a later start continues, or what will write, stays.
 
     Args:
         problem: the study's.
-        study: which has the record of the trial that `ended`.
-        ended: the trial.
+        study: has the record of the trial that `ended`.
+        ended: the record of that trial.
         running: the params of those that still run.
     """
     choice, found = choice_of(problem, study), [ended]
@@ -100,16 +100,16 @@ def tidy(problem: Problem, study: optuna.Study, ended: TrialRecord, running: Col
 
 
 def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], check: Callable[[], None]) -> None:
-    """Have the best candidates write, and keep what their texts score; `records` then have it.
+    """Have the best candidates write, and keep the scores of their texts, which `records` then include.
 
-    Each is kept as soon as it is known, so a choice that was interrupted goes on with the next one. Of a candidate that
-    cannot write the next best takes the place.
+    Each score is kept as soon as it is known, so an interrupted choice goes on with the next candidate. The next best
+    takes the place of a candidate that cannot write.
 
     Args:
         problem: the study's.
         study: whose search is over.
-        say: told what is worth a sentence.
-        check: asked before each candidate; raises what a signal raised.
+        say: prints a sentence.
+        check: called before each candidate; raises what a signal raised.
 
     Raises:
         SpecError: a score of the user's own fails.
@@ -128,8 +128,8 @@ def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], ch
         say(f"Trial {record.number} ({candidate}) writes texts for {choice.rows} validation rows")
         try:
             found = written_score(problem, candidate)
-        except (StoreError, MachineError, StreamError, ModelError, SpecError):  # the disk, the machine, whoever reads,
-            raise  # the base model and a score of the user's: no fault of a method's
+        except (StoreError, MachineError, StreamError, ModelError, SpecError):  # disk, machine, output,
+            raise  # base model or user's score: not a method's fault
         except Exception as error:  # a method may do anything
             reason = in_a_line(error)
             say(f"Trial {record.number} cannot win, because its folds failed to write: {reason}")
@@ -143,12 +143,12 @@ def choose(problem: Problem, study: optuna.Study, say: Callable[[str], None], ch
 
 @unguarded()
 def written_score(problem: Problem, candidate: Candidate) -> float:
-    """The score of what the folds' models write, each for rows that it validates, of all rows together.
+    """The score of what the fold models write, over all rows together; each writes for rows that it validates.
 
-    Where what a fold learnt is not there any more, as after a search that goes on, the trial runs once more.
+    Where what a fold learnt was removed, as when more trials are added to a search, the trial runs once more.
 
     Raises:
-        StudyError: it does not complete this time.
+        StudyError: the trial does not complete this time.
         Exception: whatever the candidate's method raises.
     """
     problem = problem.at_hand(candidate)
@@ -177,7 +177,7 @@ def _texts(
 
 
 def written_rows(problem: Problem) -> list[np.ndarray]:
-    """Of each fold, positions of the training rows that it validates and writes for, as many as `written_rows` in all.
+    """For each fold, positions of the training rows that it validates and writes for; `written_rows` over all folds.
 
     The draw is the same for all candidates.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from autopeft.common.units import counted
 from autopeft.execution.outcome import Outcome
 from autopeft.study.states import FAIL, INFEASIBLE, PRUNED, STOPPED
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
 SHOWN = 3
-"""Reasons that are told, the most frequent first."""
+"""Number of reasons to show, the most frequent first."""
 
 ENDED = {FAIL: "failed", INFEASIBLE: "refused", PRUNED: "pruned", STOPPED: "stopped"}
 
@@ -35,12 +36,13 @@ def without_winner(found: Sequence[TrialRecord], failed: Mapping[str, str]) -> s
     else:
         advice = "give [search] more trials or a longer timeout"
     count = len(found)
-    ended = f"of {count} trials none completed" if count else "no trial ended before the study's time was up"
+    ended = "the only trial did not complete" if count == 1 else f"none of {count} trials completed"
+    ended = ended if count else "no trial ended before the study's time was up"
     return f"{ended}, so there is no winner{' (' + '; '.join(told) + ')' if told else ''}; {advice}."
 
 
 def _reasons(found: Sequence[TrialRecord]) -> list[str]:
-    """What trials ended for, each reason once with how often it occurred; numbers in it may differ."""
+    """Why trials ended: each reason once, with how often it occurred; reasons may differ in their numbers."""
     open_ended = [record for record in found if not record.complete]
     kinds = Counter((record.state, Outcome(record.state, record.reason).kind_of_failure) for record in open_ended)
     first = {(r.state, Outcome(r.state, r.reason).kind_of_failure): r.reason.rstrip(".") for r in reversed(open_ended)}
@@ -49,4 +51,4 @@ def _reasons(found: Sequence[TrialRecord]) -> list[str]:
         for kind, count in kinds.most_common(SHOWN)
     ]
     left = len(kinds) - len(told)
-    return [*told, *([f"and {left} more reasons"] if left else [])]
+    return [*told, *([f"and {counted(left, 'more reason')}"] if left else [])]

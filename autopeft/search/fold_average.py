@@ -1,7 +1,7 @@
-"""One add-on in the place of those that the folds of a trial trained, where that loses hardly more than they do.
+"""The mean of the add-ons that a trial's folds trained, used where its loss is hardly higher than theirs.
 
-Folds start from the same values over the same frozen model, so what they come to often lies in one basin, and so does
-its mean (Wortsman et al. 2022, arXiv:2203.05482). Whether it does is seen on training rows.
+Folds start from the same values over the same frozen model, so what they learn often lies in one basin, and so does
+its mean (Wortsman et al. 2022, arXiv:2203.05482). Training rows show whether it does.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from autopeft.training.checkpoint import Checkpoint
 
 BARRIER = 0.02
-"""By so large a share of the loss of the best answer that looks at no input the mean add-on may lose more than folds do
-on average; where that is not known, of what they lose."""
+"""How far the mean add-on's loss may be above the mean loss of the folds: a share of the loss of the best answer that
+looks at no input, or of the folds' mean loss where that is not known."""
 
 MOST_ROWS = 1_000
-"""Training rows on which the two are compared."""
+"""Number of training rows on which the two are compared."""
 
 
 def averaged(problem: Problem, candidate: Candidate, checkpoint: Checkpoint) -> tuple[nn.Module | None, str]:
-    """The model with the mean of what the folds learnt, or None and why there is none, in words.
+    """The model with the mean of what the folds learnt, and ""; or None, and why there is no mean.
 
     Folds that collapsed are left out.
 
     Raises:
-        PluginError: what the method gave as the mean is something else than values of what is trained.
+        PluginError: what the method gave as the mean does not fit the trained parameters.
         Exception: whatever the method raises.
     """
     method, every = candidate.method, len(problem.folds)
@@ -50,7 +50,7 @@ def averaged(problem: Problem, candidate: Candidate, checkpoint: Checkpoint) -> 
         return None, f"{method.name} has no mean of add-ons"
     folds = checkpoint.learnt(every)
     if len(folds) < 2:
-        return None, f"of {every} folds {every - len(folds)} collapsed"
+        return None, f"{every - len(folds)} of {every} folds collapsed"
     rows, size = _rows(problem), problem.cost_estimator(candidate).execution.micro_batch
     learnt, losses = list[dict[str, torch.Tensor]](), list[float]()
     for model in fold_models(problem, candidate, checkpoint, folds):
@@ -69,7 +69,7 @@ def averaged(problem: Problem, candidate: Candidate, checkpoint: Checkpoint) -> 
 
 @torch.inference_mode()
 def mean_loss(problem: Problem, candidate: Candidate, model: nn.Module, rows: np.ndarray, size: int) -> float:
-    """The mean loss of a model over batches of so many of the training rows, without dropout."""
+    """The mean loss of a model over batches of `size` of these training rows, without dropout."""
     task, device = problem.setup(candidate).task, problem.device
     losses = []
     for start in range(0, len(rows), size):
@@ -83,15 +83,16 @@ def mean_loss(problem: Problem, candidate: Candidate, model: nn.Module, rows: np
 
 
 def put_values(model: nn.Module, found: Mapping[str, torch.Tensor], method: str) -> None:
-    """Give what is trained the values that `average` found.
+    """Give the trained parameters the values that `average` found.
 
     Raises:
-        PluginError: they are not of the names and shapes of what is trained, or not finite.
+        PluginError: their names or shapes are not those of the trained parameters, or they are not finite.
     """
     trained = trainable(model)
     odd = min(found.keys() ^ trained.keys(), default="")
     if odd:
-        raise PluginError(f'method "{method}": average() must give what is trained, but {odd} is in one of them alone.')
+        fault = f"it gave no {odd}" if odd in trained else f"it also gave {odd}"
+        raise PluginError(f'method "{method}": average() must give exactly the trained parameters, but {fault}.')
     for name, parameter in trained.items():
         value = found[name]
         if value.shape != parameter.shape or not torch.isfinite(value).all():
@@ -103,7 +104,7 @@ def put_values(model: nn.Module, found: Mapping[str, torch.Tensor], method: str)
 
 
 def _rows(problem: Problem) -> np.ndarray:
-    """The training rows that all models are asked, in bucketed order, so that batches pad little."""
+    """The training rows that all models answer, in bucketed order, so that batches need little padding."""
     generator = np.random.default_rng(derive_seed(problem.spec.seed, AVERAGE_ROWS_STREAM))
     rows = generator.permutation(problem.all_rows)[:MOST_ROWS]
     found: np.ndarray = rows[np.argsort(problem.train.extents[rows], kind="stable")]

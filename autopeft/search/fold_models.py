@@ -1,4 +1,4 @@
-"""What the folds of a trial learnt, as models: from its checkpoint, or trained once more where that is gone."""
+"""The fold models of a trial: from its checkpoint, or trained once more where that is gone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @unguarded()
 def kept_folds(problem: Problem, candidate: Candidate) -> Checkpoint:
-    """The checkpoint of a trial whose folds have come to their end; where there is none the trial runs once more.
+    """The checkpoint of a trial whose folds are fully trained; where there is none, the trial runs once more.
 
     Raises:
-        StudyError: it does not complete this time.
+        StudyError: the trial does not complete this time.
         StoreError: what its folds learnt could not be written.
         MachineError: the machine failed.
     """
@@ -43,7 +43,7 @@ def kept_folds(problem: Problem, candidate: Candidate) -> Checkpoint:
 def fold_models(
     problem: Problem, candidate: Candidate, checkpoint: Checkpoint, folds: Iterable[int]
 ) -> Iterator[nn.Module]:
-    """The model of each of these folds, in evaluation mode: one after the other in one module, whose values change."""
+    """The model of each of these folds, in evaluation mode: one after another, in one module whose values change."""
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(problem.device.type)
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
     learner = Learner(model, candidate.hyper, len(problem.train), callback=callback, device=problem.device)

@@ -1,4 +1,4 @@
-"""The search: ask the sampler, have the candidate run, here or in a worker, keep the books, and know when to stop."""
+"""The search: asks the sampler, has candidates run, here or in workers, keeps outcomes, and knows when to stop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MAX_SAME_FAILURES = 3
 MAX_FAILURES = 6
-"""Of the first trials of a method, in as many ways."""
+"""If a method's first trials all fail, for whatever reasons, it is left out after this many."""
 
 MAX_LEAKS = 2
 FIX = "Fix it and run the same command again: the trials that finished are kept."
@@ -45,12 +45,12 @@ MAX_REFUSED_IN_A_ROW = 200
 class Search:
     """The loop over trials. It alone writes to the study's stores, however many workers train.
 
-    With several workers, which trials have ended when the next one is drawn is a matter of timing, and so is what the
-    sampler draws and the pruner stops: unlike with one, two runs of the same study differ.
+    With several workers, timing decides which trials have ended when the next one is drawn, and so what the sampler
+    draws and the pruner stops. So two runs of the same study differ, which they do not with one worker.
 
     Attributes:
         left_out: methods that the search goes on without, each with the reason.
-        deadline, end: of the search, and of the race that follows it, on the monotonic clock; None: there is none.
+        deadline, end: when the search, and the race that follows it, must end, on the monotonic clock; None for never.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Search:
         self._refused, self._why = 0, ""
 
     def run(self, announcer: Announcer) -> None:
-        """Draw and train candidates until as many trials ended as were asked for, or time is up."""
+        """Draw and train candidates until the wanted number of trials has ended, or time is up."""
         recover(self.study)
         retrying.retry(self.study)
         if self.done() < self.wanted:
@@ -98,34 +98,34 @@ class Search:
         self.tracker.outbox.release()
         known = self.known()
         for one in self.problem.each:
-            for method, excess in one.own(known.excess).items():  # found by workers: the winner's refit has to know
+            for method, excess in one.own(known.excess).items():  # found by workers; the winner's refit needs it
                 one.cost_estimator.learn(method, excess)
         self._note_end()
         self._clear_checkpoints()
 
     def _clear_checkpoints(self) -> None:
-        """Remove what trials left behind that neither go on nor are to write."""
+        """Remove the checkpoints of trials that will neither go on nor write."""
         kept = [*retrying.to_come(self.study), *choosing.awaited(self.problem, self.study)]
         Checkpoint.clear(self.problem.spec.output, kept)
 
     def _backend(self) -> Backend:
-        """What runs the trials: other processes where several are wanted, and there are as many to run."""
+        """What runs the trials: other processes if several workers are set and a trial is left."""
         count = min(self.problem.workers, self.wanted - self.done())
         if self.problem.workers > 1 and count > 0:
             return Processes(self.problem, count, self.known, self.progress.say)
         return InProcess(self.problem, self.known, self.progress.say)
 
     def known(self) -> Findings:
-        """What the trials found out so far, in this start and earlier ones."""
+        """What the trials have found out so far, in this start and earlier ones."""
         excess: dict[str, int] = {}
         for record in records(self.study):
             excess[record.method] = max(record.unseen_memory, excess.get(record.method, 0))
         return Findings(self.study.user_attrs.get(PACKING, {}), excess)
 
     def ask(self) -> Trial | None:
-        """The next trial; None where no more are to start, or none before one that runs has ended.
+        """The next trial; None where no more should start, or not before a running one has ended.
 
-        MLflow is told of what is refused once a trial trains: so a proposal costs half as much.
+        MLflow learns of refused proposals only when a trial trains: so a proposal costs half as much.
         """
         several = self.problem.workers > 1
         if not several:
@@ -151,11 +151,11 @@ class Search:
             trial.end(Outcome(INFEASIBLE, f"{name} was left out"))
 
     def done(self) -> int:
-        """Trials that count: an over-budget proposal was never trained, so it does not."""
+        """The number of trials that count. A proposal over the budget does not: it was never trained."""
         return sum(record.state in COUNTED for record in records(self.study))
 
     def late(self) -> bool:
-        """Whether the search's time is up: the study's, but for the race's part."""
+        """Whether the search's time is up: the study's time less the race's part."""
         return self.deadline is not None and time.monotonic() > self.deadline
 
     def over(self) -> bool:
@@ -163,10 +163,10 @@ class Search:
         return self.end is not None and time.monotonic() > self.end
 
     def ended(self, record: TrialRecord) -> None:
-        """Decide after a trial whether more make sense, of its method and at all.
+        """Decide after a trial whether more make sense: with its method, and at all.
 
         Raises:
-            StudyError: no method is left, or the last trials, of as many plugins, all failed for the same reason.
+            StudyError: no method is left, or the last trials, each of another plugin, all failed for the same reason.
         """
         self._refused = self._refused + 1 if record.state == INFEASIBLE else 0
         if self._refused == MAX_REFUSED_IN_A_ROW:
@@ -184,7 +184,7 @@ class Search:
         self._judge(record)
 
     def _judge(self, record: TrialRecord) -> None:
-        """Leave the method of a trial that ended out of the rest of the search, where that is no use or does harm."""
+        """Leave a trial's method out of the rest of the search if it keeps failing, or keeps tensors in memory."""
         name, origin = record.method, self.problem.origins[record.method]
         mine = [other for other in self._ended if other.method == name]
         leaks = sum(other.leaked > 0 for other in mine)
@@ -210,7 +210,7 @@ class Search:
             self._stop(f"no method is left ({reasons})")
 
     def _note_end(self) -> None:
-        """Keep, and say, how the search ended where trials are left that were asked for."""
+        """If the search ended before the wanted number of trials, keep why and say so."""
         told, done = "", self.done()
         if done < self.wanted:
             how = f": {self._why}" if self._why else ""
@@ -231,6 +231,6 @@ class Search:
 
 
 def _failed_alike(found: Sequence[TrialRecord]) -> bool:
-    """Whether these are enough trials that failed for the same reason to expect it of the next one."""
+    """Whether enough of these trials failed for the same reason to expect the same of the next one."""
     kinds = {Outcome(record.state, record.reason).kind_of_failure for record in found}
     return len(found) >= MAX_SAME_FAILURES and len(kinds) == 1 and found[0].state == FAIL

@@ -1,6 +1,6 @@
-"""What did best on recorded tasks: a few candidates to try first, chosen by how many rows there are and of which kind.
+"""What did best on recorded tasks: a few candidates to try first, chosen by the number of rows and the kind of task.
 
-`portfolio.json` is written by `benchmarks/bank/portfolio.py` from recorded learning curves; without it nothing is known
+`benchmarks/bank/portfolio.py` writes `portfolio.json` from recorded learning curves; without it nothing is known
 beforehand. Gains are in points of the metric on test rows, over the untuned default that is best on all tasks of about
 that size.
 """
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 PATH = Path(__file__).with_name("portfolio.json")
 
 OTHER_KIND = 0.3
-"""Weight of a task of another kind beside one of the same."""
+"""Weight of a task of another kind, where one of the same kind has 1."""
 
 FAR = 4.0
-"""Times as many or as few rows: what was recorded beyond that says little."""
+"""A task recorded on this many times more, or fewer, rows says little."""
 
 MOST_ENTRIES = 6
-"""To try first: from some ten tasks a further one would be fitted to noise."""
+"""At most this many entries: with some ten tasks, a further one would be fitted to noise."""
 
 LEAST_GAIN = 0.1
-"""Points that a further entry has to add: a search could not tell less from nothing, and a trial costs more."""
+"""Points that a further entry must add: a search cannot tell a smaller gain from none, and a trial costs more."""
 
 
 class Cell(NamedTuple):
@@ -41,8 +41,8 @@ class Cell(NamedTuple):
 
     Attributes:
         task, kind: names.
-        group: tasks that share texts, and count as one.
-        rows: that a fold trained on.
+        group: name of the tasks that share texts, and count as one.
+        rows: number that a fold trained on.
     """
 
     task: str
@@ -52,14 +52,14 @@ class Cell(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What all tasks of about one size say.
+    """What all tasks of about one size show.
 
     Attributes:
-        rows: that a fold trained on.
+        rows: number that a fold trained on.
         default: the method whose untuned default is best there.
         steps: the length that suits it.
-        gain, error: by how much the best entry of a portfolio was above that default on groups of tasks that had no
-            part in its choice, and the standard error over groups; points. NaN where there is only one group.
+        gain, error: points by which the best entry of a portfolio was above that default, on groups of tasks that had
+            no part in choosing it, and the standard error over groups. NaN where there is only one group.
         tasks, groups: how many.
     """
 
@@ -78,11 +78,11 @@ class Entry:
 
     Attributes:
         method: its name.
-        default: whether it is the method's untuned default, in each size at the length that suits it.
+        default: whether it is the method's untuned default, at the length that suits each size.
         params: the method's own.
-        training: the training dimensions but for the length, which is in `steps`: the rate is one at that length.
+        training: the training dimensions except the length, which is in `steps`; the learning rate holds for it.
         steps: in each cell, [cells]; NaN where it was not recorded.
-        gains: in each cell, moved towards the entry's mean by as much as they are noise, [cells]; NaN as `steps`.
+        gains: in each cell, shrunk towards the entry's mean as far as they are noise, [cells]; NaN as in `steps`.
     """
 
     method: str
@@ -94,9 +94,9 @@ class Entry:
 
 
 class Expected(NamedTuple):
-    """The gain of an entry over another on cells like a study's, its standard error over groups, and what is behind it.
+    """The gain of one entry over another on cells like a study's, and how many tasks and groups are behind it.
 
-    The error is NaN for a single group.
+    `error` is the standard error over groups; NaN for a single group.
     """
 
     gain: float
@@ -110,9 +110,9 @@ class Portfolio:
     """Entries with what they scored in each cell.
 
     Attributes:
-        model: that all was recorded on.
+        model: the base model that all was recorded on.
         cells: the recorded tasks.
-        sizes: by rows, the fewest first.
+        sizes: the fewest rows first.
         entries: defaults first.
     """
 
@@ -154,7 +154,7 @@ class Portfolio:
 
     @functools.cached_property
     def groups(self) -> list[str]:
-        """Of each cell."""
+        """The group of each cell."""
         return [cell.group for cell in self.cells]
 
     def near(self, rows: int) -> np.ndarray:
@@ -162,9 +162,9 @@ class Portfolio:
         return np.array([max(cell.rows / rows, rows / cell.rows) <= FAR for cell in self.cells])
 
     def weights(self, rows: int, kind: str) -> np.ndarray:
-        """How much each cell says of a study whose folds train on so many rows, [cells].
+        """How much each cell says about a study whose folds train on this many rows, [cells].
 
-        Cells that are not near say nothing; where none is, all say as much.
+        Cells that are not near weigh nothing; where none is near, all weigh the same.
         """
         if not (near := self.near(rows)).any():
             return np.ones(len(self.cells))
@@ -172,11 +172,11 @@ class Portfolio:
         return np.where(near, weights, 0.0)
 
     def size(self, rows: int) -> Size:
-        """The recorded size nearest to so many rows."""
+        """The recorded size nearest to this many rows."""
         return min(self.sizes, key=lambda size: abs(math.log(size.rows / rows)))
 
     def defaults(self, rows: int, methods: Collection[str]) -> list[Entry]:
-        """Of these methods the defaults that were recorded near that size, the best first.
+        """These methods' defaults that were recorded near that size, the best first.
 
         The first one is the best fixed default: best over all tasks of the size, whatever their kind.
         """
@@ -191,7 +191,7 @@ class Portfolio:
         return sorted(found, key=lambda entry: (entry.method != size.default, -means[entry.method]))
 
     def order(self, rows: int, kind: str, methods: Collection[str]) -> list[Entry]:
-        """What to try first of these methods: the best fixed default, then what adds most to those before it.
+        """What to try first of these methods: the best fixed default, then each time the entry that adds most.
 
         Empty where no default of these methods was recorded.
         """
@@ -204,7 +204,7 @@ class Portfolio:
         return [entries[place] for place in chosen]
 
     def steps(self, entry: Entry, rows: int) -> float:
-        """The length at which an entry is advised for so many rows: between those of the two nearest sizes."""
+        """The length advised for an entry with this many rows: between those of the two nearest sizes."""
         of_size = {
             size.rows: np.mean(np.log(steps))
             for size in self.sizes
@@ -219,7 +219,7 @@ class Portfolio:
         return float(np.exp(np.interp(math.log(rows), np.log([*of_size]), [*of_size.values()])))
 
     def expected(self, entry: Entry, beside: Entry, rows: int, kind: str) -> Expected:
-        """By how much an entry was above another, as cells like a study's say; all cells where none is near."""
+        """How far one entry was above another in cells like a study's; in all cells where none is near."""
         weights, gains = self.weights(rows, kind), entry.gains - beside.gains
         there = ~np.isnan(gains) & (weights > 0)
         if not there.any():
@@ -235,14 +235,14 @@ def _number(told: float | None) -> float:
 
 
 def _plain(value: float | str, digits: int) -> float | str | None:
-    """As JSON has it: no NaN, no digits that say nothing."""
+    """The value for JSON: without NaN, and without digits that mean nothing."""
     if not isinstance(value, float):
         return value
     return None if math.isnan(value) else (round(value, digits) if digits else round(value))
 
 
 def nearness(recorded: float, recorded_kind: str, rows: float, kind: str) -> float:
-    """How much a recorded task says of one with so many rows and of that kind; 1 for one just like it.
+    """How much a recorded task says about one of this kind with this many rows; 1 for one just like it.
 
     A normal density over doublings of the rows: a fixed form, as with some ten groups nothing finer could be fitted.
     """
@@ -250,14 +250,14 @@ def nearness(recorded: float, recorded_kind: str, rows: float, kind: str) -> flo
 
 
 def by_group(values: np.ndarray, weights: np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
-    """A weighted mean over groups, of their own weighted means, and its standard error; NaN for a single group.
+    """The weighted mean of the groups' own weighted means, and its standard error; NaN for a single group.
 
     A group weighs as much as its nearest cell, so that one with several sizes or tasks counts no more than another.
 
     Args:
         values: [cells].
         weights: [cells], some of them above zero.
-        groups: of each.
+        groups: the group of each cell.
     """
     names = sorted({group for group, weight in zip(groups, weights, strict=True) if weight > 0})
     within = [np.array([group == name for group in groups]) for name in names]
@@ -279,10 +279,10 @@ def greedy(
     most: int = MOST_ENTRIES,
     least: float = 0.0,
 ) -> list[int]:
-    """Rows of a table, each the one that adds most to the best of those before it; at most so many.
+    """Rows of a table, each the one that adds most to the best of those before it; at most `most`.
 
-    Distances count, not ranks, which exaggerate ties (as Auto-sklearn 2.0 does; Feurer et al. 2022, arXiv:2007.04074).
-    It ends where the next one, chosen without a group, gains less on that group than the standard error over groups, or
+    Distances count, as in Auto-sklearn 2.0 (Feurer et al. 2022, arXiv:2007.04074), not ranks, which exaggerate ties.
+    It ends where the next row, chosen without a group, gains less on that group than the standard error over groups, or
     than `least`.
 
     Args:
@@ -290,14 +290,14 @@ def greedy(
         weights: of cells, some of them above zero.
         groups: of cells.
         first: the row to begin with.
-        most: rows to choose.
-        least: that a further one has to add.
+        most: how many rows to choose at most.
+        least: what a further row must add.
     """
     scores, members = np.where(np.isnan(table), -np.inf, table), np.array(groups)
     chosen, best = [first], scores[first]
     while len(chosen) < most:
         gains = np.zeros_like(scores)
-        known = np.isfinite(best)  # of a cell where nothing chosen was recorded no gain can be told
+        known = np.isfinite(best)  # no gain is known in a cell where nothing chosen was recorded
         gains[:, known] = np.maximum(scores[:, known] - best[known], 0)
         left_out = np.zeros(len(members))
         for group in sorted(set(groups)):

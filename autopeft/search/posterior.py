@@ -1,13 +1,13 @@
-"""How good the candidates truly are, as far as the scores of their folds tell: one model for all runs of a study.
+"""How good the candidates truly are, as far as the scores of their folds show: one model for all runs of a study.
 
-A run is one candidate on one block: a fold of one split of the rows, the same rows for every candidate that ran it.
+A run is one candidate on one block: a fold of one split, which has the same rows for every candidate that ran it.
 
     score(candidate i, block b) = true_i + gap_i + effect_b + e,   true_i ~ N(prior_i, between_i),
                                                                     gap_i ~ N(0, floor · folds),   e ~ N(0, folds)
 
-The effects of blocks are free, so only differences between candidates that shared blocks say anything, and the level of
-the scores is of no account. The gap is what no repetition on the same rows removes: they are but one sample, and what
-is trained on all of them at last is but one model. Means move towards their priors, the more the fewer folds there are
+The effects of blocks are free, so only differences between candidates that shared blocks count, and the level of the
+scores does not. The gap is what no repetition on the same rows removes: the rows are only one sample, and what is
+trained on all of them at last is only one model. Means move towards their priors, the more the fewer folds there are
 (empirical Bayes; the correction for folds that share rows, Nadeau & Bengio 2003, is the `floor` here).
 """
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LEAST = 1e-10
-"""Variance that is always left: scores of folds that all agree would otherwise make certain of nothing."""
+"""Variance that is always left: otherwise, folds whose scores all agree would make a zero difference certain."""
 
 SMALLEST = 1e-9
-"""Eigenvalue of what runs tell of candidates; one that is smaller is none."""
+"""Smaller eigenvalues of the information about candidates count as zero."""
 
 
 class Run(NamedTuple):
@@ -43,10 +43,10 @@ class Variances:
     """How widely candidates and folds scatter, in squares of the score's unit; from recorded studies, or `estimated`.
 
     Attributes:
-        between: of candidates' true scores around their prior means.
-        folds: of a candidate's score on a block, beyond what it and the block explain.
-        floor: the gap's variance, in shares of `folds`.
-        degrees: of freedom that `folds` rests on; infinite where it is taken as known.
+        between: variance of candidates' true scores around their prior means.
+        folds: variance of a candidate's score on a block, beyond what candidate and block explain.
+        floor: the gap's variance, as a share of `folds`.
+        degrees: degrees of freedom that `folds` rests on; infinite where it is taken as known.
     """
 
     between: float
@@ -55,7 +55,7 @@ class Variances:
     degrees: float = math.inf
 
     def seen(self, runs: Sequence[Run]) -> Variances:
-        """With the residuals of a study's own runs put in, by the degrees of freedom that each side rests on."""
+        """Updated with the residuals of a study's own runs, weighted by the degrees of freedom of each side."""
         if math.isinf(self.degrees):
             return self
         squares, own = residual_squares(runs)
@@ -64,10 +64,10 @@ class Variances:
 
     @classmethod
     def estimated(cls, runs: Sequence[Run], prior: Sequence[float], floor: float) -> Variances:
-        """From the runs alone: by moments, as no study of the kind is recorded.
+        """Estimated from the runs alone, by moments, as no study of the kind is recorded.
 
         Raises:
-            ValueError: they leave no residual: fewer than two candidates shared two blocks.
+            ValueError: the runs leave no residual: fewer than two candidates shared two blocks.
         """
         squares, degrees = residual_squares(runs)
         if not degrees:
@@ -84,12 +84,12 @@ class Variances:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is believed of the candidates' true scores: jointly normal.
+    """The posterior of the candidates' true scores, jointly normal.
 
     Attributes:
-        mean: of each, beside the level that all share.
+        mean: of each candidate, relative to the level that all share.
         cov: their covariances.
-        lasting: the part of each one's variance that no more blocks would remove.
+        lasting: the part of each variance that more blocks would not remove.
     """
 
     mean: np.ndarray
@@ -104,13 +104,13 @@ class Posterior:
         variances: Variances,
         between: Sequence[float] | None = None,
     ) -> Posterior:
-        """After these runs.
+        """The posterior after these runs.
 
         Args:
-            runs: of any candidates on any blocks; not every one ran on each.
+            runs: any candidates on any blocks; not every candidate ran on every block.
             prior: what is expected of each candidate before any run, on any level.
             variances: how widely they scatter.
-            between: of each candidate around its prior, where one is better known than another.
+            between: each candidate's own variance around its prior, where some are better known than others.
         """
         expected, table = np.asarray(prior, float), _Table.of(runs, len(prior))
         folds = max(variances.folds, LEAST)
@@ -120,42 +120,42 @@ class Posterior:
         own = 1 / (spread + gap)
         cov = np.linalg.inv(np.diag(own) + table.information / folds)
         mean = cov @ (own * expected + table.told / folds)
-        kept = spread / (spread + gap)  # of what a candidate scores above its prior, the part that is not a gap
+        kept = spread / (spread + gap)  # the part of a candidate's lead over its prior that is not a gap
         lasting = kept * gap
         return cls(expected + kept * (mean - expected), np.outer(kept, kept) * cov + np.diag(lasting), lasting)
 
     def difference(self, first: int, second: int) -> tuple[float, float]:
-        """Mean and standard deviation of what the first is truly better by than the second."""
+        """Mean and standard deviation of how much better the first truly is than the second."""
         variance = self.cov[first, first] + self.cov[second, second] - 2 * self.cov[first, second]
         return float(self.mean[first] - self.mean[second]), math.sqrt(max(float(variance), LEAST))
 
     def chance(self, first: int, second: int, *, by: float = 0.0, temperature: float = 1.0) -> float:
-        """That the first is truly better than the second, by so much.
+        """The probability that the first is truly better than the second by more than `by`.
 
         Args:
             first: a candidate by number.
             second: another.
-            by: in the score's unit; below zero where it may be so much worse.
-            temperature: what the deviation is multiplied by, so that chances stated of recorded studies hold.
+            by: in the score's unit; below zero where the first may be that much worse.
+            temperature: factor of the deviation, chosen so that the chances stated for recorded studies hold.
         """
         mean, deviation = self.difference(first, second)
         return float(ndtr((mean - by) / (temperature * deviation)))
 
     def chance_to_stay(self, first: int, second: int) -> float:
-        """That the first still has the higher mean after ever so many more blocks that both run."""
+        """The probability that the first still has the higher mean after infinitely many more blocks for both."""
         mean, deviation = self.difference(first, second)
         lasting = float(self.lasting[first] + self.lasting[second])
         return float(ndtr(mean / math.sqrt(max(deviation**2 - lasting, LEAST))))
 
     def chances(self, than: int) -> np.ndarray:
-        """Of every candidate, that it is truly better than this one; a half for itself."""
+        """For every candidate, the probability that it is truly better than this one; a half for itself."""
         variance = np.diag(self.cov) + self.cov[than, than] - 2 * self.cov[than]
         found: np.ndarray = ndtr((self.mean - self.mean[than]) / np.sqrt(np.maximum(variance, LEAST)))
         return found
 
 
 def residual_squares(runs: Sequence[Run]) -> tuple[float, int]:
-    """What candidates and blocks leave unexplained of the scores: the sum of squares, and its degrees of freedom."""
+    """The part of the scores that candidates and blocks do not explain: sum of squares, and its degrees of freedom."""
     if not runs:
         return 0.0, 0
     table = _Table.of(runs, max(run.candidate for run in runs) + 1)
@@ -166,12 +166,12 @@ def residual_squares(runs: Sequence[Run]) -> tuple[float, int]:
 
 
 class _Table(NamedTuple):
-    """Runs as a table of candidates and blocks, the effects of blocks eliminated.
+    """Runs as a table of candidates and blocks, with the effects of blocks eliminated.
 
     Attributes:
         candidate, block, scores: of each run; blocks that nobody ran are left out.
-        counts: of runs, by candidate and block.
-        information: about the candidates, once divided by the variance of folds.
+        counts: number of runs, by candidate and block.
+        information: about the candidates, before it is divided by the variance of folds.
         told: by candidate, the sum of its scores, each less the mean of its block.
     """
 
@@ -196,9 +196,9 @@ class _Table(NamedTuple):
 
     @property
     def effects(self) -> tuple[np.ndarray, int]:
-        """Of the candidates, by least squares: what each scores above the others on the blocks that it ran; the rank.
+        """The candidates' effects by least squares: how far each is above the others on shared blocks; and the rank.
 
-        Candidates that no block connects have no difference, so the least squares of the least norm.
+        Candidates that no block connects have no difference, so this is the solution of the least norm.
         """
         values, vectors = np.linalg.eigh(self.information)
         there = values > SMALLEST

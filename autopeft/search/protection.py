@@ -1,4 +1,4 @@
-"""Which trials the pruner has no say about: the defaults that all others have to beat."""
+"""Which trials are never pruned: the defaults that all others must beat."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 def protected(trial: optuna.Trial, candidate: Candidate, space: CandidateSpace, fixed: Collection[Candidate]) -> bool:
     """Whether a trial runs to its end whatever the pruner says.
 
-    Of the best fixed default of each base model that is so, and of whichever default is ahead at the rung just
-    reported; the other defaults are trained once when the search is over. Of every default, where nothing tells which
-    is the best.
+    These are the best fixed default of each base model, and whichever default is ahead at the rung just reported. The
+    other defaults are trained once when the search is over. Where nothing says which default is best, all are.
 
     Args:
-        trial: as it stands.
-        candidate: that it trains.
+        trial: in its present state.
+        candidate: what it trains.
         space: what is searched.
         fixed: the best fixed default of each base model (`start.fixed_defaults`).
     """

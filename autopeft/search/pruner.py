@@ -1,4 +1,4 @@
-"""The pruner of a study: what stops trials that fall behind."""
+"""The pruner of a study, which stops trials that fall behind."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class HalvingPruner(BasePruner):
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) by two, in one bracket.
 
     After each rung a trial goes on if its score is in the better half of those of all trials that reached the rung.
-    Rungs double already (`rungs.rung_ends`), so each is judged; Optuna's pruner of that name, told their numbers, would
-    judge the first, second, fourth and eighth. Failed trials do not compete: one that was interrupted runs again, and
+    Rungs double already (`rungs.rung_ends`), so each one is judged; Optuna's pruner of that name, given their numbers,
+    would judge the first, second, fourth and eighth. Failed trials do not compete: an interrupted one runs again, and
     would compete twice.
     """
 
@@ -52,7 +52,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "median": lambda rungs: optuna.pruners.MedianPruner(n_startup_trials=3),
     "none": lambda rungs: optuna.pruners.NopPruner(),
 }
-"""What a study file may name, with what makes it for so many rungs; `SearchSection.pruner` has the same names.
+"""Makers of the pruners that a study file may name, given the number of rungs; `SearchSection.pruner` has these names.
 
 The default, successive halving, found the best candidates of recorded curves soonest, and lost the best one least often
 (`benchmarks/pruners.py`, docs/performance.md).
@@ -60,5 +60,5 @@ The default, successive halving, found the best candidates of recorded curves so
 
 
 def make_pruner(name: str, rungs: int) -> BasePruner:
-    """The pruner a study file names; one step is one rung of all folds, of at most `rungs`."""
+    """The pruner that a study file names; one step is one rung of all folds, at most `rungs` of them."""
     return PRUNERS[name](rungs)

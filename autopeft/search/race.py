@@ -1,8 +1,8 @@
-"""The race at the end of a search: its leaders, and the defaults they have to beat, on fresh folds until one is ahead.
+"""The race at the end of a search: its leaders and the defaults they must beat run fresh folds until one is ahead.
 
-The folds of the search chose the leaders, so their scores flatter them; folds of other splits do not. They go where
-they decide most: to the leader and whoever is most likely to be better than it (top two; Qin et al. 2017, Shang et al.
-2020, arXiv:1910.10945), both on the same fold.
+The folds of the search chose the leaders, so their scores flatter them; folds of other splits do not. Each fresh fold
+goes where it decides most: to the leader and to the candidate most likely to be better than it (top two; Qin et al.
+2017, Shang et al. 2020, arXiv:1910.10945), both on the same fold.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Entrant:
     Attributes:
         method: its name.
         default: whether it is that method's untuned default.
-        cost: what it takes to keep or to run; the cheaper wins a tie.
-        prior: what is expected of its score, beside a level that all share.
-        between: variance of its true score around that: less where it is known from other studies. None for that of the
-            race's variances.
+        cost: of keeping or running it; the cheaper wins a tie.
+        prior: its expected score, relative to a level that all share.
+        between: variance of its true score around `prior`: smaller where other studies tell it. None for the one in
+            the race's variances.
     """
 
     method: str
@@ -44,13 +44,13 @@ class Rules:
     """When a race ends, in chances and in the score's unit.
 
     Attributes:
-        sure: chance at which the leader is better than its challenger.
-        alike: chance at which the two are within `rope` of each other, too close to matter.
-        rope: half the width of that zone.
-        settled: chance at which more folds would not change who leads.
-        hopeless: chance at which a finalist that is `behind` the leader by so much runs no more.
-        behind: how far that is.
-        tie: how far a default, or a cheaper candidate, may have the lower mean and still win.
+        sure: the race ends at this chance that the leader is better than its challenger;
+        alike: or at this chance that the two are within `rope` of each other, too close to matter;
+        rope: half the width of that zone;
+        settled: or at this chance that more folds would not change who leads.
+        hopeless: a finalist runs no more at this chance that it is more than `behind` below the leader.
+        behind: see `hopeless`.
+        tie: how much lower the mean of a default, or of a cheaper candidate, may be for it to win still.
     """
 
     sure: float = 0.9
@@ -74,12 +74,12 @@ class Verdict(NamedTuple):
 
     Attributes:
         winner: by number.
-        leader: whoever has the highest mean; another than the winner where a tie went to a default or to the cheaper.
+        leader: the highest mean; not the winner where a tie went to a default or to the cheaper.
         rival: the best of the other defaults; None where there is none.
-        lead, deviation: of the winner's true score over the rival's, mean and standard deviation; NaN without a rival,
-            as what follows.
+        lead, deviation: mean and standard deviation of how far the winner's true score is above the rival's; these and
+            the following are NaN without a rival.
         better, alike, worse: chances that the winner is truly better than the rival by more than the rope, within it,
-            and worse by more than it.
+            or worse by more than the rope.
         chance: that it is truly better than the rival at all.
     """
 
@@ -98,15 +98,14 @@ class Verdict(NamedTuple):
 class Race:
     """Says which pair runs the next fresh fold, when that is enough, and who wins.
 
-    It keeps nothing: it is told all runs each time, those of the search among them, so a race that was interrupted goes
-    on.
+    It keeps no state: it gets all runs each time, with those of the search, so a race that was interrupted goes on.
 
     Attributes:
         entrants: the candidates that the search trained to their end, by number.
         variances: how widely candidates and folds scatter.
         rules: when it ends.
-        finalists: the numbers of those that run, and may win; all, where none is named. See `finalists`.
-        temperature: of the chances that it states; see `Posterior.chance`.
+        finalists: the numbers of those that run and may win; all, where none is named. See `finalists`.
+        temperature: for the chances that it states; see `Posterior.chance`.
     """
 
     entrants: Sequence[Entrant]
@@ -120,7 +119,7 @@ class Race:
         return self.finalists or range(len(self.entrants))
 
     def posterior(self, runs: Sequence[Run]) -> Posterior:
-        """What is believed after these runs."""
+        """The posterior after these runs."""
         variances = self.variances.seen(runs)
         between = [variances.between if one.between is None else one.between for one in self.entrants]
         return Posterior.of(runs, [one.prior for one in self.entrants], variances, between)
@@ -128,11 +127,11 @@ class Race:
     def turn(self, runs: Sequence[Run], may_run: Callable[[int], Sequence[int]]) -> Turn | None:
         """What runs next; None where the race is over.
 
-        A candidate that becomes challenger catches up first: on a block that the other has run, it alone runs.
+        A candidate that becomes challenger catches up first: it runs alone on a block that the other has run.
 
         Args:
             runs: all so far.
-            may_run: of a candidate, the fresh blocks that it can run, in the order in which it is to run them.
+            may_run: gives the fresh blocks that a candidate can run, in the order to run them.
         """
         found, rules = self.posterior(runs), self.rules
         leader, *rest = sorted(self._among, key=lambda i: -found.mean[i])
@@ -148,7 +147,7 @@ class Race:
         return None
 
     def _decided(self, found: Posterior, leader: int, hoping: Sequence[int]) -> bool:
-        """Whether more folds are of no use: the leader is better, or as good, or would lead whatever they show."""
+        """Whether more folds would be useless: the leader is better, or as good, or would stay ahead in any case."""
         rules, challenger = self.rules, hoping[0]
         within = found.chance(leader, challenger, by=-rules.rope) - found.chance(leader, challenger, by=rules.rope)
         sure = found.chance(leader, challenger) >= rules.sure
@@ -159,7 +158,7 @@ class Race:
 
         Args:
             runs: all of them.
-            winner: where it was chosen in another way; else the highest mean, a tie going to a default or to the
+            winner: if it was chosen in another way; else the highest mean wins, and a tie goes to a default or to the
                 cheaper.
         """
         found, entrants = self.posterior(runs), self.entrants
@@ -182,7 +181,7 @@ class Race:
 def _shared(
     leader: int, challenger: int, ran: Collection[tuple[int, int]], may_run: Callable[[int], Sequence[int]]
 ) -> Turn | None:
-    """The next block that both will then have run: one that either has run already, else the first that both can."""
+    """The next block for both: one that either has run already, else the first that both can run."""
     lacks = {i: [block for block in may_run(i) if (i, block) not in ran] for i in (challenger, leader)}
     for one, other in ((challenger, leader), (leader, challenger)):
         for block in lacks[one]:
@@ -198,9 +197,9 @@ def finalists(
     """Who runs in the race: the leaders, of at least two methods where there are two, and the defaults to beat.
 
     Args:
-        found: what is believed after the search.
+        found: the posterior after the search.
         entrants: the candidates it is about.
-        always: numbers of those that run in any case, such as the default that is best elsewhere.
+        always: numbers of those that run in any case, such as the default that is best on recorded tasks.
         leaders: how many of the best run.
     """
     ranked = [int(i) for i in np.argsort(-found.mean, kind="stable")]

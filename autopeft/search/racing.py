@@ -1,7 +1,7 @@
 """The race at the end of a study: its leaders and the best default run fresh folds, and the best of them wins.
 
-What ran is kept after each fold, so a race that was interrupted goes on as it would have. It is bounded by rows and not
-by time, but for a study's `timeout`: so the same study has the same winner on any machine.
+What ran is kept after each fold, so an interrupted race goes on as it would have. Its limit is a number of rows, not a
+time (except for a study's `timeout`): so the same study has the same winner on any machine.
 """
 
 from __future__ import annotations
@@ -45,21 +45,22 @@ if TYPE_CHECKING:
     from autopeft.tracking import Tracker
 
 FEWEST = 2
-"""Trials that a race takes."""
+"""A race needs this many trials."""
 
 NO_FAULT = (StoreError, MachineError, StreamError, ModelError, SpecError, StudyError)
-"""Errors that are not a method's: of the disk, the machine, whoever reads, the base model and a user's metric."""
+"""Errors that are not a method's fault: of the disk, the machine, the reader of the output, the base model and a
+user's metric."""
 
 
 @dataclass(frozen=True)
 class Books:
-    """Where a race is kept and told.
+    """Where a race is recorded and announced.
 
     Attributes:
         study: keeps what ran.
         tracker: logs each fold with its trial.
-        announcer: told what is worth a sentence, and when the race begins.
-        check: asked before each fold and at its rungs; raises what a signal raised.
+        announcer: prints sentences, and announces the race.
+        check: called before each fold and at its rungs; raises what a signal raised.
         late: whether the study's time is up.
     """
 
@@ -71,21 +72,21 @@ class Books:
 
 
 def share(problem: Problem) -> float:
-    """Of the rows that the search trains on, how many the race may have; 0 where there is none."""
+    """How much the race may train, as a share of the rows that the search trains on; 0 where there is no race."""
     search = problem.spec.search
     return search.race if search.trials >= FEWEST and choosing.asked(problem) is None else 0.0
 
 
 def race(problem: Problem, books: Books, *, finished: bool) -> None:
-    """Run the race, or what is left of it, and keep who won; `records` then have it.
+    """Run the race, or what is left of it, and keep who won; `records` then show it.
 
-    There is none where written texts choose, where fewer than two trials may win, where the rows can be split in one
-    way only, and where its share of rows pays for no pair of folds.
+    There is no race if written texts choose, if fewer than two trials may win, if the rows can be split in only one
+    way, or if its share of rows is too small for one pair of folds.
 
     Args:
         problem: the study's.
         books: the study's, whose search is over.
-        finished: whether it has its winner already, which stays if no race chose it.
+        finished: whether the study has its winner already, which stays if no race chose it.
 
     Raises:
         StoreError: something could not be kept.
@@ -114,7 +115,7 @@ def race(problem: Problem, books: Books, *, finished: bool) -> None:
 
 
 class _Race:
-    """A race that runs, on so many rows as it is `allowed`, each once an epoch; that takes about so many `seconds`."""
+    """A race that may train on `allowed` rows, counted once per epoch, which takes about `seconds`."""
 
     def __init__(
         self, problem: Problem, books: Books, found: Sequence[TrialRecord], fresh: FreshFolds, allowed: float
@@ -129,10 +130,10 @@ class _Race:
         self._own = {fresh.label: fresh}
 
     def run(self, raced: Raced | None, among: tuple[int, ...]) -> None:
-        """To its end, or to the study's.
+        """Run to the end of the race, or of the study's time.
 
         Args:
-            raced: an earlier one, which goes on if it was among the same trials, and else lends what it ran.
+            raced: an earlier race. If it had the same trials, it goes on; otherwise its runs are used again.
             among: numbers of the trials.
         """
         raced = raced or Raced(among, ())
@@ -153,7 +154,7 @@ class _Race:
             RACING, "the leaders on fresh folds", sentence, max(self.seconds - raced.seconds, 0.0)
         )
         raced, decided = self._raced(raced)
-        if not decided and not raced.runs:  # it was too late, or the first two were too dear
+        if not decided and not raced.runs:  # time was up, or the first two trials cost too much
             self.books.study.set_user_attr(RACE, {})
             return
         ruling = self._standing(raced).ruling()
@@ -161,7 +162,7 @@ class _Race:
         self.books.announcer.say(ruling.sentence)
 
     def _raced(self, raced: Raced) -> tuple[Raced, bool]:
-        """After all that it may run, and whether it was decided before that."""
+        """The race after all runs that it may have, and whether it was decided before that."""
         while pair := self._standing(raced).turn(self.fresh.first):
             cost = sum(self._cost(number, pair.fold) for number in pair.numbers)
             if self.books.late() or raced.rows + cost > self.allowed:
@@ -179,7 +180,7 @@ class _Race:
         return raced, True
 
     def _after(self, raced: Raced, number: int, fold: int) -> Raced:
-        """After one more run. What fails there, or collapses, leaves, and the next best takes its place."""
+        """The race after one more run. A trial that fails or collapses leaves, and the next best takes its place."""
         began, candidate = time.monotonic(), self.problem.space.parse(self.found[number].params)
         score, reason = math.nan, ""
         try:
@@ -212,7 +213,7 @@ class _Race:
         """Train one candidate on a fresh fold to its end.
 
         Raises:
-            Exception: whatever its method raises before that.
+            Exception: whatever its method raises.
         """
         problem = self._fresh_of(self.problem.at_hand(candidate)).problem(fold)
         problem.weight_check.check()
@@ -224,7 +225,7 @@ class _Race:
         return outcome
 
     def _fresh_of(self, problem: Problem) -> FreshFolds:
-        """The same folds on another base model, which may make other samples of their rows."""
+        """The same folds for another base model, which may make other samples of their rows."""
         if problem.label not in self._own:
             self._own[problem.label] = FreshFolds(problem)
         self._own[problem.label].first(len(self.fresh))
@@ -234,11 +235,11 @@ class _Race:
         return Standing.of([*self.found.values()], raced, self.defaults, self.problem.metric)
 
     def _cost(self, number: int, fold: int) -> int:
-        """Rows that a run trains on, each once an epoch."""
+        """Number of rows that a run trains on, counted once per epoch."""
         return self.found[number].epochs * len(self.fresh[fold].train)
 
     def _least(self, finalists: Sequence[int]) -> int:
-        """The same of the cheapest pair."""
+        """The same for the cheapest pair."""
         (first,) = self.fresh.first(1)
         return sum(sorted(self._cost(number, first) for number in finalists)[:FEWEST])
 

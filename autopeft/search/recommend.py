@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 UNCHECKED = "This does not check which methods the model supports or what fits [budget]; `autopeft plan` does."
 SAME = 1.5
-"""Times as many steps, or as few, up to which a length is the recorded one."""
+"""A length counts as the recorded one up to this many times more, or fewer, steps."""
 
 FEW = 3
-"""Groups of a kind below which its tasks say little of another one."""
+"""With fewer groups of a kind, its tasks say little about a new one."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Tried:
     """A candidate that is tried first.
 
     Attributes:
-        candidate: as a person reads it: the method, and what is not as in its default.
+        candidate: for a person to read: the method, and what differs from its default.
         params: as Optuna and MLflow know it.
         source: an earlier study, recorded tasks, or a method's default.
         epochs, steps: its length; steps of one fold.
         gain, error: points over the best fixed default on recorded tasks, and the standard error over groups; None
             where they are not known.
-        tasks, groups: how many are behind it.
-        advised: steps at which it was recorded, of the sizes that are near.
+        tasks, groups: how many are behind the gain.
+        advised: number of steps it was recorded with, at the nearest sizes.
     """
 
     candidate: str
@@ -70,11 +70,11 @@ class Recommendation:
 
     Attributes:
         study, kind: its name, and the kind of its task.
-        rows: to train on, in all.
-        fold_rows: that a fold trains on.
+        rows: number to train on, in all.
+        fold_rows: number that a fold trains on.
         beside: the method whose default is the best fixed one; None where nothing is known.
         tried: in order.
-        left: methods whose default is trained at the end alone.
+        left: methods whose default is trained only at the end.
         expected: a sentence; empty where nothing is known.
         cautions: why that may not hold here, a sentence each.
     """
@@ -90,7 +90,7 @@ class Recommendation:
     cautions: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For a script."""
+        """The recommendation for a script."""
         return asdict(self)
 
 
@@ -147,7 +147,7 @@ def _named(candidate: Candidate, space: CandidateSpace) -> str:
 
 
 def _expectation(known: Portfolio, size: int) -> str:
-    """What such a start brought on tasks that had no part in choosing it."""
+    """What such a start gained on tasks that had no part in choosing it."""
     near = known.size(size)
     behind = f"{_count(near.tasks, 'recorded task')} of {_count(near.groups, 'group')} with about {near.rows:,} rows"
     if math.isnan(near.gain):
@@ -165,12 +165,12 @@ def _cautions(known: Portfolio, size: int, kind: str, tried: Sequence[Tried]) ->
     if not near.any():
         sizes = ", ".join(f"{one.rows:,}" for one in known.sizes)
         found.append(
-            f"A fold trains on {size:,} rows, and on {sizes} where it was recorded: a factor of over {FAR:g}, "
+            f"A fold trains on {size:,} rows here, but on {sizes} in the records: a factor of over {FAR:g}, "
             "so take this as a guess."
         )
     if other := [one for one in tried if one.advised and not 1 / SAME <= one.steps / one.advised <= SAME]:
         found.append(
-            f"{_count(len(other), 'candidate')} would train for another number of steps than was recorded, such as "
+            f"{_count(len(other), 'candidate')} would not train for the recorded number of steps, for example "
             f"{other[0].steps:,} steps instead of {other[0].advised:,}; widen `epochs` in [search] to change that."
         )
     groups = {cell.group for cell, one in zip(known.cells, near, strict=True) if cell.kind == kind and one}
@@ -179,7 +179,7 @@ def _cautions(known: Portfolio, size: int, kind: str, tried: Sequence[Tried]) ->
         found.append(f"No task of the kind {kind} was recorded, so this uses tasks of other kinds: {others}.")
     elif near.any() and len(groups) < FEW:
         found.append(
-            f"Of the kind {kind} {_count(len(groups), 'group')} of tasks had about as many rows; those of other kinds "
+            f"{_count(len(groups), 'group')} of {kind} tasks had about as many rows, so tasks of other kinds "
             "count for most of this."
         )
     return found

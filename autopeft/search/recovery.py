@@ -1,4 +1,4 @@
-"""What a process that was killed left in Optuna: trials that run, closed or queued again."""
+"""Cleans up Optuna after a process that was killed: running trials are closed or queued again."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def tell(study: optuna.Study, number: int, record: TrialRecord) -> None:
-    """End a trial in Optuna's books as its record has it."""
+    """End a trial in Optuna in the state of its record."""
     if record.state == COMPLETE:
         study.tell(number, record.score)
     else:
-        # One that the timeout stopped runs again: the sampler and the pruner are not to see it twice.
+        # A trial that the timeout stopped runs again: the sampler and the pruner must not see it twice.
         study.tell(number, state=TrialState.FAIL if record.state in (FAIL, STOPPED) else TrialState.PRUNED)
 
 
 def recover(study: optuna.Study) -> None:
     """Close the trials that an earlier process left running; those that had not ended are queued again, once each.
 
-    That process may have been killed between any two lines: a queued trial's params are written one by one, and what
-    is to be the next trial is queued before this one is closed.
+    That process may have been killed between any two lines: a queued trial's params are written one by one, and the
+    new trial is queued before the old one is closed.
     """
     queued = {trial.user_attrs.get(RETRY_OF) for trial in study.get_trials(deepcopy=False)}
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

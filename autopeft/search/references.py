@@ -1,6 +1,6 @@
-"""Rows of reference that need no add-on: the base model as it is, its head alone, and all its weights trained.
+"""Reference models that need no add-on: the base model as it is, its head alone, and all its weights trained.
 
-Trained once, on all training rows, by recipes that are fixed: what a search found has to be set beside something.
+They are trained once, on all training rows, by fixed recipes, so that the winner can be compared with something.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from autopeft.training.learner import Learner
 
 BASE, HEAD, FULL = "base model", "head alone", "full fine-tuning"
-"""What they are called."""
+"""Their names."""
 
 FULL_RATE, FULL_WARMUP = 5e-5, 0.1
-"""Learning rate of full fine-tuning: of the 2e-5 to 5e-5 of Devlin et al. 2019 (arXiv:1810.04805, appendix A.3) the
-highest, as studies take few steps; and the warm-up of Mosbach et al. 2021 (arXiv:2006.04884)."""
+"""Learning rate of full fine-tuning: the highest of the 2e-5 to 5e-5 of Devlin et al. 2019 (arXiv:1810.04805, appendix
+A.3), as studies take few steps; and the warm-up of Mosbach et al. 2021 (arXiv:2006.04884)."""
 
 PATIENCE, LEAST_SECONDS = 3.0, 120.0
-"""A row of reference may take so many times as long as the slowest refit, and so many seconds in any case."""
+"""A reference model may take this many times as long as the slowest refit, and this many seconds in any case."""
 
 TIMED_STEPS = 5
-"""After which its time is predicted."""
+"""Number of steps after which its time is predicted."""
 
 
 class HeadAlone(PeftMethod):
-    """The head on the frozen base model; trained at the rate that `TRAINING_SPACE` has as its default."""
+    """The head on the frozen base model, trained at the default rate of `TRAINING_SPACE`."""
 
     contract = CONTRACT
     name = HEAD
@@ -66,7 +66,7 @@ class FullFineTuning(HeadAlone):
     name = FULL
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
-        """Give the model weights of its own; those that two modules share are one still."""
+        """Give the model its own copy of the weights; modules that share one still share it."""
         own: dict[int, nn.Parameter] = {}
         for module in model.modules():
             for name, shared in module._parameters.items():
@@ -77,7 +77,7 @@ class FullFineTuning(HeadAlone):
 
 
 def candidates(problem: Problem) -> list[Candidate]:
-    """The two that are trained, for as many epochs as the default that trains longest."""
+    """The two that are trained, for as many epochs as the longest default."""
     part = max(problem.space.values(), key=lambda part: part.default().hyper.epochs)
     epochs = part.default().hyper.epochs
     head = Hyperparameters(**{**TRAINING_SPACE.defaults(), "epochs": epochs})  # type: ignore[arg-type]  # as declared
@@ -87,9 +87,9 @@ def candidates(problem: Problem) -> list[Candidate]:
 
 
 def refusal(problem: Problem, candidate: Candidate) -> str:
-    """Why a row of reference is not trained, in words; "" where it can be.
+    """Why a reference model is not trained, in words; "" where it can be.
 
-    Of the budget memory alone counts: the other limits are on what is kept.
+    Only the budget's memory counts: its other limits are on what is kept.
     """
     if candidate.method.name == HEAD:
         return "" if problem.base.spec.head else "the model has no head to train alone"
@@ -106,7 +106,7 @@ def refusal(problem: Problem, candidate: Candidate) -> str:
 
 
 class Patience:
-    """Times the steps of a training, which may take so many `seconds`; give it to a `Learner`."""
+    """Times the steps of a training, which may take at most `seconds`; give it to a `Learner`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._began = seconds, running_time()

@@ -1,4 +1,4 @@
-"""The refit: a candidate trained once more, on every training row, as its folds were on parts of them."""
+"""The refit: a candidate trained once more on every training row, just as its folds were trained on parts of them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Refit(NamedTuple):
 
     Attributes:
         model: in evaluation mode.
-        loss: the mean of a batch over the last epoch, or over the part of it that comes after the last rung but one:
-            where the last losses of folds are from too.
+        loss: mean batch loss over the last epoch, or over its part after the last rung but one. The last losses of
+            folds are means over the same part.
         execution: how its batches were run.
     """
 
@@ -48,12 +48,11 @@ def train_whole(problem: Problem, candidate: Candidate, run: int = 0, watch: Wat
     Args:
         problem: the study's.
         candidate: what is trained.
-        run: rows are drawn into batches, and values dropped, in an order of its own for each number; the first values
-            are those of the folds in any.
+        run: seeds the order of the rows and the dropout. The initial values are those of the folds for any number.
         watch: entered around every step; may raise.
 
     Raises:
-        MemoryError: it ran out again; on a GPU `torch.OutOfMemoryError`.
+        MemoryError: memory ran out again; on a GPU `torch.OutOfMemoryError`.
         DivergedError: the loss is no longer finite.
     """
     planned = replace(problem.cost_estimator(candidate).execution, folds=1)

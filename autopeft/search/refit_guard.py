@@ -1,7 +1,7 @@
 """Whether a refit learnt as its folds did: one that collapsed is run again, on rows in another order.
 
-No held-out row has a part in it. That a training can collapse at all is a matter of the optimisation and not of the
-rows (Mosbach et al. 2021, arXiv:2006.04884), so another order mostly does not.
+Held-out rows have no part in it. Training collapses because of the optimisation, not because of the rows (Mosbach et
+al. 2021, arXiv:2006.04884), so with another order it mostly does not.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
 BAND = 0.25
-"""By so large a share of the loss of the best answer that looks at no input a refit's may end above those of its folds.
-
-It trains on more rows than they do, each as often, so it ends near them or below."""
+"""How far a refit's loss may end above those of its folds, as a share of the loss of the best answer that looks at no
+input. A refit trains on more rows than its folds, each as often, so it ends near them or below."""
 
 MOST_RUNS = 3
-"""Refits of a candidate."""
+"""A candidate is refitted at most this many times."""
 
 MOST_ROWS = 500
-"""Training rows that a refit answers, to see whether it answers all alike."""
+"""Number of training rows that a refit answers, to see whether it answers all alike."""
 
 
 class CollapsedError(AutopeftError):
@@ -48,8 +47,8 @@ class GuardedRefit(NamedTuple):
 
     Attributes:
         model: of the last one.
-        faults: what was wrong with those before it, in words.
-        fault: what is wrong with it; "" where nothing is, or nothing can be told.
+        faults: what was wrong with the refits before it, in words.
+        fault: what is wrong with it; "" where nothing is, or nothing is known.
     """
 
     model: nn.Module
@@ -58,7 +57,7 @@ class GuardedRefit(NamedTuple):
 
     @property
     def told(self) -> str:
-        """All that as the end of a sentence on the model; "" where nothing was wrong."""
+        """The faults as the end of a sentence about the model; "" where nothing was wrong."""
         return _told(self.faults, self.fault)
 
 
@@ -67,17 +66,17 @@ def guarded_refit(
 ) -> GuardedRefit:
     """Refit a candidate, at most `MOST_RUNS` times, until it has not collapsed.
 
-    Where all its folds had collapsed once is enough: it does as they did.
+    If all its folds had collapsed, it is refitted once: it does as they did.
 
     Args:
         problem: the study's.
         candidate: what is trained.
         record: of its complete trial; None where there is none.
-        say: told of each that collapsed.
+        say: prints a sentence for each refit that collapsed.
 
     Raises:
         MemoryError: as `train_whole`.
-        CollapsedError: the last one's loss is no longer finite, so that there is no model.
+        CollapsedError: the last refit's loss is no longer finite, so there is no model.
     """
     losses = record.fold_losses if record else ()
     runs = 1 if record and record.collapsed == len(record.fold_scores) else MOST_RUNS
@@ -109,11 +108,11 @@ def _told(faults: Sequence[str], fault: str) -> str:
 
 
 def fault_of(problem: Problem, candidate: Candidate, made: Refit, losses: tuple[float, ...] = ()) -> str:
-    """What tells that a refit collapsed, in words; "" where nothing does.
+    """The sign that a refit collapsed, in words; "" where there is none.
 
     Args:
         problem: the study's.
-        candidate: that was trained.
+        candidate: what was trained.
         made: the refit.
         losses: the last training losses of its folds that learnt; empty where they are not known.
     """

@@ -1,4 +1,4 @@
-"""A study that goes on: with what it was begun with, or not at all."""
+"""A study may go on only with the settings, rows and models that it began with."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
 GIVEN, DIGEST, KINDS = "given", "base_digest", "kinds"
-"""User attribute of an Optuna study with what it was begun with; of that, the base model's identity and what kinds of
-references the study file has. Studies from before these were kept go on without."""
+"""User attribute of an Optuna study that holds what it began with; in that, the keys for the base model's identity and
+the kinds of references in the study file. Studies from before these were kept go on without them."""
 
 DIGESTS = "base_digests"
-"""Of the same, the identity of each base model, by what `candidates` in [model] has, where there are several."""
+"""Another key in it: the identity of each base model by its entry of `candidates` in [model], if there are several."""
 
 EPOCHS, EARLIER_EPOCHS = "epochs", "2…4"
-"""Of the same, what range of epochs each method has; and the range that all had before it went by the rows."""
+"""Another key in it: each method's range of epochs; and the range of all methods before it depended on the rows."""
 
 MAY_CHANGE = (
     "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.references", "search.race",
     "tracking.uri",
     "tracking.system_metrics", "output", "model.revision", "winner.form",
 )  # fmt: skip
-"""Settings that a study may be resumed with changed; any other change would mix two searches in one. Whether another
-revision is another model, its identity says."""
+"""Settings that may change when a study is resumed; any other change would mix two searches in one. Whether another
+revision is another model is decided by its identity."""
 
 
 def given(problem: Problem) -> dict[str, Any]:
-    """What decides a study's result, as JSON has it."""
+    """What decides a study's result, for JSON."""
     digests = {one.spec.model.name_or_path: one.base_digest for one in problem.each}
     return {
         **problem.spec.to_dict(),
@@ -57,12 +57,12 @@ def given(problem: Problem) -> dict[str, Any]:
 
 
 def as_begun(spec: StudySpec) -> StudySpec:
-    """The study file as it is to be read where the study was begun before.
+    """The study file to use if the study was begun before.
 
-    A hub's model is taken at the commit it had then, and `dtype = "auto"` for what it was then.
+    A model on the hub is taken at the commit it had then, and `dtype = "auto"` means what it meant then.
 
     Raises:
-        NotFoundError: what was a local path then is not there any more. It is not looked for on the hub.
+        NotFoundError: what was a local path then no longer exists. It is not looked for on the hub.
     """
     if not (spec.output / JOURNAL).is_file():
         return spec
@@ -77,7 +77,7 @@ def as_begun(spec: StudySpec) -> StudySpec:
     if before and spec.model.dtype == "auto":
         spec = spec.with_model(dtype=_dtype_of(before, spec))
     commit = digest.revision_of(before.get(DIGEST, ""))
-    if spec.model.candidates:  # each has its own (`commits_of`)
+    if spec.model.candidates:  # each has its own commit (`commits_of`)
         return spec
     if commit and spec.model.revision is None and before["model"]["name_or_path"] == spec.model.name_or_path:
         return spec.with_model(revision=commit)
@@ -85,15 +85,15 @@ def as_begun(spec: StudySpec) -> StudySpec:
 
 
 def commits_of(spec: StudySpec) -> dict[str, str]:
-    """The commits of models on the hub that a study of several was begun with, by what `candidates` has."""
+    """The commits of the hub models that a study of several models began with, by their entries of `candidates`."""
     found = _before(spec).get(DIGESTS, {}) if spec.model.candidates else {}
     return {name: commit for name, kept in found.items() if (commit := digest.revision_of(kept))}
 
 
 def _before(spec: StudySpec) -> dict[str, Any]:
-    """What the study was begun with; nothing where it was not, or a damaged store hides it."""
+    """What the study began with; nothing where it did not begin yet, or its store is damaged."""
     before: dict[str, Any] = {}
-    with suppress(UserInputError):  # it is told where the store is opened for good
+    with suppress(UserInputError):  # reported later, where the store is opened to be used
         if (spec.output / JOURNAL).is_file():
             for study in open_journal(spec.output).get_all_studies():
                 before = study.user_attrs.get(GIVEN, {})
@@ -101,7 +101,7 @@ def _before(spec: StudySpec) -> dict[str, Any]:
 
 
 def _had(before: Any, name: str) -> Any:
-    """The setting of that name, or the entry of a list; None where there was none."""
+    """The setting, or entry of a list, of that name; None where there was none."""
     for key in name.split("."):
         entries = dict(enumerate(before)) if isinstance(before, list) else before
         before = entries.get(int(key) if isinstance(before, list) else key) if isinstance(entries, dict) else None
@@ -109,7 +109,7 @@ def _had(before: Any, name: str) -> Any:
 
 
 def _dtype_of(before: Mapping[str, Any], spec: StudySpec) -> str:
-    """What "auto" was when the study was begun; before it was kept, bfloat16 where the device computes it natively."""
+    """What "auto" meant when the study began; before that was kept, bfloat16 where the device computes it natively."""
     found: str = before["model"].get("dtype", "auto")
     if found != "auto":
         return found
@@ -117,7 +117,7 @@ def _dtype_of(before: Mapping[str, Any], spec: StudySpec) -> str:
 
 
 def keep_known(before: Mapping[str, Any], now: dict[str, Any]) -> None:
-    """Keep the identities that were known then where they cannot be told now, as without a way to the hub."""
+    """Keep the identities known then where they cannot be found out now, for example offline."""
     now[DIGEST] = now[DIGEST] or before.get(DIGEST, "")
     earlier = before.get(DIGESTS, {})
     if DIGESTS in now:
@@ -125,19 +125,19 @@ def keep_known(before: Mapping[str, Any], now: dict[str, Any]) -> None:
 
 
 def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) -> None:
-    """Make sure that nothing has changed which would mix two searches in one.
+    """Check that nothing has changed which would mix two searches in one.
 
     Raises:
-        SpecError: a setting, the rows or the methods found have.
-        ModelError: the base model has.
+        SpecError: a setting, the rows or the methods found have changed.
+        ModelError: the base model has changed.
     """
     known = {key: value for key, value in now.items() if key in before or key not in (DIGEST, KINDS)}
     known.pop(DIGEST, None)
     known.pop(DIGESTS, None)
     rest = {key: value for key, value in before.items() if key not in (DIGEST, DIGESTS)}
-    if rest.get("model", {}).get("dtype") == "auto":  # what that was could not be told from it
+    if rest.get("model", {}).get("dtype") == "auto":  # it does not say which one that was
         rest["model"] = {**rest["model"], "dtype": now["model"]["dtype"]}
-    # There was no other before these could be chosen.
+    # These had one fixed value each before they became settings.
     rest["search"] = {"sampler": "tpe", "portfolio": now["search"]["portfolio"], **rest.get("search", {})}
     rest["data"] = {"on_missing": "error", **rest.get("data", {})}
     rest["model"] = {"optimizer": ADAMW, **rest.get("model", {})}
@@ -160,7 +160,7 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], spec: StudySpec) ->
             commit = None if DIGESTS in now else digest.revision_of(there)
             advice = f'set `revision = "{commit}"` in [model]' if commit else "restore it"
             raise ModelError(
-                f'the study "{spec.name}" began with another base model than {name} is now '
+                f'the base model {name} is not the one that the study "{spec.name}" began with '
                 f"({there[:19]}… then, {here[:19]}… now); {advice}; or give the study another `name`, and another "
                 f"`output` if it sets one; or remove {spec.output} to start over."
             )

@@ -1,4 +1,4 @@
-"""Trials that run again: they had not ended, the timeout stopped them, or the machine failed and not their method."""
+"""Trials that run again: they had not ended, the timeout stopped them, or the machine failed, not their method."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from autopeft.common.params import Params
 
 WHY, FAULTS = "why", "machine_faults"
-"""User attributes of a trial that is queued to run again: why, and how often the machine was at fault before."""
+"""User attributes of a trial queued to run again: why, and how often the machine was at fault before."""
 
 WORKER_DIED, MACHINE = "WORKER DIED", "MACHINE"
 """Two of the reasons; `outcome.STOPPED` and `record.INTERRUPTED` are others."""
 
 MOST_FAULTS = 2
-"""Times that a later start runs a trial again for the machine's fault. After that it has failed for good."""
+"""How often later starts run a trial again after the machine failed. After that the trial has failed for good."""
 
 
 def run_again(study: optuna.Study, number: int, params: Mapping[str, object], why: str, faults: int = 0) -> None:
@@ -32,13 +32,13 @@ def run_again(study: optuna.Study, number: int, params: Mapping[str, object], wh
 
 
 def go_on(study: optuna.Study) -> None:
-    """Queue what the timeout stopped in an earlier start."""
+    """Queue the trials that the timeout stopped in an earlier start."""
     for record in _stopped(study):
         run_again(study, record.number, record.params, STOPPED, faults(study, record.number))
 
 
 def retry(study: optuna.Study) -> None:
-    """Queue what failed in an earlier start by the fault of the machine, a few times at most."""
+    """Queue the trials that failed in an earlier start because the machine did, a few times at most."""
     for record in records(study):
         known = faults(study, record.number)
         if record.state == FAIL and record.machine and known < MOST_FAULTS:
@@ -46,7 +46,7 @@ def retry(study: optuna.Study) -> None:
 
 
 def faults(study: optuna.Study, number: int) -> int:
-    """How often a trial had ended by the fault of the machine before it ran under this number."""
+    """How often the machine had ended a trial before it ran under this number."""
     return int(study.get_trials(deepcopy=False)[number].user_attrs.get(FAULTS, 0))
 
 

@@ -1,6 +1,6 @@
-"""A study from its file to its result: open its stores, search, then refit the winner and score it once.
+"""Runs a study from its file to its result: opens its stores, searches, then refits the winner and scores it once.
 
-Everything a later start of the same study needs is in its Optuna store, so a study that was stopped at any moment
+Everything that a later start of the same study needs is in its Optuna store, so a study that was stopped at any moment
 goes on where it was, and a finished one only shows its result.
 """
 
@@ -95,7 +95,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     """Run a study to its end, or go on with one that was interrupted or stopped.
 
     Raises:
-        UserInputError: the study file, the data or the model are wrong, or nothing fits the budget.
+        UserInputError: the study file, the data or the model is wrong, or nothing fits the budget.
         StudyError: another process runs the study, trials keep failing for the same reason, none completed, or the
             machine failed.
         StreamError: nobody reads what `progress` prints.
@@ -167,7 +167,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 
 def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None]) -> None:
-    """Say what a user should know of the model, the rows and the methods before the search begins."""
+    """Say what a user should know about the model, the rows and the methods before the search begins."""
     for note in filter(None, (*notes(problem), precision_note(problem.device), *choosing.told(problem))):
         say(note)
     for one in problem.each:
@@ -183,7 +183,7 @@ def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None])
 
 
 def _log_start(problem: Problem, study: optuna.Study, tracker: Tracker) -> None:
-    """Tell MLflow what is searched, on what and where."""
+    """Tell MLflow what is searched, on which data and where."""
     tracker.start(
         study_id=study.user_attrs["study_id"], description=description_of(problem), params=given_settings(problem)
     )
@@ -197,7 +197,7 @@ def _log_start(problem: Problem, study: optuna.Study, tracker: Tracker) -> None:
 
 
 def _log_end(tracker: Tracker, result: Result) -> None:
-    """Tell MLflow what the search came to."""
+    """Tell MLflow the result of the search."""
     tracker.log_result(
         note_on(result),
         test_metrics(result),
@@ -214,7 +214,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     """The study's Optuna store, made on the first start and checked against the study file on every later one.
 
     Raises:
-        SpecError: the file changed in a way that would mix two searches, or what it is to start from is not there.
+        SpecError: the file changed in a way that would mix two searches, or an earlier study to start from is missing.
         UserInputError: the store is damaged.
     """
     spec = problem.spec
@@ -267,7 +267,7 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
 
 
 def _has_winner(problem: Problem, study: optuna.Study) -> bool:
-    """Whether the best trial is the winner already, scored and saved."""
+    """Whether the best trial is already the winner, scored and saved."""
     best, earlier = ranked(records(study))[:1], study.user_attrs.get(SCORES)
     saved = (problem.spec.output / WINNER / CARD).is_file()
     if not (earlier and saved):
@@ -278,10 +278,10 @@ def _has_winner(problem: Problem, study: optuna.Study) -> bool:
 def _select_winner(
     problem: Problem, study: optuna.Study, search: Search, announcer: Announcer
 ) -> tuple[TrialRecord, TestScores]:
-    """Pick the winner and score it; a study that is finished already gives what it found then.
+    """Pick the winner and score it; a study that is already finished gives its earlier result.
 
-    Where the best cannot be trained once more, saved and loaded, the best of another method takes its place. A study
-    that is finished then stays so; without its winner's folder the best is tried again.
+    Where the best cannot be refitted, saved and loaded, the best of another method takes its place. A study that is
+    finished then stays so; if its winner's folder is missing, the best is tried again.
     """
     folder, over = problem.spec.output / WINNER, dict(study.user_attrs.get(PASSED_OVER, {}))
     if over and not (folder / CARD).is_file():
@@ -292,14 +292,14 @@ def _select_winner(
         same = (earlier.get("number"), earlier.get("form", REFIT)) == (best.number, form)
         if same and (folder / CARD).is_file():
             return best, TestScores(**earlier["scores"])
-        if earlier:  # they hold for what is about to be replaced, and a process that is killed meanwhile starts over
+        if earlier:  # they belong to the folder that is about to be replaced; a process killed meanwhile starts over
             study.set_user_attr(SCORES, {})
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         failed, found = {**search.left_out, **over}, records(study)
         try:
             scores = select_winner(problem, candidate, folder, str(origin), failed, announcer, found, search.over)
-        except (StoreError, MachineError, ModelError, SpecError):  # the disk, the machine, the base model and a metric
-            raise  # are no fault of a method
+        except (StoreError, MachineError, ModelError, SpecError):  # disk, machine, base model or user's metric:
+            raise  # not a method's fault
         except Exception as error:  # a method may do anything
             over[best.method] = in_a_line(error)
             study.set_user_attr(PASSED_OVER, over)
@@ -312,7 +312,7 @@ def _select_winner(
 
 
 def _register(problem: Problem, study: optuna.Study, tracker: Tracker, result: Result) -> None:
-    """Give MLflow the winner as a model, once for each store, winner and what is known of it (the trials it beat)."""
+    """Register the winner in MLflow as a model, once for each store, winner, and set of trials that it beat."""
     spec, best = problem.spec, result.best
     there = [public(tracker.uri), best.number]
     if study.user_attrs.get("registered") == there and mlflow_model.holds(

@@ -1,4 +1,4 @@
-"""The sampler of a study: around the methods' defaults first, then where trials scored."""
+"""The sampler of a study: draws around the methods' defaults first, then where trials scored well."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
     from autopeft.common.params import ParamValue
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line per trial would say less than ours
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line for each trial says less than ours
 
 
 SPREAD = 0.25
-"""Standard deviation of a number drawn near its default, in widths of its range."""
+"""Standard deviation of a number drawn near its default, as a share of its range."""
 
 KEPT = 0.5
-"""How often a choice keeps its default, beside the times it is drawn."""
+"""How often a choice keeps its default without being drawn."""
 
 FIRST = 10
-"""Draws near the defaults before TPE has enough to model; as many as Optuna's draws at random."""
+"""Number of draws near the defaults before TPE has enough to model; Optuna's TPE draws as many at random."""
 
 
 class NearDefaultsSampler(optuna.samplers.RandomSampler):
-    """Draws each dimension around its default, as far as it has one; the method, and the rest, evenly.
+    """Draws each dimension around its default, if it has one; the method, and the rest, uniformly.
 
-    A learning rate is drawn around what goes with the length that was drawn (`length.rate_at`). Numbers come from a
+    A learning rate is drawn around the rate for the length that was drawn (`length.rate_at`). Numbers come from a
     normal distribution around the default, cut off at the range's ends, on a log scale where the dimension has one. A
-    method's author knows more than an even draw over wide ranges, most of which is of no use for the task at hand: the
+    method's author knows more than a uniform draw over wide ranges, most of which are useless for the task at hand: the
     prior of PriorBand (Mallik et al. 2023, arXiv:2306.12370). `benchmarks/near_defaults.py` compares the two.
 
     Args:
@@ -69,7 +69,7 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
         return super().sample_independent(study, trial, param_name, param_distribution)
 
     def _centre(self, trial: FrozenTrial, param_name: str) -> ParamValue | None:
-        """What a dimension is drawn around."""
+        """The value that a dimension is drawn around."""
         default, (method, _, dimension) = self._defaults.get(param_name), param_name.rpartition(".")
         if dimension == "learning_rate" and isinstance(default, float):
             epochs, usual = (known.get(f"{method}.epochs") for known in (trial.params, self._defaults))
@@ -80,7 +80,7 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
     def _near(self, default: float, kind: FloatDistribution | IntDistribution) -> float:
         scale, back = (math.log, math.exp) if kind.log else (float, float)
         step = kind.step if isinstance(kind, IntDistribution) else 0
-        low, high = scale(kind.low - step / 2), scale(kind.high + step / 2)  # so that no whole number is drawn less
+        low, high = scale(kind.low - step / 2), scale(kind.high + step / 2)  # the ends get a full share
         centre = scale(min(max(default, kind.low), kind.high))
         while not low <= (drawn := self._generator.normal(centre, SPREAD * (high - low))) <= high:
             pass
@@ -89,17 +89,17 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
 
 
 class MethodFirstSampler(optuna.samplers.TPESampler):
-    """TPE that draws the method first, and then that method's dimensions alone.
+    """TPE that draws the method first, and then only that method's dimensions.
 
-    Optuna's own draws a value for every dimension of every method and throws all but one method's away: with ten
-    methods most of what a proposal costs.
+    Optuna's own TPE draws a value for every dimension of every method and throws away all but one method's. With ten
+    methods that is most of the cost of a proposal.
     """
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The method and its dimensions, as far as they can be modelled yet."""
-        if "method" not in search_space:  # there is but one
+        if "method" not in search_space:  # there is only one
             return super().sample_relative(study, trial, search_space)
         drawn = super().sample_relative(study, trial, {"method": search_space["method"]})
         if not drawn:
@@ -110,11 +110,11 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
 
 @dataclass(frozen=True)
 class Draw:
-    """What a trial's sampler is made for.
+    """What a trial's sampler needs to know.
 
     Attributes:
         seed: of this trial's draws.
-        draws: trials that were drawn before it; those that were queued do not count.
+        draws: number of trials drawn before it; queued ones do not count.
         defaults: of the dimensions, by Optuna's name.
         side_by_side: whether other trials may run meanwhile.
     """
@@ -126,9 +126,9 @@ class Draw:
 
 
 def _tpe(draw: Draw) -> BaseSampler:
-    """Near the defaults at first; after `FIRST` draws TPE.
+    """Near the defaults at first; TPE after `FIRST` draws.
 
-    It is multivariate and grouped, so that each method's dimensions are modelled together. Trials that run count as bad
+    TPE is multivariate and grouped, so that each method's dimensions are modelled together. Running trials count as bad
     ones, so that the same point is not drawn twice.
     """
     if draw.draws < FIRST:
@@ -148,9 +148,9 @@ SAMPLERS: dict[str, Callable[[Draw], BaseSampler]] = {
     "tpe": _tpe,
     "random": lambda draw: optuna.samplers.RandomSampler(draw.seed),
 }
-"""What a study file may name, with what makes it for a trial; `SearchSection.sampler` has the same names.
+"""Makers of a trial's sampler, by the names that a study file may give; `SearchSection.sampler` has the same names.
 
-"random" draws evenly from the whole space and learns nothing: what a search has to beat.
+"random" draws uniformly from the whole space and learns nothing: a search must beat it.
 """
 
 
@@ -163,7 +163,7 @@ def make_sampler(
     side_by_side: bool = False,
     name: str = "tpe",
 ) -> BaseSampler:
-    """The sampler a study file names, for trial `number` of a study with that seed; see `Draw` for the rest.
+    """The sampler that a study file names, for trial `number` of a study with that seed; see `Draw` for the rest.
 
     Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
     what an uninterrupted one would have drawn. With trials `side_by_side`, what TPE draws depends on which trials have

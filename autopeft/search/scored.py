@@ -1,4 +1,4 @@
-"""What a model answered to the held-out rows, and the score of that."""
+"""A model's answers to the held-out rows, and their score."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Scored(NamedTuple):
-    """Answers to the test rows, by a task that knows what its folds told, and the score of that.
+    """Answers to the test rows and their score.
 
-    Of a task that writes also what was written for the first of them. What there is to tell of its training is told.
+    `task` knows the facts that the folds gave it. `texts` are what a task that writes wrote for the first rows. `told`
+    is a note on the training.
     """
 
     score: float
@@ -31,7 +32,7 @@ class Scored(NamedTuple):
     form: str = REFIT
 
     def note(self, name: str) -> dict[str, str]:
-        """What is told of its training, by that name."""
+        """The note on its training, under that name; empty where there is none."""
         return {name: self.told} if self.told else {}
 
 
@@ -43,7 +44,7 @@ def scored(problem: Problem, task: Task, answers: np.ndarray, texts: np.ndarray 
 
 
 def scored_here(problem: Problem, model: nn.Module) -> Scored:
-    """What a model that is on the study's device answers there, in the study's precision."""
+    """The answers, scored, of a model on the study's device, in the study's precision."""
     (answers,) = evaluate(model, problem.test, [problem.test.everything], problem.task, problem.device)
     with problem.device.kernels(), problem.device.precision():
         return scored(problem, problem.task, answers, texts_of(problem, model))

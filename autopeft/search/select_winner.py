@@ -1,4 +1,4 @@
-"""What happens once the search is over: refit, save, score once on the rows held out, and set beside the baselines."""
+"""What happens once the search is over: refit, save, score once on the held-out rows, and compare with baselines."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Table:
-    """What was answered to the held-out rows, as it comes in: by column; as is shown; and what is told, by name."""
+    """Collects answers to the held-out rows: by column (`written`), by shown name (`texts`), and notes by name."""
 
     written: dict[str, list[str] | None] = field(default_factory=dict)
     texts: dict[str, Scored] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
     def add(self, column: str, name: str, shown: str, made: Scored | str) -> float | None:
-        """Take in what somebody answered, or why there is nothing; returns the score."""
+        """Add a model's answers, or why there are none; returns the score."""
         if isinstance(made, str):
             self.written[column], self.notes[name] = None, made
             return None
@@ -75,17 +75,17 @@ def select_winner(
     found: Sequence[TrialRecord] = (),
     late: Callable[[], bool] = lambda: False,
 ) -> TestScores:
-    """Refit and save the best candidate, load it back from disk, and score that, and the baselines, on the test rows.
+    """Refit and save the best candidate, load it back from disk, and score it and the baselines on the test rows.
 
-    The score is of exactly what the folder holds, in float32. A new folder appears whole or not at all. In an existing
-    one an earlier winner's card goes first, and the new card comes last; other files stay. Predictions are kept beside
-    the folder in `PREDICTIONS`. A default is not scored if its method was left out; nor, on another base model than the
-    winner's, if it has no complete trial. The trials `found` hold what answers need from their folds
-    (`Task.calibrated`). Once it is `late`, only the defaults are trained of the reference models.
+    The score is that of exactly what the folder holds, in float32. A new folder appears whole or not at all. In an
+    existing one an earlier winner's card is removed first, and the new card is written last; other files stay.
+    Predictions are kept beside the folder in `PREDICTIONS`. A default is not scored if its method was left out, or if
+    it is on another base model than the winner and has no complete trial. The trials `found` hold what answers need
+    from their folds (`Task.calibrated`). Once it is `late`, the defaults are the only reference models trained.
 
     Raises:
-        StoreError: something could not be written; no fault of a method's.
-        ModelError: the base model is not there any more, or is another; no fault of a method's either.
+        StoreError: something could not be written; not a method's fault.
+        ModelError: the base model is gone or has changed; not a method's fault either.
         CollapsedError: the best candidate's refits collapsed.
         Exception: whatever its method raises.
     """
@@ -130,10 +130,10 @@ def select_winner(
 def _elsewhere(default: Candidate, best: Candidate, found: Sequence[TrialRecord]) -> str:
     """Why a default on another base model than the winner's is not trained here; "" where it is.
 
-    There are as many as methods times models, and the search has looked at those that it took for the best.
+    There is one for each method and model, and the search has tried those that it took for the best.
     """
     known = default.model == best.model or any(one.complete and one.params == default.flat for one in found)
-    return "" if known else "on another base model, and of no complete trial of the search"
+    return "" if known else "it is on another base model, and the search has no complete trial of it"
 
 
 def _default(
@@ -157,14 +157,14 @@ def _default(
         StoreError,
         ModelError,
         SpecError,
-    ):  # the disk, the base model and a metric of the user's are no method's fault
+    ):  # the disk, the base model and a user's metric are not a method's fault
         raise
     except Exception as error:
         return f"its default failed: {in_a_line(error)}"
 
 
 def _baseline(problem: Problem) -> tuple[str, Scored]:
-    """What looks at no input, or the base model as it was pretrained where the task writes; and its name."""
+    """The model that looks at no input, or the pretrained base model where the task writes; and its name."""
     if problem.task.writes:
         return references.BASE, _base(problem)
     name, answers = problem.task.baseline(problem.train.truths, problem.test.truths, problem.rows.labels)
@@ -172,16 +172,16 @@ def _baseline(problem: Problem) -> tuple[str, Scored]:
 
 
 def _base(problem: Problem) -> Scored:
-    """The base model as it was pretrained."""
+    """The pretrained base model, scored."""
     return scored_here(problem, problem.base.copy().to(problem.device.type).eval())
 
 
 def _references(
     problem: Problem, table: Table, slowest: float, late: Callable[[], bool], announcer: Announcer
 ) -> dict[str, float | None]:
-    """The scores of what needs no add-on, by name; None where there is none, for which a note says why.
+    """The scores of reference models without an add-on, by name; None where there is none, and a note says why.
 
-    The base model is among them where it answers and is not the baseline anyway.
+    The base model is among them if it can answer and is not already the baseline.
     """
     if not problem.spec.search.references:
         return {}
@@ -200,7 +200,7 @@ def _references(
 
 
 def _reference(problem: Problem, candidate: Candidate, seconds: float, announcer: Announcer) -> Scored | str:
-    """What needs no add-on, trained and scored, or why it has no score."""
+    """A reference model without an add-on, trained and scored, or why it has no score."""
     try:
         with guarded(problem.spec.search.hang_timeout):
             if reason := references.refusal(problem, candidate):
@@ -211,7 +211,7 @@ def _reference(problem: Problem, candidate: Candidate, seconds: float, announcer
             return scored_here(problem, made.model)
     except (StoreError, ModelError, SpecError):
         raise
-    except Exception as error:  # whatever a model makes of it
+    except Exception as error:  # a model may raise anything
         return f"it failed: {in_a_line(error)}" if not isinstance(error, OverTimeError) else str(error)
     finally:
         release_memory()
@@ -227,12 +227,12 @@ def _score(
     *,
     wins: bool = False,
 ) -> Scored:
-    """Refit, save to `folder`, load from there, and score on the test rows; what `wins` serves as the study asks for.
+    """Refit, save to `folder`, load from there, and score on the test rows; the winner in the form the study asks for.
 
-    A default whose trial did not complete does without what folds tell.
+    A default whose trial did not complete has no facts from its folds.
 
     Raises:
-        CollapsedError: what `wins` has nothing that could serve.
+        CollapsedError: the winner collapsed in every form.
     """
     record = next((record for record in found if record.complete and record.params == candidate.flat), None)
     task = problem.task.knowing({**problem.task.facts, **(record.facts if record else {})}, problem.rows.labels)
@@ -265,7 +265,7 @@ def _score(
 
 
 def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """What a saved model predicts of the test rows: on the study's device, or on the CPU where it has no room."""
+    """What a saved model predicts for the test rows: on the study's device, or on the CPU where that has no room."""
     task = problem.task
     rows = problem.rows.test[[*task.inputs, *(task.taught_columns if task.writes else ())]]  # by their keys, no others
 
@@ -274,14 +274,14 @@ def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | N
         return loaded.answers(rows), texts_of(problem, loaded.module)
 
     with problem.off_the_card():
-        with suppress(torch.OutOfMemoryError):  # in float32 it may take more than a step of training did
+        with suppress(torch.OutOfMemoryError):  # in float32 it may need more memory than training did
             return predicted(problem.device.type)
         release_memory()
         return predicted("cpu")
 
 
 def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:
-    """Write what each predictor answered to each row."""
+    """Write each predictor's answer to each row."""
     answers = {name: made for name, made in written.items() if made is not None}
     truths = problem.task.written_truths(problem.test.truths, problem.rows.labels)
     rows = [str(row) for row in problem.rows.test.index]
@@ -290,10 +290,10 @@ def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path)
 
 
 def _show(problem: Problem, made: Scored, texts: Mapping[str, Scored], path: Path, say: Callable[[str], None]) -> None:
-    """Keep what is shown of the held-out rows for the report; one that cannot be made costs nothing else."""
+    """Keep the report's sections on the held-out rows; a failure there costs nothing else."""
     try:
         sections = _sections(problem, made, texts)
-    except Exception as error:  # of a kind of task that a plugin brings, or of a score; the winner is saved by now
+    except Exception as error:  # in a plugin's task or in a score; the winner is saved by now
         say(f"The report's section on the held-out rows could not be made: {in_a_line(error)}")
         return
     if sections:
@@ -302,7 +302,7 @@ def _show(problem: Problem, made: Scored, texts: Mapping[str, Scored], path: Pat
 
 
 def _sections(problem: Problem, made: Scored, texts: Mapping[str, Scored]) -> Sequence[ReportSection]:
-    """What the task shows of the held-out rows, and of `texts` that were written for them, where there is any."""
+    """What the task shows about the held-out rows, and about the `texts` written for them, if there are any."""
     rows = problem.rows
     sections = made.task.sections(rows.test, problem.test.truths, made.answers, rows.labels)
     if isinstance(made.task, Writing) and made.texts is not None:

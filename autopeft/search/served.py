@@ -1,6 +1,6 @@
-"""What serves of the candidate that won: its refit, the mean of what its folds learnt, or the models of all folds.
+"""Which form of the candidate that won is saved: its refit, the mean of what its folds learnt, or all fold models.
 
-A study cannot tell which of these is best, since each fold's model was trained on rows that the others validate.
+A study cannot tell which form is best, since each fold's model was trained on rows that the others validate.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from autopeft.training.checkpoint import Checkpoint
 
 REFIT, AVERAGE, ENSEMBLE = "refit", "average", "ensemble"
-"""The forms, as `form` in [winner] has them."""
+"""The values of `form` in [winner]."""
 
 
 class Served(NamedTuple):
     """What is saved, and answers.
 
     Attributes:
-        models: the model; or those of folds, made one after the other as they are asked for.
-        form: which of the three it is, whatever was asked for.
-        told: how it came to that, as the end of a sentence; "" where there is nothing to tell.
+        models: the model; or the fold models, made one after another as they are asked for.
+        form: its actual form, whichever was asked for.
+        told: why it has that form, as the end of a sentence; "" where there is nothing to say.
     """
 
     models: nn.Module | Iterable[nn.Module]
@@ -43,10 +43,10 @@ class Served(NamedTuple):
 
 
 def require_mean(problem: Problem) -> None:
-    """See that models can answer together where the study file asks for it.
+    """Check that fold models can answer together if the study file asks for it.
 
     Raises:
-        SpecError: the answers of this kind of task have no mean.
+        SpecError: answers of this kind of task cannot be averaged.
     """
     if problem.spec.winner.form == ENSEMBLE and not problem.task.averages:
         raise SpecError(
@@ -58,20 +58,20 @@ def require_mean(problem: Problem) -> None:
 def served(
     problem: Problem, candidate: Candidate, record: TrialRecord | None, say: Callable[[str], None], *, wins: bool
 ) -> Served:
-    """What serves of a candidate: of what `wins` in the form that the study asks for, else the refit.
+    """The form of a candidate to save: for the winner the one that the study asks for, else the refit.
 
-    Where that form cannot be, the refit serves; and where every refit of what wins collapsed although its folds learnt,
-    the models of these folds do.
+    Where that form is not possible, it is the refit; and where every refit of the winner collapsed although its folds
+    learnt, it is the models of these folds.
 
     Args:
         problem: the study's.
         candidate: what is trained.
         record: of its complete trial; None where there is none.
-        say: told what is worth a sentence.
-        wins: whether it is the winner, and no row of reference.
+        say: prints a sentence.
+        wins: whether it is the winner, not a reference model.
 
     Raises:
-        CollapsedError: nothing can.
+        CollapsedError: no form is possible.
         Exception: whatever the candidate's method raises.
     """
     form, note = problem.spec.winner.form if wins else REFIT, ""
@@ -122,7 +122,7 @@ def ensemble(problem: Problem, candidate: Candidate) -> Served | str:
 def _in_turn(
     problem: Problem, candidate: Candidate, checkpoint: Checkpoint, folds: Sequence[int]
 ) -> Iterator[nn.Module]:
-    """The folds' models; afterwards what was kept of them is gone."""
+    """The fold models; their checkpoint is removed afterwards."""
     try:
         yield from fold_models(problem, candidate, checkpoint, folds)
     finally:

@@ -1,4 +1,4 @@
-"""How a race stands: what is believed of a study's candidates after their folds, who runs next, and who wins."""
+"""The standing of a race: how good a study's candidates are after their folds, who runs next, and who wins."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
 USUAL = Variances(between=0.015**2, folds=0.025**2, floor=0.3, degrees=2)
-"""How scores scatter where they are shares, such as accuracy, of some hundred rows; `Rules` suit that.
+"""How scores scatter that are shares, such as accuracy, of some hundred rows; `Rules` are made for that.
 
-An assumption, as races were simulated with these values, until recorded studies give others. A study's own trials
-outweigh it, but two candidates that score the same on two folds are not taken for equal for good. The correction of
-Nadeau & Bengio 2003 that `floor` stands for is 1/(k - 1) of k folds where rows are drawn anew: 0.5 of three."""
+These are assumed values, with which races were simulated, until recorded studies give others. A study's own trials
+outweigh them, but two candidates that score the same on two folds are not taken as equal for good. `floor` stands for
+the correction of Nadeau & Bengio 2003, which for k folds of rows drawn anew is 1/(k - 1): 0.5 for three."""
 
 EXPECTED: Mapping[str, float] = {}
-"""By method, what is expected of its score above that of others; in shares. Nothing is known yet."""
+"""By method, how far its score is expected to be above others, in shares. Nothing is known yet."""
 
 TEMPERATURE = 1.0
-"""Of the chances that are told (`Posterior.chance`); 1 as long as no recorded studies say otherwise."""
+"""Temperature of the stated chances (`Posterior.chance`); 1 as long as no recorded studies say otherwise."""
 
 KNOWN = 1e6
 """Degrees of freedom of a variance that is as good as known."""
@@ -51,12 +51,12 @@ class Standing:
 
     Attributes:
         records: of the trials that it may choose.
-        runs: theirs, by place in `records`; folds of the search first, then fresh ones.
-        race: the rules, of places in `records`; scores in units of `unit`.
-        degrees: of freedom that the variance of folds rests on.
-        unit: what 1 stands for in the metric's own unit: 1 of a share. Of any other metric the scores are brought to
-            where their folds deviate as shares do.
-        points: whether scores are shares, and so told in points.
+        runs: their runs, by place in `records`; folds of the search first, then fresh ones.
+        race: the rules, by place in `records`; scores in units of `unit`.
+        degrees: degrees of freedom that the variance of folds rests on.
+        unit: what 1 stands for in the metric's own unit: 1 for a share. Scores of any other metric are scaled so that
+            their folds deviate as shares do.
+        points: whether scores are shares, and so shown in points.
     """
 
     records: Sequence[TrialRecord]
@@ -68,7 +68,7 @@ class Standing:
 
     @classmethod
     def of(cls, found: Sequence[TrialRecord], raced: Raced | None, defaults: Collection[int], metric: str) -> Standing:
-        """After the search, and the fresh folds of a race so far.
+        """The standing after the search and the fresh folds of a race so far.
 
         Args:
             found: the trials that may win (`raced.may_win`), two or more.
@@ -93,11 +93,11 @@ class Standing:
         ]
         running = [place[number] for number in (raced.finalists if raced else ()) if number in place]
         variances = _variances(runs, entrants)
-        race = Race(entrants, replace(variances, degrees=math.inf), finalists=running)  # these runs are in it already
+        race = Race(entrants, replace(variances, degrees=math.inf), finalists=running)  # include these runs
         return cls(stay, runs, race, variances.degrees, unit, points)
 
     def finalists(self, always: Collection[int] = ()) -> tuple[int, ...]:
-        """Numbers of the trials that are to run, as things stand; those of `always` in any case, where they may win."""
+        """Numbers of the trials that run in the race, with those of `always` that may win."""
         fixed = [at for at, record in enumerate(self.records) if record.number in always]
         places = finalists(self.race.posterior(self.runs), self.race.entrants, fixed)
         return tuple(self.records[at].number for at in places)
@@ -106,7 +106,7 @@ class Standing:
         """Who runs which fresh fold next; None where the race is decided.
 
         Args:
-            fresh: gives the numbers of so many fresh folds, of fewer where there are no more.
+            fresh: gives the numbers of that many fresh folds, or of fewer where there are no more.
         """
         folds = len(self.records[0].fold_scores)
         begun = {run.block for run in self.runs if run.block >= folds}
@@ -134,7 +134,7 @@ class Standing:
         return replace(ruling, sentence=self._sentence(verdict, ruling))
 
     def _chance(self, lead: float, deviation: float, by: float = 0.0) -> float:
-        """That a lead is truly above `by`: Student's, as the deviation is an estimate."""
+        """The chance that a lead is truly above `by`, by Student's t, as the deviation is an estimate."""
         return float(stdtr(min(self.degrees, KNOWN), (lead - by) / (TEMPERATURE * deviation)))
 
     def _sentence(self, verdict: Verdict, ruling: Ruling) -> str:
@@ -167,21 +167,21 @@ class Standing:
 
 
 def _probability(chance: float) -> str:
-    """No more sure than two places allow."""
+    """A probability in two places, never shown as 0 or 1."""
     return "above 0.99" if chance >= 0.995 else "below 0.01" if chance < 0.005 else f"of {chance:.2f}"
 
 
 def _unit(runs: Sequence[Run]) -> float:
-    """So that a fold's deviation is the usual one of a share; 1 where folds do not deviate."""
+    """The unit that makes a fold's deviation the usual one of a share; 1 where folds do not deviate."""
     squares, degrees = residual_squares(runs)
     deviation, largest = math.sqrt(squares / max(degrees, 1)), max(abs(run.score) for run in runs)
     return deviation / math.sqrt(USUAL.folds) if deviation > SMALLEST * largest else 1.0
 
 
 def _variances(runs: Sequence[Run], entrants: Sequence[Entrant]) -> Variances:
-    """The usual ones, and what a study's own runs say by the degrees of freedom that they have.
+    """The usual variances and those of the study's own runs, weighted by their degrees of freedom.
 
-    A block that only half of a pair has run yet says nothing: so a race that goes on goes on as it would have.
+    A block that only half of a pair has run yet does not count, so an interrupted race goes on as it would have.
     """
     ran = [run.block for run in runs]
     shared = [run for run in runs if ran.count(run.block) > 1]

@@ -25,7 +25,7 @@ class First(NamedTuple):
     Attributes:
         candidate: as this study's space has it.
         source: `EARLIER`, `RECORDED` or `DEFAULT`.
-        entry: of the portfolio, where that is its source.
+        entry: its entry in the portfolio, if that is its source.
     """
 
     candidate: Candidate
@@ -36,10 +36,10 @@ class First(NamedTuple):
 def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First], list[str]]:
     """What is tried first, each candidate once, and a sentence for every earlier study that it starts from.
 
-    First what won the studies of `warm_start`, then the portfolio's entries, of which the best fixed default is the
-    first, then the next best default. The others follow as far as the first half of the trials has room; those never
-    recorded come before those that were and did worse. The entries leave room there for that second default. Without a
-    portfolio, or where it knows none of the methods, every default follows.
+    First come the winners of the studies in `warm_start`, then the portfolio's entries, beginning with the best fixed
+    default, then the next best default. The other defaults follow as far as they fit in the first half of the trials;
+    those never recorded come before those that were and did worse. The entries leave room there for that second
+    default. Without a portfolio, or where it knows none of the methods, every default follows.
 
     Several base models take turns: the first of each in their order, then the second of each, and so on.
 
@@ -53,7 +53,7 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
     """
     earlier, notes = list[First](), list[str]()
     if spec.search.starts:
-        from autopeft.search.warm_start import earlier_winners  # and Optuna with it
+        from autopeft.search.warm_start import earlier_winners  # which imports Optuna
 
         winners, notes = earlier_winners(spec.search.starts, spec.folder, space)
         earlier = [First(candidate, EARLIER) for candidate in winners]
@@ -78,13 +78,13 @@ def first(spec: StudySpec, space: CandidateSpace, rows: int) -> tuple[list[First
 
 
 def _defaults(space: CandidateSpace, order: Iterable[str] | None = None) -> list[First]:
-    """Of one base model, the defaults of its methods; of these alone, where an order is given."""
+    """The defaults of one base model's methods; only of those in `order`, if that is given."""
     parts = space.methods
     return [First(parts[name].default(), DEFAULT) for name in (parts if order is None else order)]
 
 
 def _recorded(known: Portfolio, space: CandidateSpace, size: int, kind: str) -> list[First]:
-    """Of one base model, the portfolio's entries in order."""
+    """The portfolio's entries for one base model, in order."""
     parts = space.methods
     return [
         First(candidate_of(known, entry, parts[entry.method], size), RECORDED, entry)
@@ -98,9 +98,9 @@ def _in_turn(several: Sequence[Sequence[First]]) -> list[First]:
 
 
 def fixed_defaults(spec: StudySpec, space: CandidateSpace, rows: int) -> list[Candidate]:
-    """Of each base model the default of that method whose default is best on recorded tasks of about this size.
+    """For each base model, the default that is best on recorded tasks of about this size.
 
-    None of a model where none is known.
+    Models for which none is known are left out.
 
     Args:
         spec: the study file.
@@ -119,15 +119,15 @@ def known_to(spec: StudySpec) -> Portfolio | None:
 
 
 def candidate_of(known: Portfolio, entry: Entry, part: MethodSpace, size: int) -> Candidate:
-    """The candidate of a study's space nearest to an entry: of a default the method's own, as the study has it.
+    """The candidate in a study's space nearest to an entry; for a default, the method's own default in this study.
 
-    The length goes by steps, so the epochs depend on the rows.
+    The length is kept in steps, so the epochs depend on the rows.
 
     Args:
         known: the portfolio.
-        entry: of it.
+        entry: one of its entries.
         part: the space of its method.
-        size: rows that a fold trains on.
+        size: number of rows that a fold trains on.
     """
     if entry.default:
         return part.default()

@@ -1,4 +1,4 @@
-"""What a study tells of itself beside its trials: to MLflow, to its report, and in its winner's README."""
+"""What a study says about itself besides its trials: in MLflow, in its report, and in its winner's README."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from autopeft.tasks.metric import Metric
 
 LONGEST_NAME = 125
-"""Signs that are kept of the name of a score of texts."""
+"""Number of characters kept of the name of a text score."""
 
 
 def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> Evidence:
@@ -69,15 +69,15 @@ def evidence_of(problem: Problem, study: optuna.Study, best: TrialRecord, test: 
 
 
 def chosen_by(problem: Problem, study: optuna.Study, best: TrialRecord) -> str:
-    """The score of texts by which the best trial was chosen; "" where it was the score of the search."""
+    """The text score that chose the best trial; "" where the score of the search did."""
     choice = choosing.choice_of(problem, study)
     return choice.by if choice and best.written is not None else ""
 
 
 def decided(result: Result) -> Decided | None:
-    """What decided among the best trials; None where it was the score that all have."""
+    """What decided among the best trials; None where the score that all have did."""
     if result.chosen_by:
-        name = "written_" + re.sub(r"[^\w.-]", "_", result.chosen_by)[:LONGEST_NAME]  # MLflow's are of few signs
+        name = "written_" + re.sub(r"[^\w.-]", "_", result.chosen_by)[:LONGEST_NAME]  # MLflow allows few characters
         scores = {record.number: record.written for record in result.records if record.written is not None}
         return Decided(name, f"{result.chosen_by} of what its folds wrote", "whose folds wrote", scores)
     expected = {record.number: record.expected for record in result.records if record.expected is not None}
@@ -87,7 +87,7 @@ def decided(result: Result) -> Decided | None:
 
 
 def test_interval(metric: Metric, path: Path) -> tuple[float, float] | None:
-    """Of the winner's test score, as the report has it; None where its predictions were not kept, or cannot be read."""
+    """The interval of the winner's test score that the report shows; None where its predictions cannot be read."""
     try:
         answers = HeldOut.read(path)
     except (FileNotFoundError, ValueError):
@@ -96,7 +96,7 @@ def test_interval(metric: Metric, path: Path) -> tuple[float, float] | None:
 
 
 def source_of(reference: str, problem: Problem) -> str:
-    """A reference to rows as it may be shown to anyone."""
+    """A reference to rows that can be shown to anyone, without local folders."""
     if problem.kinds["data.train"] != LOCAL:
         return reference
     path = Path(reference)
@@ -104,7 +104,7 @@ def source_of(reference: str, problem: Problem) -> str:
 
 
 def log_missing(tracker: Tracker, found: list[TrialRecord], defaults: Mapping[str, ParamValue]) -> None:
-    """Log trials that ended without MLflow learning of it: killed in between, or logged to another store before."""
+    """Log trials that MLflow does not know to have ended: killed in between, or logged to another store before."""
     for record in found:
         if record.number not in tracker.ended:
             short = short_name(record.params, record.name, defaults)
@@ -113,7 +113,7 @@ def log_missing(tracker: Tracker, found: list[TrialRecord], defaults: Mapping[st
 
 
 def remarks_on(result: Result) -> Remarks:
-    """Of the complete trials: which were passed over, where folds collapsed or the winner's refit, what others save."""
+    """Remarks on complete trials: which were passed over, where folds or the refit collapsed, what others save."""
     over = {record.number: record.passed_over for record in result.records if record.passed_over}
     found = {record.number: record.reason for record in result.records if record.complete and record.reason}
     if note := result.test.notes.get(predictions.WINNER):
@@ -183,7 +183,7 @@ def description_of(problem: Problem) -> str:
 
 
 def given_settings(problem: Problem) -> dict[str, object]:
-    """The parent run's params: what the search was given; where base models differ in it, of each of them."""
+    """The parent run's params: the settings of the search; where base models differ, those of each."""
     found = {one.label: _given(one) for one in problem.each}
     first = next(iter(found.values()))
     return {
@@ -195,7 +195,7 @@ def given_settings(problem: Problem) -> dict[str, object]:
 
 
 def _given(problem: Problem) -> dict[str, object]:
-    """The same of one base model."""
+    """The same for one base model."""
     spec = problem.spec
     return {
         "model": spec.model.name_or_path,
@@ -237,13 +237,13 @@ def data_sets(problem: Problem) -> list[dict[str, str]]:
 
 
 def notes(problem: Problem) -> list[str]:
-    """What a user should know of the model and the rows, and of what the task found out about them."""
+    """What a user should know about the model and the rows, and what the task found out about them."""
     of_models = [f"{one.label}: {note}".removeprefix(": ") for one in problem.each for note in one.base.notes]
     return [*of_models, *problem.rows.notes, *problem.task.notes]
 
 
 def data_card(problem: Problem) -> dict[str, object]:
-    """The rows in numbers, and what was noted about them."""
+    """The rows in numbers, with the notes about them."""
     return {
         "fingerprint": problem.rows.fingerprint,
         "train_rows": len(problem.rows.train),
@@ -256,6 +256,6 @@ def data_card(problem: Problem) -> dict[str, object]:
 
 
 def truncation_facts(problem: Problem) -> dict[str, object]:
-    """What the rows lost, from how many tokens on one is cut, and what is kept of it; on the model that cuts most."""
+    """What truncation cost the rows, at which length, and which part is kept; on the model that cuts most."""
     most = max(problem.each, key=lambda one: one.truncated.lost_tokens)
     return {**asdict(most.truncated), **most.reader.settings}

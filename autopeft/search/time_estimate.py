@@ -1,4 +1,4 @@
-"""How long a search will take, from a few steps of each method that are timed here and thrown away."""
+"""How long a search will take, estimated from a few steps of each method that are timed here and thrown away."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 WARM, TIMED = 2, 4
-"""Steps that warm the device up, and those that are timed, on batches of several lengths."""
+"""Number of steps that warm the device up, and of those that are timed, on batches of several lengths."""
 
 
 class Pace(NamedTuple):
-    """Seconds of a step of a method's default, and of all that comes before the steps of a trial."""
+    """Seconds of a step of a method's default, and of everything before the steps of a trial."""
 
     step: float
     start: float
@@ -41,12 +41,12 @@ class TimeEstimate:
     """How long a search will take on this machine.
 
     Attributes:
-        steps: method → seconds of a step of its default, of one fold; of methods whose default fits and could be timed.
-        trials: that are searched.
-        least, most: seconds of the search with its race: where half of the trials are pruned at each rung, and where
-            none is. Folds that train in one pass, and layers whose outputs are kept, are left out of account.
-        after: seconds of the winner's refit and the defaults', on all training rows.
-        timeout: of the study, in seconds; None: it has none.
+        steps: method → seconds of a step of its default, for one fold; only methods whose default fits and was timed.
+        trials: number of trials in the search.
+        least, most: seconds of the search with its race: if half of the trials are pruned at each rung, and if none is.
+            The gain from folds that train in one pass, and from layers whose outputs are kept, is ignored.
+        after: seconds of the refits of the winner and the defaults, on all training rows.
+        timeout: of the study, in seconds; None if it has none.
     """
 
     steps: dict[str, float]
@@ -57,11 +57,11 @@ class TimeEstimate:
     timeout: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """For a script."""
+        """The estimate for a script."""
         return asdict(self)
 
     def sentences(self) -> list[str]:
-        """What a person should know of it."""
+        """The estimate in sentences for a person."""
         each = ", ".join(f"{name} {1000 * seconds:,.0f} ms" for name, seconds in self.steps.items())
         told = [
             f"The search of {counted(self.trials, 'trial')} takes about {format_seconds(self.least)} if half of them "
@@ -79,11 +79,11 @@ class TimeEstimate:
 
 @unguarded()
 def estimate(problem: Problem, progress: Callable[[str], object] = lambda name: None) -> TimeEstimate | None:
-    """Time a few steps of each method's default, where it is within the budget; None where none can be timed.
+    """Time a few steps of each method's default that is within the budget; None where none can be timed.
 
     Args:
         problem: the study's, whose model is loaded for this machine.
-        progress: told each method before it is timed.
+        progress: called with each method before it is timed.
     """
     paces: dict[str, Pace] = {}
     for name, part in problem.space.items():
@@ -92,7 +92,7 @@ def estimate(problem: Problem, progress: Callable[[str], object] = lambda name: 
             with guarded(problem.spec.search.hang_timeout):
                 if problem.budget.admits(problem.cost_estimator(part.default())):
                     paces[name] = _timed(problem, part.default())
-        except Exception:  # a method may do anything; a study tells it
+        except Exception:  # a method may do anything; a study reports it
             continue
     if not paces:
         return None
@@ -105,7 +105,7 @@ def estimate(problem: Problem, progress: Callable[[str], object] = lambda name: 
     most = shared * sum(_trial(problem, candidate, paces, pruned=False) for candidate in tried)
     least = shared * sum(_trial(problem, candidate, paces, pruned=search.pruner != "none") for candidate in tried)
     folds = len(problem.folds)
-    share = folds / (folds - 1) if folds > 1 else 1.0  # all rows, beside those that a fold trains on
+    share = folds / (folds - 1) if folds > 1 else 1.0  # all rows, relative to those that a fold trains on
     refits = [share * _trial(problem, candidate, paces, pruned=False) / folds for candidate in defaults]
     return TimeEstimate(
         {name: pace.step for name, pace in paces.items()},
@@ -118,7 +118,7 @@ def estimate(problem: Problem, progress: Callable[[str], object] = lambda name: 
 
 
 def _timed(problem: Problem, candidate: Candidate) -> Pace:
-    """Start a trial of one fold and run some of its steps, on batches as training has them."""
+    """Start a trial of one fold and run some of its steps, on batches as in training."""
     started, device, data = time.perf_counter(), problem.device, problem.train
     usage = problem.cost_estimator(candidate)
     model = attach(problem.base, candidate.method, candidate.params, seed=problem.spec.seed).to(device.type)
@@ -142,7 +142,7 @@ def _timed(problem: Problem, candidate: Candidate) -> Pace:
 
 
 def _trial(problem: Problem, candidate: Candidate, paces: Mapping[str, Pace], *, pruned: bool) -> float:
-    """Seconds of a trial of all folds; where trials are pruned, what is expected of one if half go on at each rung."""
+    """Seconds of a trial of all folds; if trials are `pruned`, the expected seconds if half go on at each rung."""
     name, epochs = candidate.name, candidate.hyper.epochs
     per_row = paces[name].step / problem.space[name].default().hyper.batch_size
     trained = sum(len(fold.train) for fold in problem.folds)

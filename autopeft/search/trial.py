@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 
 PACKING = "packing"
-"""The user attribute of a study that holds what `PackingChoice` settled."""
+"""The user attribute of a study that holds what `PackingChoice` decided."""
 
 
 class Loop(Protocol):
-    """What a trial asks of the search it is one of."""
+    """What a trial needs from its search."""
 
     problem: Problem
     study: optuna.Study
@@ -52,21 +52,21 @@ class Loop(Protocol):
     running: dict[int, Trial]
 
     def done(self) -> int:
-        """Trials that count."""
+        """The number of trials that count."""
 
     def late(self) -> bool:
         """Whether the search's time is up."""
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial has ended: decide whether more make sense."""
+        """Decide after a trial whether more make sense."""
 
 
 class Trial:
-    """One trial in the books: in Optuna, in MLflow and on the screen. A `Job` of whoever runs it.
+    """One trial as recorded in Optuna, in MLflow and on the screen. It is the `Job` of whoever runs it.
 
     Attributes:
         candidate: what is run.
-        number: Optuna's.
+        number: Optuna's number.
         trains: whether it was admitted and has started.
     """
 
@@ -84,12 +84,12 @@ class Trial:
             self._drawn.set_constraint(name, violation)
 
     def settled(self, packing: Mapping[str, str]) -> None:
-        """Keep what was settled for the next start; of two workers that settled a method, the first one counts."""
+        """Keep the decisions for the next start; if two workers decided on a method, the first one counts."""
         study = self._search.study
         study.set_user_attr(PACKING, {**packing, **study.user_attrs.get(PACKING, {})})
 
     def started(self, usage: Usage) -> None:
-        """Enter it in every book."""
+        """Record the start everywhere."""
         self._usage, search = usage, self._search
         search.tracker.outbox.release()
         search.storage.keep(search.study.study_name, self.number)
@@ -99,7 +99,7 @@ class Trial:
         search.progress.started(self.number, self.candidate, usage, self._budget, before, search.wanted)
 
     def rung(self, rung: Rung) -> str | None:
-        """Log the rung and ask the pruner, of defaults too, so that it has them to compare with; see `protected`."""
+        """Log the rung and ask the pruner, also about defaults, so that it can compare with them; see `protected`."""
         search, trial = self._search, self._drawn
         search.interrupt.check()
         trial.report(rung.mean, rung.number)
@@ -114,7 +114,7 @@ class Trial:
         return _prune_reason(trial, rung, self.candidate.hyper.epochs)
 
     def end(self, outcome: Outcome) -> None:
-        """Close it in every book, with its outcome.
+        """Record the end and its outcome everywhere.
 
         Raises:
             StudyError: the search cannot go on after it.
@@ -123,7 +123,7 @@ class Trial:
             self._machine_failed(outcome.reason)
             return
         del self._search.running[self.number]
-        if not outcome.seconds:  # it was refused: what it took is the asking
+        if not outcome.seconds:  # it was refused: only the asking took time
             outcome = replace(outcome, seconds=time.monotonic() - self._asked)
         else:
             self._constrain_time(outcome)
@@ -136,12 +136,12 @@ class Trial:
         self._search.ended(record)
 
     def lost(self, why: str, *, machine: bool = False, asked: bool = False) -> None:
-        """The process that ran it died. It runs again from where it was; where that happened before, it failed.
+        """Handle the death of its process: the trial runs again from where it was; the second time, it has failed.
 
         Args:
             why: in words.
             machine: whether the machine may be at fault: then a later start tries again.
-            asked: whether somebody told it to end, which counts for nothing.
+            asked: whether the process was told to end; such a death does not count.
 
         Raises:
             StudyError: it failed, and the search cannot go on after it.
@@ -153,10 +153,10 @@ class Trial:
             self._fail(f"{why}, for the second time", machine)
 
     def _machine_failed(self, why: str) -> None:
-        """It runs again, in a later start, from where it was; where a trial was given up for that before, it failed.
+        """Have a later start run it again from where it was; if a trial was given up for that before, it has failed.
 
         Raises:
-            MachineError: that has to be seen to before the study goes on.
+            MachineError: the machine must be fixed before the study goes on.
         """
         given_up = any(record.machine for record in records(self._search.study))
         if self._faults < retrying.MOST_FAULTS and not given_up:
@@ -205,7 +205,7 @@ class Trial:
         """Tell the sampler by how much the trial's time is over or under its limit, where that is known."""
         needed = max(outcome.needed_seconds or 0.0, outcome.seconds if outcome.state == INFEASIBLE else 0.0)
         violation = self._budget.seconds_violation(needed) if needed else None
-        if violation is not None:  # what completed was in time, by however little
+        if violation is not None:  # a completed trial was in time, however narrowly
             violation = min(violation, 0.0) if outcome.state == COMPLETE else violation
             self._drawn.set_constraint(SECONDS.name, violation)
 
@@ -221,7 +221,7 @@ def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
 def record_of(
     number: int, name: str, params: dict[str, Any], epochs: int, usage: Usage | None, outcome: Outcome
 ) -> TrialRecord:
-    """The record of a trial that has just ended; one whose method could not say what it needs has no usage."""
+    """The record of a trial that has just ended; it has no usage if its method could not say what it needs."""
     fit = usage if usage and usage.memory_known else None
     kept = usage.weights if usage and usage.weights_known else None
     return TrialRecord(

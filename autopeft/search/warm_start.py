@@ -1,4 +1,4 @@
-"""Where a search may start: at what won earlier studies, each moved to the nearest point of this study's space."""
+"""Starts a search from the winners of earlier studies, each moved to the nearest point of this study's space."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate, CandidateSpace
 
 LARGEST = 2**28
-"""Bytes of it: some thousand for each trial."""
+"""Size limit of a study's result, in bytes; each trial takes some thousand."""
 
 LONGEST = 200
-"""Characters of a name or a value."""
+"""Most characters of a name or a value."""
 
 
 def earlier_winners(
     references: Iterable[str], folder: Path, space: CandidateSpace
 ) -> tuple[list[Candidate], list[str]]:
-    """What several earlier studies give, each candidate once, and a sentence for every study (`earlier_winner`).
+    """The winners of several earlier studies, each candidate once, and a sentence for every study (`earlier_winner`).
 
-    Of several base models a winner is tried on the one that it was found on, by its label, or else on each that its
-    method is on, with a sentence for each.
+    With several base models, a winner is tried on the one that it was found on, by its label, or else on each one that
+    has its method, with a sentence for each.
 
     Raises:
-        SpecError: as of the first study that gives none.
+        SpecError: the error of the first study that gives no candidate.
     """
     starts: list[Candidate] = []
     notes = []
@@ -54,18 +54,19 @@ def earlier_winner(reference: str, folder: Path, space: CandidateSpace) -> tuple
     """The candidate of `space` nearest to what won an earlier study, and a sentence that says what was changed.
 
     Numbers outside this study's ranges go to the nearest end; a choice that is not offered, or that the earlier study
-    did not know, becomes the default. A winner's folder alone holds no training hyperparameters: the defaults then.
+    did not know, becomes the default. A winner's folder alone holds no training hyperparameters, so the defaults are
+    used.
 
     Args:
-        reference: the output folder of a study, or a saved winner; a relative path starts at `folder`. Of a study that
-            has not ended, what was best when it stopped.
+        reference: the output folder of a study, or a saved winner; a relative path starts at `folder`. A study that
+            has not ended gives the best trial so far.
         folder: where the study file is.
-        space: of this study, on one base model.
+        space: the space of this study, on one base model.
 
     Raises:
-        SpecError: there is no finished study, or its winner's method is not in this study.
+        SpecError: nothing can be read there, no trial completed, or the winner's method is not in this study.
     """
-    source = folder / as_path(reference)  # which the study file's check has let pass
+    source = folder / as_path(reference)  # checked with the study file
     name, _, values = _winner_of(source)
     parts = space.methods
     if name not in parts:
@@ -94,14 +95,14 @@ def _winner_of(source: Path) -> tuple[str, str, Mapping[str, Any]]:
         if os.path.lexists(source / RESULT):
             best = plain_file.read_json(source / RESULT, LARGEST)["best"]
             return _split(best["params"], best.get("method"))
-        if (source / JOURNAL).is_file():  # of a study that has not come to its end
+        if (source / JOURNAL).is_file():  # the study has not ended
             return _best_so_far(source)
         if os.path.lexists(source / CARD):
             card = plain_file.read_json(source / CARD)
             return _known({"method": card["method"]})["method"], "", _known(card["params"])
     except SpecError:
         raise
-    except Exception as error:  # whatever the libraries make of a damaged file
+    except Exception as error:  # the libraries may raise anything on a damaged file
         raise SpecError(
             f"`warm_start` in [search] names {source}, whose result cannot be read ({in_a_line(error).rstrip('.')}); "
             "run that study again, or remove `warm_start`."
@@ -124,11 +125,11 @@ def _best_so_far(source: Path) -> tuple[str, str, Mapping[str, Any]]:
 
 
 def _split(flat: Any, name: Any) -> tuple[str, str, Mapping[str, Any]]:
-    """A candidate's method and base model, and its values without the method's prefix and what names the model.
+    """A candidate's method and base model, and its values without the method's prefix and the name of the model.
 
     Args:
         flat: its params.
-        name: as its record has it, which names the model where there were several.
+        name: the name in its record, which includes the model where there were several.
     """
     known = _known(flat)
     method = known["method"]
@@ -141,10 +142,10 @@ def _split(flat: Any, name: Any) -> tuple[str, str, Mapping[str, Any]]:
 
 
 def _known(found: Any) -> dict[str, Any]:
-    """Values by name, as a file gave them.
+    """Values by name, from a file.
 
     Raises:
-        ValueError: they are something else, or the method is not a name.
+        ValueError: they are not a table of values, or the method is not a name.
     """
     if not isinstance(found, dict):
         raise ValueError("its params are not a table")
@@ -156,7 +157,7 @@ def _known(found: Any) -> dict[str, Any]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What is not as it was, as the end of a sentence."""
+    """What was changed, as the end of a sentence."""
     moved = [f"{name} {before[name]} → {now[name]}" for name in now if name in before and before[name] != now[name]]
     added = [f"{name} {value} (not given there)" for name, value in now.items() if name not in before]
     dropped = [f"without {name}" for name in before if name not in now]

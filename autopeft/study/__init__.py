@@ -1,4 +1,4 @@
-"""A study as it is kept: its file, its records, its folder."""
+"""A study on disk: its file, its records, its folder."""
 
 from autopeft.common.surface import surface
 
@@ -15,7 +15,7 @@ SURFACE = {
     "ranked": "record",
     "records": "record",
 }
-"""What the package shows, with the module of each."""
+"""The package's public names, with the module of each."""
 
 __all__ = list(SURFACE)
 __getattr__ = surface(__name__, SURFACE)

@@ -1,4 +1,4 @@
-"""What a study left in its output folder, read without changing it."""
+"""Reads a study from its output folder without changing it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 FINISHED, STOPPED, RUNNING, INTERRUPTED = "finished", "stopped", "running", "interrupted"
-"""A stopped study has a winner as a finished one has, but its search ended before its last trial."""
+"""A stopped study has a winner, like a finished one, but its search ended before its last trial."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A study as its store has it.
+    """A study as its store holds it.
 
     Attributes:
         name: the study's.
         state: FINISHED, STOPPED, RUNNING or INTERRUPTED.
         given: its settings, as `StudySpec.to_dict` wrote them.
         attrs: what else it keeps about itself.
-        trials: Optuna's, by number.
+        trials: Optuna's trials, by number.
         records: of the trials that ended.
     """
 
@@ -53,7 +53,7 @@ class Archive:
 
     @property
     def ended(self) -> list[TrialRecord]:
-        """Those of them that came to an end of their own, and count."""
+        """The trials that count: neither refused nor stopped by the timeout."""
         return [record for record in self.records if record.state in COUNTED]
 
     @property
@@ -63,10 +63,10 @@ class Archive:
 
     @property
     def defaults(self) -> dict[str, TrialRecord]:
-        """By method, and base model where there are several, the trial of the untuned default, where it has ended.
+        """The ended trials of the untuned defaults, by method (and base model, if there are several).
 
-        A study queues the defaults before it draws anything, after what a warm start brought; one that was interrupted
-        was queued again under another number.
+        A study queues the defaults before it draws anything, after the candidates of a warm start. An interrupted
+        default is queued again under another number.
         """
         numbers = {}
         for number, trial in self.trials.items():
@@ -90,7 +90,7 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
 
     Args:
         output: the folder.
-        ended: whether the search has come to its end; only the process that ran it knows before it lets go.
+        ended: whether the search has ended; until the process that ran it releases the folder, only that process knows.
 
     Raises:
         UserInputError: no study has been started there, or its journal is damaged.
@@ -113,7 +113,7 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
         state = RUNNING
     else:
         selected = [record.number for record in ranked(found)[:1]] == [attrs.get("test_scores", {}).get("number")]
-        # A default that is still queued was not asked for; a trial that is to run again was cut off.
+        # A default that is still queued was not asked for; a trial that will run again was cut off.
         cut_off = any(
             not t.state.is_finished() and (t.state.name == "RUNNING" or "retry_of" in t.user_attrs) for t in trials
         )

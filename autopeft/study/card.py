@@ -1,4 +1,4 @@
-"""What is known of a winner: how to load it, how it came about, and how good it is."""
+"""What is known about a winner: how to load it, how it was made, and how good it is."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CARD, EVIDENCE, CLASSIFIER = "autopeft.json", "evidence.json", "estimator.json"
-"""Files beside the weights: a winner's card, how it came about, and what a classifier with that winner knows."""
+"""Files beside the weights: a winner's card, how it was made, and what a classifier with that winner knows."""
 
 MOST_MEMBERS = 20
-"""Folds of a study, at most."""
+"""Most folds of a study."""
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-"""How a file is read back: nothing is turned into another type, and a key that is not known is refused."""
+"""How a file is read back: no value is converted to another type, and an unknown key is refused."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -43,26 +43,26 @@ class Card:
     Attributes:
         base_model: as the study file names it, so that `package:` and hub references hold on any machine.
         task: the task kind.
-        labels: the names among which an answer chooses, in the order of the model's outputs; empty where it does not.
-        max_length: tokens of an input, at most; None where it is not a text.
+        labels: the names that an answer chooses from, in the order of the model's outputs; empty where there are none.
+        max_length: most tokens of an input; None where it is not a text.
         method: the method's name.
         params: its params.
         plugin: distribution and version that brought it.
         seed: of the head's initial values.
         trust_remote_code: whether the base model brings code to run.
-        quantization: of the base model it was trained on, and is loaded with: "none", "8bit" or "4bit".
-        truncation: what is kept of a longer input: "head", "tail" or "both"; None, in winners saved before there was a
-            choice, is as the tokenizer has it.
-        base_digest: identity of the base model it was trained on (`digest.of`); "" in a card from before it was kept.
+        quantization: of the base model in training and when it is loaded: "none", "8bit" or "4bit".
+        truncation: what is kept of a longer input: "head", "tail" or "both"; None in winners saved before there was a
+            choice: the tokenizer decides.
+        base_digest: identity of the base model it was trained on (`digest.of`); "" in cards from before it was kept.
         autopeft: version that wrote this.
-        task_options: the settings of the task that are its own.
-        task_facts: what the training rows told that answers need, and the folds of its trial.
-        image_size: side of an image in pixels; None where it is the image processor's own, or no image.
+        task_options: the task's own settings.
+        task_facts: facts from the training rows, and from the folds of its trial, that answers need.
+        image_size: side of an image in pixels; None for the image processor's own size, or where there is no image.
         inputs: keys of the columns that a row needs; empty in a winner of an earlier version.
-        columns: what the study's table calls a column of the task, by its key; without those that it calls as the key.
-        digests: SHA-256 of the files with the weights, by name, and under the card's own name of what it says itself:
-            all but `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
-        members: models in folders of their own, whose answers are averaged; 0 where there is one by itself.
+        columns: the names in the study's table of the task's columns, by key, where they differ from the key.
+        digests: SHA-256 of the files with the weights, by name, and of the card itself, under its own name, without
+            `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
+        members: number of models in their own folders, whose answers are averaged; 0 where there is a single model.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -89,7 +89,7 @@ class Card:
     members: Annotated[Count, Field(le=MOST_MEMBERS)] = 0
 
     def called(self, keys: Iterable[str]) -> dict[str, str]:
-        """What the study's table called the columns of these keys."""
+        """The names in the study's table of the columns with these keys."""
         return {key: self.columns.get(key, key) for key in keys}
 
     def write(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class Card:
         """Read it from a winner's folder.
 
         Raises:
-            UserInputError: there is none, something else in its place, or not what was written.
+            UserInputError: there is none, it is not a card, or it was changed.
         """
         path = folder / CARD
         try:
@@ -124,27 +124,27 @@ class Card:
 
 @dataclass(frozen=True)
 class Evidence:
-    """How a winner came about and how good it is: written beside the weights as `evidence.json`.
+    """How a winner was made and how good it is: written beside the weights as `evidence.json`.
 
     Attributes:
         study: its name.
-        data: where the rows were from; of a local path its last part alone.
-        train_rows, test_rows: how many it was trained on, and scored on; `dropped_rows`, left out for an empty cell.
-        metric: what the scores are.
-        fold_scores: in cross-validation, where it was chosen by their mean; `chosen_by` names the score of texts which
-            the folds wrote that decided among the best, where one did, and `race` says how sure the choice is where a
-            race on fresh folds decided.
+        data: where the rows came from; of a local path only its last part.
+        train_rows, test_rows: how many it was trained and scored on; `dropped_rows` were left out for an empty cell.
+        metric: of the scores.
+        fold_scores: in cross-validation; it was chosen by their mean. `chosen_by` names the score of texts written by
+            the folds that decided among the best, if one did; `race` says how sure the choice is, if a race on fresh
+            folds decided.
         test_score: on the held-out rows.
         test_interval: of `test_score`, at 95%; None where its predictions were not kept.
-        baseline: on the held-out rows, of what answers without looking at the inputs, and `baseline_name` what that is.
-        defaults: on the held-out rows, each method's untuned default; None where it was not trained.
-        references: likewise, of what needs no add-on.
-        trials: that were trained.
+        baseline: score on the held-out rows of a model that ignores the inputs; `baseline_name` is its name.
+        defaults: scores on the held-out rows of each method's untuned default; None where it was not trained.
+        references: the same for reference models without an add-on.
+        trials: number that were trained.
         budget: the limits, by name.
         hyperparameters: how it was trained.
-        trained_params: parameters that were trained, the head's among them.
+        trained_params: number of trained parameters, with the head's.
         stopped: how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials".
-        refit: what is told of its training on all rows, where that collapsed at first, or of what came in its place.
+        refit: a note on its training on all rows if that collapsed at first, or on what replaced it.
         form: "refit", or what its folds learnt: "average" or "ensemble".
     """
 
@@ -182,7 +182,7 @@ class Evidence:
         """Read it from a winner's folder; None where there is none.
 
         Raises:
-            UserInputError: the file holds something else.
+            UserInputError: the file is not one of these.
         """
         path = folder / EVIDENCE
         try:
@@ -194,7 +194,7 @@ class Evidence:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what a card says, with the digests of the other files; independent of spaces and order."""
+    """SHA-256 of a card's content, with the digests of the other files; independent of spaces and order."""
     others = {name: digest for name, digest in content["digests"].items() if name != CARD}
     said = {**content, "digests": others}
     del said["base_model"]
@@ -202,10 +202,10 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _parse(kind: type[Any], raw: bytes, path: Path, advice: str) -> Any:
-    """What a JSON file says, each field of its own type.
+    """The content of a JSON file, with each field of its declared type.
 
     Raises:
-        UserInputError: it does not; the first fault.
+        UserInputError: a field is wrong; names the first one.
     """
     try:
         return _adapter(kind).validate_json(raw)
@@ -222,7 +222,7 @@ def _parse(kind: type[Any], raw: bytes, path: Path, advice: str) -> Any:
 
 
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Made once for each kind, which takes a millisecond."""
+    """The adapter of a kind, made once, as that takes a millisecond."""
     if kind not in _adapters:
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]

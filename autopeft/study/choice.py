@@ -1,4 +1,4 @@
-"""What a study keeps of a choice by written texts: which trials wrote, and how good that was."""
+"""What a study keeps about a choice by written texts: which trials wrote, and their scores."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Choice:
     Attributes:
         by: name of the score of texts.
         among: how many trials write.
-        rows: validation rows for which each writes, of all folds together.
-        digest: SHA-256 of the file of a score that is a function of the user's; "" of any other.
-        scores: of what trials wrote, by number.
-        failed: why others could not write, by number.
+        rows: number of validation rows that each trial writes for, over all folds.
+        digest: SHA-256 of the file if the score is a user's function; "" for any other score.
+        scores: of the written texts, by trial number.
+        failed: why other trials could not write, by number.
         seconds: wall time of the writing.
     """
 
@@ -38,7 +38,7 @@ class Choice:
 
     @classmethod
     def read(cls, attrs: Mapping[str, Any]) -> Choice | None:
-        """That of a study, from its user attributes; None where it makes none, or has not come to it."""
+        """A study's choice, from its user attributes; None where it makes none, or has not begun to choose."""
         kept = attrs.get(CHOICE)
         if not kept:
             return None
@@ -46,28 +46,28 @@ class Choice:
         return cls(**{**kept, **numbered})
 
     def kept(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The choice for JSON."""
         numbered = {key: {str(n): value for n, value in getattr(self, key).items()} for key in ("scores", "failed")}
         return {**asdict(self), **numbered}
 
     def alike(self, other: Choice | None) -> bool:
-        """Whether what the other has found out holds for this one."""
+        """Whether the other's scores are valid for this one."""
         return other is not None and (self.by, self.rows, self.digest) == (other.by, other.rows, other.digest)
 
     def best(self, best_first: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The trials among which is chosen.
+        """The trials to choose from.
 
         Args:
-            best_first: the complete trials by their scores.
+            best_first: the complete trials, the best scores first.
         """
         return [record for record in best_first if record.number not in self.failed][: self.among]
 
     def awaited(self, best_first: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Those of them that have not written."""
+        """The trials to choose from that have not written yet."""
         return [record for record in self.best(best_first) if record.number not in self.scores]
 
     def put_in(self, best_first: Sequence[TrialRecord]) -> dict[int, TrialRecord]:
-        """These trials with what their texts score, by number; nothing as long as one is awaited, or of one alone."""
+        """These trials with the scores of their texts, by number; empty while one is awaited, or for only one trial."""
         found = self.best(best_first)
         if self.awaited(best_first) or len(found) == 1:
             return {}

@@ -1,4 +1,4 @@
-"""The text of a study file without its comments, which are notes to oneself and may say anything."""
+"""Removes the comments from a study file's text: they are private notes and may say anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STRING_OR_COMMENT = re.compile(
 
 
 def without_comments(text: str) -> str:
-    """A TOML document that says the same; empty where that cannot be made sure of."""
+    """A TOML document with the same content; empty if that cannot be guaranteed."""
     plain = STRING_OR_COMMENT.sub(lambda found: "" if found[0].lstrip().startswith("#") else found[0], text)
     try:
         return plain.lstrip("\n") if tomllib.loads(plain) == tomllib.loads(text) else ""

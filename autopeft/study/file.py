@@ -31,7 +31,7 @@ from autopeft.study.sections import (
 AnySection = TypeVar("AnySection", bound=Section)
 
 LARGEST_FILE = 2**20
-"""Bytes of a study file."""
+"""Most bytes of a study file."""
 
 
 class StudySpec(Section):
@@ -53,16 +53,16 @@ class StudySpec(Section):
     winner: WinnerSection = WinnerSection()
     tracking: TrackingSection = TrackingSection()
     folder: Path = Field(exclude=True)
-    """Of the study file."""
+    """Folder of the study file."""
     text: str = Field("", exclude=True)
-    """Of the study file, without its comments."""
+    """Text of the study file, without its comments."""
 
     @classmethod
     def from_file(cls, path: Path | str) -> StudySpec:
         """Read and check a study file.
 
         Raises:
-            SpecError: it is not there, not TOML, or breaks rules: all of them are told.
+            SpecError: it does not exist, is not TOML, or breaks rules, which are all listed.
         """
         spec, mistakes = cls.examined_file(path)
         if mistakes or spec is None:
@@ -75,10 +75,10 @@ class StudySpec(Section):
 
         Args:
             path: of the file.
-            settings: to put over those of the file, such as ``search.trials=5``.
+            settings: override those of the file, such as ``search.trials=5``.
 
         Raises:
-            SpecError: it is not there or not TOML, or one of `settings` is not a setting.
+            SpecError: it does not exist or is not TOML, or one of `settings` is not a setting.
         """
         path = Path(path)
         text = _text(path)
@@ -86,11 +86,11 @@ class StudySpec(Section):
             content = tomllib.loads(text)
         except RecursionError:
             raise SpecError(f"{brief(path)} nests its lists and tables too deeply; nest them less.") from None
-        except ValueError as error:  # TOML's own, or a number of more digits than Python reads
+        except ValueError as error:  # invalid TOML, or a number with more digits than Python reads
             raise SpecError(f"{brief(path)} is not valid TOML: {brief(str(error), SHOWN_PATH)}.") from None
         content = overridden({"name": path.stem, **content}, settings, cls)
         spec, mistakes = cls.examined(content, brief(path), path.parent)
-        kept = "" if settings else without_comments(text)  # it no longer says what is run
+        kept = "" if settings else without_comments(text)  # the file does not say what is run
         return spec and spec.model_copy(update={"text": kept}), mistakes
 
     @classmethod
@@ -100,7 +100,7 @@ class StudySpec(Section):
         """Check settings given as nested mappings.
 
         Raises:
-            SpecError: settings are unknown or missing, or break rules: all of them are told.
+            SpecError: settings are unknown or missing, or break rules; all of these are listed.
         """
         spec, mistakes = cls.examined(content, source, folder)
         if mistakes or spec is None:
@@ -111,9 +111,9 @@ class StudySpec(Section):
     def examined(
         cls, content: Mapping[str, Any], source: str = "the study", folder: Path | None = None
     ) -> tuple[StudySpec | None, list[str]]:
-        """The study without the settings that break a rule, so that the others can be looked at; and what is wrong.
+        """The study without the settings that break a rule, so that the others can be checked; and the mistakes.
 
-        There is no study where what is wrong cannot be left out.
+        There is no study if the wrong settings cannot be left out.
         """
         base = (folder or Path()).absolute()
         output, name = content.get("output"), content.get("name")
@@ -152,12 +152,12 @@ class StudySpec(Section):
         return self.model_copy(update={"model": self.model.model_copy(update=changed)})
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting as JSON has it, defaults included; what is not a setting (the folders) is left out."""
+        """Every setting for JSON, with defaults; fields that are not settings (the folders) are left out."""
         return self.model_dump(mode="json", exclude={"output"})
 
 
 def base_models(spec: StudySpec) -> list[str]:
-    """What the study names as base models; one is usual."""
+    """The base models that the study names; usually one."""
     section = spec.to_dict()["model"]
     named = [section.get("name_or_path"), *(section.get("candidates") or ())]
     return [name for name in named if name]
@@ -166,12 +166,12 @@ def base_models(spec: StudySpec) -> list[str]:
 def read_section(
     section: type[AnySection], content: Mapping[str, Any], table: str, beside: tuple[str, ...] = ()
 ) -> AnySection:
-    """Check the settings of a plugin in a table of the study file.
+    """Check a plugin's settings in a table of the study file.
 
     Args:
-        section: says which there are.
-        content: as the study file has them.
-        table: in which they stand.
+        section: declares the plugin's settings.
+        content: the settings in the study file.
+        table: the table's name.
         beside: settings of the table that are not the plugin's.
 
     Raises:
@@ -206,10 +206,10 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """Of a study file: UTF-8, with or without a byte-order mark.
+    """The text of a study file: UTF-8, with or without a byte-order mark.
 
     Raises:
-        SpecError: it cannot be read, or is something else.
+        SpecError: it cannot be read, or is not UTF-8.
     """
     where = brief(path)
     try:

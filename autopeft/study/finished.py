@@ -1,4 +1,4 @@
-"""Whether a study that is started again has anything left to do, told without its rows, its model or torch."""
+"""Whether a study that is started again has anything left to do, found out without its rows, its model or torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 NOTHING_TO_DO = "This study is finished; there was nothing to do."
 
 MOST_FILES = 5_000
-"""Files of a folder of rows that are looked at; with more, the study is started as usual."""
+"""A folder of rows is checked up to this many files; with more, the study is started as usual."""
 
 
 def result_of(spec: StudySpec, plugins: Mapping[str, str]) -> Result | None:
-    """What a finished study found, where nothing has changed since; None where a start may have something to do.
+    """The result of a finished study, if nothing has changed since; None if a start may have something to do.
 
     Args:
         spec: the study.
@@ -40,10 +40,10 @@ def result_of(spec: StudySpec, plugins: Mapping[str, str]) -> Result | None:
 
 
 def mark(spec: StudySpec, plugins: Mapping[str, str], result: Result) -> None:
-    """Remember what a study that has come to its end was begun with.
+    """Remember what a study that has ended began with.
 
     Args:
-        spec: the study, as its file has it.
+        spec: the study in its file.
         plugins: see `result_of`.
         result: of the study.
     """
@@ -55,12 +55,12 @@ def mark(spec: StudySpec, plugins: Mapping[str, str], result: Result) -> None:
 
 
 def forget(output: Path) -> None:
-    """A study has something to do."""
+    """Remove the mark, as the study has something to do."""
     (output / DONE).unlink(missing_ok=True)
 
 
 def _state(spec: StudySpec, plugins: Mapping[str, str]) -> dict[str, Any] | None:
-    """What a start goes by; None where it cannot be told from outside, or something is missing."""
+    """What a start depends on; None where that cannot be found out from outside, or something is missing."""
     output, settings = spec.output, spec.to_dict()
     sources = [locate(reference, spec.folder) for reference in (spec.data.train, spec.data.test) if reference]
     own_code = any(":" in text for text in _texts([settings["task"], settings["validation"]]))

@@ -1,58 +1,58 @@
-"""What stands in a study's output folder: every file and folder by its name, once."""
+"""The names of all files and folders in a study's output folder."""
 
 JOURNAL = "study.journal"
-"""The trials, by Optuna; what makes a folder a study's."""
+"""The trials, in Optuna's format. A folder with this file is a study's."""
 
 STUDY_FILE = "study.toml"
-"""The settings of a study that was begun without a file, as a study file."""
+"""The study file of a study that was started without one."""
 
 LOCK, MARKER, HOLDER = "study.lock", "study.lock.marker", "study.lock.json"
-"""What is locked with `flock`; what stands for the lock where there is none; and who holds it."""
+"""The file locked with `flock`; the lock where there is no `flock`; and the file that says who holds the lock."""
 
 PHASE = "study.phase.json"
-"""What the study is at, as long as it runs."""
+"""What the study is doing, while it runs."""
 
 RESULT = "result.json"
 """What `autopeft run --json` printed."""
 
 DONE = "done.json"
-"""What a study that has come to its end was begun with."""
+"""What a study that has ended began with."""
 
 REPORT = "report.html"
 """The page that `autopeft report` writes."""
 
 PLAN = "plan.png"
-"""What `autopeft plan` draws."""
+"""The picture that `autopeft plan` draws."""
 
 PREDICTIONS = "test_predictions.csv"
-"""What the winner and the baselines answered to each row held out."""
+"""The answers of the winner and the baselines to each held-out row."""
 
 SECTIONS = "report_sections.json"
-"""What the kind of task shows of these rows in the report."""
+"""The task's sections on these rows in the report."""
 
 WINNER = "winner"
 """The folder of the winner."""
 
 MLFLOW_MODEL = "mlflow_model"
-"""The folder of the same winner for MLflow."""
+"""The folder of the same winner in MLflow's format."""
 
 STORE, ARTIFACTS = "mlflow.db", "artifacts"
-"""MLflow's, where the study file names no other store."""
+"""MLflow's store, unless the study file names another."""
 
 OUTBOX = "mlflow.outbox.jsonl"
-"""What MLflow has yet to be told."""
+"""Calls that MLflow has not received yet."""
 
 REFUSED = "mlflow.refused.jsonl"
 """What MLflow refused, with the reason, and lines of the outbox that were damaged."""
 
 EARLIER_LOCK = f"{OUTBOX}.lock"
-"""What versions without `LOCK` held as long as they ran a study; `tracking` still does."""
+"""The lock of versions without `LOCK`, held while they ran a study; `tracking` still uses it."""
 
 CHECKPOINTS = "checkpoint"
 """The folder of trials that were interrupted."""
 
 STATES = "trunk"
-"""The folder of outputs of the base model's lower layers, where memory has no room for them."""
+"""The folder of outputs of the base model's lower layers that do not fit in memory."""
 
 ROWS = "rows"
 """The folder of rows that were given in memory."""

@@ -1,7 +1,7 @@
-"""Where a study's trials are kept: in memory, where the sampler and the pruner read them, and in a file for good.
+"""Keeps a study's trials: in memory, where the sampler and the pruner read them, and permanently in a file.
 
-The file is a journal of Optuna's: a line per change. A trial is a line of it and takes a millisecond, where Optuna's
-SQLite storage takes some thirty statements and milliseconds.
+The file is an Optuna journal with a line for each change. A trial is one line and takes a millisecond; in Optuna's
+SQLite storage it takes some thirty statements and milliseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["JOURNAL", "StudyStorage", "appending", "open_journal", "writing"]
 
 @contextmanager
 def writing(path: Path | str, *kinds: type[Exception]) -> Iterator[None]:
-    """Write what a study has to keep; `kinds` are errors of the writer's own, beside OSError.
+    """Put this around writing a study's files; `kinds` are errors of the writer besides OSError.
 
     Raises:
         StoreError: it could not be written.
@@ -47,7 +47,7 @@ def writing(path: Path | str, *kinds: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def appending(path: Path | str) -> Iterator[None]:
-    """Add to a file that is there, all of it or nothing: what comes next would be added to half a line.
+    """Append to an existing file, completely or not at all: the next line would be added to half a line.
 
     Raises:
         StoreError: it could not be written.
@@ -62,10 +62,10 @@ def appending(path: Path | str) -> Iterator[None]:
 
 
 def open_journal(output: Path) -> JournalStorage:
-    """The journal in a study's output folder; to read while a study runs, too.
+    """The journal in a study's output folder, for reading, also while the study runs.
 
     Raises:
-        UserInputError: there is none, or what is there is none.
+        UserInputError: there is none, or the file is not a journal.
     """
     path = output / JOURNAL
     if not path.is_file():
@@ -80,7 +80,7 @@ def open_journal(output: Path) -> JournalStorage:
 
 
 class _Backend(JournalFileBackend):
-    """A journal's file that has either all of a change or nothing."""
+    """A journal file that contains each change completely or not at all."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add lines.
@@ -93,19 +93,19 @@ class _Backend(JournalFileBackend):
 
 
 class StudyStorage(InMemoryStorage):
-    """An Optuna storage that reads from memory and writes to a study's journal too.
+    """An Optuna storage that reads from memory and also writes to a study's journal.
 
-    One process alone may write: whoever makes one holds the study's lock.
+    Only one process may write: whoever makes a storage holds the study's lock.
 
-    A trial goes to the journal whole, when it is queued, when it is `kept` or when it ends, and from then on with all
-    that changes. A proposal that is refused so costs one write instead of one for each of its params. What a process
+    A trial is written to the journal as a whole when it is queued, when it is `kept` or when it ends, and from then on
+    at every change. So a refused proposal costs one write instead of one for each of its params. A trial that a process
     was still drawing when it was killed is lost, and the next start draws it again.
 
     Args:
         output: the study's folder.
 
     Raises:
-        UserInputError: what is there is no journal.
+        UserInputError: the file is not a journal.
     """
 
     def __init__(self, output: Path) -> None:
@@ -125,7 +125,7 @@ class StudyStorage(InMemoryStorage):
                 self._trials_there[super().create_new_trial(study_id, trial)] = trial._trial_id
 
     def keep(self, study_name: str, number: int) -> None:
-        """Have a trial in the journal, and every earlier one, so that their numbers are the same there."""
+        """Write a trial to the journal, and every earlier one, so that their numbers are the same there."""
         self._keep(self.get_study_id_from_name(study_name), number)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
@@ -151,7 +151,7 @@ class StudyStorage(InMemoryStorage):
         self._journal.set_study_system_attr(self._studies_there[study_id], key, value)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Make a trial; one that is queued, or added as it is, is kept."""
+        """Make a trial; it is kept if it is queued or added as it is."""
         trial_id = super().create_new_trial(study_id, template_trial)
         if template_trial is not None:
             self._keep(study_id, self.get_trial_number_from_id(trial_id))
@@ -167,7 +167,7 @@ class StudyStorage(InMemoryStorage):
         return changed
 
     def set_trial_param(self, trial_id: int, param_name: str, value: float, distribution: BaseDistribution) -> None:
-        """Set a param; `value` in Optuna's inner form."""
+        """Set a param; `value` is in Optuna's internal form."""
         super().set_trial_param(trial_id, param_name, value, distribution)
         if trial_id in self._trials_there:
             self._journal.set_trial_param(self._trials_there[trial_id], param_name, value, distribution)
@@ -198,9 +198,9 @@ class StudyStorage(InMemoryStorage):
 
 
 def _repair(output: Path) -> None:
-    """Begin the journal, or take away what a process left that was killed as it wrote: half a line, and locks.
+    """Begin the journal, or remove what a process left that was killed while writing: half a line, and locks.
 
-    The next line would be added to the one, and wait half a minute for the others.
+    The next line would be added to the half line, and would wait half a minute for the locks.
     """
     path = output / JOURNAL
     path.touch()

@@ -1,8 +1,8 @@
-"""The lock on a study's output folder: one process at a time runs a study, and others can tell which one.
+"""The lock on a study's output folder: one process at a time runs a study, and others can find out which one.
 
-Where the file system has `flock`, that is what counts: the system releases it when its holder ends, however it ends.
-Elsewhere a file stands for the lock, and is taken over from a process that is gone. In both cases a third file says
-who holds it, so that who only wants to know takes no lock, and gets in nobody's way.
+If the file system has `flock`, that is the lock: the system releases it however its holder ends. Otherwise a file
+serves as the lock, and is taken over from a process that is gone. In both cases another file says who holds the lock,
+so that a process that only wants to know takes no lock and disturbs nobody.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """Errors of a file system that has no `flock`."""
 
 PATIENCE, PAUSE = 2.0, 0.02
-"""Seconds that a lock without a living holder is asked for, and between attempts: its holder is about to say who it is,
-or somebody looked whether a holder on another machine lives."""
+"""Seconds to try for a lock without a living holder, and seconds between attempts: its holder may be about to say who
+it is, or somebody may be checking whether a holder on another machine lives."""
 
 _held: dict[Path, int] = {}
-"""The folders that this process holds, and its id: on some file systems `flock` keeps no process from itself."""
+"""The folders that this process holds, and its id: on some file systems a process can take its own `flock` again."""
 
 _changing = threading.Lock()
 
@@ -47,8 +47,8 @@ class Holder:
     Attributes:
         pid: the process.
         host: its machine.
-        space: in which of the machine's containers that pid means this process; "" where the system does not tell.
-        began: when the process was started, by the system's clocks, as pids are used again; "" where it is not told.
+        space: the container of the machine in which the pid is valid; "" where the system does not say.
+        began: when the process was started, by the system's clocks, as pids are reused; "" where that is unknown.
         since: when it took the folder, in seconds since 1970.
         native: whether it holds a `flock`.
     """
@@ -68,7 +68,7 @@ class Holder:
 
     @classmethod
     def read(cls, output: Path) -> Holder | None:
-        """Who says that it holds the folder; None where nobody does."""
+        """The process that says it holds the folder; None where there is none."""
         with suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
             said = json.loads((output / HOLDER).read_text(encoding="utf-8"))
             pid, since, native = int(said["pid"]), float(said["since"]), bool(said["native"])
@@ -77,7 +77,7 @@ class Holder:
 
     @property
     def alive(self) -> bool | None:
-        """Whether the process is still there; None where that cannot be told from here."""
+        """Whether the process still runs; None where that cannot be found out from here."""
         if (self.host, self.space) != (socket.gethostname(), _space()):
             return None
         began = _began(self.pid)
@@ -90,9 +90,9 @@ class Holder:
 
 @contextmanager
 def held(output: Path) -> Iterator[None]:
-    """Hold a study's output folder, which is made if it is not there, against every other start.
+    """Hold a study's output folder against every other start; it is made if it does not exist.
 
-    A folder in which no study was begun when the block ends is left as it was found.
+    If no study has begun in it when the block ends, the folder is left as it was found.
 
     Raises:
         StudyError: another process holds it, or another thread of this one.
@@ -120,7 +120,7 @@ def held(output: Path) -> Iterator[None]:
 
 
 def holder(output: Path) -> Holder | None:
-    """Who runs the study in a folder at this moment; takes no lock that would refuse a start."""
+    """The process that runs the study in a folder now; takes no lock that would refuse a start."""
     found = Holder.read(output)
     if found is None or found.alive is False:
         return None
@@ -128,13 +128,13 @@ def holder(output: Path) -> Holder | None:
 
 
 def _take(output: Path, made: list[Path]) -> list[BaseFileLock]:
-    """Take the lock, and say who did; folders that were made for it go to `made`, the innermost first."""
+    """Take the lock, and write down who did; folders made for it are added to `made`, the innermost first."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             made += _make(output)
             locks = _locks(output)
-        except FileNotFoundError as error:  # another start, refused for something else, took its folder away again
+        except FileNotFoundError as error:  # another start that was refused removed its folder again
             if time.monotonic() > deadline:
                 raise _unwritable(output, error) from error
         except Timeout:
@@ -157,10 +157,10 @@ def _take(output: Path, made: list[Path]) -> list[BaseFileLock]:
 
 
 def _locks(output: Path) -> list[BaseFileLock]:
-    """The locks that hold a folder, the most telling last.
+    """The locks that hold a folder, the most reliable last.
 
     Raises:
-        Timeout: somebody else has one.
+        Timeout: somebody else holds one.
     """
     taken: list[BaseFileLock] = []
     try:
@@ -172,12 +172,12 @@ def _locks(output: Path) -> list[BaseFileLock]:
             if error.errno not in NO_LOCKS:
                 raise
             other = Holder.read(output)
-            if other and other.native and other.alive is not False:  # where it runs there is `flock`
+            if other and other.native and other.alive is not False:  # it runs where there is `flock`
                 raise Timeout(str(output / HOLDER)) from None
             marker.acquire(timeout=0)
             return [marker]
         taken.append(native)
-        if (output / MARKER).exists():  # of a machine on which the same file system has no `flock`
+        if (output / MARKER).exists():  # from a machine where this file system has no `flock`
             marker.acquire(timeout=0)
             taken.insert(0, marker)
     except BaseException:
@@ -229,7 +229,7 @@ def _unwritable(output: Path, error: OSError) -> StoreError:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether somebody holds the `flock`; asked with a shared one, which a start that meets it asks for again."""
+    """Whether somebody holds the `flock`; tried with a shared one, and a start that meets that one tries again."""
     import fcntl
 
     try:
@@ -243,7 +243,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _began(pid: int) -> str | None:
-    """When a process was started, "" where that is not told; None where there is no such process."""
+    """When a process was started; "" where that is unknown, None where there is no such process."""
     if not is_alive(pid):
         return None
     with suppress(OSError, IndexError):

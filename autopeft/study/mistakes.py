@@ -1,4 +1,4 @@
-"""What is wrong with the settings of a study, as sentences: the rule, the value that broke it, and what to do."""
+"""The mistakes in a study's settings, as sentences: the rule, the value that broke it, and what to do."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MOST = 20
-"""Mistakes that are listed."""
+"""Number of mistakes that are listed."""
 
 NEEDED = {
     "model": '`name_or_path = "…"`',
     "task": '`kind = "text-classification"`',
     "data": '`train = "rows.csv"`',
 }
-"""Tables that a study file must have, each with what must stand in it."""
+"""Tables that a study file must have, each with a setting that it needs."""
 
 TRAINING_TABLES = ("training", "train", "trainer", "hyperparameters", "hyperparams", "optim")
-"""What people call a table of training settings, which a study file does not have."""
+"""Names that people give a table of training settings, which a study file does not have."""
 
 
 def told(mistakes: Sequence[str], source: str) -> SpecError:
-    """One error that says all of them; a single one as it is.
+    """One error that lists all mistakes; a single one as it is.
 
     Args:
-        mistakes: a sentence or more, each once.
-        source: how the study is called.
+        mistakes: one or more sentences, each once.
+        source: a name for the study.
     """
     if len(mistakes) == 1:
         return SpecError(mistakes[0])
@@ -44,7 +44,7 @@ def told(mistakes: Sequence[str], source: str) -> SpecError:
 
 
 def firsts(error: ValidationError) -> list[ErrorDetails]:
-    """Of each setting the first of pydantic's errors; a union has one for each of its kinds."""
+    """The first of pydantic's errors for each setting; a union has one for each of its types."""
     found: dict[tuple[int | str, ...], ErrorDetails] = {}
     for one in error.errors(include_url=False):
         found.setdefault(one["loc"][:2], one)
@@ -65,12 +65,12 @@ def without(given: Mapping[str, Any], errors: Sequence[ErrorDetails]) -> dict[st
 
 
 def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in the house form: the rule, the value that broke it, and where.
+    """One of pydantic's errors in autopeft's form: the rule, the value that broke it, and where.
 
     Args:
-        error: as pydantic lists it.
-        source: how the study is called.
-        fields: of the whole study, by name; empty for settings of a plugin.
+        error: an entry of pydantic's list.
+        source: a name for the study.
+        fields: of the whole study, by name; empty for a plugin's settings.
     """
     *path, key = [part if isinstance(part, int) else brief(part) for part in error["loc"]] or [""]
     if isinstance(key, int) and path:
@@ -96,7 +96,7 @@ def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
 
 
 def on_training(key: str) -> str:
-    """Where a setting of training stands in a study file; empty where `key` names none."""
+    """Where a training setting belongs in a study file; empty where `key` is not one."""
     word = training_word(key)
     return (
         word
@@ -108,7 +108,7 @@ def on_training(key: str) -> str:
 
 
 def _advice(key: str, table: str, fields: Mapping[str, Any]) -> str:
-    """Where a setting that is not known there belongs; else the known name nearest to it."""
+    """Where a setting that is unknown in this table belongs; else the known name nearest to it."""
     if hint := on_training("epochs" if not table and key in TRAINING_TABLES else key):
         return hint
     sections = {name: section for name in fields if (section := _section(fields[name]))}

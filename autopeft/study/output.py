@@ -1,4 +1,4 @@
-"""A study's output folder: nobody else's, run by one process, and without what a killed one left half done."""
+"""A study's output folder: it holds only that study, one process runs it, and leftovers of a killed one are removed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ BEFORE = {HOLDER, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, STUDY_FILE, "lost+fou
 """What may be in the folder before its study has a journal."""
 
 EARLIER_DRAFTS = re.compile(r"\.winner-[a-z0-9_]{8}|\.report\.html\.draft|result\.draft")
-"""Names of the drafts of versions that named each in its own way."""
+"""Names of drafts by earlier versions."""
 
 SHOWN = 3
-"""Names that a refusal gives as examples."""
+"""Number of names that a refusal gives as examples."""
 
 
 @contextmanager
 def taken(output: Path) -> Iterator[None]:
-    """Hold a study's output folder, which is made if it is not there, and clear away what a killed process left.
+    """Hold a study's output folder, made if it does not exist, and clear away what a killed process left.
 
     Raises:
-        SpecError: the folder holds files and no study.
+        SpecError: the folder holds files but no study.
         StudyError: another process holds it, or another thread of this one.
         StoreError: it cannot be written to.
     """
@@ -49,17 +49,17 @@ def taken(output: Path) -> Iterator[None]:
 
 
 def require(output: Path) -> None:
-    """See that a study may write to a folder: it is not there, or empty but for hidden files, or holds a study.
+    """Check that a study may write to a folder: it does not exist, is empty except for hidden files, or holds a study.
 
     Raises:
-        SpecError: neither; then files of that name could be somebody's.
+        SpecError: none of these, so the study could overwrite somebody's files.
     """
     if not output.is_dir():
         if output.exists():
             raise SpecError(f"`output` must be a folder, but {output} is a file; give another one.")
         return
     others = sorted(path.name for path in output.iterdir() if path.name not in BEFORE and path.name[0] != ".")
-    if not others or (output / JOURNAL).exists():  # looked at last: a study that begins makes it first
+    if not others or (output / JOURNAL).exists():  # checked last: a study that begins makes it first
         return
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
     raise SpecError(

@@ -1,4 +1,4 @@
-"""Settings of a study given as texts, such as `search.trials=5` on a command line, typed as the study file has them."""
+"""Settings of a study given as text, such as `search.trials=5` on a command line, converted to the setting's type."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ FORM = "a setting and its value, such as search.trials=5"
 
 
 def overridden(content: Mapping[str, Any], settings: Sequence[str], study: type[BaseModel]) -> dict[str, Any]:
-    """The content of a study file with other settings put over it.
+    """The content of a study file with some settings overridden.
 
-    A value is read as TOML, else as a text; with commas in it, it is a list where the setting takes one.
+    A value is read as TOML, else as text; with commas in it, it is a list if the setting takes one.
 
     Args:
         content: tables and settings.
         settings: such as ``search.trials=5``, ``budget.max_gpu_memory=2 GiB`` or ``search.lora.r=4,32``.
-        study: says which settings there are.
+        study: declares the settings.
 
     Raises:
-        SpecError: one is of another form, or names no setting.
+        SpecError: one has another form, or does not name a setting.
     """
     found = dict(content)
     for setting in settings:
@@ -48,7 +48,7 @@ def overridden(content: Mapping[str, Any], settings: Sequence[str], study: type[
 
 
 def _kind(path: Sequence[str], study: type[BaseModel]) -> Any:
-    """What the setting takes, as its section declares it; `Any` for those that a plugin knows."""
+    """The type of a setting as its section declares it; `Any` for those that only a plugin knows."""
     key, *rest = path
     fields = {name: field.annotation for name, field in study.model_fields.items() if name not in NO_SETTINGS}
     if key not in fields:
@@ -80,13 +80,13 @@ def _advice(key: str, fields: Mapping[str, Any]) -> str:
 
 
 def _on_training(name: str) -> str:
-    """How a setting of training is given; empty where `name` means something else."""
+    """How to give a training setting; empty where `name` means something else."""
     word = training_word(name)
     return f"training is set in [search]: --set search.{EXAMPLES[word].replace(' ', '')}." if word else ""
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A text as TOML reads it, where the setting takes what comes out of that."""
+    """The text read as TOML, if the setting takes that value; else the text."""
     kinds = _plain(kind)
     if kinds == {str}:
         return _toml(text) if text[:1] in ("'", '"') else text
@@ -107,7 +107,7 @@ def _toml(text: str) -> Any:
 
 
 def _plain(kind: Any) -> set[Any]:
-    """The kinds of values that an annotation allows, none left out as it cannot be written."""
+    """The types of values that an annotation allows, except None, which cannot be written."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         return set().union(*(_plain(one) for one in get_args(kind))) - {type(None)}

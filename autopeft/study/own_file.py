@@ -1,4 +1,4 @@
-"""The study file that is kept of a study which was begun without one, so that it can go on from its output folder."""
+"""The study file kept for a study that was started without one, so that it can go on from its output folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
 MARK = "# Written by `autopeft run` for a study that was begun without a file; "
-"""What its first line begins with: a file without it is somebody else's."""
+"""The beginning of its first line: a file without it is somebody else's."""
 
 
 def text_of(content: Mapping[str, Any], output: Path) -> str:
-    """A study file of these settings, whose paths do not depend on where it is.
+    """A study file with these settings, whose paths do not depend on where it is.
 
     Args:
         content: tables and settings.
@@ -34,10 +34,10 @@ def text_of(content: Mapping[str, Any], output: Path) -> str:
 
 
 def keep(spec: StudySpec) -> None:
-    """Write the file of a study that was begun without one into its output folder, which is there; else do nothing.
+    """Write the file of a study that was started without one to its existing output folder; else do nothing.
 
     Raises:
-        SpecError: a file of that name is there, and is not such a file.
+        SpecError: a file of that name exists, and autopeft did not write it.
     """
     if not spec.text.startswith(MARK):
         return

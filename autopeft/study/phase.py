@@ -1,4 +1,4 @@
-"""What a study is at while it runs, kept in its output folder for `autopeft status`."""
+"""What a running study is doing, kept in its output folder for `autopeft status`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ REFITTING, SCORING, REPORTING = "refitting", "scoring", "reporting"
 
 @dataclass(frozen=True)
 class Phase:
-    """What a study is at.
+    """What a study is doing.
 
     Attributes:
         name: one of the words above.
-        what: of which model, such as "the winner"; "" where the name says all.
-        ends: when it is over, in seconds since 1970: about then, or then at the latest; None where that is not known.
+        what: which model it is for, such as "the winner"; "" where the name says all.
+        ends: about when it ends, in seconds since 1970; None where that is not known.
         latest: whether `ends` is a limit, such as a timeout.
-        since: when it began, likewise.
+        since: when it began, in seconds since 1970.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Phase:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until it is over; None where that is not known."""
+        """Seconds until it ends; None where that is not known."""
         return None if self.ends is None else max(0.0, self.ends - time.time())
 
     def __str__(self) -> str:
@@ -47,24 +47,24 @@ class Phase:
 
 
 def keep(output: Path, phase: Phase) -> None:
-    """Tell others what the study is at; a disk that is full must not end it for that."""
+    """Tell others what the study is doing; a full disk must not end the study because of this."""
     with suppress(OSError), whole(output / PHASE) as draft:
         draft.write_text(json.dumps(asdict(phase)), encoding="utf-8")
 
 
 def forget(output: Path) -> None:
-    """Take that away, as the study ends."""
+    """Remove the phase, as the study ends."""
     with suppress(OSError):
         (output / PHASE).unlink(missing_ok=True)
 
 
 def current(output: Path) -> Phase | None:
-    """What the study in a folder is at; None where nobody runs it, or where that is not told."""
+    """What the study in a folder is doing; None where nobody runs it, or that is unknown."""
     by = holder(output)
     if by is None:
         return None
     with suppress(OSError, ValueError, TypeError):
         found = Phase(**json.loads((output / PHASE).read_text(encoding="utf-8")))
-        if found.since >= by.since:  # and not of a process that was killed
+        if found.since >= by.since:  # not from a process that was killed
             return found
     return None

@@ -1,4 +1,4 @@
-"""Where a study is, from whatever a person has at hand: its study file, its output folder or its winner's folder."""
+"""Finds a study from any of three paths: its study file, its output folder or its winner's folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NAMES = "a study file, the output folder of a study or its winner's folder"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study keeps what it writes.
+    """Where a study writes.
 
     Attributes:
         output: its output folder.
-        name: the study's.
+        name: the study's name.
         tracking_uri: of the MLflow store that its file names; None where it names none.
     """
 
@@ -39,7 +39,7 @@ def place_of(given: Path) -> Place:
         given: a study file, an output folder, or a winner's folder in one.
 
     Raises:
-        UserInputError: it is none of these, or the study file is wrong.
+        UserInputError: it is none of these, or the study file has mistakes.
     """
     if given.is_dir():
         return _kept(_folder_of_study(given))
@@ -75,10 +75,10 @@ def winner_of(given: Path) -> Path:
 
 
 def study_file_of(given: Path) -> Path:
-    """The study file that a path means: itself, or the one that is kept in the output folder of a study without one.
+    """The study file that a path means: itself, or the one kept in the output folder of a study started without one.
 
     Raises:
-        SpecError: a folder holds none.
+        SpecError: the path is a folder that holds none.
     """
     if not given.is_dir():
         return given
@@ -121,13 +121,13 @@ def _folder_of_study(folder: Path) -> Path:
 
 
 def _output(folder: Path) -> Path | None:
-    """The output folder that a folder is, or is the winner's in."""
+    """A folder if it is an output folder, or its parent if it is a winner's folder."""
     inside = [folder.absolute().parent] if (folder / CARD).is_file() else []
     return next((one for one in (folder, *inside) if (one / JOURNAL).is_file()), None)
 
 
 def _kept(output: Path) -> Place:
-    """What the study in an output folder says of itself."""
+    """The place of the study in an output folder, from its own store."""
     from autopeft.study.journal import open_journal
 
     for study in open_journal(output).get_all_studies():

@@ -1,4 +1,4 @@
-"""What the winner and the baselines answered on the rows held out: kept row by row, so that a report can compare."""
+"""The answers of the winner and the baselines to the held-out rows, kept row by row so that a report can compare."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT = 2**30
-"""Bytes of such a file that are read: tens of millions of rows."""
+"""Most bytes of such a file: tens of millions of rows."""
 
 WINNER, DEFAULT = "winner", "default_"
-"""Columns: of the winner, and before a method's name, of its untuned default."""
+"""The winner's column, and the prefix of the columns of methods' untuned defaults."""
 
 
 def column_of(baseline: str) -> str:
-    """The column of what answers without looking at the inputs."""
+    """The column of a baseline or reference model."""
     return baseline.replace(" ", "_")
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Answers by column, beside the true ones, all as the task writes them; `rows` says which row each is of."""
+    """The true answers, and those of each column, all as the task writes them; `rows` are their row numbers."""
 
     rows: Sequence[str]
     labels: Sequence[str]
@@ -40,7 +40,7 @@ class HeldOut:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it holds something else.
+            ValueError: it is not such a file.
         """
         try:
             text = plain_file.read(path, LIMIT).decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""What a study keeps of its race on fresh folds: who ran, what they scored, and who won."""
+"""What a study keeps about its race on fresh folds: who ran, their scores, and who won."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RACE = "race"
 
 
 class FreshRun(NamedTuple):
-    """The score of a trial's candidate on a fresh fold; fresh folds are counted from 0 on, over all fresh splits."""
+    """The score of a trial's candidate on a fresh fold; fresh folds are numbered from 0, over all fresh splits."""
 
     number: int
     fold: int
@@ -29,12 +29,11 @@ class Ruling:
 
     Attributes:
         winner: number of the trial.
-        expected: by number, the scores that are expected of the finalists: means of the posterior, at the level of the
-            search's scores.
+        expected: expected scores of the finalists, by number: posterior means, at the level of the search's scores.
         sentence: how sure it is, in words.
-        rival: number of the trial of the best other default; None where no other one is there.
-        chance: that the winner is truly better than the rival; None without one.
-        alike: that the two are so close that it does not matter; likewise.
+        rival: number of the trial of the best other default; None where there is none.
+        chance: probability that the winner is truly better than the rival; None without a rival.
+        alike: probability that the two are too close to matter; None without a rival.
     """
 
     winner: int
@@ -47,14 +46,14 @@ class Ruling:
 
 @dataclass(frozen=True)
 class Raced:
-    """A race, as far as it has come.
+    """A race so far.
 
     Attributes:
-        among: numbers of the trials that it is to choose from.
-        finalists: of those that run.
+        among: numbers of the trials that it chooses from.
+        finalists: numbers of those that run.
         runs: on fresh folds, in their order; those of an earlier race among fewer trials are kept.
         left: finalists that run no more and cannot win, with the reason.
-        rows: that fresh folds trained on, each once an epoch.
+        rows: number that fresh folds trained on, counted once per epoch.
         seconds: wall time.
         ruling: None as long as the race goes on.
     """
@@ -69,7 +68,7 @@ class Raced:
 
     @classmethod
     def read(cls, attrs: Mapping[str, Any]) -> Raced | None:
-        """That of a study, from its user attributes; None where there was none, or it has not come to it."""
+        """A study's race, from its user attributes; None where there was none, or it has not begun."""
         kept = attrs.get(RACE)
         if not kept:
             return None
@@ -86,18 +85,18 @@ class Raced:
         )
 
     def kept(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The race for JSON."""
         found = {**asdict(self), "left": _named(self.left), "runs": [[*run] for run in self.runs]}
         if self.ruling:
             found["ruling"] = {**found["ruling"], "expected": _named(self.ruling.expected)}
         return found
 
     def holds(self, found: Iterable[TrialRecord]) -> bool:
-        """Whether it was decided, and among the trials that there are now."""
+        """Whether it was decided among the present trials."""
         return self.ruling is not None and self.among == numbers(found)
 
     def put_in(self, found: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """These trials, the finalists with their place and what is expected of them; as they are where none won yet."""
+        """These trials, the finalists with their place and expected score; unchanged while none has won yet."""
         if self.ruling is None or not self.holds(found):
             return [*found]
         ruling = self.ruling
@@ -109,23 +108,23 @@ class Raced:
         ]
 
     def fresh(self, number: int) -> list[float]:
-        """What a trial's candidate scored on fresh folds."""
+        """The scores of a trial's candidate on fresh folds."""
         return [run.score for run in self.runs if run.number == number]
 
 
 def ruling_on(attrs: Mapping[str, Any], best: TrialRecord) -> Ruling | None:
-    """How a race was decided, where one chose the best trial; from a study's user attributes."""
+    """The ruling of the race, if one chose the best trial; from a study's user attributes."""
     raced = Raced.read(attrs)
     return raced.ruling if raced and best.place == 1 else None
 
 
 def may_win(record: TrialRecord) -> bool:
-    """Whether a race may choose it: it is complete, each fold has a score, and none collapsed."""
+    """Whether a race may choose this trial: it is complete, each fold has a score, and none collapsed."""
     return record.complete and not record.collapsed and all(map(math.isfinite, record.fold_scores))
 
 
 def numbers(found: Iterable[TrialRecord]) -> tuple[int, ...]:
-    """Of those that a race may choose, in order."""
+    """The numbers of the trials that a race may choose, in order."""
     return tuple(sorted(record.number for record in found if may_win(record)))
 
 

@@ -1,4 +1,4 @@
-"""A trial as it is shown and reported, read back from the Optuna study: the one source every view shares."""
+"""The record of a trial, read back from the Optuna study: the source of every view and report."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ RECORD = "record"
 """The user attribute of an Optuna trial that holds its record."""
 
 STOPPED_EARLY = "stopped"
-"""The user attribute of a study that says how its search ended: None while it goes on, empty where every trial that was
-asked for has ended, else a sentence's end such as "stopped by the timeout after 4 of 12 trials"."""
+"""The user attribute of a study that says how its search ended: None while it goes on, empty if every wanted trial has
+ended, else the end of a sentence such as "stopped by the timeout after 4 of 12 trials"."""
 
 PASSED_OVER = "passed_over"
-"""The user attribute of a study with the methods whose best trial came first, but could not be trained once more, saved
-and loaded: each with the reason."""
+"""The user attribute of a study with the methods whose best trial came first but could not be refitted, saved and
+loaded, each with the reason."""
 
 DEFAULTS = "defaults"
 """The user attribute of a study with the default of every dimension, as `<method>.<name>`."""
@@ -39,13 +39,13 @@ RETRY_OF = "retry_of"
 class TrialRecord:
     """One trial. Memory is in bytes, time in seconds; None where there is no value (an infeasible trial has no score).
 
-    `needs` is what it uses of the limits for which there is no field, by their measure; `facts` is what its folds told
-    that answers need (`Task.calibrated`); `written` is the score of what its folds wrote, where the study chose by that
-    and it was among those to choose from. `passed_over` says why it cannot be the winner though it is complete: the
-    best trial of its method could not be trained once more, saved and loaded. `collapsed` counts the folds that did not
-    learn, at the last rung, and `fold_losses` are the training losses there of those that did. `place` is its place in
-    the race on fresh folds that chose the winner, from 1, and `expected` the score that was expected of it then; None
-    where there was no race, or it was not in it.
+    `needs` is what it uses of the limits that have no field, by measure. `facts` are facts from its folds that answers
+    need (`Task.calibrated`). `written` is the score of what its folds wrote, if the study chose by that and the trial
+    was among those to choose from. `passed_over` says why it cannot be the winner although it is complete: the best
+    trial of its method could not be refitted, saved and loaded. `collapsed` counts the folds that did not learn, at the
+    last rung, and `fold_losses` are the training losses there of those that did. `place` is its place, from 1, in the
+    race on fresh folds that chose the winner, and `expected` its expected score then; None where there was no race, or
+    it was not in it.
     """
 
     number: int
@@ -81,18 +81,18 @@ class TrialRecord:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> TrialRecord:
-        """The record that JSON was made of."""
+        """The record that was written as this JSON."""
         sequences = ("fold_scores", "curve", "rung_epochs", "fold_losses")
         return cls(**{**content, **{name: tuple(content.get(name, ())) for name in sequences}})
 
     @property
     def complete(self) -> bool:
-        """Whether it trained to its end, so that it may win."""
+        """Whether it trained to its end and so may win."""
         return self.state == COMPLETE
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Columns of the MLflow runs table; `score` for complete trials alone, so that sorting by it is fair."""
+        """Columns of the MLflow runs table; only complete trials have `score`, so that sorting by it is fair."""
         return {
             "score": self.score if self.complete else None,
             "score_when_stopped": None if self.complete else self.score,
@@ -108,18 +108,18 @@ class TrialRecord:
         }
 
     def used(self, measure: str) -> float | None:
-        """What it uses of the limit with that measure; None where it is not known."""
+        """What the trial uses of the limit with that measure; None where that is not known."""
         found: float | None = self.needs.get(measure, getattr(self, measure, None))
         return found
 
 
 def _mib(count: int | None) -> float | None:
-    """Bytes as MiB, with the two places that anybody reads."""
+    """Bytes as MiB, rounded to two places."""
     return None if count is None else round(count / 2**20, 2)
 
 
 def plain(content: Any) -> dict[str, Any]:
-    """A dataclass, with all that it holds, as JSON has it: without what most studies have none of."""
+    """A dataclass with its content for JSON, without empty values that most studies have."""
     spared = (
         "needs", "facts", "written", "chosen_by", "passed_over", "fold_losses", "references", "place", "expected",
         "race", "chance",
@@ -132,10 +132,10 @@ def plain(content: Any) -> dict[str, Any]:
 
 
 def records(study: optuna.Study) -> list[TrialRecord]:
-    """Every trial that ended, in order; those that run again, or have, are left out.
+    """Every trial that ended, in order, except those that run again or have done so.
 
-    Where the study chose by written texts, the best have what theirs score, and where by a race, the finalists have
-    their place; where a method was passed over when the winner was selected, its trials say so.
+    If the study chose by written texts, the best trials have the scores of theirs; if by a race, the finalists have
+    their place. If a method was passed over when the winner was selected, its trials say so.
     """
     found, trials = [], study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
@@ -143,7 +143,7 @@ def records(study: optuna.Study) -> list[TrialRecord]:
         content = trial.user_attrs.get(RECORD)
         if content is not None and trial.number not in again:
             found.append(TrialRecord.read(content))
-    attrs = study.user_attrs  # each look at which copies all of them
+    attrs = study.user_attrs  # each access copies all of them
     choice, raced = Choice.read(attrs), Raced.read(attrs)
     found = raced.put_in(found) if raced else found
     chosen = choice.put_in(by_score(found)) if choice else {}
@@ -152,15 +152,15 @@ def records(study: optuna.Study) -> list[TrialRecord]:
 
 
 def by_score(found: list[TrialRecord]) -> list[TrialRecord]:
-    """Complete trials by the score of the search, the best first; of equal ones that which trains fewer parameters."""
+    """Complete trials by the score of the search, the best first; of equal ones, fewer trained parameters first."""
     complete = [record for record in found if record.complete and record.score is not None]
     return sorted(complete, key=lambda record: (-(record.score or 0.0), record.trainable_params or 0, record.number))
 
 
 def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
-    """Complete trials, the winner first: those whose texts were scored by that, then the others by their scores.
+    """Complete trials, the winner first: those with scored texts by that score, then the others by their own scores.
 
-    The same of those that raced, by their places. Those that cannot be the winner come last.
+    Those that raced come first too, by their places. Those that cannot be the winner come last.
     """
 
     def key(record: TrialRecord) -> tuple[bool, float, float]:
@@ -171,7 +171,7 @@ def ranked(found: list[TrialRecord]) -> list[TrialRecord]:
 
 
 def listed(found: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """All trials as a leaderboard has them: those that are `ranked`, then the others by how they ended and by score."""
+    """All trials in the order of a leaderboard: the `ranked` ones, then the others by how they ended and by score."""
     first = ranked([*found])
     numbers = {record.number for record in first}
     others = [record for record in found if record.number not in numbers]
@@ -180,12 +180,12 @@ def listed(found: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 @dataclass(frozen=True)
 class TestScores:
-    """Scores on the held-out rows: the winner, what looks at no input (`baseline_name`), each method's untuned default.
+    """Scores on the held-out rows: of the winner, the baseline (`baseline_name`), and each method's untuned default.
 
-    A default is None where it was not trained, over the budget for one; `notes` says why. `seconds` is the wall time
-    of the refits and their scoring; None in a study that was finished before it was kept. `form` says what serves:
-    "refit", "average" or "ensemble" (`autopeft.search.served`). `references` are what needs no add-on, by name
-    (`autopeft.search.references`), None likewise.
+    A default is None if it was not trained, for example because it is over the budget; `notes` says why. `seconds` is
+    the wall time of the refits and their scoring; None in a study that finished before it was kept. `form` is the form
+    of the winner: "refit", "average" or "ensemble" (`autopeft.search.served`). `references` are the scores of reference
+    models without an add-on, by name (`autopeft.search.references`); None likewise.
     """
 
     winner: float
@@ -203,8 +203,8 @@ class Result:
     """A study with a winner: its trials, the best of them, and the scores on the held-out rows.
 
     `stopped` says how the search ended before its last trial, such as "stopped by the timeout after 4 of 12 trials";
-    it is empty where it did not. `chosen_by` names the score of texts by which the winner was chosen, where one was;
-    `race` says how sure it is where a race on fresh folds chose it, and `chance` is that it is better than the best
+    it is empty if it did not. `chosen_by` names the score of texts that chose the winner, if one did. If a race on
+    fresh folds chose it, `race` says how sure that is, and `chance` is the probability that it is better than the best
     other default.
     """
 

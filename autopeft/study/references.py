@@ -1,4 +1,4 @@
-"""What a study file refers to: base models, rows and earlier studies, each by a path, `package:…` or a hub id."""
+"""The references in a study file: base models, rows and earlier studies, each a path, `package:…` or a hub id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autopeft.common.paths import as_path
 
 
 def _reference(text: str) -> str:
-    """A path, `package:…` or a hub id: no address, which may hold a password."""
+    """Check that a reference is a path, `package:…` or a hub id, not an address, which may hold a password."""
     if is_address(text):
         raise ValueError(
             "must be a path, `package:…` or a hub id, but is an address (not repeated here, because it may hold a "
@@ -27,11 +27,11 @@ Reference = Annotated[str, Field(min_length=1), AfterValidator(_reference)]
 
 
 MOST_STARTS = 100
-"""References that one setting takes."""
+"""Most references in one setting."""
 
 
 def _references(given: Any) -> str | list[str]:
-    """One reference, or a list of them; checked here alone, as pydantic would tell of either kind what is wrong."""
+    """One reference, or a list of them; checked only here, as pydantic would report what is wrong for either type."""
     found = given if isinstance(given, list) else [given]
     if not 0 < len(found) <= MOST_STARTS or not all(isinstance(one, str) and one for one in found):
         raise ValueError(
@@ -47,11 +47,11 @@ References = Annotated[str | list[str], PlainValidator(_references, json_schema_
 
 
 MOST_CANDIDATES = 8
-"""Base models of one study: each is loaded, and tried first with a method's default."""
+"""Most base models of one study: each is loaded, and tried first with a method's default."""
 
 
 def several(given: Any) -> list[str]:
-    """The base models of one study, checked here alone, as pydantic would tell of each entry what is wrong."""
+    """The base models of one study; checked only here, as pydantic would report each entry."""
     found = given if isinstance(given, list) else []
     if not 2 <= len(found) <= MOST_CANDIDATES or not all(isinstance(one, str) and one for one in found):
         raise ValueError(

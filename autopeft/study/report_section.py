@@ -1,4 +1,4 @@
-"""What a kind of task shows of the held-out rows in the report, kept in the output folder beside the answers."""
+"""The sections of the report that a kind of task makes of the held-out rows, kept beside the answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT = 2**26
-"""Bytes of such a file that are read."""
+"""Most bytes of such a file."""
 
 AS_BASE64 = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
 
@@ -32,7 +32,7 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table: the names of its columns, and its rows as texts; `numbers` are the columns aligned to the right."""
+    """A table: the names of its columns, and its rows as text; `numbers` are the columns aligned to the right."""
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
 
@@ -45,7 +45,7 @@ class ReportTable:
 class ReportPlot:
     """Points in a picture, `(x, y, size)`; the size, from 0 to 1, shows how many rows a point stands for.
 
-    `diagonal` draws the line where both are equal; both then go from 0 to 1.
+    `diagonal` draws the line where x and y are equal; both then go from 0 to 1.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
@@ -71,15 +71,15 @@ class ReportSection:
 
 
 def write(sections: Sequence[ReportSection], path: Path) -> None:
-    """Write them as JSON."""
+    """Write sections as JSON."""
     path.write_bytes(TypeAdapter(list[ReportSection]).dump_json(list(sections), indent=1) + b"\n")
 
 
 def read(path: Path) -> list[ReportSection]:
-    """What `write` wrote; nothing where there is no such file.
+    """The sections that `write` wrote; empty where there is no such file.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: it is not such a file.
     """
     try:
         found: list[ReportSection] = TypeAdapter(list[ReportSection]).validate_json(plain_file.read(path, LIMIT))

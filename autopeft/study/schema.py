@@ -1,4 +1,4 @@
-"""What a study file may say, written out from the one place that checks it: as JSON Schema, and as a page to read."""
+"""The settings of a study file as JSON Schema and as a page to read, both made from the code that checks them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def json_schema(dimensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a study file, for editors to complete and check it.
 
     Args:
-        dimensions: of [search], by name, as JSON Schema has them.
+        dimensions: of [search], by name, as JSON Schema.
     """
     schema = StudySpec.model_json_schema(mode="validation")
     open_ended = [schema["$defs"][name] for name in ("SearchSection", "TaskSection", "DataSection")]
     for section in open_ended:
-        section["additionalProperties"] = True  # dimensions, settings and columns; which, the plugins know
+        section["additionalProperties"] = True  # dimensions, settings and columns that only plugins know
     for name in NO_SETTINGS:
         schema["properties"].pop(name, None)
     for section, gathered in zip(open_ended, GATHERED.values(), strict=True):
         for name in gathered:
             section["properties"].pop(name)
     schema["$defs"]["SearchSection"]["properties"] |= dimensions or {}
-    schema["required"] = ["model", "task", "data"]  # for `name` the file's own stands in
+    schema["required"] = ["model", "task", "data"]  # the default of `name` is the file's name
     for name, text in {"name": "the file's", "output": "outputs/<name>"}.items():
         schema["properties"][name]["default"] = text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "autopeft study"}
@@ -67,7 +67,7 @@ def _table(properties: dict[str, Any], required: Any) -> list[str]:
 
 
 def _takes(rule: dict[str, Any]) -> str:
-    """What a setting may be, in words."""
+    """The values that a setting takes, in words."""
     if "anyOf" in rule:
         kinds = list(dict.fromkeys(_takes(one) for one in rule["anyOf"] if one.get("type") != "null"))
         return " or ".join(kind for kind in kinds if kind != KINDS["integer"] or KINDS["number"] not in kinds)

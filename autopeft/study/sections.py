@@ -56,7 +56,7 @@ class Section(BaseModel):
 
 
 def _gathered(section: type[Section], given: Any, others: str, kind: type = object) -> Any:
-    """What a table says, with the keys that are not settings of ours under the name `others`; values of that kind."""
+    """A table's content, with keys that are not our settings moved to `others`, if their values have type `kind`."""
     if not isinstance(given, Mapping) or others in given:
         return given
     more = {key: value for key, value in given.items() if key not in section.model_fields and isinstance(value, kind)}
@@ -64,7 +64,7 @@ def _gathered(section: type[Section], given: Any, others: str, kind: type = obje
 
 
 def _one_or_several(schema: dict[str, Any]) -> None:
-    """A study file names one base model or several."""
+    """Let the schema require one base model or several."""
     schema.pop("required")
     schema["oneOf"] = [{"required": ["name_or_path"]}, {"required": ["candidates"]}]
 
@@ -112,7 +112,7 @@ class ModelSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _first_of_several(cls, given: Any) -> Any:
-        """Several candidates stand in place of one: `name_or_path` is then the first of them."""
+        """With several candidates, `name_or_path` is the first of them."""
         if not isinstance(given, Mapping) or given.get("candidates") is None:
             return given
         if "name_or_path" in given:
@@ -131,7 +131,7 @@ class ModelSection(Section):
 
     @model_serializer(mode="wrap")
     def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Either of the two, as a study file has it."""
+        """One of the two, as in a study file."""
         return {
             key: value
             for key, value in write(self).items()
@@ -154,7 +154,7 @@ class TaskSection(Section):
 
 
 COLUMNS = ("text", "text_pair", "label", "image")
-"""Columns that have a setting of their own in [data]; those of other tasks are gathered."""
+"""Columns with their own setting in [data]; other tasks' columns are gathered."""
 
 
 class DataSection(Section):
@@ -206,16 +206,16 @@ class DataSection(Section):
 
     @property
     def named(self) -> set[str]:
-        """Keys of the columns that the study file names."""
+        """The keys of the columns that the study file names."""
         return self.model_fields_set | {*self.columns}
 
     @property
     def names_columns(self) -> bool:
-        """Whether the study file names a column of texts or of a kind's own, so that none is to be recognised."""
+        """Whether the study file names a column of texts or of the task, so that none has to be recognised."""
         return bool(self.columns) or "text" in self.named
 
     def column(self, key: str) -> str:
-        """What the table calls the task's column of that key; the key itself where nothing is said."""
+        """The table's name for the task's column with that key; the key itself where none is given."""
         return str(getattr(self, key)) if key in COLUMNS else self.columns.get(key, key)
 
     @model_validator(mode="after")
@@ -275,7 +275,7 @@ class SearchSection(Section):
 
     @property
     def starts(self) -> list[str]:
-        """What `warm_start` names."""
+        """The references in `warm_start`."""
         return [self.warm_start] if isinstance(self.warm_start, str) else self.warm_start or []
 
     @model_validator(mode="before")
@@ -300,7 +300,7 @@ class ValidationSection(Section):
     Default: the task's first metric, which is accuracy for classification."""
 
     def rows_of_fold(self, rows: int) -> int:
-        """How many of the study's rows a fold trains on."""
+        """The number of rows that a fold trains on."""
         return max(rows - rows // self.folds, 1)
 
 
@@ -348,7 +348,7 @@ class TrackingSection(Section):
         return self
 
     def starting_at(self, folder: Path) -> TrackingSection:
-        """The path of a SQLite file in the address starts at `folder`, whose own % and ? are escaped."""
+        """Make the path of a SQLite file in the address start at `folder`, whose own % and ? are escaped."""
         path = re.fullmatch(r"sqlite:///(?![/:])(.+)", self.uri or "")
         escaped = Path(str(folder).replace("%", "%25").replace("?", "%3F"))
         return self.model_copy(update={"uri": f"sqlite:///{escaped / path[1]}"}) if path else self
@@ -358,7 +358,7 @@ NO_SETTINGS = ("folder", "text")
 """Fields of `StudySpec` that no study file has."""
 
 GATHERED = {"search": ("overrides",), "task": ("options",), "data": ("columns",)}
-"""By table, the fields in which keys are gathered that a plugin knows."""
+"""By table, the field that gathers keys which only a plugin knows."""
 
 
 FIXED_SEARCH_KEYS = tuple(key for key in SearchSection.model_fields if key != "overrides")

@@ -6,7 +6,7 @@ COMPLETE, PRUNED, STOPPED, INFEASIBLE, FAIL = "COMPLETE", "PRUNED", "STOPPED", "
 
 
 INTERRUPTED = "INTERRUPTED"
-"""Not how a trial ends: it runs again, and goes on from where it was."""
+"""Not an end: the trial runs again, and goes on from where it was."""
 
 
 ENDS = (COMPLETE, PRUNED, STOPPED, FAIL, INFEASIBLE)
@@ -17,7 +17,7 @@ WORDS = {
     COMPLETE: "complete", PRUNED: "pruned", STOPPED: "stopped", FAIL: "failed", INFEASIBLE: "refused",
     INTERRUPTED: "interrupted",
 }  # fmt: skip
-"""The states as a person reads them."""
+"""The states in words for a person."""
 
 
 COUNTED = (COMPLETE, PRUNED, FAIL)

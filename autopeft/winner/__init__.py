@@ -1,4 +1,4 @@
-"""A winner: saved, loaded, asked for predictions, exported."""
+"""A winner: saves it, loads it, predicts with it, exports it."""
 
 from autopeft.common.surface import surface
 
@@ -9,7 +9,7 @@ SURFACE = {
     "push": "hub",
     "save": "winner",
 }
-"""What the package shows, with the module of each."""
+"""The package's public names, with the module of each."""
 
 __all__ = list(SURFACE)
 __getattr__ = surface(__name__, SURFACE)

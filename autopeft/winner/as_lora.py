@@ -1,8 +1,8 @@
-"""What a winner adds to its base model's linear maps, as a LoRA: for winners whose method can be merged.
+"""Writes a winner's changes to its base model's linear maps as a LoRA, if its method can be merged.
 
-Of each map the difference W' - W is split by its singular values, which gives the nearest pair of any rank (Eckart &
-Young 1936). What AdaLoRA and VeRA add has a small rank of its own, so their pairs are exact. What DoRA and (IA)³ add
-may have any rank, and what a pair loses of it is measured.
+The difference W' - W of each map is split by its singular values, which gives the nearest pair of any rank (Eckart &
+Young 1936). The changes of AdaLoRA and VeRA have a small rank, so their pairs are exact. The changes of DoRA and (IA)³
+may have any rank, and the share that a pair loses is measured.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from autopeft.methods.contract import ModelSpec
 
 EXACT, EXACT_RANK = 1e-4, 128
-"""Share of a difference that rounding may lose, and the rank up to which a pair is made that loses no more."""
+"""Largest share of a difference that rounding may lose, and the largest rank of a pair that loses no more than that."""
 NEAR, MOST = 1e-2, 512
-"""Share that a pair may lose where that would take a larger rank, and the largest rank that servers make room for."""
+"""Largest share that a pair may lose where more rank would be needed, and the largest rank that servers allow."""
 
 
 class NoLoraError(UserInputError):
-    """What a winner adds is not a LoRA, and near none."""
+    """A winner's changes are not a LoRA, nor close to one."""
 
 
 def write(plain: nn.Module, base: nn.Module, spec: ModelSpec, folder: Path, named: str) -> float:
@@ -37,15 +37,15 @@ def write(plain: nn.Module, base: nn.Module, spec: ModelSpec, folder: Path, name
     Args:
         plain: the model with the add-on folded in, in float32.
         base: the base model, likewise.
-        spec: the base model, as methods see it; its head is saved whole.
+        spec: the base model's description for methods; its head is saved whole.
         folder: to write to.
-        named: what the files call the base model.
+        named: the base model's name in the files.
 
     Returns:
         The largest share of a map's difference that its pair loses, by the Frobenius norm.
 
     Raises:
-        NoLoraError: something else than linear maps is changed, or a difference is near no pair that servers take.
+        NoLoraError: not only linear maps are changed, or a difference is not close to any pair that servers take.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -89,14 +89,14 @@ def write(plain: nn.Module, base: nn.Module, spec: ModelSpec, folder: Path, name
 
 
 def pair(change: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """A `[rank, in]` and B `[out, rank]`, whose product is near a change `[out, in]`, and the share that it loses.
+    """A `[rank, in]` and B `[out, rank]`, whose product is close to a change `[out, in]`, and the share that it loses.
 
     Raises:
-        NoLoraError: no rank that servers take is near enough.
+        NoLoraError: no rank that servers take is close enough.
     """
     left, values, right = torch.linalg.svd(change.float(), full_matrices=False)
     squares = values.double().square()
-    left_out = squares.flip(0).cumsum(0).flip(0)  # of the first r values: left_out[r]
+    left_out = squares.flip(0).cumsum(0).flip(0)  # left_out[r]: by the first r values
     shares = torch.cat([left_out, left_out.new_zeros(1)]).div(left_out[0]).sqrt()
     rank = _fewest(shares, EXACT)
     if rank > EXACT_RANK:
@@ -112,5 +112,5 @@ def pair(change: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor, f
 
 
 def _fewest(shares: torch.Tensor, allowed: float) -> int:
-    """The least rank of which no more is lost than is allowed, at least 1."""
+    """The smallest rank that loses no more than is allowed, at least 1."""
     return max(1, int((shares > allowed).sum()))

@@ -1,4 +1,4 @@
-"""Where the base model of a winner is."""
+"""Finds the base model of a winner."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 def find_base(card: Card) -> Path | str:
-    """Where a winner's base model is: the one that it was trained on, and no other in its place.
+    """The place of a winner's base model, checked to be the one that it was trained on.
 
     Raises:
-        ModelError: it is not there any more, or another is.
+        ModelError: it is gone or has changed.
     """
     try:
         location = locate(card.base_model, Path.cwd(), digest.kind_of(card.base_digest))
     except NotFoundError as error:
-        raise ModelError(f"the winner's base model is needed, but: {error}") from None
+        raise ModelError(f"the winner's base model cannot be found: {error}") from None
     if isinstance(location, Path) and card.base_digest and (found := digest.of(location)) != card.base_digest:
         raise ModelError(
-            f"the winner was trained on another base model than {location} is now (digest {card.base_digest[:19]}… "
-            f"then, {found[:19]}… now), and would predict something else; restore the old files, or run the study "
-            "again."
+            f"the base model {location} is not the one that the winner was trained on (digest "
+            f"{card.base_digest[:19]}… then, {found[:19]}… now), so it would predict something else; restore the old "
+            "files, or run the study again."
         )
     return location
 
 
 def load_base_of(card: Card, task: Task) -> models.BaseModel:
-    """A winner's base model, as it was before the add-on, with the winner's own head still untrained.
+    """A winner's base model without the add-on, and with the winner's head still untrained.
 
     Raises:
-        ModelError: it is not there any more, or another is.
+        ModelError: it is gone or has changed.
     """
     from autopeft.models.load import load_base
 

@@ -1,4 +1,4 @@
-"""A conversation with a winner: as much of it as its model can read, and each answer as it is written."""
+"""A conversation with a winner, of which it reads as much as its model can; answers appear as they are written."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What was written, and whether Ctrl-C ended it."""
+    """The text written, and whether Ctrl-C ended it."""
 
     text: str
     stopped: bool
 
 
 class Turn(NamedTuple):
-    """What the user said, and what was answered."""
+    """The user's message and its answer."""
 
     said: str
     answer: str
@@ -33,20 +33,20 @@ class Turn(NamedTuple):
 class Chat:
     """A conversation with a winner.
 
-    For each message: `ask`, then `answer`, of the winner and if wanted of its base model, then `keep`.
+    For each message call `ask`, then `answer` for the winner (and for its base model, if wanted), then `keep`.
 
     Args:
         writer: of the winner.
         sampling: how tokens are chosen.
-        say: told in a sentence what a user should know.
-        system: what the system says first; "": as the study has it.
-        max_new_tokens: tokens of an answer, at most. Default: as many as the training rows need.
+        say: called with sentences for the user.
+        system: the system's message; "" for the study's own.
+        max_new_tokens: most tokens of an answer. Default: as many as the training rows need.
 
     Attributes:
-        turns: those that are still read.
+        turns: the turns that the model still reads.
 
     Raises:
-        UserInputError: the winner was not trained on conversations, or the system's message cannot be put to it.
+        UserInputError: the winner was not trained on conversations, or it cannot take the system's message.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Chat:
         self._said, self._prompt = "", np.zeros(0, np.int64)
         self.turns: list[Turn] = []
         first = self._row([], "hello")
-        writer.prompt(first)  # what a template cannot say is better told at once
+        writer.prompt(first)  # so that an error of the template shows at once
         self._told = writer.told(first)
         for told in self._told:
             say(told)
@@ -79,12 +79,12 @@ class Chat:
         """Put a message; the oldest turns are dropped until the model can read the rest and has room for an answer.
 
         Raises:
-            UserInputError: the message alone is too long, or no text.
+            UserInputError: the message alone is too long, or is not text.
         """
         new, most = self._limits.room
         turns, dropped = list(self.turns), 0
         for told in self._writer.told(self._row([], said)):
-            if told not in self._told:  # of the system's message, which is there each time
+            if told not in self._told:  # notes on the system's message would come each time
                 self._say(told)
         prompt = self._writer.prompt(self._row(turns, said))
         while most is not None and len(prompt) > most:
@@ -105,10 +105,10 @@ class Chat:
         self.turns, self._said, self._prompt = turns, said, prompt
 
     def answer(self, tell: Callable[[str], None], *, base: bool = False) -> Answer:
-        """Have the message answered, by the winner or by its base model; Ctrl-C stops it.
+        """Have the winner or its base model answer the message; Ctrl-C stops it.
 
         Args:
-            tell: given each piece of the answer as soon as it is written.
+            tell: called with each piece of the answer as soon as it is written.
             base: ask the base model.
         """
         text = GrowingText(self._writer.reader.processor, self._limits.ends, tell)
@@ -121,7 +121,7 @@ class Chat:
         return Answer(text.text.strip(), stopped)
 
     def keep(self, answer: Answer) -> None:
-        """Go on behind this answer; a message that was answered with nothing is taken back."""
+        """Continue after this answer; a message with an empty answer is taken back."""
         if answer.text:
             self.turns.append(Turn(self._said, answer.text))
         else:
@@ -136,7 +136,7 @@ class Chat:
         self.turns = []
 
     def _row(self, turns: list[Turn], said: str) -> list[dict[str, str]]:
-        """The conversation as a row has it."""
+        """The conversation in the form of a row."""
         row = list(self._system)
         for turn in turns:
             row += [{"role": "user", "content": turn.said}, {"role": "assistant", "content": turn.answer}]

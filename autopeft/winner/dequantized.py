@@ -1,4 +1,4 @@
-"""A winner on a quantized base model, as the one on the weights that quantization left: what can be merged."""
+"""A winner on a quantized base model, moved to that model's weights in float32, so that it can be merged."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from autopeft.winner.winner import Winner
 
 TOKENS = (4, 12)
-"""Ids that a model which writes is compared on: the first that stand for nothing special in most vocabularies."""
+"""Token ids to compare models that write: the first that are ordinary tokens in most vocabularies."""
 
 
 def dequantized(winner: Winner) -> Winner:
     """The same winner, its base model's quantized weights expanded to float32: it predicts the same, up to rounding.
 
-    In 8 bits that is more than in 4, since there what enters a product is rounded to 8 bits as well (LLM.int8).
+    With 8 bits the rounding is larger than with 4, since the inputs of products are rounded to 8 bits too (LLM.int8).
 
-    An add-on that is merged into packed weights is rounded with them, to 4 bits (peft's `merge` of such a layer); here
-    nothing is packed again. On the original weights it would predict something else, since it was not trained on them.
+    peft's `merge` rounds the add-on with the packed weights to 4 bits; here nothing is packed again. On the original
+    weights the winner would predict something else, since it was not trained on them.
 
     Raises:
         UserInputError: as `winner.load`.
@@ -46,7 +46,7 @@ def dequantized(winner: Winner) -> Winner:
 
 
 def _transposed(winner: Winner, name: str) -> bool:
-    """Whether a map keeps its weight `[in, out]`, as GPT-2's do; packed all are `[out, in]`."""
+    """Whether a map keeps its weight `[in, out]`, as in GPT-2; packed weights are all `[out, in]`."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(winner.module.get_submodule(name), Conv1D)
@@ -54,7 +54,7 @@ def _transposed(winner: Winner, name: str) -> bool:
 
 @torch.no_grad()
 def difference(winner: Winner, other: Winner) -> tuple[float, float]:
-    """How far the outputs of two winners of one task are apart at most, and the largest of the first, for one input."""
+    """The largest difference between two winners' outputs for one input, and the first one's largest output."""
     found = [_outputs(each) for each in (winner, other)]
     return float((found[0] - found[1]).abs().max()), float(found[0].abs().max())
 

@@ -1,4 +1,4 @@
-"""A winner in the formats of other libraries, each predicting what the winner predicts."""
+"""Writes a winner in the formats of other libraries, where it predicts the same."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def export(
 
     Args:
         winner: the winner, its folder, or the output folder or the file of its study.
-        folder: to write; it must be empty or not there; a new one appears whole or not at all.
+        folder: to write; it must be empty or new; a new one appears whole or not at all.
         format: one of `FORMATS`.
         trust_remote_code: run code that the base model brings, as in `artifact.load`.
-        say: told in a sentence what is not the same as in the winner.
+        say: called with a sentence on each difference from the winner.
 
     Returns:
         `folder`.
 
     Raises:
         ExportError: an unknown format, a folder with something in it, or a winner that the format cannot hold.
-        UserInputError: there is no winner, or its base model is not there any more, or is another.
+        UserInputError: there is no winner, or its base model is gone or has changed.
     """
     folder = Path(folder)
     if format not in FORMATS:
@@ -67,7 +67,7 @@ def export(
     if isinstance(winner, str | Path):
         winner = artifact.load(winner_of(Path(winner)), trust_remote_code=trust_remote_code)
     else:
-        find_base(winner.card)  # what is written may name it, and is then loaded with what is there now
+        find_base(winner.card)  # the export may name it, and is then loaded with the present files
     if winner.card.quantization != NONE and not FORMATS[format].quantized:
         raise ExportError(
             f"a winner on a base model in {winner.card.quantization} can be exported as "
@@ -76,7 +76,7 @@ def export(
         )
     if winner.card.members and not FORMATS[format].several:
         raise ExportError(
-            f"a winner of which {winner.card.members} folds' models answer together can be exported as "
+            f"a winner whose {winner.card.members} fold models answer together can be exported as "
             f"{', '.join(name for name, entry in FORMATS.items() if entry.several)}, but not as {format}, which "
             'holds one model; train it with `form = "refit"` or `"average"` in [winner].'
         )
@@ -107,12 +107,12 @@ def _for_adapterhub(winner: Winner, folder: Path, say: Say) -> None:
 
 
 def _by_method(winner: Winner, library: str, folder: Path) -> None:
-    """What the method itself can write."""
+    """Have the method itself write the winner."""
     method = registry.discover()[winner.card.method]
     answer = method.export(winner.module, winner.card.params, winner.spec, library, folder)
     if not answer:
-        others = "`mlflow` and `onnx` take any winner, `merged` those whose method can be merged"
-        raise ExportError(f"this winner cannot be exported as {library}: {answer.reason} Of the formats, {others}.")
+        others = "export as `mlflow` or `onnx`, which take any winner, or as `merged` if the method can be merged"
+        raise ExportError(f"this winner cannot be exported as {library}: {answer.reason} Instead, {others}.")
 
 
 def _for_serving(winner: Winner, folder: Path, say: Say) -> None:
@@ -124,8 +124,8 @@ def _for_serving(winner: Winner, folder: Path, say: Say) -> None:
         lost = as_lora.write(plain, base, winner.spec, folder, winner.card.base_model)
         if say:
             say(
-                f"What {winner.card.method} adds was written as LoRA matrices A and B, which lose at most {lost:.1g} "
-                "of each layer's change."
+                f"The changes by {winner.card.method} were written as LoRA matrices A and B, which lose at most "
+                f"{lost:.1g} of each layer's change."
             )
         winner.reader.standalone().save(folder)
     serving.rewrite(folder)
@@ -164,7 +164,7 @@ def _for_mlflow(winner: Winner, folder: Path, say: Say) -> None:
 
 
 class Logits(nn.Module):
-    """A model that takes its inputs in a line and gives what answers are made of alone, as ONNX has it."""
+    """A model with positional inputs, as ONNX needs it, that gives only the outputs that answers are made from."""
 
     def __init__(self, model: nn.Module, names: list[str], outputs: Sequence[str]) -> None:
         super().__init__()
@@ -177,14 +177,14 @@ class Logits(nn.Module):
 
 
 def _onnx(winner: Winner, folder: Path, say: Say) -> None:
-    """The model with its add-on, traced; the number of rows is free, and of texts the length."""
+    """Trace the model with its add-on; the number of rows is free, and so is the length of texts."""
     if winner.writes:
         raise ExportError(
             "ONNX holds one pass of a model, but writing a text takes one pass for each token, which ONNX runtimes "
             "leave to you; export as merged, and convert that folder to ONNX with `optimum`."
         )
     try:
-        import onnx  # noqa: F401  # torch.onnx needs them, and says so less plainly
+        import onnx  # noqa: F401  # torch.onnx needs them, and its message is less clear
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(
@@ -222,21 +222,21 @@ def _onnx(winner: Winner, folder: Path, say: Say) -> None:
 
 
 def _loading(winner: Winner, form: str, folder: Path) -> str:
-    """Python that loads what was written to a folder, with what it does otherwise than the winner."""
+    """Python code that loads the folder, with a comment if it then differs from the winner."""
     code = FORMATS[form].load
     if "{vllm}" in code:
         code = code.replace("{vllm}", serving.for_vllm(folder))
     if "{asked}" in code:
         return code.replace("{asked}", mlflow_texts.asked(winner))
     if winner.card.quantization != NONE and PLAIN in code:
-        given: Any = winner.module.config  # with the names of all that is left as it is
+        given: Any = winner.module.config  # names the modules that are not quantized
         config = quantization.written(winner.card.quantization, given.quantization_config.llm_int8_skip_modules)
         code = f"import torch\nfrom transformers import BitsAndBytesConfig\n{code}"
         code = code.replace(LAST, f"    quantization_config={config},\n{LAST}")
     if winner.card.truncation != BOTH or "{arguments}" not in code:
         return code
     most = winner.card.max_length
-    return f"{code}# Of a text over {most} tokens this tokenizer keeps the beginning, the winner itself both ends.\n"
+    return f"{code}# This tokenizer keeps the beginning of a text over {most} tokens; the winner keeps both ends.\n"
 
 
 INPUTS = 'inputs = {reader}({arguments}, return_tensors="pt")\n{arranging}'
@@ -294,7 +294,7 @@ model.predict(pd.DataFrame({rows}))
 FOR_MLFLOW_TEXTS = """\
 import mlflow.pyfunc
 
-model = mlflow.pyfunc.load_model(".")  # this folder; of transformers alone, and mlflow.transformers loads it too
+model = mlflow.pyfunc.load_model(".")  # this folder needs no autopeft; mlflow.transformers loads it too
 (answer,) = model.predict({asked})
 answer["choices"][0]
 """
@@ -311,9 +311,9 @@ inputs = {reader}({arguments}, return_tensors="np")
 
 
 class Format(NamedTuple):
-    """How a winner is written, and Python that loads what was.
+    """How a winner is written, and Python code that loads it.
 
-    `quantized` where it takes a quantized base model, and `several` where it takes several models.
+    `quantized` says whether it takes a quantized base model, `several` whether it takes several models.
     """
 
     write: Callable[[Winner, Path, Say], None]
@@ -331,5 +331,5 @@ FORMATS = {
     "mlflow-transformers": Format(mlflow_texts.write, FOR_MLFLOW_TEXTS),
     "onnx": Format(_onnx, FOR_ONNX),
 }
-"""For peft, for servers of LoRA, for transformers alone, the adapters library, mlflow.pyfunc, services of chats and
-completions by MLflow, and ONNX runtimes."""
+"""For peft, LoRA servers, transformers alone, the adapters library, mlflow.pyfunc, MLflow's services of chats and
+completions, and ONNX runtimes."""

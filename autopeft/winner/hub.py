@@ -1,4 +1,4 @@
-"""The Hugging Face hub: put a folder there."""
+"""Uploads a folder to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class HubError(AutopeftError):
 
 
 def push(folder: Path, repo: str, *, private: bool | None = None) -> str:
-    """Put the files of a folder into a model repository, in one commit, and return its address.
+    """Upload the files of a folder to a model repository, in one commit, and return its address.
 
-    Who is asking is known from `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.
+    The account is known from `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.
 
     Args:
         folder: to upload.
-        repo: such as ``me/tickets``; made if it is not there.
-        private: whether a new one is; default: as the account has it.
+        repo: such as ``me/tickets``; made if it does not exist.
+        private: whether a new one is private; default: the account's setting.
 
     Raises:
         HubError: no network, no permission, or no such name.
@@ -34,7 +34,7 @@ def push(folder: Path, repo: str, *, private: bool | None = None) -> str:
     try:
         made = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add what autopeft found")
-    except Exception as error:  # the hub's library raises its own, those of httpx and of Xet, and plain RuntimeErrors
+    except Exception as error:  # the hub's library raises its own errors, httpx's, Xet's, and plain RuntimeErrors
         raise HubError(
             f'"{repo}" cannot be uploaded to the hub: {in_a_line(error).rstrip(".")}. Check the network and the name, '
             "and log in (`hf auth login`) with a token that may write."

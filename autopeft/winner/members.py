@@ -1,4 +1,4 @@
-"""The models of a winner in its folder: one, or one of each fold in folders of their own, which answer together."""
+"""The models in a winner's folder: one, or one for each fold in its own folder, which answer together."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from autopeft.study.card import Card
 
 FEW = 1_000
-"""Classes of which a head is built whatever the weights look like."""
+"""A head with up to this many classes is built without a check against the weights."""
 
 OWN = (*OWN_FILES, *PEFT_FILES)
 
 MEMBER_FILES = {f"fold_{number}/{name}" for number in range(MOST_MEMBERS) for name in (*OWN, README)}
-"""Files in the folders of folds."""
+"""Names of files in the folders of folds."""
 
 
 def write(modules: nn.Module | Iterable[nn.Module], method: PeftMethod, folder: Path) -> tuple[int, dict[str, str]]:
-    """Write the weights of a model, or of several, one after the other, as they are given.
+    """Write the weights of a model, or of several, one after another as they come.
 
     Returns:
-        How many of several; 0 for one by itself. And the SHA-256 of each file, by its path in the folder.
+        The number of several models, 0 for a single one; and the SHA-256 of each file, by its path in the folder.
 
     Raises:
         StoreError: they could not be written.
@@ -54,13 +54,13 @@ def write(modules: nn.Module | Iterable[nn.Module], method: PeftMethod, folder: 
             inner.mkdir(exist_ok=True)
         digests |= {f"{inner.name}/{name}": digest for name, digest in write_weights(module, method, inner).items()}
         with writing(folder):
-            (inner / README).unlink(missing_ok=True)  # peft's, which knows nothing of the winner
+            (inner / README).unlink(missing_ok=True)  # peft's, which knows nothing about the winner
         count += 1
     return count, digests
 
 
 def read(folder: Path, card: Card, *, trust_remote_code: bool) -> tuple[BaseModel, list[nn.Module]]:
-    """A winner's base model, and each of its models: with the add-on on.
+    """A winner's base model, and each of its models with the add-on.
 
     Raises:
         UserInputError: as `winner.load`.
@@ -74,7 +74,7 @@ def read(folder: Path, card: Card, *, trust_remote_code: bool) -> tuple[BaseMode
     members = {f"fold_{number}/": folder / f"fold_{number}" for number in range(card.members)} or {"": folder}
     shapes = weights_file.shapes(next(iter(members.values())))
     widest = max((max(shape, default=1) for shape in shapes.values()), default=1)
-    if len(card.labels) > max(widest, FEW):  # each costs a row of the head that is built for them
+    if len(card.labels) > max(widest, FEW):  # each label costs a row of the head
         raise UserInputError(
             f"{folder / CARD} must name the classes of its weights, but has {len(card.labels):,} labels, while no "
             f"tensor has more than {widest:,} rows; restore it."
@@ -85,7 +85,7 @@ def read(folder: Path, card: Card, *, trust_remote_code: bool) -> tuple[BaseMode
 
 
 def _model(base: BaseModel, folder: Path, prefix: str, card: Card) -> nn.Module:
-    """The model whose weights are in that folder; on the card their names have that prefix."""
+    """The model whose weights are in the folder; their names on the card have the prefix."""
     named = {name.removeprefix(prefix): digest for name, digest in card.digests.items() if name.startswith(prefix)}
     return weights_file.read_weights(
         base,

@@ -1,4 +1,4 @@
-"""A saved winner as an MLflow model: loaded by `mlflow.pyfunc`, served by `mlflow models serve`; no pickle in it."""
+"""Writes a saved winner as an MLflow model without pickles, for `mlflow.pyfunc` and `mlflow models serve`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ REQUIREMENTS = ("autopeft", "peft", "torch", "transformers")
 EXAMPLE_ROWS = 2
 
 MLMODEL = "MLmodel"
-"""The file by which MLflow knows a model."""
+"""The file that makes a folder an MLflow model."""
 
 
 class Model:
-    """What MLflow calls: a frame with the task's input columns in, a frame of answers out."""
+    """The object that MLflow calls: it takes a frame with the task's input columns and returns a frame of answers."""
 
     def __init__(self, winner: artifact.Winner) -> None:
         self.winner = winner
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The answers as a table, such as the most probable label of each row and how probable it is."""
+        """The answers as a table, such as the most probable label of each row and its probability."""
         return self.winner.table(model_input)
 
 
@@ -44,20 +44,20 @@ def _load_pyfunc(data_path: str) -> Model:
 
 
 def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
-    """Write a winner as an MLflow model, with its signature, an input example and what it needs installed.
+    """Write a winner as an MLflow model, with its signature, an input example and its requirements.
 
     Args:
-        winner: the folder `artifact.save` wrote.
-        folder: to write; a model that is there is replaced, and other files stay.
+        winner: the folder that `artifact.save` wrote.
+        folder: to write; an earlier model there is replaced, and other files stay.
         rows: some of the study's rows, for the example.
     """
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import infer_signature
 
-    model = Model(artifact.load(winner, trust_remote_code=True))  # this study's own, or one that is loaded already
+    model = Model(artifact.load(winner, trust_remote_code=True))  # this study's own, or one that was loaded before
     example = rows[list(model.winner.inputs)].head(EXAMPLE_ROWS).reset_index(drop=True).map(_plain)
-    if model.winner.writes:  # rows were read, and conversations are told in a form of their own
+    if model.winner.writes:  # rows were read, and conversations have another form
         example = pd.DataFrame(model.winner.sample(model.winner.reader.cells()))
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it would recommend type hints, which a loader cannot have
     with draft_folder(folder) as draft, warnings.catch_warnings():
@@ -74,23 +74,23 @@ def save(winner: Path, folder: Path, rows: pd.DataFrame) -> None:
 
 
 def _plain(cell: Any) -> Any:
-    """A cell as MLflow can write it: of an image its bytes, and lists for what cannot change."""
+    """A cell in a form that MLflow can write: an image as bytes, a tuple as a list."""
     if isinstance(cell, Picture):
         return cell.content()
     return [_plain(one) for one in cell] if isinstance(cell, tuple) else cell
 
 
 def holds(folder: Path, winner: Path) -> bool:
-    """Whether a folder holds a winner as `save` wrote it, with all that is known of it by now."""
+    """Whether a folder holds a winner that `save` wrote, with all that is now known about it."""
     kept = folder / "data" / winner.name
     try:
         return (folder / MLMODEL).is_file() and Evidence.read(kept) == Evidence.read(winner)
-    except UserInputError:  # another version wrote it, or it is damaged: it is written anew
+    except UserInputError:  # another version wrote it, or it is damaged: write it again
         return False
 
 
 def _requirements(winner: Path, plugin: str) -> list[str]:
-    """What must be installed, of builds that an index has; the plugin too, where peft cannot load what it made."""
+    """The requirements, in builds that an index has; with the plugin, if peft cannot load what it made."""
     versions = {name: version(name) for name in REQUIREMENTS}
     if not (winner / PEFT_CONFIG).is_file():
         with suppress(PackageNotFoundError, ValueError):  # a winner made by hand may name none

@@ -1,4 +1,4 @@
-"""A winner that writes as a model of MLflow's own flavour for transformers, which is asked as services of chats are."""
+"""Writes a winner that writes texts in MLflow's transformers flavour, which has the interface of chat services."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from autopeft.winner.winner import Winner
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
-"""What MLflow calls being asked with messages, and with a prompt."""
+"""MLflow's names for tasks that take messages, and a prompt."""
 
 REQUIREMENTS = ("torch", "transformers")
-"""What loading needs beside MLflow, whose own list has torchvision, which no model of texts does."""
+"""What loading needs besides MLflow, whose own list has torchvision, which models of texts do not need."""
 
 LICENSE = "LICENSE.txt"
-"""MLflow writes one that sends readers to the hub for a model of that name."""
+"""MLflow writes this file, which sends readers to the hub for a model of that name."""
 
 
 def write(winner: Winner, folder: Path, say: Callable[[str], None] | None = None) -> None:
-    """Merge the winner and write it for `mlflow.pyfunc` and `mlflow.transformers`; greedy, and as long as the winner.
+    """Merge the winner and write it for `mlflow.pyfunc` and `mlflow.transformers`; it writes greedily, texts as long.
 
     Args:
-        winner: one of a kind that writes.
+        winner: one whose kind of task writes.
         folder: an empty one.
-        say: told in a sentence what is not the same as in the winner.
+        say: called with a sentence on each difference from the winner.
 
     Raises:
-        UserInputError: its kind of task does not write, or with a decoder behind an encoder; or it cannot be merged.
+        UserInputError: its task does not write, or writes with an encoder and a decoder; or it cannot be merged.
     """
     import mlflow.transformers
     from transformers import GenerationConfig
@@ -50,10 +50,10 @@ def write(winner: Winner, folder: Path, say: Callable[[str], None] | None = None
     plain.generation_config = GenerationConfig(
         max_new_tokens=new, eos_token_id=[*limits.ends], pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
-    # No name that the hub could have: MLflow would look there for a card and a licence.
+    # Not a name that the hub could have: MLflow would look there for a card and a licence.
     plain.name_or_path = f"{winner.card.method} (by autopeft)"
     settings: dict[str, Any] = {"max_new_tokens": new, "do_sample": False}
-    if tokenizer.chat_template:  # which writes the marks that begin a text itself
+    if tokenizer.chat_template:  # the template itself writes the tokens that begin a text
         settings["add_special_tokens"] = False
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -71,7 +71,7 @@ def write(winner: Winner, folder: Path, say: Callable[[str], None] | None = None
 
 
 def asked(winner: Winner) -> str:
-    """Python that says what such a model is asked with."""
+    """Python code of an input for such a model."""
     task = _task(winner)
     sample = task.sample(winner.reader.cells())
     if task.chat_template(winner.reader.processor) is None:

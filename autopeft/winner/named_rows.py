@@ -1,4 +1,4 @@
-"""Rows whose columns are called as in the study's table, or by the task's keys."""
+"""Rows whose columns are named as in the study's table, or by the task's keys."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def keyed(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """The columns of those keys.
+    """The needed columns, named by their keys.
 
     Args:
-        rows: with the keys as columns, or with what the study's table called these.
-        names: what the study's table called each column that is needed, by its key.
+        rows: their columns are named by key, or as in the study's table.
+        names: the name in the study's table of each needed column, by its key.
 
     Raises:
-        DataError: a column is not there, or several times, or the rows have both.
+        DataError: a column is missing or comes several times, or the rows have columns of both names.
     """
     found = [*rows.columns]
     keys, others = ({*wanted} <= {*found} for wanted in (names, names.values()))

@@ -34,7 +34,7 @@ winner.{predict}(pd.DataFrame({rows})){columns}
 
 
 class Usage(NamedTuple):
-    """What Python that loads a winner says of a processor: lines before it, its name, its arguments, cells of a row."""
+    """Parts of the Python code that loads a processor: lines before it, its name, its arguments, cells of a row."""
 
     imports: str
     name: str
@@ -58,12 +58,12 @@ USAGE = {
         ["one.png", "another.png"],
     ),
 }
-"""By the class of processors."""
+"""By the processor's class."""
 
 NAMED = "model.config.id2label names the columns"
 
 LIBRARIES = {"merged": "transformers", "adapterhub": "adapters", "onnx": "onnx", "peft": "peft", "serving": "peft"}
-"""What the hub calls a library, by the format that is for it."""
+"""The hub's name for a library, by its format."""
 
 
 def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, form: str = "autopeft") -> None:
@@ -73,9 +73,9 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
         folder: to write to.
         card: of the winner.
         evidence: of its study, where known.
-        load: Python that loads the folder. `{base}` stands for lines that name the base model, `{labels}` for the
-            labels as a list, `{reader}` and `{arguments}` for the processor and what it is given, `{rows}` for the
-            columns of a frame.
+        load: Python code that loads the folder. `{base}` stands for lines that name the base model, `{labels}` for the
+            labels as a list, `{reader}` and `{arguments}` for the processor and its arguments, `{rows}` for the columns
+            of a frame.
         form: the format of the folder.
     """
     task = task_of(card)
@@ -113,14 +113,14 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
 
 
 def read(folder: Path) -> str:
-    """What a winner's README says, without the lines for the hub before it; "" where there is none."""
+    """A winner's README, without the lines for the hub at its beginning; "" where there is none."""
     path = folder / README
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return text.partition("---\n")[2].partition("---\n")[2].lstrip() if text.startswith("---\n") else text
 
 
 def _filled(load: str, task: Task, card: Card, form: str) -> str:
-    """Python that loads the folder, with what is known put in."""
+    """Python code that loads the folder, with the placeholders filled in."""
     reading, usage = task.reading(card.labels), USAGE[task.processor]
     sample = task.sample(usage.cells)
     if isinstance(task, Writing) and "inputs = " in load:
@@ -157,27 +157,27 @@ def _filled(load: str, task: Task, card: Card, form: str) -> str:
 
 
 def _named(task: Task, card: Card) -> str:
-    """How logits are read of a model that names its columns itself."""
+    """How to read the logits of a model that names its columns itself."""
     reading = task.reading(card.labels)
     return reading.replace(Task.reading(task, card.labels), NAMED) if card.labels else reading
 
 
 def _texts(task: Task, sample: Mapping[str, list[Any]], usual: list[str]) -> list[list[Any]]:
-    """What the processor is given of the rows that are shown, a list for each text of a row."""
+    """The processor's arguments for the rows shown, a list for each text of a row."""
     cells = [*sample.values()]
     plain = len(cells) == task.texts and all(isinstance(cell, str) for column in cells for cell in column)
     return cells if plain else [usual] * task.texts
 
 
 def _taken(outputs: Sequence[str]) -> str:
-    """Python that runs the model and takes what answers are made of."""
+    """Python code that runs the model and takes the outputs that answers are made from."""
     if len(outputs) == 1:
         return f"{outputs[0]} = model(**inputs).{outputs[0]}"
     return f"outputs = model(**inputs)\n{', '.join(outputs)} = {', '.join(f'outputs.{name}' for name in outputs)}"
 
 
 def base(card: Card) -> str:
-    """Python that says where the base model is."""
+    """Python code that names the base model."""
     if card.base_model.startswith(PACKAGE):
         package, _, inner = card.base_model.removeprefix(PACKAGE).partition("/")
         return f'from importlib.resources import files\n\nbase = str(files("{package}") / "{inner}")'
@@ -250,7 +250,7 @@ def _left_out(rows: int) -> str:
 
 
 def _metadata(card: Card, evidence: Evidence | None, form: str, tag: str) -> list[str]:
-    """The YAML that the hub reads; made by its own library, so that what it cannot read is noticed here."""
+    """The YAML that the hub reads, made by its own library, so that mistakes show here."""
     from huggingface_hub import EvalResult, ModelCardData
 
     data = ModelCardData(
@@ -279,7 +279,7 @@ def _of_longer(card: Card) -> str:
 
 
 def _name(reference: str) -> str:
-    """A reference as it may be shown to anyone: of a local path the last part alone."""
+    """A reference that can be shown to anyone: of a local path only the last part."""
     shown = reference.startswith(PACKAGE) or HUB_ID.match(reference)
     return reference if shown else f"a local folder, {Path(reference).name}"
 

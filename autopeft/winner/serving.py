@@ -1,8 +1,8 @@
-"""A LoRA in the one form that vLLM, SGLang, llama.cpp and Ollama all read rightly.
+"""Writes a LoRA in the one form that vLLM, SGLang, llama.cpp and Ollama all read correctly.
 
-Servers read `lora_alpha` and the rank, and few of them more: SGLang and llama.cpp scale by lora_alpha / r whatever
-`use_rslora` and `alpha_pattern` say, without a word. So the scale is multiplied into B, every pair is filled up with
-zeros to one rank, and `lora_alpha` is that rank: whoever divides one by the other gets 1.
+Servers read `lora_alpha` and the rank, and few read more: SGLang and llama.cpp scale by lora_alpha / r and silently
+ignore `use_rslora` and `alpha_pattern`. So the scale is multiplied into B, every pair is padded with zeros to one rank,
+and `lora_alpha` is that rank, so that lora_alpha / r is 1.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import torch
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Of `max_lora_rank` in vLLM 0.33: what it makes room for."""
+"""Values of `max_lora_rank` in vLLM 0.33."""
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PAIR = re.compile(r"(.+)\.lora_([AB])\.weight$")
 HEADS = ("score", "classifier")
-"""Heads that vLLM takes beside a LoRA: one linear map of one of these names."""
+"""Heads that vLLM takes with a LoRA: one linear map with one of these names."""
 
 NEUTRAL: dict[str, Any] = {
     "alpha_pattern": {},
@@ -39,11 +39,11 @@ NEUTRAL: dict[str, Any] = {
     "use_dora": False,
     "use_rslora": False,
 }
-"""Settings that change nothing, in the place of those that servers refuse or do not read."""
+"""Settings without effect, which replace those that servers refuse or do not read."""
 
 
 class ServingError(UserInputError):
-    """An adapter that servers cannot read rightly."""
+    """An adapter that servers cannot read correctly."""
 
 
 def rewrite(folder: Path) -> None:
@@ -53,7 +53,7 @@ def rewrite(folder: Path) -> None:
         folder: with `adapter_config.json` and `adapter_model.safetensors`, as peft saves them.
 
     Raises:
-        ServingError: it is not a LoRA, or has more than pairs of A and B and a head of one linear map.
+        ServingError: it is not a LoRA, or has other parts than pairs of A and B and a head of one linear map.
     """
     from safetensors.torch import load_file, save_file
 
@@ -74,7 +74,7 @@ def rewrite(folder: Path) -> None:
 
 
 def for_vllm(folder: Path) -> str:
-    """How vLLM serves the adapter that `rewrite` left in a folder, or why it does not."""
+    """How vLLM serves the adapter that `rewrite` wrote, or why it cannot."""
     rank = int(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["r"])
     if rank > RANKS[-1]:
         return f"takes ranks up to {RANKS[-1]}, but this one is {rank}: export as merged for it"
@@ -85,11 +85,11 @@ def _require_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     kind = config.get("peft_type")
     reason = None
     if kind != "LORA":
-        reason = f"this winner is of the type {kind}"
+        reason = f"this winner has the type {kind}"
     elif config.get("task_type") == "SEQ_2_SEQ_LM":
         reason = "they do not serve models with an encoder and a decoder"
     elif config.get("use_dora"):
-        reason = "DoRA has a magnitude beside each pair, which vLLM refuses and which makes llama.cpp exit"
+        reason = "DoRA has a magnitude for each pair, which vLLM refuses and which makes llama.cpp exit"
     elif config.get("bias", "none") != "none" or config.get("lora_bias"):
         reason = "it trains biases"
     else:
@@ -105,7 +105,7 @@ def _require_lora(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 
 
 def _scaled(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], int]:
-    """The tensors with scales in B and all pairs of one rank; and that rank."""
+    """The tensors with scales in B and all pairs padded to one rank; and that rank."""
     import torch
 
     ranks = {_module(name): len(tensor) for name, tensor in tensors.items() if name.endswith("lora_A.weight")}
@@ -130,21 +130,21 @@ def _scaled(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> t
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """What peft multiplies B · A by in that module."""
+    """The factor of B · A in that module, by peft's rule."""
     alpha = _of_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _of_pattern(patterns: Mapping[str, Any], module: str, usual: Any) -> Any:
-    """The first whose key a module's name ends with, by peft's own rule."""
+    """The value of the first pattern that the module's name ends with, by peft's own rule."""
     try:
         return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), usual)
     except re.error as error:
-        raise ServingError(f"`alpha_pattern` must hold patterns, but one is none: {in_a_line(error)}.") from None
+        raise ServingError(f"`alpha_pattern` has an invalid regular expression: {in_a_line(error)}.") from None
 
 
 def _module(name: str) -> str:
-    """The module that a pair is of."""
+    """The module that a pair belongs to."""
     found = PAIR.match(name)
     assert found
     return found[1].removeprefix("base_model.model.")

@@ -1,4 +1,4 @@
-"""What a winner shows of itself: a line, or a table in a notebook."""
+"""Shows a winner: a line, or a table in a notebook."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from autopeft.study.card import Card, Evidence
 
 MOST_LABELS = 20
-"""Named in full."""
+"""At most this many labels are listed."""
 
 
 def line(card: Card, evidence: Evidence | None) -> str:
-    """What it is and how good, for `repr`."""
+    """What the winner is and how good, for `repr`."""
     score = ""
     if evidence:
         score = f": {evidence.metric} {evidence.test_score:.4f} on {evidence.test_rows:,} held-out rows"
@@ -23,7 +23,7 @@ def line(card: Card, evidence: Evidence | None) -> str:
 
 
 def html(card: Card, evidence: Evidence | None) -> str:
-    """What it is and how it came about, for a notebook."""
+    """What the winner is and how it was made, for a notebook."""
     known: dict[str, object] = {
         "task": card.task,
         "base model": card.base_model,

@@ -1,4 +1,4 @@
-"""The kind of task that a winner was trained for, as its card has it."""
+"""The kind of task that a winner was trained for, from its card."""
 
 from __future__ import annotations
 

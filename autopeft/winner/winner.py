@@ -1,4 +1,4 @@
-"""Save a winner, and load it: its weights, its tokenizer and a card with all that must be known of it."""
+"""Saves and loads a winner: its weights, its tokenizer and a card with what must be known about it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 
 FILES = {CARD, EVIDENCE, README, CLASSIFIER, *OWN_FILES, *PEFT_FILES, *members.MEMBER_FILES}
-"""Names of the files of any winner, besides its tokenizer's, which are those of its base model. What a classifier knows
-goes with its winner."""
+"""Names of the files of any winner, besides its tokenizer's, which depend on the base model. They include the file of a
+classifier."""
 
 
 class Winner:
@@ -62,11 +62,11 @@ class Winner:
     Attributes:
         modules: the model, or those of several folds, whose answers are averaged.
         module: the first of them.
-        reader: what reads the rows, with the processor of the base model.
+        reader: reads the rows, with the processor of the base model.
         card: what it is.
-        spec: the base model, as methods see it.
-        truncated: what `card.max_length` did to all rows that were answered so far.
-        evidence: how it came about; None where that was not saved beside it.
+        spec: the base model's description for methods.
+        truncated: what `card.max_length` did to all rows answered so far.
+        evidence: how it was made; None where that was not saved with it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Winner:
             self._task.prepare(self.reader)
         self._device = Device(device, None)
         self.truncated = Truncation()
-        self._base = base if self._task.writes else None  # its tensors are the module's own, but for what trained
+        self._base = base if self._task.writes else None  # it shares the module's tensors, except trained ones
 
     def __repr__(self) -> str:
         return shown.line(self.card, self.evidence)
@@ -99,7 +99,7 @@ class Winner:
         return shown.html(self.card, self.evidence)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as the files it is saved as, for joblib and multiprocessing; the base model stays where it is."""
+        """Pickle the winner as its saved files, for joblib and multiprocessing; the base model stays where it is."""
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
             paths = [path for path in Path(folder).rglob("*") if path.is_file()]
@@ -108,55 +108,55 @@ class Winner:
 
     @property
     def processor(self) -> Any:
-        """The base model's tokenizer, or what reads images."""
+        """The base model's tokenizer or image processor."""
         return self.reader.processor
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns of the task, with what each holds."""
+        """The columns of the task, each with what it holds."""
         return self._task.columns
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The columns a row needs."""
+        """The columns that a row needs."""
         return self._task.inputs
 
     @property
     def input_names(self) -> dict[str, str]:
-        """What the study's table called the columns that a row needs, by their keys."""
+        """The names in the study's table of the columns that a row needs, by key."""
         return self.card.called(self.inputs)
 
     @property
     def writes(self) -> bool:
-        """Whether it answers with texts that it writes."""
+        """Whether it answers by writing texts."""
         return self._task.writes
 
     @property
     def texts(self) -> int:
-        """How many texts of a row the tokenizer is given at once (`Task.texts`)."""
+        """How many texts of a row the tokenizer gets at once (`Task.texts`)."""
         return self._task.texts
 
     def arranged(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the processor by itself gave, as the model takes it (`Task.arranged`)."""
+        """The processor's own output in the form that the model takes (`Task.arranged`)."""
         return self._task.arranged(inputs)
 
     def sample(self, cells: Sequence[Any]) -> dict[str, Any]:
-        """Two rows to show how it is asked (`Task.sample`)."""
+        """Two example rows (`Task.sample`)."""
         return self._task.sample(cells)
 
     def answers(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
-        """What the task answers to each row, float32 `[rows, …]`: probabilities of the labels, or numbers.
+        """The task's answer to each row, float32 `[rows, …]`: probabilities of the labels, or numbers.
 
-        Of a task that writes it is how probable the texts are that the rows teach.
+        For a task that writes, it is the probability of the texts that the rows teach.
 
         Args:
-            rows: a frame with the input columns, named as in the study's table or by the task's keys; or inputs where
-                it takes one: texts, or images.
-            say: told in a sentence where rows are longer than `card.max_length` and so cut.
+            rows: a frame with the input columns, named as in the study's table or by the task's keys; or, for a single
+                input column, a list of texts or images.
+            say: called with a sentence if rows are longer than `card.max_length` and so cut.
 
         Raises:
-            DataError: no table and no list of inputs, a column or a cell is missing or no single value, or there are no
-                rows.
+            DataError: it is not a table or a list of inputs, a column or a cell is missing, a cell is not a single
+                value, or there are no rows.
         """
         return self._answers(self._cells(rows, taught=self._task.writes), say)
 
@@ -206,11 +206,11 @@ class Winner:
         return self.answers(rows, say)
 
     def table(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> pd.DataFrame:
-        """The answers as a table: a row each, a column for each thing that is answered; see `answers`."""
+        """The answers as a table: a row for each row, a column for each part of an answer; see `answers`."""
         return self._task.table(self._worded(rows, say), self.card.labels)
 
     def as_json(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> list[Any]:
-        """The answers with all that is known of each, as JSON has it; see `answers`."""
+        """The answers for JSON, with all that is known about each; see `answers`."""
         return [self._task.as_json(answer, self.card.labels) for answer in self._worded(rows, say)]
 
     def _worded(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None) -> np.ndarray:
@@ -225,10 +225,10 @@ class Winner:
 
     @property
     def writer(self) -> Writer:
-        """What writes texts.
+        """The writer of its texts.
 
         Raises:
-            UserInputError: it is of a kind that does not.
+            UserInputError: its kind of task does not write.
         """
         return Writer.of(self._task, self.reader, self._cells, self.module, self._base)
 
@@ -244,31 +244,31 @@ class Winner:
         """A text for each row, if the winner's task writes texts; `predict` writes them with default settings.
 
         Args:
-            rows: as `answers` takes them; a conversation is a list of messages, as a study reads them.
-            say: told in a sentence where rows are cut, or hold what is not read as it looks.
-            max_new_tokens: tokens of a text, at most. Default: as many as the training rows need.
-            base: have the base model write, without the add-on.
+            rows: as for `answers`; a conversation is a list of messages, in the form that a study reads.
+            say: called with a sentence if rows are cut, or contain something that is not read as it looks.
+            max_new_tokens: most tokens of a text. Default: as many as the training rows need.
+            base: let the base model write, without the add-on.
             sampling: `temperature`, `top_p`, `top_k` and `seed` of `Sampling`. Default: the most probable token.
 
         Raises:
-            UserInputError: it does not write, a number is out of its range, or as `answers`.
+            UserInputError: it does not write, a number is out of its range, or an error of `answers`.
         """
         return self.writer.write(rows, say, max_new_tokens, Sampling(**sampling), base=base)
 
     def save(self, folder: str | Path) -> None:
         """Write the winner to `folder`, from which `load` reads it, with a README about it.
 
-        The folder must be new, or empty, or hold a winner, which is replaced; other files beside that one stay.
+        The folder must be new, or empty, or hold a winner, which is replaced; other files beside it stay.
 
         Raises:
-            UserInputError: the folder holds something else.
+            UserInputError: the folder holds other files.
             MethodError: the method's plugin is not installed.
         """
         folder = Path(folder)
         if folder.exists() and not (folder / CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserInputError(
-                f"a winner goes to a new or empty folder, or over another winner, but {folder} is none of these; give "
-                "another folder."
+                f"a winner must go to a new or empty folder, or over another winner, but {folder} is none of these; "
+                "give another folder."
             )
         method = registry.discover()[self.card.method]
         with writing(folder):
@@ -283,8 +283,8 @@ class Winner:
         """Save the winner in a repository on the Hugging Face hub, and return its address.
 
         Args:
-            repo: such as ``me/tickets``; made if it is not there.
-            private: whether a new one is; default: as the account has it.
+            repo: such as ``me/tickets``; made if it does not exist.
+            private: whether a new one is private; default: the account's setting.
 
         Raises:
             HubError: the hub cannot be reached, or refuses.
@@ -331,7 +331,7 @@ def save(
 ) -> None:
     """Write the add-on, the head, the processor and the card to `folder`; weights as safetensors.
 
-    Of several models, whose answers are averaged, each goes to a folder of its own, as it is given.
+    Several models, whose answers are averaged, are written to one folder each, as they come.
 
     Raises:
         StoreError: they could not be written.
@@ -347,7 +347,7 @@ def save(
 
 
 def describe(folder: Path, card: Card, evidence: Evidence | None) -> None:
-    """Put what is known of a winner beside it, for programs and, as a README, for people."""
+    """Write what is known about a winner beside it, for programs and, as a README, for people."""
     if evidence:
         evidence.write(folder)
     readme.write(folder, card, evidence)
@@ -356,32 +356,30 @@ def describe(folder: Path, card: Card, evidence: Evidence | None) -> None:
 def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = False) -> Winner:
     """Load a winner that a study saved.
 
-    Nothing of what the folder holds is believed: it may come from elsewhere, or be damaged.
+    The content of the folder is not trusted: it may come from elsewhere, or be damaged.
 
     Args:
         folder: of the winner.
-        device: where it is to predict.
-        trust_remote_code: run code that its base model brings, where its study did; a winner from elsewhere may name
-            any model.
+        device: where it will predict.
+        trust_remote_code: run code that its base model brings, if its study did; a winner from elsewhere may name any
+            model.
 
     Raises:
-        UserInputError: the folder is no winner or holds something else than was saved, its base model or its method is
-            not installed here, or it needs code that is not trusted. ModelError, which is one, where the base model is
-            not the one it was trained on.
+        UserInputError: the folder is not a winner or was changed, its base model or its method is not installed here,
+            or it needs code that is not trusted. It is a ModelError if the base model is not the one it was trained
+            on.
     """
     folder = Path(folder)
     try:
         card, evidence = Card.read(folder), Evidence.read(folder)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # libraries warn each other; the user can do nothing about it
+            warnings.simplefilter("ignore", FutureWarning)  # warnings between libraries, which the user cannot act on
             base, models = members.read(folder, card, trust_remote_code=trust_remote_code)
     except (AutopeftError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever the libraries make of what they were given
+    except Exception as error:  # the libraries may raise anything
         raise UserInputError(f"{folder} cannot be loaded as a winner: {in_a_line(error)}; restore it.") from error
-    # A quantized base model lives on the GPU where there is one, wherever the rest was asked for.
+    # A quantized base model is on the GPU if there is one, whatever device was asked for.
     at = device if card.quantization == NONE else next(base.module.parameters()).device.type
     return Winner(models, base.processor, card, base.spec, evidence, at, base.module)
 
@@ -392,4 +390,4 @@ def _of_files(files: Mapping[str, bytes], device: str) -> Winner:
             path = Path(folder) / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
-        return load(folder, device, trust_remote_code=True)  # who unpickles runs what is in the pickle anyway
+        return load(folder, device, trust_remote_code=True)  # unpickling runs code from the pickle anyway

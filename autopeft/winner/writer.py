@@ -1,4 +1,4 @@
-"""What writes the texts of a winner: its model, or the base model without the add-on."""
+"""Writes texts with a winner: with its model, or with the base model without the add-on."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Writer:
-    """What writes texts for rows.
+    """Writes texts for rows.
 
     Attributes:
-        task: says how rows are put to a model.
-        reader: makes tokens of them.
-        read: makes cells of rows, by the rule of training.
-        model: of the winner.
+        task: turns rows into prompts.
+        reader: turns rows into tokens.
+        read: turns rows into cells, by the rule of training.
+        model: the winner's model.
         base: the base model alone; None where it is not known.
     """
 
@@ -52,7 +52,7 @@ class Writer:
         model: nn.Module,
         base: nn.Module | None,
     ) -> Self:
-        """That of a winner.
+        """The writer of a winner.
 
         Raises:
             UserInputError: its kind of task does not write.
@@ -74,12 +74,12 @@ class Writer:
         return [*found]
 
     def prompt(self, row: Any) -> np.ndarray:
-        """The tokens that one row is put to a model with."""
+        """The tokens of one row's prompt."""
         (found,) = self.task.prompts(self.read([row]), self.reader)
         return found
 
     def told(self, row: Any) -> list[str]:
-        """What a user should know of one row, a sentence each."""
+        """Sentences for the user about one row."""
         return self.task.told(self.read([row]), self.reader)
 
     def stream(
@@ -91,7 +91,7 @@ class Writer:
         *,
         base: bool = False,
     ) -> None:
-        """Write behind a prompt, each token given to `text` as soon as it is there."""
+        """Continue a prompt; `text` gets each token as soon as it is written."""
         with sampling.seeded():
             generation.streamed(
                 self._model(base=base), self.reader.processor, prompt, limits, text, **sampling.settings

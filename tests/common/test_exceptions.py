@@ -20,7 +20,7 @@ def deep(levels):
         ([1, 2, 3], "[1, 2, 3]"),
         ("it's", '"it\'s"'),
         ("x" * 100_000, f"'{'x' * SHOWN}…'"),
-        (-(10**400), "a number of some 401 digits"),
+        (-(10**400), "a number of about 401 digits"),
         ("\x1b[31mred\u202e", "'\\x1b[31mred\\u202e'"),
         ("\ud800", "'\\ud800'"),
         ("http://me:secret@host/x y", "'http://… y'"),

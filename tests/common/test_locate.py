@@ -94,7 +94,7 @@ def test_a_path_that_vanished_is_not_asked_of_the_hub(tmp_path):
     assert kind_of("base", tmp_path) == LOCAL
     folder.rmdir()
     assert locate("base", tmp_path) == "base"
-    with pytest.raises(NotFoundError, match=r'"base" was a local path .*base does not exist any more; put it back'):
+    with pytest.raises(NotFoundError, match=r'"base" was a local path .*base no longer exists; put it back'):
         locate("base", tmp_path, LOCAL)
 
 

@@ -30,7 +30,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room on the disk"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "make room"),
-        (caused(ValueError("no weights"), OSError(errno.EIO, "Input/output error")), "see to the device"),
+        (caused(ValueError("no weights"), OSError(errno.EIO, "Input/output error")), "check the device"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
     ],
 )

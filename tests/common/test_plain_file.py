@@ -42,6 +42,6 @@ def test_a_link_to_a_file_is_followed_and_a_mark_of_the_byte_order_left_out(tmp_
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"9" * 5_000, b'"\xff"', b'"\\ud800"', b"\0", b"nul"])
 def test_what_is_no_json_is_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(UserInputError, match="must hold JSON, but cannot be read") as error:
+    with pytest.raises(UserInputError, match="must hold JSON, but cannot be parsed") as error:
         plain_file.read_json(tmp_path / "file")
     assert len(str(error.value)) < 400

@@ -126,7 +126,7 @@ def test_test_rows_and_splits_are_named(tmp_path):
         read(tmp_path, frame(), frame(text=texts(_0="other"), label="c"))
     train = datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(20)], "label": [0, 1] * 10}, LABELS)
     test = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [-1, -1]}, LABELS)
-    rule = r'^the data set given as `data`, split "test", row 1: .*"label".* is -1, which stands for no label'
+    rule = r'^the data set given as `data`, split "test", row 1: .*"label".* is -1, which means no label'
     with pytest.raises(DataError, match=rule):
         read(tmp_path, datasets.DatasetDict(train=train, test=test))
 

@@ -399,7 +399,7 @@ def test_an_unlabelled_split_is_named_with_its_row(tmp_path):
     train = datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(20)], "label": [0, 1] * 10}, features)
     test = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features)
     datasets.DatasetDict(train=train, test=test).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(DataError, match=r'saved, split "test", row 2: .*"label".* is -1, which stands for no label'):
+    with pytest.raises(DataError, match=r'saved, split "test", row 2: .*"label".* is -1, which means no label'):
         study(tmp_path, train="saved", test="saved")
 
 

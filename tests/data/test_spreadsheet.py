@@ -143,7 +143,7 @@ def test_formulas_that_failed_are_told(tmp_path):
     assert str(found["label"].iloc[0]) == "#N/A"
     texts = Texts()
     texts.of("label", found["label"])
-    with pytest.raises(DataError, match=r"row 2: .* but this one is the error #N/A .*repair it in the spreadsheet"):
+    with pytest.raises(DataError, match=r"row 2: .* but this one is the error #N/A .*fix it in the spreadsheet"):
         texts.check("book.xlsx", {"label": "label"})
 
 

@@ -96,11 +96,11 @@ def test_a_plugin_can_be_left_out(oft_site):
         (GOOD.format(method="not a name"), "identifier"),
         (
             GOOD.format(method="m").replace("model, params, spec", "model, params"),
-            "Method.apply() must take (model, params, spec) as PeftMethod's does, but takes (model, params).",
+            "Method.apply() must take (model, params, spec) like PeftMethod's, but takes (model, params).",
         ),
         (
             GOOD.format(method="m").replace("spec=None", "spec"),
-            "Method.search_space() must take (spec=None) as PeftMethod's does, but takes (spec).",
+            "Method.search_space() must take (spec=None) like PeftMethod's, but takes (spec).",
         ),
         (GOOD.format(method="m").replace("SearchSpace({})", "{}"), "must return a SearchSpace, but returned {}"),
         (GOOD.format(method="m").replace("[Method()]", "[Method(), Method()]"), "each method once"),
@@ -158,7 +158,7 @@ def test_a_plugin_that_hangs_when_it_is_loaded_is_interrupted(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path / "site")
     (fault,) = discover(seconds=0.5).faults
     assert str(fault) == (
-        "hanging-plugin 1.2.3 (entry point 'hanging'): it made no progress for 0.5 s, and was interrupted."
+        "hanging-plugin 1.2.3 (entry point 'hanging'): it made no progress for 0.5 s and was interrupted."
     )
     assert discover().faults == (fault,), "a process waits for it once"
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

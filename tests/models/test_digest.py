@@ -127,7 +127,7 @@ def test_a_winner_on_a_base_that_was_replaced_is_not_loaded_nor_exported(study):
     replace(card, base_digest=digest.of(base)).write(place / "lora")
     winner = artifact.load(place / "lora")
     replace_weights(base)
-    words = r"was trained on another base model than .*model is now \(digest sha256:.*restore the old files"
+    words = r"base model .*model is not the one that the winner was trained on \(digest sha256:.*restore the old files"
     with pytest.raises(ModelError, match=words):
         artifact.load(place / "lora")
     for given in (place / "lora", winner):
@@ -135,9 +135,9 @@ def test_a_winner_on_a_base_that_was_replaced_is_not_loaded_nor_exported(study):
             autopeft.export(given, place / "exported", "peft")
     done = autopeft_here("predict", place / "lora", "--input", place / "rows.csv", cwd=place)
     assert done.returncode == 2
-    assert "another base model" in done.stderr
+    assert "is not the one that the winner was trained on" in " ".join(done.stderr.split())
     shutil.rmtree(base)
-    with pytest.raises(ModelError, match=r"the winner's base model is needed, but: .* does not exist any more"):
+    with pytest.raises(ModelError, match=r"the winner's base model cannot be found: .* no longer exists"):
         artifact.load(place / "lora")
 
 
@@ -165,7 +165,7 @@ def test_a_study_goes_on_with_its_base_model_alone(study):
     replace_weights(base)
     done = autopeft_here("run", "study.toml", cwd=place)
     assert done.returncode == 2
-    assert "began with another base model than model is now" in " ".join(done.stderr.split())
+    assert "the base model model is not the one that the study" in " ".join(done.stderr.split())
     (base / "model.safetensors").write_bytes(weights)
 
     base.rename(place / "elsewhere")

@@ -90,5 +90,6 @@ def test_an_export_of_a_winner_that_keeps_both_ends_says_that_its_tokenizer_does
     winner.card = replace(winner.card, truncation="both")
     autopeft.export(winner, tmp_path / "merged", "merged")
     text = (tmp_path / "merged" / "README.md").read_text()
-    assert "# Of a text over 7 tokens this tokenizer keeps the beginning, the winner itself both ends.\n```" in text
+    told = "# This tokenizer keeps the beginning of a text over 7 tokens; the winner keeps both ends."
+    assert f"{told}\n```" in text
     assert "| longest input | 7 tokens; a longer one is cut down to both ends |" in text

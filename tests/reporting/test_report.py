@@ -375,7 +375,7 @@ def test_without_predictions_the_scores_are_told_and_that_the_rest_is_missing(tm
 
 def test_predictions_that_are_not_the_winners_are_left_out(tmp_path):
     report = crowned(tmp_path, {**ANSWERS, "winner": ADAPTER})
-    assert "another score than the winner had" in report.test.note
+    assert "does not give the winner's score" in report.test.note
     assert report.test.comparisons == []
     (tmp_path / PREDICTIONS).write_text("something,else\n1,2\n")
     assert "must hold the columns" in gather(tmp_path).test.note

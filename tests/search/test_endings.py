@@ -23,17 +23,17 @@ def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
             trials(
                 (FAIL, "loss 0.5 is bad."), (STOPPED, "the study's timeout was reached"), (FAIL, "loss 0.7 is bad.")
             ),
-            "of 3 trials none completed, so there is no winner (2 failed: loss 0.5 is bad; 1 stopped: the study's "
+            "none of 3 trials completed, so there is no winner (2 failed: loss 0.5 is bad; 1 stopped: the study's "
             "timeout was reached); fix what failed and run the same command again.",
         ),
         (
             trials((INFEASIBLE, "needs 3 MB"), (INFEASIBLE, "needs 4 MB")),
-            "of 2 trials none completed, so there is no winner (2 refused: needs 3 MB); raise a limit in [budget] or "
+            "none of 2 trials completed, so there is no winner (2 refused: needs 3 MB); raise a limit in [budget] or "
             "change the space in [search].",
         ),
         (
             trials((STOPPED, "the study's timeout was reached")),
-            "of 1 trials none completed, so there is no winner (1 stopped: the study's timeout was reached); give "
+            "the only trial did not complete, so there is no winner (1 stopped: the study's timeout was reached); give "
             "[search] more trials or a longer timeout.",
         ),
         (

@@ -80,7 +80,7 @@ def test_it_is_honest_about_a_kind_that_was_recorded_little_or_not_at_all(wanted
     tags = [{"tokens": [f"w{n}", f"w{n % 7}"], "tags": ["B-X", "O"]} for n in range(300)]
     (wanted.parent / "rows.jsonl").write_text("\n".join(map(json.dumps, tags)))
     edit(wanted, ("regression", "token-classification"), ("rows.csv", "rows.jsonl"))
-    assert any("Of the kind token-classification 1 group of tasks" in one for one in asked(wanted).cautions)
+    assert any("1 group of token-classification tasks had about as many rows" in one for one in asked(wanted).cautions)
 
 
 def test_it_says_where_the_recorded_length_is_not_to_be_had(wanted):

@@ -273,7 +273,7 @@ def test_a_file_that_is_no_image_is_named(content, tmp_path):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(path)
         content = path.read_bytes()[:2000]
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"the image odd\.png cannot be read as one") as raised:
+    with pytest.raises(DataError, match=r"the image odd\.png cannot be read as an image") as raised:
         Picture(path, "odd.png").opened()
     assert len(str(raised.value)) < 300
 

@@ -177,12 +177,12 @@ def test_a_group_is_trained_at_its_own_rate_and_decay_packed_too(folds):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (lambda trained: [ParameterGroup(("lora_B",), rate=2)], "named 'lora_B'"),
+        (lambda trained: [ParameterGroup(("lora_B",), rate=2)], "used 'lora_B'"),
         (lambda trained: [ParameterGroup((next(iter(trained)),))] * 2, "each parameter once"),
         (lambda trained: [ParameterGroup(tuple(trained), rate=0)], "a `rate` above 0, but gave 0"),
         (lambda trained: [ParameterGroup(tuple(trained), rate=float("nan"))], "a `rate` above 0, but gave nan"),
         (lambda trained: [ParameterGroup(tuple(trained), weight_decay=-1)], "a `weight_decay` of at least 0"),
-        (lambda trained: [tuple(trained)], "a ParameterGroup, but gave"),
+        (lambda trained: [tuple(trained)], "ParameterGroup objects, but returned"),
     ],
 )
 def test_a_group_that_cannot_be_trained_is_the_methods_fault(wrong, told):

@@ -106,7 +106,7 @@ def test_first_values_that_were_taken_off_are_served_as_pairs_of_their_own(tmp_p
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"peft_type": "IA3"}, "of the type IA3"),
+        ({"peft_type": "IA3"}, "has the type IA3"),
         ({"task_type": "SEQ_2_SEQ_LM"}, "not serve models with an encoder and a decoder"),
         ({"use_dora": True}, "DoRA has a magnitude"),
         ({"bias": "all"}, "it trains biases"),
