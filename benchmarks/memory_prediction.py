@@ -31,6 +31,7 @@ from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common.locate import locate
 from autopeft.methods.candidate import Candidate, CandidateSpace
 from autopeft.methods.registry import discover
+from autopeft.methods.search_space import readable
 from autopeft.models.architecture import describe
 from autopeft.models.attach import attach
 from autopeft.models.base import BaseModel
@@ -109,8 +110,9 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What tells it from the others."""
-        return f"{self.family} | {self.candidate} | {self.shape[0]} of {self.shape[1]} | {self.precision}"
+        """What tells it from the others; rate and length, whose ranges may change, take no memory."""
+        method = readable(self.candidate.name, self.candidate.params)
+        return f"{self.family} | {method} | {self.shape[0]} of {self.shape[1]} | {self.precision}"
 
     @property
     def error(self) -> float:

@@ -45,7 +45,7 @@ def test_a_notebook_runs_and_shows_what_it_says(path, tmp_path):
     assert any("<strong>Study " in html for html in shown)
     assert texts(notebook, "image/png")
     if path.stem == "classify_a_frame":
-        (live,) = [html for html in shown if "best so far: trial" in html]
+        (live,) = [html for html in shown if html.startswith("<div>") and "Refitting the winner" in html]
         assert live.count("<tr>") == 4, "the head and three trials stay when the search is over"
         assert any("<iframe srcdoc=" in html for html in shown)
         assert any("<strong>Winner of study tweets" in html for html in shown)

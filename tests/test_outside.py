@@ -74,8 +74,8 @@ def test_a_search_cut_by_its_timeout_says_so_everywhere_and_goes_on(tiny_study, 
         done = autopeft_here("run", tiny_study, **here)
     assert done.returncode == 0, done.stderr
     assert f"The search was {CUT}. Run the same command again to continue" in done.stdout
-    assert f"The search was {CUT}: this is the best of those" in done.stdout
-    assert "stopped at epoch 1 of 4" in " ".join(done.stdout.split())
+    assert f"in cross-validation (trial 1). The search was {CUT}." in " ".join(done.stdout.split())
+    assert "1/4: its score is that of epoch 1 of 4, so it has no rank" in " ".join(done.stdout.split())
     result = json.loads((output / "result.json").read_text())
     assert (result["stopped"], [r["state"] for r in result["records"]].count(STOPPED)) == (CUT, 1)
     (cut,) = (r for r in result["records"] if r["state"] == STOPPED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from autopeft.study.phase import Phase
     from autopeft.study.record import TrialRecord
     from autopeft.training.rungs import Rung
+
+REFRESH = 0.25
+"""Seconds between two pictures of the live view."""
 
 MOST_ROWS = 200
 """Number of trials kept to be shown; more than a screen has lines."""
@@ -111,7 +115,11 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """Shows what the study is doing, the time left, the best and the running trials; below, the last ones that fit."""
+    """Shows what the study is doing, the time left, the best and the running trials; below, the last ones that fit.
+
+    It draws in a thread of its own. Rich's thread may draw while a sentence is being printed, and then a line of the
+    old table stays for good.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -123,19 +131,26 @@ class LiveProgress:
         self.current: dict[int, Current] = {}
         self.defaults: Mapping[str, ParamValue] = {}
         self.phase: Phase | None = None
-        self.live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self.live = Live(console=console, get_renderable=self._render, auto_refresh=False, transient=True)
+        self._turn = threading.RLock()  # of who draws, or changes what is drawn
+        self._ended = threading.Event()
+        self._drawing = threading.Thread(target=self._keep_drawing, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
         self.live.start()
+        self._drawing.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._drawing.join()
         with suppress(OSError, StreamError):  # a closed terminal: report what ended the study, not that
             self.live.stop()
 
     def say(self, text: str) -> None:
         """Print the sentence above the table."""
-        self.console.print(text, highlight=False, markup=False)
+        with self._turn:
+            self.console.print(text, highlight=False, markup=False)
 
     def begun(self, wanted: int, defaults: Mapping[str, ParamValue], deadline: float | None) -> None:
         """Keep the deadline, and the defaults, as the names of trials say only what differs."""
@@ -144,33 +159,43 @@ class LiveProgress:
 
     def entered(self, phase: Phase) -> None:
         """Show it in the first line, at once: a phase may be shorter than the time between two refreshes."""
-        self.phase = phase
-        self.live.refresh()
+        with self._turn:
+            self.phase = phase
+            self.live.refresh()
 
     def started(self, number: int, candidate: Candidate, usage: Usage, budget: Budget, done: int, wanted: int) -> None:
         """Show the trial above the table while it runs."""
-        self.clock.start(number, done, wanted)
         name = short_name(candidate.flat, str(candidate), self.defaults)
-        self.current[number] = Current(name, _needs(candidate, usage, budget))
+        with self._turn:
+            self.clock.start(number, done, wanted)
+            self.current[number] = Current(name, _needs(candidate, usage, budget))
 
     def rung(self, number: int, rung: Rung) -> None:
         """Show the folds' scores."""
         folds = ", folds " + " ".join(f"{score:.4f}" for score in rung.scores)
         reached = f"epoch {rung.epoch:g}: mean {rung.mean:.4f}"
-        self.current[number] = self.current[number]._replace(reached=reached, folds=folds)
+        with self._turn:
+            self.current[number] = self.current[number]._replace(reached=reached, folds=folds)
 
     def finished(self, record: TrialRecord) -> None:
         """Add the trial to the table; refused proposals are only counted."""
-        self.clock.finish(record)
-        self.current.pop(record.number, None)
-        if record.state == INFEASIBLE:
-            self.refused += 1
-            return
-        self.rows.append(record)
-        self.scores.append(record.score if record.complete else None)
-        better = self.best is None or (record.score or 0.0) > (self.best.score or 0.0)
-        if record.complete and better:
-            self.best = record
+        with self._turn:
+            self.clock.finish(record)
+            self.current.pop(record.number, None)
+            if record.state == INFEASIBLE:
+                self.refused += 1
+                return
+            self.rows.append(record)
+            self.scores.append(record.score if record.complete else None)
+            better = self.best is None or (record.score or 0.0) > (self.best.score or 0.0)
+            if record.complete and better:
+                self.best = record
+
+    def _keep_drawing(self) -> None:
+        with suppress(OSError, StreamError):  # a closed terminal
+            while not self._ended.wait(REFRESH):
+                with self._turn:
+                    self.live.refresh()
 
     def _render(self) -> RenderableType:
         told = head(self.phase, self.clock, self.refused, self.best, sparkline(self.scores), self.defaults)

@@ -28,7 +28,7 @@ from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
 from autopeft.study.raced import Raced
 from autopeft.study.record import RECORD, TrialRecord, plain
-from tests.conftest import DTYPE, autopeft_here, saved_tiny, tiny_rows
+from tests.conftest import DTYPE, announcing, autopeft_here, saved_tiny, tiny_rows
 from tests.models.test_digest import cached
 from tests.search.test_choosing import model, study_file
 from tests.search.test_racing import FOLDS, Log, close
@@ -341,8 +341,9 @@ def test_a_race_is_between_models(tmp_path, model):
         record = TrialRecord(number, part.name, part.name, "COMPLETE", "", float(np.mean(folds)), folds, (), 1, 100,
                              100, 1, 1, 1.0, epochs_trained=1.0, params=part.default().flat)  # fmt: skip
         kept.add_trial(create_trial(value=record.score, user_attrs={RECORD: plain(record)}))
-    log, said = Log(), list[str]()
-    racing.race(problem, racing.Books(kept, log, said.append, lambda: None, lambda: False), finished=False)
+    log, output = Log(), problem.spec.output
+    output.mkdir(parents=True, exist_ok=True)
+    racing.race(problem, racing.Books(kept, log, announcing(output), lambda: None, lambda: False), finished=False)
     assert {number for number, _, _ in log.folds} == {0, 1}
     raced = Raced.read(kept.user_attrs)
     assert raced.ruling
