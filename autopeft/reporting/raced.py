@@ -21,9 +21,9 @@ def verdict(archive: Archive) -> str:
 
 
 def short(archive: Archive) -> str:
-    """The same without the folds and the probability of a tie, to follow a sentence that says who won."""
-    told = verdict(archive).partition(" (")[0].removeprefix(f"{archive.ranked[0].method}'s untuned default won: ")
-    return f"{told[0].upper()}{told[1:].rstrip('.')}." if told else ""
+    """The same without the folds and the probability of a tie, for readers who already know the winner."""
+    ruling = ruling_on(archive.attrs, archive.ranked[0]) if archive.ranked else None
+    return (ruling.short or ruling.sentence) if ruling else ""
 
 
 def status(archive: Archive) -> str:

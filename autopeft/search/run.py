@@ -320,7 +320,7 @@ def _register(problem: Problem, study: optuna.Study, tracker: Tracker, result: R
     ):
         return
     mlflow_model.save(spec.output / WINNER, spec.output / MLFLOW_MODEL, problem.rows.test)
-    card = model_card(result, readme.read(spec.output / WINNER))
+    card = model_card(result, readme.description(spec.output / WINNER))
     tracker.log_model(spec.output / MLFLOW_MODEL, spec.name, best.number, best.params, model_facts(result), card)
     study.set_user_attr("registered", there)
 

@@ -131,28 +131,37 @@ class Standing:
             )
             rival = self.records[verdict.rival].number
             ruling = replace(ruling, rival=rival, chance=chance, alike=below - above)
-        return replace(ruling, sentence=self._sentence(verdict, ruling))
+        core = self._core(verdict, ruling)
+        short = f"{core[0].upper()}{core[1:]}."
+        return replace(ruling, short=short, sentence=self._sentence(core, verdict, ruling))
 
     def _chance(self, lead: float, deviation: float, by: float = 0.0) -> float:
         """The chance that a lead is truly above `by`, by Student's t, as the deviation is an estimate."""
         return float(stdtr(min(self.degrees, KNOWN), (lead - by) / (TEMPERATURE * deviation)))
 
-    def _sentence(self, verdict: Verdict, ruling: Ruling) -> str:
+    def _core(self, verdict: Verdict, ruling: Ruling) -> str:
         """How sure it is that the winner is better than the best default, or that none is better than it."""
-        winner, rules = self.records[verdict.winner], self.race.rules
-        ran = sum(run.candidate == verdict.winner for run in self.runs)
-        folds = f"{len(winner.fold_scores)} + {ran - len(winner.fold_scores)} folds"
         if self.race.entrants[verdict.winner].default:
             found, others = self.race.posterior(self.runs), {*range(len(self.records))} - {verdict.winner}
             chances = [self._chance(*found.difference(at, verdict.winner)) for at in others]
-            told = f"{winner.method}'s untuned default won: no candidate was better with a probability above "
-            told += f"{max([0.01, *chances]):.2f} ({folds})"
-        elif ruling.chance is None:
-            told = f"No untuned default completed, so there is nothing to compare it with ({folds})"
+            return f"no candidate was better with a probability above {max([0.01, *chances]):.2f}"
+        if ruling.chance is None:
+            return "no untuned default completed, so there is nothing to compare it with"
+        (rival,) = (record for record in self.records if record.number == ruling.rival)
+        return f"it is better than {rival.method}'s default with a probability {_probability(ruling.chance)}"
+
+    def _sentence(self, core: str, verdict: Verdict, ruling: Ruling) -> str:
+        """The same with what it rests on: folds, the probability of a tie, and who is ahead in one."""
+        winner, rules = self.records[verdict.winner], self.race.rules
+        ran = sum(run.candidate == verdict.winner for run in self.runs)
+        if self.race.entrants[verdict.winner].default:
+            told = f"{winner.method}'s untuned default won: {core}"
         else:
-            (rival,) = (record for record in self.records if record.number == ruling.rival)
-            told = f"It is better than {rival.method}'s default with a probability {_probability(ruling.chance)} "
-            told += f"({folds}; probability of a tie within {self._told(rules.rope)}: {ruling.alike:.2f})"
+            told = f"{core[0].upper()}{core[1:]}"
+        told += f" ({len(winner.fold_scores)} + {ran - len(winner.fold_scores)} folds"
+        if ruling.chance is not None and not self.race.entrants[verdict.winner].default:
+            told += f"; probability of a tie within {self._told(rules.rope)}: {ruling.alike:.2f}"
+        told += ")"
         if verdict.leader != verdict.winner:
             ahead = self.records[verdict.leader]
             told += f"; trial {ahead.number} ({ahead.method}) is ahead by at most {self._told(rules.tie)}, and in "

@@ -123,13 +123,12 @@ def remarks_on(result: Result) -> Remarks:
     return Remarks(over, found, {record.number: cheaper(record, result.best) for record in lost})
 
 
-def model_card(result: Result, readme: str) -> str:
-    """The description of the registered winner: its scores, and its README without how to load the folder."""
-    head, _, rest = readme.partition("## Use\n")
+def model_card(result: Result, description: str) -> str:
+    """The description of the registered winner: its scores, and what its README says of the model."""
     scores = (
         f"**{result.metric} {result.test.winner:.4f}** on held-out rows, {result.best.score:.4f} in cross-validation."
     )
-    return f"{scores}\n\n{head}{rest[rest.find('## Model') :]}" if rest else f"{scores}\n\n{readme}"
+    return f"{scores}\n\n{description}"
 
 
 def model_facts(result: Result) -> dict[str, object]:

@@ -30,6 +30,7 @@ class Ruling:
     Attributes:
         winner: number of the trial.
         expected: expected scores of the finalists, by number: posterior means, at the level of the search's scores.
+        short: how sure the choice is, without what it rests on; "" in studies of before.
         sentence: how sure it is, in words.
         rival: number of the trial of the best other default; None where there is none.
         chance: probability that the winner is truly better than the rival; None without a rival.
@@ -42,6 +43,7 @@ class Ruling:
     rival: int | None = None
     chance: float | None = None
     alike: float | None = None
+    short: str = ""
 
 
 @dataclass(frozen=True)

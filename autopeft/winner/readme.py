@@ -13,6 +13,7 @@ from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
 from autopeft.common.units import counted
+from autopeft.study.card import Card, Evidence
 from autopeft.tasks.contract import Task
 from autopeft.tasks.writing import Writing
 from autopeft.winner.task import task_of
@@ -20,7 +21,6 @@ from autopeft.winner.task import task_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from autopeft.study.card import Card, Evidence
 
 README = "README.md"
 
@@ -80,17 +80,38 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
     """
     task = task_of(card)
     code = _filled(load, task, card, form)
-    params = {**card.params, **(evidence.hyperparameters if evidence else {})}
     lines = [
         *_metadata(card, evidence, form, task.pipeline_tag),
-        f"# {card.method} for {card.task}",
-        "",
-        f"The winner of autopeft's search over parameter-efficient fine-tuning methods, in the format `{form}`.",
-        "",
+        *_title(card, form),
         "## Use",
         "",
         f"```python\n{code}```",
         "",
+        *_about(card, evidence),
+    ]
+    with whole(folder / README) as draft:
+        draft.write_text("\n".join(lines), encoding="utf-8")
+
+
+def description(folder: Path) -> str:
+    """What the README of a winner's folder says of the model, without how to load the folder."""
+    card = Card.read(folder)
+    return "\n".join([*_title(card, "autopeft"), *_about(card, Evidence.read(folder))])
+
+
+def _title(card: Card, form: str) -> list[str]:
+    return [
+        f"# {card.method} for {card.task}",
+        "",
+        f"The winner of autopeft's search over parameter-efficient fine-tuning methods, in the format `{form}`.",
+        "",
+    ]
+
+
+def _about(card: Card, evidence: Evidence | None) -> list[str]:
+    """The model, and how well it scores."""
+    params = {**card.params, **(evidence.hyperparameters if evidence else {})}
+    return [
         "## Model",
         "",
         "| | |",
@@ -108,15 +129,6 @@ def write(folder: Path, card: Card, evidence: Evidence | None, load: str = OWN, 
             else ["How well it scores is not known, because its study's record is missing.", ""]
         ),
     ]
-    with whole(folder / README) as draft:
-        draft.write_text("\n".join(lines), encoding="utf-8")
-
-
-def read(folder: Path) -> str:
-    """A winner's README, without the lines for the hub at its beginning; "" where there is none."""
-    path = folder / README
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return text.partition("---\n")[2].partition("---\n")[2].lstrip() if text.startswith("---\n") else text
 
 
 def _filled(load: str, task: Task, card: Card, form: str) -> str:
