@@ -26,10 +26,10 @@ from pathlib import Path
 
 PARTS = {
     "find the plugins": ("autopeft.methods.registry", "discover"),
-    "read and split the rows": ("autopeft.execution.problem", "load_rows"),
+    "read and split the rows": ("autopeft.execution.problem", "read_rows"),
     "load the model": ("autopeft.execution.problem", "load_base"),
-    "tokenise the rows": ("autopeft.tasks.text_classification", "TextClassification.encode"),
-    "check for room": ("autopeft.search.run", "require_room"),
+    "tokenise the rows": ("autopeft_classification.task", "TextClassification.encode"),
+    "check for room": ("autopeft.execution.preparation", "require_room"),
     "open the Optuna store": ("autopeft.search.run", "_open"),
     "describe the environment": ("autopeft.tracking.environment", "describe"),
     "open the MLflow store": ("autopeft.search.run", "Tracker.connect"),
@@ -39,7 +39,7 @@ PARTS = {
     "settle how folds run": ("autopeft.execution.packing_choice", "PackingChoice.decide"),
     "put the add-on on": ("autopeft.execution.run_trial", "attach"),
     "read the study file": ("autopeft.study.file", "StudySpec.from_file"),
-    "cut the folds": ("autopeft.execution.problem", "split"),
+    "cut the folds": ("autopeft.execution.problem", "folds_of"),
 }
 """What is timed apart from imports; the rest of our code is "everything else of ours"."""
 

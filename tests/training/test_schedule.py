@@ -81,7 +81,7 @@ def test_a_name_that_is_no_schedule_is_refused():
 
 @pytest.mark.parametrize("kind", ["linear", "wsd"])
 def test_a_rate_that_falls_cannot_be_cooled_down(kind):
-    with pytest.raises(ValueError, match=f"after 99 of 100 steps that of `{kind}` falls"):
+    with pytest.raises(ValueError, match=f"after 99 of 100 steps the rate of `{kind}` is falling"):
         Schedule.of(replace(HYPER, schedule=kind), 100).cooled(99, 10)
 
 
