@@ -91,4 +91,5 @@ def _held_out(archive: Archive, test: TestRows) -> str:
         return f"{told}. {first}'s untuned default does better: {defaults[first]:.4f}{sure}."
     if own - defaults[first] < TIED:
         return f"{told}, and so does {first}'s untuned default; {least.name} scores {least.score:.4f}."
-    return f"{told}; the best untuned default ({first}) scores {defaults[first]:.4f}, {least.name} {least.score:.4f}."
+    best = "best other" if len(others) < len(scored) else "best"
+    return f"{told}; the {best} untuned default ({first}) scores {defaults[first]:.4f}, {least.name} {least.score:.4f}."

@@ -64,6 +64,17 @@ def test_a_winner_that_is_a_default_is_not_compared_with_itself(tmp_path):
     ]
 
 
+def test_beside_a_default_that_won_stands_the_best_other_one(tmp_path):
+    scores = {"winner": 0.7, "defaults": {"lora": 0.7, "adapter": 0.5}}
+    crown = {"number": 0, "scores": {**CROWNED["scores"], **scores}}
+    both = [LORA, record(1, "adapter", folds=(0.6, 0.6, 0.6))]
+    *_, told = main_sentences(open_archive(store(tmp_path, both, defaults=(0, 1), test_scores=crown)))
+    assert told == (
+        "On held-out rows it scores 0.7000; the best other untuned default (adapter) scores 0.5000, the majority class "
+        "0.4000."
+    )
+
+
 def test_a_study_that_was_interrupted_or_has_no_winner_says_so(tmp_path):
     (only,) = main_sentences(open_archive(store(tmp_path, [record(0, state="PRUNED")])))
     assert only == "There is no winner yet: 1 of 6 trials have ended, and none is complete."
