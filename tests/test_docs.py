@@ -24,7 +24,7 @@ from autopeft.study.file import StudySpec
 from autopeft.testing.tiny import tiny_base
 from autopeft.training.learner import make_optimizer
 from tests import tiny_pairs
-from tests.conftest import DTYPE, autopeft_here, tiny_rows, write_tiny_study
+from tests.conftest import DTYPE, THREE, autopeft_here, tiny_rows, write_tiny_study
 from tests.tiny_images import save_pictures, save_tiny
 from tests.tiny_language_models import language_model
 
@@ -64,7 +64,8 @@ def place(tmp_path_factory, tiny_model) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     (folder / "studies").mkdir()
     study = write_tiny_study(folder / "studies", tiny_model)
-    study.with_name("quickstart.toml").write_text(study.read_text().replace('name = "tiny"', 'name = "quickstart"'))
+    text = study.read_text().replace('name = "tiny"', 'name = "quickstart"').replace(THREE, 'methods = ["lora"]')
+    study.with_name("quickstart.toml").write_text(text)  # the winner is one that can be merged, as in the pages
     (folder / "rows.csv").write_bytes((folder / "studies" / "rows.csv").read_bytes())
     (folder / "new.csv").write_bytes((folder / "rows.csv").read_bytes())
     tickets = tiny_rows().rename(columns={"text": "message", "label": "queue"})
