@@ -26,7 +26,7 @@ from autopeft.reporting.progress import LiveProgress, PlainProgress, make_progre
 from autopeft.study.folder import JOURNAL
 from autopeft.tasks.registry import find_task
 from autopeft.tuning import specify
-from tests.conftest import DTYPE, tiny_rows
+from tests.conftest import DTYPE, autopeft_here, tiny_rows
 
 SEARCH = {
     "methods": ["lora", "bitfit"],
@@ -62,6 +62,21 @@ def test_the_result_of_a_study_in_memory(tuned):
     assert tuned.winner.predict_proba(tiny_rows()).shape == (60, 3)
     assert tuned.winner.predict(["w1 w20", "w7"]) == tuned.winner.predict(pd.DataFrame({"text": ["w1 w20", "w7"]}))
     assert f"{tuned.best.score:.4f}" in repr(tuned)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("status",), "tuned is finished"),
+        (("report",), "in cross-validation"),
+        (("predict", "--text", "w1 w20"), "w1 w20,"),
+        (("sync",), "MLflow has everything this study logged"),
+    ],
+)
+def test_commands_take_its_output_folder(tuned, command, words):
+    done = autopeft_here(command[0], tuned.folder, *command[1:], cwd=tuned.folder.parent)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout + done.stderr
 
 
 def test_the_leaderboard_has_few_columns_first_and_whole_numbers_as_such(tuned):
