@@ -34,7 +34,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DEMO = "autopeft run studies/quickstart.toml"
 """What `make demo` runs; several pages use its winner."""
 
-QUICK = {"plan": ("--samples", "1"), "run": ("--set", "search.trials=1")}
+SHORT = ("search.trials=1", "search.epochs=1", "search.references=false")
+QUICK = {"plan": ("--samples", "1"), "run": tuple(word for setting in SHORT for word in ("--set", setting))}
 """What is added to a command, so that it ends soon."""
 
 ELSEWHERE = ("make ", "pip ", "autopeft check low_rank")
