@@ -147,6 +147,8 @@ def write_recipes(folder: Path) -> None:
             tables["model"]["name_or_path"] = images
         if kind in LANGUAGE_MODELS:
             tables["model"]["name_or_path"] = LANGUAGE_MODELS[kind]
+        if "max_trainable_params" in tables.get("budget", {}):
+            tables["budget"]["max_trainable_params"] = "90%"  # of a tiny model, any method trains more than 1%
         if "exclude" not in tables["search"]:
             tables["search"].setdefault("methods", ["lora"])
         (folder / name).write_text("".join(map(toml, tables, tables.values())), encoding="utf-8")
