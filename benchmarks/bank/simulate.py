@@ -165,6 +165,9 @@ def main() -> None:
     parser.add_argument("--schedule", help="whose runs are replayed; those with the most runs, unless told")
     parser.add_argument("--out", type=Path, help="where to write replays.parquet")
     arguments = parser.parse_args()
+    known = [policy.name for policy in POLICIES]
+    if unknown := [name for name in arguments.only or () if name not in known]:
+        parser.error(f"--only must name policies ({', '.join(known)}), but has {', '.join(unknown)}.")
     bank = Bank.read(arguments.bank, schedule=arguments.schedule)
     policies = [policy for policy in POLICIES if not arguments.only or policy.name in arguments.only]
     table = evaluate(bank, policies, arguments.seeds)
