@@ -51,8 +51,13 @@ DeviceName = Annotated[
 
 OnMissing = Annotated[
     Literal["error", "drop"],
-    typer.Option(help="What to do if an input cell is empty: stop, or leave out the row and say how many."),
+    typer.Option(
+        help="drop: leave out rows with an empty input cell, and say how many. error: stop at a cell without a value; "
+        "an empty text is answered."
+    ),
 ]
+ON_MISSING_ADVICE = ", or give `--on-missing drop` to leave such rows out"
+"""What else can be done about an empty cell."""
 
 
 @app.command(epilog=f"Example: autopeft predict outputs/quickstart/winner --input rows.csv > labels.csv. {EPILOG}")
@@ -83,6 +88,8 @@ def predict(
         raise UserInputError("--json is for stdout, and the suffix of --output names its format; remove --json.")
     if sheet is not None and input_file is None:
         raise UserInputError("--sheet names a sheet of the --input file, but --input is missing; give both.")
+    if on_missing != "error" and input_file is None:
+        raise UserInputError("--on-missing is for empty cells of the --input file, but --input is missing; give both.")
     from autopeft.cli.answer_files import answer_file, check_file
     from autopeft.study.place import winner_of
 
@@ -90,9 +97,8 @@ def predict(
         check_file(output, input_file)
     winner = winner_of(winner)
     with loading():
-        blocks = _rows(
-            winner, input_file, texts, sheet, on_missing
-        )  # what is wrong with them is told before the model is loaded
+        # Before the model is loaded, so that what is wrong with the rows is told soon.
+        blocks = _rows(winner, input_file, texts, sheet, on_missing)
         loaded = _load(winner, device, trust_remote_code)
     with answer_file(output, as_json=as_json) as target:
         count = _answer(loaded, blocks, target)
@@ -114,11 +120,11 @@ def _rows(winner: Path, source: Path | None, texts: Sequence[str] | None, sheet:
             raise UserInputError(f"this winner needs the columns {needed}; give a file with --input.")
         return _blocks(iter([texts]) if texts else batches_of_stdin(), names)
     from autopeft.data.asked_rows import open_rows
-    from autopeft.data.missing import ANSWERED_ADVICE, DROP
+    from autopeft.data.missing import DROP
 
     told: list[str] = []
     rows = open_rows(source, names, task.columns, told.append, sheet, drop=on_missing == DROP)
-    rows.check(ANSWERED_ADVICE)
+    rows.check(ON_MISSING_ADVICE)
     for sentence in told:  # what is told from here on is of columns that are kept, and not read
         tell(sentence)
     return rows.blocks()

@@ -114,7 +114,8 @@ def open_rows(
         columns: of the task, which say where images are.
         note: called with what was assumed or left out.
         sheet: of a spreadsheet; default: the first.
-        drop: leave out rows with an empty cell in a column of an input; `note` is called with their number.
+        drop: leave out rows with an empty cell in a column of an input, as a study does; `note` is called with their
+            number. Otherwise a text of white space alone is answered like any other.
 
     Raises:
         DataError: it cannot be read, lacks a column, or every row was left out.
@@ -135,7 +136,7 @@ def open_rows(
         several = ", ".join(quoted(name) for name in dict.fromkeys(table.names) if name not in once)
         note(f"{table.called} has several columns of the same name ({several}); they are left out of the answers.")
     if drop:
-        table, dropped = without_empty(table, named, columns, blank=True)
+        table, dropped = without_empty(table, named, columns)
         if dropped.rows:
             note(dropped.told)
     return AskedRows(table, named, once, readers(columns, table.folder))

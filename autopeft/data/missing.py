@@ -1,4 +1,4 @@
-"""Counts and leaves out rows with empty cells, if the study asks for that."""
+"""Counts and leaves out rows with empty cells, for a study or a prediction that asks for it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ DROP = "drop"
 ADVICE = ', or set `on_missing = "drop"` in [data] to leave such rows out'
 """What else can be done about an empty cell in a study's rows."""
 
-ANSWERED_ADVICE = ", or give `--on-missing drop` to leave such rows out"
-"""The same of rows to answer."""
-
 
 @dataclass(frozen=True)
 class Dropped:
@@ -40,9 +37,7 @@ class Dropped:
     told: str
 
 
-def without_empty(
-    table: Table, wanted: Mapping[str, str], columns: Iterable[Column], *, blank: bool = False
-) -> tuple[Table, Dropped]:
+def without_empty(table: Table, wanted: Mapping[str, str], columns: Iterable[Column]) -> tuple[Table, Dropped]:
     """The table without the rows that have an empty cell in a column that is read.
 
     A cell is empty if `Texts` finds it so, or if it is only white space that cannot be read. The table is read once for
@@ -52,13 +47,12 @@ def without_empty(
         table: the rows.
         wanted: the task's name for a column → its name in the table.
         columns: of the task.
-        blank: whether texts of white space alone stay.
 
     Raises:
         DataError: every row has an empty cell, or the table cannot be read.
     """
     columns = [*columns]
-    texts = Texts(blank=blank, others=readers(columns, table.folder), fillable=fillable(columns))
+    texts = Texts(others=readers(columns, table.folder), fillable=fillable(columns))
     found: dict[str, set[Hashable]] = {}
     count = 0
     for block in table.blocks([*wanted.values()]):

@@ -149,6 +149,7 @@ def test_answers_go_to_a_file_with_the_cells_as_they_were(folder, winner, suffix
         (["--text", "w1", "--device", "gpu"], 'must be cpu, cuda or, for the second GPU, cuda:1, but is "gpu"'),
         (["--text", "w1", "--device", "cuda:7"], "does not exist: PyTorch finds"),
         (["--text", "w1", "--sheet", "one"], "--input is missing; give both"),
+        (["--text", "w1", "--on-missing", "drop"], "--on-missing is for empty cells of the --input file"),
         (["--input", "nowhere.csv"], "nowhere.csv does not exist; give the path"),
     ],
 )
@@ -178,9 +179,17 @@ def test_rows_with_empty_cells_are_left_out_on_request(folder, tmp_path):
     assert "give `--on-missing drop` to leave such rows out" in " ".join(refused.stderr.split())
     done = ask(folder, "--input", tmp_path / "some.jsonl", "--on-missing", "drop", "--output", tmp_path / "out.jsonl")
     assert done.returncode == 0, done.stderr
-    assert "1 of the 3 rows of" in done.stderr
-    assert "Answered 2 rows" in done.stderr
-    assert [json.loads(line)["x"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1, 3]
+    assert "2 of the 3 rows of" in done.stderr
+    assert "Answered 1 row" in done.stderr
+    assert [json.loads(line)["x"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [1]
+
+
+def test_an_empty_cell_of_a_csv_file_is_left_out_like_any_other(folder, tmp_path):
+    (tmp_path / "some.csv").write_text('message,x\n"w1",1\n,2\n" ",3\n')
+    done = ask(folder, "--input", tmp_path / "some.csv", "--on-missing", "drop")
+    assert done.returncode == 0, done.stderr
+    assert "2 of the 3 rows of" in done.stderr
+    assert [line.split(",")[1] for line in done.stdout.splitlines()] == ["x", "1"]
 
 
 def test_a_column_of_several_types_goes_to_every_format_but_parquet(folder, tmp_path):
