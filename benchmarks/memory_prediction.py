@@ -110,7 +110,7 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What tells it from the others; rate and length, whose ranges may change, take no memory."""
+        """Tells it from the others; without rate and length, which take no memory and whose ranges may change."""
         method = readable(self.candidate.name, self.candidate.params)
         return f"{self.family} | {method} | {self.shape[0]} of {self.shape[1]} | {self.precision}"
 

@@ -132,7 +132,7 @@ class LiveProgress:
         self.defaults: Mapping[str, ParamValue] = {}
         self.phase: Phase | None = None
         self.live = Live(console=console, get_renderable=self._render, auto_refresh=False, transient=True)
-        self._turn = threading.RLock()  # of who draws, or changes what is drawn
+        self._turn = threading.RLock()  # held by whoever draws, or changes what is drawn
         self._ended = threading.Event()
         self._drawing = threading.Thread(target=self._keep_drawing, name="progress", daemon=True)
 

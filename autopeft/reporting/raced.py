@@ -12,18 +12,23 @@ from autopeft.study.report_section import ReportSection, ReportTable
 
 if TYPE_CHECKING:
     from autopeft.study.archive import Archive
+    from autopeft.study.raced import Ruling
 
 
 def verdict(archive: Archive) -> str:
     """How sure it is that the winner is better than the best default, in a sentence; "" if no race chose it."""
-    ruling = ruling_on(archive.attrs, archive.ranked[0]) if archive.ranked else None
+    ruling = _ruling(archive)
     return ruling.sentence if ruling else ""
 
 
 def short(archive: Archive) -> str:
     """The same without the folds and the probability of a tie, for readers who already know the winner."""
-    ruling = ruling_on(archive.attrs, archive.ranked[0]) if archive.ranked else None
+    ruling = _ruling(archive)
     return (ruling.short or ruling.sentence) if ruling else ""
+
+
+def _ruling(archive: Archive) -> Ruling | None:
+    return ruling_on(archive.attrs, archive.ranked[0]) if archive.ranked else None
 
 
 def status(archive: Archive) -> str:

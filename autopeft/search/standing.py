@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autopeft.study.record import TrialRecord
 
 USUAL = Variances(between=0.015**2, folds=0.025**2, floor=0.3, degrees=2)
-"""How scores scatter that are shares, such as accuracy, of some hundred rows; `Rules` are made for that.
+"""How scores that are shares, such as accuracy, scatter with some hundred rows; `Rules` are made for that.
 
 These are assumed values, with which races were simulated, until recorded studies give others. A study's own trials
 outweigh them, but two candidates that score the same on two folds are not taken as equal for good. `floor` stands for
@@ -132,8 +132,7 @@ class Standing:
             rival = self.records[verdict.rival].number
             ruling = replace(ruling, rival=rival, chance=chance, alike=below - above)
         core = self._core(verdict, ruling)
-        short = f"{core[0].upper()}{core[1:]}."
-        return replace(ruling, short=short, sentence=self._sentence(core, verdict, ruling))
+        return replace(ruling, short=f"{_capitalised(core)}.", sentence=self._sentence(core, verdict, ruling))
 
     def _chance(self, lead: float, deviation: float, by: float = 0.0) -> float:
         """The chance that a lead is truly above `by`, by Student's t, as the deviation is an estimate."""
@@ -153,15 +152,13 @@ class Standing:
     def _sentence(self, core: str, verdict: Verdict, ruling: Ruling) -> str:
         """The same with what it rests on: folds, the probability of a tie, and who is ahead in one."""
         winner, rules = self.records[verdict.winner], self.race.rules
+        default = self.race.entrants[verdict.winner].default
         ran = sum(run.candidate == verdict.winner for run in self.runs)
-        if self.race.entrants[verdict.winner].default:
-            told = f"{winner.method}'s untuned default won: {core}"
-        else:
-            told = f"{core[0].upper()}{core[1:]}"
-        told += f" ({len(winner.fold_scores)} + {ran - len(winner.fold_scores)} folds"
-        if ruling.chance is not None and not self.race.entrants[verdict.winner].default:
-            told += f"; probability of a tie within {self._told(rules.rope)}: {ruling.alike:.2f}"
-        told += ")"
+        rests_on = f"{len(winner.fold_scores)} + {ran - len(winner.fold_scores)} folds"
+        if ruling.chance is not None and not default:
+            rests_on += f"; probability of a tie within {self._told(rules.rope)}: {ruling.alike:.2f}"
+        told = f"{winner.method}'s untuned default won: {core}" if default else _capitalised(core)
+        told += f" ({rests_on})"
         if verdict.leader != verdict.winner:
             ahead = self.records[verdict.leader]
             told += f"; trial {ahead.number} ({ahead.method}) is ahead by at most {self._told(rules.tie)}, and in "
@@ -173,6 +170,10 @@ class Standing:
         if self.points:
             return f"{100 * difference:g} points"
         return f"{difference * self.unit:.2g}, {difference / math.sqrt(USUAL.folds):g} of a fold's deviation"
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _probability(chance: float) -> str:

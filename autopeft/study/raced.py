@@ -30,11 +30,11 @@ class Ruling:
     Attributes:
         winner: number of the trial.
         expected: expected scores of the finalists, by number: posterior means, at the level of the search's scores.
-        short: how sure the choice is, without what it rests on; "" in studies of before.
-        sentence: how sure it is, in words.
+        sentence: how sure the choice is and what that rests on, in words.
         rival: number of the trial of the best other default; None where there is none.
         chance: probability that the winner is truly better than the rival; None without a rival.
         alike: probability that the two are too close to matter; None without a rival.
+        short: how sure the choice is, without what that rests on; "" in studies of earlier versions.
     """
 
     winner: int
@@ -55,7 +55,7 @@ class Raced:
         finalists: numbers of those that run.
         runs: on fresh folds, in their order; those of an earlier race among fewer trials are kept.
         left: finalists that run no more and cannot win, with the reason.
-        rows: number that fresh folds trained on, counted once per epoch.
+        rows: number of rows that fresh folds trained on, counted once per epoch.
         seconds: wall time.
         ruling: None as long as the race goes on.
     """

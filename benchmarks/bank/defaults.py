@@ -63,6 +63,12 @@ def main() -> None:
     parser.add_argument("--methods", type=lambda given: set(given.split(",")), default=set(), help="keeps to these")
     arguments = parser.parse_args()
     cells = [*Bank.read(arguments.bank).cells.values()]
+    known = {str(method) for cell in cells for method in cell.method[cell.default]}
+    if unknown := arguments.methods - known:
+        parser.error(
+            f"--methods must name defaults of the bank ({', '.join(sorted(known))}), but has "
+            f"{', '.join(sorted(unknown))}."
+        )
     for size in sorted({cell.size for cell in cells}):
         own = [cell for cell in cells if cell.size == size]
         for epochs in sorted({float(length) for cell in own for length in cell.length[cell.default]}):

@@ -18,5 +18,5 @@ def test_a_command_has_an_example_and_no_line_that_is_broken_twice(name):
     assert f"Example: autopeft {name}" in command.epilog
     first, *others = inspect.cleandoc(command.help or "").split("\n\n")
     assert first.endswith(".")
-    broken = [text for text in others if len(text.splitlines()) > 1]
-    assert not [line for text in broken for line in text.splitlines() if len(line) > WIDEST]
+    wrapped = [text for text in others if len(text.splitlines()) > 1]
+    assert not [line for text in wrapped for line in text.splitlines() if len(line) > WIDEST]
