@@ -96,11 +96,11 @@ def test_a_plugin_can_be_left_out(oft_site):
         (GOOD.format(method="not a name"), "identifier"),
         (
             GOOD.format(method="m").replace("model, params, spec", "model, params"),
-            "Method.apply() must take (model, params, spec) like PeftMethod's, but takes (model, params).",
+            "Method.apply() must take (model, params, spec), like PeftMethod's, but takes (model, params).",
         ),
         (
             GOOD.format(method="m").replace("spec=None", "spec"),
-            "Method.search_space() must take (spec=None) like PeftMethod's, but takes (spec).",
+            "Method.search_space() must take (spec=None), like PeftMethod's, but takes (spec).",
         ),
         (GOOD.format(method="m").replace("SearchSpace({})", "{}"), "must return a SearchSpace, but returned {}"),
         (GOOD.format(method="m").replace("[Method()]", "[Method(), Method()]"), "each method once"),
