@@ -212,9 +212,9 @@ def test_todays_policy_stops_what_optuna_would(written, seed):
 def test_a_batch_keeps_the_best_and_the_two_protected(written):
     cell, known = first(written[0])
     trace, search = replay(cell, replace(D, race=None), known, 0)
-    assert (len(trace.tried), len(trace.complete)) == (16, 3)
+    assert (len(trace.tried), len(trace.complete)) == (16, 5)
     assert search.comparator in trace.complete
-    assert trace.rows == 3 * 100 * (8 * 4 + 3 * 8 + 2 * 16 + 3 * 24)
+    assert trace.rows == 3 * 100 * (8 * 8 + 3 * 16 + 5 * 24)
     assert with_protected([1, 2, 3, 4, 5], [5, 2], 3) == [1, 2, 5]
     assert with_protected([1, 2, 3, 4, 5], [5, 4], 2) == [5, 4]
     assert with_protected([1, 2, 3], [1, 2], 2) == [1, 2]
@@ -268,7 +268,8 @@ def test_training_ends_early_where_the_folds_fall(tmp_path):
 def test_a_race_runs_folds_that_the_search_did_not(written, tmp_path):
     bank, _ = written
     cell, known = first(bank)
-    always = replace(D, race=Rules(sure=2, settled=2, alike=2, hopeless=2), share=0.9)
+    pruner = Batch((3,), (8.0,))
+    always = replace(D, pruner=pruner, race=Rules(sure=2, settled=2, alike=2, hopeless=2), share=0.9)
     trace, _ = replay(cell, always, known, 0)
     assert trace.rows_race == trace.race_runs * 2400 > 0
     assert trace.race_runs == len(trace.complete) * 6  # every fold of the two other repeats, by each finalist

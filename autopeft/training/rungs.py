@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FEWEST_ROWS = 400
+FEWEST_ROWS = 1000
 """Rows a fold must have trained on before its score says anything about its final score. On recorded curves of folds of
-250 to 500 rows, half an epoch said next to nothing (`benchmarks/pruners.py`, docs/performance.md)."""
+100 rows, the ranks after 1, 2 and 4 of 24 epochs said next to nothing of the ranks at the end, those after 8 did
+(`benchmarks/bank/pruning.py`, docs/choosing.md)."""
 
 SMALLEST_PART = 1 / 8
-"""Smallest part of an epoch, or of the longest training, before a rung: scoring more often costs more than it saves."""
+"""Smallest part of an epoch before a rung: scoring more often costs more than it saves."""
+
+LATEST_PART = 1 / 6
+"""The first rung is not later than this part of the longest training; the default length is half of the longest."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,14 @@ def rung_ends(epochs: int, rows: int, longest: int = 0) -> list[float]:
     """Epochs trained by the end of each rung: the first, twice as many, four times as many, … and at last `epochs`.
 
     The first is one epoch. It is a half, a quarter or an eighth of one if a fold has so many `rows` that a part of them
-    tells enough. It is two epochs, four, … up to an eighth of the study's `longest` training, if one epoch has too few
+    tells enough. It is two epochs, four, … up to a sixth of the study's `longest` training, if one epoch has too few
     rows to tell anything. Each rung doubles what was spent before, as in successive halving (Jamieson & Talwalkar 2016,
     arXiv:1502.07943).
     """
     first = 1.0
     while first > SMALLEST_PART and rows * first / 2 >= FEWEST_ROWS:
         first /= 2
-    while rows * first < FEWEST_ROWS and first * 2 <= longest * SMALLEST_PART:
+    while rows * first < FEWEST_ROWS and first * 2 <= longest * LATEST_PART:
         first *= 2
     ends = [min(first, float(epochs))]
     while ends[-1] * 2 < epochs:

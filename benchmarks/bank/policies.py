@@ -44,28 +44,53 @@ class Never:
 
 @dataclass(frozen=True)
 class Halving:
-    """Today's: one candidate after the other, each stopped at a rung where `judge` says so; defaults never."""
+    """The package's: one candidate after the other, each stopped at a rung where `judge` says so.
+
+    Attributes:
+        two: whether two defaults are protected, the best one elsewhere and whichever is ahead at a rung, as where a
+            study starts from the portfolio; otherwise every default is.
+        first: epochs to the first rung, which double from there; None for the package's own.
+    """
+
+    two: bool = False
+    first: float | None = None
 
     def run(self, search: Search, order: Sequence[int]) -> None:
         """One after the other."""
-        scores: dict[int, list[float]] = {}
+        scores: dict[int, list[tuple[int, float]]] = {}
         longest = longest_of(search, order)
         for candidate in order:
             if self._passes(search, candidate, scores, longest):
                 search.finish(candidate)
 
-    def _passes(self, search: Search, candidate: int, scores: dict[int, list[float]], longest: int) -> bool:
-        ends = rung_ends(max(1, round(search.length[candidate])), search.size, longest)
+    def _passes(self, search: Search, candidate: int, scores: dict[int, list[tuple[int, float]]], longest: int) -> bool:
+        length = max(1, round(search.length[candidate]))
+        ends = doubled(self.first, length) if self.first else rung_ends(length, search.size, longest)
         for number, epochs in enumerate(ends):
             last = number == len(ends) - 1
             own = search.end[candidate] if last else search.reach([candidate], epochs).score[0]
             if math.isnan(own):  # no point was recorded there
                 continue
             at_rung = scores.setdefault(number, [])
-            at_rung.append(own)
-            if not last and judge(at_rung, own) and not search.default[candidate]:
+            at_rung.append((candidate, own))
+            behind = judge([score for _, score in at_rung], own)
+            if not last and behind and not self._protected(search, candidate, at_rung):
                 return False
         return True
+
+    def _protected(self, search: Search, candidate: int, at_rung: Sequence[tuple[int, float]]) -> bool:
+        """Whether it goes on in any case; its own score is the last at the rung."""
+        if not search.default[candidate] or not self.two or candidate == search.comparator:
+            return bool(search.default[candidate])
+        return all(score < at_rung[-1][1] for other, score in at_rung[:-1] if search.default[other])
+
+
+def doubled(first: float, length: float) -> list[float]:
+    """Rungs that double from the first one to a length."""
+    ends = [min(first, length)]
+    while ends[-1] * 2 < length:
+        ends.append(ends[-1] * 2)
+    return [*ends, length] if ends[-1] < length else ends
 
 
 def longest_of(search: Search, order: Sequence[int]) -> int:
@@ -184,11 +209,13 @@ A = Policy("A no search", start="comparator", length="advised", trials=1, pruner
 B = Policy("B today's")
 C = Policy("C with length", length="drawn", early=True)
 D = Policy("D proposed", "portfolio", "advised", pruner=Batch(), choice="posterior", race=Rules())
+SHIPPED = replace(D, name="as shipped", pruner=Halving(two=True))
 POLICIES = (
     A,
     B,
     C,
     D,
+    SHIPPED,
     *(Policy(f"{i}-epoch", length="longest", pruner=Batch((1,), (float(i),), protect=False)) for i in (1, 2, 4)),
     replace(B, name="B in random order", start="random"),
     replace(D, name="D pruned by loss", pruner=Batch(by_loss=True)),

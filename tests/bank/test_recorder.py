@@ -170,7 +170,7 @@ def test_stops_are_a_studys_rungs_and_half_way_and_a_trunk_is_cut_on_the_way():
     linear = stops(24, 7, 100, trunk=False)
     assert [stop.steps for stop in linear] == [7, 14, 28, 56, 84, 112, 168]
     assert [stop.tested for stop in linear] == [False] * 6 + [True]
-    assert [stop.steps for stop in stops(4, 94, 1500, trunk=False)] == [47, 94, 188, 376]
+    assert [stop.steps for stop in stops(4, 94, 1500, trunk=False)] == [94, 188, 376]
 
 
 def test_a_column_that_the_schema_lacks_is_refused():

@@ -92,12 +92,13 @@ def test_folds_in_lockstep_are_each_what_they_would_be_alone():
 def test_rungs_double_and_the_epochs_between_them_leave_nothing_out():
     assert rung_ends(1, rows=10) == [1]
     assert rung_ends(10, rows=799) == [1, 2, 4, 8, 10]
-    assert rung_ends(4, rows=800) == [0.5, 1, 2, 4]
+    assert rung_ends(4, rows=2000) == [0.5, 1, 2, 4]
     assert rung_ends(1, rows=10**6) == [0.125, 0.25, 0.5, 1]
-    assert rung_ends(24, rows=100, longest=48) == [4, 8, 16, 24]  # an epoch of so few rows tells nothing
-    assert rung_ends(6, rows=100, longest=48) == [4, 6]
+    assert rung_ends(24, rows=100, longest=48) == [8, 16, 24]  # an epoch of so few rows tells nothing
+    assert rung_ends(10, rows=100, longest=48) == [8, 10]
+    assert rung_ends(12, rows=400, longest=24) == [4, 8, 12]
     assert rung_ends(3, rows=100, longest=48) == [3]
-    assert rung_ends(4, rows=100, longest=4) == [1, 2, 4]  # not later than an eighth of the longest
+    assert rung_ends(4, rows=100, longest=4) == [1, 2, 4]  # not later than a sixth of the longest
     assert epochs_between(0, 0.5) == [(1, (0, 0.5))]
     assert epochs_between(0.5, 1) == [(1, (0.5, 1))]
     assert epochs_between(2, 4) == [(3, (0, 1)), (4, (0, 1))]
