@@ -24,7 +24,8 @@ import bars
 import constants as beforehand
 from cells import Bank
 from effects import halves_noise, two_way
-from policies import A, AtRisk, B, Batch, C, D, Never, Policy, with_protected
+from policies import SHIPPED, A, AtRisk, B, Batch, C, D, Halving, Never, Policy, doubled, with_protected
+from pruning import plot, table_of
 from replay import replay
 from simulate import best_of, by_cell, evaluate, summary
 from trials import Search
@@ -207,6 +208,31 @@ def test_todays_policy_stops_what_optuna_would(written, seed):
     assert trace.tried[study.best_trial.number] == trace.winner
     assert trace.rows == rows
     assert len(trace.complete) < len(trace.tried) == 16
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_defaults_are_protected_and_the_others_are_pruned_like_any_trial(written, seed):
+    cell, known = first(written[0])
+    every, two = (
+        replay(cell, replace(SHIPPED, race=None, pruner=Halving(two=which)), known, seed) for which in (False, True)
+    )
+    defaults = set(np.flatnonzero(cell.default))
+    assert defaults & set(every[0].tried) <= set(every[0].complete)
+    assert two[1].comparator in two[0].complete
+    assert len(defaults & set(two[0].complete)) < len(defaults)
+    assert two[0].rows < every[0].rows
+    assert doubled(2, 24) == [2, 4, 8, 16, 24]
+    assert doubled(12, 8) == [8]
+
+
+def test_the_sooner_pruners_judge_the_more_they_spare(written, tmp_path):
+    table = table_of(written[0], 2).set_index(["pruner", "first rung"])
+    spared = table.loc["one after the other"].spared
+    assert spared.is_monotonic_decreasing
+    assert spared[1.0] > 0.5 > table.spared["never", 0.0] == 0
+    assert (table[1:].spared > 0).all()
+    plot(table.reset_index(), tmp_path / "pruning.png")
+    assert (tmp_path / "pruning.png").stat().st_size > 10_000
 
 
 def test_a_batch_keeps_the_best_and_the_two_protected(written):
