@@ -108,11 +108,11 @@ class Tuned(StudyViews):
     @cached_property
     def study(self) -> optuna.Study:
         """The Optuna study, read from its store in the output folder."""
-        import optuna
+        from autopeft.study.storage import open_study
 
-        from autopeft.study.journal import open_journal
-
-        return optuna.load_study(study_name=self.name, storage=open_journal(self.folder))
+        found = open_study(self.folder)
+        assert found  # it has a result
+        return found
 
     def leaderboard(self) -> pd.DataFrame:
         """All trials, one per row: complete ones by score, then pruned, stopped, failed and infeasible ones.

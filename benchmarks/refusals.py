@@ -39,7 +39,7 @@ from autopeft.models.architecture import describe
 from autopeft.models.base import BaseModel
 from autopeft.models.device import Device
 from autopeft.search.sampler import make_sampler
-from autopeft.study.journal import StudyStorage
+from autopeft.study.storage import StudyStorage
 from autopeft.tasks.registry import find_task
 from autopeft.testing.tiny import blank_rows
 from autopeft.tracking import Tracker

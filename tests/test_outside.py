@@ -30,9 +30,10 @@ from autopeft.reporting.terminal import show
 from autopeft.search.retrying import FAULTS, MOST_FAULTS, go_on, retry
 from autopeft.search.trial import Trial, record_of
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.journal import open_journal
 from autopeft.study.record import RECORD, TrialRecord, records
 from autopeft.study.states import FAIL, STOPPED
+from autopeft.study.storage import StudyStorage
 from autopeft.training.checkpoint import Checkpoint
 from tests.common.test_machine import limited, taken
 from tests.conftest import HEAVY, THREE, autopeft_here, write_tiny_study

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
     from autopeft.reporting.progress import Progress
     from autopeft.search.announcer import Announcer
-    from autopeft.study.journal import StudyStorage
+    from autopeft.study.storage import StudyStorage
     from autopeft.tracking import Tracker
 
 MAX_SAME_FAILURES = 3

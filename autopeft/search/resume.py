@@ -13,8 +13,8 @@ from autopeft.execution.problem import references
 from autopeft.models import digest
 from autopeft.models.device import ADAMW, name_of, study_device, supports_bfloat16
 from autopeft.study.file import changes
-from autopeft.study.folder import JOURNAL
-from autopeft.study.journal import open_journal
+from autopeft.study.folder import holds_study
+from autopeft.study.storage import open_study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ EPOCHS, EARLIER_EPOCHS = "epochs", "2…4"
 
 MAY_CHANGE = (
     "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.references", "search.race",
-    "tracking.uri",
+    "tracking.uri", "tracking.artifacts", "tracking.storage",
     "tracking.system_metrics", "output", "model.revision", "winner.form",
 )  # fmt: skip
 """Settings that may change when a study is resumed; any other change would mix two searches in one. Whether another
@@ -64,7 +64,7 @@ def as_begun(spec: StudySpec) -> StudySpec:
     Raises:
         NotFoundError: what was a local path then no longer exists. It is not looked for on the hub.
     """
-    if not (spec.output / JOURNAL).is_file():
+    if not holds_study(spec.output):
         return spec
     before = _before(spec)
     for name, reference in references(spec).items():
@@ -94,9 +94,8 @@ def _before(spec: StudySpec) -> dict[str, Any]:
     """What the study began with; nothing where it did not begin yet, or its store is damaged."""
     before: dict[str, Any] = {}
     with suppress(UserInputError):  # reported later, where the store is opened to be used
-        if (spec.output / JOURNAL).is_file():
-            for study in open_journal(spec.output).get_all_studies():
-                before = study.user_attrs.get(GIVEN, {})
+        if holds_study(spec.output) and (study := open_study(spec.output)):
+            before = study.user_attrs.get(GIVEN, {})
     return before
 
 

@@ -58,8 +58,8 @@ from autopeft.search.story import (
 )
 from autopeft.study import finished, own_file
 from autopeft.study.card import CARD, Card
-from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
-from autopeft.study.journal import StudyStorage, writing
+from autopeft.study.folder import MLFLOW_MODEL, REPORT, RESULT, WINNER, holds_study
+from autopeft.study.journal import writing
 from autopeft.study.output import taken
 from autopeft.study.phase import CHOOSING, REPORTING
 from autopeft.study.raced import ruling_on
@@ -74,6 +74,7 @@ from autopeft.study.record import (
     ranked,
     records,
 )
+from autopeft.study.storage import StudyStorage
 from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, readme, winner
 
@@ -118,9 +119,10 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
     study, storage = _open(problem, progress.say)
     finished.forget(spec.output)
     announcer = Announcer(spec.output, progress)
-    with Tracker.connect(spec.tracking.uri, spec.output, spec.name, progress.say) as tracker:
+    place = spec.tracking
+    with Tracker.connect(place.uri, spec.output, spec.name, progress.say, artifacts=place.artifacts) as tracker:
         _log_start(problem, study, tracker)
-        load = tracker.system_metrics(on=spec.tracking.system_metrics)
+        load = tracker.system_metrics(on=place.system_metrics)
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load, settled():
             search = Search(problem, study, storage, tracker, progress, interrupt)
             search.run(announcer)
@@ -219,9 +221,9 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     """
     spec = problem.spec
     # May refuse the file, so before anything is written.
-    first = [] if (spec.output / JOURNAL).exists() else _first(problem, say)
+    first = [] if holds_study(spec.output) else _first(problem, say)
     spec.output.mkdir(parents=True, exist_ok=True)
-    storage = StudyStorage(spec.output)
+    storage = StudyStorage(spec.output, spec.tracking.database)
     others = {other.study_name for other in storage.get_all_studies()} - {spec.name}
     if others:
         raise SpecError(

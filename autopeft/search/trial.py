@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.reporting.progress import Progress
-    from autopeft.study.journal import StudyStorage
+    from autopeft.study.storage import StudyStorage
     from autopeft.tracking import Tracker, TrialRun
     from autopeft.training.rungs import Rung
 

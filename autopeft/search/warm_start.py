@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import optuna
-
 from autopeft.common import plain_file
 from autopeft.common.exceptions import SpecError, in_a_line, nearest
 from autopeft.common.model_names import MODEL, arm, without_model
 from autopeft.common.paths import as_path
 from autopeft.study.card import CARD
-from autopeft.study.folder import JOURNAL, RESULT
-from autopeft.study.journal import open_journal
+from autopeft.study.folder import RESULT, holds_study
 from autopeft.study.record import ranked, records
+from autopeft.study.storage import open_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -95,7 +93,7 @@ def _winner_of(source: Path) -> tuple[str, str, Mapping[str, Any]]:
         if os.path.lexists(source / RESULT):
             best = plain_file.read_json(source / RESULT, LARGEST)["best"]
             return _split(best["params"], best.get("method"))
-        if (source / JOURNAL).is_file():  # the study has not ended
+        if holds_study(source):  # the study has not ended
             return _best_so_far(source)
         if os.path.lexists(source / CARD):
             card = plain_file.read_json(source / CARD)
@@ -115,7 +113,8 @@ def _winner_of(source: Path) -> tuple[str, str, Mapping[str, Any]]:
 
 
 def _best_so_far(source: Path) -> tuple[str, str, Mapping[str, Any]]:
-    found = ranked(records(optuna.load_study(study_name=None, storage=open_journal(source))))
+    study = open_study(source)
+    found = ranked(records(study)) if study else []
     if not found:
         raise SpecError(
             f"`warm_start` in [search] must name a study with a complete trial, but {source} has none; run it again, "

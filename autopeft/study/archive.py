@@ -94,15 +94,12 @@ def open_archive(output: Path, *, ended: bool = False) -> Archive:
 
     Raises:
         UserInputError: no study has been started there, or its journal is damaged.
+        StoreError: its database cannot be reached.
     """
-    import optuna
-
-    from autopeft.study.journal import open_journal
     from autopeft.study.lock import holder
+    from autopeft.study.storage import open_study
 
-    storage = open_journal(output)
-    names = optuna.get_all_study_names(storage)
-    study = optuna.load_study(study_name=names[0], storage=storage) if names else None
+    study = open_study(output)
     if study is None or "given" not in study.user_attrs:
         raise UserInputError(f"the study in {output} has no trial yet; run it with `autopeft run`.")
     found, attrs, trials = records(study), study.user_attrs, study.get_trials(deepcopy=False)

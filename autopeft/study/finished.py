@@ -11,7 +11,7 @@ from autopeft.common.files import whole
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.study.card import CARD
 from autopeft.study.file import base_models
-from autopeft.study.folder import DONE, JOURNAL, MLFLOW_MODEL, OUTBOX, REPORT, RESULT, STORE, WINNER
+from autopeft.study.folder import DONE, MLFLOW_MODEL, OUTBOX, REPORT, RESULT, STORE, WINNER, holds_study
 from autopeft.study.record import Result
 
 if TYPE_CHECKING:
@@ -64,10 +64,15 @@ def _state(spec: StudySpec, plugins: Mapping[str, str]) -> dict[str, Any] | None
     output, settings = spec.output, spec.to_dict()
     sources = [locate(reference, spec.folder) for reference in (spec.data.train, spec.data.test) if reference]
     own_code = any(":" in text for text in _texts([settings["task"], settings["validation"]]))
-    needed = [output / JOURNAL, output / REPORT, output / RESULT, output / WINNER / CARD, output / MLFLOW_MODEL]
+    needed = [output / REPORT, output / RESULT, output / WINNER / CARD, output / MLFLOW_MODEL]
     needed += [] if spec.tracking.uri else [output / STORE]
     outbox = output / OUTBOX
-    if own_code or any(isinstance(source, str) for source in sources) or not all(path.exists() for path in needed):
+    if (
+        own_code
+        or not holds_study(output)
+        or any(isinstance(source, str) for source in sources)
+        or not all(path.exists() for path in needed)
+    ):
         return None
     if outbox.exists() and outbox.stat().st_size:
         return None

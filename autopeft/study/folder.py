@@ -1,7 +1,17 @@
 """The names of all files and folders in a study's output folder."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 JOURNAL = "study.journal"
-"""The trials, in Optuna's format. A folder with this file is a study's."""
+"""The trials, in Optuna's format."""
+
+DATABASE = "study.database.json"
+"""Which database holds the trials instead, if one does."""
 
 STUDY_FILE = "study.toml"
 """The study file of a study that was started without one."""
@@ -56,3 +66,8 @@ STATES = "trunk"
 
 ROWS = "rows"
 """The folder of rows that were given in memory."""
+
+
+def holds_study(output: Path) -> bool:
+    """Whether a folder is a study's: it has the trials, or says which database has them."""
+    return (output / JOURNAL).is_file() or (output / DATABASE).is_file()

@@ -22,7 +22,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from autopeft.common.exceptions import StoreError, StudyError, in_a_line
 from autopeft.common.files import is_alive, whole
-from autopeft.study.folder import EARLIER_LOCK, HOLDER, JOURNAL, LOCK, MARKER
+from autopeft.study.folder import EARLIER_LOCK, HOLDER, LOCK, MARKER, holds_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +190,7 @@ def _locks(output: Path) -> list[BaseFileLock]:
 def _release(output: Path, locks: list[BaseFileLock]) -> None:
     with suppress(OSError):
         (output / HOLDER).unlink(missing_ok=True)
-        if not (output / JOURNAL).exists():
+        if not holds_study(output):
             (output / LOCK).unlink(missing_ok=True)
     for lock in locks:
         with suppress(OSError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autopeft.common.exceptions import SpecError
 from autopeft.common.files import remove, remove_drafts
 from autopeft.study import phase
-from autopeft.study.folder import HOLDER, JOURNAL, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, STUDY_FILE, WINNER
+from autopeft.study.folder import HOLDER, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, STUDY_FILE, WINNER, holds_study
 from autopeft.study.lock import held
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BEFORE = {HOLDER, LOCK, MARKER, PHASE, PLAN, ROWS, STATES, STUDY_FILE, "lost+found"}
-"""What may be in the folder before its study has a journal."""
+"""What may be in the folder before its study has begun."""
 
 EARLIER_DRAFTS = re.compile(r"\.winner-[a-z0-9_]{8}|\.report\.html\.draft|result\.draft")
 """Names of drafts by earlier versions."""
@@ -59,7 +59,7 @@ def require(output: Path) -> None:
             raise SpecError(f"`output` must be a folder, but {output} is a file; give another one.")
         return
     others = sorted(path.name for path in output.iterdir() if path.name not in BEFORE and path.name[0] != ".")
-    if not others or (output / JOURNAL).exists():  # checked last: a study that begins makes it first
+    if not others or holds_study(output):  # checked last: a study that begins makes it first
         return
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
     raise SpecError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import SpecError, UserInputError, brief
 from autopeft.study.card import CARD
-from autopeft.study.folder import JOURNAL, STUDY_FILE, WINNER
+from autopeft.study.folder import JOURNAL, STUDY_FILE, WINNER, holds_study
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def winner_of(given: Path) -> Path:
     for found in (folder, folder / WINNER):
         if (found / CARD).is_file():
             return found
-    if (folder / JOURNAL).is_file() or folder is not given:
+    if holds_study(folder) or folder is not given:
         raise UserInputError(f"{brief(folder)} holds no winner yet; run its study to the end with `autopeft run`.")
     raise _none(given, CARD)
 
@@ -123,14 +123,14 @@ def _folder_of_study(folder: Path) -> Path:
 def _output(folder: Path) -> Path | None:
     """A folder if it is an output folder, or its parent if it is a winner's folder."""
     inside = [folder.absolute().parent] if (folder / CARD).is_file() else []
-    return next((one for one in (folder, *inside) if (one / JOURNAL).is_file()), None)
+    return next((one for one in (folder, *inside) if holds_study(one)), None)
 
 
 def _kept(output: Path) -> Place:
     """The place of the study in an output folder, from its own store."""
-    from autopeft.study.journal import open_journal
+    from autopeft.study.storage import open_study
 
-    for study in open_journal(output).get_all_studies():
+    if study := open_study(output):
         given = study.user_attrs.get("given", {})
         return Place(output, study.study_name, given.get("tracking", {}).get("uri"))
     raise UserInputError(f"the study in {output} has not started; run it with `autopeft run`.")

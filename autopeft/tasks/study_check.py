@@ -12,7 +12,7 @@ from autopeft.data.load import check_keys, table_columns
 from autopeft.data.table import Table, reading
 from autopeft.methods.candidate import check_names
 from autopeft.study.file import base_models
-from autopeft.study.folder import JOURNAL
+from autopeft.study.folder import holds_study
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
@@ -50,7 +50,7 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
     if task and len(methods) == len(chosen):
         for key, value in spec.search.overrides.items():
             trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, task.search_space())
-    if not (spec.output / JOURNAL).exists():  # else it is compared with what it began with
+    if not holds_study(spec.output):  # else it is compared with what it began with
         for model in base_models(spec):
             trying(locate, model, spec.folder)
         for reference in filter(None, (spec.data.train, spec.data.test)):

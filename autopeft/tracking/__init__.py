@@ -15,8 +15,9 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdou
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
+from autopeft.common.address import public
 from autopeft.common.exceptions import TrackingError
-from autopeft.tracking.address import public, tracking_uri
+from autopeft.tracking.address import tracking_uri
 from autopeft.tracking.datasets import dataset
 from autopeft.tracking.decided import Decided
 from autopeft.tracking.quiet import hush

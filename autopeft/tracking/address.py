@@ -1,4 +1,4 @@
-"""Addresses of stores: how a path is written as one, which registry belongs to it, and which parts may be shown."""
+"""Addresses of MLflow stores: how a path is written as one, and which registry belongs to it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
 DATABASES = ("sqlite", "mysql", "postgresql", "mssql")
-
-SECRETS = r"passw\w*|pwd|token|secret"
-"""Names of values that are never shown anywhere."""
-
-SECRET_ARGUMENTS = r"[\w.-]*(?:pass|key|auth|credential|sig|jwt|bearer)[\w.-]*"
-"""Names of values that are never shown in the query of an address."""
 
 
 def tracking_uri(uri: str | None, output: Path) -> str:
@@ -78,10 +72,3 @@ def open_afresh(uri: str) -> None:
             known[uri].dispose()
         elif known is not None and "%" in uri:
             known[uri] = create_sqlalchemy_engine(uri)
-
-
-def public(text: str) -> str:
-    """`text` without the user and password of an address, and without other secrets in it."""
-    text = re.sub(r"(?<!/)//(?!/)[^@\s]*@", "//", text)
-    text = re.sub(rf"(?i)((?:{SECRETS})(?:=|%3d))[^&;\s]*", r"\1…", text)
-    return re.sub(rf"(?i)([?&;]{SECRET_ARGUMENTS}=)[^&;\s]*", r"\1…", text)

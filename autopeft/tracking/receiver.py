@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from autopeft.common.address import public
 from autopeft.study.folder import OUTBOX, REFUSED
-from autopeft.tracking.address import public
 from autopeft.tracking.outbox import RefusedError, RetryError
 from autopeft.tracking.quiet import forget_active_model
 from autopeft.tracking.refusal import Verdict, verdict

@@ -110,6 +110,7 @@ class Tracker:
         name: str,
         say: Callable[[str], None] = lambda _: None,
         *,
+        artifacts: str | None = None,
         patience: float | None = None,
         again: bool = False,
     ) -> Tracker:
@@ -117,9 +118,10 @@ class Tracker:
 
         Args:
             uri: any MLflow tracking URI; None: a SQLite store in `output`.
-            output: the study's folder; artifacts go there too, except with a server, which has its own place for them.
+            output: the study's folder.
             name: the study's name.
             say: gets a sentence when the store is silent, goes away or refuses something.
+            artifacts: where MLflow keeps files; None: what a server is set to, or a folder in `output`.
             patience: seconds that a start waits for an answer, and the end of the study until everything is sent; None:
                 `LONGEST_SILENCE` and `PATIENCE`.
             again: send again what the store refused earlier.
@@ -127,7 +129,7 @@ class Tracker:
         Raises:
             TrackingError: the store cannot be reached or used, or another process runs this study.
         """
-        client, target, experiment_id = connect(uri, output, name, patience or LONGEST_SILENCE, say)
+        client, target, experiment_id = connect(uri, output, name, patience or LONGEST_SILENCE, say, artifacts)
         sender = Sender(client, experiment_id, output)
         receiver = MlflowReceiver(sender, output, say)
         outbox = Outbox(receiver, output / OUTBOX, output / REFUSED, thread=THREAD, again=again)

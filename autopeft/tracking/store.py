@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import random
 import re
-import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from autopeft.common.address import public
 from autopeft.common.exceptions import TrackingError
+from autopeft.common.sqlite import use_write_ahead_log
 from autopeft.common.units import format_seconds
 from autopeft.study.folder import ARTIFACTS, STORE
 from autopeft.tracking.address import (
     DATABASES,
     is_server,
     open_afresh,
-    public,
     registry_uri,
     sqlite_path,
     tracking_uri,
@@ -58,6 +58,7 @@ def connect(
     name: str,
     patience: float = LONGEST_SILENCE,
     say: Callable[[str], None] = lambda _: None,
+    artifacts: str | None = None,
 ) -> tuple[MlflowClient, str, str]:
     """A client, its tracking URI, and the id of the experiment `name`, which is made if it is not there.
 
@@ -67,13 +68,17 @@ def connect(
         name: of the experiment.
         patience: seconds that all of it may take.
         say: gets a sentence if this takes long.
+        artifacts: where the experiment keeps files; None: what a server is set to, or a folder in `output`.
 
     Raises:
-        TrackingError: the store cannot be reached or used, or does not answer in time.
+        TrackingError: the store cannot be reached or used, does not answer in time, or the experiment is there already
+            and keeps files elsewhere.
     """
     target = tracking_uri(uri, output)
     try:
-        client, experiment_id = answered(patience, lambda: _open(uri, target, output, name), say)
+        client, experiment_id = answered(patience, lambda: _open(uri, target, output, name, artifacts), say)
+    except TrackingError:
+        raise
     except Exception as error:  # each kind of store raises its own: sqlalchemy's, a driver's ImportError, OSError
         raise TrackingError(
             f"`uri` in [tracking] must lead to an MLflow store, but {public(target)} gave: "
@@ -137,12 +142,12 @@ def _until(until: float, ask: Callable[[], T], met: list[Exception]) -> T:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _open(uri: str | None, target: str, output: Path, name: str) -> tuple[MlflowClient, str]:
+def _open(uri: str | None, target: str, output: Path, name: str, artifacts: str | None) -> tuple[MlflowClient, str]:
     path = sqlite_path(target)
     if path is not None:
         lay(path)
     if not uri:
-        _use_write_ahead_log(output / STORE)
+        use_write_ahead_log(output / STORE)
         follow(output / STORE, output / ARTIFACTS)
     if target.startswith(DATABASES):
         open_afresh(target)
@@ -150,9 +155,15 @@ def _open(uri: str | None, target: str, output: Path, name: str) -> tuple[Mlflow
     client = MlflowClient(target, registry_uri(target))
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        artifacts = None if is_server(target) else (output / ARTIFACTS).absolute().as_uri()
+        place = artifacts or (None if is_server(target) else (output / ARTIFACTS).absolute().as_uri())
         tags = {VIEW_TAG: ranking_view(), "mlflow.experimentKind": "custom_model_development"}
-        return client, client.create_experiment(name, artifacts, tags)
+        return client, client.create_experiment(name, place, tags)
+    there = experiment.artifact_location
+    if artifacts and there.rstrip("/") != artifacts.rstrip("/"):
+        raise TrackingError(
+            f"`artifacts` in [tracking] cannot change once a study has begun: the experiment {name} keeps its files in "
+            f"{public(there)}; restore that, or give the study another `name`."
+        )
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     if VIEW_TAG not in experiment.tags:
@@ -179,6 +190,8 @@ def _knock(uri: str) -> None:
 def _advice(error: Exception, target: str) -> str:
     if isinstance(error, ImportError):
         return f"install the database's driver (pip install {error.name})"
+    if "locate revision" in str(error):
+        return "another program's tables are in this database; give MLflow a database, or a schema, of its own"
     if "database is locked" in str(error):
         return "another program has locked it: end that program, or wait, and run the same command again"
     if is_server(target):
@@ -186,9 +199,3 @@ def _advice(error: Exception, target: str) -> str:
     if not target.startswith("sqlite:") and target.startswith(DATABASES):
         return "check the address, that the database runs, and the variables its driver reads, such as PGPASSWORD"
     return "check the path, or move a file that is not an MLflow store out of the way"
-
-
-def _use_write_ahead_log(path: Path) -> None:
-    """Let the UI read while a study writes, and halve the time of a write or better; SQLite keeps this in the file."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")

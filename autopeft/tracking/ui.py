@@ -15,10 +15,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autopeft.common.address import public
 from autopeft.common.exceptions import TrackingError
 from autopeft.common.interrupt import Interrupt
 from autopeft.study.folder import ARTIFACTS, STORE
-from autopeft.tracking.address import is_server, public, sqlite_path, sqlite_uri
+from autopeft.tracking.address import is_server, sqlite_path, sqlite_uri
 from autopeft.tracking.store import PATIENCE, connect
 from autopeft.tracking.view import VIEW
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from autopeft.tracking.address import public
+from autopeft.common.address import public
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

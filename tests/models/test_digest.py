@@ -22,7 +22,8 @@ from autopeft.search.resume import GIVEN
 from autopeft.search.run import run
 from autopeft.study.card import CARD, Card
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.journal import open_journal
+from autopeft.study.storage import StudyStorage
 from autopeft.tasks.registry import find_task
 from autopeft.winner import winner as artifact
 from tests.conftest import autopeft_here, few, tiny_rows, trained_winner

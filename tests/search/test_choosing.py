@@ -18,8 +18,9 @@ from autopeft.study.archive import open_archive
 from autopeft.study.choice import CHOICE, Choice
 from autopeft.study.file import StudySpec
 from autopeft.study.folder import CHECKPOINTS, RESULT
-from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.journal import open_journal
 from autopeft.study.record import TrialRecord, by_score, ranked, records
+from autopeft.study.storage import StudyStorage
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.learner import evaluate
 from tests.conftest import DTYPE, autopeft_here

@@ -18,9 +18,10 @@ from autopeft.search import racing
 from autopeft.search.loop import Search
 from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.journal import open_journal
 from autopeft.study.raced import RACE, Raced
 from autopeft.study.record import RECORD, STOPPED_EARLY, TrialRecord, by_score, plain, ranked, records
+from autopeft.study.storage import StudyStorage
 from tests.conftest import HEAVY, announcing, autopeft_here, few, tiny_rows, write_tiny_study
 from tests.search.test_choosing import model, study_file
 

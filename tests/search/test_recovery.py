@@ -15,9 +15,10 @@ from autopeft.search.recovery import recover
 from autopeft.search.retrying import run_again
 from autopeft.search.trial import record_of
 from autopeft.study.folder import JOURNAL
-from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.journal import open_journal
 from autopeft.study.record import RECORD
 from autopeft.study.states import COMPLETE, FAIL, INTERRUPTED, PRUNED
+from autopeft.study.storage import StudyStorage
 from autopeft.training.rungs import Rung
 
 QUEUED = {"method": "lora", "lora.r": 8}

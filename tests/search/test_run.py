@@ -21,7 +21,8 @@ from autopeft.methods.registry import discover
 from autopeft.search.trial import Trial
 from autopeft.study.file import StudySpec
 from autopeft.study.folder import JOURNAL
-from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.journal import open_journal
+from autopeft.study.storage import StudyStorage
 from autopeft.tracking.address import open_afresh, sqlite_uri
 from autopeft.tracking.outbox import Outbox
 from autopeft.training import cross_validation

@@ -12,8 +12,9 @@ from autopeft.common.exceptions import SpecError
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.registry import discover
 from autopeft.search.warm_start import earlier_winner, earlier_winners
-from autopeft.study.journal import StudyStorage, open_journal
+from autopeft.study.journal import open_journal
 from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.study.storage import StudyStorage
 from tests.conftest import autopeft_here
 from tests.search.test_run import edit, run_study
 

@@ -8,8 +8,8 @@ import pytest
 from autopeft.common.exceptions import UserInputError
 from autopeft.study.card import CARD
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import StudyStorage
 from autopeft.study.place import Place, output_of, place_of, study_file_of, winner_of
+from autopeft.study.storage import StudyStorage
 from tests.conftest import autopeft_here
 
 STUDY = """
