@@ -106,8 +106,8 @@ def study_of(options: Options, settings: Sequence[str], block: Sequence[str]) ->
     content = _portable(content)
     spec, mistakes = StudySpec.examined(content, SOURCE)
     if spec:
-        if spec.tracking.uri:
-            content["tracking"]["uri"] = spec.tracking.uri
+        for key in {"uri", "artifacts", "storage"} & content.get("tracking", {}).keys():
+            content["tracking"][key] = getattr(spec.tracking, key)
         if spec.search.starts:
             content["search"]["warm_start"] = [str(Path(one).expanduser().absolute()) for one in spec.search.starts]
         spec = spec.model_copy(update={"text": text_of(content, spec.output)})

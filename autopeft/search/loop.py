@@ -14,10 +14,11 @@ from autopeft.execution.runner import Findings
 from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
+from autopeft.search.tally import Tally
 from autopeft.search.trial import PACKING, Trial
 from autopeft.study.phase import SEARCHING
 from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, TrialRecord, records
-from autopeft.study.states import COUNTED, FAIL, INFEASIBLE
+from autopeft.study.states import FAIL, INFEASIBLE
 from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -73,13 +74,16 @@ class Search:
         self.left_out: dict[str, str] = {}
         self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been fixed since the last
         self._refused, self._why = 0, ""
+        self._tally: Tally | None = None
 
     def run(self, announcer: Announcer) -> None:
         """Draw and train candidates until the wanted number of trials has ended, or time is up."""
         recover(self.study)
         retrying.retry(self.study)
+        self._tally = None
         if self.done() < self.wanted:
             retrying.go_on(self.study)
+            self._tally = None
             self.study.set_user_attr(STOPPED_EARLY, None)
             self.study.set_user_attr(PASSED_OVER, {})  # the winner is selected anew
         self._clear_checkpoints()
@@ -117,10 +121,7 @@ class Search:
 
     def known(self) -> Findings:
         """What the trials have found out so far, in this start and earlier ones."""
-        excess: dict[str, int] = {}
-        for record in records(self.study):
-            excess[record.method] = max(record.unseen_memory, excess.get(record.method, 0))
-        return Findings(self.study.user_attrs.get(PACKING, {}), excess)
+        return Findings(self.study.user_attrs.get(PACKING, {}), dict(self.tally.excess))
 
     def ask(self) -> Trial | None:
         """The next trial; None where no more should start, or not before a running one has ended.
@@ -135,13 +136,13 @@ class Search:
             if self._why or self.done() + len(self.running) >= self.wanted or self.late():
                 return None
             asked = time.monotonic()
-            number = len(records(self.study)) + len(self.running)
-            draws = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
+            number = self.tally.ended + len(self.running)
             spec, defaults = self.problem.spec, self.problem.space.defaults
             self.study.sampler = make_sampler(
-                spec.seed, number, draws, defaults, side_by_side=several, name=spec.search.sampler
+                spec.seed, number, self.tally.drawn, defaults, side_by_side=several, name=spec.search.sampler
             )
             drawn = self.study.ask()
+            self.tally.drawn += "fixed_params" not in self.study.get_trials(deepcopy=False)[drawn.number].system_attrs
             trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
             self.running[drawn.number] = trial
             name = trial.candidate.name
@@ -152,7 +153,14 @@ class Search:
 
     def done(self) -> int:
         """The number of trials that count. A proposal over the budget does not: it was never trained."""
-        return sum(record.state in COUNTED for record in records(self.study))
+        return self.tally.counted
+
+    @property
+    def tally(self) -> Tally:
+        """What the trials so far amount to."""
+        if self._tally is None:
+            self._tally = Tally(self.study)
+        return self._tally
 
     def late(self) -> bool:
         """Whether the search's time is up: the study's time less the race's part."""
@@ -168,6 +176,7 @@ class Search:
         Raises:
             StudyError: no method is left, or the last trials, each of another plugin, all failed for the same reason.
         """
+        self.tally.add(record)
         self._refused = self._refused + 1 if record.state == INFEASIBLE else 0
         if self._refused == MAX_REFUSED_IN_A_ROW:
             self._stop(f"the budget refused the last {self._refused} proposals (the last one: {record.reason})")
@@ -232,5 +241,6 @@ class Search:
 
 def _failed_alike(found: Sequence[TrialRecord]) -> bool:
     """Whether enough of these trials failed for the same reason to expect the same of the next one."""
-    kinds = {Outcome(record.state, record.reason).kind_of_failure for record in found}
-    return len(found) >= MAX_SAME_FAILURES and len(kinds) == 1 and found[0].state == FAIL
+    if len(found) < MAX_SAME_FAILURES or any(record.state != FAIL for record in found):
+        return False
+    return len({Outcome(record.state, record.reason).kind_of_failure for record in found}) == 1

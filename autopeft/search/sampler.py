@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autopeft.common.seeds import derive_seed
 from autopeft.methods import length
+from autopeft.search.seen import STATES, Seen, first_of_each_space, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,16 +90,35 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
 
 
 class MethodFirstSampler(optuna.samplers.TPESampler):
-    """TPE that draws the method first, and then only that method's dimensions.
+    """TPE that draws the method first, and then only that method's dimensions, from the trials that are `seen`.
 
     Optuna's own TPE draws a value for every dimension of every method and throws away all but one method's. With ten
-    methods that is most of the cost of a proposal.
+    methods that is most of the cost of a proposal. It draws for one trial, since it looks at the study once.
     """
+
+    _study: Seen | None = None
+
+    def _seen(self, study: optuna.Study) -> Seen:
+        if self._study is None:
+            self._study = Seen(study, seen(study.get_trials(deepcopy=False, states=STATES)))
+        return self._study
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Every dimension that has been drawn, in groups that were drawn together."""
+        trials = study.get_trials(deepcopy=False, states=STATES)
+        return super().infer_relative_search_space(Seen(study, first_of_each_space(trials)), trial)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A dimension that cannot be drawn with others."""
+        return super().sample_independent(self._seen(study), trial, param_name, param_distribution)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The method and its dimensions, as far as they can be modelled yet."""
+        study = self._seen(study)
         if "method" not in search_space:  # there is only one
             return super().sample_relative(study, trial, search_space)
         drawn = super().sample_relative(study, trial, {"method": search_space["method"]})

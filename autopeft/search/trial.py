@@ -212,7 +212,11 @@ class Trial:
 
 def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
     best = max(
-        (t.intermediate_values[rung.number] for t in trial.study.trials if rung.number in t.intermediate_values),
+        (
+            other.intermediate_values[rung.number]
+            for other in trial.study.get_trials(deepcopy=False)
+            if rung.number in other.intermediate_values
+        ),
         default=rung.mean,
     )
     return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"

@@ -194,9 +194,10 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        lack = in_a_line(error.__cause__ or error)
         raise SpecError(
-            f"`storage` in [tracking] needs the driver of the database {public(url)}: {in_a_line(error.__cause__ or error)}. For "
-            "PostgreSQL run `pip install 'autopeft[postgres]'`."
+            f"`storage` in [tracking] needs the driver of the database {public(url)}: {lack}. For PostgreSQL run "
+            "`pip install 'autopeft[postgres]'`."
         ) from None
     except Exception as error:
         from sqlalchemy.exc import SQLAlchemyError  # a study without a database need not wait for this import

@@ -23,10 +23,10 @@ from autopeft.study.sections import (
     SearchSection,
     Section,
     TaskSection,
-    TrackingSection,
     ValidationSection,
     WinnerSection,
 )
+from autopeft.study.tracking_section import TrackingSection
 
 AnySection = TypeVar("AnySection", bound=Section)
 

@@ -1,4 +1,4 @@
-"""Keeps a study's trials: in memory, where the sampler and the pruner read them, and permanently in a file or a database.
+"""Keeps a study's trials: in memory, where the sampler and the pruner read them, and in a file or a database for good.
 
 Everybody else opens the study that is kept (`open_study`).
 """
