@@ -14,6 +14,7 @@ from autopeft.execution.runner import Findings
 from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
+from autopeft.search.seen import Memory
 from autopeft.search.tally import Tally
 from autopeft.search.trial import PACKING, Trial
 from autopeft.study.phase import SEARCHING
@@ -75,6 +76,7 @@ class Search:
         self._ended: list[TrialRecord] = []  # in this start of the study: a plugin may have been fixed since the last
         self._refused, self._why = 0, ""
         self._tally: Tally | None = None
+        self._memory = Memory()
 
     def run(self, announcer: Announcer) -> None:
         """Draw and train candidates until the wanted number of trials has ended, or time is up."""
@@ -139,7 +141,13 @@ class Search:
             number = self.tally.ended + len(self.running)
             spec, defaults = self.problem.spec, self.problem.space.defaults
             self.study.sampler = make_sampler(
-                spec.seed, number, self.tally.drawn, defaults, side_by_side=several, name=spec.search.sampler
+                spec.seed,
+                number,
+                self.tally.drawn,
+                defaults,
+                side_by_side=several,
+                name=spec.search.sampler,
+                memory=self._memory,
             )
             drawn = self.study.ask()
             self.tally.drawn += "fixed_params" not in self.study.get_trials(deepcopy=False)[drawn.number].system_attrs

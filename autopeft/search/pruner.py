@@ -30,8 +30,11 @@ class HalvingPruner(BasePruner):
         step = trial.last_step
         if step is None:
             return False
-        competing = [other for other in study.get_trials(deepcopy=False) if other.state != TrialState.FAIL]
-        scores = [other.intermediate_values[step] for other in competing if step in other.intermediate_values]
+        scores = [
+            other.intermediate_values[step]
+            for other in study.get_trials(deepcopy=False)
+            if step in other.intermediate_values and other.state != TrialState.FAIL
+        ]
         return judge(scores, trial.intermediate_values[step])
 
 

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autopeft.common.seeds import derive_seed
 from autopeft.methods import length
-from autopeft.search.seen import STATES, Seen, first_of_each_space, seen
+from autopeft.search.seen import Memory, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,35 +90,37 @@ class NearDefaultsSampler(optuna.samplers.RandomSampler):
 
 
 class MethodFirstSampler(optuna.samplers.TPESampler):
-    """TPE that draws the method first, and then only that method's dimensions, from the trials that are `seen`.
+    """TPE that draws the method first, and then only that method's dimensions, for one trial.
 
     Optuna's own TPE draws a value for every dimension of every method and throws away all but one method's. With ten
-    methods that is most of the cost of a proposal. It draws for one trial, since it looks at the study once.
+    methods that is most of the cost of a proposal.
+
+    Args:
+        memory: of the study.
+        settings: of TPE.
     """
 
-    _study: Seen | None = None
-
-    def _seen(self, study: optuna.Study) -> Seen:
-        if self._study is None:
-            self._study = Seen(study, seen(study.get_trials(deepcopy=False, states=STATES)))
-        return self._study
+    def __init__(self, memory: Memory, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._memory = memory
+        self._seen: Seen | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Every dimension that has been drawn, in groups that were drawn together."""
-        trials = study.get_trials(deepcopy=False, states=STATES)
-        return super().infer_relative_search_space(Seen(study, first_of_each_space(trials)), trial)
+        """Every dimension that has been drawn, in groups of those that were drawn together."""
+        self._seen, firsts = self._memory.look(study)
+        return super().infer_relative_search_space(firsts, trial)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A dimension that cannot be drawn with others."""
-        return super().sample_independent(self._seen(study), trial, param_name, param_distribution)
+        """A dimension that no trial has yet."""
+        return super().sample_independent(self._seen or study, trial, param_name, param_distribution)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The method and its dimensions, as far as they can be modelled yet."""
-        study = self._seen(study)
+        study = self._seen or study
         if "method" not in search_space:  # there is only one
             return super().sample_relative(study, trial, search_space)
         drawn = super().sample_relative(study, trial, {"method": search_space["method"]})
@@ -137,12 +139,14 @@ class Draw:
         draws: number of trials drawn before it; queued ones do not count.
         defaults: of the dimensions, by Optuna's name.
         side_by_side: whether other trials may run meanwhile.
+        memory: what is remembered of the study's trials.
     """
 
     seed: int
     draws: int
     defaults: Mapping[str, ParamValue]
     side_by_side: bool
+    memory: Memory
 
 
 def _tpe(draw: Draw) -> BaseSampler:
@@ -156,6 +160,7 @@ def _tpe(draw: Draw) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return MethodFirstSampler(
+            draw.memory,
             multivariate=True,
             group=True,
             seed=draw.seed,
@@ -182,11 +187,12 @@ def make_sampler(
     *,
     side_by_side: bool = False,
     name: str = "tpe",
+    memory: Memory | None = None,
 ) -> BaseSampler:
     """The sampler that a study file names, for trial `number` of a study with that seed; see `Draw` for the rest.
 
     Each trial gets a sampler of its own, seeded by its number. A study that was interrupted therefore draws exactly
     what an uninterrupted one would have drawn. With trials `side_by_side`, what TPE draws depends on which trials have
-    ended by then.
+    ended by then. The `memory` of a study spares reading all its trials for each of them.
     """
-    return SAMPLERS[name](Draw(derive_seed(seed, number), draws, defaults, side_by_side))
+    return SAMPLERS[name](Draw(derive_seed(seed, number), draws, defaults, side_by_side, memory or Memory()))

@@ -7,6 +7,8 @@ others (`optuna.samplers._tpe.sampler.default_gamma`), and gives the others less
 
 from __future__ import annotations
 
+from bisect import insort
+from collections import deque
 from typing import TYPE_CHECKING
 
 import optuna
@@ -20,31 +22,58 @@ if TYPE_CHECKING:
 MOST, LEADERS = 400, 25
 """Number of trials that are seen, and how many of them are the best of all."""
 
-STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-"""States of trials that TPE models; the running ones only where several run at a time."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of the trials that TPE models. It counts running ones among the bad ones, where several run at a time."""
 
 
-def seen(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials to draw from, in order: all while there are few, then the best and the newest.
+class Memory:
+    """Reads each trial that has ended once; it belongs to one study.
 
-    Args:
-        trials: in order, of `STATES`; higher values are better.
+    Attributes:
+        most: number of trials to see.
     """
-    if len(trials) <= MOST:
-        return [*trials]
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    ranked = iter(sorted(complete, key=lambda trial: -(trial.value or 0.0)))
-    leaders = [trial for trial, _ in zip((t for t in ranked if _is_feasible(t)), range(LEADERS), strict=False)]
-    best = {trial.number for trial in leaders}
-    newest = [trial for trial in trials[-MOST:] if trial.number not in best][len(leaders) - MOST :]
-    return sorted((*leaders, *newest), key=lambda trial: trial.number)
+
+    def __init__(self, most: int = MOST) -> None:
+        self.most = most
+        self._read = 0
+        self._leaders: list[FrozenTrial] = []
+        self._newest: deque[FrozenTrial] = deque(maxlen=most)
+        self._spaces: dict[frozenset[str], FrozenTrial] = {}
+
+    def look(self, study: optuna.Study) -> tuple[Seen, Seen]:
+        """The study with the trials to draw from; and with the first trial of each set of dimensions.
+
+        From the latter Optuna finds the same groups of dimensions as from all trials, in much less time.
+        """
+        trials = study.get_trials(deepcopy=False)
+        while self._read < len(trials) and trials[self._read].state.is_finished():
+            self._take(trials[self._read])
+            self._read += 1
+        later = [trial for trial in trials[self._read :] if trial.state in (*ENDED, TrialState.RUNNING)]
+        best = {trial.number for trial in self._leaders}
+        others = [trial for trial in (*self._newest, *later) if trial.number not in best]
+        kept = sorted((*self._leaders, *others[len(best) - self.most :]), key=lambda trial: trial.number)
+        firsts = dict(self._spaces)
+        for trial in later:
+            if trial.state in ENDED:
+                firsts.setdefault(frozenset(trial.distributions), trial)
+        return Seen(study, kept), Seen(study, [*firsts.values()])
+
+    def _take(self, trial: FrozenTrial) -> None:
+        if trial.state not in ENDED:
+            return
+        self._newest.append(trial)
+        self._spaces.setdefault(frozenset(trial.distributions), trial)
+        if trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values()):
+            insort(self._leaders, trial, key=lambda one: -(one.value or 0.0))
+            del self._leaders[LEADERS:]
 
 
 class Seen(optuna.Study):
     """A study that a sampler is shown in the place of another, with some of its trials.
 
     Args:
-        study: the other one.
+        study: the other one; higher values are better.
         trials: some of its trials, in order.
     """
 
@@ -56,16 +85,3 @@ class Seen(optuna.Study):
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
         return [trial for trial in self._seen if states is None or trial.state in states]
-
-
-def first_of_each_space(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The first trial with each set of dimensions: from these Optuna finds the same groups as from all, much sooner."""
-    found: dict[frozenset[str], FrozenTrial] = {}
-    for trial in trials:
-        if trial.state != TrialState.RUNNING:
-            found.setdefault(frozenset(trial.distributions), trial)
-    return [*found.values()]
-
-
-def _is_feasible(trial: FrozenTrial) -> bool:
-    return all(value <= 0 for value in trial.constraints.values())
