@@ -73,8 +73,7 @@ def ready(running: int) -> Problem:
     """The quickstart study, with every method."""
     spec = StudySpec.from_file(STUDY)
     search = spec.search.model_copy(update={"methods": None, "trials": 10**6, "timeout": None, "workers": running})
-    budget = spec.budget.model_copy(update={"max_gpu_memory": None})  # a worker predicts it
-    spec = spec.with_model(dtype="float32").model_copy(update={"search": search, "budget": budget})
+    spec = spec.with_model(dtype="float32").model_copy(update={"search": search})
     problem, _ = preparation.made_ready(spec, discover())
     return problem
 
@@ -137,6 +136,8 @@ def loop(search: Search, arguments: argparse.Namespace) -> tuple[list[float], li
     """Run trials, a few at a time; each step starts one and brings the oldest to its end."""
     generator = np.random.default_rng(1)
     usages = {one.name: search.problem.cost_estimator(one.default()) for one in search.problem.space.values()}
+    for usage in usages.values():
+        assert usage.memory  # a worker predicts it
     running: list[Trial] = []
     wall, cpu, profile = [], [], cProfile.Profile(time.thread_time)
     for _ in range(arguments.running + arguments.measured):

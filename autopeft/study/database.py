@@ -120,6 +120,7 @@ class Database(RDBStorage):
                     if path:
                         path.parent.mkdir(parents=True, exist_ok=True)
                         use_write_ahead_log(path)
+                    _require_ours(url)
                     super().__init__(url, {**OPTIONS})
             except StoreError as error:
                 if attempt == ATTEMPTS or not SOON.search(str(error)):
@@ -206,10 +207,6 @@ def reaching(url: str) -> Iterator[None]:
             raise
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
         said = public(str(cause).strip().partition("\n")[0])
-        if "locate revision" in said:  # Alembic's word for the version of tables that it does not know
-            said = (
-                "another program's tables are in it, such as MLflow's; give Optuna a database, or a schema, of its own"
-            )
         raise StoreError(
             f"the database {public(url)} cannot be used: {said.rstrip('.')}. Check that it runs, its address in "
             "`storage` in [tracking], and the variables that its driver reads, such as PGPASSWORD. Then run the same "
@@ -223,6 +220,26 @@ def taken(url: str, name: str) -> SpecError:
         f'the database {public(url)} already holds a study "{name}" that belongs to another output folder; give this '
         "study another `name`, or run it with the other one's `output`."
     )
+
+
+def _require_ours(url: str) -> None:
+    """Check that a database is empty or Optuna's: programs that use Alembic keep their versions in one table.
+
+    Raises:
+        SpecError: another program's tables are in it.
+    """
+    from sqlalchemy import create_engine, inspect
+
+    engine = create_engine(url)
+    try:
+        tables = inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    if "alembic_version" in tables and "studies" not in tables:
+        raise SpecError(
+            f"the database {public(url)} has another program's tables, such as MLflow's; give `storage` in [tracking] "
+            "a database, or a schema, of its own."
+        )
 
 
 def _sqlite_path(url: str) -> Path | None:

@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -21,6 +20,7 @@ from autopeft.tracking import Tracker, TrackingError, public, quiet, serving, tr
 from autopeft.tracking.address import registry_uri, sqlite_path
 from autopeft.tracking.moved import follow
 from tests.conftest import few
+from tests.postgres import needs_postgres, server
 
 ODD = ["a b", "a%20b", "a?b", "a#b", "ü", "a@b", "a%b", "a;b", "a&c=1"]
 
@@ -185,40 +185,11 @@ def test_studies_that_begin_a_shared_file_at_once_all_go_on(tmp_path):
     check_at_once(f"sqlite:///{tmp_path / 'shared.db'}", tmp_path)
 
 
-def postgres() -> Path | None:
-    """The programs of a PostgreSQL server, where there are some and a driver (Debian: postgresql, python3-psycopg2)."""
-    try:
-        import psycopg2  # noqa: F401  # only whether it is there
-    except ImportError:
-        return None
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
-
-
-@contextmanager
-def database():
-    """The address of an empty PostgreSQL database of the test's own, which listens on a socket in its folder alone."""
-    programs, quiet = postgres(), {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        data.mkdir()
-        for path in (folder, data):
-            shutil.chown(path, "postgres") if user else None
-        subprocess.run([*user, programs / "initdb", "-D", data, "-A", "trust", "-U", "one"], **quiet)
-        control = [*user, programs / "pg_ctl", "-D", data, "-w"]
-        subprocess.run([*control, "-o", f"-k {folder} -c listen_addresses='' -c fsync=off", "start"], **quiet)
-        try:
-            yield f"postgresql+psycopg2://one@/postgres?host={folder}"
-        finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
-
-
 @pytest.mark.exhaustive
-@pytest.mark.skipif(postgres() is None, reason="needs a PostgreSQL server and its driver, psycopg2")
+@needs_postgres
 def test_studies_that_begin_an_empty_database_at_once_all_go_on(tmp_path):
-    with database() as uri:
-        check_at_once(uri, tmp_path)
+    with server() as postgres:
+        check_at_once(postgres.url("mlflow"), tmp_path)
 
 
 @contextmanager
