@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from optuna.study import StudyDirection
+    from optuna.trial import FrozenTrial
 
 OWNER = "autopeft_output"
 """The system attribute of a study in a database that says which output folder it belongs to."""
@@ -168,6 +169,20 @@ class Database(RDBStorage):
             raise taken(self.url, study_name) from None
         self.set_study_system_attr(found, OWNER, entry.owner)
         return found
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Make a trial with the number that it has for its study.
+
+        Raises:
+            StoreError: another process adds trials to the study, such as one that runs a copy of the output folder.
+        """
+        made = self._create_new_trial(study_id, template_trial)
+        if template_trial and made.number != template_trial.number:
+            raise StoreError(
+                f"one process at a time may run a study, but another one adds trials to this one in {public(self.url)}; "
+                "end it, and run the same command again. A copy of an output folder needs another `name`."
+            )
+        return made._trial_id
 
 
 def open_database(url: str) -> RDBStorage:

@@ -46,7 +46,7 @@ class TrackingSection(Section):
                 as_path(self.artifacts)
             except ValueError as error:
                 raise ValueError(f"`artifacts` {error}") from None
-        if self.database and not (is_database(self.database) and holds_no_secret(self.database)):
+        if self.database is not None and not (is_database(self.database) and holds_no_secret(self.database)):
             raise ValueError(
                 '`storage` must be "journal", or the address of a database without a password, a token or a setting '
                 "that could be one, so it is not repeated here; write it as "

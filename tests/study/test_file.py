@@ -217,6 +217,70 @@ def test_an_address_without_one_is_taken_as_it_is(tmp_path, uri):
     assert spec(tmp_path, MINIMAL + f'[tracking]\nuri = "{uri}"\n').tracking.uri == uri
 
 
+@pytest.mark.parametrize("key", ["storage", "artifacts"])
+@pytest.mark.parametrize("uri", WITH_A_SECRET)
+def test_nor_does_one_get_in_by_the_other_stores(tmp_path, key, uri):
+    text = uri.encode("unicode_escape").decode()
+    with pytest.raises(SpecError, match=f"`{key}` must") as error:
+        spec(tmp_path, MINIMAL + f'[tracking]\n{key} = "{text}"\n')
+    told = str(error.value).partition("; write it as")[0]
+    assert not re.search("secret|//|pa.ss|a/b|ghp|dapi", told), told
+
+
+@pytest.mark.parametrize(
+    ("storage", "database"),
+    [
+        ("journal", None),
+        ("sqlite:////tmp/x y.db", "sqlite:////tmp/x y.db"),
+        ("postgresql://me@host:5432/db?sslmode=require", "postgresql://me@host:5432/db?sslmode=require"),
+        ("mysql+pymysql://me@host/db?read_default_file=/home/me/.my.cnf",) * 2,
+    ],
+)
+def test_trials_are_kept_in_a_journal_or_in_a_database(tmp_path, storage, database):
+    assert spec(tmp_path, MINIMAL + f'[tracking]\nstorage = "{storage}"\n').tracking.database == database
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "",
+        "database",
+        "x.db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "http://host",
+        "mssql+pyodbc://me@host/db",
+        "redis://h",
+    ],
+)
+def test_what_optuna_cannot_keep_trials_in_is_refused(tmp_path, storage):
+    with pytest.raises(SpecError, match='`storage` must be "journal", or the address of a database'):
+        spec(tmp_path, MINIMAL + f'[tracking]\nstorage = "{storage}"\n')
+
+
+def test_mlflow_and_optuna_do_not_share_a_database(tmp_path):
+    with pytest.raises(SpecError, match="`uri` and `storage` must be two databases"):
+        spec(tmp_path, MINIMAL + '[tracking]\nuri = "sqlite:///x.db"\nstorage = "sqlite:///x.db"\n')
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "taken"),
+    [
+        ("s3://bucket/some/path", "s3://bucket/some/path"),
+        ("abfss://container@account.dfs.core.windows.net/path", "abfss://container@account.dfs.core.windows.net/path"),
+        ("file:///tmp/a", "file:///tmp/a"),
+        ("mlflow-artifacts:/studies", "mlflow-artifacts:/studies"),
+        ("dbfs:/studies", "dbfs:/studies"),
+        ("files of all", "file://{folder}/files%20of%20all"),
+        ("./files", "file://{folder}/files"),
+        ("/srv/files", "file:///srv/files"),
+    ],
+)
+def test_the_place_of_files_is_an_address_or_a_folder(tmp_path, artifacts, taken):
+    found = spec(tmp_path, MINIMAL + f'[tracking]\nartifacts = "{artifacts}"\n').tracking.artifacts
+    assert found == taken.format(folder=tmp_path)
+
+
 def test_what_a_store_answers_is_told_without_secrets():
     for text in (
         "postgresql://me:secret@host/db",

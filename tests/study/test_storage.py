@@ -1,6 +1,7 @@
 """Where a study's trials are kept: a journal, or a database that it shares with others and that others read."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import optuna
@@ -123,6 +124,16 @@ def test_several_studies_share_a_database_and_none_takes_anothers(tmp_path, url)
     assert not (tmp_path / "third" / DATABASE).exists()
     trained(begun(tmp_path / "one", url, "one"))
     assert len(open_study(tmp_path / "one").trials) == 2
+
+
+def test_a_copy_of_a_folder_is_found_out_before_it_mixes_two_searches(tmp_path, url):
+    first = begun(tmp_path / "out", url)
+    trained(first)
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    second = begun(tmp_path / "copy", url)
+    trained(first)
+    with pytest.raises(StoreError, match="one process at a time may run a study, but another one adds trials"):
+        trained(second)
 
 
 def test_a_study_goes_on_where_it_was_begun_or_not_at_all(tmp_path, url):
