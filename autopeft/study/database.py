@@ -179,8 +179,9 @@ class Database(RDBStorage):
         made = self._create_new_trial(study_id, template_trial)
         if template_trial and made.number != template_trial.number:
             raise StoreError(
-                f"one process at a time may run a study, but another one adds trials to this one in {public(self.url)}; "
-                "end it, and run the same command again. A copy of an output folder needs another `name`."
+                "one process at a time may run a study, but another one adds trials to this one in "
+                f"{public(self.url)}; end it, and run the same command again. A copy of an output folder needs "
+                "another `name`."
             )
         return made._trial_id
 

@@ -25,13 +25,13 @@ from tests.postgres import needs_postgres, server
 ODD = ["a b", "a%20b", "a?b", "a#b", "ü", "a@b", "a%b", "a;b", "a&c=1"]
 
 
-def log_all(output: Path, uri: str | None = None, name: str = "study") -> Tracker:
+def log_all(output: Path, uri: str | None = None, name: str = "study", artifacts: str | None = None) -> Tracker:
     """A study with a trial and a model, each with an artifact."""
     for folder in ("winner", "mlflow_model"):
         (output / folder).mkdir(exist_ok=True)
         (output / folder / "card.json").write_text("{}")
     said: list[str] = []
-    with Tracker.connect(uri, output, name, said.append) as tracker:
+    with Tracker.connect(uri, output, name, said.append, artifacts=artifacts) as tracker:
         tracker.start("one", "a search", {"seed": 0})
         tracker.log_text("kept", "note.txt")
         tracker.trial(0, "lora", {"method": "lora"}).finish("COMPLETE", "", {"score": 0.5})
@@ -103,6 +103,47 @@ def test_a_folder_that_moved_brings_its_artifacts_and_goes_on_writing_there(tmp_
     with closing(sqlite3.connect(second / "mlflow.db")) as connection:
         text = "\n".join(connection.iterdump())
     assert f"{first.as_uri()}/" not in text
+
+
+def test_files_go_where_the_study_says_and_nowhere_else_later(tmp_path):
+    output, place = tmp_path / "out", tmp_path / "files of all"
+    output.mkdir()
+    tracker = log_all(output, artifacts=place.as_uri())
+    assert read_all(tracker.uri) == EVERYTHING
+    assert {path.name for path in place.rglob("*") if path.is_file()} >= {"note.txt", "card.json"}
+    assert not (output / "artifacts").exists()
+    Tracker.connect(None, output, "study", artifacts=f"{place.as_uri()}/").outbox.close(0)
+    with pytest.raises(
+        TrackingError, match=r"`artifacts` in .* cannot change once a study has begun: .*/files%20of%20all;"
+    ):
+        Tracker.connect(None, output, "study", artifacts="s3://bucket/path")
+
+
+@pytest.mark.exhaustive
+def test_files_go_where_a_server_keeps_them(tmp_path):
+    output, place = tmp_path / "out", tmp_path / "destination"
+    output.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", place.as_uri()]
+    store = f"sqlite:///{tmp_path / 'server.db'}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *command, "--backend-store-uri", store, "--workers", "1"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            with closing(socket.socket()) as door:
+                if door.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        tracker = log_all(output, f"http://127.0.0.1:{port}")
+        assert read_all(tracker.uri) == EVERYTHING
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+    assert {path.name for path in place.rglob("*") if path.is_file()} >= {"note.txt", "card.json"}
+    assert not (output / "artifacts").exists()
 
 
 def test_a_store_whose_artifacts_stayed_behind_is_left_as_it_is(tmp_path):
