@@ -18,8 +18,9 @@ from pathlib import Path
 
 import optuna
 
+from autopeft.study.database import Entry
 from autopeft.study.folder import JOURNAL
-from autopeft.study.journal import open_journal
+from autopeft.study.storage import open_study
 
 
 def main() -> None:
@@ -30,26 +31,39 @@ def main() -> None:
     program = arguments.venv / "bin" / "optuna-dashboard"
     if not program.exists():
         venv.create(arguments.venv, with_pip=True)
-        wanted = ["optuna-dashboard", f"optuna=={optuna.__version__}"]
+        wanted = ["optuna-dashboard", "psycopg[binary]", f"optuna=={optuna.__version__}"]
         subprocess.run([arguments.venv / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted], check=True)
-    store = (arguments.output / JOURNAL).absolute()
+    entry, study = Entry.of(arguments.output), open_study(arguments.output)
+    store = entry.url if entry else (arguments.output / JOURNAL).absolute()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen([program, store, "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
-        (shown,) = ask(port, "studies")["study_summaries"]
+        every = ask(port, "studies")["study_summaries"]
+        (shown,) = (one for one in every if one["study_name"] == study.study_name)
         trials = ask(port, f"studies/{shown['study_id']}?after=0")["trials"]
     finally:
         server.terminate()
         server.wait()
-    study = optuna.load_study(study_name=shown["study_name"], storage=open_journal(arguments.output))
     served = [
-        (t["number"], t["state"].upper(), [i["value"] for i in t["intermediate_values"]], len(t["params"]))
+        (
+            t["number"],
+            t["state"].upper(),
+            [i["value"] for i in t["intermediate_values"]],
+            len(t["params"]),
+            any(value > 0 for value in t["constraints"]),
+        )  # fmt: skip
         for t in trials
     ]
     held = [
-        (t.number, t.state.name, [v for _, v in sorted(t.intermediate_values.items())], len(t.params))
+        (
+            t.number,
+            t.state.name,
+            [v for _, v in sorted(t.intermediate_values.items())],
+            len(t.params),
+            any(value > 0 for value in t.constraints.values()),
+        )  # fmt: skip
         for t in study.trials
     ]
     assert served == held, (served, held)

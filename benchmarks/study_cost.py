@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[250, 1000, 2000, 4000], help="in the store before")
     parser.add_argument("--measured", type=int, default=60, help="trials that are timed with each number")
     parser.add_argument("--running", type=int, default=8, help="trials at a time")
-    parser.add_argument("--stores", nargs="+", default=["journal", "sqlite"], choices=["journal", "sqlite"])
+    parser.add_argument("--stores", nargs="*", default=["journal", "sqlite"], choices=["journal", "sqlite"])
     parser.add_argument("--postgres", help="address of an empty database")
     parser.add_argument("--profile", action="store_true", help="print what takes the time")
     arguments = parser.parse_args()
