@@ -148,6 +148,13 @@ class Budget:
         """Whether every limit that is known before training holds."""
         return all(violation <= 0 for violation in self.violations(usage).values())
 
+    def lacks_memory(self, usage: Usage, most: float) -> bool:
+        """Whether memory is the only limit that is exceeded, and a process with `most` bytes may have enough."""
+        if self.max_gpu_memory is None or most <= self.max_gpu_memory:
+            return False
+        broken = [name for name, violation in self.violations(usage).items() if violation > 0]
+        return broken == [MEMORY.name] and usage.weights.least_memory <= most
+
     def reason(self, usage: Usage) -> str:
         """The first limit that `usage` breaks, as a sentence; empty if it breaks none."""
         for name, violation in self.violations(usage).items():

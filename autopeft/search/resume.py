@@ -33,7 +33,8 @@ EPOCHS, EARLIER_EPOCHS = "epochs", "2…4"
 """Another key in it: each method's range of epochs; and the range of all methods before it depended on the rows."""
 
 MAY_CHANGE = (
-    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.references", "search.race",
+    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.devices",
+    "search.references", "search.race",
     "tracking.uri",
     "tracking.system_metrics", "output", "model.revision", "winner.form",
 )  # fmt: skip
