@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
 
 KIB = 2**10
-LONGEST = 600.0
+LONGEST = 1200.0
 """Seconds for some processes to start and train tiny models, on a machine that has much else to do."""
 
 
@@ -64,7 +64,7 @@ class Handle:
 def problem(tmp_path_factory, tiny_model) -> Problem:
     study = write_tiny_study(tmp_path_factory.mktemp("shares"), tiny_model)
     edit(study, (THREE, 'methods = ["lora"]\nlora.r = [4, 256]\nlora.target_modules = "all_linear"'))
-    edit(study, ("epochs = 4", "epochs = 1"))
+    edit(study, ("epochs = 4", "epochs = 1"), ('name = "tiny"', f'name = "tiny"\noutput = "{study.parent / "out"}"'))
     return Problem.from_spec(StudySpec.from_file(study), discover())
 
 
@@ -82,6 +82,15 @@ def wait_until(backend: Processes, reached) -> None:
     while not reached():
         assert time.monotonic() < deadline
         backend.poll()
+
+
+def environment(worker) -> bytes:
+    """The variables that a process was started with."""
+    deadline = time.monotonic() + LONGEST
+    while not (found := Path(f"/proc/{worker.process.pid}/environ").read_bytes()):  # it is about to be started
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
 
 
 def lora(problem: Problem, rank: int) -> Handle:
@@ -112,7 +121,7 @@ def test_a_gpu_that_is_lost_twice_is_left_out_and_the_others_go_on(problem):
     gone = Card(1, "GPU-that-was", "Made-up", 2**34)
     trials = [lora(problem, rank) for rank in (4, 8)]
     with workers(problem, Share(Budget(), gone), Share(Budget())) as (backend, said):
-        own, other = (Path(f"/proc/{worker.process.pid}/environ").read_bytes() for worker in backend._workers)
+        own, other = map(environment, backend._workers)
         assert f"{VISIBLE}={gone.visible}\0".encode() in own, "set before its first import"
         assert f"{VISIBLE}={os.environ[VISIBLE]}\0".encode() in other
         wait_until(backend, lambda: len(said) == 2)
