@@ -1,7 +1,7 @@
 """Trials per hour of two workers against one, each with one thread: the same candidates on the same rows.
 
     python benchmarks/workers.py                          # the quickstart's model and rows
-    python benchmarks/workers.py --trials 12 --rounds 2   # the sides take turns
+    python benchmarks/workers.py --trials 8 --rounds 2   # the sides take turns
 
 Both sides train the same random candidates to their end (no pruner, no race, no references), fold by fold. Only the
 search is timed: from its begin, when two workers still have to load the rows and the model that one finds loaded, to
@@ -58,9 +58,10 @@ class SearchEndedError(Exception):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study_file", nargs="?", default="studies/quickstart.toml")
-    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rows", type=int, help="of the data, held-out ones among them; default: as in the study file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
@@ -68,6 +69,8 @@ def main() -> None:
         f"{cores} cores, {arguments.trials} trials of {arguments.epochs} epochs, {arguments.rounds} rounds", flush=True
     )
     spec = StudySpec.from_file(arguments.study_file)
+    if arguments.rows:
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"max_rows": arguments.rows})})
     found: dict[int, list[Timed]] = {1: [], 2: []}
     for number in range(arguments.rounds):
         for workers in (1, 2) if number % 2 == 0 else (2, 1):

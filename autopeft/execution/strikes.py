@@ -46,7 +46,7 @@ class Strikes:
             at_card: whether the GPU may be at fault.
             outside: whether the system or a person ended the process.
         """
-        first = self._first.get(trial)
+        first = self._first.pop(trial, None)
         if first and not outside and not (at_card and first.card == card):
             for one in first.counted:
                 self._count[one] = max(0, self._count[one] - 1)

@@ -108,12 +108,18 @@ def use(card: Card) -> None:
 @contextmanager
 def kept() -> Iterator[None]:
     """Have PyTorch use the same GPU afterwards as before: the process may have more to do than a study."""
-    before = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    before = _current()
     try:
         yield
     finally:
-        if torch.cuda.is_initialized():
-            torch.cuda.set_device(before)
+        if _current() is not None:
+            torch.cuda.set_device(before or 0)
+
+
+def _current() -> int | None:
+    """The GPU that PyTorch uses in this process; None where it does not use any yet."""
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return torch.cuda.current_device() if begun else None
 
 
 def _require(wanted: Sequence[int], names: Sequence[str], count: int) -> None:
