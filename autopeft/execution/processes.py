@@ -193,10 +193,13 @@ class Processes(Backend):
         elif what == "raise":
             raise content
         elif what == "card_lost":
+            worker.ready = False  # it ends now, and must get no other trial
             worker.fault = f"a worker process lost its GPU ({content})"
             worker.at_card = ASSERTION not in content
         elif what == "broken":
-            raise StudyError(f"a worker process cannot go on: {content} Fix it, or lower `workers` in [search].")
+            place, advice = f" on {worker.card}" * bool(worker.card), "lower `workers`"
+            advice += ", or name other `devices`" * bool(worker.card)
+            raise StudyError(f"a worker process{place} cannot go on: {content} Fix it, or {advice} in [search].")
         elif worker.job:
             job = worker.job
             if what == "end":
@@ -245,9 +248,10 @@ class Processes(Backend):
         if replaced := not (left_out or self._strikes.out(worker.place)):
             self._workers.append(self._start(worker.place))
         if not self._workers:
+            advice = f"Name other `devices` than {worker.card}" if worker.at_card else "Lower `workers`"
             raise StudyError(
-                f"{how}, and no worker is left, though each was started twice. Lower `workers` in [search] and run the "
-                "same command again: the trials that finished are kept."
+                f"{how}, and no worker is left, though each was started twice. {advice} in [search] and run the same "
+                "command again: the trials that finished are kept."
             )
         left = "It is replaced" if replaced else f"Workers left: {len(self._workers)}"
         gone = f" {worker.card} failed twice and is left out until the study is started again." * left_out
