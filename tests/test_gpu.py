@@ -17,6 +17,7 @@ from autopeft.budget.memory import gpu
 from autopeft.budget.memory import peak as memory
 from autopeft.budget.memory_watch import capped, release_memory
 from autopeft.common import cache
+from autopeft.common.units import format_bytes
 from autopeft.execution.packing_choice import gradients
 from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
@@ -41,8 +42,10 @@ from autopeft.training.packing_check import packable
 from autopeft.training.step import training_step
 from autopeft.winner import winner as artifact
 from tests.conftest import THREE, autopeft_here
+from tests.execution.test_processes import begin, check_books
+from tests.methods.test_registry import beside, install, write_plugin
 from tests.models.test_base import METHODS
-from tests.search.test_run import edit, run_study
+from tests.search.test_run import FAILING, edit, run_study
 from tests.tiny_models import batch, tiny_base
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -288,5 +291,42 @@ def test_a_study_runs_on_the_gpu_and_its_winner_predicts(tiny_study, model):
 
 def test_two_workers_share_the_card(tiny_study):
     edit(tiny_study, (THREE, 'methods = ["lora"]\nworkers = 2'), add='[budget]\nmax_gpu_memory = "6 GiB"\n')
+    result = run_study(tiny_study)
+    assert sum(record["state"] in ("COMPLETE", "PRUNED") for record in result["records"]) == 4
+
+
+def test_workers_without_a_limit_share_the_memory_of_the_card_that_is_named(tiny_study):
+    edit(tiny_study, (THREE, 'methods = ["lora"]\nworkers = 2\ndevices = [0]'))
+    done = autopeft_here("run", tiny_study, cwd=tiny_study.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = torch.cuda.get_device_properties(0)
+    half = (card.total_memory - gpu.context()) // 2
+    told = f"2 on GPU 0 ({card.name}, {format_bytes(card.total_memory)}), with {format_bytes(half)} each"
+    assert told in " ".join(done.stdout.split())
+
+
+ASSERTION = FAILING.replace(
+    "BODY", "model.get_input_embeddings().register_forward_pre_hook(lambda module, given: (given[0] + 10**6,))"
+)
+
+
+def test_a_kernel_that_fails_an_assertion_costs_its_own_trial_and_the_card_is_used_again(tiny_study, tmp_path):
+    install(write_plugin(tmp_path, "failing-plugin", "failing", ASSERTION), tmp_path / "site")
+    edit(tiny_study, (THREE, 'methods = ["failing", "lora"]\nworkers = 2\nrace = 0'), ("trials = 4", "trials = 2"))
+    process = begin(tiny_study, PYTHONPATH=beside(tmp_path / "site")["PYTHONPATH"])
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert "lost its GPU" in said
+    assert "left out" not in said
+    records = check_books(tiny_study, 2)
+    assert {r["method"]: r["state"] for r in records} == {"failing": FAIL, "lora": COMPLETE}
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one card")
+def test_each_worker_has_a_card_of_its_own(tiny_study):
+    edit(tiny_study, (THREE, 'methods = ["lora"]\nworkers = "auto"'))
+    problem = Problem.from_spec(StudySpec.from_file(tiny_study), discover())
+    assert len(problem.shares) == min(torch.cuda.device_count(), 4)
+    assert len({share.card.visible for share in problem.shares}) == len(problem.shares)
     result = run_study(tiny_study)
     assert sum(record["state"] in ("COMPLETE", "PRUNED") for record in result["records"]) == 4

@@ -148,6 +148,12 @@ class Budget:
         """Whether every limit that is known before training holds."""
         return all(violation <= 0 for violation in self.violations(usage).values())
 
+    def lacks_memory(self, usage: Usage, most: float) -> bool:
+        """Whether memory is the only limit that is exceeded, and there is a process with more, `most` bytes."""
+        if self.max_gpu_memory is None or most <= self.max_gpu_memory:
+            return False
+        return [name for name, violation in self.violations(usage).items() if violation > 0] == [MEMORY.name]
+
     def reason(self, usage: Usage) -> str:
         """The first limit that `usage` breaks, as a sentence; empty if it breaks none."""
         for name, violation in self.violations(usage).items():

@@ -78,10 +78,16 @@ class Part:
 
     def as_json(self) -> dict[str, Any]:
         """For a script."""
+        from autopeft.budget.limits import MEMORY
+
         return {
             "budget": self.problem.budget.to_dict(),
             "methods": [*map(plain, self.plans)],
             "refused": self.problem.refused,
+            "workers": [
+                {"gpu": str(share.card) if share.card else None, MEMORY.name: share.budget.max_gpu_memory}
+                for share in self.problem.shares
+            ],
             "remarks": self.remarks,
             "time": self.time.as_json() if self.time else None,
         }
@@ -95,6 +101,7 @@ class Part:
 
     def show(self, console: Console, why: str) -> None:
         """Print it; `why` its time is not known, where it is not."""
+        from autopeft.execution import shares
         from autopeft.reporting import plan_view
 
         if self.problem.label:
@@ -104,7 +111,8 @@ class Part:
             console.print(f"{name} is left out: {reason}")
         console.print()
         told = self.time.sentences() if self.time else [f"How long a search takes is not known: {why}."]
-        for sentence in (*self.remarks, *told):
+        where = shares.told(self.problem.shares, self.problem.device.type)
+        for sentence in filter(None, (where, *self.remarks, *told)):
             console.print(sentence, highlight=False)
 
 

@@ -47,6 +47,9 @@ _silence: _Silence | None = None
 _stood_still = 0.0
 """Seconds for which the process was found to be stopped."""
 
+_listener: Callable[[], None] | None = None
+"""Called at each sign of progress, guarded or not."""
+
 
 class _AlarmError(BaseException):
     """The time is up. It is no `Exception`, so that no `except Exception` on the way swallows it."""
@@ -103,6 +106,14 @@ def heartbeat() -> None:
     """Say that the contained code made progress."""
     if _silence is not None:
         _start(_silence)
+    elif _listener:
+        _listener()
+
+
+def listen(listener: Callable[[], None]) -> None:
+    """Have a function called at each sign of progress from now on: for a process that another one watches."""
+    global _listener
+    _listener = listener
 
 
 @contextmanager
@@ -168,6 +179,8 @@ def _set(silence: _Silence | None) -> None:
 
 def _start(silence: _Silence) -> None:
     """Start counting again."""
+    if _listener:
+        _listener()
     silence.lasted, silence.last, silence.cpu = 0.0, time.monotonic(), time.thread_time()
     signal.setitimer(signal.ITIMER_REAL, silence.tick, silence.tick)
 

@@ -138,6 +138,11 @@ def _require(spec: StudySpec) -> None:
             "`workers` in [search] must be 1 if [model] has `candidates`, because each worker would load all of them, "
             f"but is {search.workers}; remove it, or give one `name_or_path`."
         )
+    if len(search.devices or ()) > 1:
+        raise SpecError(
+            "`devices` in [search] must name one GPU if [model] has `candidates`, which train one after the other, but "
+            f"is {search.devices}; name one, or give one `name_or_path`."
+        )
     if search.trials < len(several):
         raise SpecError(
             f"`trials` in [search] must be at least {len(several)}, the number of `candidates` in [model], but is "

@@ -15,7 +15,7 @@ from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.execution.folds import folds_of
 from autopeft.execution.screening import refusal
-from autopeft.execution.shares import budget_of, workers_of
+from autopeft.execution.shares import shares_of
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.models import digest, hub_files
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from autopeft.data.encoded import Encoded
     from autopeft.data.load import StudyData
     from autopeft.data.split import Fold
+    from autopeft.execution.shares import Share
     from autopeft.methods.candidate import Candidate
     from autopeft.methods.contract import PeftMethod
     from autopeft.methods.registry import Registry
@@ -68,7 +69,7 @@ FEWEST_COMPARED = 2
 class Problem:
     """Everything of a study that is fixed before the first trial.
 
-    `workers` share its memory budget, and `budget` holds one share; `blocked` plugins were left out.
+    `shares` says what each worker may use, and `budget` holds the largest share; `blocked` plugins were left out.
 
     `train` and `test` are encoded once, by `reader`; `refused` holds the methods left out, with reasons. `packed` holds
     the methods whose folds train in one pass, and whether each is mapped by place (`packing.pack`). `origins` says
@@ -103,7 +104,7 @@ class Problem:
     base_digest: str
     kinds: dict[str, str]
     metric_digest: str = ""
-    workers: int = 1
+    shares: tuple[Share, ...] = ()
     blocked: tuple[str, ...] = ()
     packed: dict[str, bool] = field(default_factory=dict)
     batch_seed: int | None = None
@@ -111,6 +112,11 @@ class Problem:
     models: dict[str, Problem] = field(default_factory=dict)
     rung_rows: int | None = None
     planned: bool = False
+
+    @property
+    def workers(self) -> int:
+        """How many trials run side by side."""
+        return max(1, len(self.shares))
 
     @property
     def each(self) -> list[Problem]:
@@ -227,7 +233,7 @@ class Problem:
         train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
         if card is None:
             base.module.to(device.type)
-        workers = workers_of(spec, device)
+        shares = shares_of(spec, base, device, card)
         return cls(
             spec=spec,
             task=task,
@@ -238,10 +244,10 @@ class Problem:
             folds=tuple(folds_of(task, rows, train, spec.validation.folds, spec.seed)),
             device=device,
             space=space,
-            budget=budget_of(spec, base, device, workers, card),
+            budget=max(shares, key=lambda share: share.memory).budget,
             refused=refused,
             reader=reader,
-            workers=workers,
+            shares=shares,
             blocked=registry.blocked,
             origins=origins,
             weight_check=WeightCheck(base, functools.partial(load, task)),

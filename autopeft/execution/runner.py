@@ -14,7 +14,7 @@ from autopeft.common.model_names import arm
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.packing_choice import PackingChoice
 from autopeft.execution.run_trial import run_trial
-from autopeft.study.states import FAIL, INFEASIBLE, INTERRUPTED
+from autopeft.study.states import ELSEWHERE, FAIL, INFEASIBLE, INTERRUPTED
 from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -64,7 +64,12 @@ class Runner:
         say: gets sentences for the user.
         known: what it need not find out again.
         leak_check: finds tensors that a method keeps after its trial.
+
+    Attributes:
+        most_memory: bytes that a step may take in the worker with the largest share of memory, if there are others.
     """
+
+    most_memory = 0.0
 
     def __init__(self, problem: Problem, say: Callable[[str], None], known: Findings, leak_check: LeakCheck) -> None:
         self._problem, self._leak_check = problem, leak_check
@@ -79,7 +84,7 @@ class Runner:
                 one.cost_estimator.learn(method, excess)
 
     def __call__(self, candidate: Candidate, job: Job) -> Outcome:
-        """Run one trial to its outcome, which is INTERRUPTED if the machine failed.
+        """Run one trial to its outcome: INTERRUPTED if the machine failed, ELSEWHERE if another worker may have room.
 
         Raises:
             StudyError: an earlier trial damaged the base model for good.
@@ -110,8 +115,11 @@ class Runner:
             with guarded(problem.spec.search.hang_timeout):
                 usage = problem.cost_estimator(candidate)
                 refusal = problem.budget.reason(usage)
+                elsewhere = problem.budget.lacks_memory(usage, self.most_memory)
         except Exception as error:  # a method may do anything
             return Outcome(FAIL, in_a_line(error))
+        if elsewhere:
+            return Outcome(ELSEWHERE, refusal)
         job.estimated(usage)
         return Outcome(INFEASIBLE, refusal) if refusal else usage
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autopeft.common.exceptions import UserInputError, quoted
+from autopeft.models import cards
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -70,9 +71,16 @@ def supports_bfloat16(device: str) -> bool:
 def study_device(spec: StudySpec) -> Device:
     """The GPU if there is one, and the precision that is asked for.
 
+    Of several GPUs that the study uses, the one with the most memory becomes the current one of this process.
+
     "auto" gives the lowest precision that may be worth its rounding: bfloat16 if the device computes it natively, else
     float16 on a GPU, else float32. `execution.precision` measures whether it is worth it.
+
+    Raises:
+        SpecError: the study names GPUs that are not here.
     """
+    if several := cards.chosen(spec):
+        cards.use(several[0])
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     if spec.model.dtype == "auto":
         other = torch.float16 if kind == "cuda" else None

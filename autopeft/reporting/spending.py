@@ -115,7 +115,7 @@ def _value(archive: Archive, name: str) -> str:
             if violation is not None and used:
                 return limit.write(round(used / (1 + violation)))
     shared = limit is MEMORY and workers != 1  # a trial may then take its worker's share
-    return (limit.write(value) + " shared by the workers" * shared) if value is not None else ""
+    return (limit.write(value) + " shared by the workers on a device" * shared) if value is not None else ""
 
 
 def cost(archive: Archive) -> Cost:

@@ -17,7 +17,7 @@ from autopeft.reporting.progress import sparkline
 from autopeft.reporting.short_name import short_name
 from autopeft.study.archive import RUNNING, Archive, open_archive
 from autopeft.study.phase import SEARCHING, STARTING, Phase, current
-from autopeft.study.record import DEFAULTS
+from autopeft.study.record import DEFAULTS, WORKERS
 from autopeft.study.states import INFEASIBLE
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Status:
         phase: what a running study is doing, such as "refitting the winner"; "" where that is unknown.
         short: the best candidate's method, and what differs from its default.
         latest: whether `seconds_left` is the time until the timeout.
+        workers: on what a running study trains, as a sentence; "" for a single process whose device PyTorch chose.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Status:
     phase: str = ""
     short: str = ""
     latest: bool = False
+    workers: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The status for a script."""
@@ -115,6 +117,7 @@ def status(output: Path) -> Status:
         phase=str(phase) if phase and archive.state == RUNNING else "",
         short=short_name(best.params, best.name, defaults) if best else "",
         latest=latest,
+        workers=archive.attrs.get(WORKERS, "") if archive.state == RUNNING else "",
     )
 
 
@@ -142,7 +145,7 @@ def show(found: Status) -> RenderableType:
         lines[0] += f", {'at most' if found.latest else 'about'} {format_estimate(found.seconds_left)} left"
     if found.best:
         lines.append(f"best so far: {found.score:.4f} {found.short or found.best}  {sparkline(found.rise)}".rstrip())
-    lines += [found.race] * bool(found.race)
+    lines += [*filter(None, (found.race, found.workers))]
     columns = (Column("trial", number=True), Column("candidate", cut=True), Column("mean score at each rung"))
     rows = [
         Row((str(trial.number), trial.short or trial.candidate, " ".join(f"{score:.4f}" for score in trial.curve)))

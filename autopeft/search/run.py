@@ -29,7 +29,8 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
-from autopeft.execution import preparation
+from autopeft.execution import preparation, shares
+from autopeft.models import cards
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, racing, resume, start
@@ -67,6 +68,7 @@ from autopeft.study.record import (
     DEFAULTS,
     PASSED_OVER,
     STOPPED_EARLY,
+    WORKERS,
     Result,
     TestScores,
     TrialRecord,
@@ -102,7 +104,7 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         StreamError: nobody reads what `progress` prints.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP.
     """
-    with taken(spec.output):
+    with taken(spec.output), cards.kept():
         return _run(spec, registry, progress)
 
 
@@ -170,7 +172,8 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None]) -> None:
     """Say what a user should know about the model, the rows and the methods before the search begins."""
-    for note in filter(None, (*notes(problem), precision_note(problem.device), *choosing.told(problem))):
+    where = shares.told(problem.shares, problem.device.type)
+    for note in filter(None, (*notes(problem), where, precision_note(problem.device), *choosing.told(problem))):
         say(note)
     for one in problem.each:
         for told in one.reader.told(one.truncated):
@@ -248,6 +251,8 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     study.set_user_attr(resume.GIVEN, now)
     if study.user_attrs.get(DEFAULTS) != problem.space.defaults:
         study.set_user_attr(DEFAULTS, problem.space.defaults)
+    if study.user_attrs.get(WORKERS, "") != (where := shares.told(problem.shares, problem.device.type)):
+        study.set_user_attr(WORKERS, where)
     own_file.keep(spec)
     rows = problem.rows
     study.set_user_attr("rows", {"train": len(rows.train), "test": len(rows.test), "dropped": rows.dropped})

@@ -24,6 +24,10 @@ STOPPED_EARLY = "stopped"
 """The user attribute of a study that says how its search ended: None while it goes on, empty if every wanted trial has
 ended, else the end of a sentence such as "stopped by the timeout after 4 of 12 trials"."""
 
+WORKERS = "workers"
+"""The user attribute of a study that says on what its trials train now, as a sentence; empty for a single process whose
+device PyTorch chose."""
+
 PASSED_OVER = "passed_over"
 """The user attribute of a study with the methods whose best trial came first but could not be refitted, saved and
 loaded, each with the reason."""

@@ -74,7 +74,11 @@ def _takes(rule: dict[str, Any]) -> str:
     if "enum" in rule or "const" in rule:
         return ", ".join(_value(one) for one in rule.get("enum", [rule.get("const")]))
     if rule.get("type") == "array":
-        return "list of texts" if rule.get("items", {}).get("type") == "string" else "range or list of choices"
+        items = rule.get("items", {})
+        named = (
+            "list of texts" if items.get("type") == "string" else "list of whole numbers" if "minimum" in items else ""
+        )
+        return named or "range or list of choices"  # of a dimension
     bounds = {"minimum": "from {}", "maximum": "to {}", "exclusiveMinimum": "over {}", "exclusiveMaximum": "under {}"}
     limits = [text.format(rule[key]) for key, text in bounds.items() if key in rule]
     return " ".join((KINDS[rule["type"]], *limits))

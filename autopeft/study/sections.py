@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -18,32 +15,8 @@ from pydantic import (
 )
 
 from autopeft.common.exceptions import shorten
-from autopeft.common.units import parse_bytes, parse_count, parse_seconds, parse_workers
 from autopeft.study.references import MOST_CANDIDATES, Reference, References, several
-
-Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
-
-
-Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
-
-
-Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_type=int | Literal["auto"])]
-
-
-Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
-
-
-def _encoding(text: str) -> str:
-    try:
-        known = codecs.lookup(text)._is_text_encoding  # what `bytes.decode` asks
-    except (LookupError, ValueError, UnicodeError):
-        known = False
-    if not known:
-        raise ValueError(f'must be a text encoding that Python knows, such as "cp1252", but got {shorten(text)}')
-    return text
-
-
-Encoding = Annotated[str, AfterValidator(_encoding)]
+from autopeft.study.setting_types import Bytes, Encoding, Place, Seconds, Share, Workers  # noqa: TC001  # pydantic's
 
 
 class Section(BaseModel):
@@ -247,14 +220,18 @@ class SearchSection(Section):
     suspended."""
     hang_timeout: Seconds = 600.0
     """Time after which a method's code that makes no progress is interrupted and its trial fails: seconds, or "10m".
-    Time while the process is suspended does not count."""
+    Time while the process is suspended does not count. A worker process that shows no progress for twice this time is
+    ended, and its trial goes on in another one."""
     workers: Workers = 1
-    """Number of trials that run at the same time, each in its own process with an equal share of `max_gpu_memory` and
-    of the CPU threads.
+    """Number of trials that run at the same time, each in its own process with an equal share of the CPU threads and of
+    its GPU's memory, or of `max_gpu_memory` if that is less; on a CPU, of `max_gpu_memory`.
 
-    "auto" is one for every two cores on a CPU, and one on a GPU or with `candidates` in [model]. With more than one
-    worker, two runs of the same study differ.
+    "auto" is one for every GPU, one for every two cores on a CPU, and one with `candidates` in [model]; it is the
+    default with `devices`. With more than one worker, two runs of the same study differ.
     """
+    devices: list[Place] | None = Field(None, min_length=1)
+    """The GPUs to train on, as indices of the visible ones, such as [0, 2]. The workers are spread over them, and each
+    worker sees only its own GPU. Default: the first one for one worker, all of them for several."""
     references: bool = True
     """Whether to train the head alone, and all weights (full fine-tuning), once after the search, and score both on the
     held-out rows beside the winner. Each is left out if memory, or three times the longest refit, does not suffice."""
@@ -279,6 +256,27 @@ class SearchSection(Section):
     @classmethod
     def _gather_overrides(cls, given: Any) -> Any:
         return _gathered(cls, given, "overrides")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_worker_for_each_device(cls, given: Any) -> Any:
+        named = isinstance(given, Mapping) and given.get("devices") is not None and "workers" not in given
+        return {**given, "workers": "auto"} if named else given
+
+    @model_validator(mode="after")
+    def _every_device_once(self) -> SearchSection:
+        devices = self.devices or ()
+        if len({*devices}) < len(devices):
+            raise ValueError(
+                f"`devices` must name each GPU once, but is {shorten(devices)}; for several workers on each GPU raise "
+                "`workers`"
+            )
+        if isinstance(self.workers, int) and self.workers < len(devices):
+            raise ValueError(
+                f"`workers` must be at least {len(devices)}, the number of `devices`, but is {self.workers}; raise it, "
+                "remove it, or name fewer devices"
+            )
+        return self
 
 
 class ValidationSection(Section):

@@ -9,6 +9,10 @@ INTERRUPTED = "INTERRUPTED"
 """Not an end: the trial runs again, and goes on from where it was."""
 
 
+ELSEWHERE = "ELSEWHERE"
+"""Not an end either: a worker with more memory has to run the trial."""
+
+
 ENDS = (COMPLETE, PRUNED, STOPPED, FAIL, INFEASIBLE)
 """How trials end, in the order of a leaderboard."""
 

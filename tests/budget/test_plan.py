@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from autopeft.budget import plan as planning
+from autopeft.budget.memory import gpu
 from autopeft.common.exceptions import MethodError
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
@@ -126,7 +127,8 @@ def test_the_picture_is_drawn(halved, tmp_path):
 
 
 def test_the_command(tiny_study):
-    text = tiny_study.read_text().replace(THREE, TWO)
+    on_two = f"{TWO}\ndevices = [0, 2]"
+    text = tiny_study.read_text().replace(THREE, on_two)
     tiny_study.write_text(text + "[budget]\nmax_trainable_params = 1200\n")
     folder = tiny_study.parent
     as_json = autopeft_here("plan", tiny_study, "--json", "--samples", "2", "--device", "1 GiB", cwd=folder)
@@ -135,11 +137,16 @@ def test_the_command(tiny_study):
     assert {entry["name"] for entry in plan["methods"]} == METHODS
     for entry in plan["methods"]:
         assert all(bool(c["broken"]) == (c["trainable_params"] > 1200) for c in entry["sampled"])
+    assert plan["workers"] == [
+        {"gpu": "GPU 0 (planned, 1.0 GiB)", "max_gpu_memory": 2**30 - gpu.CONTEXT},  # the study's own process
+        {"gpu": "GPU 2 (planned, 1.0 GiB)", "max_gpu_memory": 2**30},
+    ]
     assert not (folder / "outputs").exists()
-    tiny_study.write_text(tiny_study.read_text().replace(TWO, 'methods = ["adapter"]'))
+    tiny_study.write_text(tiny_study.read_text().replace(on_two, 'methods = ["adapter"]\nworkers = 2'))
     shown = autopeft_here("plan", tiny_study, "--samples", "1", cwd=folder)
     assert "What fits" in shown.stdout
     assert "max_trainable_params = 1,200" in shown.stdout
+    assert "Trials train in 2 worker processes: 2 on the CPU." in shown.stdout
     assert [path.name for path in (folder / "outputs" / "tiny").iterdir()] == ["plan.png"]
     wrong = autopeft_here("plan", tiny_study, "--device", "a big one", cwd=folder)
     assert wrong.returncode == 2

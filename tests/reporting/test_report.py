@@ -224,7 +224,7 @@ def test_memory_that_workers_share_is_said_to_be_shared(tmp_path):
     given = {**GIVEN, "search": {"trials": 6, "workers": 2}}
     limits = {0: {"max_gpu_memory": -0.2}}
     report = gather(store(tmp_path, [record(0)], constraints=limits, given=given))
-    assert report.budget.limits[0].value == "1.0 GiB shared by the workers"
+    assert report.budget.limits[0].value == "1.0 GiB shared by the workers on a device"
 
 
 def test_without_a_limit_nothing_is_said_to_be_refused(tmp_path):

@@ -15,6 +15,7 @@ from autopeft.reporting import status
 from autopeft.study.journal import open_journal
 from autopeft.study.output import taken
 from autopeft.study.phase import RACING, REFITTING, SCORING, SEARCHING, STARTING, Phase, keep
+from autopeft.study.record import WORKERS
 from tests.conftest import autopeft_here
 from tests.reporting.test_leaderboard import text
 from tests.reporting.test_report import GIVEN, record, store
@@ -80,6 +81,16 @@ def test_it_says_what_the_study_is_at_and_how_long_that_takes(running, phase, sa
     assert found.phase == str(phase)
     assert said in text(status.show(found))
     assert status.status(running).phase == "", "nobody runs it now"
+
+
+def test_it_names_the_workers_of_a_running_study(running):
+    told = "Trials train in 2 worker processes: 2 on GPU 1 (Made-up, 80.0 GiB), with 39.5 GiB each."
+    optuna.load_study(study_name="made", storage=open_journal(running)).set_user_attr(WORKERS, told)
+    with being_run(running):
+        found = status.status(running)
+    assert found.workers == told
+    assert told in " ".join(text(status.show(found)).split())
+    assert status.status(running).workers == "", "nobody runs it now"
 
 
 def test_what_a_killed_process_was_at_is_not_believed_of_the_next(running):

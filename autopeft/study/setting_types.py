@@ -1,0 +1,38 @@
+"""The types of settings that a study file may write in several ways, each with its rule."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from autopeft.common.exceptions import shorten
+from autopeft.common.units import MOST_WORKERS, parse_bytes, parse_count, parse_seconds, parse_workers
+
+Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
+
+
+Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_type=int | Literal["auto"])]
+
+
+Place = Annotated[int, Field(ge=0, lt=MOST_WORKERS)]
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
+
+
+def _encoding(text: str) -> str:
+    try:
+        known = codecs.lookup(text)._is_text_encoding  # what `bytes.decode` asks
+    except (LookupError, ValueError, UnicodeError):
+        known = False
+    if not known:
+        raise ValueError(f'must be a text encoding that Python knows, such as "cp1252", but got {shorten(text)}')
+    return text
+
+
+Encoding = Annotated[str, AfterValidator(_encoding)]
