@@ -44,6 +44,9 @@ class _Silence:
 _silence: _Silence | None = None
 """None while nothing is timed."""
 
+_beats = 0
+"""How often contained code said that it made progress, in any thread."""
+
 _stood_still = 0.0
 """Seconds for which the process was found to be stopped."""
 
@@ -101,8 +104,15 @@ def guarded(seconds: float, *, memory: bool = True) -> Iterator[None]:
 
 def heartbeat() -> None:
     """Say that the contained code made progress."""
+    global _beats
+    _beats += 1
     if _silence is not None:
         _start(_silence)
+
+
+def beats() -> int:
+    """How often `heartbeat` was called in this process: for whoever watches code that runs in another thread."""
+    return _beats
 
 
 @contextmanager

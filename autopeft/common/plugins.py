@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOADING_SECONDS = 60.0
 """Time for a plugin to be imported and to answer: it should need one second, but many more on a cold disk."""
 
-HOOKS = ("register_methods", "register_tasks")
+HOOKS = ("register_methods", "register_tasks", "register_backends")
 
 Brought = TypeVar("Brought")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import LIMITS, MEMORY, Budget
 from autopeft.budget.memory import gpu
+from autopeft.study.sections import LOCAL_BACKEND
 
 if TYPE_CHECKING:
     from autopeft.models.base import BaseModel
@@ -17,7 +18,8 @@ CORES_PER_WORKER = 2
 
 
 def budget_of(spec: StudySpec, base: BaseModel, device: Device, workers: int, card: int | None) -> Budget:
-    """The study's limits; for memory, the share of one worker."""
+    """The study's limits; for memory, the share of one worker, which on other machines is all of it."""
+    workers = workers if spec.search.backend == LOCAL_BACKEND else 1
     memory = limit = card or spec.budget.max_gpu_memory
     if workers > 1 and device.type == "cuda":
         own = gpu.context()  # the study's process uses the GPU too; measured before the workers start
@@ -29,6 +31,16 @@ def budget_of(spec: StudySpec, base: BaseModel, device: Device, workers: int, ca
     return Budget(workers, limit, **limits)
 
 
+def side_by_side(spec: StudySpec, workers: int) -> bool:
+    """Whether several trials may run at the same time, so that one is drawn while others have not ended.
+
+    Args:
+        spec: the study.
+        workers: `workers_of` it.
+    """
+    return workers > 1 or (spec.search.backend != LOCAL_BACKEND and spec.search.workers == "auto")
+
+
 def workers_of(spec: StudySpec, device: Device) -> int:
     """How many trials run side by side: at most as many as there are in all, and one with several base models."""
     wanted = spec.search.workers
@@ -37,4 +49,6 @@ def workers_of(spec: StudySpec, device: Device) -> int:
     if not isinstance(wanted, int):  # "auto"
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         wanted = max(1, cores // CORES_PER_WORKER) if device.type == "cpu" else 1
+        if spec.search.backend != LOCAL_BACKEND:  # it decides, when it has connected to its machines
+            wanted = 1
     return min(wanted, spec.search.trials)

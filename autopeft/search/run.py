@@ -30,6 +30,7 @@ from autopeft.common.exceptions import (
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.execution import preparation
+from autopeft.execution.backend_factory import backend_mistakes
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, racing, resume, start
@@ -106,6 +107,8 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
+    for mistake in backend_mistakes(spec, registry.blocked):
+        raise SpecError(mistake)
     given, plugins = spec, registry.provenance
     spec = resume.as_begun(spec)
     problem, precision = preparation.made_ready(spec, registry, commits=resume.commits_of(spec))

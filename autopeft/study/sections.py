@@ -36,6 +36,10 @@ Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_
 Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
 
 
+LOCAL_BACKEND = "local"
+"""The backend that needs no plugin: the study's own machine."""
+
+
 def _encoding(text: str) -> str:
     try:
         known = codecs.lookup(text)._is_text_encoding  # what `bytes.decode` asks
@@ -258,6 +262,13 @@ class SearchSection(Section):
     "auto" is one for every two cores on a CPU, and one on a GPU or with `candidates` in [model]. With more than one
     worker, two runs of the same study differ.
     """
+    backend: str = LOCAL_BACKEND
+    """What runs the trials: "local", this process or `workers` processes beside it; or the name of a backend that a
+    plugin brings, such as "ray" for many machines (extra `ray`). There each worker may use all of `max_gpu_memory`, and
+    "auto" workers are as many as the machines have GPUs, or pairs of CPUs."""
+    address: str | None = Field(None, min_length=1, max_length=300)
+    """Where the backend finds its machines. For "ray": "auto" for the cluster that this machine belongs to, or
+    "host:port" of one. Default: no cluster is joined; Ray is started on this machine and ends with the study."""
     references: bool = True
     """Whether to train the head alone, and all weights (full fine-tuning), once after the search, and score both on the
     held-out rows beside the winner. Each is left out if memory, or three times the longest refit, does not suffice."""
@@ -282,6 +293,15 @@ class SearchSection(Section):
     @classmethod
     def _gather_overrides(cls, given: Any) -> Any:
         return _gathered(cls, given, "overrides")
+
+    @model_validator(mode="after")
+    def _address_of_a_backend(self) -> SearchSection:
+        if self.address is not None and self.backend == LOCAL_BACKEND:
+            raise ValueError(
+                '`address` belongs to a `backend` with machines of its own, such as "ray", but `backend` is "local"; '
+                "remove it, or set `backend`"
+            )
+        return self
 
 
 class ValidationSection(Section):
