@@ -11,6 +11,7 @@ from autopeft.common.exceptions import StudyError
 from autopeft.execution.sent_rows import SentRows, sent
 from autopeft.execution.versions import differences, versions_of
 from autopeft.execution.work_order import Message, Ready, TrialOrder, WorkOrder, model_files
+from autopeft.study.states import INTERRUPTED
 from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class StudyWork:
             rung, files = content
             self._keep(trial, files)
             return trial.rung(rung)
+        elif what == "end" and trial and content.state == INTERRUPTED:  # its machine failed: another may do better
+            trial.lost(f"{worker}: {content.reason}", machine=True)
         elif what != "silent" and trial:
             getattr(trial, what)(content)
         return None

@@ -30,7 +30,7 @@ from autopeft.methods import registry
 from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from autopeft.execution.sent_rows import SentRows
@@ -171,17 +171,20 @@ class _Reporter(Reporter):
     def __init__(self, worker: TrialWorker, checkpoint: Checkpoint) -> None:
         super().__init__(_Channel(worker))  # type: ignore[arg-type]  # it only sends and receives
         self._checkpoint = checkpoint
-        self._sent: dict[str, bytes] = {}
+        self._known = _digests(checkpoint.files())  # the study's process has these: they came from there
 
     def rung(self, rung: Rung) -> str | None:
         """Send it with its files, and wait for the answer."""
         now = self._checkpoint.files()
-        digests = {name: hashlib.sha256(content).digest() for name, content in now.items()}
-        files = {name: content for name, content in now.items() if self._sent.get(name) != digests[name]}
-        self._sent = digests
+        before, self._known = self._known, _digests(now)
+        files = {name: content for name, content in now.items() if before.get(name) != self._known[name]}
         self._pipe.send(("rung", (rung, files)))
         answer: str | None = self._pipe.recv()
         return answer
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: hashlib.sha256(content).digest() for name, content in files.items()}
 
 
 class _Watch:

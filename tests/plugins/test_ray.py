@@ -1,0 +1,132 @@
+"""Studies whose trials run in Ray actors, on real clusters: one of a study's own, and one of two nodes."""
+
+import re
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import THREE
+from tests.execution.test_processes import begin, check_books
+from tests.search.test_run import edit, run_study
+
+pytest.importorskip("ray")
+
+ONE = 'trials = 4\nworkers = 1\nbackend = "ray"'
+SIGNALS = "import signal; [print(n, signal.getsignal(n)) for n in (2, 15)]"
+LISTENS = "0A"
+
+
+def descendants(pid: int) -> list[int]:
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def open_ports(pids: list[int]) -> list[str]:
+    """The addresses beyond this machine's own on which processes listen, in hexadecimal."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                sockets |= set(re.findall(r"socket:\[(\d+)\]", str(link.readlink())))
+            except OSError:
+                continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            parts = line.split()
+            if parts[3] == LISTENS and parts[9] in sockets:
+                found.append(parts[1].partition(":")[0])
+    return [address for address in found if not address.endswith("0100007F")]
+
+
+def test_one_actor_does_what_this_process_does_and_ray_leaves_nothing_behind(tiny_study, tmp_path):
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    shutil.copytree(tiny_study.parent, other, symlinks=True, ignore=shutil.ignore_patterns("home", "other"))
+    here = run_study(other / "study.toml")
+    edit(tiny_study, ("trials = 4", ONE))
+    process = begin(tiny_study, HOME=str(home), RAY_ADDRESS="10.255.255.1:6379")  # of a cluster nobody named
+    listened = []
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "trial 1" in line:
+            found = descendants(process.pid)
+            listened = open_ports(found)
+    process.wait(60)
+    assert process.returncode == 0, "".join(said)
+    assert len(found) > 4  # Ray's own processes and the actor's are among them
+    assert listened == []
+    assert "Ray" not in "".join(said)
+    check_books(tiny_study, 4)
+    assert not any(path.is_file() for path in home.rglob("*") if ".ray" in path.parts)
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in found if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+    there = run_study(tiny_study)  # it is finished, and shows its result
+
+    def compared(result):
+        timed = ("seconds", "measured_memory", "predicted_memory")
+        return [{key: value for key, value in record.items() if key not in timed} for record in result["records"]]
+
+    assert compared(there) == compared(here)
+    assert there["test"] == here["test"]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray cluster of one node with one core, to which others can be added."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # names of sockets are short
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder})
+    try:
+        yield found
+    finally:
+        found.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_two_nodes_run_every_trial_once_though_one_is_lost_and_a_third_comes(tiny_study, cluster):
+    lost = cluster.add_node(num_cpus=1)
+    edit(
+        tiny_study,
+        (THREE, 'methods = ["lora"]'),
+        ("trials = 4", f'trials = 6\nworkers = "auto"\nbackend = "ray"\naddress = "{cluster.address}"'),
+        ("epochs = 4", "epochs = 150"),
+        ("folds = 2", "folds = 2"),
+    )
+    process = begin(tiny_study)
+    said, number = [], None
+    for line in process.stdout:
+        said.append(line)
+        if "epoch 4" in line and number is None and sum("[" in one and "/6] trial" in one for one in said) >= 2:
+            number = len(said)
+            cluster.remove_node(lost, allow_graceful=False)  # as in a power cut
+            cluster.add_node(num_cpus=1, wait=False)
+    process.wait(60)
+    text = "".join(said)
+    assert process.returncode == 0, text
+    assert number, text
+    assert re.search(r"Node \S+ is gone; its trial, if any, is not lost\.", text), text
+    assert len(re.findall(r"INTERRUPTED", text)) == 1, text
+    records = check_books(tiny_study, 6)
+    assert len(records) == 6
