@@ -166,7 +166,8 @@ class RayBackend(Backend):
 
     def _hear(self, worker: Worker, messages: list[Any]) -> None:
         """Pass an actor's messages on, and call it again unless it has nothing to do."""
-        method, given = "wait", ()
+        method = "wait"
+        given: tuple[str | None, ...] = ()
         for message in messages:
             job = worker.job
             if message.what == "silent":

@@ -188,7 +188,7 @@ def test_a_trial_that_stands_still_is_told_of_even_where_its_code_cannot_be_inte
     monkeypatch.syspath_prepend(tmp_path / "site")
     edit(tiny_study, (THREE, 'methods = ["failing"]\nhang_timeout = 2'))
     problem = problem_of(tiny_study)
-    trial = Trial(problem.space.parse({**problem.space["failing"].default().flat, "wait": True}))
+    trial = Trial(problem.space.parse({**problem.space["failing"].default().flat, "failing.wait": True}))
     work = work_of(problem)
     worker = begun(work, elsewhere)
     worker.start(work.trial_order(trial))
