@@ -6,7 +6,6 @@ import functools
 import os
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
@@ -17,12 +16,16 @@ from autopeft_ray import nodes
 from autopeft_ray.actor import REPLY_SECONDS, Actor, Place
 from autopeft_ray.cluster import connected
 from autopeft_ray.model_pieces import pieces
+from autopeft_ray.worker import Worker
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
     from autopeft import StudyWork, TrialHandle
+
+NODE_DIED = "its node has died"
+"""What Ray says of an actor whose node is gone."""
 
 LISTEN_SECONDS = 1.0
 """Longest wait before Ctrl-C is checked again."""
@@ -38,38 +41,6 @@ DOUBT_SECONDS = 30.0
 
 FAREWELL_SECONDS = 2.0
 """Time for actors to remove their files before they are ended."""
-
-
-@dataclass
-class Worker:
-    """An actor as the study's process sees it.
-
-    Attributes:
-        actor: Ray's handle.
-        call: what was called last, until its reply came.
-        where: its node, once it has replied from there.
-        ready: whether it has all it needs to train.
-        job: the trial that it runs.
-        unheard: seconds that the call has taken, while this process ran.
-        doubted: when it could not be reached for the first time, on the monotonic clock.
-    """
-
-    actor: Any
-    call: Any = None
-    where: Place | None = None
-    ready: bool = False
-    job: TrialHandle | None = None
-    unheard: float = 0.0
-    doubted: float | None = None
-
-    def ask(self, method: str, *given: Any) -> None:
-        """Call a method of the actor."""
-        self.call, self.unheard = getattr(self.actor, method).remote(*given), 0.0
-
-    @property
-    def name(self) -> str:
-        """What people are told of it."""
-        return f"the worker on node {self.where.address}" if self.where else "a worker"
 
 
 class RayBackend(Backend):
@@ -144,7 +115,7 @@ class RayBackend(Backend):
                 raise StudyError(
                     f"a worker cannot start: {told} All machines need the same autopeft, with the extra `ray`."
                 ) from None
-            self._lose(worker)
+            self._lose(worker, str(error))
         except RayError as error:  # such as memory that ran out on its node
             self._bury(worker, f"was ended by Ray ({type(error).__name__})", machine=True)
         else:
@@ -191,9 +162,9 @@ class RayBackend(Backend):
         else:
             time.sleep(LISTEN_SECONDS / 10)
 
-    def _lose(self, worker: Worker) -> None:
-        """Handle the death of an actor: with its node, which is nobody's fault, or alone."""
-        if self._gone(worker):
+    def _lose(self, worker: Worker, told: str = "") -> None:
+        """Handle the death of an actor, of which Ray told: with its node, which is nobody's fault, or alone."""
+        if self._gone(worker) or NODE_DIED in told:
             self._remove(worker)
             self._work.say(
                 f"Node {worker.where.address if worker.where else ''} is gone; its trial, if any, is not lost."
@@ -271,6 +242,7 @@ class RayBackend(Backend):
             wanted = max(1, min(work.workers or nodes.room(found, gpu=self._gpu), work.most))
             self._threads = max(1, work.threads // wanted) if self._folder else nodes.threads(found, wanted)
             self._order, self._rows = ray.put(work.order), ray.put(work.rows)
+            work.say(f"Trials run on Ray, in {_several(wanted, 'worker')} on {_several(len(found), 'node')}.")
             self._polled = self._room_since = time.monotonic()
             self._grow()
         except BaseException as error:  # Ctrl-C among them
@@ -290,3 +262,7 @@ class RayBackend(Backend):
                     ray.kill(worker.actor)
         finally:
             self._stack.close()
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import THREE
-from tests.execution.test_processes import begin, check_books
-from tests.search.test_run import edit, run_study
+from tests.execution.test_processes import alive, begin, check_books
+from tests.methods.test_registry import beside, install, write_plugin
+from tests.search.test_run import FAILING, edit, run_study
 
 pytest.importorskip("ray")
 
 ONE = 'trials = 4\nworkers = 1\nbackend = "ray"'
-SIGNALS = "import signal; [print(n, signal.getsignal(n)) for n in (2, 15)]"
 LISTENS = "0A"
 
 
@@ -62,14 +62,15 @@ def test_one_actor_does_what_this_process_does_and_ray_leaves_nothing_behind(tin
     said = []
     for line in process.stdout:
         said.append(line)
-        if "trial 1" in line:
+        if "[2/4]" in line:
             found = descendants(process.pid)
             listened = open_ports(found)
     process.wait(60)
     assert process.returncode == 0, "".join(said)
     assert len(found) > 4  # Ray's own processes and the actor's are among them
     assert listened == []
-    assert "Ray" not in "".join(said)
+    assert "Trials run on Ray, in 1 worker on 1 node." in "".join(said)
+    assert not re.search(r"raylet|WARNING|[Tt]oken|\[ray\]|gcs", "".join(said))
     check_books(tiny_study, 4)
     assert not any(path.is_file() for path in home.rglob("*") if ".ray" in path.parts)
     deadline = time.monotonic() + 20
@@ -130,3 +131,54 @@ def test_two_nodes_run_every_trial_once_though_one_is_lost_and_a_third_comes(tin
     assert len(re.findall(r"INTERRUPTED", text)) == 1, text
     records = check_books(tiny_study, 6)
     assert len(records) == 6
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("__import__('os').kill(__import__('os').getpid(), 9)", "died"),
+        ("__import__('time').sleep(3600)", "made no progress for 5.0 s"),
+    ],
+    ids=["ends its process", "hangs"],
+)
+def test_a_method_that_takes_its_actor_along_has_failed_the_second_time(tiny_study, tmp_path, body, told):
+    callback = f"""    def callback(self, model, params, spec):
+        import ray
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():  # so not in the study's own process
+            {body}
+@hookimpl"""
+    plugin = FAILING.replace("BODY", "pass").replace("@hookimpl", callback)
+    install(write_plugin(tmp_path, "failing-plugin", "failing", plugin), tmp_path / "site")
+    edit(tiny_study, (THREE, 'methods = ["failing", "lora"]\nhang_timeout = 5'))
+    edit(tiny_study, ("trials = 4", 'trials = 2\nworkers = 2\nbackend = "ray"'))
+    process = begin(tiny_study, PYTHONPATH=beside(tmp_path / "site")["PYTHONPATH"])
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    records = check_books(tiny_study, 2)
+    assert {r["method"]: r["state"] for r in records} == {"failing": "FAIL", "lora": "COMPLETE"}
+    reason = next(r["reason"] for r in records if r["state"] == "FAIL")
+    assert told in reason
+    assert "for the second time" in reason
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_study_that_is_interrupted_takes_ray_along_and_goes_on_from_its_checkpoints(tiny_study, how):
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("epochs = 4", "epochs = 60"), ("trials = 4", ONE))
+    process = begin(tiny_study)
+    for line in process.stdout:
+        if "[2/4]" in line:
+            break
+    found = descendants(process.pid)
+    process.send_signal(how)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 1), said
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 60
+    while (left := [pid for pid in found if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == []
+    assert list((tiny_study.parent / "outputs" / "tiny" / "checkpoint").iterdir())  # of the trial that ran
+    run_study(tiny_study, timeout=600)  # in a process of its own: this one is to stay without Ray
+    check_books(tiny_study, 4)
