@@ -102,13 +102,13 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         StreamError: nobody reads what `progress` prints.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP.
     """
+    for mistake in backend_mistakes(spec, registry.blocked):
+        raise SpecError(mistake)
     with taken(spec.output):
         return _run(spec, registry, progress)
 
 
 def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
-    for mistake in backend_mistakes(spec, registry.blocked):
-        raise SpecError(mistake)
     given, plugins = spec, registry.provenance
     spec = resume.as_begun(spec)
     problem, precision = preparation.made_ready(spec, registry, commits=resume.commits_of(spec))

@@ -15,7 +15,7 @@ import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autopeft import StudyError
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LEAST_STORE = 100 * 2**20
 """Bytes of the object store of a cluster of our own; Ray would take a third of the machine's memory."""
+
+LONGEST = 400
+"""Characters of Ray's own messages that are repeated."""
 
 SHORT = "/tmp" if os.name == "posix" else None
 """Where the folder of a cluster is: names of sockets in it may have 107 characters."""
@@ -57,9 +60,8 @@ def connected(address: str | None, cpus: int, *, gpus: bool, size: int) -> Itera
             return
         with tempfile.TemporaryDirectory(prefix="ray-", dir=SHORT, ignore_cleanup_errors=True) as folder:
             if own:
-                own_size = {"object_store_memory": LEAST_STORE + 2 * size}
-                given = {"num_cpus": cpus, **own_size, "_temp_dir": folder, **({} if gpus else {"num_gpus": 0})}
-                ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **given)
+                _start({"num_cpus": cpus, "object_store_memory": LEAST_STORE + 2 * size, "_temp_dir": folder,
+                        **({} if gpus else {"num_gpus": 0})})  # fmt: skip
             else:
                 _join(str(address))
             put_back()
@@ -69,13 +71,27 @@ def connected(address: str | None, cpus: int, *, gpus: bool, size: int) -> Itera
                 ray.shutdown()
 
 
+def _start(given: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **given)
+    except Exception as error:  # Ray raises a bare one if a busy machine does not start it within half a minute
+        ray.shutdown()
+        told = " ".join(str(error).split())[:LONGEST]
+        raise StudyError(
+            f"Ray could not be started on this machine: {told} Try again when the machine is less busy, or set `workers` "
+            "in [search] without `backend`."
+        ) from None
+
+
 def _join(address: str) -> None:
     import ray
 
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        told = " ".join(str(error).split())
+        told = " ".join(str(error).split())[:LONGEST]
         raise StudyError(
             f'no Ray cluster can be joined at `address` = "{address}" in [search]: {told} This machine must belong to '
             "the cluster: run `ray start --address=HOST:PORT` here, and see `ray status`."
