@@ -18,11 +18,10 @@ REPLY_SECONDS = 5.0
 
 
 class Place(NamedTuple):
-    """Where an actor runs: the id and the address of its node, and whether that lacks the base model."""
+    """Where an actor runs: the id and the address of its node."""
 
     node: str
     address: str
-    lacks_model: bool
 
 
 class Actor:
@@ -39,13 +38,16 @@ class Actor:
         self._folder = folder
         self._worker: TrialWorker
 
-    def look(self, order: Any) -> Place:
-        """Get what the study is, and say where this is."""
+    def place(self) -> Place:
+        """Say where this is, as soon as it has found room."""
+        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address())
+
+    def look(self, order: Any) -> bool:
+        """Get what the study is, and say whether the base model is missing here."""
         from autopeft import TrialWorker
 
         self._worker = TrialWorker(order, self._folder)
-        context = ray.get_runtime_context()
-        return Place(context.get_node_id(), ray.util.get_node_ip_address(), self._worker.lacks_model)
+        return self._worker.lacks_model
 
     def begin(self, rows: Any, threads: int, files: list[tuple[str, Any]]) -> Any:
         """Prepare, with pieces of the base model that are read from the object store one by one."""

@@ -33,7 +33,7 @@ LISTEN_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 """Time between two looks at which nodes there are."""
 
-ROOM_TOLD, ROOM_SECONDS = 30.0, 600.0
+ROOM_TOLD, ROOM_SECONDS = 60.0, 600.0
 """Time without any worker after which the user is told, and after which the study ends."""
 
 DOUBT_SECONDS = 30.0
@@ -121,14 +121,12 @@ class RayBackend(Backend):
         else:
             worker.call, worker.doubted = None, None
             if isinstance(reply, Place):
-                self._settle(worker, reply)
+                worker.where = reply
+                worker.ask("look", self._order)
+            elif isinstance(reply, bool):
+                worker.ask("begin", self._rows, self._threads, self._pieces if reply else [])
             else:
                 self._hear(worker, reply)
-
-    def _settle(self, worker: Worker, place: Place) -> None:
-        """Send an actor that has found room what it needs to train."""
-        worker.where = place
-        worker.ask("begin", self._rows, self._threads, self._pieces if place.lacks_model else [])
 
     @functools.cached_property
     def _pieces(self) -> list[tuple[str, Any]]:
@@ -228,7 +226,7 @@ class RayBackend(Backend):
         options = {"num_cpus": 1, "num_gpus": int(self._gpu), "scheduling_strategy": "SPREAD"}
         made = ray.remote(Actor).options(max_restarts=0, max_task_retries=0, **options)
         worker = Worker(made.remote(self._folder, gpu=self._gpu))
-        worker.ask("look", self._order)
+        worker.ask("place")
         return worker
 
     def __enter__(self) -> Self:

@@ -80,8 +80,8 @@ def _start(given: dict[str, Any]) -> None:
         ray.shutdown()
         told = " ".join(str(error).split())[:LONGEST]
         raise StudyError(
-            f"Ray could not be started on this machine: {told} Try again when the machine is less busy, or set `workers` "
-            "in [search] without `backend`."
+            f"Ray could not be started on this machine: {told} Try again when the machine is less busy, or set "
+            "`workers` in [search] without `backend`."
         ) from None
 
 
