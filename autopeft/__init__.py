@@ -24,10 +24,14 @@ from autopeft.methods.targets import TargetGroups
 from autopeft.methods.training_rows import TrainingRows
 
 if TYPE_CHECKING:
-    from autopeft.common.exceptions import DataError, ModelError, SpecError, nearest, quoted
+    from autopeft.common.exceptions import DataError, ModelError, SpecError, StudyError, nearest, quoted
     from autopeft.data.cells import CellError, as_text
     from autopeft.data.encoded import Encoded, Field, token_fields
     from autopeft.estimator import AutoPeftClassifier, AutoPeftRegressor
+    from autopeft.execution.backend import Backend, TrialHandle
+    from autopeft.execution.backend_factory import BackendFactory
+    from autopeft.execution.study_work import StudyWork
+    from autopeft.execution.trial_worker import TrialWorker
     from autopeft.models.decoder_start import decoder_start
     from autopeft.models.original_weights import original_weight
     from autopeft.models.output_head import OutputHead
@@ -60,6 +64,8 @@ __all__ = [
     "AutoPeftClassifier",
     "AutoPeftRegressor",
     "AutopeftError",
+    "Backend",
+    "BackendFactory",
     "Baseline",
     "Bounds",
     "ByHand",
@@ -94,6 +100,8 @@ __all__ = [
     "SearchSpace",
     "Section",
     "SpecError",
+    "StudyError",
+    "StudyWork",
     "Support",
     "TableProfile",
     "TargetGroups",
@@ -103,7 +111,9 @@ __all__ = [
     "TrainingCallback",
     "TrainingRows",
     "TrialCallback",
+    "TrialHandle",
     "TrialRecord",
+    "TrialWorker",
     "Tuned",
     "Winner",
     "Writing",
@@ -142,6 +152,12 @@ LAZY = {
     "DataError": "autopeft.common.exceptions",
     "ModelError": "autopeft.common.exceptions",
     "SpecError": "autopeft.common.exceptions",
+    "StudyError": "autopeft.common.exceptions",
+    "Backend": "autopeft.execution.backend",
+    "BackendFactory": "autopeft.execution.backend_factory",
+    "StudyWork": "autopeft.execution.study_work",
+    "TrialHandle": "autopeft.execution.backend",
+    "TrialWorker": "autopeft.execution.trial_worker",
     "quoted": "autopeft.common.exceptions",
     "Encoded": "autopeft.data.encoded",
     "Field": "autopeft.data.encoded",

@@ -110,9 +110,11 @@ def check_commands(programs: Path, project: dict[str, Any], folder: Path) -> Non
     need(project["version"] in run(autopeft, "--version", cwd=folder), "`autopeft --version` must name the version.")
     found = json.loads(run(autopeft, "methods", "--json", cwd=folder))
     need(not found["broken"], f"plugins are broken: {found['broken']}")
-    told = json.dumps([found["methods"], json.loads(run(autopeft, "tasks", "--json", cwd=folder))])
+    ours = "from autopeft.execution.backend_factory import discover; print(*discover().origins.values())"
+    backends = run(programs / "python", "-c", ours, cwd=folder)
+    told = json.dumps([found["methods"], json.loads(run(autopeft, "tasks", "--json", cwd=folder))]) + backends
     lacking = [point for point in project["entry-points"]["autopeft"] if f"entry point '{point}'" not in told]
-    need(not lacking, f"these plugins bring nothing that `autopeft methods` or `autopeft tasks` lists: {lacking}")
+    need(not lacking, f"these plugins bring no method, no kind of task and no backend that is found: {lacking}")
 
 
 def check_study(programs: Path, folder: Path, *, whole: bool) -> str:

@@ -38,7 +38,7 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "autopeft.tune", "autopeft.Tuned", "autopeft.load", "autopeft.Winner",
             "autopeft.export", "autopeft.TrialRecord", "autopeft.TrialCallback", "autopeft.AutoPeftClassifier",
             "autopeft.AutoPeftRegressor", "autopeft.AutopeftError", "autopeft.SpecError", "autopeft.DataError",
-            "autopeft.ModelError",
+            "autopeft.ModelError", "autopeft.StudyError",
         ),
     ),
     "methods": (
@@ -66,6 +66,14 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "autopeft.score_text", "autopeft.metric_of", "autopeft.written_texts", "autopeft.CellError",
             "autopeft.as_text", "autopeft.nearest", "autopeft.quoted", "autopeft.ReportSection",
             "autopeft.ReportTable", "autopeft.ReportPlot", "autopeft.Exhibit",
+        ),
+    ),
+    "backends": (
+        "The contract of a backend",
+        "What a plugin with a backend imports; [Write a plugin](../plugins.md#a-backend) begins with an example.",
+        (
+            "autopeft.BackendFactory", "autopeft.Backend", "autopeft.StudyWork", "autopeft.TrialWorker",
+            "autopeft.TrialHandle",
         ),
     ),
     "testing": (

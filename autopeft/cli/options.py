@@ -103,11 +103,13 @@ def with_methods(
     Raises:
         SpecError: what was wrong, and what else is.
     """
+    from autopeft.execution.backend_factory import backend_mistakes
     from autopeft.study.mistakes import told
     from autopeft.tasks.study_check import mistakes_in
 
     registry = find_plugins(block, spec)
-    mistakes = [*mistakes, *(mistakes_in(spec, registry) if spec else ())]
+    if spec:
+        mistakes = [*mistakes, *mistakes_in(spec, registry), *backend_mistakes(spec, registry.blocked)]
     if mistakes or spec is None:
         raise told(mistakes, source)
     return spec, registry

@@ -111,7 +111,7 @@ class Part:
             console.print(f"{name} is left out: {reason}")
         console.print()
         told = self.time.sentences() if self.time else [f"How long a search takes is not known: {why}."]
-        where = shares.told(self.problem.shares, self.problem.device.type)
+        where = shares.where(self.problem)
         for sentence in filter(None, (where, *self.remarks, *told)):
             console.print(sentence, highlight=False)
 

@@ -44,6 +44,9 @@ class _Silence:
 _silence: _Silence | None = None
 """None while nothing is timed."""
 
+_beats = 0
+"""How often contained code said that it made progress, in any thread."""
+
 _stood_still = 0.0
 """Seconds for which the process was found to be stopped."""
 
@@ -104,6 +107,8 @@ def guarded(seconds: float, *, memory: bool = True) -> Iterator[None]:
 
 def heartbeat() -> None:
     """Say that the contained code made progress."""
+    global _beats
+    _beats += 1
     if _silence is not None:
         _start(_silence)
     elif _listener:
@@ -114,6 +119,11 @@ def listen(listener: Callable[[], None]) -> None:
     """Have a function called at each sign of progress from now on: for a process that another one watches."""
     global _listener
     _listener = listener
+
+
+def beats() -> int:
+    """How often `heartbeat` was called in this process: for whoever watches code that runs in another thread."""
+    return _beats
 
 
 @contextmanager

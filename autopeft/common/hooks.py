@@ -39,3 +39,12 @@ def register_tasks() -> Iterable[Any]:  # type: ignore[empty-body]  # pluggy rea
 
     Called once per process, also by `autopeft tasks`: keep torch, transformers and scikit-learn out of the import.
     """
+
+
+@hookspec
+def register_backends() -> Iterable[Any]:  # type: ignore[empty-body]  # pluggy reads the signature alone
+    """Return the backends this plugin brings, each an `autopeft.BackendFactory` instance.
+
+    Called once per process where a study names a backend: keep torch, and what the backend itself needs, out of the
+    import.
+    """

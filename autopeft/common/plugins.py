@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOADING_SECONDS = 60.0
 """Time for a plugin to be imported and to answer: it should need one second, but many more on a cold disk."""
 
-HOOKS = ("register_methods", "register_tasks")
+HOOKS = ("register_methods", "register_tasks", "register_backends")
 
 Brought = TypeVar("Brought")
 
@@ -191,10 +191,11 @@ def check_contract(stated: object, current: int, item: object, noun: str, name: 
     kind = type(item).__name__
     if stated == current:
         return
+    check = "" if noun == "backend" else f", and run `autopeft check {name}`"  # which trains on tiny models
     if stated is None:
         raise PluginError(
             f"a {noun} must state the contract it was written for, but {kind} does not; this autopeft has contract "
-            f"{current}. Add `contract = {current}` to the class, and run `autopeft check {name}`."
+            f"{current}. Add `contract = {current}` to the class{check}."
         )
     raise PluginError(
         f"{kind} was written for contract {stated}, but this autopeft has contract {current}; install another version "

@@ -15,6 +15,7 @@ from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
 from autopeft.execution.folds import folds_of
 from autopeft.execution.screening import refusal
+from autopeft.execution.sent_rows import SentRows
 from autopeft.execution.shares import shares_of
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
@@ -70,7 +71,6 @@ class Problem:
     """Everything of a study that is fixed before the first trial.
 
     `shares` says what each worker may use, and `budget` holds the largest share; `blocked` plugins were left out.
-
     `train` and `test` are encoded once, by `reader`; `refused` holds the methods left out, with reasons. `packed` holds
     the methods whose folds train in one pass, and whether each is mapped by place (`packing.pack`). `origins` says
     which plugin a method is from; `weight_check` whether one changed the base model's weights.
@@ -224,13 +224,14 @@ class Problem:
         task = task.maximising(spec.validation.metric or "").searching(spec.search.overrides)
         rows = read.rows if isinstance(read, Problem) else read or read_rows(spec, task, told)
         task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
-        kinds = {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
+        there = isinstance(rows, SentRows)  # on another machine, where the study's own files are not
+        kinds = {} if there else {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
         load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
         base = _raised(read, task) if isinstance(read, Problem) else load(task)
         reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
-        task = _knowing_model(task, base, rows, reader, device)
+        task = task if there else _knowing_model(task, base, rows, reader, device)
         space, refused = _space(spec, task, base, wanted, origins, len(rows.train))
-        train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
+        train, test, folds = rows.prepared if isinstance(rows, SentRows) else _encoded(spec, task, rows, reader)
         if card is None:
             base.module.to(device.type)
         shares = shares_of(spec, base, device, card)
@@ -241,7 +242,7 @@ class Problem:
             base=base,
             train=train,
             test=test,
-            folds=tuple(folds_of(task, rows, train, spec.validation.folds, spec.seed)),
+            folds=folds,
             device=device,
             space=space,
             budget=max(shares, key=lambda share: share.memory).budget,
@@ -335,6 +336,12 @@ def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader,
     for module in filter(None, (base.module, base.dense)):
         task.adapt(module)
     return task
+
+
+def _encoded(spec: StudySpec, task: Task, rows: StudyData, reader: Reader) -> tuple[Encoded, Encoded, tuple[Fold, ...]]:
+    """The rows to train on and those held out, as arrays, and the folds."""
+    train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
+    return train, test, tuple(folds_of(task, rows, train, spec.validation.folds, spec.seed))
 
 
 def _base_loader(

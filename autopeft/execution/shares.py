@@ -11,10 +11,12 @@ from autopeft.budget.limits import LIMITS, MEMORY, Budget
 from autopeft.budget.memory import gpu
 from autopeft.common.units import format_bytes
 from autopeft.models.cards import Card, chosen
+from autopeft.study.sections import LOCAL_BACKEND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from autopeft.execution.problem import Problem
     from autopeft.models.base import BaseModel
     from autopeft.models.device import Device
     from autopeft.study.file import StudySpec
@@ -53,11 +55,15 @@ def shares_of(spec: StudySpec, base: BaseModel, device: Device, planned: int | N
     Raises:
         SpecError: the study names GPUs that are not here.
     """
-    groups: list[Card | None] = [*(_planned(spec, planned) if planned else chosen(spec))] or [None]
-    count = workers_of(spec, device, len(groups))
-    groups, limit = groups[:count], planned or spec.budget.max_gpu_memory
     given = {name: value for name, value in spec.budget.model_dump().items() if value is not None}
     limits = {name: LIMITS[name].amount(value, base.spec.num_parameters) for name, value in given.items()}
+    limit = planned or spec.budget.max_gpu_memory
+    if spec.search.backend != LOCAL_BACKEND:  # each worker has a machine, or a GPU of one, to itself
+        own = limits if limit is None else {**limits, MEMORY.name: limit}
+        return (Share(Budget(1, limit, **own)),) * workers_of(spec, device, 1)
+    groups: list[Card | None] = [*(_planned(spec, planned) if planned else chosen(spec))] or [None]
+    count = workers_of(spec, device, len(groups))
+    groups = groups[:count]
     shares = []
     for worker in range(count):
         place = worker % len(groups)
@@ -80,6 +86,16 @@ def _whole(limit: int | None, card: Card | None) -> int | None:
     return min((size for size in (limit, card.memory if card else None) if size is not None), default=None)
 
 
+def side_by_side(spec: StudySpec, workers: int) -> bool:
+    """Whether several trials may run at the same time, so that one is drawn while others have not ended.
+
+    Args:
+        spec: the study.
+        workers: `workers_of` it.
+    """
+    return workers > 1 or (spec.search.backend != LOCAL_BACKEND and spec.search.workers == "auto")
+
+
 def workers_of(spec: StudySpec, device: Device, cards: int) -> int:
     """How many trials run side by side: at most as many as there are in all, and one with several base models.
 
@@ -94,7 +110,14 @@ def workers_of(spec: StudySpec, device: Device, cards: int) -> int:
     if not isinstance(wanted, int):  # "auto"
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         wanted = max(1, cores // CORES_PER_WORKER) if device.type == "cpu" else cards
+        if spec.search.backend != LOCAL_BACKEND:  # it decides, when it has connected to its machines
+            wanted = 1
     return min(wanted, spec.search.trials)
+
+
+def where(problem: Problem) -> str:
+    """Where a study's trials train, as a sentence; empty where its backend says so itself."""
+    return told(problem.shares, problem.device.type) if problem.spec.search.backend == LOCAL_BACKEND else ""
 
 
 def told(shares: Sequence[Share], device: str) -> str:

@@ -11,6 +11,7 @@ from autopeft.common.units import counted, format_seconds
 from autopeft.reporting.statistics import TIED
 from autopeft.study.choice import Choice
 from autopeft.study.raced import Raced
+from autopeft.study.sections import LOCAL_BACKEND
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _value(archive: Archive, name: str) -> str:
 
     With several base models it stays a share.
     """
-    limit, value, workers = LIMITS[name], archive.given["budget"].get(name), archive.given["search"].get("workers", 1)
+    limit, value, search = LIMITS[name], archive.given["budget"].get(name), archive.given["search"]
     if limit.share and isinstance(value, float):
         if archive.given["model"].get("candidates"):
             return limit.given(value)
@@ -114,7 +115,8 @@ def _value(archive: Archive, name: str) -> str:
             violation, used = archive.trials[record.number].constraints.get(name), record.used(limit.measure)
             if violation is not None and used:
                 return limit.write(round(used / (1 + violation)))
-    shared = limit is MEMORY and workers != 1  # a trial may then take its worker's share
+    here = search.get("backend", LOCAL_BACKEND) == LOCAL_BACKEND
+    shared = limit is MEMORY and here and search.get("workers", 1) != 1  # a trial may then take its worker's share
     return (limit.write(value) + " shared by the workers on a device" * shared) if value is not None else ""
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes, format_seconds
+from autopeft.execution.backend_factory import find_backend
 from autopeft.execution.in_process import InProcess
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.processes import Processes
 from autopeft.execution.runner import Findings
+from autopeft.execution.shares import side_by_side
+from autopeft.execution.study_work import StudyWork
 from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import make_sampler
@@ -19,6 +23,7 @@ from autopeft.search.tally import Tally
 from autopeft.search.trial import PACKING, Trial
 from autopeft.study.phase import SEARCHING
 from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, TrialRecord, records
+from autopeft.study.sections import LOCAL_BACKEND
 from autopeft.study.states import FAIL, INFEASIBLE
 from autopeft.training.checkpoint import Checkpoint
 
@@ -93,7 +98,8 @@ class Search:
         if self.done() < self.wanted:
             limit = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
             announcer.enter(SEARCHING, seconds=limit, latest=True)
-        with self._backend() as backend:
+        elsewhere = self.problem.spec.search.backend != LOCAL_BACKEND
+        with self.problem.off_the_card() if elsewhere else nullcontext(), self._backend() as backend:
             while True:
                 while backend.free and (trial := self.ask()):
                     backend.give(trial)
@@ -115,8 +121,12 @@ class Search:
         Checkpoint.clear(self.problem.spec.output, kept)
 
     def _backend(self) -> Backend:
-        """What runs the trials: other processes if several workers are set and a trial is left."""
-        count = min(self.problem.workers, self.wanted - self.done())
+        """What runs the trials: a plugin's backend or other processes, if that is set and a trial is left."""
+        left, search = self.wanted - self.done(), self.problem.spec.search
+        if search.backend != LOCAL_BACKEND and left > 0:
+            work = StudyWork(self.problem, left, self.known, self.progress.say)
+            return find_backend(search.backend, self.problem.blocked).make(work)
+        count = min(self.problem.workers, left)
         if self.problem.workers > 1 and count > 0:
             return Processes(self.problem, count, self.known, self.progress.say)
         return InProcess(self.problem, self.known, self.progress.say)
@@ -130,7 +140,7 @@ class Search:
 
         MLflow learns of refused proposals only when a trial trains: so a proposal costs half as much.
         """
-        several = self.problem.workers > 1
+        several = side_by_side(self.problem.spec, self.problem.workers)
         if not several:
             self.tracker.outbox.hold()
         while True:

@@ -33,8 +33,8 @@ EPOCHS, EARLIER_EPOCHS = "epochs", "2…4"
 """Another key in it: each method's range of epochs; and the range of all methods before it depended on the rows."""
 
 MAY_CHANGE = (
-    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.devices",
-    "search.references", "search.race", "tracking.uri", "tracking.artifacts", "tracking.storage",
+    "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.devices", "search.backend",
+    "search.address", "search.references", "search.race", "tracking.uri", "tracking.artifacts", "tracking.storage",
     "tracking.system_metrics", "output", "model.revision", "winner.form",
 )  # fmt: skip
 """Settings that may change when a study is resumed; any other change would mix two searches in one. Whether another

@@ -30,6 +30,7 @@ from autopeft.common.exceptions import (
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
 from autopeft.execution import preparation, shares
+from autopeft.execution.backend_factory import backend_mistakes
 from autopeft.models import cards
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
@@ -104,6 +105,8 @@ def run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         StreamError: nobody reads what `progress` prints.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP.
     """
+    for mistake in backend_mistakes(spec, registry.blocked):
+        raise SpecError(mistake)
     with taken(spec.output), cards.kept():
         return _run(spec, registry, progress)
 
@@ -172,7 +175,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
 
 def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None]) -> None:
     """Say what a user should know about the model, the rows and the methods before the search begins."""
-    where = shares.told(problem.shares, problem.device.type)
+    where = shares.where(problem)
     for note in filter(None, (*notes(problem), where, precision_note(problem.device), *choosing.told(problem))):
         say(note)
     for one in problem.each:
@@ -251,7 +254,7 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     study.set_user_attr(resume.GIVEN, now)
     if study.user_attrs.get(DEFAULTS) != problem.space.defaults:
         study.set_user_attr(DEFAULTS, problem.space.defaults)
-    if study.user_attrs.get(WORKERS, "") != (where := shares.told(problem.shares, problem.device.type)):
+    if study.user_attrs.get(WORKERS, "") != (where := shares.where(problem)):
         study.set_user_attr(WORKERS, where)
     own_file.keep(spec)
     rows = problem.rows

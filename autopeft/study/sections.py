@@ -18,6 +18,9 @@ from autopeft.common.exceptions import shorten
 from autopeft.study.references import MOST_CANDIDATES, Reference, References, several
 from autopeft.study.setting_types import Bytes, Encoding, Place, Seconds, Share, Workers  # noqa: TC001  # pydantic's
 
+LOCAL_BACKEND = "local"
+"""The backend that needs no plugin: the study's own machine."""
+
 
 class Section(BaseModel):
     """A table of the study file. The texts below settings are their descriptions in the schema and the reference."""
@@ -232,6 +235,13 @@ class SearchSection(Section):
     devices: list[Place] | None = Field(None, min_length=1)
     """The GPUs to train on, as indices of the visible ones, such as [0, 2]. The workers are spread over them, and each
     worker sees only its own GPU. Default: the first one for one worker, all of them for several."""
+    backend: str = LOCAL_BACKEND
+    """What runs the trials: "local", this process or `workers` processes beside it; or the name of a backend that a
+    plugin brings, such as "ray" for many machines (extra `ray`). There each worker may use all of `max_gpu_memory`, and
+    "auto" workers are as many as the machines have GPUs, or pairs of CPUs."""
+    address: str | None = Field(None, min_length=1, max_length=300)
+    """Where the backend finds its machines. For "ray": "auto" for the cluster that this machine belongs to, or
+    "host:port" of one. Default: no cluster is joined; Ray is started on this machine and ends with the study."""
     references: bool = True
     """Whether to train the head alone, and all weights (full fine-tuning), once after the search, and score both on the
     held-out rows beside the winner. Each is left out if memory, or three times the longest refit, does not suffice."""
@@ -275,6 +285,20 @@ class SearchSection(Section):
             raise ValueError(
                 f"`workers` must be at least {len(devices)}, the number of `devices`, but is {self.workers}; raise it, "
                 "remove it, or name fewer devices"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_of_a_backend(self) -> SearchSection:
+        if self.address is not None and self.backend == LOCAL_BACKEND:
+            raise ValueError(
+                '`address` belongs to a `backend` with machines of its own, such as "ray", but `backend` is "local"; '
+                "remove it, or set `backend`"
+            )
+        if self.devices is not None and self.backend != LOCAL_BACKEND:
+            raise ValueError(
+                f'`devices` names GPUs of this machine, but `backend` is "{self.backend}", which has machines of its '
+                "own; remove one of them"
             )
         return self
 

@@ -42,6 +42,9 @@ OF_FOLD = re.compile(rf"\d+\.(safetensors|draft)|{DRAFT.pattern}|\.tmp[0-9A-Za-z
 safetensors writes first, and leaves behind if the process is killed.
 """
 
+SENT = re.compile(r"\d+\.safetensors")
+"""Names of the files in it that another machine needs to go on."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -89,6 +92,25 @@ class Checkpoint:
         if states := [state for state, history in found if history]:
             learner.restore(states)
         return [history for _, history in found]
+
+    def files(self) -> dict[str, bytes]:
+        """The folds' files by name, to send them to another machine; empty if there are none."""
+        with suppress(OSError):
+            return {path.name: path.read_bytes() for path in self.folder.iterdir() if SENT.fullmatch(path.name)}
+        return {}
+
+    def receive(self, files: Mapping[str, bytes]) -> None:
+        """Put files here that `files` gave on another machine.
+
+        Raises:
+            StoreError: they could not be written.
+        """
+        with writing(self.folder):
+            for name, content in files.items():
+                if SENT.fullmatch(name):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    with whole(self.folder / name) as draft:
+                        draft.write_bytes(content)
 
     def even(self, folds: int) -> bool:
         """Whether all folds stand at the same rung, so that they can go on side by side."""
