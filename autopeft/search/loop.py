@@ -136,7 +136,8 @@ class Search:
                 return None
             asked = time.monotonic()
             number = len(records(self.study)) + len(self.running)
-            draws = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
+            ended = (t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished())
+            draws = sum("fixed_params" not in t.system_attrs for t in ended)  # TPE models what has ended
             spec, defaults = self.problem.spec, self.problem.space.defaults
             self.study.sampler = make_sampler(
                 spec.seed, number, draws, defaults, side_by_side=several, name=spec.search.sampler
