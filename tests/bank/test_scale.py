@@ -14,9 +14,8 @@ from tests.synthetic_bank import Recipe, write
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from scale import simulated, synchronous
-
 from cells import Bank
+from scale import simulated, synchronous
 from surrogate import Surrogate
 
 METHODS = {"method 0": "lora", "method 1": "adapter"}
@@ -59,7 +58,7 @@ def test_a_candidate_scores_what_curves_near_its_rate_do_and_the_same_each_time(
 
 
 def test_synchronous_halving_keeps_the_better_half_of_all_at_each_rung():
-    ends = dict.fromkeys(range(4), [1.0, 2.0, 4.0]) | {4: [1.0]}
+    ends = {0: [1.0, 2.0, 4.0], 1: [1.0, 2.0, 4.0], 2: [1.0, 2.0, 4.0], 3: [1.0, 2.0, 4.0], 4: [1.0]}
     scores = {0: [0.1, 0.9, 0.9], 1: [0.4, 0.2, 0.2], 2: [0.3, 0.3, 0.3], 3: [0.2, 0.4, 0.4], 4: [0.05]}
     assert synchronous(ends, scores, ()) == {0: 1.0, 1: 2.0, 2: 4.0, 3: 1.0, 4: 1.0}
     assert synchronous(ends, scores, (0,)) == {0: 4.0, 1: 2.0, 2: 2.0, 3: 1.0, 4: 1.0}
