@@ -1,6 +1,7 @@
 """Where a study stands, as a second process reads it."""
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_it_says_what_the_study_is_at_and_how_long_that_takes(running, phase, sa
     with being_run(running):
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now)
-        keep(running, replace(phase, since=now, ends=phase.ends and now + phase.ends))
+        keep(running, replace(phase, ends=phase.ends and now + phase.ends))
         found = status.status(running)
     assert found.state == "running"
     assert found.phase == str(phase)
@@ -83,9 +84,17 @@ def test_it_says_what_the_study_is_at_and_how_long_that_takes(running, phase, sa
 
 
 def test_what_a_killed_process_was_at_is_not_believed_of_the_next(running):
-    keep(running, Phase(SCORING, "head alone"))
+    keep(running, Phase(SCORING, "head alone", pid=os.getpid() + 1))
     with being_run(running):
         assert status.status(running).phase == ""
+
+
+def test_a_clock_that_was_set_back_while_the_study_runs_hides_nothing(running, monkeypatch):
+    with being_run(running):
+        yesterday = time.time() - 86_400
+        monkeypatch.setattr(time, "time", lambda: yesterday)
+        keep(running, Phase(SCORING, "head alone"))
+        assert status.status(running).phase == "scoring head alone"
 
 
 def test_a_study_without_a_trial_is_starting(tmp_path):

@@ -117,9 +117,10 @@ class Worker(Target):
     codes = (0,)
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
-        """At a time."""
-        child = _started(study, drawn, whole)
-        hit = child.kill_worker(drawn)
+        """At a time before they have done; if none has begun by then, the first one that does."""
+        child, hit = _started(study, drawn, whole, until=0.5), False
+        while child.runs and not (hit := child.kill_worker(drawn)):
+            time.sleep(0.01)
         child.code = child.wait()
         return Killed(child, hit)
 
@@ -162,10 +163,11 @@ class Server(Target):
         self.uri = address.split("/#")[0]
 
 
-def _started(study: Path, drawn: random.Random, whole: Whole) -> Child:
-    """A run of the study at a random moment of it, unless it ends before."""
-    child, until = Child("run", study.name, cwd=study.parent), time.monotonic() + drawn.uniform(0, whole.seconds)
-    while child.runs and time.monotonic() < until:
+def _started(study: Path, drawn: random.Random, whole: Whole, until: float = 1.0) -> Child:
+    """A run of the study at a random moment of it, in its first part `until` that share, unless it ends before."""
+    moment = time.monotonic() + drawn.uniform(0, until * whole.seconds)
+    child = Child("run", study.name, cwd=study.parent)
+    while child.runs and time.monotonic() < moment:
         time.sleep(0.01)
     return child
 
