@@ -8,7 +8,8 @@ a simulated clock on from rung to rung (`bank/workers.py`). Real time that the s
 and to record is added to that clock, since workers wait for it. Printed for each number of workers:
 
 - speed-up: the time of one worker over that of so many, for as many trials, and the share of the ideal one;
-- per trial: real milliseconds of the search's process, and of the last tenth of the trials alone;
+- per trial: milliseconds of the search's process, and of the last tenth of the trials alone; of the wall clock, or with
+  `--cpu` of its processor time, for a machine that does other things as well;
 - wasted: the share of epochs trained beyond the rungs at which synchronous halving of the same trials, where all wait
   for all at each rung, would have stopped them; missed: epochs that it would have trained more, as a share of the same;
 - unaware: draws that took no notice of running trials, as a share of those drawn while others ran;
@@ -54,7 +55,7 @@ from autopeft.study.record import TrialRecord, ranked, records
 from autopeft.tracking import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from autopeft.search.trial import Trial
 
@@ -84,9 +85,9 @@ class Simulation(Search):
         return trial
 
     def ended(self, record: TrialRecord) -> None:
-        """Note the real time at each end, without what the simulated workers took themselves."""
+        """Note the machine's time at each end, without what the simulated workers took themselves."""
         super().ended(record)
-        self.marks.append(time.perf_counter() - self.backend.aside)
+        self.marks.append(self.backend.clock() - self.backend.aside)
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ class Found:
     """What one simulated search found.
 
     Attributes:
-        seconds: on the simulated clock; `trained` of them for each worker, on average, with something to train.
-        real: milliseconds of the search's process for a trial, and for one of the last tenth.
+        seconds: on the simulated clock, to the end of the last trial.
+        trained: that workers spent on training, added up.
+        real: milliseconds of this machine that the search's process needed for a trial, and for one of the last tenth.
         rungs: of a trial, on average.
         wasted, missed: shares of the epochs trained.
         unaware: share of the draws; NaN where none was made beside a running trial.
@@ -133,13 +135,28 @@ def problem_of(size: int, methods: Sequence[str], workers: int, trials: int, see
     return replace(problem, workers=workers, rung_rows=size)
 
 
-def simulated(
-    surrogate: Surrogate, size: int, workers: int, trials: int, seed: int, rung_seconds: float, *, charged: bool = True
-) -> Found:
-    """One search of so many trials on so many workers."""
+@dataclass(frozen=True)
+class Setting:
+    """How searches are simulated.
+
+    Attributes:
+        trials: of each.
+        rung_seconds: that a usual rung takes, of all folds.
+        clock: of this machine, in seconds.
+        charged: whether workers wait while the search's process works.
+    """
+
+    trials: int
+    rung_seconds: float = 10.0
+    clock: Callable[[], float] = time.perf_counter
+    charged: bool = True
+
+
+def simulated(surrogate: Surrogate, size: int, workers: int, seed: int, setting: Setting) -> Found:
+    """One search on so many workers, with the rows of a cell of that size."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        problem = problem_of(size, surrogate.methods, workers, trials, seed, folder)
+        problem = problem_of(size, surrogate.methods, workers, setting.trials, seed, folder)
         spec, quiet = problem.spec, PlainProgress(make_console(quiet=True))
         spec.output.mkdir()
         storage, rungs = StudyStorage(spec.output), len(problem.rung_ends(problem.space.max_epochs))
@@ -154,16 +171,18 @@ def simulated(
             tracker.start("scale", "", {})
             tracker.patience = 0.1  # of the end: what MLflow has not taken by then belongs to no figure
             search = Simulation(problem, study, storage, tracker, quiet, interrupt)
-            search.backend = Simulated(problem, workers, surrogate, rung_seconds / usual, charged=charged)
-            search.marks = [time.perf_counter()]
+            seconds, clock = setting.rung_seconds / usual, setting.clock
+            search.backend = Simulated(problem, workers, surrogate, seconds, clock, charged=setting.charged)
+            search.marks = [clock()]
             search.run(Announcer(spec.output, quiet))
-        return found_of(search, surrogate, trials)
+        return found_of(search, surrogate)
 
 
-def found_of(search: Simulation, surrogate: Surrogate, trials: int) -> Found:
+def found_of(search: Simulation, surrogate: Surrogate) -> Found:
     """The figures of a search that has ended."""
     told, backend, marks = records(search.study), search.backend, search.marks
     wasted, missed = beside_synchronous(search.problem, surrogate, told)
+    trials = len(marks) - 1
     tenth = max(1, trials // 10)
     real = (marks[-1] - marks[0]) / trials, (marks[-1] - marks[-1 - tenth]) / tenth
     true = {record.number: true_score(search.problem, surrogate, record) for record in told}
@@ -225,6 +244,7 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, default=BANK, help="the folder of the four tables")
     parser.add_argument("--cells", nargs="+", default=["banking_20 100"], help="a task and its rows; or all")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--cpu", action="store_true", help="count the processor time of the search's process")
     arguments = parser.parse_args()
     cells = {cell.name: cell for cell in Bank.read(arguments.bank).cells.values()}
     chosen = [*cells] if arguments.cells == ["all"] else arguments.cells
@@ -234,12 +254,10 @@ def main() -> None:
     print("| workers | speed-up | of the ideal | per trial | last tenth | wasted | missed | unaware | regret |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     runs = [(Surrogate(cells[name]), cells[name].size, seed) for name in chosen for seed in range(arguments.seeds)]
-    found: dict[int, list[Found]] = {}
+    clock = time.process_time if arguments.cpu else time.perf_counter
+    setting, found = Setting(arguments.trials, arguments.rung_seconds, clock), dict[int, list[Found]]()
     for workers in arguments.workers:
-        found[workers] = [
-            simulated(surrogate, size, workers, arguments.trials, seed, arguments.rung_seconds)
-            for surrogate, size, seed in runs
-        ]
+        found[workers] = [simulated(surrogate, size, workers, seed, setting) for surrogate, size, seed in runs]
         print(row(workers, found[workers], found), flush=True)
     print(limit(found))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from autopeft.study.states import COMPLETE, PRUNED
 from autopeft.training.rungs import Rung
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from surrogate import Surrogate
 
     from autopeft.execution.problem import Problem
@@ -44,24 +45,35 @@ class Simulated(Backend):
         count: of workers.
         surrogate: says what trials score.
         seconds: that an epoch of all folds takes at the usual speed, on the simulated clock.
-        charged: whether the clock goes on while the search's own process draws, reports and records, which in a real
-            study keeps workers waiting. Then the order of events depends on this machine; otherwise it does not.
+        clock: of this machine, in seconds.
+        charged: whether the simulated clock goes on by it while the search's own process draws, reports and records,
+            which in a real study keeps workers waiting. Then the order of events depends on this machine; otherwise it
+            does not.
 
     Attributes:
         now: seconds on the simulated clock.
         epochs: that all trials trained.
         trained: seconds that this took the workers, without what they waited.
-        aside: real seconds that this class took itself, which no real search would.
+        aside: seconds of this machine that this class took itself, which no real search would.
     """
 
-    def __init__(self, problem: Problem, count: int, surrogate: Surrogate, seconds: float, *, charged: bool) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        count: int,
+        surrogate: Surrogate,
+        seconds: float,
+        clock: Callable[[], float],
+        *,
+        charged: bool,
+    ) -> None:
         self._problem, self._count, self._surrogate = problem, count, surrogate
-        self._seconds, self._charged = seconds, charged
+        self._seconds, self.clock, self._charged = seconds, clock, charged
         self._events: list[Running] = []
         self._usages = {name: problem.cost_estimator(part.default()) for name, part in problem.space.items()}
         for usage in self._usages.values():
             _ = usage.weights, usage.memory  # a worker tells them
-        self._given, self._left = 0, time.perf_counter()
+        self._given, self._left = 0, clock()
         self.now = self.epochs = self.trained = self.aside = 0.0
 
     @property
@@ -80,7 +92,7 @@ class Simulated(Backend):
         trial.estimated(usage)
         trial.started(usage)
         self._charge()
-        began = time.perf_counter()
+        began = self.clock()
         epochs = trial.candidate.hyper.epochs
         ends = self._problem.rung_ends(epochs)
         pace = self._seconds * float(np.exp(np.random.default_rng(self._given).normal(0.0, SPREAD)))
@@ -92,7 +104,7 @@ class Simulated(Backend):
     def poll(self) -> None:
         """Turn the clock on to the next rung that any trial reaches, and report it."""
         self._charge()
-        began = time.perf_counter()
+        began = self.clock()
         running = heapq.heappop(self._events)
         self.now = max(self.now, running.at)
         place, folds = len(running.reached), len(self._problem.folds)
@@ -119,13 +131,14 @@ class Simulated(Backend):
 
     def _charge(self) -> None:
         """Let the clock go on by the time that the search took since it was left or last charged."""
-        passed, self._left = time.perf_counter() - self._left, time.perf_counter()
+        now = self.clock()
+        passed, self._left = now - self._left, now
         if self._charged:
             self.now += passed
 
     def _took(self, began: float) -> None:
         """Count time of this class itself, which is not charged."""
-        self._left = time.perf_counter()
+        self._left = self.clock()
         self.aside += self._left - began
 
     def __exit__(self, *_: object) -> None:

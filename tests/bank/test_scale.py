@@ -15,7 +15,7 @@ from tests.synthetic_bank import Recipe, write
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from cells import Bank
-from scale import simulated, synchronous
+from scale import Setting, simulated, synchronous
 from surrogate import Surrogate
 
 METHODS = {"method 0": "lora", "method 1": "adapter"}
@@ -65,7 +65,7 @@ def test_synchronous_halving_keeps_the_better_half_of_all_at_each_rung():
 
 
 def test_many_workers_train_the_trials_of_one_in_less_time(surrogate):
-    alone, many = (simulated(surrogate, 100, workers, 16, 0, 10.0, charged=False) for workers in (1, 16))
+    alone, many = (simulated(surrogate, 100, workers, 0, Setting(16, charged=False)) for workers in (1, 16))
     assert alone.seconds == pytest.approx(alone.trained)  # it never waits
     assert many.trained / 16 < many.seconds < alone.seconds / 2
     assert np.isnan(alone.unaware)
@@ -76,7 +76,7 @@ def test_many_workers_train_the_trials_of_one_in_less_time(surrogate):
 
 @pytest.mark.exhaustive
 def test_a_simulation_whose_clock_counts_no_real_time_is_the_same_each_time(surrogate):
-    first, second = (simulated(surrogate, 100, 4, 24, 1, 10.0, charged=False) for _ in range(2))
+    first, second = (simulated(surrogate, 100, 4, 1, Setting(24, charged=False)) for _ in range(2))
     assert replace(first, real=(0.0, 0.0)) == replace(second, real=(0.0, 0.0))
-    charged = simulated(surrogate, 100, 4, 24, 1, 1e-6)
+    charged = simulated(surrogate, 100, 4, 1, Setting(24, rung_seconds=1e-6))
     assert charged.seconds > 100 * charged.trained  # rungs take no time, drawing does
