@@ -16,6 +16,7 @@ from autopeft.tracking import Tracker, serving
 from tests.search.test_run import edit
 from tests.soak.books import run
 from tests.soak.harness import Child
+from tests.soak.postgres import Postgres, driver, programs
 
 if TYPE_CHECKING:
     import random
@@ -76,7 +77,7 @@ class Target:
 class AtAChange(Target):
     """The whole study, right before it changes a file."""
 
-    name, kills = "all-at-a-change", 20
+    name, kills = "all-at-a-change", 15
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At any of the changes of an undisturbed run."""
@@ -93,7 +94,7 @@ class WithWorkers(Target):
 class WithWorkersAtAChange(AtAChange):
     """The whole study with two workers, right before any of its processes changes a file."""
 
-    name, workers, kills = "workers-too-at-a-change", 2, 15
+    name, workers, kills = "workers-too-at-a-change", 2, 10
 
 
 class Driver(Target):
@@ -144,23 +145,57 @@ class Server(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time, for a moment."""
-        child, pause = _started(study, drawn, whole), drawn.uniform(0, LONGEST_PAUSE)
+        child = _started(study, drawn, whole)
         hit = child.runs
         os.killpg(self._process.pid, signal.SIGKILL)
-        time.sleep(pause)
+        time.sleep(drawn.uniform(0, LONGEST_PAUSE))
         self._running.close()
         self._start(int(str(self.uri).rpartition(":")[2]))
-        child.code = child.wait()
-        if child.code == 0:
-            sent = Child("sync", study.name, cwd=study.parent)
-            assert sent.wait() == 0, sent.said
-        return Killed(child, hit)
+        return Killed(_synced(child, study), hit)
 
     def _start(self, port: int) -> None:
         address, process = self._running.enter_context(serving(None, self._place, "other", port))
         self._process: subprocess.Popen[bytes] = process
         assert self.uri in (None, address.split("/#")[0])
         self.uri = address.split("/#")[0]
+
+
+class Database(Target):
+    """The PostgreSQL server of the MLflow store, which recovers after a moment."""
+
+    name, kills = "database", 10
+    codes = (0, 1, 2)
+
+    def missing(self) -> str:
+        """A server and a driver."""
+        there = programs() and driver()
+        return "" if there else "it needs PostgreSQL and its driver (Debian: postgresql; pip install psycopg[binary])"
+
+    @contextmanager
+    def world(self, study: Path) -> Iterator[None]:
+        """With a server of its own."""
+        with super().world(study), Postgres.running() as self._server:
+            self.uri = self._server.uri
+            edit(study, add=f'[tracking]\nuri = "{self.uri}"\n')
+            yield
+
+    def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
+        """At a time, for a moment."""
+        child = _started(study, drawn, whole)
+        hit = child.runs
+        self._server.crash()
+        time.sleep(drawn.uniform(0, LONGEST_PAUSE))
+        self._server.start()
+        return Killed(_synced(child, study), hit)
+
+
+def _synced(child: Child, study: Path) -> Child:
+    """Wait for a run of the study; if it came to its end, send what its store could not take meanwhile."""
+    child.code = child.wait()
+    if child.code == 0:
+        sent = Child("sync", study.name, cwd=study.parent)
+        assert sent.wait() == 0, sent.said
+    return child
 
 
 def _started(study: Path, drawn: random.Random, whole: Whole, until: float = 1.0) -> Child:
@@ -172,4 +207,6 @@ def _started(study: Path, drawn: random.Random, whole: Whole, until: float = 1.0
     return child
 
 
-TARGETS: tuple[type[Target], ...] = (Target, AtAChange, WithWorkers, WithWorkersAtAChange, Driver, Worker, Server)
+TARGETS: tuple[type[Target], ...] = (
+    Target, AtAChange, WithWorkers, WithWorkersAtAChange, Driver, Worker, Server, Database,
+)  # fmt: skip
