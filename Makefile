@@ -29,7 +29,7 @@ fuzz: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m fuzz
 
 # Faults on purpose, and no trial or fold lost or doubled: 100 kills of studies, drivers, workers and the MLflow server,
-# full disks, a clock that jumps, and 80 double starts; each command has a bound. `python -m tests.soak` runs some kills.
+# full disks, a clock that jumps, and 80 double starts; each command has a bound. `benchmarks/soak.py` runs some kills.
 soak: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m soak
 

@@ -1,7 +1,7 @@
 """What is killed while a study runs: all of it, its driver alone, one of its workers, or the server that it logs to.
 
 A target that needs a program or a package says which one is missing; `TARGETS` is the list that tests and the script
-(`python -m tests.soak`) go through, so a new backend or store is one more class here.
+(`benchmarks/soak.py`) go through, so a new backend or store is one more class here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kills studies, their workers and their servers at random moments, and checks that nothing is lost or doubled.
 
-    python -m tests.soak --kills 100 --seed 3
-    python -m tests.soak --kills 5 --targets worker,server
+    python benchmarks/soak.py --kills 100 --seed 3
+    python benchmarks/soak.py --kills 5 --targets worker,server
 
 The kills are shared out among the targets as in `make soak`. It ends with exit code 1 at the first fault, and the seed
 repeats the moments. A target is left out if what it needs is not installed.
@@ -10,10 +10,13 @@ repeats the moments. A target is left out if what it needs is not installed.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conftest import saved_tiny, write_tiny_study
 from tests.soak.campaign import campaign
@@ -27,6 +30,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", default=",".join(names), help="by commas")
     arguments = parser.parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what runs on a GPU cannot be forked
     if unknown := {*arguments.targets.split(",")} - {*names}:
         parser.error(f"`--targets` must name some of {', '.join(names)}, but has {', '.join(sorted(unknown))}.")
     chosen = [names[name]() for name in arguments.targets.split(",")]
