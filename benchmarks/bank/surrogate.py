@@ -4,7 +4,8 @@ A cell has a few configurations of a method, and a sampler proposes any. So the 
 recorded curves of its method, weighted by how near they are in learning rate and in length, with the share of the
 length as their axis. The other dimensions were recorded for too few to be modelled: all that they bring is a constant
 for each candidate, drawn from its params with the deviation that a mean over folds has in the cell. So two proposals
-hardly ever score the same, and the sampler finds something to learn in rates and lengths alone.
+hardly ever score the same, and the sampler finds something to learn in rates and lengths alone. Beyond the recorded
+rates a candidate scores like the nearest of them, so nothing punishes draws that are far off.
 """
 
 from __future__ import annotations
