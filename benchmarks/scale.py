@@ -7,9 +7,11 @@ not real: a candidate scores what the recorded curves of a task tell (`bank/surr
 a simulated clock on from rung to rung (`bank/workers.py`). Real time that the search's process takes to draw, to report
 and to record is added to that clock, since workers wait for it. Printed for each number of workers:
 
-- speed-up: the time of one worker over that of so many, for as many trials, and the share of the ideal one;
+- speed-up: the time of one worker over that of so many, for as many trials, and the share of the ideal one; what is
+  drawn and pruned depends on timing, so they do not train the same, and it may be above the ideal;
 - per trial: milliseconds of the search's process, and of the last tenth of the trials alone; of the wall clock, or with
-  `--cpu` of its processor time, for a machine that does other things as well;
+  `--cpu` of its processor time, for a machine that does other things as well; and processor time of the thread that
+  searches, without that which sends to MLflow;
 - wasted: the share of epochs trained beyond the rungs at which synchronous halving of the same trials, where all wait
   for all at each rung, would have stopped them; missed: epochs that it would have trained more, as a share of the same;
 - unaware: draws that took no notice of running trials, as a share of those drawn while others ran;
@@ -48,7 +50,7 @@ from autopeft.reporting.progress import PlainProgress
 from autopeft.search.announcer import Announcer
 from autopeft.search.loop import Search
 from autopeft.search.pruner import judge, make_pruner
-from autopeft.search.start import first
+from autopeft.search.start import first, fixed_defaults
 from autopeft.study.file import StudySpec
 from autopeft.study.journal import StudyStorage
 from autopeft.study.record import TrialRecord, ranked, records
@@ -98,6 +100,7 @@ class Found:
         seconds: on the simulated clock, to the end of the last trial.
         trained: that workers spent on training, added up.
         real: milliseconds of this machine that the search's process needed for a trial, and for one of the last tenth.
+        own: milliseconds of processor time of the searching thread for a trial.
         rungs: of a trial, on average.
         wasted, missed: shares of the epochs trained.
         unaware: share of the draws; NaN where none was made beside a running trial.
@@ -107,6 +110,7 @@ class Found:
     seconds: float
     trained: float
     real: tuple[float, float]
+    own: float
     rungs: float
     wasted: float
     missed: float
@@ -174,12 +178,14 @@ def simulated(surrogate: Surrogate, size: int, workers: int, seed: int, setting:
             seconds, clock = setting.rung_seconds / usual, setting.clock
             search.backend = Simulated(problem, workers, surrogate, seconds, clock, charged=setting.charged)
             search.marks = [clock()]
+            began = time.thread_time()
             search.run(Announcer(spec.output, quiet))
-        return found_of(search, surrogate)
+            own = time.thread_time() - began
+        return found_of(search, surrogate, own)
 
 
-def found_of(search: Simulation, surrogate: Surrogate) -> Found:
-    """The figures of a search that has ended."""
+def found_of(search: Simulation, surrogate: Surrogate, own: float) -> Found:
+    """The figures of a search that has ended, which took its thread so many seconds."""
     told, backend, marks = records(search.study), search.backend, search.marks
     wasted, missed = beside_synchronous(search.problem, surrogate, told)
     trials = len(marks) - 1
@@ -190,6 +196,7 @@ def found_of(search: Simulation, surrogate: Surrogate) -> Found:
         seconds=backend.now,
         trained=backend.trained,
         real=(1000 * real[0], 1000 * real[1]),
+        own=1000 * (own - backend.aside) / trials,
         rungs=float(np.mean([len(record.curve) for record in told])),
         wasted=wasted / backend.epochs,
         missed=missed / backend.epochs,
@@ -210,14 +217,19 @@ def beside_synchronous(problem: Problem, surrogate: Surrogate, told: Sequence[Tr
     scores = {
         record.number: surrogate.scores(problem.space.parse(record.params), ends[record.number]) for record in told
     }
-    defaults = [part.default().flat for part in problem.space.values()]
-    trained = synchronous(ends, scores, {record.number for record in told if record.params in defaults})
+    every = [part.default().flat for part in problem.space.values()]
+    fixed = [one.flat for one in fixed_defaults(problem.spec, problem.space, len(problem.rows.train))]
+    defaults, kept = ({record.number for record in told if record.params in some} for some in (every, fixed or every))
+    trained = synchronous(ends, scores, kept, defaults)
     apart = [record.epochs_trained - trained[record.number] for record in told]
     return sum(max(0.0, one) for one in apart), sum(max(0.0, -one) for one in apart)
 
 
 def synchronous(
-    ends: Mapping[int, Sequence[float]], scores: Mapping[int, Sequence[float]], kept: Collection[int]
+    ends: Mapping[int, Sequence[float]],
+    scores: Mapping[int, Sequence[float]],
+    kept: Collection[int] = (),
+    defaults: Collection[int] = (),
 ) -> dict[int, float]:
     """Epochs that each trial trains where all wait for all at a rung, and the better half of them goes on.
 
@@ -225,12 +237,14 @@ def synchronous(
         ends: of the rungs of each trial, by its number.
         scores: at these.
         kept: trials that go on in any case.
+        defaults: trials of which the best at the rung goes on in any case.
     """
     trained, alive, place = dict[int, float](), {*ends}, 0
     while alive:
-        at_rung = [scores[one][place] for one in alive]
+        at_rung = {one: scores[one][place] for one in alive}
         trained |= {one: ends[one][place] for one in alive}
-        better = {one for one in alive if one in kept or not judge(at_rung, scores[one][place])}
+        ahead = {*kept, max(alive & {*defaults}, key=at_rung.__getitem__, default=-1)}
+        better = {one for one in alive if one in ahead or not judge([*at_rung.values()], at_rung[one])}
         place += 1
         alive = {one for one in better if place < len(ends[one])}
     return trained
@@ -251,8 +265,10 @@ def main() -> None:
     if unknown := [name for name in chosen if name not in cells]:
         parser.error(f"`--cells` must name cells of the bank, but {unknown[0]!r} is none. It has {', '.join(cells)}.")
     print(f"{arguments.trials} trials, rungs of about {arguments.rung_seconds:g} s; {', '.join(chosen)}")
-    print("| workers | speed-up | of the ideal | per trial | last tenth | wasted | missed | unaware | regret |")
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| workers | speed-up | of the ideal | per trial | last tenth | search | wasted | missed | unaware | regret |"
+    )
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     runs = [(Surrogate(cells[name]), cells[name].size, seed) for name in chosen for seed in range(arguments.seeds)]
     clock = time.process_time if arguments.cpu else time.perf_counter
     setting, found = Setting(arguments.trials, arguments.rung_seconds, clock), dict[int, list[Found]]()
@@ -269,10 +285,12 @@ def row(workers: int, own: list[Found], every: dict[int, list[Found]]) -> str:
     best = np.max([[one.best for one in some] for some in every.values()], axis=0)
     regret = 100 * np.mean([top - one.winner for top, one in zip(best, own, strict=True)])
     real, last = np.mean([one.real for one in own], axis=0)
+    thread = np.mean([one.own for one in own])
     shares = [np.mean([getattr(one, name) for one in own]) for name in ("wasted", "missed", "unaware")]
     told = " | ".join("–" if np.isnan(share) else f"{share:.1%}" for share in shares)
     return (
-        f"| {workers:,} | {speed:.1f} | {speed / workers:.0%} | {real:.1f} ms | {last:.1f} ms | {told} | {regret:.2f} |"
+        f"| {workers:,} | {speed:.1f} | {speed / workers:.0%} | {real:.1f} ms | {last:.1f} ms "
+        f"| {thread:.1f} ms | {told} | {regret:.2f} |"
     )
 
 

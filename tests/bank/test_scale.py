@@ -60,8 +60,9 @@ def test_a_candidate_scores_what_curves_near_its_rate_do_and_the_same_each_time(
 def test_synchronous_halving_keeps_the_better_half_of_all_at_each_rung():
     ends = {0: [1.0, 2.0, 4.0], 1: [1.0, 2.0, 4.0], 2: [1.0, 2.0, 4.0], 3: [1.0, 2.0, 4.0], 4: [1.0]}
     scores = {0: [0.1, 0.9, 0.9], 1: [0.4, 0.2, 0.2], 2: [0.3, 0.3, 0.3], 3: [0.2, 0.4, 0.4], 4: [0.05]}
-    assert synchronous(ends, scores, ()) == {0: 1.0, 1: 2.0, 2: 4.0, 3: 1.0, 4: 1.0}
-    assert synchronous(ends, scores, (0,)) == {0: 4.0, 1: 2.0, 2: 2.0, 3: 1.0, 4: 1.0}
+    assert synchronous(ends, scores) == {0: 1.0, 1: 2.0, 2: 4.0, 3: 1.0, 4: 1.0}
+    assert synchronous(ends, scores, kept=(0,)) == {0: 4.0, 1: 2.0, 2: 2.0, 3: 1.0, 4: 1.0}
+    assert synchronous(ends, scores, defaults=(0, 3)) == {0: 1.0, 1: 2.0, 2: 2.0, 3: 4.0, 4: 1.0}
 
 
 def test_many_workers_train_the_trials_of_one_in_less_time(surrogate):
@@ -77,6 +78,6 @@ def test_many_workers_train_the_trials_of_one_in_less_time(surrogate):
 @pytest.mark.exhaustive
 def test_a_simulation_whose_clock_counts_no_real_time_is_the_same_each_time(surrogate):
     first, second = (simulated(surrogate, 100, 4, 1, Setting(24, charged=False)) for _ in range(2))
-    assert replace(first, real=(0.0, 0.0)) == replace(second, real=(0.0, 0.0))
+    assert replace(first, real=(0.0, 0.0), own=0.0) == replace(second, real=(0.0, 0.0), own=0.0)
     charged = simulated(surrogate, 100, 4, 1, Setting(24, rung_seconds=1e-6))
     assert charged.seconds > 100 * charged.trained  # rungs take no time, drawing does
