@@ -54,7 +54,7 @@ def of(location: Path | str, revision: str | None = None) -> str:
     examine(location)
     try:
         files = list(decisive(location))
-        seen, now = _seen(files), time.time()
+        seen, now = _seen(files), time.time()  # noqa: TID251  # beside times of files
         if location in _known and _known[location][0] == seen:
             return _known[location][1]
         found = FILES + _hashed(files, location)

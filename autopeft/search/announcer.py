@@ -46,7 +46,8 @@ class Announcer:
             seconds: about how long it takes; None where that is not known.
             latest: whether `seconds` is an upper limit.
         """
-        now = Phase(name, what, None if seconds is None else time.time() + seconds, latest)
+        ends = None if seconds is None else time.time() + seconds  # noqa: TID251  # for other processes, to show
+        now = Phase(name, what, ends, latest)
         phase.keep(self._output, now)
         if sentence:
             takes = "" if seconds is None else f" ({'at most' if latest else 'about'} {format_estimate(seconds)})"

@@ -160,7 +160,7 @@ class Search:
                 memory=self._memory,
             )
             drawn = self.study.ask()
-            self.tally.drawn += "fixed_params" not in self.study.get_trials(deepcopy=False)[drawn.number].system_attrs
+            self.tally.started(drawn.number)
             trial = Trial(self, drawn, self.problem.space.suggest(drawn), asked)
             self.running[drawn.number] = trial
             name = trial.candidate.name

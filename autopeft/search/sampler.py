@@ -136,7 +136,7 @@ class Draw:
 
     Attributes:
         seed: of this trial's draws.
-        draws: number of trials drawn before it; queued ones do not count.
+        draws: number of trials that were drawn and have ended; queued ones do not count.
         defaults: of the dimensions, by Optuna's name.
         side_by_side: whether other trials may run meanwhile.
         memory: what is remembered of the study's trials.
@@ -150,7 +150,9 @@ class Draw:
 
 
 def _tpe(draw: Draw) -> BaseSampler:
-    """Near the defaults at first; TPE after `FIRST` draws.
+    """Near the defaults at first; TPE after `FIRST` draws that have ended.
+
+    Before any has ended TPE knows nothing, and would draw uniformly for all but the first of many workers.
 
     TPE is multivariate and grouped, so that each method's dimensions are modelled together. Running trials count as bad
     ones, so that the same point is not drawn twice.

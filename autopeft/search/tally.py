@@ -20,18 +20,34 @@ class Tally:
         study: whose trials are counted. Trials that end later must be added.
 
     Attributes:
-        drawn: number of trials that the sampler drew; queued ones do not count.
         counted: number of trials that count towards the wanted number.
         excess: the most bytes that a step took above the prediction, by method.
     """
 
     def __init__(self, study: optuna.Study) -> None:
+        self._study = study
         self._ended = set[int]()
         self.counted = 0
         self.excess: dict[str, int] = {}
-        self.drawn = sum("fixed_params" not in t.system_attrs for t in study.get_trials(deepcopy=False))
+        self._running, self._drawn = set[int](), 0
+        for trial in study.get_trials(deepcopy=False):
+            self.started(trial.number)
         for record in records(study):
             self.add(record)
+
+    def started(self, number: int) -> None:
+        """Count a trial among those that the sampler drew, once it has ended; a queued one was not drawn."""
+        if "fixed_params" not in self._study.get_trials(deepcopy=False)[number].system_attrs:
+            self._running.add(number)
+
+    @property
+    def drawn(self) -> int:
+        """The number of trials that the sampler drew and that have ended: those which TPE models."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended = {number for number in self._running if trials[number].state.is_finished()}
+        self._running -= ended
+        self._drawn += len(ended)
+        return self._drawn
 
     @property
     def ended(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -28,19 +29,20 @@ class Phase:
         what: which model it is for, such as "the winner"; "" where the name says all.
         ends: about when it ends, in seconds since 1970; None where that is not known.
         latest: whether `ends` is a limit, such as a timeout.
-        since: when it began, in seconds since 1970.
+        pid: of the process that is doing it.
     """
 
     name: str
     what: str = ""
     ends: float | None = None
     latest: bool = False
-    since: float = field(default_factory=time.time)
+    pid: int = field(default_factory=os.getpid)
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until it ends; None where that is not known."""
-        return None if self.ends is None else max(0.0, self.ends - time.time())
+        now = time.time()  # noqa: TID251  # to be shown; another process may have written `ends`
+        return None if self.ends is None else max(0.0, self.ends - now)
 
     def __str__(self) -> str:
         return f"{self.name} {self.what}".rstrip()
@@ -65,6 +67,6 @@ def current(output: Path) -> Phase | None:
         return None
     with suppress(OSError, ValueError, TypeError):
         found = Phase(**json.loads((output / PHASE).read_text(encoding="utf-8")))
-        if found.since >= by.since:  # not from a process that was killed
+        if found.pid == by.pid:  # not from a process that was killed
             return found
     return None

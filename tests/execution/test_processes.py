@@ -64,8 +64,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def check_books(study: Path, trials: int) -> list[dict]:
-    """Every trial that counts is in both stores once, and none is left open."""
+def check_books(study: Path, trials: int, uri: str | None = None) -> list[dict]:
+    """Every trial that counts is in both stores once, and none is left open; MLflow's may be at `uri`, with others."""
     output = study.parent / "outputs" / "tiny"
     study_there = optuna.load_study(study_name="tiny", storage=open_journal(output))
     found = study_there.trials
@@ -74,7 +74,7 @@ def check_books(study: Path, trials: int) -> list[dict]:
     assert sum(r["state"] in COUNTED for r in records) == trials
     params = Counter(str(r["params"]) for r in records)
     assert set(params.values()) == {1}  # no two workers drew the same point
-    parents, runs = store(output)
+    parents, runs = store(output, uri, study_there.user_attrs["study_id"] if uri else "")
     assert len(parents) == 1
     assert {run.info.status for run in parents} == {"FINISHED"}
     assert "RUNNING" not in {run.info.status for run in runs}

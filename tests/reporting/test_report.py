@@ -84,7 +84,7 @@ def store(output, found, *, defaults=(), constraints=None, params=None, given=GI
 
 @contextmanager
 def running(output):
-    """Another process runs the study, as far as anybody can tell."""
+    """Another process runs the study, as far as anybody can tell; gives its id."""
     code = (
         "import sys, pathlib; from autopeft.study.lock import held\n"
         "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -92,7 +92,7 @@ def running(output):
     command = [sys.executable, "-c", code, str(output)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
-        yield
+        yield process.pid
         process.stdin.close()
 
 

@@ -72,10 +72,10 @@ def test_a_running_study_shows_what_trains_the_best_so_far_and_the_time_left(run
     ],
 )
 def test_it_says_what_the_study_is_at_and_how_long_that_takes(running, phase, said, monkeypatch):
-    with being_run(running):
+    with being_run(running) as pid:
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now)
-        keep(running, replace(phase, since=now, ends=phase.ends and now + phase.ends))
+        keep(running, replace(phase, pid=pid, ends=phase.ends and now + phase.ends))
         found = status.status(running)
     assert found.state == "running"
     assert found.phase == str(phase)
@@ -97,6 +97,14 @@ def test_what_a_killed_process_was_at_is_not_believed_of_the_next(running):
     keep(running, Phase(SCORING, "head alone"))
     with being_run(running):
         assert status.status(running).phase == ""
+
+
+def test_a_clock_that_was_set_back_while_the_study_runs_hides_nothing(running, monkeypatch):
+    with being_run(running) as pid:
+        yesterday = time.time() - 86_400
+        monkeypatch.setattr(time, "time", lambda: yesterday)
+        keep(running, Phase(SCORING, "head alone", pid=pid))
+        assert status.status(running).phase == "scoring head alone"
 
 
 def test_a_study_without_a_trial_is_starting(tmp_path):

@@ -25,22 +25,26 @@ from autopeft.study.journal import open_journal
 from autopeft.study.storage import StudyStorage
 from autopeft.tracking.address import open_afresh, sqlite_uri
 from autopeft.tracking.outbox import Outbox
+from autopeft.tracking.sender import KEY
 from autopeft.training import cross_validation
 from autopeft.training.checkpoint import Checkpoint
 from tests.conftest import THREE, autopeft, autopeft_here
 from tests.methods.test_registry import FIXTURES, beside, install, write_plugin
 
 
-def store(folder: Path) -> tuple[list, list]:
+def store(folder: Path, uri: str | None = None, study_id: str = "") -> tuple[list, list]:
     """The parent runs and the trial runs in a study's MLflow store, as it is on disk now.
 
-    A connection that this process had kept would still read the store of an output folder that was removed since.
+    A connection that this process had kept would still read the store of an output folder that was removed since. In a
+    store of several studies, at `uri`, only those of the one with `study_id`.
     """
-    uri = sqlite_uri(folder / "mlflow.db")
-    open_afresh(uri)
-    client = MlflowClient(uri)
+    own = sqlite_uri(folder / "mlflow.db")
+    if uri is None:
+        open_afresh(own)
+    client = MlflowClient(uri or own)
     experiments = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
     runs = client.search_runs(experiments, max_results=1000)
+    runs = [run for run in runs if run.data.tags.get(KEY, "").startswith(study_id)]
     return (
         [run for run in runs if "mlflow.parentRunId" not in run.data.tags],
         [run for run in runs if "mlflow.parentRunId" in run.data.tags],

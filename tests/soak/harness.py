@@ -1,8 +1,9 @@
 """Commands in forked children of this process, which has imported what they need, killed where a test says.
 
 A child is the leader of a process group of its own, and kills all of it, workers included, right before its n-th write,
-rename or removal in the study's folder, or after so many seconds. Workers are forked too, not spawned as they are
-outside of these tests: to import everything takes a worker ten seconds, which two hundred runs cannot spend.
+rename or removal in the study's folder, or after so many seconds; a test may also kill its driver or one of its workers
+alone. Workers are forked too, not spawned as they are outside of these tests: to import everything takes a worker ten
+seconds, which two hundred runs cannot spend.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
-import pytest
 import torch
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
@@ -27,13 +29,15 @@ from autopeft.cli import app
 from autopeft.execution import processes
 from autopeft.search import run  # noqa: F401  # once, for all children
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.truncate", "os.mkdir"}
 TO_WRITE = os.O_WRONLY | os.O_RDWR
 LONGEST = 300.0
 """Seconds for a command of some ten, so that one that hangs ends the test."""
+
+FAREWELL = 10.0
+"""Seconds for the workers of a driver that was killed to notice and end."""
+
+DAY = 86_400.0
 
 
 class Child:
@@ -44,38 +48,76 @@ class Child:
         cwd: where it runs; changes below count.
         fatal: the number of the change before which it is killed, from 1 on; 0 for none.
         seconds: after which it is killed.
+        clock: the seed of jumps of its wall clock, by up to a day forth and back every moment; None for none.
     """
 
-    def __init__(self, *arguments: str, cwd: Path, fatal: int = 0, seconds: float | None = None) -> None:
+    def __init__(
+        self, *arguments: str, cwd: Path, fatal: int = 0, seconds: float | None = None, clock: int | None = None
+    ) -> None:
         self.changes = multiprocessing.get_context("fork").Value("L", 0)
         self._said = cwd / f"said.{time.monotonic_ns()}"
         self._modules = self._said.with_name(f"{self._said.name}.modules")
+        self._status: int | None = None
         _close_databases()
         sys.stdout.flush()
         self._pid = os.fork()
         if not self._pid:
-            self._run(arguments, cwd, fatal, seconds)
+            self._run(arguments, cwd, fatal, seconds, clock)
 
     def wait(self) -> int:
-        """Its exit code; -9 where it was killed. What it had to import, later children find imported."""
+        """Its exit code; -9 where it was killed. What it had to import, later children find imported.
+
+        Raises:
+            AssertionError: it does not end, or a process of its outlives it.
+        """
         deadline = time.monotonic() + LONGEST
-        while not (ended := os.waitpid(self._pid, os.WNOHANG))[0]:
+        while self.runs:
             if time.monotonic() > deadline:
                 os.killpg(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
-                pytest.fail(f"a command did not end within {LONGEST:g} s, and said: {self.said}")
+                raise AssertionError(f"a command did not end within {LONGEST:g} s, and said: {self.said}")
             time.sleep(0.02)
-        code = os.waitstatus_to_exitcode(ended[1])
+        deadline = time.monotonic() + FAREWELL
+        while others := _group(self._pid):
+            assert time.monotonic() < deadline, f"the command ended, but these processes of its did not: {others}"
+            time.sleep(0.02)
         for name in self._modules.read_text(encoding="utf-8").split() if self._modules.exists() else ():
             with suppress(Exception):  # some can be imported in some order alone
                 importlib.import_module(name)
-        return code
+        assert self._status is not None
+        return os.waitstatus_to_exitcode(self._status)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._status = status if pid else None
+        return self._status is None
 
     @property
     def said(self) -> str:
         return self._said.read_text(encoding="utf-8")
 
-    def _run(self, arguments: tuple[str, ...], cwd: Path, fatal: int, seconds: float | None) -> NoReturn:
+    def kill(self) -> bool:
+        """Kill its driver alone; whether it still ran."""
+        if self.runs:
+            os.kill(self._pid, signal.SIGKILL)
+            return True
+        return False
+
+    def kill_worker(self, drawn: random.Random) -> bool:
+        """Kill one of its workers; whether there was one."""
+        found = [pid for pid in _group(self._pid) if pid != self._pid and _parent(pid) == self._pid and _forked(pid)]
+        with suppress(ProcessLookupError):  # it has just ended
+            if found and self.runs:
+                os.kill(drawn.choice(found), signal.SIGKILL)
+                return True
+        return False
+
+    def _run(
+        self, arguments: tuple[str, ...], cwd: Path, fatal: int, seconds: float | None, clock: int | None
+    ) -> NoReturn:
         code = 70
         try:
             os.setpgid(0, 0)
@@ -86,6 +128,8 @@ class Child:
             torch.set_num_threads(1)
             processes.get_context = lambda _: multiprocessing.get_context("fork")
             self._count(str(cwd) + os.sep, fatal)
+            if clock is not None:
+                _let_jump(random.Random(clock))
             if seconds is not None:
                 threading.Thread(target=_die_after, args=(seconds,), daemon=True).start()
             sys.argv = ["autopeft", *arguments]
@@ -98,7 +142,8 @@ class Child:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
-            self._modules.write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
+            with suppress(OSError):  # the disk may be full on purpose
+                self._modules.write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
             os._exit(code)
 
     def _count(self, below: str, fatal: int) -> None:
@@ -128,3 +173,39 @@ def _close_databases() -> None:
 def _die_after(seconds: float) -> None:
     time.sleep(seconds)
     os.killpg(0, signal.SIGKILL)
+
+
+def _let_jump(drawn: random.Random) -> None:
+    """Let the wall clock jump every moment from now on, in this process and those it forks; `monotonic` goes on."""
+    real, real_ns, began = time.time, time.time_ns, time.monotonic()
+    jumps = [drawn.uniform(-DAY, DAY) for _ in range(997)]
+
+    def offset() -> float:
+        return jumps[int((time.monotonic() - began) * 5) % len(jumps)]
+
+    time.time = lambda: real() + offset()
+    time.time_ns = lambda: real_ns() + int(offset() * 1e9)
+
+
+def _group(leader: int) -> list[int]:
+    """The living processes of a group."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(group) == leader and state not in "ZX":
+                found.append(int(entry.name))
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
+
+
+def _forked(pid: int) -> bool:
+    """Whether a process has the command line of this one, as a forked worker has, and not that of a helper."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes()
+    return False
