@@ -1,6 +1,6 @@
 """Candidates in one pass are each what they are alone, whatever their shapes, and whoever is beside them."""
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from autopeft.budget.cost_estimator import CostEstimator
+from autopeft.budget.memory.live_bytes import LiveBytes
+from autopeft.budget.memory.peak import at_peak
+from autopeft.data.split import Fold
 from autopeft.execution.packing_choice import gradients
+from autopeft.methods.candidate import CandidateSpace
 from autopeft.models.attach import attach, trainable
+from autopeft.testing.tiny import blank_rows
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
@@ -48,20 +54,20 @@ def model_of(name, given, *, dropout=False):
     return model if dropout else without_dropout(model)
 
 
-def member_of(name, given, hyper=HYPER, *, dropout=False):
+def member_of(name, given, hyper=HYPER, *, dropout=False, setup=SETUP):
     model = pack(model_of(name, given, dropout=dropout), 3, sites=name in SITES)
-    rows = rows_of_epoch(FOLDS, hyper.batch_size)
+    rows = rows_of_epoch(setup.folds, hyper.batch_size)
     learner = Learner(model, hyper, rows, Execution(hyper.batch_size, folds=3), device=CPU)
-    return Member(learner, SETUP, factors_of(name, given, model))
+    return Member(learner, setup, factors_of(name, given, model))
 
 
 def factors_of(name, given, model):
     return METHODS[name].factors(trainable(model), params_of(name, given), base_of().spec)
 
 
-def cohort_of(name, *members, dropout=False, like=None):
+def cohort_of(name, *members, dropout=False, like=None, setup=SETUP):
     model = model_of(name, like or members[0], dropout=dropout)
-    cohort = Cohort(model, SETUP, factors_of(name, like or members[0], model), sites=name in SITES)
+    cohort = Cohort(model, setup, factors_of(name, like or members[0], model), sites=name in SITES)
     for member in members:
         cohort.admit(member if isinstance(member, Member) else member_of(name, member, dropout=dropout))
     return cohort
@@ -305,3 +311,35 @@ def test_rates_of_dropout_are_each_candidates_own(name):
     assert all(module.rates.tolist() == pytest.approx([0.0] * 3 + [0.3] * 3) for module in placed)
     together = run(cohort)
     assert all(np.isfinite(rung.losses).all() for rungs in together for rung in rungs)
+
+
+@pytest.mark.parametrize(("name", "members"), [("lora", LORAS), ("adapter", ADAPTERS)], ids=["lora", "adapter"])
+def test_memory_of_a_cohort_is_predicted(name, members):
+    base, count = base_of(), len(members)
+    space = CandidateSpace.build([METHODS[name]], base.spec, {name: members[1]}, ())
+    candidate = space[name].default()
+    data = blank_rows(np.full(3 * 64, 24))
+    estimator = CostEstimator(base, TASK, CPU, data, packed={name: False}, folds=3)
+    predicted = estimator.predict(candidate, Execution(16, folds=3, candidates=count)).peak
+    folds = [Fold(rows, rows) for rows in np.array_split(np.arange(len(data)), 3)]
+    setup = Setup(rows=data, folds=folds, **OPTIONS)
+    hyper = replace(HYPER, batch_size=16)
+    inside = [member_of(name, members[1], hyper, dropout=True, setup=setup) for _ in members]
+    cohort = cohort_of(name, *inside, dropout=True, like=members[1], setup=setup)
+
+    class Watch:
+        def __init__(self):
+            self.peak = 0
+
+        @contextmanager
+        def __call__(self, cohort, places):
+            with LiveBytes() as live:
+                for tensor in (*cohort.model.parameters(), *cohort.model.buffers(), *cohort.kept_tensors()):
+                    live.count(tensor)
+                resident = live.alive
+                yield
+            self.peak = sum(at_peak(live.trace(resident)).values())
+
+    cohort.watch = Watch()
+    cohort.train(2)
+    assert predicted == pytest.approx(cohort.watch.peak, rel=0.05, abs=2**15)
