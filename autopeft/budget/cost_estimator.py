@@ -25,8 +25,8 @@ from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
-from autopeft.training.cohort import cohort_step
 from autopeft.training.blockwise_adamw import moment_bytes
+from autopeft.training.cohort import cohort_step
 from autopeft.training.learner import make_optimizer
 from autopeft.training.loss_scale import LossScale
 from autopeft.training.packing import pack

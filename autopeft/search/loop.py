@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from optuna.trial import TrialState
+
 from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes, format_seconds
+from autopeft.execution.cohort_choice import together
+from autopeft.execution.cohorts import Cohorts
 from autopeft.execution.in_process import InProcess
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.processes import Processes
 from autopeft.execution.runner import Findings
 from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
-from autopeft.search.sampler import make_sampler
+from autopeft.search.sampler import DRAWN, make_sampler
 from autopeft.search.trial import PACKING, Trial
 from autopeft.study.phase import SEARCHING
 from autopeft.study.record import PASSED_OVER, STOPPED_EARLY, TrialRecord, records
@@ -21,11 +25,12 @@ from autopeft.study.states import COUNTED, FAIL, INFEASIBLE
 from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import optuna
 
     from autopeft.common.interrupt import Interrupt
+    from autopeft.common.params import ParamValue
     from autopeft.execution.backend import Backend
     from autopeft.execution.problem import Problem
     from autopeft.reporting.progress import Progress
@@ -89,7 +94,7 @@ class Search:
             announcer.enter(SEARCHING, seconds=limit, latest=True)
         with self._backend() as backend:
             while True:
-                while backend.free and (trial := self.ask()):
+                while backend.free and (trial := self.ask(backend.alike)):
                     backend.give(trial)
                 if not backend.busy:
                     break
@@ -113,6 +118,8 @@ class Search:
         count = min(self.problem.workers, self.wanted - self.done())
         if self.problem.workers > 1 and count > 0:
             return Processes(self.problem, count, self.known, self.progress.say)
+        if (most := together(self.problem)) > 1:
+            return Cohorts(self.problem, most, self.known, self.progress.say)
         return InProcess(self.problem, self.known, self.progress.say)
 
     def known(self) -> Findings:
@@ -122,12 +129,14 @@ class Search:
             excess[record.method] = max(record.unseen_memory, excess.get(record.method, 0))
         return Findings(self.study.user_attrs.get(PACKING, {}), excess)
 
-    def ask(self) -> Trial | None:
+    def ask(self, alike: Mapping[str, ParamValue] | None = None) -> Trial | None:
         """The next trial; None where no more should start, or not before a running one has ended.
+
+        If none is queued, it gets the params in `alike`.
 
         MLflow learns of refused proposals only when a trial trains: so a proposal costs half as much.
         """
-        several = self.problem.workers > 1
+        several = self.problem.workers > 1 or together(self.problem) > 1
         if not several:
             self.tracker.outbox.hold()
         while True:
@@ -136,7 +145,10 @@ class Search:
                 return None
             asked = time.monotonic()
             number = len(records(self.study)) + len(self.running)
-            draws = sum("fixed_params" not in t.system_attrs for t in self.study.get_trials(deepcopy=False))
+            trials = self.study.get_trials(deepcopy=False)
+            draws = sum("fixed_params" not in t.system_attrs or DRAWN in t.user_attrs for t in trials)
+            if alike and not any(trial.state == TrialState.WAITING for trial in trials):
+                self.study.enqueue_trial(dict(alike), user_attrs={DRAWN: True})
             spec, defaults = self.problem.spec, self.problem.space.defaults
             self.study.sampler = make_sampler(
                 spec.seed, number, draws, defaults, side_by_side=several, name=spec.search.sampler

@@ -21,7 +21,7 @@ from pydantic import (
 
 from autopeft.common.address import holds_no_secret
 from autopeft.common.exceptions import shorten
-from autopeft.common.units import parse_bytes, parse_count, parse_seconds, parse_workers
+from autopeft.common.units import parse_bytes, parse_cohort, parse_count, parse_seconds, parse_workers
 from autopeft.study.references import MOST_CANDIDATES, Reference, References, several
 
 Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
@@ -31,6 +31,9 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int |
 
 
 Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_type=int | Literal["auto"])]
+
+
+Cohort = Annotated[int | str, BeforeValidator(parse_cohort, json_schema_input_type=int | Literal["auto"])]
 
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=int | float | str), Field(gt=0)]
@@ -257,6 +260,13 @@ class SearchSection(Section):
 
     "auto" is one for every two cores on a CPU, and one on a GPU or with `candidates` in [model]. With more than one
     worker, two runs of the same study differ.
+    """
+    cohort: Cohort = "auto"
+    """Number of candidates of one method that train in one pass with all their folds: 1 to 64, or "auto".
+
+    "auto" is 1 on a CPU, where it saves no time. On a GPU it is an eighth of `trials`, at most 8, for methods whose
+    folds are packed; fewer where `max_gpu_memory` is too small. The candidates differ in size, dropout and training; in
+    the rest they are drawn alike, and others take the place of those that stop. More than 1 needs `workers = 1`.
     """
     references: bool = True
     """Whether to train the head alone, and all weights (full fine-tuning), once after the search, and score both on the

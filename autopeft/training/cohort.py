@@ -30,13 +30,13 @@ from autopeft.training.step import backward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
 
     from autopeft.models.device import Device
     from autopeft.tasks.contract import Task
     from autopeft.training.cohort_member import Member
-    from autopeft.training.learner import Watch
     from autopeft.training.setup import Setup
 
 
@@ -48,7 +48,7 @@ class Cohort:
         setup: what their trials share.
         factors: those of the model, as `Member.factors`.
         sites: how the model is packed, see `pack`.
-        watch: entered around every step; may raise.
+        watch: entered around every step with this cohort and the places of the pass; may raise.
 
     Attributes:
         members: the candidates, in the order of their slices.
@@ -61,7 +61,7 @@ class Cohort:
         factors: Mapping[str, float],
         *,
         sites: bool = False,
-        watch: Watch | None = None,
+        watch: Callable[[Cohort, int], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.setup, self.watch, self._own = setup, watch, factors
         self.members: list[Member] = []

@@ -13,7 +13,6 @@ from autopeft.models.attach import trainable
 from autopeft.models.marks import FROZEN
 from autopeft.training.batch import bucketed
 from autopeft.training.cross_validation import reached, rung_of
-from autopeft.training.learner import DIVERGED, DivergedError
 from autopeft.training.rungs import epochs_between, rung_ends
 from autopeft.training.slice_adamw import Plan
 
@@ -110,14 +109,10 @@ class Member:
         """Take in the losses of its latest steps, `[steps, folds]`."""
         self._losses.extend(losses)
 
-    def check(self) -> None:
-        """Check the losses since its last rung.
-
-        Raises:
-            DivergedError: one is no longer finite.
-        """
-        if not np.isfinite(self._losses).all():
-            raise DivergedError(DIVERGED)
+    @property
+    def finite(self) -> bool:
+        """Whether all losses since its last rung are finite numbers."""
+        return bool(np.isfinite(self._losses).all())
 
     def reach(self, answers: Sequence[np.ndarray]) -> Rung:
         """Take in the answers to each fold's held-out rows after the steps to a rung; returns the rung."""

@@ -23,7 +23,7 @@ from autopeft.training.cohort import Cohort
 from autopeft.training.cohort_check import agrees
 from autopeft.training.cohort_member import Member
 from autopeft.training.cross_validation import cross_validate, rows_of_epoch
-from autopeft.training.learner import DivergedError, Learner
+from autopeft.training.learner import Learner
 from autopeft.training.packing import pack
 from autopeft.training.setup import Setup
 from autopeft.training.slice_adamw import Plan, SliceAdamW
@@ -176,9 +176,8 @@ def test_a_step_is_that_of_the_candidate_alone_in_any_slot_and_beside_one_that_d
         cohort.train(1)
         for found, expected in zip(mine.learner.tensors, alone(name, given, hyper, 1), strict=True):
             assert torch.allclose(found, expected, atol=1e-6, rtol=1e-5)
-        with pytest.raises(DivergedError):
-            bad.check()
-        mine.check()
+        assert mine.finite
+        assert not bad.finite
 
 
 def run(cohort):
