@@ -26,7 +26,6 @@ from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution, guess, ways
 from autopeft.training.blockwise_adamw import moment_bytes
-from autopeft.training.cohort import cohort_step
 from autopeft.training.learner import make_optimizer
 from autopeft.training.loss_scale import LossScale
 from autopeft.training.packing import pack
@@ -247,11 +246,9 @@ class CostEstimator:
         task = self._task.trying(candidate.task)
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
-            if execution.candidates > 1:
-                return cohort_step(module, sizes, task, self._device)
-            optimizer = make_optimizer(module, candidate.hyper, execution.folds, self._device)
+            optimizer = make_optimizer(module, candidate.hyper, execution.slices, self._device)
             place = next(module.parameters()).device
-            scale = LossScale(execution.folds, place) if self._device.scaled else None
+            scale = LossScale(execution.slices, place) if self._device.scaled else None
             callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))
             # The second pass finds the gradients of the first; a third would add nothing.
             return lambda tensors: training_step(
@@ -277,7 +274,7 @@ class CostEstimator:
                     quantization.stand_in(module, shape, self._quantized, compute)
         train_mode(model)
         own = 3 * peak.tensor_bytes(trainable(model).values()) if execution.candidates > 1 else 0
-        estimate = peak.predict(model, make_step, shapes, self._device.type, whole=execution.candidates > 1)
+        estimate = peak.predict(model, make_step, shapes, self._device.type)
         return replace(
             estimate,
             weights=estimate.weights - self._saved_by_quantization,

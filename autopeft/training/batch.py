@@ -61,7 +61,7 @@ class Batch:
             yield outputs, dict(self.tensors)
             return
         found = {  # one node of the graph for all folds, not one for each
-            name: value.split(max(self.sizes))
+            name: torch.split(value, max(self.sizes))
             for name, value in outputs.items()
             if isinstance(value, torch.Tensor) and value.ndim
         }

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from autopeft.models.device import Device
-    from autopeft.tasks.contract import Task
     from autopeft.training.cohort_member import Member
     from autopeft.training.setup import Setup
 
@@ -178,21 +176,6 @@ class Cohort:
         self._optimizer = None
         for parameter in self.parameters:
             parameter.data, parameter.grad = parameter.data.new_empty(0), None
-
-
-def cohort_step(
-    model: nn.Module, sizes: tuple[int, ...], task: Task, device: Device
-) -> Callable[[Mapping[str, torch.Tensor]], object]:
-    """A step of a cohort on a packed model, to predict its memory: it takes the tensors of a batch of these sizes."""
-    slices, parameters = len(sizes), list(trainable(model).values())
-    optimizer = SliceAdamW(parameters, [Plan((1.0,) * slices, (0.0,) * slices)] * len(parameters))
-    rates = torch.zeros(slices, device=parameters[0].device)
-
-    def step(tensors: Mapping[str, torch.Tensor]) -> None:
-        backward(model, Batch(tensors, sizes), task, device)
-        optimizer.step(rates)
-
-    return step
 
 
 def _corner(member: Member, number: int, index: int) -> tuple[slice, ...]:
