@@ -86,14 +86,14 @@ class Cohorts(InProcess):
             self._place(trial, usage)
 
     def _place(self, trial: TrialHandle, usage: Usage) -> None:
-        alike = trial.candidate.alike
-        if alike in self._failed:
+        alike, problem = trial.candidate.alike, self._problem.at_hand(trial.candidate)
+        if trial.candidate.method.unequal is None or alike in self._failed:
             trial.started(usage)
             self._alone(trial)
             return
         run = next((run for run in self._runs if run.first.alike == alike), None)
         if run is None:
-            run = CohortRun(self._problem.of(trial.candidate), trial.candidate, self._most)
+            run = CohortRun(problem, trial.candidate, self._most)
             self._runs.append(run)
         refused = run.refused
         try:

@@ -58,7 +58,7 @@ class Candidate:
     @property
     def alike(self) -> dict[str, ParamValue]:
         """The part of `flat` that candidates must have in common to train in one pass (`PeftMethod.unequal`)."""
-        free = {*self.method.unequal, *self.hyper.point} - {"batch_size"}
+        free = {*(self.method.unequal or ()), *self.hyper.point} - {"batch_size"}
         called = {f"{self.method.name}.{self.called.get(key, key)}" for key in free}
         return {key: value for key, value in self.flat.items() if key not in called}
 

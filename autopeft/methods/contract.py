@@ -150,7 +150,8 @@ class PeftMethod(ABC):
         tasks: the task kinds it supports; empty means every kind.
         unequal: its dimensions in which candidates may differ that train in one pass (`[search] cohort`). They may
             change the sizes of trained tensors, whose rest is then padded with zeros, the rate of an `nn.Dropout`, and
-            `factors`, but nothing else. The host compares gradients, and trains alone what does not fit.
+            `factors`, but nothing else. The host compares gradients, and trains alone what does not fit. None: its
+            candidates always train alone.
 
     A method that trains the biases of the top layers, on a tiny model:
 
@@ -177,7 +178,7 @@ class PeftMethod(ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     tasks: ClassVar[tuple[str, ...]] = ()
-    unequal: ClassVar[tuple[str, ...]] = ()
+    unequal: ClassVar[tuple[str, ...] | None] = None
 
     def supports(self, spec: ModelSpec) -> Support:
         """Whether the method works on this model, with the reason if it does not. Default: yes."""

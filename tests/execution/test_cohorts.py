@@ -35,6 +35,7 @@ def study(tiny_study):
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (model / "config.json").write_text(json.dumps(config))
     text = tiny_study.read_text().replace('packing = "off"', 'packing = "on"').replace("learning_rate = 0.02\n", "")
+    text = text.replace('name = "tiny"', 'name = "tiny"\noutput = "outputs/tiny"')
     tiny_study.write_text(text.replace("[validation]", "cohort = 3\n[validation]"))
     return tiny_study
 

@@ -93,8 +93,9 @@ def fits(cohort):
         ("adapter", tuple({**one, "placement": "parallel", "non_linearity": "gelu"} for one in ADAPTERS)),
         ("vera", ({"r": 16, "d_initial": 0.1}, {"r": 16, "d_initial": 0.7})),
         ("bitfit", ({}, {})),
+        ("ia3", ({}, {})),
     ],
-    ids=["lora", "dora", "adapter", "parallel adapter", "vera", "bitfit"],
+    ids=["lora", "dora", "adapter", "parallel adapter", "vera", "bitfit", "ia3"],
 )
 def test_gradients_are_those_of_each_candidate_alone_though_their_shapes_differ(name, members):
     cohort = cohort_of(name, *members)
