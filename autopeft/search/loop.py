@@ -159,6 +159,7 @@ class Search:
             name = trial.candidate.name
             if name not in self.left_out:
                 return trial
+            alike = None
             drawn.set_constraint("left_out", 1.0)  # the sampler cannot drop a method, but learns to keep away from it
             trial.end(Outcome(INFEASIBLE, f"{name} was left out"))
 
