@@ -17,9 +17,10 @@ from autopeft.execution.problem import Problem
 from autopeft.execution.runner import Findings
 from autopeft.methods.registry import discover
 from autopeft.models.device import Device
+from autopeft.search.trial import Trial
 from autopeft.study.file import StudySpec
+from autopeft.study.folder import CHECKPOINTS
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED
-from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.cohort import Cohort
 from tests.conftest import autopeft_here
 
@@ -318,4 +319,32 @@ def test_a_whole_study_draws_trials_alike_and_is_the_same_again(study):
     ]
     assert any(one == two for one, two in itertools.pairwise(kinds))
     assert all(record["state"] in (COMPLETE, PRUNED) for record in found)
-    assert not Checkpoint(study.parent / "outputs" / "tiny" / "states").folder.exists()
+
+
+def test_a_study_that_is_interrupted_goes_on_with_every_trial_once(study, monkeypatch):
+    text = (
+        study.read_text()
+        .replace("trials = 4", "trials = 7")
+        .replace('["adapter", "lora", "prefix_tuning"]', '["lora"]')
+    )
+    study.write_text(text.replace("cohort = 3", "cohort = 3\nrace = 0"))
+    tell, told = Trial.rung, []
+
+    def interrupted(trial, rung):
+        told.append((trial.number, rung.number))
+        if len(told) == 6:
+            raise KeyboardInterrupt
+        return tell(trial, rung)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trial, "rung", interrupted)
+        assert autopeft_here("run", study, "--json", cwd=study.parent).returncode == 1
+    left = [path.name for path in (study.parent / "outputs" / "tiny" / CHECKPOINTS).iterdir()]
+    assert len(left) >= 2, "those that shared the pass"
+    done = autopeft_here("run", study, "--json", cwd=study.parent)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["records"]
+    assert len(found) == 7
+    assert all(record["state"] in (COMPLETE, PRUNED) for record in found)
+    assert len({json.dumps(record["params"], sort_keys=True) for record in found}) == 7
+    assert not (study.parent / "outputs" / "tiny" / CHECKPOINTS).exists()
