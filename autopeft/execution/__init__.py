@@ -11,6 +11,7 @@ SURFACE = {
     "Runner": "runner",
     "WeightCheck": "weight_check",
     "Backend": "backend",
+    "Cohorts": "cohorts",
     "InProcess": "in_process",
     "Processes": "processes",
 }

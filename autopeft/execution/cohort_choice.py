@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from autopeft.common.exceptions import SpecError
 from autopeft.models.device import ADAMW
 from autopeft.models.quantization import EIGHT_BITS
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.training.batch_plan import Execution
+
+CARD_SHARE = 0.95
+"""Share of a GPU's memory that a pass may take, by its prediction, where the study sets no limit."""
 
 MOST, SHARE = 8, 8
 """"auto" is one in `SHARE` of the trials, since candidates in one pass have most choices in common; at most `MOST`."""
@@ -58,7 +63,7 @@ def _obstacle(problem: Problem) -> str:
 def fitting(
     problem: Problem, candidate: Candidate, usage: Usage, wanted: int
 ) -> tuple[Execution, MemoryEstimate] | None:
-    """The pass of most candidates as large as this one that fits `max_gpu_memory`, at most `wanted`, and its memory.
+    """The pass of most candidates as large as this one that fits the memory limit, at most `wanted`, and its memory.
 
     None if its folds are not packed, or no two of it fit.
     """
@@ -66,6 +71,8 @@ def fitting(
     if single.folds != len(problem.folds) or single.folds == 1:
         return None
     limit = problem.budget.max_gpu_memory
+    if limit is None and problem.device.type == "cuda" and torch.cuda.is_available():
+        limit = int(CARD_SHARE * torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     while wanted > 1:
         execution = replace(single, candidates=wanted)
         estimate = problem.cost_estimator.predict(candidate, execution)
