@@ -264,7 +264,7 @@ class SearchSection(Section):
     cohort: Cohort = "auto"
     """Number of candidates of one method that train in one pass with all their folds: 1 to 64, or "auto".
 
-    "auto" is 1 on a CPU, where it saves no time. On a GPU it is an eighth of `trials`, at most 8, for LoRA, DoRA,
+    "auto" is 1 on a CPU, where it saves little time. On a GPU it is an eighth of `trials`, at most 8, for LoRA, DoRA,
     adapters and other methods whose candidates fit together; fewer where `max_gpu_memory` is too small. Candidates in
     one pass differ in size, dropout and training, and have all other choices in common; new ones take the place of
     those that stop. More than 1 needs `workers = 1`.
