@@ -242,13 +242,13 @@ class CostEstimator:
         """Predicted peak of one step at the longest batch, run in this way."""
         heartbeat()
         passes = 2 if execution.micro_batch < min(candidate.hyper.batch_size, self._rows) else 1
-        sizes = (min(execution.micro_batch, self._rows),) * execution.folds
+        sizes = (min(execution.micro_batch, self._rows),) * execution.slices
         task = self._task.trying(candidate.task)
 
         def make_step(module: nn.Module) -> Callable[[Mapping[str, torch.Tensor]], object]:
-            optimizer = make_optimizer(module, candidate.hyper, execution.folds, self._device)
+            optimizer = make_optimizer(module, candidate.hyper, execution.slices, self._device)
             place = next(module.parameters()).device
-            scale = LossScale(execution.folds, place) if self._device.scaled else None
+            scale = LossScale(execution.slices, place) if self._device.scaled else None
             callback = _loss_alone(candidate.method.callback(module, candidate.params, self._base.spec))
             # The second pass finds the gradients of the first; a third would add nothing.
             return lambda tensors: training_step(
@@ -256,16 +256,16 @@ class CostEstimator:
             )
 
         model = self._model(candidate, take=True)
-        shapes = self.batch_shapes(execution.micro_batch, execution.folds)
+        shapes = self.batch_shapes(execution.micro_batch, execution.slices)
         level = self._trunk.level(candidate.method.name, model) if self._trunk else 0
         if self._trunk and level:
             cut(model, level, self._trunk.extras)
-            rows = min(execution.micro_batch, self._rows) * execution.folds
+            rows = min(execution.micro_batch, self._rows) * execution.slices
             shapes["trunk_states"] = self._trunk.shape(rows), torch.float32
         if execution.checkpointing:
             checkpoint_layers(model)
-        if execution.folds > 1:
-            pack(model, execution.folds, sites=self._packed_methods[candidate.method.name])
+        if execution.slices > 1:
+            pack(model, execution.slices, sites=self._packed_methods[candidate.method.name])
         if self._quantized != quantization.NONE:
             compute = self._device.autocast or torch.float32
             for module in model.modules():
@@ -273,10 +273,12 @@ class CostEstimator:
                 if hasattr(module, LINEAR) and "forward" not in vars(module) and (shape := linear_shape(module)):
                     quantization.stand_in(module, shape, self._quantized, compute)
         train_mode(model)
+        own = 3 * peak.tensor_bytes(trainable(model).values()) if execution.candidates > 1 else 0
         estimate = peak.predict(model, make_step, shapes, self._device.type)
         return replace(
             estimate,
             weights=estimate.weights - self._saved_by_quantization,
+            optimizer=estimate.optimizer + own,  # each candidate of a cohort keeps its weights and moments besides
             workspace=estimate.workspace + self.excess(candidate.method.name),
         )
 

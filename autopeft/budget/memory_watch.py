@@ -23,6 +23,7 @@ from autopeft.common.units import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from autopeft.training.cohort import Cohort
     from autopeft.training.learner import Learner, Watch
 
 ALWAYS_METERED = 3
@@ -68,7 +69,7 @@ class MemoryWatch:
         self.peak = self._steps = self._largest = 0
 
     @contextmanager
-    def __call__(self, learner: Learner, tokens: int) -> Iterator[None]:
+    def __call__(self, learner: Learner | Cohort, tokens: int) -> Iterator[None]:
         """Run one step of `learner`, whose largest pass has this many `tokens`.
 
         Raises:

@@ -14,8 +14,9 @@ BYTES = {
 COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-LARGEST, LONGEST, MOST_WORKERS = 10.0**15, 10.0**9, 1000
-"""The largest size and count, the longest time (30 years; timers take no more), and the most workers."""
+LARGEST, LONGEST, MOST_WORKERS, MOST_IN_COHORT = 10.0**15, 10.0**9, 1000, 64
+"""The largest size and count, the longest time (30 years; timers take no more), the most workers, and candidates in one
+pass."""
 
 LONGEST_TEXT = 100
 """Most characters of a size or a duration."""
@@ -68,9 +69,22 @@ def parse_workers(count: int | str) -> int | str:
     Raises:
         ValueError: neither.
     """
-    if count == "auto" or (isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= MOST_WORKERS):
+    return _count_or_auto(count, MOST_WORKERS)
+
+
+def parse_cohort(count: int | str) -> int | str:
+    """A number of candidates in one pass, or "auto".
+
+    Raises:
+        ValueError: neither.
+    """
+    return _count_or_auto(count, MOST_IN_COHORT)
+
+
+def _count_or_auto(count: int | str, most: int) -> int | str:
+    if count == "auto" or (isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= most):
         return count
-    raise ValueError(f'must be a whole number, from 1 to {MOST_WORKERS}, or "auto", but got {shorten(count)}')
+    raise ValueError(f'must be a whole number, from 1 to {most}, or "auto", but got {shorten(count)}')
 
 
 def format_bytes(count: float) -> str:

@@ -12,6 +12,7 @@ SURFACE = {
     "WeightCheck": "weight_check",
     "Backend": "backend",
     "BackendFactory": "backend_factory",
+    "Cohorts": "cohorts",
     "InProcess": "in_process",
     "Processes": "processes",
 }

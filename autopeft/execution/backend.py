@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 from autopeft.execution.runner import Job
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
+    from autopeft.common.params import ParamValue
     from autopeft.execution.outcome import Outcome
     from autopeft.methods.candidate import Candidate
 
@@ -38,7 +40,7 @@ class Backend(ABC):
     ```python
     with backend:
         while True:
-            while backend.free and (trial := search.ask()):
+            while backend.free and (trial := search.ask(backend.alike)):
                 backend.give(trial)
             if not backend.busy:
                 break
@@ -72,6 +74,14 @@ class Backend(ABC):
     @abstractmethod
     def busy(self) -> bool:
         """Whether it has anything to wait for: a running trial, or its own preparation for one."""
+
+    @property
+    def alike(self) -> Mapping[str, ParamValue]:
+        """Params that the next trial should have, to share a pass with those that run (`Candidate.alike`).
+
+        Default: any. A trial with other params is taken too.
+        """
+        return {}
 
     @abstractmethod
     def give(self, trial: TrialHandle) -> None:

@@ -23,10 +23,12 @@ from autopeft.training.packing_check import packable, seconds_of
 from autopeft.training.step import backward
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
+    from autopeft.data.encoded import Encoded
+    from autopeft.data.split import Fold
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
     from autopeft.models.device import Device
@@ -75,9 +77,10 @@ class PackingChoice:
         name = candidate.method.name
         if name in self.settled:
             return False
-        wanted = self._problem.spec.validation.packing
+        wanted, cohort = self._problem.spec.validation.packing, self._problem.spec.search.cohort
+        measured = wanted == "auto" and cohort in ("auto", 1)  # a cohort that is asked for needs packed folds
         try:
-            way = ALONE if wanted == "off" else self._find(candidate, measured=wanted == "auto")
+            way = ALONE if wanted == "off" else self._find(candidate, measured=measured)
         except Exception:  # whatever a method raises here, its trial raises and reports too
             return False
         if way:
@@ -112,7 +115,7 @@ class PackingChoice:
         sites = packable(
             lambda: self._model(candidate),
             lambda model, batch: gradients(model, batch, problem.task, problem.device),
-            self._rows(),
+            few_rows(problem.folds, problem.train, problem.device),
             problem.device.autocast or torch.float32,
         )
         if sites is None:
@@ -159,14 +162,6 @@ class PackingChoice:
         model = attach(self._problem.base, candidate.method, candidate.params, seed=self._problem.spec.seed)
         return model.to(self._problem.device.type)
 
-    def _rows(self) -> Batch:
-        """A few rows of each fold, none twice if there are enough: the rows compared must differ."""
-        picked: list[np.ndarray] = []
-        for fold, count in zip(self._problem.folds, itertools.cycle(CHECKED_ROWS), strict=False):
-            fresh = np.setdiff1d(fold.train, np.concatenate([*picked, np.array([], dtype=int)]))
-            picked.append((fresh if len(fresh) >= count else fold.train)[:count])
-        return Batch.of(self._problem.train, picked, self._problem.device.type)
-
     def _pass(self, model: nn.Module, batch: Batch) -> None:
         backward(model, batch, self._problem.task, self._problem.device)
 
@@ -189,6 +184,15 @@ class PackingChoice:
         with torch.random.fork_rng():
             self._pass(model, batch)
             return seconds_of(lambda: self._pass(model, batch))
+
+
+def few_rows(folds: Sequence[Fold], data: Encoded, device: Device, times: int = 1) -> Batch:
+    """A few rows of each fold, none twice if there are enough, as rows compared must differ; all of that `times`."""
+    picked: list[np.ndarray] = []
+    for fold, count in zip(folds, itertools.cycle(CHECKED_ROWS), strict=False):
+        fresh = np.setdiff1d(fold.train, np.concatenate([*picked, np.array([], dtype=int)]))
+        picked.append((fresh if len(fresh) >= count else fold.train)[:count])
+    return Batch.of(data, picked * times, device.type)
 
 
 def gradients(model: nn.Module, batch: Batch, task: Task, device: Device) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import kind_of, locate
 from autopeft.common.model_names import MODEL, arm, labels, without_model
 from autopeft.common.units import format_bytes
-from autopeft.execution import preflight
+from autopeft.execution import cohort_choice, preflight
 from autopeft.execution.precision import settle
 from autopeft.execution.problem import Problem, references
 from autopeft.methods.candidate import CandidateSpace, together
@@ -81,8 +81,9 @@ def check(problem: Problem) -> None:
     """Make sure that each base model can read the rows and learn from them, and that the budget has room.
 
     Raises:
-        UserInputError: as `require_room` if no model has room, and as `preflight.check`.
+        UserInputError: as `require_room` if no model has room, as `preflight.check`, and as `cohort_choice.require`.
     """
+    cohort_choice.require(problem)
     without: list[BudgetError] = []
     for one in in_parts(problem):
         try:

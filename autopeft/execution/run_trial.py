@@ -191,11 +191,11 @@ def _train(
         if reason and rung.epoch < candidate.hyper.epochs:
             return STOPPED if reason == TIMED_OUT else PRUNED, reason
         course.pace.check()
-    course.facts = _calibrated(problem, answers) if answers else {}
+    course.facts = calibrated(problem, answers) if answers else {}
     return COMPLETE, ""
 
 
-def _calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:
+def calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:
     """Facts from the answers to each fold's validation rows, which come by the fold's number."""
     data = problem.train
     rows = np.concatenate([data.rows_of(problem.folds[fold].validation) for fold in answers])

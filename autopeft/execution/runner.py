@@ -90,23 +90,47 @@ class Runner:
             StudyError: an earlier trial damaged the base model for good.
             StreamError: nobody reads the output anymore.
         """
+        usage = self.admit(candidate, job)
+        if isinstance(usage, Outcome):
+            return usage
+
+        def work() -> Outcome:
+            found = self.settle(candidate, usage, job)
+            if isinstance(found, Outcome):
+                return found
+            job.started(found)
+            return self.train(candidate, job)
+
+        return self.checked(candidate, work)
+
+    def admit(self, candidate: Candidate, job: Job) -> Usage | Outcome:
+        """What the candidate needs, which the job is told; or the outcome, if it must not train.
+
+        Raises:
+            StudyError: an earlier trial damaged the base model for good.
+        """
         problem = self._problem.at_hand(candidate)
         if problem is not self._problem and problem.device.type == "cuda":
             self._leak_check.since()  # a model that was moved is not a leak
         problem.weight_check.check()
         try:
-            admitted = self._admit(problem, candidate, job)
+            return self._admit(problem, candidate, job)
         except MachineError as error:
             return Outcome(INTERRUPTED, error.fault)
-        if isinstance(admitted, Outcome):
-            return admitted
+
+    def checked(self, candidate: Candidate, work: Callable[[], Outcome]) -> Outcome:
+        """The outcome of `work` on a candidate, `unharmed`, with what it left in memory."""
         try:
-            outcome = self._train(problem, candidate, admitted, job)
+            outcome = work()
         except MachineError as error:
             outcome = Outcome(INTERRUPTED, error.fault)
-        if changed := problem.weight_check.restore():
-            outcome = replace(outcome, state=FAIL, reason=wrote(changed))
-        return replace(outcome, leaked=self._leak_check.since())
+        return replace(self.unharmed(candidate, outcome), leaked=self._leak_check.since())
+
+    def unharmed(self, candidate: Candidate, outcome: Outcome) -> Outcome:
+        """The outcome, but FAIL if the base model's weights have changed; they are restored."""
+        if changed := self._problem.of(candidate).weight_check.restore():
+            return replace(outcome, state=FAIL, reason=wrote(changed))
+        return outcome
 
     @unguarded()
     def _admit(self, problem: Problem, candidate: Candidate, job: Job) -> Usage | Outcome:
@@ -124,7 +148,9 @@ class Runner:
         return Outcome(INFEASIBLE, refusal) if refusal else usage
 
     @unguarded()
-    def _train(self, problem: Problem, candidate: Candidate, usage: Usage, job: Job) -> Outcome:
+    def settle(self, candidate: Candidate, usage: Usage, job: Job) -> Usage | Outcome:
+        """Decide how the folds of the candidate's method run; returns what it then needs, or FAIL."""
+        problem = self._problem.of(candidate)
         packer = self._packers[problem.label]
         try:
             with guarded(problem.spec.search.hang_timeout):
@@ -137,7 +163,11 @@ class Runner:
             return Outcome(FAIL, in_a_line(error))
         if settled:
             job.settled({arm(name, problem.label): way for name, way in packer.settled.items()})
-        job.started(usage)
+        return usage
+
+    def train(self, candidate: Candidate, job: Job) -> Outcome:
+        """Train an admitted candidate, from its checkpoint if there is one."""
+        problem = self._problem.of(candidate)
         return run_trial(problem, candidate, job.rung, Checkpoint.of(problem.spec.output, candidate.flat))
 
 

@@ -55,6 +55,13 @@ class Candidate:
         of_model = {MODEL: self.model} if self.model else {}
         return {"method": name, **{f"{name}.{key}": value for key, value in {**of_model, **dimensions}.items()}}
 
+    @property
+    def alike(self) -> dict[str, ParamValue]:
+        """The part of `flat` that candidates must have in common to train in one pass (`PeftMethod.unequal`)."""
+        free = {*(self.method.unequal or ()), *self.hyper.point} - {"batch_size"}
+        called = {f"{self.method.name}.{self.called.get(key, key)}" for key in free}
+        return {key: value for key, value in self.flat.items() if key not in called}
+
     def __str__(self) -> str:
         """A readable name, such as `lora r=8 lora_alpha=16 … lr=0.001`."""
         shown = {**self.params, "lr": self.hyper.learning_rate, "epochs": self.hyper.epochs, **self.task}

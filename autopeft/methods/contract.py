@@ -148,6 +148,10 @@ class PeftMethod(ABC):
         name: its name in study files and leaderboards; lower case with underscores.
         paper: where the method comes from, in one line.
         tasks: the task kinds it supports; empty means every kind.
+        unequal: its dimensions in which candidates may differ that train in one pass (`[search] cohort`). They may
+            change the sizes of trained tensors, whose rest is then padded with zeros, the rate of an `nn.Dropout`, and
+            `factors`, but nothing else. The host compares gradients, and trains alone what does not fit. None: its
+            candidates always train alone.
 
     A method that trains the biases of the top layers, on a tiny model:
 
@@ -174,6 +178,7 @@ class PeftMethod(ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     tasks: ClassVar[tuple[str, ...]] = ()
+    unequal: ClassVar[tuple[str, ...] | None] = None
 
     def supports(self, spec: ModelSpec) -> Support:
         """Whether the method works on this model, with the reason if it does not. Default: yes."""
@@ -263,6 +268,22 @@ class PeftMethod(ABC):
             Tensors with the same names and shapes.
         """
         return None
+
+    def factors(self, trained: Iterable[str], params: Params, spec: ModelSpec) -> Mapping[str, float]:
+        """What the add-on multiplies a trained tensor by, as LoRA does its B. Default: nothing.
+
+        Only for methods whose `unequal` dimensions change such a number: the pass that several candidates share has
+        the numbers of one of them, and is corrected for the others.
+
+        Args:
+            trained: names of all trained parameters, with the head's.
+            params: of the candidate.
+            spec: the model's.
+
+        Returns:
+            Numbers other than 0, by the names of trained parameters; the same names for all params.
+        """
+        return {}
 
     def callback(self, model: nn.Module, params: Params, spec: ModelSpec) -> TrainingCallback | None:
         """Hooks around the steps of training, such as a schedule of ranks. Default: none.

@@ -6,9 +6,13 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from optuna.trial import TrialState
+
 from autopeft.common.exceptions import StudyError
 from autopeft.common.units import format_bytes, format_seconds
 from autopeft.execution.backend_factory import find_backend
+from autopeft.execution.cohort_choice import together
+from autopeft.execution.cohorts import Cohorts
 from autopeft.execution.in_process import InProcess
 from autopeft.execution.outcome import Outcome
 from autopeft.execution.processes import Processes
@@ -17,7 +21,7 @@ from autopeft.execution.shares import side_by_side
 from autopeft.execution.study_work import StudyWork
 from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
-from autopeft.search.sampler import make_sampler
+from autopeft.search.sampler import DRAWN, make_sampler
 from autopeft.search.seen import Memory
 from autopeft.search.tally import Tally
 from autopeft.search.trial import PACKING, Trial
@@ -28,11 +32,12 @@ from autopeft.study.states import FAIL, INFEASIBLE
 from autopeft.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import optuna
 
     from autopeft.common.interrupt import Interrupt
+    from autopeft.common.params import ParamValue
     from autopeft.execution.backend import Backend
     from autopeft.execution.problem import Problem
     from autopeft.reporting.progress import Progress
@@ -101,7 +106,7 @@ class Search:
         elsewhere = self.problem.spec.search.backend != LOCAL_BACKEND
         with self.problem.off_the_card() if elsewhere else nullcontext(), self._backend() as backend:
             while True:
-                while backend.free and (trial := self.ask()):
+                while backend.free and (trial := self.ask(backend.alike)):
                     backend.give(trial)
                 if not backend.busy:
                     break
@@ -129,18 +134,22 @@ class Search:
         count = min(self.problem.workers, left)
         if self.problem.workers > 1 and count > 0:
             return Processes(self.problem, count, self.known, self.progress.say)
+        if (most := together(self.problem)) > 1:
+            return Cohorts(self.problem, most, self.known, self.progress.say)
         return InProcess(self.problem, self.known, self.progress.say)
 
     def known(self) -> Findings:
         """What the trials have found out so far, in this start and earlier ones."""
         return Findings(self.study.user_attrs.get(PACKING, {}), dict(self.tally.excess))
 
-    def ask(self) -> Trial | None:
+    def ask(self, alike: Mapping[str, ParamValue] | None = None) -> Trial | None:
         """The next trial; None where no more should start, or not before a running one has ended.
+
+        If none is queued, it gets the params in `alike`.
 
         MLflow learns of refused proposals only when a trial trains: so a proposal costs half as much.
         """
-        several = side_by_side(self.problem.spec, self.problem.workers)
+        several = side_by_side(self.problem.spec, self.problem.workers) or together(self.problem) > 1
         if not several:
             self.tracker.outbox.hold()
         while True:
@@ -149,6 +158,8 @@ class Search:
                 return None
             asked = time.monotonic()
             number = self.tally.ended + len(self.running)
+            if alike and not any(t.state == TrialState.WAITING for t in self.study.get_trials(deepcopy=False)):
+                self.study.enqueue_trial(dict(alike), user_attrs={DRAWN: True})
             spec, defaults = self.problem.spec, self.problem.space.defaults
             self.study.sampler = make_sampler(
                 spec.seed,
@@ -166,6 +177,7 @@ class Search:
             name = trial.candidate.name
             if name not in self.left_out:
                 return trial
+            alike = None
             drawn.set_constraint("left_out", 1.0)  # the sampler cannot drop a method, but learns to keep away from it
             trial.end(Outcome(INFEASIBLE, f"{name} was left out"))
 

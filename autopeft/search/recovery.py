@@ -34,7 +34,7 @@ def recover(study: optuna.Study) -> None:
         if RECORD in frozen.user_attrs:
             tell(study, frozen.number, TrialRecord.read(frozen.user_attrs[RECORD]))
             continue
-        params = frozen.system_attrs.get("fixed_params") or frozen.params
+        params = {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}  # only some may have been given
         if params and frozen.number not in queued:
             retrying.run_again(study, frozen.number, params, INTERRUPTED, retrying.faults(study, frozen.number))
         study.tell(frozen.number, state=TrialState.FAIL)

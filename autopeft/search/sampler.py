@@ -37,6 +37,10 @@ FIRST = 10
 """Number of draws near the defaults before TPE has enough to model; Optuna's TPE draws as many at random."""
 
 
+DRAWN = "drawn"
+"""User attribute of a queued trial of which only some params are given, so that it can share a pass with others."""
+
+
 class NearDefaultsSampler(optuna.samplers.RandomSampler):
     """Draws each dimension around its default, if it has one; the method, and the rest, uniformly.
 
@@ -123,7 +127,10 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
         study = self._seen or study
         if "method" not in search_space:  # there is only one
             return super().sample_relative(study, trial, search_space)
-        drawn = super().sample_relative(study, trial, {"method": search_space["method"]})
+        if DRAWN in trial.user_attrs:
+            drawn = {"method": trial.system_attrs["fixed_params"]["method"]}
+        else:
+            drawn = super().sample_relative(study, trial, {"method": search_space["method"]})
         if not drawn:
             return {}
         own = {name: kind for name, kind in search_space.items() if name.startswith(f"{drawn['method']}.")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopeft.search.sampler import DRAWN
 from autopeft.study.record import records
 from autopeft.study.states import COUNTED
 
@@ -37,7 +38,8 @@ class Tally:
 
     def started(self, number: int) -> None:
         """Count a trial among those that the sampler drew, once it has ended; a queued one was not drawn."""
-        if "fixed_params" not in self._study.get_trials(deepcopy=False)[number].system_attrs:
+        trial = self._study.get_trials(deepcopy=False)[number]
+        if "fixed_params" not in trial.system_attrs or DRAWN in trial.user_attrs:
             self._running.add(number)
 
     @property

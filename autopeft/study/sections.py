@@ -16,7 +16,15 @@ from pydantic import (
 
 from autopeft.common.exceptions import shorten
 from autopeft.study.references import MOST_CANDIDATES, Reference, References, several
-from autopeft.study.setting_types import Bytes, Encoding, Place, Seconds, Share, Workers  # noqa: TC001  # pydantic's
+from autopeft.study.setting_types import (  # noqa: TC001  # pydantic's
+    Bytes,
+    Cohort,
+    Encoding,
+    Place,
+    Seconds,
+    Share,
+    Workers,
+)
 
 LOCAL_BACKEND = "local"
 """The backend that needs no plugin: the study's own machine."""
@@ -242,6 +250,14 @@ class SearchSection(Section):
     address: str | None = Field(None, min_length=1, max_length=300)
     """Where the backend finds its machines. For "ray": "auto" for the cluster that this machine belongs to, or
     "host:port" of one. Default: no cluster is joined; Ray is started on this machine and ends with the study."""
+    cohort: Cohort = "auto"
+    """Number of candidates of one method that train in one pass with all their folds: 1 to 64, or "auto".
+
+    "auto" is 1 on a CPU, where it saves little time. On a GPU it is an eighth of `trials`, at most 8, for LoRA, DoRA,
+    adapters and other methods whose candidates fit together; fewer where `max_gpu_memory` is too small. Candidates in
+    one pass differ in size, dropout and training, and have all other choices in common; new ones take the place of
+    those that stop. More than 1 needs `workers = 1`.
+    """
     references: bool = True
     """Whether to train the head alone, and all weights (full fine-tuning), once after the search, and score both on the
     held-out rows beside the winner. Each is left out if memory, or three times the longest refit, does not suffice."""

@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from autopeft.common.exceptions import shorten
-from autopeft.common.units import MOST_WORKERS, parse_bytes, parse_count, parse_seconds, parse_workers
+from autopeft.common.units import (
+    MOST_WORKERS,
+    parse_bytes,
+    parse_cohort,
+    parse_count,
+    parse_seconds,
+    parse_workers,
+)
 
 Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
 
@@ -17,6 +24,9 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int |
 
 
 Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_type=int | Literal["auto"])]
+
+
+Cohort = Annotated[int | str, BeforeValidator(parse_cohort, json_schema_input_type=int | Literal["auto"])]
 
 
 Place = Annotated[int, Field(ge=0, lt=MOST_WORKERS)]

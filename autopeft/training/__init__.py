@@ -5,6 +5,7 @@ from autopeft.common.surface import surface
 SURFACE = {
     "Batch": "batch",
     "Checkpoint": "checkpoint",
+    "Cohort": "cohort",
     "Execution": "batch_plan",
     "Learner": "learner",
     "Rung": "rungs",

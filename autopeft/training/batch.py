@@ -60,8 +60,14 @@ class Batch:
         if len(self.sizes) == 1:
             yield outputs, dict(self.tensors)
             return
-        for part in fold_slices(self.sizes):
-            yield rows_of(outputs, part), {name: tensor[part] for name, tensor in self.tensors.items()}
+        found = {  # one node of the graph for all folds, not one for each
+            name: torch.split(value, max(self.sizes))
+            for name, value in outputs.items()
+            if isinstance(value, torch.Tensor) and value.ndim
+        }
+        for index, (size, part) in enumerate(zip(self.sizes, fold_slices(self.sizes), strict=True)):
+            own = {name: parts[index][:size] for name, parts in found.items()}
+            yield type(outputs)(**own), {name: tensor[part] for name, tensor in self.tensors.items()}
 
 
 def fold_slices(sizes: Sequence[int]) -> list[slice]:

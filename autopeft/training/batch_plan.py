@@ -36,17 +36,26 @@ class Execution:
         checkpointing: keep only the inputs of the transformer layers, and compute the rest again in the backward pass.
         folds: how many folds' batches share one pass; several need whole batches and no checkpointing.
         whole: whether a batch must not be cut into parts, since its loss compares its rows (`Task.contrasts`).
+        candidates: how many share the pass, each with so many folds (`cohort`).
     """
 
     micro_batch: int
     checkpointing: bool = False
     folds: int = 1
     whole: bool = False
+    candidates: int = 1
 
     def __str__(self) -> str:
+        if self.candidates > 1:
+            return f"batches of {self.micro_batch}, {self.folds} folds of {self.candidates} candidates at a time"
         if self.folds > 1:
             return f"batches of {self.micro_batch}, {self.folds} folds at a time"
         return f"micro-batches of {self.micro_batch}" + ", checkpointed layers" * self.checkpointing
+
+    @property
+    def slices(self) -> int:
+        """How many batches share a pass: one for each fold of each candidate."""
+        return self.folds * self.candidates
 
     def cost(self, batch_size: int, length: int, device: str) -> float:
         """Relative time of a batch of `batch_size` rows of `length` tokens."""
@@ -58,6 +67,8 @@ class Execution:
     @property
     def smaller(self) -> Execution | None:
         """The next way that takes less memory; None if there is none."""
+        if self.candidates > 1:
+            return replace(self, candidates=1)
         if self.folds > 1:
             return replace(self, folds=1)
         if self.whole:

@@ -55,8 +55,7 @@ def cross_validate(
     data, folds, task, device, seed = setup.rows, setup.folds, setup.task, setup.device, setup.seed
     packed = execution and execution.folds > 1
     turns = [range(len(folds))] if packed else [range(i, i + 1) for i in range(len(folds))]
-    fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
-    rows = min(most, fewest * hyper.batch_size)  # no fold may have fewer rows than the epoch has batches
+    fewest, rows = min(len(fold.train) for fold in folds), rows_of_epoch(folds, hyper.batch_size)
     most = _most(execution, min(rows, hyper.batch_size))
     learners = [Learner(model, hyper, rows, execution, watch, make_callback(), device=device) for _ in turns]
     histories: list[History] = [[] for _ in folds]
@@ -82,18 +81,24 @@ def cross_validate(
                 predictions = evaluate(model, data, held_out, task, device, most)
             for fold, loss, predicted in zip(turn, losses, predictions, strict=True):
                 curve = [*(rung.loss for rung in histories[fold]), float(loss)]
-                histories[fold].append(_reached(setup, folds[fold], predicted, curve, end / hyper.epochs))
+                histories[fold].append(reached(setup, folds[fold], predicted, curve, end / hyper.epochs))
             if answers is not None and number == len(ends):
                 answers |= zip(turn, predictions, strict=True)
             if checkpoint:
                 checkpoint.keep(turn, learner, histories[turn.start : turn.stop])
             learner.end_turn()
-        yield _rung(number, end, [history[number - 1] for history in histories])
+        yield rung_of(number, end, [history[number - 1] for history in histories])
 
 
-def _rung(number: int, epoch: float, reached: Sequence[Reached]) -> Rung:
+def rows_of_epoch(folds: Sequence[Fold], batch_size: int) -> int:
+    """Rows that set the length of an epoch for all folds: none may have fewer rows than the epoch has batches."""
+    fewest, most = (extreme(len(fold.train) for fold in folds) for extreme in (min, max))
+    return min(most, fewest * batch_size)
+
+
+def rung_of(number: int, epoch: float, results: Sequence[Reached]) -> Rung:
     """The trial's rung, from its folds' results at it."""
-    scores, losses, states = zip(*reached, strict=True)
+    scores, losses, states = zip(*results, strict=True)
     return Rung(number, epoch, scores, float(np.mean(losses)), states, losses)
 
 
@@ -104,7 +109,7 @@ def _most(execution: Execution | None, batch: int) -> int:
     return EVALUATION_BATCH_SIZE
 
 
-def _reached(setup: Setup, fold: Fold, answers: np.ndarray, losses: Sequence[float], part: float) -> Reached:
+def reached(setup: Setup, fold: Fold, answers: np.ndarray, losses: Sequence[float], part: float) -> Reached:
     """A fold's result after `part` of its steps, with these losses at the rungs so far."""
     rows, task = setup.rows, setup.task
     trained, truths = (rows.truths[rows.rows_of(few)] for few in (fold.train, fold.validation))

@@ -43,6 +43,9 @@ EVALUATION_BATCH_SIZE = 32
 """On a CPU the fastest of 8 to 128 for sentences: activations of more rows do not fit its caches."""
 
 
+DIVERGED = "the training loss is no longer a finite number; a lower learning rate may help."
+
+
 class DivergedError(AutopeftError):
     """The loss became NaN or infinite."""
 
@@ -309,7 +312,7 @@ def train_epoch(
         total += learner.step(learner.load(data, batch, device.type), task, device)
     means = total.cpu().numpy() / max(1, last - first)  # the only wait for the device
     if not np.isfinite(means).all():
-        raise DivergedError("the training loss is no longer a finite number; a lower learning rate may help.")
+        raise DivergedError(DIVERGED)
     if learner.scale and learner.scale.exhausted:
         raise DivergedError(
             "the gradients overflow float16 in every step; a lower learning rate may help, or another `dtype` in "

@@ -83,7 +83,7 @@ def agrees(
         for name, parameter in alone.items():
             parameter.data = stacks[name].data[fold].clone()
         expected = gradients(model, batch.of_fold(fold))
-        if expected.keys() != together.keys() or not _alike(expected, together, fold, precision):
+        if expected.keys() != together.keys() or not alike(expected, together, fold, precision):
             return False
     again = gradients(packed, batch)  # some GPU kernels add in no fixed order
     noise = {name: NOISE * float((again[name] - gradient).abs().max()) for name, gradient in together.items()}
@@ -94,7 +94,7 @@ def agrees(
     return True
 
 
-def _alike(
+def alike(
     alone: Mapping[str, torch.Tensor], together: Mapping[str, torch.Tensor], fold: int, precision: torch.dtype
 ) -> bool:
     """Whether a fold's gradients are those of its slices, within the precision of the products."""

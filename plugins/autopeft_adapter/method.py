@@ -41,6 +41,7 @@ class Adapter(PeftMethod):
         "Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247; "
         "He et al. 2022, arXiv:2110.04366"
     )
+    unequal = ("reduction_factor",)
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with a feed-forward part in its transformer layers."""

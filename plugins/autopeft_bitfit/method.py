@@ -31,6 +31,7 @@ class BitFit(PeftMethod):
     contract = 1
     name = "bitfit"
     paper = "Ben Zaken et al. 2022, arXiv:2106.10199"
+    unequal = ()
 
     def supports(self, spec: ModelSpec) -> Support:
         """Models whose transformer layers have linear maps with a bias."""

@@ -31,6 +31,7 @@ class Ia3(PeftMethod):
     contract = 1
     name = "ia3"
     paper = "Liu et al. 2022, arXiv:2205.05638"
+    unequal = ()
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with keys, values or a feed-forward part in its transformer layers."""

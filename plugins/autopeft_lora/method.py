@@ -51,6 +51,7 @@ class Lora(PeftMethod):
         "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732; LoRA+: Hayou et al. 2024, "
         "arXiv:2402.12354"
     )
+    unequal = ("r", "lora_alpha", "lora_dropout", "use_rslora", RATIO)
     decomposes: ClassVar[bool] = False
     """Whether the sum is split into length and direction."""
 
@@ -124,6 +125,12 @@ class Lora(PeftMethod):
         ratio = float(params.get(RATIO, 1))
         names = tuple(name for name in trained if ".lora_B." in name)
         return (ParameterGroup(names, rate=ratio),) if ratio != 1 else ()
+
+    def factors(self, trained: Iterable[str], params: Params, spec: ModelSpec) -> Mapping[str, float]:
+        """The scale of every B; for pairs that are subtracted too, since both are scaled alike."""
+        rank = int(params["r"])
+        scale = int(params["lora_alpha"]) / (rank**0.5 if params.get("use_rslora") else rank)
+        return {name: scale for name in trained if ".lora_B." in name}
 
     def trained_params(self, params: Params, spec: ModelSpec) -> int:
         """A and B of every target, and DoRA's lengths."""

@@ -28,6 +28,7 @@ class Vera(PeftMethod):
     contract = 1
     name = "vera"
     paper = "Kopiczko et al. 2024, arXiv:2310.11454"
+    unequal = ("d_initial", "vera_dropout")
 
     def supports(self, spec: ModelSpec) -> Support:
         """Any model with linear maps in its transformer layers."""

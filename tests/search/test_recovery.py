@@ -13,6 +13,7 @@ from autopeft.common.exceptions import StoreError, UserInputError
 from autopeft.execution.outcome import Outcome
 from autopeft.search.recovery import recover
 from autopeft.search.retrying import run_again
+from autopeft.search.sampler import DRAWN
 from autopeft.search.trial import record_of
 from autopeft.study.folder import JOURNAL
 from autopeft.study.journal import open_journal
@@ -139,3 +140,14 @@ def test_a_damaged_journal_is_one_sentence_and_stays_as_it_is(reopened, tmp_path
     with pytest.raises(UserInputError, match=r"study\.journal is not an Optuna journal, or is damaged"):
         reopened()
     assert journal.read_bytes() == before
+
+
+def test_a_trial_of_which_a_part_was_given_runs_again_with_what_was_drawn(reopened):
+    study = reopened()
+    study.enqueue_trial({"method": "lora"}, user_attrs={DRAWN: True})
+    trial = study.ask()
+    drawn = {"method": trial.suggest_categorical("method", ["lora"]), "lora.r": trial.suggest_int("lora.r", 1, 64)}
+    study = reopened()
+    recover(study)
+    assert waiting(study) == [(drawn, 0)]
+    assert DRAWN not in study.get_trials(states=(TrialState.WAITING,))[0].user_attrs

@@ -186,3 +186,20 @@ def test_first_draws_of_a_rate_lie_about_what_goes_with_the_length_that_was_draw
     )
     assert min(len(short), len(long)) > 20
     assert np.mean(short) > np.mean(long)
+
+
+@pytest.mark.parametrize("earlier", [3, 14], ids=["near defaults", "tpe"])
+def test_a_trial_that_shares_a_pass_has_the_given_params_and_draws_the_rest(earlier):
+    study = searched(earlier)
+    alike = SPACE["lora"].default().alike
+    found = []
+    for number in range(earlier, earlier + 6):
+        study.enqueue_trial(alike, user_attrs={sampling.DRAWN: True})
+        study.sampler = make_sampler(3, number, number, SPACE.defaults, side_by_side=True)
+        candidate = SPACE.suggest(study.ask())
+        assert candidate.alike == alike
+        found.append(candidate)
+    assert {"lora.r", "lora.lora_alpha", "lora.learning_rate", "lora.epochs"}.isdisjoint(alike)
+    assert {"method", "lora.target_modules", "lora.batch_size"} <= alike.keys()
+    assert len({candidate.params["r"] for candidate in found}) > 2
+    assert len({candidate.hyper.learning_rate for candidate in found}) == len(found)
