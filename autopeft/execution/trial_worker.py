@@ -21,11 +21,11 @@ from autopeft.common.exceptions import SpecError, StoreError, StreamError
 from autopeft.common.units import format_seconds
 from autopeft.execution.leak_check import LeakCheck
 from autopeft.execution.problem import Problem
-from autopeft.execution.processes import Reporter
 from autopeft.execution.runner import Findings, Runner
 from autopeft.execution.sent_model import SentModel
 from autopeft.execution.study_work import about
 from autopeft.execution.work_order import Message, TrialOrder, WorkOrder
+from autopeft.execution.worker import Reporter
 from autopeft.methods import registry
 from autopeft.training.checkpoint import Checkpoint
 
