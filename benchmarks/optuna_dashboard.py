@@ -53,7 +53,7 @@ def main() -> None:
             [i["value"] for i in t["intermediate_values"]],
             len(t["params"]),
             any(value > 0 for value in t["constraints"]),
-        )  # fmt: skip
+        )
         for t in trials
     ]
     held = [
@@ -63,7 +63,7 @@ def main() -> None:
             [v for _, v in sorted(t.intermediate_values.items())],
             len(t.params),
             any(value > 0 for value in t.constraints.values()),
-        )  # fmt: skip
+        )
         for t in study.trials
     ]
     assert served == held, (served, held)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 
+from autopeft.common.collector import settled
 from autopeft.common.console import make_console
 from autopeft.common.interrupt import Interrupt
 from autopeft.execution import preparation
@@ -92,7 +93,7 @@ def timed(problem: Problem, store: str, trials: int, arguments: argparse.Namespa
         )  # fmt: skip
         study.set_user_attr(resume.GIVEN, resume.given(problem))
         fill(study, problem, trials)
-        with Tracker.connect(None, folder, "cost") as tracker:
+        with Tracker.connect(None, folder, "cost") as tracker, settled():
             tracker.start("cost", "", {})
             progress = PlainProgress(make_console(quiet=True))
             found = loop(Search(problem, study, storage, tracker, progress, Interrupt()), arguments)
