@@ -8,7 +8,7 @@ import pytest
 
 from autopeft.execution.backend_factory import backend_mistakes, discover, find_backend
 from autopeft.study.file import StudySpec
-from tests.conftest import autopeft, autopeft_here
+from tests.conftest import THREE, autopeft, autopeft_here
 from tests.docs.pages import ROOT, blocks
 from tests.execution.test_processes import check_books
 from tests.methods.test_registry import beside, install, write_plugin
@@ -90,7 +90,7 @@ def test_a_study_is_checked_before_torch_and_ray_are_imported(tiny_study):
 def test_the_backend_on_the_page_about_plugins_runs_a_study(tiny_study, tmp_path):
     (code,) = [code for code in blocks(ROOT / "docs" / "plugins.md", "python") if "Backend" in code]
     install(write_plugin(tmp_path, "beside-plugin", "beside", code), tmp_path / "site")
-    edit(tiny_study, ("trials = 4", 'trials = 2\nbackend = "beside"\nworkers = 1'))
+    edit(tiny_study, (THREE, 'methods = ["lora"]'), ("trials = 4", 'trials = 2\nbackend = "beside"\nworkers = 1'))
     done = autopeft("run", tiny_study.name, cwd=tiny_study.parent, env=beside(tmp_path / "site"))
     assert done.returncode == 0, done.stderr
     check_books(tiny_study, 2)
