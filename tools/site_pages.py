@@ -35,8 +35,8 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Studies and winners",
         "What a script or a notebook calls; [From Python](../api.md) shows it in use.",
         (
-            "autopeft.tune", "autopeft.Tuned", "autopeft.load", "autopeft.Winner",
-            "autopeft.Shelf", "autopeft.export", "autopeft.TrialRecord", "autopeft.TrialCallback", "autopeft.AutoPeftClassifier",
+            "autopeft.tune", "autopeft.Tuned", "autopeft.load", "autopeft.Winner", "autopeft.Shelf",
+            "autopeft.export", "autopeft.TrialRecord", "autopeft.TrialCallback", "autopeft.AutoPeftClassifier",
             "autopeft.AutoPeftRegressor", "autopeft.AutopeftError", "autopeft.SpecError", "autopeft.DataError",
             "autopeft.ModelError",
         ),

@@ -5,11 +5,12 @@ The rows of a pass lie model by model, in the models' order, so a module finds i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ class Routed(nn.Module):
             return getattr(super().__getattr__("each")[0], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The outputs for all rows; a tensor whose first dimension is not the rows is the same for each model."""
+        """The outputs for all rows; an input whose first dimension is not the rows is the same for each model."""
         routing, total = self._routing, self._routing.rows(self._members)
         active = [
             (members, module) for members, module in zip(self._groups, self.each, strict=True) if routing.rows(members)
@@ -96,14 +97,21 @@ class Routed(nn.Module):
         if len(active) == 1:
             return active[0][1](*args, **kwargs)
         leaves, shape = tree_flatten((args, kwargs))
+        shared = not any(_has_rows(leaf, total) for leaf in leaves)
         parts, outputs = [], []
         for members, module in active:
-            part = routing.part(self._members, members)
+            part, count = routing.part(self._members, members), routing.rows(members)
             own = [leaf[part] if _has_rows(leaf, total) else leaf for leaf in leaves]
             given, named = tree_unflatten(own, shape)
+            output = module(*given, **named)
+            outputs.append(tree_map_only(torch.Tensor, partial(_for_rows, count), output) if shared else output)
             parts.append(part)
-            outputs.append(module(*given, **named))
         return _put_together(outputs, parts, [routing.rows(members) for members, _ in active], total)
+
+
+def _for_rows(rows: int, tensor: torch.Tensor) -> torch.Tensor:
+    """An output for all rows alike, such as that of an embedding of positions, as one for each row."""
+    return tensor.expand(rows, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor
 
 
 def _has_rows(leaf: object, rows: int) -> bool:
