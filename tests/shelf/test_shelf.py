@@ -8,6 +8,7 @@ from autopeft import Shelf, load
 from autopeft.common.exceptions import DataError, ModelError, UserInputError
 from tests.conftest import few, saved_tiny
 from tests.shelf.winners import rows_of, winner_of
+from tests.tiny_language_models import language_model
 
 MIXED = {
     "low": ("text-classification", "lora", {"r": 2, "lora_alpha": 32}),
@@ -16,8 +17,10 @@ MIXED = {
     "up": ("regression", "adapter", {"placement": "parallel", "layers": "top_half"}),
     "tags": ("token-classification", "bitfit", {}),
     "choice": ("multiple-choice", "lora", {"r": 4}),
+    "places": ("question-answering", "lora", {}),
 }
-"""Winners of four kinds: pairs of other ranks, scales and places, adapters of other widths, and biases."""
+"""Winners of five kinds, one with several samples of a row and one with several sequences of a sample. They have pairs
+of other ranks, scales and places, adapters of other widths, and biases."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,9 @@ def test_all_share_a_pass(shelf):
     assert sorted(shelf) == sorted(MIXED)
 
 
-@pytest.mark.parametrize("counts", [(1, 1, 1, 1, 1, 1), (3, 1, 5, 2, 4, 7), (0, 0, 2, 0, 0, 1), (40, 1, 9, 33, 2, 5)])
+@pytest.mark.parametrize(
+    "counts", [(1, 1, 1, 1, 1, 1, 1), (3, 1, 5, 2, 4, 7, 6), (0, 0, 2, 0, 0, 1, 0), (40, 1, 9, 33, 2, 5, 1)]
+)
 def test_a_mixed_batch_gives_each_winner_its_own_answers(shelf, folders, counts):
     asked = {
         name: rows_of(kind, count, skip=place)
@@ -77,14 +82,13 @@ def test_a_mixed_batch_gives_each_winner_its_own_answers(shelf, folders, counts)
 
 def test_a_pass_runs_the_base_once_for_all(shelf):
     seen = []
-    joint = shelf._settled.joint
-    word = joint._trunk.embeddings.word_embeddings
-    hook = word.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    words = shelf._settled.joint._trunk.embeddings.word_embeddings
+    hook = words.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     try:
-        shelf.predict({name: rows_of(kind, 1) for name, (kind, *_) in MIXED.items()})
+        shelf.predict({name: rows_of(kind, 1, skip=1) for name, (kind, *_) in MIXED.items()})
     finally:
         hook.remove()
-    assert seen == [len(MIXED) - 1 + 2]  # a question with two choices is two sequences
+    assert seen == [len(MIXED) - 1 + 3]  # the question has three choices, each a sequence
 
 
 def test_the_base_is_in_memory_once(shelf):
@@ -92,13 +96,26 @@ def test_the_base_is_in_memory_once(shelf):
     assert len({weight.data_ptr() for weight in words}) == 1
 
 
-def test_several_questions_for_one_winner_share_a_pass_and_an_error_stays_with_its_own(shelf):
+def test_several_questions_for_one_winner_share_a_pass(shelf):
     good, other = (shelf.question("low", rows_of("text-classification", count)) for count in (2, 3))
-    bad = shelf.question("low", [" "])
-    shelf.answer([good, bad, other, shelf.question("down", rows_of("regression", 1))])
-    assert isinstance(bad.error, DataError)
+    shelf.answer([good, other, shelf.question("down", rows_of("regression", 1))])
     assert (len(good.answers), len(other.answers)) == (2, 3)
     np.testing.assert_allclose(other.answers, shelf["low"].predict_proba(rows_of("text-classification", 3)), atol=1e-5)
+
+
+def test_an_error_stays_with_the_question_that_has_it(tmp_path):
+    """The tokenizer of a decoder puts nothing around a text, so a blank one has no token."""
+    language_model(tmp_path / "gpt2", "gpt2")
+    kinds = {"one": "text-classification", "two": "regression"}
+    shelf = Shelf.load([winner_of(tmp_path, tmp_path / "gpt2", kind, "lora", name) for name, kind in kinds.items()])
+    assert shelf.turns == {}
+    rows = rows_of("text-classification", 3)
+    first, bad, last = (shelf.question("one", given) for given in (rows, ["w1", " "], rows[1:]))
+    shelf.answer([first, bad, last, shelf.question("two", rows_of("regression", 5))])
+    assert isinstance(bad.error, DataError)
+    assert "in row 1" in str(bad.error)
+    np.testing.assert_allclose(first.answers, shelf["one"].predict_proba(rows), atol=1e-5)
+    np.testing.assert_array_equal(last.answers, first.answers[1:])
 
 
 def test_a_row_that_is_cut_is_told(shelf):

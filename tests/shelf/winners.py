@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from tests.conftest import DTYPE, tiny_rows, trained_winner
 from tests.tasks.test_multiple_choice import questions
+from tests.tasks.test_question_answering import questions as asked
 from tests.tasks.test_regression import numbers
 from tests.tasks.test_token_classification import tagged
 
@@ -13,13 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pandas as pd
-
 KINDS: dict[str, Callable[[], pd.DataFrame]] = {
     "text-classification": tiny_rows,
     "regression": numbers,
     "token-classification": tagged,
     "multiple-choice": questions,
+    "question-answering": lambda: pd.DataFrame(asked()),
 }
 """Kinds of task, with rows of each."""
 
