@@ -1,11 +1,16 @@
 """Winners on one base answer in one pass, each as it would alone."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from autopeft import Shelf, load
 from autopeft.common.exceptions import DataError, ModelError, UserInputError
+from autopeft.shelf import settle
+from autopeft.study.card import Card
 from tests.conftest import few, saved_tiny
 from tests.shelf.winners import rows_of, winner_of
 from tests.tiny_language_models import language_model
@@ -141,18 +146,26 @@ def test_any_method_answers_as_alone_beside_others(tmp_path, tiny_model, folders
         same(found[name], load(folder).as_json(rows[name]))
 
 
-def test_a_method_that_mixes_rows_runs_in_turns_and_that_is_told(folders, monkeypatch):
-    """A layer that reads other rows of the batch cannot share a pass."""
-    from peft.tuners.lora.layer import Linear
+def test_a_method_that_changes_its_trunk_itself_runs_in_turns_and_that_is_told(folders):
+    """What a method puts in place of the trunk's own pass is not part of the joined trunk; the check finds that."""
+    winners = {name: load(folders[name]) for name in ("down", "low", "tags")}
+    trunk = settle._trunk(winners["low"].module)
+    plain = trunk.forward
 
-    plain = Linear.forward
-    monkeypatch.setattr(Linear, "forward", lambda self, x, *a, **k: plain(self, x - x.mean(0, keepdim=True), *a, **k))
-    monkeypatch.setattr("autopeft.shelf.joining.is_plain_lora", lambda module: False)
-    shelf = Shelf.load({name: folders[name] for name in ("down", "low", "tags")})
+    def doubled(*args, **kwargs):
+        found = plain(*args, **kwargs)
+        found.pooler_output = 2 * found.pooler_output
+        return found
+
+    trunk.forward = doubled
+    rows = rows_of("text-classification", 4)
+    expected = winners["low"].as_json(rows)
+    shelf = Shelf(winners)
     assert list(shelf.turns) == ["low"]
     assert "cannot share a pass" in shelf.turns["low"]
-    rows = rows_of("text-classification", 4)
-    same(shelf.as_json({"low": rows, "down": rows_of("regression", 2)})["low"], load(folders["low"]).as_json(rows))
+    found = shelf.as_json({"low": rows, "down": rows_of("regression", 2), "tags": rows_of("token-classification", 2)})
+    same(found["low"], expected)
+    same(found["down"], load(folders["down"]).as_json(rows_of("regression", 2)))
 
 
 def test_a_winner_alone_is_a_shelf_too(folders):
@@ -164,12 +177,17 @@ def test_a_winner_alone_is_a_shelf_too(folders):
 def test_another_base_is_refused_with_both_digests(tmp_path, folders):
     other = saved_tiny("bert", tmp_path / "other")
     (other / "vocab.txt").write_text((other / "vocab.txt").read_text().replace("w57", "w99"))
-    for name in ("tokenizer.json",):
-        if (other / name).exists():
-            (other / name).write_text((other / name).read_text().replace('"w57"', '"w99"'))
+    (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text().replace('"w57"', '"w99"'))
     strange = winner_of(tmp_path, other, "text-classification", "lora", "strange")
-    with pytest.raises(ModelError, match=r'same base model.*"low" was trained on .*digest sha256:.*"strange" on'):
+    with pytest.raises(ModelError, match=r'same tokenizer, but "low" was trained on .*digest sha256:.*"strange" on'):
         Shelf.load([folders["low"], strange])
+
+
+def test_another_precision_is_refused(tmp_path, folders):
+    lower = shutil.copytree(folders["low"], tmp_path / "lower")
+    replace(Card.read(lower), quantization="4bit").write(lower)
+    with pytest.raises(ModelError, match=r'`quantization` of "low" is "none" and that of "lower" "4bit"'):
+        Shelf.load([folders["low"], lower])
 
 
 @pytest.mark.parametrize(

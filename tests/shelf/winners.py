@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from autopeft.models import digest
+from autopeft.study.card import Card
 from tests.conftest import DTYPE, tiny_rows, trained_winner
 from tests.tasks.test_multiple_choice import questions
 from tests.tasks.test_question_answering import questions as asked
@@ -45,7 +48,9 @@ def winner_of(folder: Path, model: Path, kind: str, method: str, name: str, **pa
     study = folder / f"{name}.toml"
     study.write_text(STUDY.format(name=name, model=model, dtype=DTYPE, kind=kind))
     trained_winner(study, method, **params)
-    return (folder / method).rename(folder / name)
+    found = (folder / method).rename(folder / name)
+    replace(Card.read(found), base_digest=digest.of(model)).write(found)
+    return found
 
 
 def rows_of(kind: str, count: int, skip: int = 0) -> pd.DataFrame:
