@@ -70,7 +70,7 @@ class Port:
 
     def __post_init__(self) -> None:
         self._own = self.trunk.forward
-        self._names = [*inspect.signature(self._own).parameters]
+        self._names = [*inspect.signature(type(self.trunk).forward).parameters][1:]
         self.trunk.forward = self._forward  # type: ignore[method-assign]
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
