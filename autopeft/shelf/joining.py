@@ -102,7 +102,7 @@ class Joiner:
             return own, type(module), type(module.base_layer)
         if any(vars(module)[hooks] for hooks in HOOKS) or "forward" in vars(module):
             return own, id(module)
-        return own, type(module), tuple(module._modules), tuple(module._parameters), _settings(module)
+        return own, type(module), tuple(module._modules), _filled(module), _settings(module)
 
     def _alike(self, members: Sequence[int], modules: Sequence[nn.Module]) -> bool:
         """Whether modules of one kind can run as one, those inside them being joined in turn."""
@@ -136,6 +136,11 @@ def _shell(module: nn.Module) -> nn.Module:
     vars(twin).update(vars(module))
     vars(twin)["_modules"] = dict(module._modules)
     return twin
+
+
+def _filled(module: nn.Module) -> tuple[tuple[str, bool], ...]:
+    """The names of a module's own parameters, and which of them it has."""
+    return tuple((name, parameter is not None) for name, parameter in module._parameters.items())
 
 
 def _same_tensors(modules: Sequence[nn.Module]) -> bool:

@@ -86,7 +86,8 @@ class Routed(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("each")[0], name)
+            each: Any = super().__getattr__("each")
+            return getattr(each[0], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs for all rows; an input whose first dimension is not the rows is the same for each model."""

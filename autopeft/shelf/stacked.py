@@ -6,7 +6,7 @@ added to the states between its two maps is multiplied by zeros.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,9 +27,11 @@ class Stacked(nn.Module):
         modules: theirs, of one class; afterwards their tensors are slices of the stacks.
     """
 
-    def __init__(self, routing: Routing, members: Members, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, routing: Routing, members: Members, modules: Sequence[Any]) -> None:
         super().__init__()
         self._routing, self._members = routing, members
+        self.weight: Any
+        self.bias: Any
         self.weight, self._own_weight = stack([module.weight for module in modules])
         self.bias, self._own_bias = stack([module.bias for module in modules])
 
@@ -68,16 +70,16 @@ def products(x: torch.Tensor, matrices: torch.Tensor, pieces: Sequence[tuple[int
     if all(count == rows for _, count in pieces):
         own = matrices if len(pieces) == len(matrices) else matrices[[place for place, _ in pieces]]
         return torch.bmm(x.reshape(len(pieces), -1, x.shape[-1]), own.mT).reshape(*x.shape[:-1], -1)
-    parts = x.split([count for _, count in pieces])
+    parts = torch.split(x, [count for _, count in pieces])
     return torch.cat([functional.linear(part, matrices[at]) for part, (at, _) in zip(parts, pieces, strict=True)])
 
 
 class StackedLayerNorm(Stacked):
     """`nn.LayerNorm` over the last dimension."""
 
-    def __init__(self, routing: Routing, members: Members, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, routing: Routing, members: Members, modules: Sequence[Any]) -> None:
         super().__init__(routing, members, modules)
-        (self._width,), self._eps = modules[0].normalized_shape, modules[0].eps  # type: ignore[misc,assignment]
+        (self._width,), self._eps = modules[0].normalized_shape, modules[0].eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Each row with its model's weight and bias."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from autopeft.shelf.stacked import products, stack
 
@@ -29,7 +30,7 @@ class StackedLora(nn.Module):
         super().__init__()
         self._routing, self._members, self.base = routing, members, base
         pairs = [_pair(layer) for layer in layers]
-        self._down, self._up = (stack(list(each))[0] for each in zip(*pairs, strict=True))
+        self._down, self._up = (stack(list(each)) for each in zip(*pairs, strict=True))
 
     @property
     def weight(self) -> Any:
@@ -39,12 +40,17 @@ class StackedLora(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[rows, …, in]` → `[rows, …, out]`."""
         given: torch.Tensor = self.base(x)
-        pieces = self._routing.pieces(self._members)
-        low = products(x.to(self._down.dtype), self._down, pieces)
-        return given + products(low, self._up, pieces).to(given.dtype)
+        added = self._times(self._times(x, self._down), self._up)
+        return given + added.to(given.dtype)
+
+    def _times(self, x: torch.Tensor, kept: tuple[Any, bool]) -> torch.Tensor:
+        """Rows times their model's matrix, or the one of all."""
+        matrices, own = kept
+        x = x.to(matrices.dtype)
+        return products(x, matrices, self._routing.pieces(self._members)) if own else functional.linear(x, matrices)
 
 
-def is_plain_lora(module: nn.Module) -> bool:
+def is_plain_lora(module: Any) -> bool:
     """Whether a module is peft's LoRA on a linear map as in the paper: A, B and a scale, and nothing else."""
     from peft.tuners.lora.layer import Linear
 

@@ -71,7 +71,7 @@ class Port:
     def __post_init__(self) -> None:
         self._own = self.trunk.forward
         self._names = [*inspect.signature(type(self.trunk).forward).parameters][1:]
-        self.trunk.forward = self._forward  # type: ignore[method-assign]
+        self.trunk.forward = self._forward
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._asking:

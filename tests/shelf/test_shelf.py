@@ -208,6 +208,11 @@ def test_a_name_may_be_chosen_and_an_unknown_one_is_told(folders, monkeypatch):
     monkeypatch.chdir(folders["low"].parent)
     shelf = Shelf.load(["first=low", "second=low"])
     assert list(shelf) == ["first", "second"]
+    rows = rows_of("text-classification", 3)
+    found = shelf.as_json({"first": rows, "second": rows[1:]})
+    assert shelf.turns == {}
+    same(found["first"], load("low").as_json(rows))
+    same(found["second"], found["first"][1:])
     with pytest.raises(UserInputError, match='did you mean "second"'):
         shelf.predict({"secon": ["w1"]})
 
