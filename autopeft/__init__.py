@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from autopeft.models.template_rows import Template
     from autopeft.models.writing_limits import WritingLimits
     from autopeft.reporting.callbacks import TrialCallback
+    from autopeft.shelf.shelf import Shelf
     from autopeft.study.record import TrialRecord
     from autopeft.study.report_section import Exhibit, ReportPlot, ReportSection, ReportTable
     from autopeft.study.sections import Section
@@ -99,6 +100,7 @@ __all__ = [
     "RowTokenizer",
     "SearchSpace",
     "Section",
+    "Shelf",
     "SpecError",
     "StudyError",
     "StudyWork",
@@ -171,6 +173,7 @@ LAZY = {
     "ReportSection": "autopeft.study.report_section",
     "ReportTable": "autopeft.study.report_section",
     "Section": "autopeft.study.sections",
+    "Shelf": "autopeft.shelf.shelf",
     "Task": "autopeft.tasks.contract",
     "TrialCallback": "autopeft.reporting.callbacks",
     "TrialRecord": "autopeft.study.record",

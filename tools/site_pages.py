@@ -35,7 +35,7 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Studies and winners",
         "What a script or a notebook calls; [From Python](../api.md) shows it in use.",
         (
-            "autopeft.tune", "autopeft.Tuned", "autopeft.load", "autopeft.Winner",
+            "autopeft.tune", "autopeft.Tuned", "autopeft.load", "autopeft.Winner", "autopeft.Shelf",
             "autopeft.export", "autopeft.TrialRecord", "autopeft.TrialCallback", "autopeft.AutoPeftClassifier",
             "autopeft.AutoPeftRegressor", "autopeft.AutopeftError", "autopeft.SpecError", "autopeft.DataError",
             "autopeft.ModelError", "autopeft.StudyError",

@@ -24,6 +24,7 @@ for commands in (
     "predict_command",
     "export_command",
     "writing_commands",
+    "serve_command",
     "method_commands",
     "task_commands",
 ):  # each enters its own; as --help lists them

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from autopeft.common.exceptions import (
     AutopeftError,
-    DataError,
     MethodError,
     UserInputError,
     in_a_line,
 )
 from autopeft.common.files import draft_folder, put
 from autopeft.common.truncation import Truncation
-from autopeft.data.cell_readers import readers
-from autopeft.data.cells import Texts
 from autopeft.methods import registry
 from autopeft.models.attach import merged
 from autopeft.models.device import Device
@@ -35,14 +30,15 @@ from autopeft.study.journal import writing
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, members, readme, shown
-from autopeft.winner.named_rows import keyed
+from autopeft.winner.answering import Answering
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
 from autopeft.winner.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
     from torch import nn
 
@@ -67,6 +63,7 @@ class Winner:
         spec: the base model's description for methods.
         truncated: what `card.max_length` did to all rows answered so far.
         evidence: how it was made; None where that was not saved with it.
+        answering: what it does with rows before and after its model.
     """
 
     def __init__(
@@ -88,6 +85,7 @@ class Winner:
         self.reader = READERS[self._task.processor].of_winner(processor, self.module, card, "the winner's card")
         if isinstance(self._task, Writing):
             self._task.prepare(self.reader)
+        self.answering = Answering(self._task, card, self.reader)
         self._device = Device(device, None)
         self.truncated = Truncation()
         self._base = base if self._task.writes else None  # it shares the module's tensors, except trained ones
@@ -158,42 +156,16 @@ class Winner:
             DataError: it is not a table or a list of inputs, a column or a cell is missing, a cell is not a single
                 value, or there are no rows.
         """
-        return self._answers(self._cells(rows, taught=self._task.writes), say)
+        return self._answers(self.answering.cells(rows, taught=self._task.writes), say)
 
     def _answers(self, cells: pd.DataFrame, say: Callable[[str], None] | None) -> np.ndarray:
-        encoded = self._task.encode(cells, self.reader, self.card.labels)
+        encoded = self.answering.encoded(cells)
         self.truncated += encoded.truncated
-        if not encoded.lengths.all():
-            row = cells.index[int(encoded.rows_of(np.array([encoded.lengths.argmin()]))[0])]
-            raise DataError(f"prediction needs a word in every row, but the tokenizer finds no token in row {row}.")
         if say:
             for told in self.reader.told(encoded.truncated):
                 say(told)
         each = [evaluate(one, encoded, [encoded.everything], self._task, self._device)[0] for one in self.modules]
-        found = np.mean(each, axis=0) if len(each) > 1 else each[0]
-        if not np.isfinite(found).all():
-            row = cells.index[int(np.isfinite(found).reshape(len(found), -1).all(axis=1).argmin())]
-            raise DataError(
-                f"prediction needs finite outputs, but those for row {row} are not finite; train the model again."
-            )
-        return found
-
-    def _cells(self, rows: Any, *, taught: bool = False) -> pd.DataFrame:
-        """The input columns as texts or images, by the rule of training; and what the rows teach, if asked."""
-        import pandas as pd
-
-        if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-            raise DataError("prediction needs rows: a frame, or a list of inputs; put a single input into a list.")
-        if not isinstance(rows, pd.DataFrame):
-            rows = pd.DataFrame({self.inputs[0]: pd.Series(list(rows), dtype=object)})
-        wanted = (*self.inputs, *(self._task.taught_columns if taught else ()))
-        rows = keyed(rows, self.card.called(wanted))
-        texts = Texts(blank=True, others=readers(self._task.columns, None))
-        found = pd.DataFrame({name: texts.of(name, rows[name]) for name in wanted}, index=rows.index)
-        for name, fault in texts.empty.items():
-            raise DataError(f'prediction needs every input, but row {fault.row} has an empty "{name}".')
-        texts.check("the rows to predict", {name: name for name in wanted})
-        return found
+        return self.answering.together(each, cells)
 
     def predict_proba(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None = None) -> np.ndarray:
         """Class probabilities, float32 `[rows, classes]`, classes in the order of `card.labels`; see `answers`.
@@ -214,7 +186,10 @@ class Winner:
         return [self._task.as_json(answer, self.card.labels) for answer in self._worded(rows, say)]
 
     def _worded(self, rows: pd.DataFrame | Sequence[str], say: Callable[[str], None] | None) -> np.ndarray:
-        cells = self._cells(rows)
+        return self.worded(self.answering.cells(rows), say)
+
+    def worded(self, cells: pd.DataFrame, say: Callable[[str], None] | None = None) -> np.ndarray:
+        """The answers to cells from `answering.cells`, `[rows, …]`, in the form that `Task.as_json` gets."""
         if isinstance(self._task, Writing):
             return self._task.write(self.module, cells, self.reader, say)
         return self._task.worded(self._answers(cells, say), cells)
@@ -230,7 +205,7 @@ class Winner:
         Raises:
             UserInputError: its kind of task does not write.
         """
-        return Writer.of(self._task, self.reader, self._cells, self.module, self._base)
+        return Writer.of(self._task, self.reader, self.answering.cells, self.module, self._base)
 
     def write(
         self,

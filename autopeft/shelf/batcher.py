@@ -1,0 +1,127 @@
+"""Collects what concurrent requests ask, and has one thread answer it together."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from autopeft.common import machine
+from autopeft.common.exceptions import AutopeftError, in_a_line
+from autopeft.shelf import texts
+from autopeft.shelf.texts import Prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autopeft.shelf.shelf import Question, Shelf
+    from autopeft.shelf.texts import Text
+
+ROOM = 16
+"""So many full batches may wait; further requests are refused until there is room."""
+
+
+class BusyError(AutopeftError):
+    """More rows wait than will be answered soon."""
+
+
+class Batcher:
+    """Answers questions and prompts in batches.
+
+    Requests that come while the model runs wait, and are answered together when it is done.
+
+    Args:
+        shelf: the winners.
+        wait: seconds to wait for more after the first of a batch, if no other is there yet.
+        most: rows of a batch; a single request may have more.
+    """
+
+    def __init__(self, shelf: Shelf, wait: float, most: int) -> None:
+        self._shelf, self._wait, self._most = shelf, wait, most
+        self._queue: asyncio.Queue[tuple[Question | Prompts, asyncio.Future[Any]]] = asyncio.Queue()
+        self._rows = 0
+        self._thread = ThreadPoolExecutor(1, "autopeft-shelf")
+
+    async def ask(self, question: Question) -> Question:
+        """The question, answered.
+
+        Raises:
+            AutopeftError: it cannot be answered, or too many wait.
+        """
+        found: Question = await self._put(question)
+        if found.error:
+            raise found.error
+        return found
+
+    async def write(self, prompts: Prompts) -> list[Text]:
+        """The texts for prompts.
+
+        Raises:
+            AutopeftError: they cannot be written, or too many wait.
+        """
+        found: list[Text] = await self._put(prompts)
+        return found
+
+    async def run(self) -> None:
+        """Answer until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        with self._thread:
+            while True:
+                jobs = [await self._queue.get()]
+                if self._queue.empty() and self._wait:
+                    await asyncio.sleep(self._wait)
+                with suppress(asyncio.QueueEmpty):
+                    while sum(len(job.cells) for job, _ in jobs) < self._most:
+                        jobs.append(self._queue.get_nowait())
+                found = await loop.run_in_executor(self._thread, self._answered, [job for job, _ in jobs])
+                for (job, future), answer in zip(jobs, found, strict=True):
+                    self._rows -= len(job.cells)
+                    if future.cancelled():  # its client is gone
+                        continue
+                    if isinstance(answer, Exception):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
+
+    async def _put(self, job: Question | Prompts) -> Any:
+        if self._rows > ROOM * self._most:
+            raise BusyError(f"{self._rows:,} rows wait for an answer already; ask again in a moment.")
+        future = asyncio.get_running_loop().create_future()
+        self._rows += len(job.cells)
+        self._queue.put_nowait((job, future))
+        return await future
+
+    def _answered(self, jobs: Sequence[Question | Prompts]) -> list[Any]:
+        """The answer to each job, or its error; runs in the thread."""
+        found: dict[int, Any] = {}
+        questions = {place: job for place, job in enumerate(jobs) if not isinstance(job, Prompts)}
+        try:
+            if questions:
+                self._shelf.answer([*questions.values()])
+            found |= questions
+        except Exception as error:  # one batch that fails must not end the server
+            found |= dict.fromkeys(questions, _told(error))
+        prompts = {place: job for place, job in enumerate(jobs) if isinstance(job, Prompts)}
+        while prompts:
+            first = next(iter(prompts.values()))
+            alike = {place: job for place, job in prompts.items() if job is first or job.alike(first)}
+            found |= self._written(alike)
+            prompts = {place: job for place, job in prompts.items() if place not in alike}
+        return [found[place] for place in range(len(jobs))]
+
+    def _written(self, prompts: dict[int, Prompts]) -> dict[int, Any]:
+        """The texts for prompts that are alike, or the error of each."""
+        try:
+            winner = self._shelf[next(iter(prompts.values())).winner]
+            return dict(zip(prompts, texts.write(winner, [*prompts.values()]), strict=True))
+        except Exception as error:
+            if len(prompts) == 1:
+                return dict.fromkeys(prompts, _told(error))
+            return {place: found for one in prompts for place, found in self._written({one: prompts[one]}).items()}
+
+
+def _told(error: Exception) -> AutopeftError:
+    if isinstance(error, AutopeftError):
+        return error
+    return AutopeftError(machine.fault(error) or f"the model failed: {in_a_line(error)}.")
