@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from autopeft.models.original_weights import original_weight
     from autopeft.models.output_head import OutputHead
     from autopeft.models.row_tokenizer import RowTokenizer
+    from autopeft.models.saved_addon import SavedAddOn, saved_addons
     from autopeft.models.template_rows import Template
     from autopeft.models.writing_limits import WritingLimits
     from autopeft.reporting.callbacks import TrialCallback
@@ -91,6 +92,7 @@ __all__ = [
     "ReportSection",
     "ReportTable",
     "RowTokenizer",
+    "SavedAddOn",
     "SearchSpace",
     "Section",
     "SpecError",
@@ -120,6 +122,7 @@ __all__ = [
     "nearest",
     "original_weight",
     "quoted",
+    "saved_addons",
     "score_text",
     "text_score",
     "text_scores",
@@ -149,6 +152,8 @@ LAZY = {
     "MultiLabel": "autopeft.tasks.multi_label",
     "OutputHead": "autopeft.models.output_head",
     "RowTokenizer": "autopeft.models.row_tokenizer",
+    "SavedAddOn": "autopeft.models.saved_addon",
+    "saved_addons": "autopeft.models.saved_addon",
     "Regression": "autopeft.tasks.regression",
     "Exhibit": "autopeft.study.report_section",
     "ReportPlot": "autopeft.study.report_section",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from autopeft.common.exceptions import PluginError
 from autopeft.methods.search_space import SearchSpace
@@ -67,6 +68,7 @@ class ModelSpec:
         layer_heads: number of heads of each of `layers`, and of its keys and values. If a model has towers of different
             widths, the two numbers above, and `hidden_size`, are those of the tower for texts.
         quantization: of the weights of `linears`: "8bit", "4bit" or "none".
+        digest: identity of the model's files, as in `SavedAddOn.base_digest`; "" where it is not known.
     """
 
     model_type: str
@@ -84,6 +86,7 @@ class ModelSpec:
     has_attention_interface: bool
     layer_heads: tuple[tuple[int, int], ...] = ()
     quantization: str = "none"
+    digest: str = ""
 
     def heads_of(self, layer: int) -> tuple[int, int]:
         """Number of heads of a layer, by its index, and of its keys and values."""
@@ -148,6 +151,11 @@ class PeftMethod(ABC):
         name: its name in study files and leaderboards; lower case with underscores.
         paper: where the method comes from, in one line.
         tasks: the task kinds it supports; empty means every kind.
+        Options: its settings under [methods.NAME], a subclass of `autopeft.Section`; None if it has none. A method with
+            a setting that has no default is searched only in studies that give it.
+
+    Attributes:
+        options: the settings of the study, of the class `Options`.
 
     A method that trains the biases of the top layers, on a tiny model:
 
@@ -174,6 +182,48 @@ class PeftMethod(ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     tasks: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type[Any] | None] = None
+    options: Any = None
+
+    def configured(self, options: Any, folder: Path) -> Self:
+        """This method in a study with these settings. Torch must not be imported here.
+
+        Args:
+            options: of the class `Options`, checked.
+            folder: of the study file, where relative paths start.
+
+        Raises:
+            SpecError: what the settings refer to cannot be used; in one sentence, with what to do.
+        """
+        method = copy.copy(self)
+        method.options = options
+        return method
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a saved add-on needs besides its params, so that `knowing` can build it without the settings.
+
+        Texts, numbers, truth values, lists of these, and mappings from names to these; kept with a winner. A study may
+        not go on with other facts. Default: none.
+        """
+        return {}
+
+    def knowing(self, facts: Mapping[str, Any]) -> Self:
+        """This method with what `facts` returned when an add-on was saved; it may have been damaged since.
+
+        Called if there are any, on a method without settings. `apply` must then build the same modules; `load` fills
+        them.
+
+        Raises:
+            UserInputError: they cannot be used.
+        """
+        return self
+
+    def example(self) -> Self:
+        """This method with made-up settings that work on any model, for `autopeft check`.
+
+        Called if settings without a default are missing.
+        """
+        raise NotImplementedError(f'method "{self.name}" needs settings, so it must override example().')
 
     def supports(self, spec: ModelSpec) -> Support:
         """Whether the method works on this model, with the reason if it does not. Default: yes."""
@@ -299,6 +349,19 @@ class PeftMethod(ABC):
         `folder` exists and is empty. Default: no. To say no, give a reason for a person to read, and write nothing.
         """
         return Support(f'the method "{self.name}" has no counterpart there.')
+
+
+def needed_settings(method: PeftMethod) -> list[str]:
+    """The names of the settings that a method still needs before it can be used."""
+    if method.options is not None or method.facts():
+        return []
+    fields = getattr(method.Options, "model_fields", {})
+    return [name for name, field in fields.items() if field.is_required()]
+
+
+def ready(method: PeftMethod) -> PeftMethod:
+    """A method to try out: with its example's settings if it needs any."""
+    return method.example() if needed_settings(method) else method
 
 
 def declared_params(method: PeftMethod, params: Params, spec: ModelSpec) -> int | None:

@@ -252,6 +252,7 @@ def _score(
         base_digest=problem.base_digest,
         task_options=dict(spec.task.options),
         task_facts=dict(task.facts),
+        method_facts=dict(candidate.method.facts()),
         inputs=problem.task.inputs,
         columns={key: name for key, name in table_columns(spec.data, task).items() if name != key},
     )
