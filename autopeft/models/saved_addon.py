@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -106,8 +107,9 @@ class SavedAddOn:
             f"{self.base_digest[:SHOWN_DIGEST]}…, here {spec.digest[:SHOWN_DIGEST]}…); give winners on this model."
         )
 
+    @functools.cached_property
     def tensors(self) -> Mapping[str, np.ndarray]:
-        """Its tensors and its head's by their names, as NumPy arrays; a plugin must check names and shapes.
+        """Its tensors and its head's by their names, as NumPy arrays, read once; check their names and shapes.
 
         Raises:
             UserInputError: the file is missing, damaged or not the one that was saved, or holds NaN.
