@@ -13,6 +13,7 @@ from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -321,6 +322,31 @@ class PeftMethod(ABC):
         that overrides this are never packed into one pass.
         """
         return None
+
+    def sections(
+        self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
+    ) -> Sequence[Any]:
+        """`ReportSection`s about the winner on held-out rows, beside the scores. Default: none.
+
+        Called once, when the scores are known; nothing is chosen by it.
+
+        Args:
+            model: the winner's, loaded, in evaluation mode; it must be left unchanged, with its hooks.
+            batches: held-out rows; they are made one by one, and can be read once.
+            params: of the winner.
+            spec: the model's.
+        """
+        return ()
+
+    def variants(
+        self, model: nn.Module, params: Params, spec: ModelSpec
+    ) -> Mapping[str, AbstractContextManager[object]]:
+        """Changes to the winner's model, by name, that the report scores on the held-out rows. Default: none.
+
+        Each is made on entering the context and undone on leaving it, such as a part that is left out. Nothing is
+        trained again, and nothing is chosen by these scores.
+        """
+        return {}
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """The plain base model with the add-on merged into its weights; None (the default) if that is impossible.

@@ -26,10 +26,12 @@ from autopeft_fusion.sources import MOST_SOURCES, Source, agreeing, facts_of, fr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from torch import Tensor, nn
 
+    from autopeft import ReportSection, TrainingRows
     from autopeft_fusion.penalty import ValuePenalty
 
 TYPICAL_DEPTH = 12
@@ -175,6 +177,31 @@ class Fusion(PeftMethod):
     def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
         """The mean of each tensor: folds start alike."""
         return mean_of(folds)
+
+    def sections(
+        self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
+    ) -> Sequence[ReportSection]:
+        """The attention to each source in each layer."""
+        from autopeft_fusion.report import sections
+
+        return sections(model, batches, [source.name for source in self.sources], spec)
+
+    def variants(self, model: nn.Module, params: Params, spec: ModelSpec) -> Mapping[str, AbstractContextManager[None]]:
+        """The winner without each of its sources, if it has several."""
+        from autopeft_fusion.fused import fusions, without
+
+        modules, chosen = list(fusions(model).values()), self._chosen(str(params["sources"]))
+        if len(chosen) == 1:
+            return {}
+        return {f"without {self.sources[place].name}": without(modules, place) for place in chosen}
+
+    def export(self, model: nn.Module, params: Params, spec: ModelSpec, library: str, folder: Path) -> Support:
+        """For the `adapters` library; peft has no fusion."""
+        from autopeft_fusion.adapterhub import write
+
+        if library != "adapterhub":
+            return Support(f"{library} has no fusion of adapters; use the format `adapterhub`.")
+        return write(model, params, spec, self.sources, folder)
 
     def save(self, model: nn.Module) -> Mapping[str, Tensor]:
         """What is trained, and the sources, so that they are not needed again."""

@@ -17,7 +17,7 @@ STRENGTH = 0.01
 
 
 class ValuePenalty(TrainingCallback):
-    """Adds `0.01 · Σ ‖I − W_v‖²`, over the fusions of a model, to the loss of each batch."""
+    """Adds `0.01 · Σ ‖W_v - I‖²`, over the fusions of a model, to the loss of each batch."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model

@@ -30,7 +30,7 @@ class Kept(Section):
     reduction_factors: list[int]
     non_linearities: list[str]
     layers: list[str]
-    digests: list[str] = []
+    digests: list[str]
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,12 @@ def from_facts(facts: Mapping[str, Any]) -> tuple[Source, ...]:
             f"what is kept about the sources of a fusion is damaged: {str(error).splitlines()[0]}."
         ) from None
     count = len(kept.names)
-    lists = (kept.reduction_factors, kept.non_linearities, kept.layers)
+    lists = (kept.reduction_factors, kept.non_linearities, kept.layers, kept.digests)
     whole = 0 < count <= MOST_SOURCES and all(len(one) == count for one in lists) and len({*kept.names}) == count
     known = kept.placement in ROLES and all(one in NON_LINEARITIES for one in kept.non_linearities)
     if not (whole and known and all(0 < factor <= LARGEST_FACTOR for factor in kept.reduction_factors)):
         raise SpecError("what is kept about the sources of a fusion is damaged; restore the winner.")
-    digests = kept.digests if len(kept.digests) == count else [""] * count
     return tuple(
         Source(name, kept.placement, factor, non_linearity, layers, digest)
-        for name, factor, non_linearity, layers, digest in zip(kept.names, *lists, digests, strict=True)
+        for name, factor, non_linearity, layers, digest in zip(kept.names, *lists, strict=True)
     )
