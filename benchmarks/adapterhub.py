@@ -1,8 +1,8 @@
 """Do exported adapters compute in the `adapters` library what they compute here?
 
 That library pins transformers 4, so it gets a virtual environment of its own: this script makes one with --venv, or
-uses the Python given with --python. It exports a tiny BERT, RoBERTa and ELECTRA with adapters in each placement, and with
-fusions of adapters, loads them there and compares the logits.
+uses the Python given with --python. It exports a tiny BERT, RoBERTa and ELECTRA with adapters in each placement, and
+with fusions of adapters, loads them there and compares the logits.
 
     python benchmarks/adapterhub.py --venv /tmp/adapters
 """
