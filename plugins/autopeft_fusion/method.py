@@ -107,14 +107,15 @@ class Fusion(PeftMethod):
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Which sources, whether their values are transformed, dropout of the attention, and the layers."""
         groups = layer_groups(len(spec.layers) if spec else TYPICAL_DEPTH)
+        choices = [one for one in self._choices if not spec or self._sites(spec, one, groups[ALL])]
         layers = [
             name
             for name, indices in groups.items()
-            if not spec or all(self._sites(spec, choice, indices) for choice in self._choices)
+            if not spec or all(self._sites(spec, choice, indices) for choice in choices)
         ]
         return SearchSpace(
             {
-                "sources": Categorical(choices=self._choices, default=ALL),
+                "sources": Categorical(choices=tuple(choices) or (ALL,), default=ALL),
                 "values": Categorical(choices=("dynamic", "static"), default="dynamic"),
                 "dropout": Float(low=0.0, high=0.3, default=0.0),
                 "layers": Categorical(choices=tuple(layers) or (ALL,), default=ALL),

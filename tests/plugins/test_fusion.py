@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from autopeft_fusion.method import FusionOptions
 from autopeft_fusion.report import attention
 
 from autopeft import load, testing
+from autopeft.cli import without_file
 from autopeft.common.exceptions import MethodError, SpecError, UserInputError
 from autopeft.methods.registry import discover
 from autopeft.methods.training_rows import TrainingRows
@@ -263,6 +265,16 @@ def test_a_study_that_names_it_must_give_its_sources(home):
     spec = spec.model_copy(update={"search": spec.search.model_copy(update={"methods": ["fusion"]})})
     with pytest.raises(SpecError, match="`sources` is missing"):
         with_settings(discover(), spec)
+
+
+def test_a_study_without_a_file_keeps_whole_paths_of_sources(home, monkeypatch):
+    monkeypatch.chdir(home)
+    options = without_file.Options("model", "rows.csv", None, "text-classification", "text", "label", None)
+    spec, mistakes = without_file.study_of(options, ["methods.fusion.sources=a,b,nowhere"], ())
+    assert not mistakes
+    expected = {"sources": [str(home / "a"), str(home / "b"), "nowhere"]}
+    assert spec.methods.settings["fusion"] == expected
+    assert tomllib.loads(spec.text)["methods"]["fusion"] == expected
 
 
 # A whole study.
