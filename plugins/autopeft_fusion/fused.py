@@ -15,7 +15,7 @@ NON_LINEARITIES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU,
 QUERY_DEVIATION, OFF_DIAGONAL = 0.02, 1e-6
 """Initial values, as in AdapterHub: the deviation of W_q and W_k, and what W_v has off its diagonal of ones."""
 
-MADE_UP = 0.1
+MADE_UP = 0.2
 """The deviation of the weights of adapters that no winner brings."""
 
 
