@@ -377,19 +377,6 @@ class PeftMethod(ABC):
         return Support(f'the method "{self.name}" has no counterpart there.')
 
 
-def needed_settings(method: PeftMethod) -> list[str]:
-    """The names of the settings that a method still needs before it can be used."""
-    if method.options is not None or method.facts():
-        return []
-    fields = getattr(method.Options, "model_fields", {})
-    return [name for name, field in fields.items() if field.is_required()]
-
-
-def ready(method: PeftMethod) -> PeftMethod:
-    """A method to try out: with its example's settings if it needs any."""
-    return method.example() if needed_settings(method) else method
-
-
 def declared_params(method: PeftMethod, params: Params, spec: ModelSpec) -> int | None:
     """The result of `trained_params`; None where it gives none, or was written for the `apply` of another class.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import MethodError, PluginError, brief, nearest
 from autopeft.common.plugins import LOADING_SECONDS, Fault, Origin, check_contract, check_signatures, load_plugins
-from autopeft.methods.contract import CONTRACT, PeftMethod, needed_settings
+from autopeft.methods.contract import CONTRACT, PeftMethod
+from autopeft.methods.needed import needed_settings
 from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:

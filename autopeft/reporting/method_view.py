@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.methods.contract import needed_settings
+from autopeft.methods.needed import needed_settings
 from autopeft.methods.reference import Described, own_dimensions, training_dimensions, what_it_is
 from autopeft.study.schema import settings_of
 
@@ -44,6 +44,8 @@ def shown(name: str, registry: Registry) -> RenderableType:
         "",
     ]
     example = next(iter(method.search_space()), "learning_rate")
+    own = _settings(method)
+    settings: list[RenderableType] = [Text(""), _table(f"in [methods.{name}]", own)] if own else []
     end = f'Set under [search] as "{name}.{example} = …": one value, a range [low, high], or a list of choices.'
     return Group(
         *map(Text, lines),
@@ -52,7 +54,7 @@ def shown(name: str, registry: Registry) -> RenderableType:
         _table("training", training_dimensions(method)),
         Text(f"\n{end}"),
         Text("A training setting without a method before it, such as learning_rate = 3e-4, applies to all methods."),
-        *([Text(""), _table(f"in [methods.{name}]", own)] if (own := _settings(method)) else []),
+        *settings,
     )
 
 

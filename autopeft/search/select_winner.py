@@ -300,10 +300,11 @@ def _show(
 ) -> None:
     """Keep the report's sections on the held-out rows; a failure there costs nothing else."""
     sections, path = list[ReportSection](), folder.parent / SECTIONS
-    for make in (
+    parts: tuple[Callable[[], Sequence[ReportSection]], ...] = (
         lambda: _sections(problem, made, texts),
         lambda: method_sections.sections(problem, best, made, folder),
-    ):
+    )
+    for make in parts:
         try:
             with guarded(problem.spec.search.hang_timeout):
                 sections += make()

@@ -13,7 +13,7 @@ import torch
 
 from autopeft.common.seeds import seeded
 from autopeft.methods.candidate import CandidateSpace
-from autopeft.methods.contract import ready
+from autopeft.methods.needed import ready
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.attach import attach, trainable
 from autopeft.models.base import BaseModel

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autopeft.methods.contract import PeftMethod, ready
+from autopeft.methods.contract import PeftMethod
+from autopeft.methods.needed import ready
 from autopeft.testing.tiny import ALL_FAMILIES, tiny_base
 
 if TYPE_CHECKING:

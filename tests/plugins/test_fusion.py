@@ -24,6 +24,7 @@ from autopeft.study import finished
 from autopeft.study.file import StudySpec
 from autopeft.tasks.study_methods import with_settings
 from autopeft.winner.export import export
+from autopeft.winner.winner import save
 from tests.conftest import THREE, TINY_STUDY, autopeft_here, write_tiny_study
 from tests.plugins.fusion_sources import ADAPTER, problem_of, saved_winner
 from tests.tiny_models import batch
@@ -197,6 +198,14 @@ def test_a_winner_whose_weights_were_changed_is_refused(home, base, tmp_path):
         configured(tmp_path, "a").supports(base.spec)
 
 
+def test_a_winner_of_several_models_is_refused(home, base, tmp_path):
+    found = load(home / "a" / "winner")
+    models = [found.module, found.module]
+    save(models, Adapter(), found.reader, found.card, tmp_path / "several")
+    with pytest.raises(SpecError, match="the models of 2 folds"):
+        configured(tmp_path, "several")
+
+
 def test_winners_of_one_name_get_names_of_their_own(home, tmp_path):
     shutil.copytree(home / "a", tmp_path / "x" / "a")
     method = Fusion().configured(FusionOptions(sources=[str(home / "a"), "x/a/winner"]), tmp_path)
@@ -332,6 +341,16 @@ def test_other_sources_are_another_study(ended):
         said = autopeft_here("run", "changed.toml", cwd=home)
         assert said.returncode == 2
         assert "methods.settings.fusion.sources" in said.stderr
+
+
+@pytest.mark.exhaustive
+def test_a_source_that_was_replaced_is_another_study(ended):
+    home, _ = ended
+    saved_winner(home / "study.toml", home / "c", seed=5)
+    said = autopeft_here("run", "fused.toml", "--set", "search.trials=3", cwd=home)
+    assert said.returncode == 2
+    assert "method_facts.fusion.digests" in said.stderr
+    shutil.rmtree(home / "c")
 
 
 @pytest.mark.exhaustive
