@@ -41,7 +41,8 @@ FEW = 3
 
 HEAD_RATE = 30.0
 """The head's learning rate, as a multiple of the fusion's: it starts from random values, and the fusion close to the
-mean of its sources. With 100 rows of ten classes the score on a small encoder was 5 points higher than with 10."""
+mean of its sources. On two draws of 100 rows of ten classes, a small encoder scored 5 points and 1 point higher than
+with a multiple of 10."""
 
 
 class FusionOptions(Section):
