@@ -16,8 +16,9 @@ from autopeft.common.hooks import hookimpl
 from autopeft.common.params import Params, ParamValue
 from autopeft.methods.averaging import mean_of
 from autopeft.methods.callback import TrainingCallback
-from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support, layer_groups
+from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support
 from autopeft.methods.dimensions import Categorical, Float, Integer
+from autopeft.methods.layer_groups import layer_groups
 from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from autopeft.models.original_weights import original_weight
     from autopeft.models.output_head import OutputHead
     from autopeft.models.row_tokenizer import RowTokenizer
+    from autopeft.models.saved_addon import SavedAddOn, saved_addons
     from autopeft.models.template_rows import Template
     from autopeft.models.writing_limits import WritingLimits
     from autopeft.reporting.callbacks import TrialCallback
@@ -98,6 +100,7 @@ __all__ = [
     "ReportSection",
     "ReportTable",
     "RowTokenizer",
+    "SavedAddOn",
     "SearchSpace",
     "Section",
     "Shelf",
@@ -132,6 +135,7 @@ __all__ = [
     "nearest",
     "original_weight",
     "quoted",
+    "saved_addons",
     "score_text",
     "text_score",
     "text_scores",
@@ -167,6 +171,8 @@ LAZY = {
     "MultiLabel": "autopeft.tasks.multi_label",
     "OutputHead": "autopeft.models.output_head",
     "RowTokenizer": "autopeft.models.row_tokenizer",
+    "SavedAddOn": "autopeft.models.saved_addon",
+    "saved_addons": "autopeft.models.saved_addon",
     "Regression": "autopeft.tasks.regression",
     "Exhibit": "autopeft.study.report_section",
     "ReportPlot": "autopeft.study.report_section",

@@ -131,6 +131,7 @@ def tune(
     test: Any = None,
     task: str | Mapping[str, Any] = "text-classification",
     search: Mapping[str, Any] | None = None,
+    methods: Mapping[str, Mapping[str, Any]] | None = None,
     validation: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
     winner: Mapping[str, Any] | None = None,
@@ -156,6 +157,7 @@ def tune(
         test: held-out rows, in any of these forms; default: a part of `data`.
         task: [task], or its `kind`.
         search: [search], such as ``{"methods": ["lora"], "trials": 12, "lora": {"r": [4, 32]}}``.
+        methods: [methods], such as ``{"fusion": {"sources": ["outputs/a", "outputs/b"]}}``.
         validation: [validation], such as ``{"folds": 5, "metric": "f1_macro"}``.
         budget: [budget], such as ``{"max_trainable_params": "1%"}``.
         winner: [winner], such as ``{"form": "ensemble"}``.
@@ -186,6 +188,7 @@ def tune(
         "model": _table(model, "name_or_path"),
         "task": _table(task, "kind"),
         "search": search,
+        "methods": methods,
         "validation": validation,
         "budget": budget,
         "winner": winner,

@@ -1,8 +1,8 @@
 """Do exported adapters compute in the `adapters` library what they compute here?
 
 That library pins transformers 4, so it gets a virtual environment of its own: this script makes one with --venv, or
-uses the Python given with --python. It exports a tiny BERT, RoBERTa and ELECTRA with adapters in each placement, loads
-them there and compares the logits.
+uses the Python given with --python. It exports a tiny BERT, RoBERTa and ELECTRA with adapters in each placement, and
+with fusions of adapters, loads them there and compares the logits.
 
     python benchmarks/adapterhub.py --venv /tmp/adapters
 """
@@ -31,7 +31,10 @@ for case in json.load(open("cases.json")):
     options = {"num_labels": case["labels"], "pad_token_id": 1}
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(case["base"], **options)
     adapters.init(plain)
-    plain.set_active_adapters(plain.load_adapter(case["export"], use_safetensors=True))
+    if case["fusion"]:
+        plain.load_adapter_setup(case["export"], set_active=True, use_safetensors=True)
+    else:
+        plain.set_active_adapters(plain.load_adapter(case["export"], use_safetensors=True))
     rows = {name: torch.tensor(values) for name, values in case["rows"].items()}
     with torch.no_grad():
         logits = plain.eval()(**rows).logits
@@ -72,37 +75,54 @@ def made(folder: Path) -> Path:
     return python
 
 
+FUSIONS = (
+    {"sources": "all", "values": "dynamic", "dropout": 0.1, "layers": "all"},
+    {"sources": "all", "values": "static", "dropout": 0.0, "layers": "top_half"},
+    {"sources": "without_second", "values": "dynamic", "dropout": 0.0, "layers": "every_second"},
+)
+"""Fusions of the sources of `Fusion.example`, one of which is only in the upper layers."""
+
+
+def adapters() -> list[dict[str, object]]:
+    """Adapters in each placement, with various layers and non-linearities."""
+    return [
+        {"placement": placement, "reduction_factor": 4, "non_linearity": non_linearity, "layers": layers}
+        for placement in ("houlsby", "pfeiffer", "parallel")
+        for layers, non_linearity in (("all", "relu"), ("top_half", "gelu"), ("every_second", "silu"))
+    ]
+
+
 def export(folder: Path) -> dict[str, list[list[float]]]:
     """Write what the other side needs to `folder`; returns the logits here by the name of the case."""
     import torch
     from autopeft_adapter import Adapter
+    from autopeft_fusion import Fusion
 
     from autopeft.models.attach import attach, trainable
     from autopeft.testing.tiny import batch, tiny_base
 
-    cases, expected = [], {}
+    cases: list[dict[str, object]] = []
+    expected = {}
     rows = {name: tensor for name, tensor in batch(5, 14).items() if name != "labels"}
     for family in ("bert", "roberta", "electra"):
-        base, method = tiny_base(family), Adapter()
+        base = tiny_base(family)
         base.module.save_pretrained(folder / family)
-        for placement in ("houlsby", "pfeiffer", "parallel"):
-            for layers, non_linearity in (("all", "relu"), ("top_half", "gelu"), ("every_second", "silu")):
-                name = f"{family} {placement} {layers} {non_linearity}"
-                params = {"placement": placement, "reduction_factor": 4, "non_linearity": non_linearity}
-                params["layers"] = layers
-                model = attach(base, method, params).eval()
-                torch.manual_seed(0)
-                with torch.no_grad():
-                    for parameter in trainable(model).values():
-                        parameter += 0.1 * torch.randn_like(parameter)
-                    expected[name] = model(**rows).logits.tolist()
-                target = folder / name.replace(" ", "-")
-                target.mkdir()
-                answer = method.export(model, params, base.spec, "adapterhub", target)
-                assert answer, answer.reason
-                lists = {key: tensor.tolist() for key, tensor in rows.items()}
-                case = {"name": name, "base": family, "export": target.name, "labels": 3, "rows": lists}
-                cases.append(case)
+        tried = [(Adapter(), params) for params in adapters()] + [(Fusion().example(), params) for params in FUSIONS]
+        for method, params in tried:
+            name = f"{family} {method.name} {' '.join(map(str, params.values()))}"
+            model = attach(base, method, params).eval()
+            torch.manual_seed(0)
+            with torch.no_grad():
+                for parameter in trainable(model).values():
+                    parameter += 0.1 * torch.randn_like(parameter)
+                expected[name] = model(**rows).logits.tolist()
+            target = folder / name.replace(" ", "-")
+            target.mkdir()
+            answer = method.export(model, params, base.spec, "adapterhub", target)
+            assert answer, answer.reason
+            lists = {key: tensor.tolist() for key, tensor in rows.items()}
+            case = {"name": name, "base": family, "export": target.name, "labels": 3, "rows": lists}
+            cases.append({**case, "fusion": method.name == "fusion"})
     (folder / "cases.json").write_text(json.dumps(cases))
     return expected
 

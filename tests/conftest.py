@@ -182,6 +182,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
     from autopeft.common.locate import portable
     from autopeft.data.load import table_columns
     from autopeft.execution.problem import Problem
+    from autopeft.methods.needed import ready
     from autopeft.methods.registry import discover
     from autopeft.models.attach import attach, trainable
     from autopeft.study.card import Card
@@ -189,7 +190,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
     from autopeft.winner import winner
 
     problem = Problem.from_spec(StudySpec.from_file(study), discover())
-    method = discover()[name]
+    method = ready(discover()[name])
     own = {**method.search_space(problem.base.spec).defaults(), **params}
     model = attach(problem.base, method, own, seed=problem.spec.seed)
     torch.manual_seed(0)
@@ -208,6 +209,7 @@ def trained_winner(study: Path, name: str, **params: ParamValue) -> Winner:
         seed=problem.spec.seed,
         task_options=dict(problem.spec.task.options),
         task_facts=dict(problem.task.facts),
+        method_facts=dict(method.facts()),
         inputs=problem.task.inputs,
         columns={key: name for key, name in table_columns(problem.spec.data, problem.task).items() if name != key},
     )

@@ -49,7 +49,8 @@ REFERENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "autopeft.LinearModule", "autopeft.OutputHead", "autopeft.layer_groups", "autopeft.TargetGroups",
             "autopeft.SearchSpace", "autopeft.Integer", "autopeft.Float", "autopeft.Categorical", "autopeft.Bounds",
             "autopeft.Params", "autopeft.ParamValue", "autopeft.ParameterGroup", "autopeft.TrainingRows",
-            "autopeft.TrainingCallback", "autopeft.mean_of", "autopeft.original_weight",
+            "autopeft.TrainingCallback", "autopeft.mean_of", "autopeft.original_weight", "autopeft.SavedAddOn",
+            "autopeft.saved_addons",
         ),
     ),
     "tasks": (

@@ -62,6 +62,9 @@ def _as_json(name: str, registry: Registry) -> dict[str, Any]:
         "search_space": _shown(method.search_space()),
         "training_space": _shown(method.training_space()),
         "defaults": defaults,
+        "settings": {
+            key: field.description or "" for key, field in getattr(method.Options, "model_fields", {}).items()
+        },
     }
 
 

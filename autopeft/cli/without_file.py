@@ -151,7 +151,20 @@ def _portable(content: dict[str, Any]) -> dict[str, Any]:
             found[table][key] = [_absolute(reference) for reference in given]
         elif given is not None:
             found[table][key] = _absolute(given)
+    if isinstance(methods := found.get("methods"), dict):
+        found["methods"] = _existing(methods)
     return found
+
+
+def _existing(value: Any) -> Any:
+    """A method's settings, of which only the method knows which are paths: those that exist are made absolute."""
+    if isinstance(value, dict):
+        return {key: _existing(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_existing(inner) for inner in value]
+    with suppress(OSError, ValueError):  # no valid path
+        return str(Path(value).absolute()) if isinstance(value, str) and value and Path(value).exists() else value
+    return value
 
 
 def _absolute(reference: Any) -> Any:

@@ -29,6 +29,7 @@ from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
 from autopeft.tasks.base_model_part import BaseModelPart
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.study_methods import with_settings
 from autopeft.tasks.study_rows import read_rows, recognised, rows_that_count
 from autopeft.tasks.text_scores import own as own_score
 from autopeft.tasks.writing import Writing
@@ -217,6 +218,7 @@ class Problem:
             blockwise_adamw.require(spec.model.optimizer)
         task, metric_digest = _measured(spec, find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
         spec = spec.with_metric(task.metric(spec.validation.metric))
+        registry = with_settings(registry, spec)
         wanted = {name: registry[name] for name in registry.chosen(spec.search.methods, spec.search.exclude)}
         origins = {name: registry.origins[name] for name in wanted}
         device = study_device(spec) if card is None else described_card(spec)
@@ -350,6 +352,7 @@ def _base_loader(
     """A function that loads the study's base model, anew each time, and the model's identity."""
     location = locate(spec.model.name_or_path, spec.folder)
     commit = _commit(spec, location)
+    identity = digest.of(location, commit)
 
     def load(task: Task) -> BaseModel:
         base = load_base(
@@ -362,13 +365,14 @@ def _base_loader(
             compute=device.autocast or torch.float32,
             revision=commit or spec.model.revision,
         )
+        base = replace(base, spec=replace(base.spec, digest=identity))
         if not quantized:  # here; methods see the GPU that is planned for
             base = replace(base, spec=replace(base.spec, quantization=spec.model.quantization))
         if device.autocast:
             base.lower(device.autocast, keep=spec.model.dtype == "auto" and quantized and not base.dense)
         return base
 
-    return load, digest.of(location, commit)
+    return load, identity
 
 
 def _space(

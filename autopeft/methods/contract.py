@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from autopeft.common.exceptions import PluginError
 from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -67,6 +69,7 @@ class ModelSpec:
         layer_heads: number of heads of each of `layers`, and of its keys and values. If a model has towers of different
             widths, the two numbers above, and `hidden_size`, are those of the tower for texts.
         quantization: of the weights of `linears`: "8bit", "4bit" or "none".
+        digest: identity of the model's files, as in `SavedAddOn.base_digest`; "" where it is not known.
     """
 
     model_type: str
@@ -84,6 +87,7 @@ class ModelSpec:
     has_attention_interface: bool
     layer_heads: tuple[tuple[int, int], ...] = ()
     quantization: str = "none"
+    digest: str = ""
 
     def heads_of(self, layer: int) -> tuple[int, int]:
         """Number of heads of a layer, by its index, and of its keys and values."""
@@ -106,24 +110,6 @@ class ModelSpec:
             if names and names not in found.values():
                 found[group] = names
         return found
-
-
-def layer_groups(depth: int) -> dict[str, tuple[int, ...]]:
-    """The choices of a dimension `layers` on a model of `depth` layers, with the indices of their layers.
-
-    Groups that coincide, because there are few layers, come once.
-    """
-    indices = tuple(range(depth))
-    groups: dict[str, tuple[int, ...]] = {}
-    for name, members in {
-        "all": indices,
-        "top_half": indices[depth // 2 :],
-        "top_quarter": indices[depth * 3 // 4 :],
-        "every_second": indices[1::2],
-    }.items():
-        if members and members not in groups.values():
-            groups[name] = members
-    return groups
 
 
 @dataclass(frozen=True)
@@ -152,6 +138,11 @@ class PeftMethod(ABC):
             change the sizes of trained tensors, whose rest is then padded with zeros, the rate of an `nn.Dropout`, and
             `factors`, but nothing else. The host compares gradients, and trains alone what does not fit. None: its
             candidates always train alone.
+        Options: its settings under [methods.NAME], a subclass of `autopeft.Section`; None if it has none. A method with
+            a setting that has no default is searched only in studies that give it.
+
+    Attributes:
+        options: the settings of the study, of the class `Options`.
 
     A method that trains the biases of the top layers, on a tiny model:
 
@@ -179,6 +170,48 @@ class PeftMethod(ABC):
     paper: ClassVar[str] = ""
     tasks: ClassVar[tuple[str, ...]] = ()
     unequal: ClassVar[tuple[str, ...] | None] = None
+    Options: ClassVar[type[Any] | None] = None
+    options: Any = None
+
+    def configured(self, options: Any, folder: Path) -> Self:
+        """This method in a study with these settings. Torch must not be imported here.
+
+        Args:
+            options: of the class `Options`, checked.
+            folder: of the study file, where relative paths start.
+
+        Raises:
+            SpecError: what the settings refer to cannot be used; in one sentence, with what to do.
+        """
+        method = copy.copy(self)
+        method.options = options
+        return method
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a saved add-on needs besides its params, so that `knowing` can build it without the settings.
+
+        Texts, numbers, truth values, lists of these, and mappings from names to these; kept with a winner. A study may
+        not go on with other facts. Default: none.
+        """
+        return {}
+
+    def knowing(self, facts: Mapping[str, Any]) -> Self:
+        """This method with what `facts` returned when an add-on was saved; it may have been damaged since.
+
+        Called if there are any, on a method without settings. `apply` must then build the same modules; `load` fills
+        them.
+
+        Raises:
+            UserInputError: they cannot be used.
+        """
+        return self
+
+    def example(self) -> Self:
+        """This method with made-up settings that work on any model, for `autopeft check`.
+
+        Called if settings without a default are missing.
+        """
+        raise NotImplementedError(f'method "{self.name}" needs settings, so it must override example().')
 
     def supports(self, spec: ModelSpec) -> Support:
         """Whether the method works on this model, with the reason if it does not. Default: yes."""
@@ -292,6 +325,31 @@ class PeftMethod(ABC):
         that overrides this are never packed into one pass.
         """
         return None
+
+    def sections(
+        self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
+    ) -> Sequence[Any]:
+        """`ReportSection`s about the winner on held-out rows, beside the scores. Default: none.
+
+        Called once, when the scores are known; nothing is chosen by it.
+
+        Args:
+            model: the winner's, loaded, in evaluation mode; it must be left unchanged, with its hooks.
+            batches: held-out rows; they are made one by one, and can be read once.
+            params: of the winner.
+            spec: the model's.
+        """
+        return ()
+
+    def variants(
+        self, model: nn.Module, params: Params, spec: ModelSpec
+    ) -> Mapping[str, AbstractContextManager[object]]:
+        """Changes to the winner's model, by name, that the report scores on the held-out rows. Default: none.
+
+        Each is made on entering the context and undone on leaving it, such as a part that is left out. Nothing is
+        trained again, and nothing is chosen by these scores.
+        """
+        return {}
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """The plain base model with the add-on merged into its weights; None (the default) if that is impossible.

@@ -9,6 +9,7 @@ from autopeft.common.containment import unguarded
 from autopeft.common.exceptions import MethodError, PluginError, brief, nearest
 from autopeft.common.plugins import LOADING_SECONDS, Fault, Origin, check_contract, check_signatures, load_plugins
 from autopeft.methods.contract import CONTRACT, PeftMethod
+from autopeft.methods.needed import needed_settings
 from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -41,12 +42,16 @@ class Registry:
         return self.methods[name]
 
     def chosen(self, named: Collection[str] | None, excluded: Collection[str]) -> list[str]:
-        """The names of the methods that a study asks for; if it names none, of all except those that it excludes.
+        """The names of the methods that a study asks for.
+
+        If it names none, of all except those that it excludes, and those whose settings it would have to give.
 
         Raises:
             MethodError: none is left.
         """
-        names = named or [name for name in self.methods if name not in excluded]
+        names = named or [
+            name for name, method in self.methods.items() if name not in excluded and not needed_settings(method)
+        ]
         if not names:
             raise MethodError("a search needs at least one method, but no plugin provides any; see `autopeft methods`.")
         return sorted(set(names))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     import torch
 
 LONGEST_HEADER = 2**24
@@ -38,7 +39,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 f"{path} must be a safetensors file with a header of at most {LONGEST_HEADER:,} bytes, but it has "
                 f"{header:,}; restore it."
             )
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:  # without torch; no tensor is read
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
     except FileNotFoundError:
         raise UserInputError(
@@ -46,6 +47,22 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserInputError(f"{path} must be a whole safetensors file, but cannot be read: {error}.") from None
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file as NumPy arrays, without torch.
+
+    Raises:
+        UserInputError: there is no such file, it is damaged, or it has a type that NumPy does not know.
+    """
+    from safetensors.numpy import load_file
+
+    shapes(path)
+    try:
+        found: dict[str, np.ndarray] = load_file(path)
+    except (TypeError, KeyError, AttributeError) as error:  # bfloat16
+        raise UserInputError(f"{path} must hold tensors in float32, but has another type: {error}.") from None
+    return found
 
 
 def check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -8,13 +8,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopeft.methods.reference import own_dimensions, training_dimensions, what_it_is
+from autopeft.methods.needed import needed_settings
+from autopeft.methods.reference import Described, own_dimensions, training_dimensions, what_it_is
+from autopeft.study.schema import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from autopeft.common.plugins import Fault
-    from autopeft.methods.reference import Described
+    from autopeft.methods.contract import PeftMethod
     from autopeft.methods.registry import Registry
 
 
@@ -27,7 +29,8 @@ def listed(registry: Registry) -> RenderableType:
             name, Text(what_it_is(method), no_wrap=True, overflow="ellipsis"), str(len(method.search_space()))
         )
     more = Text("\nFor all settings of one method, also of its training: autopeft methods NAME", style="dim")
-    return Group(table, more, *_broken(registry.faults))
+    waiting = [Text(f"\n{told}") for name, method in registry.methods.items() if (told := needs(name, method))]
+    return Group(table, *waiting, more, *_broken(registry.faults))
 
 
 def shown(name: str, registry: Registry) -> RenderableType:
@@ -41,6 +44,8 @@ def shown(name: str, registry: Registry) -> RenderableType:
         "",
     ]
     example = next(iter(method.search_space()), "learning_rate")
+    own = _settings(method)
+    settings: list[RenderableType] = [Text(""), _table(f"in [methods.{name}]", own)] if own else []
     end = f'Set under [search] as "{name}.{example} = …": one value, a range [low, high], or a list of choices.'
     return Group(
         *map(Text, lines),
@@ -49,6 +54,7 @@ def shown(name: str, registry: Registry) -> RenderableType:
         _table("training", training_dimensions(method)),
         Text(f"\n{end}"),
         Text("A training setting without a method before it, such as learning_rate = 3e-4, applies to all methods."),
+        *settings,
     )
 
 
@@ -69,7 +75,24 @@ def page(registry: Registry) -> str:
         lines += ["", f"For {', '.join(method.tasks)} alone."] * bool(method.tasks)
         lines += ["", "| dimension | takes | default | |", "|---|---|---|---|"]
         lines += [_row(one) for one in (*own_dimensions(method), *training_dimensions(method))]
+        if own := _settings(method):
+            lines += ["", f"| in `[methods.{name}]` | takes | default | |", "|---|---|---|---|", *map(_row, own)]
+            lines += ["", needs(name, method)] * bool(needs(name, method))
     return "\n".join(lines) + "\n"
+
+
+def needs(name: str, method: PeftMethod) -> str:
+    """A sentence on the settings without which a method is not searched; "" if there are none."""
+    missing = needed_settings(method)
+    if not missing:
+        return ""
+    given = " and ".join(f"`{key}`" for key in missing)
+    return f"{name} is searched only in studies that give {given} in [methods.{name}]."
+
+
+def _settings(method: PeftMethod) -> list[Described]:
+    """A method's settings under [methods.NAME]."""
+    return [Described(*row) for row in settings_of(method.Options)] if method.Options else []
 
 
 def _row(one: Described) -> str:

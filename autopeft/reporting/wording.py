@@ -26,13 +26,25 @@ SURE = ("95% interval", "p", "verdict")
 
 @dataclass(frozen=True)
 class Table:
-    """A table in words; `numbers` says which columns are aligned to the right, `marked` which row stands out."""
+    """A table in words; `numbers` says which columns are aligned to the right, `marked` which row stands out.
+
+    In a `shaded` table the numbers from 0 to 1 have a shade.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     numbers: tuple[int, ...] = ()
     marked: int | None = None
+    shaded: bool = False
+
+    def shade(self, cell: str, *, number: bool) -> int | None:
+        """How dark a cell is, from 0 to 100; None where it has no shade."""
+        try:
+            value = float(cell) if self.shaded and number else -1.0
+        except ValueError:
+            return None
+        return round(100 * value) if 0 <= value <= 1 else None
 
     def cells(self, row: Sequence[str]) -> list[tuple[str, bool]]:
         """The cells of a row, each with whether it is a number."""
@@ -77,7 +89,11 @@ def trials(report: Report) -> Table:
 def of_section(section: ReportSection) -> list[Table]:
     """The table of a section that the kind of task adds, if it has one."""
     table = section.table
-    return [Table(section.title, table.columns, table.rows, table.numbers)] if table and table.rows else []
+    return (
+        [Table(section.title, table.columns, table.rows, table.numbers, shaded=table.shaded)]
+        if table and table.rows
+        else []
+    )
 
 
 def comparisons(report: Report) -> Table:

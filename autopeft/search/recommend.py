@@ -20,6 +20,7 @@ from autopeft.search import start
 from autopeft.search.portfolio import FAR, Portfolio
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.study_methods import with_settings
 from autopeft.tasks.study_rows import read_rows, recognised, rows_that_count
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
     task = find_task(spec.task.kind, registry.blocked).configured(spec.task.options)
     spec, task, told = recognised(spec, task)
     rows = len(read_rows(spec, task.searching(spec.search.overrides), told).train)
+    registry = with_settings(registry, spec)
     found = [registry[name] for name in registry.chosen(spec.search.methods, spec.search.exclude)]
     methods = [method for method in found if not method.tasks or task.kind in method.tasks]
     known, size = start.known_to(spec), spec.validation.rows_of_fold(rows)

@@ -29,6 +29,9 @@ the kinds of references in the study file. Studies from before these were kept g
 DIGESTS = "base_digests"
 """Another key in it: the identity of each base model by its entry of `candidates` in [model], if there are several."""
 
+FACTS = "method_facts"
+"""Another key in it: the facts of each method that has some, such as the identity of what its settings name."""
+
 EPOCHS, EARLIER_EPOCHS = "epochs", "2…4"
 """Another key in it: each method's range of epochs; and the range of all methods before it depended on the rows."""
 
@@ -50,6 +53,7 @@ def given(problem: Problem) -> dict[str, Any]:
         "data_fingerprint": problem.rows.fingerprint,
         EPOCHS: {name: str(part.training["epochs"]) for name, part in problem.space.items()},
         **({DIGESTS: digests} if problem.models else {}),
+        FACTS: {name: dict(facts) for name, part in problem.space.methods.items() if (facts := part.method.facts())},
         DIGEST: "" if problem.models else problem.base_digest,
         KINDS: problem.kinds,
         **({"metric_file": problem.metric_digest} if problem.metric_digest else {}),

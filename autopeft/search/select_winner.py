@@ -18,7 +18,7 @@ from autopeft.common.units import counted
 from autopeft.data.load import table_columns
 from autopeft.reporting import writing_report
 from autopeft.reporting.short_name import short_name
-from autopeft.search import references
+from autopeft.search import method_sections, references
 from autopeft.search.announcer import refit_seconds
 from autopeft.search.refit import train_whole
 from autopeft.search.scored import Scored, scored, scored_here, texts_of
@@ -31,6 +31,7 @@ from autopeft.study.journal import writing
 from autopeft.study.phase import REFITTING, SCORING
 from autopeft.study.predictions import HeldOut
 from autopeft.study.record import TestScores
+from autopeft.study.report_section import ReportSection
 from autopeft.tasks.writing import Writing
 from autopeft.winner import winner
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
     from autopeft.search.announcer import Announcer
     from autopeft.study.record import TrialRecord
-    from autopeft.study.report_section import ReportSection
 
 
 @dataclass
@@ -122,7 +122,7 @@ def select_winner(
         name, least = _baseline(own)
         table.add(held_out.column_of(name), name, name, least)
         _keep(own, table.written, folder.parent / PREDICTIONS)
-        _show(own, first, table.texts, folder.parent / SECTIONS, announcer.say)
+        _show(own, best, first, table.texts, folder, announcer.say)
     seconds = round(time.monotonic() - started, 3)
     return TestScores(first.score, least.score, defaults, table.notes, seconds, name, first.form, others)
 
@@ -252,6 +252,7 @@ def _score(
         base_digest=problem.base_digest,
         task_options=dict(spec.task.options),
         task_facts=dict(task.facts),
+        method_facts=dict(candidate.method.facts()),
         inputs=problem.task.inputs,
         columns={key: name for key, name in table_columns(spec.data, task).items() if name != key},
     )
@@ -289,13 +290,26 @@ def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path)
         HeldOut(rows, truths, answers).write(draft)
 
 
-def _show(problem: Problem, made: Scored, texts: Mapping[str, Scored], path: Path, say: Callable[[str], None]) -> None:
+def _show(
+    problem: Problem,
+    best: Candidate,
+    made: Scored,
+    texts: Mapping[str, Scored],
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
     """Keep the report's sections on the held-out rows; a failure there costs nothing else."""
-    try:
-        sections = _sections(problem, made, texts)
-    except Exception as error:  # in a plugin's task or in a score; the winner is saved by now
-        say(f"The report's section on the held-out rows could not be made: {in_a_line(error)}")
-        return
+    sections, path = list[ReportSection](), folder.parent / SECTIONS
+    parts: tuple[Callable[[], Sequence[ReportSection]], ...] = (
+        lambda: _sections(problem, made, texts),
+        lambda: method_sections.sections(problem, best, made, folder),
+    )
+    for make in parts:
+        try:
+            with guarded(problem.spec.search.hang_timeout):
+                sections += make()
+        except Exception as error:  # in a plugin's task or method, or in a score; the winner is saved by now
+            say(f"A section of the report on the held-out rows could not be made: {in_a_line(error)}")
     if sections:
         with writing(path), whole(path, lasting=True) as draft:
             report_section.write(sections, draft)

@@ -47,7 +47,7 @@ class Api:
     def __init__(self, shelf: Shelf, wait: float = WAIT, most: int = MOST) -> None:
         self._shelf = shelf
         self._batcher = Batcher(shelf, wait, most)
-        self._started = int(time.time())
+        self._started = int(time.time())  # noqa: TID251  # a date
 
     def app(self, names: Sequence[str] = ("localhost",), *, loopback: bool = True) -> Starlette:
         """The application; see `Guard` for its arguments."""
@@ -133,7 +133,7 @@ def _completion(
     return {
         "id": f"{prefix}-{uuid.uuid4().hex}",
         "object": kind,
-        "created": int(time.time()),
+        "created": int(time.time()),  # noqa: TID251  # a date
         "model": model,
         "choices": [
             {"index": index, **choice, "finish_reason": "stop" if text.ended else "length"}

@@ -57,6 +57,7 @@ class Card:
         autopeft: version that wrote this.
         task_options: the task's own settings.
         task_facts: facts from the training rows, and from the folds of its trial, that answers need.
+        method_facts: what the method needs besides `params` (`PeftMethod.facts`).
         image_size: side of an image in pixels; None for the image processor's own size, or where there is no image.
         inputs: keys of the columns that a row needs; empty in a winner of an earlier version.
         columns: the names in the study's table of the task's columns, by key, where they differ from the key.
@@ -82,6 +83,7 @@ class Card:
     autopeft: Text = ""
     task_options: Mapping[Name, Value | list[Value] | Values] = field(default_factory=dict)
     task_facts: Values = field(default_factory=dict)
+    method_facts: Mapping[Name, Value | list[Value] | Values] = field(default_factory=dict)
     inputs: tuple[Name, ...] = ()
     columns: Mapping[Name, Text] = field(default_factory=dict)
     image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None

@@ -19,6 +19,7 @@ from autopeft.study.overrides import overridden
 from autopeft.study.sections import (
     BudgetSection,
     DataSection,
+    MethodsSection,
     ModelSection,
     SearchSection,
     Section,
@@ -48,6 +49,7 @@ class StudySpec(Section):
     task: TaskSection
     data: DataSection
     search: SearchSection = SearchSection()
+    methods: MethodsSection = MethodsSection()
     validation: ValidationSection = ValidationSection()
     budget: BudgetSection = BudgetSection()
     winner: WinnerSection = WinnerSection()

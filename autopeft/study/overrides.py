@@ -59,7 +59,7 @@ def _kind(path: Sequence[str], study: type[BaseModel]) -> Any:
             raise SpecError(f"`--set` names {quoted('.'.join(path))}, but `{key}` is not a table; set `{key}` itself.")
         return kind
     if not rest:
-        example = next(iter(kind.model_fields))
+        example = next((name for name in kind.model_fields if name not in GATHERED.get(key, ())), "NAME.SETTING")
         raise SpecError(f"`--set` must name a setting in [{key}], such as {key}.{example}, but names the table itself.")
     known = {name: field.annotation for name, field in kind.model_fields.items() if name not in GATHERED.get(key, ())}
     if rest[0] in known and len(rest) == 1:

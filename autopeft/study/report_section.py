@@ -32,13 +32,17 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table: the names of its columns, and its rows as text; `numbers` are the columns aligned to the right."""
+    """A table: the names of its columns, and its rows as text; `numbers` are the columns aligned to the right.
+
+    `shaded` makes it a heat map: numbers from 0 to 1 in these columns are shaded by their value.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = AS_BASE64
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...] = ()
+    shaded: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from autopeft.study.sections import GATHERED, NO_SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import BaseModel
+
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
 
 
@@ -21,7 +23,7 @@ def json_schema(dimensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
         dimensions: of [search], by name, as JSON Schema.
     """
     schema = StudySpec.model_json_schema(mode="validation")
-    open_ended = [schema["$defs"][name] for name in ("SearchSection", "TaskSection", "DataSection")]
+    open_ended = [schema["$defs"][name] for name in ("SearchSection", "TaskSection", "MethodsSection", "DataSection")]
     for section in open_ended:
         section["additionalProperties"] = True  # dimensions, settings and columns that only plugins know
     for name in NO_SETTINGS:
@@ -52,18 +54,32 @@ def reference(dimensions: Mapping[str, Any] | None = None) -> str:
     for name, rule in schema["properties"].items():
         if "$ref" in rule:
             section = schema["$defs"][rule["$ref"].rpartition("/")[2]]
-            lines += ["", f"## [{name}]", "", section["description"], ""]
-            lines += _table(section["properties"], section.get("required", ()))
+            lines += ["", f"## [{name}]", "", section["description"]]
+            lines += ["", *_table(section["properties"], section.get("required", ()))] * bool(section["properties"])
     return "\n".join(lines) + "\n"
+
+
+def settings_of(section: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    """A section's settings: the name, what it takes, its default, and what it is."""
+    schema = section.model_json_schema(mode="validation")
+    return _rows(schema["properties"], schema.get("required", ()))
+
+
+def _rows(properties: dict[str, Any], required: Any) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            name,
+            _takes(rule),
+            "needed" if name in required else _value(rule.get("default")),
+            " ".join(rule.get("description", "").split()),
+        )
+        for name, rule in properties.items()
+    ]
 
 
 def _table(properties: dict[str, Any], required: Any) -> list[str]:
     lines = ["| setting | takes | default | |", "|---|---|---|---|"]
-    for name, rule in properties.items():
-        default = "needed" if name in required else _value(rule.get("default"))
-        text = " ".join(rule.get("description", "").split())
-        lines.append(f"| `{name}` | {_takes(rule)} | {default} | {text} |")
-    return lines
+    return lines + [f"| `{name}` | {' | '.join(more)} |" for name, *more in _rows(properties, required)]
 
 
 def _takes(rule: dict[str, Any]) -> str:

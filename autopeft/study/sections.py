@@ -134,6 +134,21 @@ class TaskSection(Section):
         return _gathered(cls, given, "options")
 
 
+class MethodsSection(Section):
+    """Settings of methods that need some, a table for each: [methods.NAME]. They are not searched.
+
+    `autopeft methods NAME` lists those of a method.
+    """
+
+    settings: dict[str, dict[str, Any]] = {}
+    """The tables by the method's name, as they were gathered."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_settings(cls, given: Any) -> Any:
+        return _gathered(cls, given, "settings")
+
+
 COLUMNS = ("text", "text_pair", "label", "image")
 """Columns with their own setting in [data]; other tasks' columns are gathered."""
 
@@ -366,7 +381,7 @@ class WinnerSection(Section):
 NO_SETTINGS = ("folder", "text")
 """Fields of `StudySpec` that no study file has."""
 
-GATHERED = {"search": ("overrides",), "task": ("options",), "data": ("columns",)}
+GATHERED = {"search": ("overrides",), "task": ("options",), "methods": ("settings",), "data": ("columns",)}
 """By table, the field that gathers keys which only a plugin knows."""
 
 

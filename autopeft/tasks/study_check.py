@@ -16,6 +16,7 @@ from autopeft.study.folder import holds_study
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.study_methods import with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,12 +46,15 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
     task = trying(lambda: find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
     if task and not user_metric.is_own(spec.validation.metric):
         trying(task.metric, spec.validation.metric)
+    begun = holds_study(spec.output)  # then it is compared with what it began with
+    if not begun:
+        registry = trying(with_settings, registry, spec) or registry
     chosen = trying(registry.chosen, spec.search.methods, spec.search.exclude) or []
     methods = [method for method in (trying(registry.__getitem__, name) for name in chosen) if method]
     if task and len(methods) == len(chosen):
         for key, value in spec.search.overrides.items():
             trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, task.search_space())
-    if not holds_study(spec.output):  # else it is compared with what it began with
+    if not begun:
         for model in base_models(spec):
             trying(locate, model, spec.folder)
         for reference in filter(None, (spec.data.train, spec.data.test)):

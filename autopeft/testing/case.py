@@ -13,6 +13,7 @@ import torch
 
 from autopeft.common.seeds import seeded
 from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.needed import ready
 from autopeft.methods.training_space import Hyperparameters
 from autopeft.models.attach import attach, trainable
 from autopeft.models.base import BaseModel
@@ -53,7 +54,7 @@ class Case:
     """
 
     def __init__(self, method: PeftMethod, family: str) -> None:
-        self.method, self.family = method, family
+        self.method, self.family = ready(method), family
         self.left_changed: list[str] = []
         self.data = rows_for(family)
         self.at: Params | None = None  # the params of the latest `attach`, for errors that nobody expected

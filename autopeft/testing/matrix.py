@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.methods.contract import PeftMethod
+from autopeft.methods.needed import ready
 from autopeft.testing.tiny import ALL_FAMILIES, tiny_base
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ methods check for the parts that they need, not for the model's name.
 def matrix(methods: Mapping[str, PeftMethod]) -> str:
     """A table of families and methods, what else each method offers, and the reason for each no."""
     specs = {family: tiny_base(family).spec for family in ALL_FAMILIES}
-    answers = {(name, family): methods[name].supports(spec) for name in methods for family, spec in specs.items()}
+    answers = {
+        (name, family): ready(methods[name]).supports(spec) for name in methods for family, spec in specs.items()
+    }
     rows = [["model type", *(f"`{name}`" for name in methods)], ["---"] * (len(methods) + 1)]
     rows += [[f"`{family}`", *("yes" if answers[name, family] else "no" for name in methods)] for family in specs]
     rows += [

@@ -290,6 +290,7 @@ def answers_before_and_after_saving(
             seed=0,
             task_options=case.task.options.model_dump(exclude_unset=True),
             task_facts=dict(case.task.facts),
+            method_facts=dict(method.facts()),
             inputs=case.task.inputs,
             **case.reader.settings,
         )

@@ -53,12 +53,12 @@ def initial_values(
     seed = derive_seed(setup.seed, INITIAL_VALUES_STREAM, stream)
     few = np.random.default_rng(seed).permutation(rows)[: MOST_BATCHES * hyper.batch_size]
     with seeded(seed), torch.no_grad():
-        found = method.initial_values(model.eval(), _batches(setup, few, most), candidate.params, spec)
+        found = method.initial_values(model.eval(), batches_of(setup, few, most), candidate.params, spec)
     _check(found, trainable(model), method.name)
     return {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in found.items()}
 
 
-def _batches(setup: Setup, rows: np.ndarray, most: int) -> Iterator[TrainingRows]:
+def batches_of(setup: Setup, rows: np.ndarray, most: int) -> Iterator[TrainingRows]:
     """The rows in batches of at most `most`, longest first: if memory runs out, it does so at once."""
     longest_first = rows[np.argsort(-setup.rows.extents[rows], kind="stable")]
     for start in range(0, len(rows), most):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autopeft.methods import registry
 from autopeft.models import quantization
 from autopeft.winner import winner as artifact
+from autopeft.winner.method import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ def dequantized(winner: Winner) -> Winner:
     Raises:
         UserInputError: as `winner.load`.
     """
-    method, whole = registry.discover()[winner.card.method], replace(winner.card, quantization=quantization.NONE)
+    method, whole = method_of(winner.card), replace(winner.card, quantization=quantization.NONE)
     with tempfile.TemporaryDirectory() as folder:
         artifact.save(winner.module, method, winner.reader, whole, Path(folder))
         found = artifact.load(folder, trust_remote_code=winner.card.trust_remote_code)

@@ -13,7 +13,6 @@ from torch import nn
 from autopeft.common.exceptions import UserInputError, nearest
 from autopeft.common.files import draft_folder, put, remove_drafts
 from autopeft.common.truncation import BOTH
-from autopeft.methods import registry
 from autopeft.models import quantization
 from autopeft.models.quantization import NONE
 from autopeft.study.place import winner_of
@@ -21,6 +20,7 @@ from autopeft.winner import as_lora, mlflow_model, mlflow_texts, readme, serving
 from autopeft.winner import winner as artifact
 from autopeft.winner.base_model import find_base, load_base_of
 from autopeft.winner.dequantized import dequantized, difference
+from autopeft.winner.method import method_of
 from autopeft.winner.task import task_of
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _for_adapterhub(winner: Winner, folder: Path, say: Say) -> None:
 
 def _by_method(winner: Winner, library: str, folder: Path) -> None:
     """Have the method itself write the winner."""
-    method = registry.discover()[winner.card.method]
+    method = method_of(winner.card)
     answer = method.export(winner.module, winner.card.params, winner.spec, library, folder)
     if not answer:
         others = "export as `mlflow` or `onnx`, which take any winner, or as `merged` if the method can be merged"

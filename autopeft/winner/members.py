@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import UserInputError
-from autopeft.methods import registry
 from autopeft.models import weights_file
 from autopeft.models.readers import READERS
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES, write_weights
 from autopeft.study.card import CARD, MOST_MEMBERS
 from autopeft.study.journal import writing
 from autopeft.winner.base_model import load_base_of
+from autopeft.winner.method import method_of
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
 
@@ -89,7 +89,7 @@ def _model(base: BaseModel, folder: Path, prefix: str, card: Card) -> nn.Module:
     named = {name.removeprefix(prefix): digest for name, digest in card.digests.items() if name.startswith(prefix)}
     return weights_file.read_weights(
         base,
-        lambda: registry.discover()[card.method],
+        lambda: method_of(card),
         card.params,
         folder,
         seed=card.seed,

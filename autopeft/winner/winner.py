@@ -18,7 +18,6 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import draft_folder, put
 from autopeft.common.truncation import Truncation
-from autopeft.methods import registry
 from autopeft.models.attach import merged
 from autopeft.models.device import Device
 from autopeft.models.quantization import NONE
@@ -31,6 +30,7 @@ from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, members, readme, shown
 from autopeft.winner.answering import Answering
+from autopeft.winner.method import method_of
 from autopeft.winner.readme import README
 from autopeft.winner.task import task_of
 from autopeft.winner.writer import Writer
@@ -245,7 +245,7 @@ class Winner:
                 f"a winner must go to a new or empty folder, or over another winner, but {folder} is none of these; "
                 "give another folder."
             )
-        method = registry.discover()[self.card.method]
+        method = method_of(self.card)
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         with draft_folder(folder) as draft:
@@ -286,7 +286,7 @@ class Winner:
             from autopeft.winner.dequantized import dequantized
 
             return dequantized(self).merge()
-        plain = merged(self.module, registry.discover()[self.card.method])
+        plain = merged(self.module, method_of(self.card))
         if plain is None:
             raise MethodError(
                 f'a winner can be merged only if its method can, but "{self.card.method}" cannot; predict with the '

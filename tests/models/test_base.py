@@ -7,6 +7,7 @@ import torch
 from autopeft import PeftMethod, SearchSpace
 from autopeft.common.exceptions import ModelError, PluginError
 from autopeft.common.seeds import seeded
+from autopeft.methods.needed import ready
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.attach import attach, trainable
@@ -15,7 +16,7 @@ from autopeft.models.load import load_base
 from autopeft.tasks.registry import find_task
 from tests.tiny_models import batch, tiny
 
-METHODS = discover().methods
+METHODS = {name: ready(method) for name, method in discover().methods.items()}
 
 
 def base_of(model_type="bert"):

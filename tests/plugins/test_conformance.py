@@ -6,6 +6,7 @@
 from autopeft_adalora import AdaLora
 from autopeft_adapter import Adapter
 from autopeft_bitfit import BitFit
+from autopeft_fusion import Fusion
 from autopeft_ia3 import Ia3
 from autopeft_lora import Dora, Lora
 from autopeft_mixed import Mixed
@@ -30,6 +31,10 @@ class TestBitFit(MethodTests):
 
 class TestDora(MethodTests):
     method = Dora()
+
+
+class TestFusion(MethodTests):
+    method = Fusion()
 
 
 class TestIa3(MethodTests):

@@ -15,6 +15,7 @@ import torch
 from autopeft.budget.memory import peak
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import PeftMethod
+from autopeft.methods.needed import ready
 from autopeft.methods.registry import discover
 from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
 from autopeft.models.architecture import describe
@@ -29,7 +30,7 @@ from autopeft.training.learner import Learner, make_optimizer
 from autopeft.training.packing_check import packable
 from autopeft.training.step import backward, training_step
 
-METHODS = discover().methods
+METHODS = {name: ready(method) for name, method in discover().methods.items()}
 STARTS_AS_NOTHING = {"adalora", "adapter", "bitfit", "dora", "ia3", "lora", "vera"}
 """Methods whose add-on changes no output before it is trained."""
 

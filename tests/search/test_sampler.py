@@ -21,7 +21,8 @@ from autopeft.study.sections import SearchSection
 from tests.conftest import THREE, autopeft_here
 from tests.tiny_models import tiny_base
 
-SPACE = CandidateSpace.build(discover().methods.values(), tiny_base("bert").spec, {}, ())
+SPEC = tiny_base("bert").spec
+SPACE = CandidateSpace.build([one for one in discover().methods.values() if one.supports(SPEC)], SPEC, {}, ())
 
 
 def searched(trials, side_by_side=False, space=SPACE, **which):

@@ -24,6 +24,7 @@ def spec(*settings: str) -> StudySpec:
         ("search.methods=lora, ia3", "search", "methods", ["lora", "ia3"]),
         ('search.methods=["lora"]', "search", "methods", ["lora"]),
         ("search.references=false", "search", "references", False),
+        ("methods.fusion.sources=outputs/a, b", "methods", "settings", {"fusion": {"sources": ["outputs/a", "b"]}}),
         ("search.warm_start=outputs/earlier", "search", "warm_start", "outputs/earlier"),
         ("data.text=1", "data", "text", "1"),
         ('data.text="a = b"', "data", "text", "a = b"),

@@ -14,6 +14,7 @@ from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory import peak, repeated_layers
 from autopeft.budget.memory.allocator import SMALL_SEGMENT
 from autopeft.methods.candidate import CandidateSpace
+from autopeft.methods.needed import ready
 from autopeft.methods.registry import discover
 from autopeft.models.architecture import describe
 from autopeft.models.attach import attach
@@ -25,7 +26,7 @@ from tests.budget.memory.test_peak import TASK
 from tests.conftest import few
 from tests.tiny_models import tiny, tiny_base
 
-METHODS = discover().methods
+METHODS = {name: ready(method) for name, method in discover().methods.items()}
 CPU, LAYERS = Device("cpu", None), 7
 PREDICT, RUN = peak.predict, repeated_layers.Run
 FAMILIES = ("bert", "llama", "gpt2", "opt", "deberta-v2", "distilbert", "t5")
@@ -36,7 +37,7 @@ WAYS = {
     "packed": Execution(4, folds=3),
 }
 
-NOT_PACKED = {(None, "adalora"), ("gpt2", "dora"), ("deberta-v2", "bitfit")}
+NOT_PACKED = {(None, "adalora"), (None, "fusion"), ("gpt2", "dora"), ("deberta-v2", "bitfit")}
 
 
 @functools.cache
