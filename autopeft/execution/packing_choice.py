@@ -77,7 +77,7 @@ class PackingChoice:
             return False
         wanted = self._problem.spec.validation.packing
         try:
-            way = ALONE if wanted == "off" else self._find(candidate, measured=wanted == "auto")
+            way = ALONE if wanted == "off" or self._problem.parts else self._find(candidate, measured=wanted == "auto")
         except Exception:  # whatever a method raises here, its trial raises and reports too
             return False
         if way:

@@ -83,6 +83,8 @@ class Problem:
     the whole space, and the rungs of the first, whose folds have `rung_rows`. One more problem holds all of them as
     `models`: it is the first one's in what does not depend on the model; for the rest ask `of(candidate)`. If the study
     is `planned` for a GPU that need not be here, the models stay off it.
+
+    A study of several tasks has a problem for each as `parts`, by the task's name. They share the base model's weights.
     """
 
     spec: StudySpec
@@ -109,6 +111,7 @@ class Problem:
     batch_seed: int | None = None
     label: str = ""
     models: dict[str, Problem] = field(default_factory=dict)
+    parts: dict[str, Problem] = field(default_factory=dict)
     rung_rows: int | None = None
     planned: bool = False
 
@@ -164,7 +167,7 @@ class Problem:
         """The output of the layers below an add-on for the training rows."""
         assert not self.models, "each base model has its own"
         folder = self.spec.output / STATES
-        enabled = self.spec.model.trunk_cache
+        enabled = self.spec.model.trunk_cache and not self.parts  # add-ons may begin at other layers for each task
         return Trunk(self.base, self.task, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
 
     @property
@@ -292,6 +295,10 @@ def references(spec: StudySpec) -> dict[str, str]:
     several = {f"model.candidates.{place}": one for place, one in enumerate(spec.model.candidates or ())}
     models = several or {"model.name_or_path": spec.model.name_or_path}
     given = {**models, "data.train": spec.data.train, "data.test": spec.data.test}
+    if spec.tasks:
+        parts = {f"tasks.{place}.data": task.data for place, task in enumerate(spec.tasks)}
+        of_tasks = {f"{name}.{key}": getattr(data, key) for name, data in parts.items() for key in ("train", "test")}
+        given = {**models, **of_tasks}
     return {name: reference for name, reference in given.items() if reference is not None}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from autopeft.budget.limits import MEMORY, SAVED
 from autopeft.common.locate import LOCAL, locate
 from autopeft.models.device import name_of
+from autopeft.reporting import tasks_view
 from autopeft.reporting.bootstrap import interval_of
 from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing
@@ -153,6 +154,8 @@ def test_metrics(result: Result) -> dict[str, float | None]:
         f"test_{column_of(result.test.baseline_name)}": result.test.baseline,
         **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
         **{f"test_{column_of(name)}": score for name, score in result.test.references.items()},
+        **{f"test_{name}": task.score for name, task in result.test.tasks.items()},
+        **{f"test_{name}_alone": task.single for name, task in result.test.tasks.items()},
     }
 
 
@@ -163,6 +166,7 @@ def note_on(result: Result) -> str:
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
         f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
         *([f"Untuned defaults score there: {', '.join(defaults)}."] if defaults else []),
+        *([tasks_view.verdict(result.test.tasks)] if result.test.tasks else []),
         *([f"It was chosen by {result.chosen_by} of the texts that its folds wrote."] if result.chosen_by else []),
         *([result.race] if result.race else []),
         *([f"The search was {result.stopped}."] if result.stopped else []),
@@ -224,6 +228,8 @@ def _limits(problem: Problem) -> dict[str, object]:
 
 def data_sets(problem: Problem) -> list[dict[str, str]]:
     """The training and the held-out rows, for MLflow."""
+    if problem.parts:
+        return [found for part in problem.parts.values() for found in data_sets(part)]
     data, folder = problem.spec.data, problem.spec.folder
     taught = [key for key in ("label", *problem.task.taught_columns) if key in problem.rows.train]
     return [

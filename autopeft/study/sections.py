@@ -153,6 +153,9 @@ class TaskSection(Section):
         return _gathered(cls, given, "options")
 
 
+SEVERAL_TASKS = "multi-task"
+"""The kind of task of a study with `[[tasks]]`."""
+
 COLUMNS = ("text", "text_pair", "label", "image")
 """Columns with their own setting in [data]; other tasks' columns are gathered."""
 
@@ -223,6 +226,17 @@ class DataSection(Section):
         if self.test is not None and "test_fraction" in self.model_fields_set:
             raise ValueError("`test` and `test_fraction` exclude each other; keep one")
         return self
+
+
+class NamedTask(TaskSection):
+    """One of several tasks on one base model. Any other key here is a setting of the kind of task."""
+
+    name: str = Field(pattern=r"^[A-Za-z][\w-]*$", max_length=40)
+    """Its name in tables, metrics and folders."""
+    metric: str | None = None
+    """The metric to maximise. Default: the first metric of the kind."""
+    data: DataSection
+    """Where its rows are, with the settings of [data]."""
 
 
 class SearchSection(Section):

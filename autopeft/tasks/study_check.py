@@ -11,11 +11,14 @@ from autopeft.data.header import header
 from autopeft.data.load import check_keys, table_columns
 from autopeft.data.table import Table, reading
 from autopeft.methods.candidate import check_names
+from autopeft.methods.sharing import SharingMethod, for_each_method
 from autopeft.study.file import base_models
 from autopeft.study.folder import JOURNAL
 from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.study.several_tasks import alone
 from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.several import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,22 +45,35 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
             found.append(str(error))
             return None
 
-    task = trying(lambda: find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
-    if task and not user_metric.is_own(spec.validation.metric):
-        trying(task.metric, spec.validation.metric)
     chosen = trying(registry.chosen, spec.search.methods, spec.search.exclude) or []
     methods = [method for method in (trying(registry.__getitem__, name) for name in chosen) if method]
-    if task and len(methods) == len(chosen):
+    studies = [alone(spec, one) for one in spec.tasks or ()] or [spec]
+    tasks = [_task(one, registry, trying) for one in studies]
+    if all(tasks) and len(methods) == len(chosen):
         for key, value in spec.search.overrides.items():
-            trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, task.search_space())
+            if spec.tasks:
+                sharing = [SharingMethod(method) for method in methods]
+                given = for_each_method({key: value}, chosen)
+                trying(check_names, sharing, given, FIXED_SEARCH_KEYS, SPACE)
+            else:
+                trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, tasks[0].search_space())
     if not (spec.output / JOURNAL).exists():  # else it is compared with what it began with
         for model in base_models(spec):
             trying(locate, model, spec.folder)
-        for reference in filter(None, (spec.data.train, spec.data.test)):
-            source = trying(locate, reference, spec.folder)
-            if task and isinstance(source, Path) and source.is_file():
-                _check_columns(spec, task, source, trying)
+        for one, task in zip(studies, tasks, strict=True):
+            for reference in filter(None, (one.data.train, one.data.test)):
+                source = trying(locate, reference, spec.folder)
+                if task and isinstance(source, Path) and source.is_file():
+                    _check_columns(one, task, source, trying)
     return found
+
+
+def _task(spec: StudySpec, registry: Registry, trying: Callable[..., Any]) -> Any:
+    """The study's task with its settings; None if something is wrong with it."""
+    task = trying(lambda: find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
+    if task and not user_metric.is_own(spec.validation.metric):
+        trying(task.metric, spec.validation.metric)
+    return task
 
 
 def _check_columns(spec: StudySpec, task: Task, source: Path, trying: Callable[..., Any]) -> None:
