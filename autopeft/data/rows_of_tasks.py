@@ -85,12 +85,12 @@ class RowsOfTasks(Encoded):
         return np.concatenate(found) if found else np.arange(0)
 
     @cached_property
-    def lengths(self) -> np.ndarray:  # type: ignore[override]  # cached: each epoch asks for it
+    def lengths(self) -> np.ndarray:
         """Number of places of each sample, int64 `[samples]`."""
         return np.concatenate([part.lengths for part in self.parts.values()])
 
     @cached_property
-    def extents(self) -> np.ndarray:  # type: ignore[override]  # cached: each epoch asks for it
+    def extents(self) -> np.ndarray:
         """Total number of places of each sample, int64 `[samples]`."""
         return np.concatenate([part.extents for part in self.parts.values()])
 

@@ -19,6 +19,7 @@ from autopeft.execution.precision import settle
 from autopeft.execution.problem import Problem, references
 from autopeft.methods.candidate import CandidateSpace, together
 from autopeft.models.files import examine
+from autopeft.tasks.several import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,7 +95,7 @@ def check(problem: Problem) -> None:
     if len(without) == len(problem.each):
         raise without[0]
     for name, part in problem.parts.items():
-        with several.naming(name):
+        with naming(name):
             preflight.check(part)
     for one in () if problem.parts else problem.in_turn():
         with _named_so() if problem.models else nullcontext():

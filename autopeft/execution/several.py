@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from autopeft.common.exceptions import MethodError, SpecError, UserInputError, in_a_line
+from autopeft.common.exceptions import MethodError, SpecError, in_a_line
 from autopeft.common.locate import kind_of, portable
 from autopeft.data.load import StudyData
 from autopeft.data.rows_of_tasks import RowsOfTasks
@@ -24,10 +23,10 @@ from autopeft.models.attach import attach, trainable
 from autopeft.models.model_of_tasks import ModelOfTasks, share_weights
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.study.several_tasks import GAIN, alone
-from autopeft.tasks.several import SPACE, TEMPERATURE, SeveralTasks
+from autopeft.tasks.several import SPACE, TEMPERATURE, SeveralTasks, naming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
@@ -73,15 +72,6 @@ def _alone(spec: StudySpec, task: NamedTask) -> StudySpec:
     }
     search = spec.search.model_copy(update={"overrides": overrides, "workers": 1})
     return alone(spec.model_copy(update={"search": search}), task)
-
-
-@contextmanager
-def naming(task: str) -> Iterator[None]:
-    """Name the task in messages about its settings, rows and model."""
-    try:
-        yield
-    except UserInputError as error:
-        raise type(error)(f'the task "{task}": {error}') from error.__cause__
 
 
 def _require(part: Problem) -> None:

@@ -23,6 +23,9 @@ SHARING = "sharing"
 SHARED, OWN, BELOW = "shared", "own", "shared_below"
 """Its choices: one add-on for all tasks, one for each, or one in the lower half of the layers and one each above."""
 
+SHARING_SPACE = SearchSpace({SHARING: Categorical(choices=(SHARED, OWN, BELOW), default=SHARED)})
+"""That dimension; a model of one layer has no lower half."""
+
 
 class SharingMethod(PeftMethod):
     """A method whose add-on is put on the models of several tasks (`attach`), which share it or not.

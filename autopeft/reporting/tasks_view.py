@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from autopeft.reporting.short_name import short_name
+from autopeft.study.record import listed
 from autopeft.study.report_section import ReportSection, ReportTable
 from autopeft.study.task_scores import SINGLES, lead, scores_in
 
@@ -58,7 +59,7 @@ def verdict(tasks: Mapping[str, TaskScore]) -> str:
 def sections(archive: Archive) -> list[ReportSection]:
     """Each task's score in cross-validation, for the best trials and for each task alone; nothing for one task."""
     singles = archive.attrs.get(SINGLES, {})
-    trials = [record for record in archive.trained if scores_in(record.facts)][:MOST]
+    trials = [record for record in listed(archive.trained) if scores_in(record.facts)][:MOST]
     if not singles or not trials:
         return []
     alone = {name: tuple(content["fold_scores"]) for name, content in singles.items()}

@@ -57,7 +57,7 @@ from autopeft.search.story import (
     truncation_facts,
 )
 from autopeft.study import finished, own_file
-from autopeft.study.card import Card, is_winner
+from autopeft.study.card import Card
 from autopeft.study.folder import JOURNAL, MLFLOW_MODEL, REPORT, RESULT, WINNER
 from autopeft.study.journal import StudyStorage, writing
 from autopeft.study.output import taken
@@ -74,6 +74,7 @@ from autopeft.study.record import (
     ranked,
     records,
 )
+from autopeft.study.winner_of_task import is_winner
 from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, readme, winner
 

@@ -98,8 +98,8 @@ def select_winner(
             (folder.parent / SECTIONS).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, {f"{name}/{file}" for name in made for file in winner.FILES}, last=TASKS)
         defaults, notes = dict[str, float | None](), {held_out.WINNER: told} if told else {}
-        for name, part in problem.space.items():
-            default = part.default()
+        for name, space in problem.space.items():
+            default = space.default()
             if default.flat == best.flat:
                 defaults[name] = _gain(made, single)
                 continue

@@ -16,7 +16,6 @@ from pydantic_core import from_json
 from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import whole
-from autopeft.study.folder import TASKS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,11 +120,6 @@ class Card:
                 "`base_model` may be changed)."
             )
         return card
-
-
-def is_winner(folder: Path) -> bool:
-    """Whether a folder holds a winner, or one for each of several tasks."""
-    return (folder / CARD).is_file() or (folder / TASKS).is_file()
 
 
 @dataclass(frozen=True)

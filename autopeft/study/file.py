@@ -49,7 +49,7 @@ class StudySpec(Section):
     model: ModelSection
     task: TaskSection
     data: DataSection
-    tasks: list[NamedTask] | None = Field(None, min_length=2, max_length=several_tasks.MOST)
+    tasks: list[NamedTask] | None = Field(None, max_length=several_tasks.MOST)
     """Several tasks to learn on one base model, instead of [task] and [data]: a table `[[tasks]]` for each, with
     `name`, `kind`, `metric`, the settings of the kind, and its rows in `[tasks.data]`."""
     search: SearchSection = SearchSection()

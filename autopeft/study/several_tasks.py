@@ -11,8 +11,11 @@ from autopeft.study.sections import SEVERAL_TASKS, NamedTask, TaskSection
 if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
-MOST = 16
-"""Most tasks of a study."""
+NAME = r"[A-Za-z][\w-]{0,39}"
+"""The pattern of a task's name, which is also the name of a folder."""
+
+FEWEST, MOST = 2, 16
+"""Fewest and most tasks of a study."""
 
 GAIN = "gain"
 """What a study of several tasks maximises: the mean over the tasks of the task's score less that of its single-task
@@ -46,6 +49,10 @@ def require(spec: StudySpec) -> None:
         if spec.task.kind == SEVERAL_TASKS:
             raise ValueError(f'`kind` "{SEVERAL_TASKS}" is made by `[[tasks]]`; give a table [[tasks]] for each task')
         return
+    if len(spec.tasks) < FEWEST:
+        raise ValueError(
+            f"`tasks` must have at least {FEWEST} entries, but has {len(spec.tasks)}; for one, give [task] and [data]"
+        )
     names = [task.name for task in spec.tasks]
     if twice := sorted({name.lower() for name in names if [*map(str.lower, names)].count(name.lower()) > 1}):
         raise ValueError(

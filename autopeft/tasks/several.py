@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
+from autopeft.common.exceptions import UserInputError
 from autopeft.data.rows_of_tasks import RowsOfTasks, task_of
 from autopeft.methods.dimensions import Float
 from autopeft.methods.search_space import SearchSpace
@@ -64,7 +66,7 @@ class SeveralTasks(Task):
     ) -> None:
         self.tasks, self._rows, self._metrics, self.specs = dict(tasks), rows, dict(metrics), dict(specs)
         self.references: dict[str, float] = {}
-        self.temperature = float(SPACE[TEMPERATURE].default)  # type: ignore[arg-type]  # of a `Float`
+        self.temperature = float(SPACE[TEMPERATURE].default)
         vars(self)["metrics"] = {GAIN: Metric(lambda answers, truths: self.score(GAIN, truths, answers), _no_texts)}
 
     @property
@@ -79,7 +81,7 @@ class SeveralTasks(Task):
     def trying(self, params: Params) -> Self:
         """These tasks, drawn at a temperature."""
         task = copy.copy(self)
-        task.temperature = float(params.get(TEMPERATURE, self.temperature))  # type: ignore[arg-type]  # of a `Float`
+        task.temperature = float(params.get(TEMPERATURE, self.temperature))
         return task
 
     def run(self, model: Any, batch: Mapping[str, torch.Tensor]) -> Any:
@@ -161,6 +163,15 @@ class SeveralTasks(Task):
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
         """Each task has its own baseline."""
         _of_each()
+
+
+@contextmanager
+def naming(task: str) -> Iterator[None]:
+    """Name the task in messages about its settings, rows and model."""
+    try:
+        yield
+    except UserInputError as error:
+        raise type(error)(f'the task "{task}": {error}') from error.__cause__
 
 
 def as_objects(answers: np.ndarray) -> np.ndarray:

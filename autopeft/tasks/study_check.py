@@ -11,14 +11,14 @@ from autopeft.data.header import header
 from autopeft.data.load import check_keys, table_columns
 from autopeft.data.table import Table, reading
 from autopeft.methods.candidate import check_names
-from autopeft.methods.sharing import SharingMethod, for_each_method
+from autopeft.methods.sharing import SHARING_SPACE, SharingMethod
 from autopeft.study.file import base_models
 from autopeft.study.folder import JOURNAL
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.study.several_tasks import alone
 from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
-from autopeft.tasks.several import SPACE
+from autopeft.tasks.several import SPACE, naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,24 +48,32 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
     chosen = trying(registry.chosen, spec.search.methods, spec.search.exclude) or []
     methods = [method for method in (trying(registry.__getitem__, name) for name in chosen) if method]
     studies = [alone(spec, one) for one in spec.tasks or ()] or [spec]
-    tasks = [_task(one, registry, trying) for one in studies]
+    lookers = [_naming(one.name, trying) for one in spec.tasks or ()] or [trying]
+    tasks = [_task(one, registry, look) for one, look in zip(studies, lookers, strict=True)]
     if all(tasks) and len(methods) == len(chosen):
+        searched = [SharingMethod(method) for method in methods] if spec.tasks else methods
+        space = SPACE.merged(SHARING_SPACE) if spec.tasks else tasks[0].search_space()
         for key, value in spec.search.overrides.items():
-            if spec.tasks:
-                sharing = [SharingMethod(method) for method in methods]
-                given = for_each_method({key: value}, chosen)
-                trying(check_names, sharing, given, FIXED_SEARCH_KEYS, SPACE)
-            else:
-                trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, tasks[0].search_space())
+            trying(check_names, searched, {key: value}, FIXED_SEARCH_KEYS, space)
     if not (spec.output / JOURNAL).exists():  # else it is compared with what it began with
         for model in base_models(spec):
             trying(locate, model, spec.folder)
-        for one, task in zip(studies, tasks, strict=True):
+        for one, task, look in zip(studies, tasks, lookers, strict=True):
             for reference in filter(None, (one.data.train, one.data.test)):
-                source = trying(locate, reference, spec.folder)
+                source = look(locate, reference, spec.folder)
                 if task and isinstance(source, Path) and source.is_file():
-                    _check_columns(one, task, source, trying)
+                    _check_columns(one, task, source, look)
     return found
+
+
+def _naming(task: str, trying: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for one of several tasks, with its name in the sentences."""
+
+    def look(check: Callable[..., Any], *given: Any) -> Any:
+        with naming(task):
+            return check(*given)
+
+    return lambda check, *given: trying(look, check, *given)
 
 
 def _task(spec: StudySpec, registry: Registry, trying: Callable[..., Any]) -> Any:

@@ -72,7 +72,8 @@ def _of_each(
     assert isinstance(task, SeveralTasks)
     assert isinstance(data, RowsOfTasks)
     assert isinstance(candidate.method, SharingMethod)
-    alone, found = replace(candidate, method=candidate.method.inner, params=own(candidate.params)), {}
+    alone = replace(candidate, method=candidate.method.inner, params=own(candidate.params))
+    found: dict[str, torch.Tensor] = {}
     for name, _, few in data.split(rows):
         part = replace(setup, task=task.tasks[name], rows=data.parts[name])
         values = initial_values(model.of(name), alone, task.specs[name], part, few, stream, most)
