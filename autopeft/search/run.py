@@ -124,7 +124,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         load = tracker.system_metrics(on=spec.tracking.system_metrics)
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load, settled():
             search = Search(problem, study, storage, tracker, progress, interrupt)
-            single_tasks.train(problem, study, progress.say, interrupt.check)
+            single_tasks.train(problem, study, announcer, interrupt.check)
             search.run(announcer)
             if choosing.asked(problem):
                 announcer.enter(CHOOSING, "among the best by what they write")
@@ -330,9 +330,9 @@ def _register(problem: Problem, study: optuna.Study, tracker: Tracker, result: R
         saved, folder = folders[name]
         folder.parent.mkdir(parents=True, exist_ok=True)
         mlflow_model.save(saved, folder, part.rows.test)
-        card = model_card(result, readme.description(saved))
+        card = model_card(result, readme.description(saved), name)
         called = f"{spec.name}-{name}" if name else spec.name
-        tracker.log_model(folder, called, best.number, best.params, model_facts(result), card)
+        tracker.log_model(folder, called, best.number, best.params, model_facts(result, name), card)
     study.set_user_attr("registered", there)
 
 

@@ -10,6 +10,7 @@ from autopeft.common.exceptions import BudgetError, StudyError
 from autopeft.execution.run_trial import run_trial
 from autopeft.search.start import fixed_defaults
 from autopeft.search.trial import record_of
+from autopeft.study.phase import SEARCHING
 from autopeft.study.record import TrialRecord, plain
 from autopeft.study.task_scores import SINGLES
 from autopeft.tasks.several import SeveralTasks
@@ -23,18 +24,19 @@ if TYPE_CHECKING:
 
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
+    from autopeft.search.announcer import Announcer
 
 USUAL = "lora"
 """The method whose default is trained where nothing says which fixed default is best."""
 
 
-def train(problem: Problem, study: optuna.Study, say: Callable[[str], None], check: Callable[[], None]) -> None:
+def train(problem: Problem, study: optuna.Study, announcer: Announcer, check: Callable[[], None]) -> None:
     """Train each task's single-task default on the folds of the study, if it was not trained before.
 
     Args:
         problem: the study's; nothing is done unless it has several tasks.
         study: keeps the records.
-        say: prints a sentence.
+        announcer: says what is done.
         check: called at each rung; raises what a signal raised.
 
     Raises:
@@ -46,7 +48,7 @@ def train(problem: Problem, study: optuna.Study, say: Callable[[str], None], che
         return
     for name, part in problem.parts.items():
         if name not in study.user_attrs.get(SINGLES, {}):
-            record = _trained(name, part, say, check)
+            record = _trained(name, part, announcer, check)
             study.set_user_attr(SINGLES, {**study.user_attrs.get(SINGLES, {}), name: plain(record)})
     for name, record in singles(study.user_attrs).items():
         if record.score is not None:
@@ -84,9 +86,11 @@ def default_of(part: Problem) -> Candidate:
     )
 
 
-def _trained(name: str, part: Problem, say: Callable[[str], None], check: Callable[[], None]) -> TrialRecord:
+def _trained(name: str, part: Problem, announcer: Announcer, check: Callable[[], None]) -> TrialRecord:
     candidate = default_of(part)
-    say(f'The task "{name}" alone, with the untuned default of {candidate.name}')
+    announcer.enter(
+        SEARCHING, f"{name} alone", f'The task "{name}" alone, with the untuned default of {candidate.name}'
+    )
     usage, checkpoint = part.cost_estimator(candidate), Checkpoint.of(part.spec.output, candidate.flat)
 
     def at_rung(_: object) -> None:
@@ -101,7 +105,7 @@ def _trained(name: str, part: Problem, say: Callable[[str], None], check: Callab
             f'the task "{name}" could not be trained alone by the default of {candidate.name}: {why}. Its score is '
             "what the others are compared with, so fix this, or leave that method out with `exclude` in [search]."
         )
-    say(f"{name} alone: {part.metric} {record.score:.4f}")
+    announcer.say(f"{name} alone: {part.metric} {record.score:.4f}")
     Checkpoint.clear(part.spec.output)
     with suppress(OSError):
         part.spec.output.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import MEMORY, SAVED
@@ -124,21 +125,34 @@ def remarks_on(result: Result) -> Remarks:
     return Remarks(over, found, {record.number: cheaper(record, result.best) for record in lost})
 
 
-def model_card(result: Result, description: str) -> str:
-    """The description of the registered winner: its scores, and what its README says of the model."""
-    scores = (
-        f"**{result.metric} {result.test.winner:.4f}** on held-out rows, {result.best.score:.4f} in cross-validation."
-    )
-    return f"{scores}\n\n{description}"
+def model_card(result: Result, description: str, task: str = "") -> str:
+    """The description of the registered winner: its scores, and what its README says of the model.
+
+    Args:
+        result: of the study.
+        description: from the README.
+        task: whose winner it is, if there are several tasks.
+    """
+    metric, held_out, folds = _scores(result, task)
+    return f"**{metric} {held_out:.4f}** on held-out rows, {folds:.4f} in cross-validation.\n\n{description}"
 
 
-def model_facts(result: Result) -> dict[str, object]:
-    """The tags of the registered winner."""
+def _scores(result: Result, task: str) -> tuple[str, float, float | None]:
+    """The metric, and the winner's scores by it on held-out rows and in cross-validation."""
+    if own := result.test.tasks.get(task):
+        return own.metric, own.score, fmean(own.folds)
+    return result.metric, result.test.winner, result.best.score
+
+
+def model_facts(result: Result, task: str = "") -> dict[str, object]:
+    """The tags of the registered winner, or of that of one task."""
+    metric, held_out, folds = _scores(result, task)
     return {
         "method": result.best.method,
-        "metric": result.metric,
-        "score": f"{result.best.score:.4f}",
-        "held_out_score": f"{result.test.winner:.4f}",
+        "metric": metric,
+        "score": f"{folds:.4f}",
+        "held_out_score": f"{held_out:.4f}",
+        **({"task": task} if task else {}),
         "trained_parameters": result.best.trainable_params,
         "trial": result.best.number,
         "study": result.name,

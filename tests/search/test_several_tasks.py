@@ -1,5 +1,6 @@
 """A study of several tasks on one base model: what is shared, drawn and scored, and how it answers."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow import MlflowClient
+from rich.console import Console
 
 import autopeft as api
 from autopeft.common.exceptions import SpecError, UserInputError
@@ -22,10 +25,13 @@ from autopeft.methods.sharing import BELOW, OWN, SHARED, SHARING
 from autopeft.models.attach import attach, trainable
 from autopeft.models.model_of_tasks import ModelOfTasks
 from autopeft.models.weights_file import read_weights, write_weights
+from autopeft.reporting.leaderboard import leaderboard
 from autopeft.reporting.tasks_view import verdict
 from autopeft.study.file import StudySpec
+from autopeft.study.record import Result
 from autopeft.study.task_scores import TaskScore, facts_in, scores_in
 from autopeft.tasks.several import SeveralTasks, as_objects, stacked
+from autopeft.tracking.address import sqlite_uri
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.learner import Learner, evaluate
@@ -389,8 +395,11 @@ def test_tables_and_mlflow_have_each_tasks_score(finished):
     report = autopeft_here("report", "study.toml", cwd=study.parent)
     for part in ("Each task in cross-validation", "each task alone", "The tasks on their held-out rows"):
         assert part in report.stdout
-    board = autopeft_here("leaderboard", "study.toml", cwd=study.parent)
-    assert all(name in board.stdout for name in NAMES)
+    shown = io.StringIO()
+    Console(file=shown, width=300).print(leaderboard(Result.read(result).records, "gain"))
+    assert all(name in shown.getvalue().splitlines()[1] for name in NAMES)
+    registered = MlflowClient(sqlite_uri(study.parent / "outputs" / "several" / "mlflow.db")).search_registered_models()
+    assert {model.name for model in registered} == {f"several-{name}" for name in NAMES}
 
 
 def test_other_tasks_are_another_study(finished):
