@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from autopeft.common.exceptions import MethodError, SpecError, in_a_line
+from autopeft.common.exceptions import MethodError, in_a_line
 from autopeft.common.locate import kind_of, portable
 from autopeft.data.load import StudyData
 from autopeft.data.rows_of_tasks import RowsOfTasks
@@ -23,7 +23,7 @@ from autopeft.models.attach import attach, trainable
 from autopeft.models.model_of_tasks import ModelOfTasks, share_weights
 from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.study.several_tasks import GAIN, alone
-from autopeft.tasks.several import SPACE, TEMPERATURE, SeveralTasks, naming
+from autopeft.tasks.several import SPACE, TEMPERATURE, SeveralTasks, naming, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ def made_ready(spec: StudySpec, registry: Registry, card: int | None, settle: Pr
             else:
                 own = own.with_model(dtype=next(iter(parts.values())).spec.model.dtype)
                 part = Problem.from_spec(own, registry, card)
-            _require(part)
+            require(part.task)
         parts[task.name] = part
     return _above(spec, parts, planned=card), told
 
@@ -72,26 +72,6 @@ def _alone(spec: StudySpec, task: NamedTask) -> StudySpec:
     }
     search = spec.search.model_copy(update={"overrides": overrides, "workers": 1})
     return alone(spec.model_copy(update={"search": search}), task)
-
-
-def _require(part: Problem) -> None:
-    """Check that a task can be learnt beside others.
-
-    Raises:
-        SpecError: it writes texts, compares the rows of a batch, or reads something else than texts.
-    """
-    reasons = {
-        "writes texts": part.task.writes,
-        "compares the rows of a batch": part.task.contrasts,
-        "has a head that is not new": not part.task.new_head,
-        "has settings that are searched": bool(part.task.searched),
-    }
-    for reason, there in reasons.items():
-        if there:
-            raise SpecError(
-                f"[[tasks]] are learnt together by heads of their own on one base model, but {part.task.kind} here "
-                f"{reason}; give it a study of its own."
-            )
 
 
 def base_of(parts: Mapping[str, BaseModel]) -> BaseModel:

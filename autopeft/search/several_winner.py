@@ -61,18 +61,9 @@ def select_winner(
 ) -> TestScores:
     """Refit the best candidate on the rows of all tasks, save a winner for each task, and score everything.
 
-    The score is the gain on the held-out rows: the mean over the tasks of the winner's score less that of the task's
-    single-task default, which is refitted on the task's own rows. Each task's winner is scored as it is loaded from its
-    folder. The other models are each method's untuned default on all tasks.
-
-    Args:
-        problem: the study's.
-        best: what won.
-        folder: of the winner; each task's is in a folder of the task's name in it.
-        origins: which plugin each method is from.
-        left_out: methods without a default, with reasons.
-        announcer: says what is done.
-        study: has the records of the trials and of the single-task defaults.
+    The score is the gain on the held-out rows: the mean over the tasks of the winner's score, as it is loaded from its
+    folder, less that of the single-task default, refitted on the task's own rows. The other models are each method's
+    untuned default on all tasks, except of methods that were `left_out`.
 
     Raises:
         StudyError: a single-task default cannot be trained again.
@@ -80,9 +71,11 @@ def select_winner(
     """
     started, found, alone = time.monotonic(), records(study), singles(study.user_attrs)
     record = next(one for one in found if one.complete and one.params == best.flat)
-    rows = counted(len(problem.rows.train), "training row")
-    short = short_name(best.flat, str(best), problem.space.defaults)
-    sentence = f"Refitting the winner on all {rows}: {short}"
+    rows, name = (
+        counted(len(problem.rows.train), "training row"),
+        short_name(best.flat, str(best), problem.space.defaults),
+    )
+    sentence = f"Refitting the winner on all {rows}: {name}"
     announcer.enter(REFITTING, "the winner", sentence, refit_seconds(problem, best, found))
     with ExitStack() as stack:
         with writing(folder):
@@ -97,17 +90,32 @@ def select_winner(
             (draft / "winner" / TASKS).write_text(json.dumps({"tasks": [*problem.parts]}) + "\n", encoding="utf-8")
             (folder.parent / SECTIONS).unlink(missing_ok=True)  # an earlier winner's
             put(draft / "winner", folder, {f"{name}/{file}" for name in made for file in winner.FILES}, last=TASKS)
-        defaults, notes = dict[str, float | None](), {held_out.WINNER: told} if told else {}
-        for name, space in problem.space.items():
-            default = space.default()
-            if default.flat == best.flat:
-                defaults[name] = _gain(made, single)
-                continue
-            reason = "left out of the search" if name in left_out else ""
-            scores = reason or _default(problem, default, draft / f"default_{name}", origins[name], found, announcer)
-            defaults[name] = None if isinstance(scores, str) else _gain(scores, single)
-            notes |= {name: scores} if isinstance(scores, str) else {}
-    tasks = dict[str, TaskScore]()
+        untuned: dict[str, dict[str, Scored] | str] = {
+            name: made for name, part in problem.space.items() if part.default().flat == best.flat
+        }
+        by_default = untuned | {
+            name: _default(problem, part.default(), draft / f"default_{name}", origins[name], found, announcer)
+            for name, part in problem.space.items()
+            if name not in untuned and name not in left_out
+        }
+    notes = {held_out.WINNER: told} if told else {}
+    answers = {name: by_default.get(name, "left out of the search") for name in problem.space}
+    notes |= {name: reason for name, reason in answers.items() if isinstance(reason, str)}
+    defaults = {name: None if isinstance(one, str) else _gain(one, single) for name, one in answers.items()}
+    tasks = _kept(problem, made, single, scores_in(record.facts), alone)
+    seconds = round(time.monotonic() - started, 3)
+    return TestScores(_gain(made, single), 0.0, defaults, notes, seconds, ALONE, tasks=tasks)
+
+
+def _kept(
+    problem: Problem,
+    made: Mapping[str, Scored],
+    single: Mapping[str, Scored],
+    folds: Mapping[str, tuple[float, ...]],
+    alone: Mapping[str, TrialRecord],
+) -> dict[str, TaskScore]:
+    """The scores of each task; its answers, and the report's section on all of them, are written beside the winner."""
+    tasks, output = dict[str, TaskScore](), problem.spec.output
     for name, part in problem.parts.items():
         least_name, least = baseline(part)
         tasks[name] = TaskScore(
@@ -118,16 +126,18 @@ def select_winner(
             single_name=alone[name].method,
             baseline=least.score,
             baseline_name=least_name,
-            folds=scores_in(record.facts)[name],
+            folds=folds[name],
             single_folds=alone[name].fold_scores,
         )
-        written = {held_out.WINNER: made[name].written, "single_task_default": single[name].written,
-                   held_out.column_of(least_name): least.written}  # fmt: skip
-        keep_answers(part, written, predictions_of(folder.parent, name))
-    with writing(folder), whole(folder.parent / SECTIONS, lasting=True) as file:
-        report_section.write([tasks_view.held_out(tasks)], file)
-    seconds = round(time.monotonic() - started, 3)
-    return TestScores(_gain(made, single), 0.0, defaults, notes, seconds, ALONE, tasks=tasks)
+        written = {
+            held_out.WINNER: made[name].written,
+            "single_task_default": single[name].written,
+            held_out.column_of(least_name): least.written,
+        }
+        keep_answers(part, written, predictions_of(output, name))
+    with writing(output), whole(output / SECTIONS, lasting=True) as draft:
+        report_section.write([tasks_view.held_out(tasks)], draft)
+    return tasks
 
 
 def describe(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> None:

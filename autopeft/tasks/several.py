@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
-from autopeft.common.exceptions import UserInputError
+from autopeft.common.exceptions import SpecError, UserInputError
 from autopeft.data.rows_of_tasks import RowsOfTasks, task_of
 from autopeft.methods.dimensions import Float
 from autopeft.methods.search_space import SearchSpace
@@ -172,6 +172,27 @@ def naming(task: str) -> Iterator[None]:
         yield
     except UserInputError as error:
         raise type(error)(f'the task "{task}": {error}') from error.__cause__
+
+
+def require(task: Task) -> None:
+    """Check that a task can be learnt beside others.
+
+    Raises:
+        SpecError: it writes texts, compares the rows of a batch, keeps a pretrained head, or has settings that are
+            searched.
+    """
+    reasons = {
+        "writes texts": task.writes,
+        "compares the rows of a batch": task.contrasts,
+        "keeps the head of a pretrained model": not task.new_head,
+        "has settings that are searched": bool(task.searched),
+    }
+    for reason, there in reasons.items():
+        if there:
+            raise SpecError(
+                f"`[[tasks]]` are learnt together, each with a new head on one base model, but {task.kind} {reason}; "
+                "give it a study of its own."
+            )
 
 
 def as_objects(answers: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from autopeft.study.sections import FIXED_SEARCH_KEYS
 from autopeft.study.several_tasks import alone
 from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
-from autopeft.tasks.several import SPACE, naming
+from autopeft.tasks.several import SPACE, naming, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,9 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
     studies = [alone(spec, one) for one in spec.tasks or ()] or [spec]
     lookers = [_naming(one.name, trying) for one in spec.tasks or ()] or [trying]
     tasks = [_task(one, registry, look) for one, look in zip(studies, lookers, strict=True)]
+    for task, look in zip(tasks, lookers, strict=True):
+        if task and spec.tasks:
+            look(require, task)
     if all(tasks) and len(methods) == len(chosen):
         searched = [SharingMethod(method) for method in methods] if spec.tasks else methods
         space = SPACE.merged(SHARING_SPACE) if spec.tasks else tasks[0].search_space()

@@ -31,6 +31,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.record import Result
 from autopeft.study.task_scores import TaskScore, facts_in, scores_in
 from autopeft.tasks.several import SeveralTasks, as_objects, stacked
+from autopeft.tasks.study_check import mistakes_in
 from autopeft.tracking.address import sqlite_uri
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
@@ -397,7 +398,8 @@ def test_tables_and_mlflow_have_each_tasks_score(finished):
         assert part in report.stdout
     shown = io.StringIO()
     Console(file=shown, width=300).print(leaderboard(Result.read(result).records, "gain"))
-    assert all(name in shown.getvalue().splitlines()[1] for name in NAMES)
+    (header,) = (line for line in shown.getvalue().splitlines() if line.split()[:1] == ["rank"])
+    assert header.split()[2:6] == ["score", *NAMES]
     registered = MlflowClient(sqlite_uri(study.parent / "outputs" / "several" / "mlflow.db")).search_registered_models()
     assert {model.name for model in registered} == {f"several-{name}" for name in NAMES}
 
@@ -443,6 +445,16 @@ def test_a_method_with_a_training_callback_is_refused(tmp_path, tiny_model):
     edit(study, ('methods = ["lora"]', 'methods = ["lora", "adalora"]'))
     with pytest.raises(UserInputError, match="adalora: it has a training callback"):
         made_ready(StudySpec.from_file(study), discover())
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("causal-lm", "writes texts"), ("image-text-matching", "compares the rows")]
+)
+def test_a_task_that_needs_a_study_of_its_own_is_refused_at_once(tmp_path, tiny_model, kind, reason):
+    study = write(tmp_path, tiny_model)
+    edit(study, ('kind = "regression"', f'kind = "{kind}"'), ('metric = "r2"\n', ""))
+    found = mistakes_in(StudySpec.from_file(study), discover())
+    assert any(one.startswith('the task "size": `[[tasks]]` are learnt') and reason in one for one in found)
 
 
 def test_what_is_searched_can_be_fixed_for_all_methods(tmp_path, tiny_model):
