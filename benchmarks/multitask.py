@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 ROWS = {"emotions": 600, "likeness": 300, "names": 150}
 """Training rows of each task, of very different numbers, as several tasks have them."""
 
-QUICK_ROWS = {"emotions": 60, "likeness": 40, "names": 40}
+QUICK_ROWS = {"emotions": 150, "likeness": 40, "names": 40}
 TESTED, QUICK_TESTED = 1000, 60
 FOLDS = 3
 METRICS = {"emotions": "f1_macro", "likeness": "spearman", "names": "entity_f1"}
@@ -51,16 +51,16 @@ def files(folders: Folders, seed: int, out: Path, rows: Mapping[str, int], teste
     """The tables `[[tasks]]` of a seed, whose rows are written where they are not there yet."""
     found = {}
     for name, count in rows.items():
-        task, place = TASKS[name], out / "rows" / f"{name}.{seed}"
-        train, test = place.with_suffix(".train.jsonl"), place.with_suffix(".test.jsonl")
+        task, train = TASKS[name], out / "rows" / f"{name}.{seed}.train.jsonl"
+        test = train.with_name(f"{name}.{tested}.test.jsonl")
         if not (train.is_file() and test.is_file()):
             kind = find_task(task.kind)
             parts = drawn(task, folders)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            train.parent.mkdir(parents=True, exist_ok=True)
             thin(parts[0], kind.strata(parts[0]), count, seed).to_json(train, orient="records", lines=True)
             thin(parts[1], kind.strata(parts[1]), tested, 0).to_json(test, orient="records", lines=True)
         columns = json.loads(test.read_text(encoding="utf-8").partition("\n")[0])
-        data = {"train": str(train), "test": str(test), **{column: column for column in columns}}
+        data = {"train": str(train.resolve()), "test": str(test.resolve()), **{column: column for column in columns}}
         found[name] = {"name": name, "kind": task.kind, "metric": METRICS[name], "data": data}
     return found
 
@@ -77,7 +77,7 @@ def study(name: str, own: Mapping[str, Any], arguments: argparse.Namespace, seed
     content = {
         "name": name,
         "seed": seed,
-        "output": str(arguments.out / f"seed_{seed}" / name),
+        "output": str(arguments.out.resolve() / f"seed_{seed}" / name),
         "model": {"name_or_path": arguments.model, "max_length": arguments.max_length, "dtype": "float32"},
         "search": {
             "methods": arguments.methods,

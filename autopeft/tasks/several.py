@@ -117,6 +117,12 @@ class SeveralTasks(Task):
             for name, truths, own in self._by_task(rows, answers)
         }
 
+    def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool | None:
+        """Whether every task that can tell got the same answer for nearly all rows; arguments as of `scores`."""
+        signs = [self.tasks[name].one_answer(own, true) for name, true, own in self._by_task(truths, answers)]
+        known = [sign for sign in signs if sign is not None]
+        return all(known) if known else None
+
     def after_folds(self, folds: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> dict[str, ParamValue]:
         """Facts from the rows and answers of each fold: each task's scores, and what its own answers need.
 

@@ -265,6 +265,28 @@ def test_a_trial_keeps_each_tasks_scores_and_its_score_is_the_mean_gain(problem)
         assert outcome.rungs[-1].scores[fold] == pytest.approx(gain)
 
 
+def test_a_fold_has_collapsed_if_every_task_answers_alike(problem):
+    task, rows = problem.task, problem.folds[0].validation
+    rows = problem.train.truths[problem.train.rows_of(rows)]
+
+    def answers(alike: set[str]) -> np.ndarray:
+        made = np.empty(len(rows), object)
+        for name, places, own in problem.train.split_rows(rows):
+            truths = problem.train.parts[name].truths[own]
+            if name == "tone":
+                found = np.eye(3, dtype=np.float32)[truths * (name not in alike)]
+            elif name == "size":
+                found = np.asarray(truths, np.float32) * (name not in alike)
+            else:  # no entity in any row
+                found = np.zeros((len(own), 5, 2), np.float32)
+            made[places] = as_objects(found)
+        return made
+
+    assert task.one_answer(answers({"tone", "size"}), rows) is True
+    assert task.one_answer(answers({"tone"}), rows) is False
+    assert task.one_answer(answers(set()), rows) is False
+
+
 @pytest.mark.parametrize("sharing", [SHARED, pytest.param(OWN, marks=pytest.mark.exhaustive)])
 def test_an_interrupted_trial_goes_on_as_if_nothing_had_happened(problem, sharing, tmp_path):
     found = candidate(problem, "lora", sharing)
