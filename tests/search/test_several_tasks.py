@@ -35,6 +35,7 @@ from autopeft.tasks.study_check import mistakes_in
 from autopeft.tracking.address import sqlite_uri
 from autopeft.training.batch_plan import Execution
 from autopeft.training.checkpoint import Checkpoint
+from autopeft.training.initial_values import initial_values
 from autopeft.training.learner import Learner, evaluate
 from autopeft.training.mixture import scheduled, shares
 from tests.conftest import autopeft_here, few, tiny_rows
@@ -185,6 +186,19 @@ def test_a_shared_add_on_learns_from_every_task_and_a_head_from_its_own(problem)
     assert not changed & (heads["tone"] | heads["size"])
     assert changed - heads["parts"]
     assert all(name.startswith(model.prefix("tone")) for name in changed - heads["parts"]), "it is the one of the first"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("sharing", [SHARED, OWN])
+def test_first_values_from_rows_are_those_of_each_tasks_own_rows(problem, sharing):
+    found = candidate(problem, "lora", sharing, init_lora_weights="eva")
+    model = attach(problem.base, found.method, found.params, seed=problem.spec.seed)
+    rows, setup = problem.folds[0].train, problem.setup(found)
+    values = initial_values(model, found, problem.base.spec, setup, rows, 0, 8)
+    tasks = {task for task in NAMES for name in values if name.startswith(model.prefix(task))}
+    assert tasks == ({"tone"} if sharing == SHARED else {*NAMES})
+    assert values.keys() <= trainable(model).keys()
+    assert all(".lora_A." in name for name in values)
 
 
 # What is drawn.
