@@ -21,10 +21,11 @@ from autopeft.common.locate import as_reference
 from autopeft.data.array_rows import one_column, several, texts_of
 from autopeft.data.arrow import CALLED
 from autopeft.data.cells import CellError, as_text, is_missing
+from autopeft.study.budget_section import BudgetSection
 from autopeft.study.card import CLASSIFIER
 from autopeft.study.file import StudySpec
 from autopeft.study.record import TrialRecord, plain
-from autopeft.study.sections import BudgetSection, DataSection, SearchSection, ValidationSection
+from autopeft.study.sections import DataSection, SearchSection, ValidationSection
 from autopeft.tasks.registry import find_task
 from autopeft.tuning import tune
 from autopeft.winner import winner as artifact

@@ -98,7 +98,24 @@ def place(tmp_path_factory, tiny_model) -> Path:
     tones[::2].to_csv(folder / "studies" / "few.csv")
     tones[1::2].to_csv(folder / "studies" / "test.csv")
     write_recipes(folder)
+    write_several_tasks(folder / "studies")
     return folder
+
+
+def write_several_tasks(folder: Path) -> None:
+    """The study file of the page on several tasks, on the tiny model, and its rows."""
+    page = (ROOT / "docs" / "multitask.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n# studies/several.toml\n(.*?)```", page, re.DOTALL)
+    quick = f'dtype = "{DTYPE}"\n[search]\nmethods = ["lora"]\nbatch_size = 32\n[validation]\nfolds = 2\n'
+    text = re.sub(r'name_or_path = "\S+"', f'name_or_path = "model"\n{quick}', text)
+    (folder / "several.toml").write_text(text, encoding="utf-8")
+    rows = tiny_rows()
+    rows.to_csv(folder / "tone.csv", index=False)
+    pairs = rows.assign(first=rows["text"], second="w1 w2", score=rows.index % 5)
+    pairs[["first", "second", "score"]].to_csv(folder / "pairs.csv", index=False)
+    tokens = rows["text"].str.split()
+    tags = tokens.map(lambda words: ["B-NAME", *["O"] * (len(words) - 1)])
+    pd.DataFrame({"tokens": tokens, "tags": tags}).to_json(folder / "names.jsonl", orient="records", lines=True)
 
 
 def write_tags(folder: Path) -> None:

@@ -15,12 +15,14 @@ from autopeft.budget.memory import gpu, peak
 from autopeft.budget.usage import Usage, Weights
 from autopeft.common import machine
 from autopeft.common.containment import heartbeat
+from autopeft.data.rows_of_tasks import task_of
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import declared_params
 from autopeft.models import quantization
 from autopeft.models.architecture import linear_shape
 from autopeft.models.attach import attach, trainable, trained_params
 from autopeft.models.marks import LINEAR
+from autopeft.models.model_of_tasks import ModelOfTasks
 from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.models.weights_file import file_size, saved_tensors
 from autopeft.training.batch import Batch
@@ -238,6 +240,14 @@ class CostEstimator:
             return plain, alone
         return (checkpointed, least) if least.peak < alone.peak else (plain, alone)
 
+    def _moments_elsewhere(self, model: nn.Module, shapes: Mapping[str, object]) -> int:
+        """Bytes of the moments of parameters that a step on this batch does not reach, since other tasks train them."""
+        if not isinstance(model, ModelOfTasks):
+            return 0
+        reached = {id(parameter) for parameter in trainable(model.of(task_of(shapes)[0])).values()}
+        others = [p.numel() for p in trainable(model).values() if id(p) not in reached]
+        return moment_bytes(self._device.optimizer, others)
+
     def predict(self, candidate: Candidate, execution: Execution) -> peak.MemoryEstimate:
         """Predicted peak of one step at the longest batch, run in this way."""
         heartbeat()
@@ -277,8 +287,9 @@ class CostEstimator:
         estimate = peak.predict(model, make_step, shapes, self._device.type)
         return replace(
             estimate,
+            # Each candidate of a cohort keeps its weights and moments besides.
+            optimizer=estimate.optimizer + self._moments_elsewhere(model, shapes) + own,
             weights=estimate.weights - self._saved_by_quantization,
-            optimizer=estimate.optimizer + own,  # each candidate of a cohort keeps its weights and moments besides
             workspace=estimate.workspace + self.excess(candidate.method.name),
         )
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autopeft.common.units import format_bytes, format_seconds
+from autopeft.study.budget_section import BudgetSection
 from autopeft.study.record import TrialRecord
-from autopeft.study.sections import BudgetSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

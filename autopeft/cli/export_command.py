@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli.options import ANY_OF_WINNER, EPILOG, Trust, app
+from autopeft.cli.options import ANY_OF_WINNER, EPILOG, OfTask, Trust, app
 from autopeft.common.console import make_console
 
 
@@ -24,6 +24,7 @@ def export(
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
     trust_remote_code: Trust = False,
+    task: OfTask = None,
 ) -> None:
     """Write a winner for peft, transformers, the adapters library, MLflow or ONNX, with a README on how to load it."""
     from autopeft.winner import hub
@@ -34,7 +35,7 @@ def export(
     def say(told: str) -> None:
         console.print(told, soft_wrap=True, markup=False)
 
-    write(winner, to, form, trust_remote_code=trust_remote_code, say=say)
+    write(winner, to, form, trust_remote_code=trust_remote_code, say=say, task=task)
     console.print(f"Written to {to}; {to / 'README.md'} says how to load it.", soft_wrap=True)
     if repo:
         address = hub.push(to, repo, private=private or None)

@@ -42,6 +42,9 @@ Settings = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with its base model, if its study did so.")
 ]
+OfTask = Annotated[
+    str | None, typer.Option("--task", metavar="NAME", help="One of several tasks, if the study learnt several.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="Print only errors and the result, without progress and remarks.")

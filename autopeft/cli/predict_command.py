@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, Trust, app
+from autopeft.cli.options import ANY_OF_WINNER, EPILOG, AsJson, OfTask, Trust, app
 from autopeft.cli.stdin_lines import batches_of_stdin
 from autopeft.common.collector import loading
 from autopeft.common.exceptions import UserInputError
@@ -71,6 +71,7 @@ def predict(
     device: DeviceName = None,
     as_json: AsJson = False,
     trust_remote_code: Trust = False,
+    task: OfTask = None,
 ) -> None:
     """Predict with a saved winner: print the rows with the answers beside them.
 
@@ -95,7 +96,7 @@ def predict(
 
     if output is not None:
         check_file(output, input_file)
-    winner = winner_of(winner)
+    winner = winner_of(winner, task)
     with loading():
         # Before the model is loaded, so that what is wrong with the rows is told soon.
         blocks = _rows(winner, input_file, texts, sheet, on_missing)

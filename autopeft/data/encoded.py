@@ -141,6 +141,11 @@ class Encoded:
         """Total number of places of each sample, which sorts rows into batches, int64 `[samples]`."""
         return self.lengths + self.fields[self.beside].lengths if self.beside else self.lengths
 
+    @property
+    def longest_first(self) -> np.ndarray:
+        """Positions of all samples, the longest first."""
+        return self.extents.argsort()[::-1]
+
     def places_of(self, samples: Sequence[int] | np.ndarray) -> int:
         """Number of places in a pass of those samples, with padding."""
         longest = int(self.lengths[samples].max()) * self.sequences

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopeft.common.seeds import FRESH_BATCHES_STREAM, FRESH_SPLITS_STREAM, derive_seed
+from autopeft.data.rows_of_tasks import RowsOfTasks
 from autopeft.data.split import Fold, split
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from autopeft.data.encoded import Encoded
     from autopeft.data.load import StudyData
     from autopeft.execution.problem import Problem
@@ -48,12 +51,8 @@ class FreshFolds:
 
     def __init__(self, problem: Problem) -> None:
         self._problem, self.label = problem, problem.label
-        rows = problem.rows.train
-        self.size = MANY if len(rows) >= MANY_FROM else FEW
-        if "group" in rows:
-            self.size = min(self.size, rows["group"].nunique())
-        if (strata := problem.task.strata(rows)) is not None:  # every fold validates some rows of each
-            self.size = min(self.size, max(int(strata.value_counts().min()), 2))
+        self._parts = problem.parts or {"": problem}
+        self.size = min(map(_size, self._parts.values()))
         self._seen = {_key(fold) for fold in problem.folds}
         self._found: dict[int, Fold] = {}
         self._splits, self._vain = 0, 0
@@ -82,7 +81,11 @@ class FreshFolds:
         seed = derive_seed(problem.spec.seed, FRESH_SPLITS_STREAM, self._splits)
         self._splits += 1
         try:
-            drawn = folds_of(problem.task, problem.rows, problem.train, self.size, seed)
+            parts = {
+                name: folds_of(part.task, part.rows, part.train, self.size, seed) for name, part in self._parts.items()
+            }
+            data = problem.train
+            drawn = joined_folds(data, parts) if isinstance(data, RowsOfTasks) else parts[""]
         except ValueError:  # the rows cannot be split into this many folds, however they are drawn
             self._vain = LEAST_NEW
             return
@@ -90,6 +93,28 @@ class FreshFolds:
             if _key(fold) not in self._seen:
                 self._seen.add(_key(fold))
                 self._found[number] = fold
+
+
+def joined_folds(data: RowsOfTasks, folds: Mapping[str, Sequence[Fold]]) -> list[Fold]:
+    """Fold i of every task as one fold of the rows of all."""
+    return [
+        Fold(
+            data.joined({name: fold.train for name, fold in zip(folds, several, strict=True)}),
+            data.joined({name: fold.validation for name, fold in zip(folds, several, strict=True)}),
+        )
+        for several in zip(*folds.values(), strict=True)
+    ]
+
+
+def _size(problem: Problem) -> int:
+    """How many folds a fresh split of its rows may have."""
+    rows = problem.rows.train
+    size = MANY if len(rows) >= MANY_FROM else FEW
+    if "group" in rows:
+        size = min(size, rows["group"].nunique())
+    if (strata := problem.task.strata(rows)) is not None:  # every fold validates some rows of each
+        size = min(size, max(int(strata.value_counts().min()), 2))
+    return size
 
 
 def _key(fold: Fold) -> bytes:

@@ -80,7 +80,8 @@ class PackingChoice:
         wanted, cohort = self._problem.spec.validation.packing, self._problem.spec.search.cohort
         measured = wanted == "auto" and cohort in ("auto", 1)  # a cohort that is asked for needs packed folds
         try:
-            way = ALONE if wanted == "off" else self._find(candidate, measured=measured)
+            alone = wanted == "off" or self._problem.parts
+            way = ALONE if alone else self._find(candidate, measured=measured)
         except Exception:  # whatever a method raises here, its trial raises and reports too
             return False
         if way:

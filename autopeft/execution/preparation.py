@@ -14,11 +14,12 @@ from autopeft.common.free_memory import free_memory
 from autopeft.common.locate import kind_of, locate
 from autopeft.common.model_names import MODEL, arm, labels, without_model
 from autopeft.common.units import format_bytes
-from autopeft.execution import cohort_choice, preflight
+from autopeft.execution import cohort_choice, preflight, several
 from autopeft.execution.precision import settle
 from autopeft.execution.problem import Problem, references
 from autopeft.methods.candidate import CandidateSpace, together
 from autopeft.models.files import examine
+from autopeft.tasks.several import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,6 +47,8 @@ def made_ready(
     Raises:
         UserInputError: what the study file, the data or a model lack, in one sentence.
     """
+    if spec.tasks:
+        return several.made_ready(spec, registry, card, settle)
     if not spec.model.candidates:
         return (Problem.from_spec(spec, registry, card), "") if card else settle(spec, registry)
     _require(spec)
@@ -92,7 +95,10 @@ def check(problem: Problem) -> None:
             without.append(error)
     if len(without) == len(problem.each):
         raise without[0]
-    for one in problem.in_turn():
+    for name, part in problem.parts.items():
+        with naming(name):
+            preflight.check(part)
+    for one in () if problem.parts else problem.in_turn():
         with _named_so() if problem.models else nullcontext():
             preflight.check(one)
 
@@ -133,7 +139,7 @@ def _above(found: list[Problem]) -> Problem:
 
 def _require(spec: StudySpec) -> None:
     """Check that a study of several models can be run, before anything is loaded."""
-    several, search = spec.model.candidates or (), spec.search
+    entries, search = spec.model.candidates or (), spec.search
     if isinstance(search.workers, int) and search.workers > 1:
         raise SpecError(
             "`workers` in [search] must be 1 if [model] has `candidates`, because each worker would load all of them, "
@@ -144,9 +150,9 @@ def _require(spec: StudySpec) -> None:
             "`devices` in [search] must name one GPU if [model] has `candidates`, which train one after the other, but "
             f"is {search.devices}; name one, or give one `name_or_path`."
         )
-    if search.trials < len(several):
+    if search.trials < len(entries):
         raise SpecError(
-            f"`trials` in [search] must be at least {len(several)}, the number of `candidates` in [model], but is "
+            f"`trials` in [search] must be at least {len(entries)}, the number of `candidates` in [model], but is "
             f"{search.trials}; raise it."
         )
 

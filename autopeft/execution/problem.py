@@ -13,15 +13,15 @@ from autopeft.budget.cost_estimator import CostEstimator
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.exceptions import MethodError, SpecError
 from autopeft.common.locate import kind_of, locate, portable
+from autopeft.execution.base_loader import base_loader, commit_of
 from autopeft.execution.folds import folds_of
 from autopeft.execution.screening import refusal
 from autopeft.execution.sent_rows import SentRows
 from autopeft.execution.shares import shares_of
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
-from autopeft.models import digest, hub_files
 from autopeft.models.device import described_card, study_device
-from autopeft.models.load import load_base, read_config
+from autopeft.models.load import read_config
 from autopeft.models.quantization import NONE
 from autopeft.models.readers import STUDY_READERS
 from autopeft.study.folder import STATES
@@ -39,8 +39,7 @@ from autopeft.training.setup import Setup
 from autopeft.training.trunk_cache import Trunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
 
@@ -85,6 +84,8 @@ class Problem:
     the whole space, and the rungs of the first, whose folds have `rung_rows`. One more problem holds all of them as
     `models`: it is the first one's in what does not depend on the model; for the rest ask `of(candidate)`. If the study
     is `planned` for a GPU that need not be here, the models stay off it.
+
+    A study of several tasks has a problem for each as `parts`, by the task's name. They share the base model's weights.
     """
 
     spec: StudySpec
@@ -111,6 +112,7 @@ class Problem:
     batch_seed: int | None = None
     label: str = ""
     models: dict[str, Problem] = field(default_factory=dict)
+    parts: dict[str, Problem] = field(default_factory=dict)
     rung_rows: int | None = None
     planned: bool = False
 
@@ -171,7 +173,7 @@ class Problem:
         """The output of the layers below an add-on for the training rows."""
         assert not self.models, "each base model has its own"
         folder = self.spec.output / STATES
-        enabled = self.spec.model.trunk_cache
+        enabled = self.spec.model.trunk_cache and not self.parts  # add-ons may begin at other layers for each task
         return Trunk(self.base, self.task, self.train, self.device, folder, enabled=enabled, sharers=self.workers)
 
     @property
@@ -227,8 +229,7 @@ class Problem:
         rows = read.rows if isinstance(read, Problem) else read or read_rows(spec, task, told)
         task = task.knowing({**rows.facts, **_facts_of_config(spec, task)}, rows.labels)
         there = isinstance(rows, SentRows)  # on another machine, where the study's own files are not
-        kinds = {} if there else {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
-        load, base_digest = _base_loader(spec, rows.labels, device, quantized=card is None)
+        load, base_digest = base_loader(spec, rows.labels, device, quantized=card is None)
         base = _raised(read, task) if isinstance(read, Problem) else load(task)
         reader = STUDY_READERS[task.processor].of_study(base.processor, base.module, spec.model, task.texts)
         task = task if there else _knowing_model(task, base, rows, reader, device)
@@ -256,7 +257,7 @@ class Problem:
             weight_check=WeightCheck(base, functools.partial(load, task)),
             base_model=portable(spec.model.name_or_path, spec.folder),
             base_digest=base_digest,
-            kinds=kinds,
+            kinds={} if there else kinds_of(spec),
             metric_digest=metric_digest,
         )
 
@@ -301,7 +302,16 @@ def references(spec: StudySpec) -> dict[str, str]:
     several = {f"model.candidates.{place}": one for place, one in enumerate(spec.model.candidates or ())}
     models = several or {"model.name_or_path": spec.model.name_or_path}
     given = {**models, "data.train": spec.data.train, "data.test": spec.data.test}
+    if spec.tasks:
+        parts = {f"tasks.{place}.data": task.data for place, task in enumerate(spec.tasks)}
+        of_tasks = {f"{name}.{key}": getattr(data, key) for name, data in parts.items() for key in ("train", "test")}
+        given = {**models, **of_tasks}
     return {name: reference for name, reference in given.items() if reference is not None}
+
+
+def kinds_of(spec: StudySpec) -> dict[str, str]:
+    """The kind of each reference, such as a path, as it is read now."""
+    return {name: kind_of(reference, spec.folder) for name, reference in references(spec).items()}
 
 
 def _raised(read: Problem, task: Task) -> BaseModel:
@@ -317,13 +327,8 @@ def _facts_of_config(spec: StudySpec, task: Task) -> dict[str, ParamValue]:
     if type(task).facts_of_config is BaseModelPart.facts_of_config:
         return {}
     location = locate(spec.model.name_or_path, spec.folder)
-    trusted, revision = spec.model.trust_remote_code, _commit(spec, location) or spec.model.revision
+    trusted, revision = spec.model.trust_remote_code, commit_of(spec, location) or spec.model.revision
     return task.facts_of_config(read_config(location, trust_remote_code=trusted, revision=revision))
-
-
-def _commit(spec: StudySpec, location: Path | str) -> str | None:
-    """The commit of a base model on the hub, if it is there and known."""
-    return hub_files.commit_of(location, spec.model.revision) if isinstance(location, str) else None
 
 
 def _knowing_model(task: Task, base: BaseModel, rows: StudyData, reader: Reader, device: Device) -> Task:
@@ -344,35 +349,6 @@ def _encoded(spec: StudySpec, task: Task, rows: StudyData, reader: Reader) -> tu
     """The rows to train on and those held out, as arrays, and the folds."""
     train, test = (task.encode(part, reader, rows.labels) for part in (rows.train, rows.test))
     return train, test, tuple(folds_of(task, rows, train, spec.validation.folds, spec.seed))
-
-
-def _base_loader(
-    spec: StudySpec, labels: tuple[str, ...], device: Device, *, quantized: bool
-) -> tuple[Callable[[Task], BaseModel], str]:
-    """A function that loads the study's base model, anew each time, and the model's identity."""
-    location = locate(spec.model.name_or_path, spec.folder)
-    commit = _commit(spec, location)
-    identity = digest.of(location, commit)
-
-    def load(task: Task) -> BaseModel:
-        base = load_base(
-            location,
-            task,
-            seed=spec.seed,
-            trust_remote_code=spec.model.trust_remote_code,
-            config_overrides=task.config(labels),
-            quantized=spec.model.quantization if quantized else NONE,
-            compute=device.autocast or torch.float32,
-            revision=commit or spec.model.revision,
-        )
-        base = replace(base, spec=replace(base.spec, digest=identity))
-        if not quantized:  # here; methods see the GPU that is planned for
-            base = replace(base, spec=replace(base.spec, quantization=spec.model.quantization))
-        if device.autocast:
-            base.lower(device.autocast, keep=spec.model.dtype == "auto" and quantized and not base.dense)
-        return base
-
-    return load, identity
 
 
 def _space(

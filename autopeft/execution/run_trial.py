@@ -19,6 +19,7 @@ from autopeft.execution.outcome import Outcome
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED, STOPPED, TIMED_OUT
+from autopeft.tasks.several import SeveralTasks
 from autopeft.training.batch import Batch
 from autopeft.training.cross_validation import cross_validate
 from autopeft.training.initial_values import initial_values
@@ -197,10 +198,13 @@ def _train(
 
 def calibrated(problem: Problem, answers: Mapping[int, np.ndarray]) -> dict[str, ParamValue]:
     """Facts from the answers to each fold's validation rows, which come by the fold's number."""
-    data = problem.train
+    data, task = problem.train, problem.task
+    if isinstance(task, SeveralTasks):
+        validated = {fold: data.truths[data.rows_of(problem.folds[fold].validation)] for fold in answers}
+        return task.after_folds({fold: (rows, answers[fold]) for fold, rows in validated.items()})
     rows = np.concatenate([data.rows_of(problem.folds[fold].validation) for fold in answers])
     made = joined([torch.from_numpy(found) for found in answers.values()]).numpy()
-    return problem.task.calibrated(made, data.truths[rows])
+    return task.calibrated(made, data.truths[rows])
 
 
 def _measure(setup: Setup, learner: Learner, watch: MemoryWatch) -> None:
@@ -209,7 +213,7 @@ def _measure(setup: Setup, learner: Learner, watch: MemoryWatch) -> None:
     So a trial that runs out of memory does so at once, and not later at its longest batch.
     """
     model, execution, data, device = learner.model, learner.execution, setup.rows, setup.device
-    longest = data.extents.argsort()[::-1]
+    longest = data.longest_first
     batch = Batch.of(data, [longest[: execution.micro_batch]] * execution.folds, device.type)
     passes = 2 if execution.micro_batch < min(learner.hyper.batch_size, len(longest)) else 1
     initial = [parameter.data for parameter in learner.parameters]

@@ -24,10 +24,13 @@ class WeightCheck:
     Args:
         base: the model.
         load: loads it again, as it was.
+
+    Attributes:
+        load: that function.
     """
 
     def __init__(self, base: BaseModel, load: Callable[[], BaseModel]) -> None:
-        self._base, self._load = base, load
+        self._base, self.load = base, load
         self._prints = _prints(base)
         self._lost = ""
 
@@ -55,7 +58,7 @@ class WeightCheck:
             )
 
     def _put_back(self, names: list[str]) -> None:
-        fresh = dict(self._load().module.named_parameters())
+        fresh = dict(self.load().module.named_parameters())
         for name, parameter in self._base.module.named_parameters():
             if name in names:
                 parameter.data = fresh[name].data.to(parameter.device)

@@ -11,7 +11,10 @@ from autopeft.common.exceptions import PluginError
 from autopeft.common.seeds import seeded
 from autopeft.methods.contract import declared_params
 from autopeft.methods.parameter_groups import checked
+from autopeft.methods.sharing import OWN, SHARING, SharingMethod
+from autopeft.methods.sharing import own as own_params
 from autopeft.models.marks import GROUPS, TRAINED
+from autopeft.models.model_of_tasks import ModelOfTasks, tie
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +31,8 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
         PluginError: the method returned no module, one that does not contain the given model, one with nothing to
             train, parameters that another model trains already, or impossible groups of parameters.
     """
+    if base.parts:
+        return _attach_to_each(base, method, params, seed=seed, meta=meta)
     frozen = base.copy(meta=meta)
     given = [module for module in frozen.modules() if module._parameters]
     shared = {id(parameter): parameter for module in given for parameter in _direct(module).values()}
@@ -45,6 +50,15 @@ def attach(base: BaseModel, method: PeftMethod, params: Params, *, seed: int = 0
     _train_in_float32(named.values())
     shapes = {name: tuple(parameter.shape) for name, parameter in named.items() if parameter.requires_grad}
     setattr(model, GROUPS, checked(method.parameter_groups(shapes, params, base.spec), shapes, method.name))
+    return model
+
+
+def _attach_to_each(base: BaseModel, method: PeftMethod, params: Params, *, seed: int, meta: bool) -> nn.Module:
+    """The models of several tasks, each with the add-on, which they share as far as `params` say."""
+    inner = method.inner if isinstance(method, SharingMethod) else method
+    parts = {name: attach(part, inner, own_params(params), seed=seed, meta=meta) for name, part in base.parts.items()}
+    model = ModelOfTasks(parts)
+    tie(model, {name: part.spec for name, part in base.parts.items()}, str(params.get(SHARING, OWN)))
     return model
 
 

@@ -19,6 +19,8 @@ from autopeft.models.dropout import Dropout
 from autopeft.models.marks import FROZEN, LAYER, LINEAR
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from autopeft.methods.contract import ModelSpec
 
 
@@ -28,7 +30,8 @@ class BaseModel:
 
     `dense` is the model before quantization, on the meta device; None if it was not quantized. `notes` say what starts
     from random values besides an ordinary head, and what of the checkpoint was left out. `whole` holds the weights that
-    `lower` kept, by the name of their map.
+    `lower` kept, by the name of their map. `parts` are the base models of several tasks, by the task, which share all
+    tensors but their heads'; `module` is then a `ModelOfTasks` of theirs.
     """
 
     module: nn.Module
@@ -37,6 +40,7 @@ class BaseModel:
     dense: nn.Module | None = None
     notes: tuple[str, ...] = ()
     whole: dict[str, torch.Tensor] = field(default_factory=dict)
+    parts: Mapping[str, BaseModel] = field(default_factory=dict)
 
     @functools.cached_property
     def skeleton(self) -> nn.Module:

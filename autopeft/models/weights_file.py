@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from autopeft.common.exceptions import MethodError, UserInputError
 from autopeft.common.rights import follow_umask
+from autopeft.methods.sharing import SharingMethod
 from autopeft.models import peft_config, tensor_file
 from autopeft.models.attach import attach, trainable
+from autopeft.models.model_of_tasks import ModelOfTasks
 from autopeft.models.saved_params import check_params
 from autopeft.study.journal import writing
 
@@ -38,6 +40,10 @@ def saved_tensors(model: nn.Module, method: PeftMethod) -> dict[str, torch.Tenso
     """
     from peft import PeftModel
 
+    if isinstance(model, ModelOfTasks):  # a winner keeps the whole add-on for each task, also where they share it
+        inner = method.inner if isinstance(method, SharingMethod) else method
+        kept = {task: saved_tensors(part, inner) for task, part in model.items()}
+        return {f"{task}/{name}": tensor for task, own in kept.items() for name, tensor in own.items()}
     if (own := method.save(model)) is not None:
         return {name: tensor.detach() for name, tensor in own.items()}
     if isinstance(model, PeftModel):

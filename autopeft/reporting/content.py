@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.common.truncation import Truncation
 from autopeft.common.units import counted
-from autopeft.reporting import choice, raced
+from autopeft.reporting import choice, raced, tasks_view
 from autopeft.reporting.comparison import Comparison, Front, Simplest, compare, fronts, simplest
 from autopeft.reporting.findings import findings
 from autopeft.reporting.held_out_rows import TestRows, held_out_rows
@@ -119,7 +119,12 @@ def gather(output: Path, *, ended: bool = False) -> Report:
         budget=budget_use(archive),
         cost=cost(archive),
         test=test,
-        sections=[*choice.sections(archive), *raced.sections(archive), *(_sections(archive) if test else [])],
+        sections=[
+            *choice.sections(archive),
+            *raced.sections(archive),
+            *tasks_view.sections(archive),
+            *(_sections(archive) if test else []),
+        ],
     )
 
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import SpecError
 from autopeft.common.units import counted
+from autopeft.reporting import tasks_view
 from autopeft.reporting.bootstrap import Bootstrap, interval_of
 from autopeft.reporting.statistics import CONFIDENCE, Difference, in_a_word
 from autopeft.study.folder import PREDICTIONS
 from autopeft.study.predictions import DEFAULT, WINNER, HeldOut, column_of
+from autopeft.study.sections import SEVERAL_TASKS
+from autopeft.study.task_scores import TaskScore
 from autopeft.tasks.registry import find_task
 from autopeft.tasks.user_metric import is_own
 
@@ -105,6 +108,10 @@ def held_out_rows(archive: Archive) -> TestRows | None:
     told = (
         f"On the held-out rows the winner scores {scores['winner']:.4f}, and the {baseline} {scores['baseline']:.4f}."
     )
+    if asked["kind"] == SEVERAL_TASKS:
+        tasks = {name: TaskScore.read(content) for name, content in scores.get("tasks", {}).items()}
+        told = f"On the held-out rows the gain of the winner is {scores['winner']:+.4f}. {tasks_view.verdict(tasks)}"
+        return TestRows(plain, told, "The scores of each task are in a section of their own.")
     try:
         task = find_task(asked["kind"]).configured(asked.get("options", {}))
         metric = task.metrics[archive.given["validation"]["metric"]]

@@ -11,15 +11,18 @@ from autopeft.budget.limits import extra_columns
 from autopeft.common.line_table import Column, LineTable, Row
 from autopeft.common.units import counted, format_bytes
 from autopeft.reporting.short_name import short_name
+from autopeft.reporting.tasks_view import task_cells, verdict
 from autopeft.study.predictions import WINNER
 from autopeft.study.record import TrialRecord, listed, ranked
 from autopeft.study.states import COMPLETE, ENDS, FAIL, INFEASIBLE, PRUNED, STOPPED, WORDS
+from autopeft.study.task_scores import scores_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from autopeft.common.params import ParamValue
     from autopeft.study.record import TestScores
+    from autopeft.study.task_scores import TaskScore
 
 SHOWN_TRIALS, SHOWN_NOTES = 40, 5
 BEST = "bold green"
@@ -40,10 +43,11 @@ def leaderboard(
     """
     trained = [record for record in listed(found) if record.state != INFEASIBLE]
     shown = trained[:SHOWN_TRIALS]
-    extra = extra_columns(found)
+    extra, tasks = extra_columns(found), [*next((scores for one in found if (scores := scores_in(one.facts))), {})]
     columns = (
-        Column("rank", 1, number=True), Column("trial", number=True), Column("score"), Column("expected", 2),
-        Column("its texts", 2), Column("state"), Column("candidate", cut=True), Column("± folds", 5),
+        Column("rank", 1, number=True), Column("trial", number=True), Column("score"),
+        *(Column(name, number=True) for name in tasks), Column("expected", 2), Column("its texts", 2), Column("state"),
+        Column("candidate", cut=True), Column("± folds", 5),
         Column("trained", 4, number=True), Column("saved", 6, number=True), Column("memory", 7, number=True),
         Column("seconds", 3, number=True), *(Column(limit.measure, 8, number=True) for limit in extra),
     )  # fmt: skip
@@ -54,6 +58,7 @@ def leaderboard(
             str(place) if record.complete else "–",
             str(record.number),
             _score(record.score),
+            *task_cells(record, tasks),
             _score(record.expected) if record.expected is not None else "",
             _score(record.written) if record.written is not None else "",
             _state(record),
@@ -96,7 +101,21 @@ def test_table(name: str, test: TestScores, metric: str) -> RenderableType:
     ]
     notes = [f"* {what.partition(':')[0]}: {test.notes[key]}" for what, _, key in entries if key in test.notes]
     table = LineTable((Column(metric, number=True), Column("model", cut=True)), rows, "On the held-out rows")
+    if test.tasks:
+        notes += [verdict(test.tasks)]
+        return Group(table, _of_tasks(test.tasks), *map(Text, notes))
     return Group(table, *map(Text, notes))
+
+
+def _of_tasks(tasks: Mapping[str, TaskScore]) -> RenderableType:
+    """Each task on its held-out rows: the winner, and the task's single-task default."""
+    rows = [
+        Row((name, task.metric, _score(task.score), _score(task.single), f"{task.score - task.single:+.4f}"))
+        for name, task in tasks.items()
+    ]
+    columns = (Column("task"), Column("metric", cut=True), Column("winner", number=True),
+               Column("alone", number=True), Column("gain", number=True))  # fmt: skip
+    return LineTable(columns, rows, "Each task on its held-out rows")
 
 
 def _score(score: float | None) -> str:

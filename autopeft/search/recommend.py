@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autopeft.common.exceptions import SpecError
 from autopeft.common.model_names import labels
 from autopeft.methods import length
 from autopeft.methods.candidate import CandidateSpace, together
@@ -101,6 +102,10 @@ def recommend(spec: StudySpec, registry: Registry) -> Recommendation:
     Raises:
         UserInputError: whatever the study file or its rows lack, in one sentence.
     """
+    if spec.tasks:
+        raise SpecError(
+            "what to expect is known of studies of one task, but this one has `[[tasks]]`; ask for one of them."
+        )
     task = find_task(spec.task.kind, registry.blocked).configured(spec.task.options)
     spec, task, told = recognised(spec, task)
     rows = len(read_rows(spec, task.searching(spec.search.overrides), told).train)

@@ -72,7 +72,8 @@ def as_begun(spec: StudySpec) -> StudySpec:
         return spec
     before = _before(spec)
     for name, reference in references(spec).items():
-        table, key, *_ = name.split(".")
+        table, key, *rest = name.split(".")
+        table, key = ("[tasks]", ".".join(rest)) if table == "tasks" else (table, key)
         if name in before.get(KINDS, {}) and _had(before, name) == reference:
             try:
                 locate(reference, spec.folder, before[KINDS][name])

@@ -34,7 +34,7 @@ from autopeft.execution.backend_factory import backend_mistakes
 from autopeft.models import cards
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
-from autopeft.search import choosing, racing, resume, start
+from autopeft.search import choosing, racing, resume, several_winner, single_tasks, start
 from autopeft.search.announcer import Announcer
 from autopeft.search.endings import without_winner
 from autopeft.search.loop import Search
@@ -59,7 +59,7 @@ from autopeft.search.story import (
     truncation_facts,
 )
 from autopeft.study import finished, own_file
-from autopeft.study.card import CARD, Card
+from autopeft.study.card import Card
 from autopeft.study.folder import MLFLOW_MODEL, REPORT, RESULT, WINNER, holds_study
 from autopeft.study.journal import writing
 from autopeft.study.output import taken
@@ -78,6 +78,7 @@ from autopeft.study.record import (
     records,
 )
 from autopeft.study.storage import StudyStorage
+from autopeft.study.winner_of_task import is_winner
 from autopeft.tracking import Tracker, environment, public
 from autopeft.winner import mlflow_model, readme, winner
 
@@ -130,6 +131,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         load = tracker.system_metrics(on=place.system_metrics)
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load, settled():
             search = Search(problem, study, storage, tracker, progress, interrupt)
+            single_tasks.train(problem, study, announcer, interrupt.check)
             search.run(announcer)
             if choosing.asked(problem):
                 announcer.enter(CHOOSING, "among the best by what they write")
@@ -138,11 +140,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
             racing.race(problem, books, finished=_has_winner(problem, study))
             best, test = _select_winner(problem, study, search, announcer)
             announcer.enter(REPORTING)
-            winner.describe(
-                spec.output / WINNER,
-                Card.read(spec.output / WINNER),
-                evidence_of(problem, study, best, test),
-            )
+            _describe(problem, study, best, test)
         ruling = ruling_on(study.user_attrs, best)
         result = Result(
             name=spec.name,
@@ -171,6 +169,15 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         draft.write_text(told, encoding="utf-8")
     finished.mark(given, plugins, result)
     return result
+
+
+def _describe(problem: Problem, study: optuna.Study, best: TrialRecord, test: TestScores) -> None:
+    """Write what is known of the winner beside it."""
+    if problem.parts:
+        several_winner.describe(problem, study, best, test)
+        return
+    folder = problem.spec.output / WINNER
+    winner.describe(folder, Card.read(folder), evidence_of(problem, study, best, test))
 
 
 def _say_notes(problem: Problem, registry: Registry, say: Callable[[str], None]) -> None:
@@ -279,7 +286,7 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
 def _has_winner(problem: Problem, study: optuna.Study) -> bool:
     """Whether the best trial is already the winner, scored and saved."""
     best, earlier = ranked(records(study))[:1], study.user_attrs.get(SCORES)
-    saved = (problem.spec.output / WINNER / CARD).is_file()
+    saved = is_winner(problem.spec.output / WINNER)
     if not (earlier and saved):
         return False
     return [one.number for one in best if not one.passed_over] == [earlier["number"]]
@@ -294,20 +301,24 @@ def _select_winner(
     finished then stays so; if its winner's folder is missing, the best is tried again.
     """
     folder, over = problem.spec.output / WINNER, dict(study.user_attrs.get(PASSED_OVER, {}))
-    if over and not (folder / CARD).is_file():
+    if over and not is_winner(folder):
         study.set_user_attr(PASSED_OVER, over := {})
     while found := [record for record in ranked(records(study)) if not record.passed_over]:
         best = found[0]
         earlier, form = study.user_attrs.get(SCORES, {}), problem.spec.winner.form
         same = (earlier.get("number"), earlier.get("form", REFIT)) == (best.number, form)
-        if same and (folder / CARD).is_file():
-            return best, TestScores(**earlier["scores"])
+        if same and is_winner(folder):
+            return best, TestScores.read(earlier["scores"])
         if earlier:  # they belong to the folder that is about to be replaced; a process killed meanwhile starts over
             study.set_user_attr(SCORES, {})
         candidate, origin = problem.space.parse(best.params), problem.origins[best.method]
         failed, found = {**search.left_out, **over}, records(study)
         try:
-            scores = select_winner(problem, candidate, folder, str(origin), failed, announcer, found, search.over)
+            if problem.parts:
+                origins = {name: str(one) for name, one in problem.origins.items()}
+                scores = several_winner.select_winner(problem, candidate, folder, origins, failed, announcer, study)
+            else:
+                scores = select_winner(problem, candidate, folder, str(origin), failed, announcer, found, search.over)
         except (StoreError, MachineError, ModelError, SpecError):  # disk, machine, base model or user's metric:
             raise  # not a method's fault
         except Exception as error:  # a method may do anything
@@ -325,13 +336,18 @@ def _register(problem: Problem, study: optuna.Study, tracker: Tracker, result: R
     """Register the winner in MLflow as a model, once for each store, winner, and set of trials that it beat."""
     spec, best = problem.spec, result.best
     there = [public(tracker.uri), best.number]
-    if study.user_attrs.get("registered") == there and mlflow_model.holds(
-        spec.output / MLFLOW_MODEL, spec.output / WINNER
-    ):
+    made = problem.parts or {"": problem}
+    folders = {name: (spec.output / WINNER / name, spec.output / MLFLOW_MODEL / name) for name in made}
+    known = study.user_attrs.get("registered") == there
+    if known and all(mlflow_model.holds(folder, saved) for saved, folder in folders.values()):
         return
-    mlflow_model.save(spec.output / WINNER, spec.output / MLFLOW_MODEL, problem.rows.test)
-    card = model_card(result, readme.description(spec.output / WINNER))
-    tracker.log_model(spec.output / MLFLOW_MODEL, spec.name, best.number, best.params, model_facts(result), card)
+    for name, part in made.items():
+        saved, folder = folders[name]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        mlflow_model.save(saved, folder, part.rows.test)
+        card = model_card(result, readme.description(saved), name)
+        called = f"{spec.name}-{name}" if name else spec.name
+        tracker.log_model(folder, called, best.number, best.params, model_facts(result, name), card)
     study.set_user_attr("registered", there)
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
     from autopeft.search.announcer import Announcer
     from autopeft.study.record import TrialRecord
+    from autopeft.tasks.contract import Task
 
 
 @dataclass
@@ -115,13 +116,13 @@ def select_winner(
                 defaults[name], table.written[column] = first.score, first.written
                 continue
             tried = "left out of the search" if name in left_out else _elsewhere(default, best, found)
-            made = tried or _default(problem.at_hand(default), default, draft / name, origin, found, announcer)
+            made = tried or score_default(problem.at_hand(default), default, draft / name, origin, found, announcer)
             defaults[name] = table.add(column, name, f"untuned {name}", made)
             slowest = max(slowest, time.monotonic() - began)
         others = _references(problem.at_hand(best), table, slowest, late, announcer)
-        name, least = _baseline(own)
+        name, least = baseline(own)
         table.add(held_out.column_of(name), name, name, least)
-        _keep(own, table.written, folder.parent / PREDICTIONS)
+        keep_answers(own, table.written, folder.parent / PREDICTIONS)
         _show(own, best, first, table.texts, folder, announcer.say)
     seconds = round(time.monotonic() - started, 3)
     return TestScores(first.score, least.score, defaults, table.notes, seconds, name, first.form, others)
@@ -136,7 +137,7 @@ def _elsewhere(default: Candidate, best: Candidate, found: Sequence[TrialRecord]
     return "" if known else "it is on another base model, and the search has no complete trial of it"
 
 
-def _default(
+def score_default(
     problem: Problem,
     default: Candidate,
     folder: Path,
@@ -163,7 +164,7 @@ def _default(
         return f"its default failed: {in_a_line(error)}"
 
 
-def _baseline(problem: Problem) -> tuple[str, Scored]:
+def baseline(problem: Problem) -> tuple[str, Scored]:
     """The model that looks at no input, or the pretrained base model where the task writes; and its name."""
     if problem.task.writes:
         return references.BASE, _base(problem)
@@ -237,8 +238,21 @@ def _score(
     record = next((record for record in found if record.complete and record.params == candidate.flat), None)
     task = problem.task.knowing({**problem.task.facts, **(record.facts if record else {})}, problem.rows.labels)
     found_models = served(problem, candidate, record, announcer.say, wins=wins)
+    winner.save(
+        found_models.models, candidate.method, problem.reader, card_of(problem, candidate, task, origin), folder
+    )
+    told, form = found_models.told, found_models.form
+    del found_models  # their memory is needed
+    release_memory()
+    if wins:
+        announcer.enter(SCORING, "the winner")
+    return saved_score(problem, task, folder)._replace(told=told, form=form)
+
+
+def card_of(problem: Problem, candidate: Candidate, task: Task, origin: str) -> Card:
+    """The card of a model of that candidate; `task` knows the facts that its answers need."""
     spec = problem.spec
-    card = Card(
+    return Card(
         base_model=problem.base_model,
         task=problem.task.kind,
         labels=problem.rows.labels,
@@ -256,13 +270,11 @@ def _score(
         inputs=problem.task.inputs,
         columns={key: name for key, name in table_columns(spec.data, task).items() if name != key},
     )
-    winner.save(found_models.models, candidate.method, problem.reader, card, folder)
-    told, form = found_models.told, found_models.form
-    del found_models  # their memory is needed
-    release_memory()
-    if wins:
-        announcer.enter(SCORING, "the winner")
-    return scored(problem, task, *_predict(problem, folder))._replace(told=told, form=form)
+
+
+def saved_score(problem: Problem, task: Task, folder: Path) -> Scored:
+    """The answers of the model saved in a folder to the test rows, with their score."""
+    return scored(problem, task, *_predict(problem, folder))
 
 
 def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -281,7 +293,7 @@ def _predict(problem: Problem, folder: Path) -> tuple[np.ndarray, np.ndarray | N
         return predicted("cpu")
 
 
-def _keep(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:
+def keep_answers(problem: Problem, written: Mapping[str, list[str] | None], path: Path) -> None:
     """Write each predictor's answer to each row."""
     answers = {name: made for name, made in written.items() if made is not None}
     truths = problem.task.written_truths(problem.test.truths, problem.rows.labels)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import MEMORY, SAVED
 from autopeft.common.locate import LOCAL, locate
 from autopeft.models.device import name_of
+from autopeft.reporting import tasks_view
 from autopeft.reporting.bootstrap import interval_of
 from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing
@@ -123,21 +125,34 @@ def remarks_on(result: Result) -> Remarks:
     return Remarks(over, found, {record.number: cheaper(record, result.best) for record in lost})
 
 
-def model_card(result: Result, description: str) -> str:
-    """The description of the registered winner: its scores, and what its README says of the model."""
-    scores = (
-        f"**{result.metric} {result.test.winner:.4f}** on held-out rows, {result.best.score:.4f} in cross-validation."
-    )
-    return f"{scores}\n\n{description}"
+def model_card(result: Result, description: str, task: str = "") -> str:
+    """The description of the registered winner: its scores, and what its README says of the model.
+
+    Args:
+        result: of the study.
+        description: from the README.
+        task: whose winner it is, if there are several tasks.
+    """
+    metric, held_out, folds = _scores(result, task)
+    return f"**{metric} {held_out:.4f}** on held-out rows, {folds:.4f} in cross-validation.\n\n{description}"
 
 
-def model_facts(result: Result) -> dict[str, object]:
-    """The tags of the registered winner."""
+def _scores(result: Result, task: str) -> tuple[str, float, float | None]:
+    """The metric, and the winner's scores by it on held-out rows and in cross-validation."""
+    if own := result.test.tasks.get(task):
+        return own.metric, own.score, fmean(own.folds)
+    return result.metric, result.test.winner, result.best.score
+
+
+def model_facts(result: Result, task: str = "") -> dict[str, object]:
+    """The tags of the registered winner, or of that of one task."""
+    metric, held_out, folds = _scores(result, task)
     return {
         "method": result.best.method,
-        "metric": result.metric,
-        "score": f"{result.best.score:.4f}",
-        "held_out_score": f"{result.test.winner:.4f}",
+        "metric": metric,
+        "score": f"{folds:.4f}",
+        "held_out_score": f"{held_out:.4f}",
+        **({"task": task} if task else {}),
         "trained_parameters": result.best.trainable_params,
         "trial": result.best.number,
         "study": result.name,
@@ -153,6 +168,8 @@ def test_metrics(result: Result) -> dict[str, float | None]:
         f"test_{column_of(result.test.baseline_name)}": result.test.baseline,
         **{f"test_default_{method}": score for method, score in result.test.defaults.items()},
         **{f"test_{column_of(name)}": score for name, score in result.test.references.items()},
+        **{f"test_{name}": task.score for name, task in result.test.tasks.items()},
+        **{f"test_{name}_alone": task.single for name, task in result.test.tasks.items()},
     }
 
 
@@ -163,6 +180,7 @@ def note_on(result: Result) -> str:
         f"**{result.best.name}** won: {result.metric} {result.best.score:.4f} in cross-validation, "
         f"**{result.test.winner:.4f}** on the held-out rows ({result.test.baseline_name} {result.test.baseline:.4f}).",
         *([f"Untuned defaults score there: {', '.join(defaults)}."] if defaults else []),
+        *([tasks_view.verdict(result.test.tasks)] if result.test.tasks else []),
         *([f"It was chosen by {result.chosen_by} of the texts that its folds wrote."] if result.chosen_by else []),
         *([result.race] if result.race else []),
         *([f"The search was {result.stopped}."] if result.stopped else []),
@@ -224,6 +242,8 @@ def _limits(problem: Problem) -> dict[str, object]:
 
 def data_sets(problem: Problem) -> list[dict[str, str]]:
     """The training and the held-out rows, for MLflow."""
+    if problem.parts:
+        return [found for part in problem.parts.values() for found in data_sets(part)]
     data, folder = problem.spec.data, problem.spec.folder
     taught = [key for key in ("label", *problem.task.taught_columns) if key in problem.rows.train]
     return [

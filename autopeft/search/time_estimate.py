@@ -15,8 +15,8 @@ from autopeft.common.units import counted, format_seconds
 from autopeft.models.attach import attach
 from autopeft.models.modes import checkpoint_layers, train_mode
 from autopeft.search import racing, start
-from autopeft.training.batch import bucketed
 from autopeft.training.learner import Learner
+from autopeft.training.mixture import scheduled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,8 +130,8 @@ def _timed(problem: Problem, candidate: Candidate) -> Pace:
     callback = candidate.method.callback(model, candidate.params, problem.base.spec)
     learner = Learner(model, candidate.hyper, len(rows), execution, callback=callback, device=device)
     learner.take_turn()
-    batches = bucketed(data.extents[rows], learner.batches, seed, seed)
     task, took = problem.task.trying(candidate.task), list[float]()
+    batches = scheduled(task, data, rows, learner.batches, seed, seed)
     with torch.random.fork_rng():
         for chosen in itertools.islice(itertools.cycle(batches), WARM + TIMED):
             began = time.perf_counter()

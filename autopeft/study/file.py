@@ -9,18 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from autopeft.common.exceptions import SHOWN_PATH, SpecError, brief, nearest, shorten
 from autopeft.common.paths import as_path
+from autopeft.study import several_tasks
+from autopeft.study.budget_section import BudgetSection
 from autopeft.study.comments import without_comments
 from autopeft.study.mistakes import firsts, on_training, sentence, told, without
 from autopeft.study.overrides import overridden
 from autopeft.study.sections import (
-    BudgetSection,
     DataSection,
     MethodsSection,
     ModelSection,
+    NamedTask,
     SearchSection,
     Section,
     TaskSection,
@@ -48,6 +50,9 @@ class StudySpec(Section):
     model: ModelSection
     task: TaskSection
     data: DataSection
+    tasks: list[NamedTask] | None = Field(None, max_length=several_tasks.MOST)
+    """Several tasks to learn on one base model, instead of [task] and [data]: a table `[[tasks]]` for each, with
+    `name`, `kind`, `metric`, the settings of the kind, and its rows in `[tasks.data]`."""
     search: SearchSection = SearchSection()
     methods: MethodsSection = MethodsSection()
     validation: ValidationSection = ValidationSection()
@@ -58,6 +63,16 @@ class StudySpec(Section):
     """Folder of the study file."""
     text: str = Field("", exclude=True)
     """Text of the study file, without its comments."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_several(cls, given: Any) -> Any:
+        return several_tasks.completed(given)
+
+    @model_validator(mode="after")
+    def _that_combines(self) -> StudySpec:
+        several_tasks.require(self)
+        return self
 
     @classmethod
     def from_file(cls, path: Path | str) -> StudySpec:

@@ -11,7 +11,7 @@ from autopeft.common.files import whole
 from autopeft.common.locate import NotFoundError, locate
 from autopeft.study.card import CARD
 from autopeft.study.file import base_models
-from autopeft.study.folder import DONE, MLFLOW_MODEL, OUTBOX, REPORT, RESULT, STORE, WINNER, holds_study
+from autopeft.study.folder import DONE, MLFLOW_MODEL, OUTBOX, REPORT, RESULT, STORE, TASKS, WINNER, holds_study
 from autopeft.study.record import Result
 
 if TYPE_CHECKING:
@@ -62,9 +62,13 @@ def forget(output: Path) -> None:
 def _state(spec: StudySpec, plugins: Mapping[str, str]) -> dict[str, Any] | None:
     """What a start depends on; None where that cannot be found out from outside, or something is missing."""
     output, settings = spec.output, spec.to_dict()
-    sources = [locate(reference, spec.folder) for reference in (spec.data.train, spec.data.test) if reference]
-    own_code = any(":" in text for text in _texts([settings["task"], settings["validation"]]))
-    needed = [output / REPORT, output / RESULT, output / WINNER / CARD, output / MLFLOW_MODEL]
+    rows = [task.data for task in spec.tasks or ()] or [spec.data]
+    references = [reference for data in rows for reference in (data.train, data.test) if reference]
+    sources = [locate(reference, spec.folder) for reference in references]
+    chosen = [{key: one for key, one in task.items() if key != "data"} for task in settings["tasks"] or ()]
+    own_code = any(":" in text for text in _texts([settings["task"], settings["validation"], chosen]))
+    needed = [output / REPORT, output / RESULT, output / MLFLOW_MODEL]
+    needed.append(output / WINNER / (TASKS if spec.tasks else CARD))
     needed += [] if spec.tracking.uri else [output / STORE]
     outbox = output / OUTBOX
     if (

@@ -67,6 +67,12 @@ STATES = "trunk"
 ROWS = "rows"
 """The folder of rows that were given in memory."""
 
+SINGLE_TASKS = "single_tasks"
+"""The folder for the training of each task's single-task default, in a study of several tasks."""
+
+TASKS = "tasks.json"
+"""The file in a winner's folder that names the tasks; the winner of each is in a folder of that name beside it."""
+
 
 def holds_study(output: Path) -> bool:
     """Whether a folder is a study's: it has the trials, or says which database has them."""

@@ -56,7 +56,7 @@ def without(given: Mapping[str, Any], errors: Sequence[ErrorDetails]) -> dict[st
     """The settings without those that are wrong."""
     left = dict(given)
     for one in errors:
-        table, *rest = (*one["loc"][:2], "")
+        table, *rest = (*one["loc"][:2], "", "")  # a rule on several tables has no place
         if rest[0] and isinstance(inner := left.get(str(table)), dict):
             left[str(table)] = {key: value for key, value in inner.items() if key != rest[0]}
         else:

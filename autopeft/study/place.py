@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import SpecError, UserInputError, brief
 from autopeft.study.card import CARD
-from autopeft.study.folder import JOURNAL, STUDY_FILE, WINNER, holds_study
+from autopeft.study.folder import JOURNAL, STUDY_FILE, TASKS, WINNER, holds_study
+from autopeft.study.winner_of_task import is_winner, of_task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,19 +57,20 @@ def output_of(given: Path) -> Path:
     return _folder_of_study(given) if given.is_dir() else _spec(given).output
 
 
-def winner_of(given: Path) -> Path:
+def winner_of(given: Path, task: str | None = None) -> Path:
     """The winner's folder of the study that a path means.
 
     Args:
         given: as for `place_of`; the winner's folder itself may be anywhere.
+        task: the name of one of the study's several tasks; None if it has one task.
 
     Raises:
-        UserInputError: it is none of these, or there is no winner yet.
+        UserInputError: it is none of these, there is no winner yet, or the task is missing or unknown.
     """
     folder = given if given.is_dir() or not given.exists() else _spec(given).output
     for found in (folder, folder / WINNER):
-        if (found / CARD).is_file():
-            return found
+        if is_winner(found):
+            return of_task(found, task)
     if holds_study(folder) or folder is not given:
         raise UserInputError(f"{brief(folder)} holds no winner yet; run its study to the end with `autopeft run`.")
     raise _none(given, CARD)
@@ -110,7 +112,7 @@ def _spec(given: Path) -> StudySpec:
 
 def _folder_of_study(folder: Path) -> Path:
     output = _output(folder)
-    if output is None and (folder / CARD).is_file():
+    if output is None and is_winner(folder):
         raise UserInputError(
             f"{brief(folder)} holds a winner, but its parent folder holds no study; give the study file or the output "
             "folder of its study."
@@ -122,7 +124,8 @@ def _folder_of_study(folder: Path) -> Path:
 
 def _output(folder: Path) -> Path | None:
     """A folder if it is an output folder, or its parent if it is a winner's folder."""
-    inside = [folder.absolute().parent] if (folder / CARD).is_file() else []
+    around = folder.absolute().parent
+    inside = [around.parent if (around / TASKS).is_file() else around] if is_winner(folder) else []
     return next((one for one in (folder, *inside) if holds_study(one)), None)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.study.choice import Choice
 from autopeft.study.raced import Raced
 from autopeft.study.states import COMPLETE, ENDS
+from autopeft.study.task_scores import TaskScore, scores_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +110,7 @@ class TrialRecord:
             "collapsed_folds": self.collapsed or None,
             "seconds": self.seconds,
             **self.needs,
+            **{f"score_{task}": sum(scores) / len(scores) for task, scores in scores_in(self.facts).items()},
         }
 
     def used(self, measure: str) -> float | None:
@@ -126,7 +128,7 @@ def plain(content: Any) -> dict[str, Any]:
     """A dataclass with its content for JSON, without empty values that most studies have."""
     spared = (
         "needs", "facts", "written", "chosen_by", "passed_over", "fold_losses", "references", "place", "expected",
-        "race", "chance",
+        "race", "chance", "tasks",
     )  # fmt: skip
     nothing: tuple[Any, ...] = (None, "", {}, ())
     return asdict(
@@ -189,7 +191,8 @@ class TestScores:
     A default is None if it was not trained, for example because it is over the budget; `notes` says why. `seconds` is
     the wall time of the refits and their scoring; None in a study that finished before it was kept. `form` is the form
     of the winner: "refit", "average" or "ensemble" (`autopeft.search.served`). `references` are the scores of reference
-    models without an add-on, by name (`autopeft.search.references`); None likewise.
+    models without an add-on, by name (`autopeft.search.references`); None likewise. `tasks` are
+    the scores of each of several tasks, by its name; the other scores are then gains.
     """
 
     winner: float
@@ -200,6 +203,13 @@ class TestScores:
     baseline_name: str = "majority class"
     form: str = "refit"
     references: dict[str, float | None] = field(default_factory=dict)
+    tasks: dict[str, TaskScore] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> TestScores:
+        """The scores that were written as this JSON."""
+        tasks = {name: TaskScore.read(task) for name, task in content.get("tasks", {}).items()}
+        return cls(**{**content, "tasks": tasks})
 
 
 @dataclass(frozen=True)
@@ -228,5 +238,5 @@ class Result:
     def read(cls, content: Mapping[str, Any]) -> Result:
         """The result that `plain` wrote."""
         found = [TrialRecord.read(record) for record in content["records"]]
-        parts = {"records": found, "best": TrialRecord.read(content["best"]), "test": TestScores(**content["test"])}
+        parts = {"records": found, "best": TrialRecord.read(content["best"]), "test": TestScores.read(content["test"])}
         return cls(**{**content, **parts})

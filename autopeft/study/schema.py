@@ -23,16 +23,18 @@ def json_schema(dimensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
         dimensions: of [search], by name, as JSON Schema.
     """
     schema = StudySpec.model_json_schema(mode="validation")
-    open_ended = [schema["$defs"][name] for name in ("SearchSection", "TaskSection", "MethodsSection", "DataSection")]
+    gathering = ("SearchSection", "TaskSection", "MethodsSection", "DataSection", "NamedTask")
+    open_ended = [schema["$defs"][name] for name in gathering]
     for section in open_ended:
         section["additionalProperties"] = True  # dimensions, settings and columns that only plugins know
     for name in NO_SETTINGS:
         schema["properties"].pop(name, None)
-    for section, gathered in zip(open_ended, GATHERED.values(), strict=True):
+    for section, gathered in zip(open_ended, (*GATHERED.values(), GATHERED["task"]), strict=True):
         for name in gathered:
             section["properties"].pop(name)
     schema["$defs"]["SearchSection"]["properties"] |= dimensions or {}
-    schema["required"] = ["model", "task", "data"]  # the default of `name` is the file's name
+    schema["required"] = ["model"]  # the default of `name` is the file's name
+    schema["oneOf"] = [{"required": ["task", "data"]}, {"required": ["tasks"]}]
     for name, text in {"name": "the file's", "output": "outputs/<name>"}.items():
         schema["properties"][name]["default"] = text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "autopeft study"}
@@ -56,6 +58,10 @@ def reference(dimensions: Mapping[str, Any] | None = None) -> str:
             section = schema["$defs"][rule["$ref"].rpartition("/")[2]]
             lines += ["", f"## [{name}]", "", section["description"]]
             lines += ["", *_table(section["properties"], section.get("required", ()))] * bool(section["properties"])
+        if name == "data":
+            section = schema["$defs"]["NamedTask"]
+            lines += ["", "## [[tasks]]", "", section["description"], ""]
+            lines += _table(section["properties"], section["required"])
     return "\n".join(lines) + "\n"
 
 
@@ -89,6 +95,10 @@ def _takes(rule: dict[str, Any]) -> str:
         return " or ".join(kind for kind in kinds if kind != KINDS["integer"] or KINDS["number"] not in kinds)
     if "enum" in rule or "const" in rule:
         return ", ".join(_value(one) for one in rule.get("enum", [rule.get("const")]))
+    if "$ref" in rule:
+        return "a table"
+    if rule.get("type") == "array" and "$ref" in rule["items"]:
+        return "tables"
     if rule.get("type") == "array":
         items = rule.get("items", {})
         named = (

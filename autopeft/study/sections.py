@@ -17,12 +17,10 @@ from pydantic import (
 from autopeft.common.exceptions import shorten
 from autopeft.study.references import MOST_CANDIDATES, Reference, References, several
 from autopeft.study.setting_types import (  # noqa: TC001  # pydantic's
-    Bytes,
     Cohort,
     Encoding,
     Place,
     Seconds,
-    Share,
     Workers,
 )
 
@@ -149,6 +147,10 @@ class MethodsSection(Section):
         return _gathered(cls, given, "settings")
 
 
+SEVERAL_TASKS = "multi-task"
+"""The kind of task of a study with `[[tasks]]`."""
+
+
 COLUMNS = ("text", "text_pair", "label", "image")
 """Columns with their own setting in [data]; other tasks' columns are gathered."""
 
@@ -219,6 +221,17 @@ class DataSection(Section):
         if self.test is not None and "test_fraction" in self.model_fields_set:
             raise ValueError("`test` and `test_fraction` exclude each other; keep one")
         return self
+
+
+class NamedTask(TaskSection):
+    """One of several tasks on one base model. Any other key here is a setting of the kind of task."""
+
+    name: str = Field(pattern=r"^[A-Za-z][\w-]*$", max_length=40)
+    """Its name in tables, metrics and folders."""
+    metric: str | None = None
+    """The metric to maximise. Default: the first metric of the kind."""
+    data: DataSection
+    """Where its rows are, with the settings of [data]."""
 
 
 class SearchSection(Section):
@@ -352,20 +365,6 @@ class ValidationSection(Section):
     def rows_of_fold(self, rows: int) -> int:
         """The number of rows that a fold trains on."""
         return max(rows - rows // self.folds, 1)
-
-
-class BudgetSection(Section):
-    """Hard limits: a candidate that exceeds one of them is not trained. By default there are no limits."""
-
-    max_trainable_params: Share | None = None
-    """Number of trained parameters: a number, "2M", or a share of the base model such as "0.5%"."""
-    max_gpu_memory: Bytes | None = None
-    """Peak memory of a training step: bytes, or "2 GiB". It applies on a CPU too; on a GPU it covers everything that
-    the process takes there."""
-    max_saved_size: Bytes | None = None
-    """Size of the file of the saved add-on: bytes, or "4 MB"."""
-    max_trial_seconds: Seconds | None = None
-    """Wall time of a trial, predicted from its first steps: seconds, or "5m"."""
 
 
 class WinnerSection(Section):

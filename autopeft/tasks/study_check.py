@@ -11,11 +11,14 @@ from autopeft.data.header import header
 from autopeft.data.load import check_keys, table_columns
 from autopeft.data.table import Table, reading
 from autopeft.methods.candidate import check_names
+from autopeft.methods.sharing import SHARING_SPACE, SharingMethod
 from autopeft.study.file import base_models
 from autopeft.study.folder import holds_study
 from autopeft.study.sections import FIXED_SEARCH_KEYS
+from autopeft.study.several_tasks import alone
 from autopeft.tasks import user_metric
 from autopeft.tasks.registry import find_task
+from autopeft.tasks.several import SPACE, naming, require
 from autopeft.tasks.study_methods import with_settings
 
 if TYPE_CHECKING:
@@ -43,25 +46,49 @@ def mistakes_in(spec: StudySpec, registry: Registry) -> list[str]:
             found.append(str(error))
             return None
 
-    task = trying(lambda: find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
-    if task and not user_metric.is_own(spec.validation.metric):
-        trying(task.metric, spec.validation.metric)
     begun = holds_study(spec.output)  # then it is compared with what it began with
     if not begun:
         registry = trying(with_settings, registry, spec) or registry
     chosen = trying(registry.chosen, spec.search.methods, spec.search.exclude) or []
     methods = [method for method in (trying(registry.__getitem__, name) for name in chosen) if method]
-    if task and len(methods) == len(chosen):
+    studies = [alone(spec, one) for one in spec.tasks or ()] or [spec]
+    lookers = [_naming(one.name, trying) for one in spec.tasks or ()] or [trying]
+    tasks = [_task(one, registry, look) for one, look in zip(studies, lookers, strict=True)]
+    for task, look in zip(tasks, lookers, strict=True):
+        if task and spec.tasks:
+            look(require, task)
+    if all(tasks) and len(methods) == len(chosen):
+        searched = [SharingMethod(method) for method in methods] if spec.tasks else methods
+        space = SPACE.merged(SHARING_SPACE) if spec.tasks else tasks[0].search_space()
         for key, value in spec.search.overrides.items():
-            trying(check_names, methods, {key: value}, FIXED_SEARCH_KEYS, task.search_space())
+            trying(check_names, searched, {key: value}, FIXED_SEARCH_KEYS, space)
     if not begun:
         for model in base_models(spec):
             trying(locate, model, spec.folder)
-        for reference in filter(None, (spec.data.train, spec.data.test)):
-            source = trying(locate, reference, spec.folder)
-            if task and isinstance(source, Path) and source.is_file():
-                _check_columns(spec, task, source, trying)
+        for one, task, look in zip(studies, tasks, lookers, strict=True):
+            for reference in filter(None, (one.data.train, one.data.test)):
+                source = look(locate, reference, spec.folder)
+                if task and isinstance(source, Path) and source.is_file():
+                    _check_columns(one, task, source, look)
     return found
+
+
+def _naming(task: str, trying: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for one of several tasks, with its name in the sentences."""
+
+    def look(check: Callable[..., Any], *given: Any) -> Any:
+        with naming(task):
+            return check(*given)
+
+    return lambda check, *given: trying(look, check, *given)
+
+
+def _task(spec: StudySpec, registry: Registry, trying: Callable[..., Any]) -> Any:
+    """The study's task with its settings; None if something is wrong with it."""
+    task = trying(lambda: find_task(spec.task.kind, registry.blocked).configured(spec.task.options))
+    if task and not user_metric.is_own(spec.validation.metric):
+        trying(task.metric, spec.validation.metric)
+    return task
 
 
 def _check_columns(spec: StudySpec, task: Task, source: Path, trying: Callable[..., Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ import torch
 from autopeft.common.containment import heartbeat
 from autopeft.common.exceptions import PluginError
 from autopeft.common.seeds import INITIAL_VALUES_STREAM, derive_seed, seeded
+from autopeft.data.rows_of_tasks import RowsOfTasks
 from autopeft.methods.contract import PeftMethod
+from autopeft.methods.sharing import SharingMethod, own
 from autopeft.methods.training_rows import TrainingRows
 from autopeft.models.attach import trainable
+from autopeft.tasks.several import SeveralTasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,6 +51,8 @@ def initial_values(
     Raises:
         PluginError: the method returned anything but finite values of trained parameters.
     """
+    if isinstance(setup.rows, RowsOfTasks):
+        return _of_each(model, candidate, setup, rows, stream, most)
     method, hyper = candidate.method, candidate.hyper
     if type(method).initial_values is PeftMethod.initial_values:
         return {}
@@ -56,6 +62,23 @@ def initial_values(
         found = method.initial_values(model.eval(), batches_of(setup, few, most), candidate.params, spec)
     _check(found, trainable(model), method.name)
     return {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in found.items()}
+
+
+def _of_each(
+    model: Any, candidate: Candidate, setup: Setup, rows: np.ndarray, stream: int, most: int
+) -> dict[str, torch.Tensor]:
+    """The same for each task on its own rows; of values that tasks share, those of the first task."""
+    task, data, there = setup.task, setup.rows, trainable(model)
+    assert isinstance(task, SeveralTasks)
+    assert isinstance(data, RowsOfTasks)
+    assert isinstance(candidate.method, SharingMethod)
+    alone = replace(candidate, method=candidate.method.inner, params=own(candidate.params))
+    found: dict[str, torch.Tensor] = {}
+    for name, _, few in data.split(rows):
+        part = replace(setup, task=task.tasks[name], rows=data.parts[name])
+        values = initial_values(model.of(name), alone, task.specs[name], part, few, stream, most)
+        found |= {model.prefix(name) + key: value for key, value in values.items()}
+    return {name: value for name, value in found.items() if name in there}
 
 
 def batches_of(setup: Setup, rows: np.ndarray, most: int) -> Iterator[TrainingRows]:

@@ -10,17 +10,20 @@ import torch
 
 from autopeft.common.containment import heartbeat
 from autopeft.common.exceptions import AutopeftError
+from autopeft.data.rows_of_tasks import RowsOfTasks
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.models.attach import trainable
 from autopeft.models.device import ADAMW, PAGED, Device
 from autopeft.models.marks import GROUPS
 from autopeft.models.modes import train_mode
+from autopeft.tasks.several import as_objects
 from autopeft.training.average import Average
-from autopeft.training.batch import Batch, bucketed
+from autopeft.training.batch import Batch
 from autopeft.training.batch_plan import Execution
 from autopeft.training.blockwise_adamw import BlockwiseAdamW
 from autopeft.training.loss_scale import LossScale
+from autopeft.training.mixture import scheduled
 from autopeft.training.pages import is_paged
 from autopeft.training.schedule import Schedule
 from autopeft.training.stacked_adamw import StackedAdamW
@@ -302,7 +305,7 @@ def train_epoch(
     learner.take_turn()
     train_mode(learner.model)
     schedules = [
-        bucketed(data.extents[few], learner.batches, seed, order) for few, seed in zip(rows, seeds, strict=True)
+        scheduled(task, data, few, learner.batches, seed, order) for few, seed in zip(rows, seeds, strict=True)
     ]
     first, last = (round(share * learner.batches) for share in part)
     torch.manual_seed(seeds[0] + first)  # dropout; each fold, epoch and part draws its own
@@ -336,6 +339,8 @@ def evaluate(
     time. Where a row has several samples, `rows` are samples, and the answers are those of their rows
     (`Encoded.rows_of`).
     """
+    if isinstance(data, RowsOfTasks):
+        return [_evaluate_each(model, data, few, task, device, most) for few in rows]
     model.eval()
     orders = [np.argsort(data.extents[few], kind="stable") for few in rows]
     most = max(1, most // data.sequences)
@@ -354,6 +359,17 @@ def evaluate(
     if data.row_of is None:
         return answers
     return [task.combine(found, data.row_of[few]) for found, few in zip(answers, rows, strict=True)]
+
+
+def _evaluate_each(
+    model: Any, data: RowsOfTasks, samples: np.ndarray, task: Any, device: Device, most: int
+) -> np.ndarray:
+    """The answers of each task to its own rows, in the order of `RowsOfTasks.rows_of`: an object for each row."""
+    found = []
+    for name, _, own in data.split(samples):
+        (answers,) = evaluate(model.of(name), data.parts[name], [own], task.tasks[name], device, most)
+        found.append(as_objects(answers))
+    return np.concatenate(found)
 
 
 NO_ANSWER = -1.0

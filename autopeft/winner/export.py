@@ -42,6 +42,7 @@ def export(
     *,
     trust_remote_code: bool = False,
     say: Say = None,
+    task: str | None = None,
 ) -> Path:
     """Write a winner for another library, with a README that says how to load it.
 
@@ -51,6 +52,7 @@ def export(
         format: one of `FORMATS`.
         trust_remote_code: run code that the base model brings, as in `artifact.load`.
         say: called with a sentence on each difference from the winner.
+        task: the name of one of several tasks, if the study learnt several on one base model.
 
     Returns:
         `folder`.
@@ -65,7 +67,7 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} must be new or empty, but is not; give another folder.")
     if isinstance(winner, str | Path):
-        winner = artifact.load(winner_of(Path(winner)), trust_remote_code=trust_remote_code)
+        winner = artifact.load(winner_of(Path(winner), task), trust_remote_code=trust_remote_code)
     else:
         find_base(winner.card)  # the export may name it, and is then loaded with the present files
     if winner.card.quantization != NONE and not FORMATS[format].quantized:

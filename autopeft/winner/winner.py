@@ -26,6 +26,7 @@ from autopeft.models.sampling import Sampling
 from autopeft.models.weights_file import OWN_FILES, PEFT_FILES
 from autopeft.study.card import CARD, CLASSIFIER, EVIDENCE, Card, Evidence
 from autopeft.study.journal import writing
+from autopeft.study.winner_of_task import of_task
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
 from autopeft.winner import hub, members, readme, shown
@@ -328,7 +329,9 @@ def describe(folder: Path, card: Card, evidence: Evidence | None) -> None:
     readme.write(folder, card, evidence)
 
 
-def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = False) -> Winner:
+def load(
+    folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = False, task: str | None = None
+) -> Winner:
     """Load a winner that a study saved.
 
     The content of the folder is not trusted: it may come from elsewhere, or be damaged.
@@ -338,13 +341,14 @@ def load(folder: str | Path, device: str = "cpu", *, trust_remote_code: bool = F
         device: where it will predict.
         trust_remote_code: run code that its base model brings, if its study did; a winner from elsewhere may name any
             model.
+        task: the name of one of several tasks, if the study learnt several on one base model.
 
     Raises:
-        UserInputError: the folder is not a winner or was changed, its base model or its method is not installed here,
-            or it needs code that is not trusted. It is a ModelError if the base model is not the one it was trained
-            on.
+        UserInputError: the folder is not a winner of the task or was changed, its base model or its method is not
+            installed here, or it needs code that is not trusted. It is a ModelError if the base model is not the one
+            it was trained on.
     """
-    folder = Path(folder)
+    folder = of_task(Path(folder), task)
     try:
         card, evidence = Card.read(folder), Evidence.read(folder)
         with warnings.catch_warnings():

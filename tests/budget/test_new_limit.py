@@ -19,9 +19,9 @@ from autopeft.reporting import gather, plan_view, wording
 from autopeft.reporting.leaderboard import leaderboard
 from autopeft.reporting.progress import make_progress
 from autopeft.search.trial import record_of
+from autopeft.study.budget_section import BudgetSection
 from autopeft.study.file import StudySpec
 from autopeft.study.record import TrialRecord, plain
-from autopeft.study.sections import BudgetSection
 from autopeft.study.states import COMPLETE
 from autopeft.tracking.view import ranking_view
 from autopeft.training.batch_plan import Execution

@@ -1,0 +1,56 @@
+"""The winner of one task in the winner's folder of a study of several tasks."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from autopeft.common import plain_file
+from autopeft.common.exceptions import UserInputError, brief, nearest
+from autopeft.study.card import CARD
+from autopeft.study.folder import TASKS
+from autopeft.study.several_tasks import NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def is_winner(folder: Path) -> bool:
+    """Whether a folder holds a winner, or one for each of several tasks."""
+    return (folder / CARD).is_file() or (folder / TASKS).is_file()
+
+
+def of_task(folder: Path, task: str | None) -> Path:
+    """The folder with the winner of that task; the folder itself if it holds a winner of one task.
+
+    Raises:
+        UserInputError: there are several and `task` is None, or there is none of that name.
+    """
+    if not (folder / TASKS).is_file():
+        if task is None:
+            return folder
+        raise UserInputError(
+            f'a task is named for a winner of several tasks, but {brief(folder)} is of one; leave out "{brief(task)}".'
+        )
+    names = tasks_in(folder)
+    if task is None:
+        raise UserInputError(
+            f"{brief(folder)} holds a winner for each of several tasks ({', '.join(names)}), so one must be named: "
+            "give `--task NAME`, in Python `task=`, or the folder of that name in it."
+        )
+    if task not in names:
+        raise UserInputError(f'{brief(folder)} holds no winner of a task "{brief(task)}"; {nearest(task, names)}')
+    return folder / task
+
+
+def tasks_in(folder: Path) -> list[str]:
+    """The names of the tasks in the winner's folder of a study of several tasks.
+
+    Raises:
+        UserInputError: the file that names them was changed.
+    """
+    content = plain_file.read_json(folder / TASKS)
+    names = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) and re.fullmatch(NAME, name) for name in names):
+        raise UserInputError(f"{folder / TASKS} must name the tasks of a study, but does not; restore it.")
+    return names
