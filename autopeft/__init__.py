@@ -18,7 +18,7 @@ from autopeft.methods.averaging import mean_of
 from autopeft.methods.callback import TrainingCallback
 from autopeft.methods.contract import CONTRACT, LinearModule, ModelSpec, PeftMethod, Support
 from autopeft.methods.dimensions import Categorical, Float, Integer
-from autopeft.methods.layer_groups import layer_groups
+from autopeft.methods.layers import layer_groups
 from autopeft.methods.parameter_groups import ParameterGroup
 from autopeft.methods.search_space import SearchSpace
 from autopeft.methods.targets import TargetGroups

@@ -52,13 +52,14 @@ from autopeft.search.loop import Search
 from autopeft.search.pruner import judge, make_pruner
 from autopeft.search.start import first, fixed_defaults
 from autopeft.study.file import StudySpec
-from autopeft.study.journal import StudyStorage
 from autopeft.study.record import TrialRecord, ranked, records
+from autopeft.study.storage import StudyStorage
 from autopeft.tracking import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from autopeft.common.params import ParamValue
     from autopeft.search.trial import Trial
 
 BANK = Path(__file__).parent / "bank" / "data"
@@ -76,10 +77,10 @@ class Simulation(Search):
     def _backend(self) -> Simulated:
         return self.backend
 
-    def ask(self) -> Trial | None:
+    def ask(self, alike: Mapping[str, ParamValue] | None = None) -> Trial | None:
         """Draw, and take note of whether the sampler looked at the trials that run."""
         meanwhile = len(self.running)
-        if (trial := super().ask()) and meanwhile:
+        if (trial := super().ask(alike)) and meanwhile:
             fixed = "fixed_params" in self.study.get_trials(deepcopy=False)[trial.number].system_attrs
             looks = isinstance(self.study.sampler, optuna.samplers.TPESampler)  # which counts them as bad ones
             self.drawn += not fixed
@@ -136,7 +137,7 @@ def problem_of(size: int, methods: Sequence[str], workers: int, trials: int, see
         "validation": {"folds": 3},
     }
     problem = Problem.from_spec(StudySpec.from_mapping(content, folder=folder), discover())
-    return replace(problem, workers=workers, rung_rows=size)
+    return replace(problem, shares=problem.shares[:1] * workers, rung_rows=size)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from tests.conftest import DTYPE, autopeft_here, tiny_rows
 SEARCH = {
     "methods": ["lora", "bitfit"],
     "references": False,
+    "portfolio": False,
     "trials": 2,
     "epochs": 2,
     "batch_size": 8,

@@ -19,7 +19,7 @@ SURFACE = {
     "TargetGroups": "targets",
     "TrainingCallback": "callback",
     "discover": "registry",
-    "layer_groups": "layer_groups",
+    "layer_groups": "layers",
 }
 """The package's public names, with the module of each."""
 

@@ -288,7 +288,7 @@ def test_by_itself_it_is_one_on_a_cpu_and_a_share_of_the_trials_on_a_gpu(study):
     assert cohort_choice.together(problem) == 1
     on_gpu = replace(problem, device=Device("cuda", torch.bfloat16))
     assert cohort_choice.together(on_gpu) == 5
-    assert cohort_choice.together(replace(on_gpu, workers=2)) == 1
+    assert cohort_choice.together(replace(on_gpu, shares=on_gpu.shares * 2)) == 1
     assert cohort_choice.together(replace(on_gpu, device=Device("cuda", torch.float16))) == 1
     few = on_gpu.spec.model_copy(update={"search": on_gpu.spec.search.model_copy(update={"trials": 12})})
     assert cohort_choice.together(replace(on_gpu, spec=few)) == 1

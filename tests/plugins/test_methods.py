@@ -135,6 +135,7 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
         "adapter 4 learning_rate",
         "bitfit 1 learning_rate",
         "dora 7 learning_rate",
+        "fusion 4 learning_rate",
         "ia3 1 learning_rate weight_decay",
         "lora 7 learning_rate",
         "mixed 5 learning_rate",
