@@ -27,7 +27,7 @@ from pathlib import Path
 PARTS = {
     "find the plugins": ("autopeft.methods.registry", "discover"),
     "read and split the rows": ("autopeft.execution.problem", "read_rows"),
-    "load the model": ("autopeft.execution.problem", "load_base"),
+    "load the model": ("autopeft.execution.base_loader", "load_base"),
     "tokenise the rows": ("autopeft_classification.task", "TextClassification.encode"),
     "check for room": ("autopeft.execution.preparation", "require_room"),
     "open the Optuna store": ("autopeft.search.run", "_open"),

@@ -8,7 +8,7 @@ import torch
 
 from autopeft.common.exceptions import SpecError
 from autopeft.execution import precision
-from autopeft.execution import problem as problems
+from autopeft.execution import base_loader
 from autopeft.execution.precision import settle
 from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
@@ -97,7 +97,7 @@ def test_auto_takes_bfloat16_where_a_measured_step_is_faster_by_it(tiny_study, t
 def test_what_was_read_for_bfloat16_is_what_float32_starts_from(tiny_study, timed, monkeypatch):
     timed(1.0, 1.0)
     read = []
-    for module, name in ((study_rows, "load_rows"), (problems, "load_base")):
+    for module, name in ((study_rows, "load_rows"), (base_loader, "load_base")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, _real=real, _name=name, **k: read.append(_name) or _real(*a, **k))
     found, _ = settle(StudySpec.from_file(in_precision(tiny_study, "auto")), discover())
