@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from autopeft.common.exceptions import SpecError
-from autopeft.execution import precision
-from autopeft.execution import base_loader
+from autopeft.execution import base_loader, precision
 from autopeft.execution.precision import settle
 from autopeft.execution.problem import Problem
 from autopeft.execution.run_trial import run_trial
