@@ -29,9 +29,9 @@ from autopeft.reporting.progress import PlainProgress
 from autopeft.search import run as study
 from autopeft.search.loop import Search
 from autopeft.search.trial import Trial
+from autopeft.study.budget_section import BudgetSection
 from autopeft.study.file import StudySpec
 from autopeft.study.record import records
-from autopeft.study.sections import BudgetSection
 from autopeft.study.states import COMPLETE
 
 BAR = 1.6
