@@ -166,15 +166,17 @@ def test_a_method_that_takes_its_actor_along_has_failed_the_second_time(tiny_stu
 def test_a_study_that_is_interrupted_takes_ray_along_and_goes_on_from_its_checkpoints(tiny_study, how):
     edit(tiny_study, (THREE, 'methods = ["lora"]'), ("epochs = 4", "epochs = 60"), ("trials = 4", ONE))
     process = begin(tiny_study)
+    begun = False
     for line in process.stdout:
-        if "[2/4]" in line:
+        begun = begun or "[2/4]" in line
+        if begun and line.strip().startswith("epoch"):  # the trial has reached a rung
             break
     found = descendants(process.pid)
     process.send_signal(how)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == (-9 if how == signal.SIGKILL else 1), said
     assert "Traceback" not in said
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # Ray's own processes take their time to find out
     while (left := [pid for pid in found if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left == []
