@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from autopeft.tracking import Tracker, serving
+from tests.postgres import programs, server
 from tests.search.test_run import edit
 from tests.soak.books import run
 from tests.soak.harness import Child
-from tests.soak.postgres import Postgres, driver, programs
 
 if TYPE_CHECKING:
     import random
@@ -168,14 +168,15 @@ class Database(Target):
 
     def missing(self) -> str:
         """A server and a driver."""
-        there = programs() and driver()
-        return "" if there else "it needs PostgreSQL and its driver (Debian: postgresql; pip install psycopg[binary])"
+        if programs():
+            return ""
+        return "it needs PostgreSQL and its driver (Debian: postgresql; pip install psycopg[binary])"
 
     @contextmanager
     def world(self, study: Path) -> Iterator[None]:
         """With a server of its own."""
-        with super().world(study), Postgres.running() as self._server:
-            self.uri = self._server.uri
+        with super().world(study), server() as self._server:
+            self.uri = self._server.url("mlflow")
             edit(study, add=f'[tracking]\nuri = "{self.uri}"\n')
             yield
 
@@ -183,7 +184,7 @@ class Database(Target):
         """At a time, for a moment."""
         child = _started(study, drawn, whole)
         hit = child.runs
-        self._server.crash()
+        self._server.stop()
         time.sleep(drawn.uniform(0, LONGEST_PAUSE))
         self._server.start()
         return Killed(_synced(child, study), hit)
