@@ -15,7 +15,7 @@ from autopeft.methods.length import epochs_for
 from autopeft.search.portfolio import MOST_ENTRIES
 from autopeft.search.pruner import make_pruner
 from autopeft.search.race import Rules
-from autopeft.training.rungs import rung_ends
+from autopeft.training.rungs import doubled, rung_ends
 from tests.synthetic_bank import Recipe, write
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "bank"))
@@ -24,7 +24,7 @@ import bars
 import constants as beforehand
 from cells import Bank
 from effects import halves_noise, two_way
-from policies import SHIPPED, A, AtRisk, B, Batch, C, D, Halving, Never, Policy, doubled, with_protected
+from policies import SHIPPED, A, AtRisk, B, Batch, C, D, Halving, Never, Policy, with_protected
 from pruning import plot, table_of
 from replay import replay
 from simulate import best_of, by_cell, evaluate, summary

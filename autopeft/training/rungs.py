@@ -52,10 +52,15 @@ def rung_ends(epochs: int, rows: int, longest: int = 0) -> list[float]:
         first /= 2
     while rows * first < FEWEST_ROWS and first * 2 <= longest * LATEST_PART:
         first *= 2
-    ends = [min(first, float(epochs))]
-    while ends[-1] * 2 < epochs:
+    return doubled(first, float(epochs))
+
+
+def doubled(first: float, last: float) -> list[float]:
+    """Rungs that double from the first one until they reach the last."""
+    ends = [min(first, last)]
+    while ends[-1] * 2 < last:
         ends.append(ends[-1] * 2)
-    return [*ends, float(epochs)] if ends[-1] < epochs else ends
+    return [*ends, last] if ends[-1] < last else ends
 
 
 def epochs_between(start: float, end: float) -> list[tuple[int, tuple[float, float]]]:

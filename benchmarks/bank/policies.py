@@ -13,7 +13,7 @@ from trials import best_first
 from autopeft.methods.length import epochs_for
 from autopeft.search.pruner import judge
 from autopeft.search.race import Rules
-from autopeft.training.rungs import rung_ends
+from autopeft.training.rungs import doubled, rung_ends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,17 +80,11 @@ class Halving:
 
     def _protected(self, search: Search, candidate: int, at_rung: Sequence[tuple[int, float]]) -> bool:
         """Whether it goes on in any case; its own score is the last at the rung."""
-        if not search.default[candidate] or not self.two or candidate == search.comparator:
-            return bool(search.default[candidate])
+        if not search.default[candidate]:
+            return False
+        if not self.two or candidate == search.comparator:
+            return True
         return all(score < at_rung[-1][1] for other, score in at_rung[:-1] if search.default[other])
-
-
-def doubled(first: float, length: float) -> list[float]:
-    """Rungs that double from the first one to a length."""
-    ends = [min(first, length)]
-    while ends[-1] * 2 < length:
-        ends.append(ends[-1] * 2)
-    return [*ends, length] if ends[-1] < length else ends
 
 
 def longest_of(search: Search, order: Sequence[int]) -> int:
