@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
 
+from autopeft.common import plain_file
 from autopeft.common.address import public
 from autopeft.common.exceptions import SpecError, StoreError, UserInputError, in_a_line
 from autopeft.common.files import whole
@@ -69,10 +70,10 @@ class Entry:
         """
         path = output / DATABASE
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return cls(**plain_file.read_json(path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except TypeError as error:
             raise UserInputError(
                 f"{path} must say which database holds the trials, but cannot be read: {in_a_line(error)}. Restore a "
                 f"copy, or remove {output} to start over."
