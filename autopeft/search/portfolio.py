@@ -229,6 +229,20 @@ class Portfolio:
         mean, error = by_group(gains[there], weights[there], groups)
         return Expected(mean, error, len(tasks), len(set(groups)))
 
+    def expected_of_methods(self, rows: int, kind: str, methods: Collection[str]) -> dict[str, float]:
+        """How far above the best fixed default each method's own is expected to be, in points.
+
+        A mean gain over groups is moved towards none by as much as it may be chance: of a gain g with the standard
+        error e, the share g² / (g² + e²) is left. Methods that were recorded on a single group are left out.
+        """
+        defaults = self.defaults(rows, methods)
+        told = {one.method: self.expected(one, defaults[0], rows, kind) for one in defaults[1:]}
+        return {
+            method: one.gain**3 / (one.gain**2 + one.error**2)
+            for method, one in told.items()
+            if not math.isnan(one.error) and one.gain
+        }
+
 
 def _number(told: float | None) -> float:
     return math.nan if told is None else told

@@ -26,7 +26,7 @@ from autopeft.execution.run_trial import run_trial
 from autopeft.execution.runner import wrote
 from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing, start
-from autopeft.search.standing import Standing
+from autopeft.search.standing import Beforehand, Standing, usual
 from autopeft.study.phase import RACING
 from autopeft.study.raced import RACE, FreshRun, Raced, may_win, numbers
 from autopeft.study.record import by_score, records
@@ -128,6 +128,9 @@ class _Race:
         fixed = [one for one in by_score([*found]) if one.params in [candidate.flat for candidate in every]]
         self.always = [one.number for one in fixed if one.method == fixed[0].method]  # of several base models the best
         self._own = {fresh.label: fresh}
+        validated = min(len(fold.validation) for fold in problem.folds)
+        expected = start.expected(problem.spec, problem.space, len(problem.rows.train))
+        self.known = Beforehand(usual(validated), expected)
 
     def run(self, raced: Raced | None, among: tuple[int, ...]) -> None:
         """Run to the end of the race, or of the study's time.
@@ -232,7 +235,7 @@ class _Race:
         return self._own[problem.label]
 
     def _standing(self, raced: Raced) -> Standing:
-        return Standing.of([*self.found.values()], raced, self.defaults, self.problem.metric)
+        return Standing.of([*self.found.values()], raced, self.defaults, self.problem.metric, self.known)
 
     def _cost(self, number: int, fold: int) -> int:
         """Number of rows that a run trains on, counted once per epoch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,21 +22,42 @@ if TYPE_CHECKING:
     from autopeft.study.raced import Raced
     from autopeft.study.record import TrialRecord
 
-USUAL = Variances(between=0.015**2, folds=0.025**2, floor=0.3, degrees=2)
-"""How scores that are shares, such as accuracy, scatter with some hundred rows; `Rules` are made for that.
+BETWEEN, FLOOR, DEGREES = 0.048**2, 0.3, 4
+"""How candidates' true scores scatter around what is expected of their method; the gap that no repetition on the same
+rows removes, as a share of the folds' variance; and how many degrees of freedom the usual variances count for.
 
-These are assumed values, with which races were simulated, until recorded studies give others. A study's own trials
-outweigh them, but two candidates that score the same on two folds are not taken as equal for good. `floor` stands for
-the correction of Nadeau & Bengio 2003, which for k folds of rows drawn anew is 1/(k - 1): 0.5 for three."""
+The first is the median over recorded groups of tasks, each left out once (`benchmarks/bank/variances.py`). The second
+stands for the correction of Nadeau & Bengio 2003, which for k folds of rows drawn anew is 1/(k - 1): 0.5 for three.
+Folds of one recorded task deviate 0.4 times as much as usual, those of another 2.4 times, so a study's own trials soon
+outweigh this. But two candidates that score the same on two folds are not taken as equal for good."""
 
-EXPECTED: Mapping[str, float] = {}
-"""By method, how far its score is expected to be above others, in shares. Nothing is known yet."""
+FOLDS = 0.125
+"""Variance of a candidate's score on a fold, times the rows that the fold validates: a deviation of 5 points with 50
+rows, and of 2.5 with 200, as on recorded tasks (`benchmarks/bank/variances.py`)."""
 
 TEMPERATURE = 1.0
 """Temperature of the stated chances (`Posterior.chance`); 1 as long as no recorded studies say otherwise."""
 
 KNOWN = 1e6
 """Degrees of freedom of a variance that is as good as known."""
+
+
+def usual(rows: int) -> Variances:
+    """How scores that are shares, such as accuracy, scatter if each fold validates so many rows."""
+    return Variances(BETWEEN, FOLDS / rows, FLOOR, DEGREES)
+
+
+class Beforehand(NamedTuple):
+    """What is known of a race before any run.
+
+    Attributes:
+        variances: how scores scatter that are shares (`usual`).
+        expected: by method, how far its score is expected to be above that of the best fixed default, in shares. Of
+            any other method nothing is known, and it is expected to be as good.
+    """
+
+    variances: Variances
+    expected: Mapping[str, float] = MappingProxyType({})
 
 
 class Pair(NamedTuple):
@@ -55,7 +77,8 @@ class Standing:
         race: the rules, by place in `records`; scores in units of `unit`.
         degrees: degrees of freedom that the variance of folds rests on.
         unit: what 1 stands for in the metric's own unit: 1 for a share. Scores of any other metric are scaled so that
-            their folds deviate as shares do.
+            their folds deviate as shares usually do.
+        usual_folds: the usual deviation of a share on a fold.
         points: whether scores are shares, and so shown in points.
     """
 
@@ -65,9 +88,17 @@ class Standing:
     degrees: float
     unit: float
     points: bool
+    usual_folds: float
 
     @classmethod
-    def of(cls, found: Sequence[TrialRecord], raced: Raced | None, defaults: Collection[int], metric: str) -> Standing:
+    def of(
+        cls,
+        found: Sequence[TrialRecord],
+        raced: Raced | None,
+        defaults: Collection[int],
+        metric: str,
+        known: Beforehand,
+    ) -> Standing:
         """The standing after the search and the fresh folds of a race so far.
 
         Args:
@@ -75,26 +106,33 @@ class Standing:
             raced: the race so far; those that left it are out.
             defaults: numbers of untuned defaults.
             metric: by name.
+            known: what is known before any run.
         """
         left = raced.left if raced else {}
         stay = [record for record in found if record.number not in left]
         place = {record.number: at for at, record in enumerate(stay)}
         runs = [Run(at, fold, score) for at, one in enumerate(stay) for fold, score in enumerate(one.fold_scores)]
         points = not (metric.startswith("neg_") or user_metric.is_own(metric))
-        unit = 1.0 if points else _unit(runs)
+        deviation = math.sqrt(known.variances.folds)
+        unit = 1.0 if points else _unit(runs, deviation)
         folds = len(found[0].fold_scores)
         runs += [
             Run(place[r.number], folds + r.fold, r.score) for r in (raced.runs if raced else ()) if r.number in place
         ]
         runs = [run._replace(score=run.score / unit) for run in runs]
         entrants = [
-            Entrant(one.method, one.number in defaults, float(one.trainable_params or 0), EXPECTED.get(one.method, 0.0))
+            Entrant(
+                one.method,
+                one.number in defaults,
+                float(one.trainable_params or 0),
+                known.expected.get(one.method, 0.0),
+            )
             for one in stay
         ]
         running = [place[number] for number in (raced.finalists if raced else ()) if number in place]
-        variances = _variances(runs, entrants)
+        variances = variances_after(runs, entrants, known.variances)
         race = Race(entrants, replace(variances, degrees=math.inf), finalists=running)  # include these runs
-        return cls(stay, runs, race, variances.degrees, unit, points)
+        return cls(stay, runs, race, variances.degrees, unit, points, deviation)
 
     def finalists(self, always: Collection[int] = ()) -> tuple[int, ...]:
         """Numbers of the trials that run in the race, with those of `always` that may win."""
@@ -169,7 +207,7 @@ class Standing:
         """A difference of scores in words."""
         if self.points:
             return f"{100 * difference:g} points"
-        return f"{difference * self.unit:.2g}, {difference / math.sqrt(USUAL.folds):g} of a fold's deviation"
+        return f"{difference * self.unit:.2g}, {difference / self.usual_folds:.2g} of a fold's deviation"
 
 
 def _capitalised(sentence: str) -> str:
@@ -181,30 +219,35 @@ def _probability(chance: float) -> str:
     return "above 0.99" if chance >= 0.995 else "below 0.01" if chance < 0.005 else f"of {chance:.2f}"
 
 
-def _unit(runs: Sequence[Run]) -> float:
+def _unit(runs: Sequence[Run], usual_folds: float) -> float:
     """The unit that makes a fold's deviation the usual one of a share; 1 where folds do not deviate."""
     squares, degrees = residual_squares(runs)
     deviation, largest = math.sqrt(squares / max(degrees, 1)), max(abs(run.score) for run in runs)
-    return deviation / math.sqrt(USUAL.folds) if deviation > SMALLEST * largest else 1.0
+    return deviation / usual_folds if deviation > SMALLEST * largest else 1.0
 
 
-def _variances(runs: Sequence[Run], entrants: Sequence[Entrant]) -> Variances:
+def variances_after(runs: Sequence[Run], entrants: Sequence[Entrant], usually: Variances) -> Variances:
     """The usual variances and those of the study's own runs, weighted by their degrees of freedom.
 
     A block that only half of a pair has run yet does not count, so an interrupted race goes on as it would have.
+
+    Args:
+        runs: by place among the entrants.
+        entrants: whose runs they are.
+        usually: what is known before any run (`usual`).
     """
     ran = [run.block for run in runs]
     shared = [run for run in runs if ran.count(run.block) > 1]
     if not shared:
-        return USUAL
-    own = Variances.estimated(shared, [entrant.prior for entrant in entrants], USUAL.floor)
+        return usually
+    own = Variances.estimated(shared, [entrant.prior for entrant in entrants], usually.floor)
+
+    def together(known: float, seen: float, degrees: float) -> float:
+        return (usually.degrees * known + degrees * seen) / (usually.degrees + degrees)
+
     return Variances(
-        _together(USUAL.between, own.between, len(entrants) - 1),
-        _together(USUAL.folds, own.folds, own.degrees),
-        USUAL.floor,
-        USUAL.degrees + own.degrees,
+        together(usually.between, own.between, len(entrants) - 1),
+        together(usually.folds, own.folds, own.degrees),
+        usually.floor,
+        usually.degrees + own.degrees,
     )
-
-
-def _together(usual: float, own: float, degrees: float) -> float:
-    return (USUAL.degrees * usual + degrees * own) / (USUAL.degrees + degrees)

@@ -113,6 +113,19 @@ def fixed_defaults(spec: StudySpec, space: CandidateSpace, rows: int) -> list[Ca
     return [parts[best[0].method].default() for parts, best in ranked if best]
 
 
+def expected(spec: StudySpec, space: CandidateSpace, rows: int) -> dict[str, float]:
+    """By method, how far its score is expected to be above that of the best fixed default, in shares of 1.
+
+    Args:
+        spec: the study file.
+        space: what is searched.
+        rows: to train on, in all.
+    """
+    known, size = known_to(spec), spec.validation.rows_of_fold(rows)
+    found = known.expected_of_methods(size, spec.task.kind, space.methods) if known else {}
+    return {method: points / 100 for method, points in found.items()}
+
+
 def known_to(spec: StudySpec) -> Portfolio | None:
     """The portfolio, where there is one and the study wants it."""
     return portfolio.read() if spec.search.portfolio else None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from effects import halves_noise, mean_of, two_way
+from schema import ENSEMBLE, REFIT
 
 TABLES = ("tasks", "configs", "runs", "points")
 
@@ -37,6 +38,7 @@ class Cell:
         test: of these weights on either half of the test rows, [C, R, K, 2].
         test_on_the_way: the same at points, of the weights that rungs look at, [C, R, K, P, 2].
         refit: of a model that was trained on all rows, [C, 2].
+        ensemble: of the fold models' mean answers, [C, 2]; a mean over repeats.
     """
 
     task: str
@@ -60,6 +62,7 @@ class Cell:
     test: np.ndarray
     test_on_the_way: np.ndarray
     refit: np.ndarray
+    ensemble: np.ndarray
 
     @property
     def name(self) -> str:
@@ -258,7 +261,9 @@ def _cell(task: pd.Series, size: int, runs: list[Any], curves: dict[str, Curve],
     made = {key: one for key, one in made.items() if not np.isnan(one["test"]).all()}
     if not made:
         return None
-    names, refits = [config for config, _ in made], _refits(runs, curves)
+    names = [config for config, _ in made]
+    refits, ensembles = (_scores(runs, curves, fold) for fold in (REFIT, ENSEMBLE))
+    nothing = np.full(2, np.nan)
     told = configs.loc[names]
     return Cell(
         task=str(task.name),
@@ -271,19 +276,21 @@ def _cell(task: pd.Series, size: int, runs: list[Any], curves: dict[str, Curve],
         origin=told.origin.to_numpy(str),
         lr=told.lr.to_numpy(float),
         length=np.array([length for _, length in made]),
-        refit=np.array([refits.get(key, (np.nan, np.nan)) for key in made]),
+        refit=np.array([refits.get(key, nothing) for key in made]),
+        ensemble=np.array([ensembles.get(key, nothing) for key in made]),
         **{name: np.array([one[name] for one in made.values()]) for name in next(iter(made.values()))},
     )
 
 
-def _refits(runs: list[Any], curves: dict[str, Curve]) -> dict[tuple[str, float], np.ndarray]:
-    """Test scores of models that were trained on all rows, by configuration and epochs."""
-    return {
-        (run.config, two_digits(epochs)): test
-        for run in runs
-        if run.fold < 0 and run.run in curves
-        for epochs, test in zip(*curves[run.run].ends(run.state)[1::4], strict=True)
-    }
+def _scores(runs: list[Any], curves: dict[str, Curve], fold: int) -> dict[tuple[str, float], np.ndarray]:
+    """Test scores of what is not of a single fold, by configuration and epochs; means over repeats."""
+    found: dict[tuple[str, float], list[np.ndarray]] = {}
+    for run in runs:
+        if run.fold == fold and run.run in curves:
+            ends = curves[run.run].ends(run.state)
+            for epochs, test in zip(ends.epochs, ends.test, strict=True):
+                found.setdefault((run.config, two_digits(epochs)), []).append(test)
+    return {key: np.mean(several, axis=0) for key, several in found.items()}
 
 
 def _candidate(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from effects import mean_of, shrunk, two_way
 
-from autopeft.search.portfolio import LEAST_GAIN, greedy, nearness
+from autopeft.search.portfolio import LEAST_GAIN, Entry, Portfolio, Size, greedy, nearness
+from autopeft.search.portfolio import Cell as Recorded
 from autopeft.search.posterior import LEAST, Variances
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Constants:
         portfolio: configurations to try first, the comparator's at the head.
         known: of the defaults and the portfolio, what to expect beside the comparator, by configuration.
         drawn: the same of any other, by method.
+        by_method: what the package itself expects of every candidate of a method, as its portfolio tells it.
         between_known: variance of one that is known around that, which is what a task has of its own.
         variances: of candidates that are not known, and of folds.
         slopes: by fraction of the length, for pruning at a stated risk.
@@ -57,6 +59,7 @@ class Constants:
     portfolio: Sequence[str]
     known: Mapping[str, float]
     drawn: Mapping[str, float]
+    by_method: Mapping[str, float]
     between_known: float
     variances: Variances
     slopes: Mapping[float, Slope]
@@ -98,7 +101,8 @@ def fit(others: Sequence[Cell], size: int, kind: str) -> Constants:
     known, drawn, between_known, between = _priors(alike, chosen, comparator[0], portfolio)
     variances = Variances(between, *_folds(alike), DEGREES)
     slopes = _slopes(alike, comparator)
-    return Constants(comparator, lengths, portfolio, known, drawn, between_known, variances, slopes)
+    by_method = _by_method(alike, chosen, comparator[0], size, kind)
+    return Constants(comparator, lengths, portfolio, known, drawn, by_method, between_known, variances, slopes)
 
 
 def weight_of(cell: Cell, size: int, kind: str) -> float:
@@ -182,6 +186,25 @@ def _priors(
         own,
         own + max(scatter - own / groups, 0.0),
     )
+
+
+def _by_method(
+    cells: Sequence[Cell], chosen: Mapping[str, Mapping[str, int]], comparator: str, size: int, kind: str
+) -> dict[str, float]:
+    """What a portfolio of these cells' defaults would have the package expect of each method."""
+    names, table = table_of(cells, chosen)
+    gains = 100 * (table - table[names.index(comparator)])
+    origin = {str(cell.config[i]): str(cell.method[i]) for cell in cells for i in np.flatnonzero(cell.default)}
+    entries = [
+        Entry(origin[name], True, {}, {}, np.full(len(cells), np.nan), gains[place])
+        for place, name in enumerate(names)
+        if name in origin
+    ]
+    recorded = [Recorded(cell.task, cell.group, cell.kind, cell.size) for cell in cells]
+    at_once = Size(size, origin[comparator], 0, math.nan, math.nan, 0, 0)
+    known = Portfolio("", tuple(recorded), (at_once,), tuple(entries))
+    found = known.expected_of_methods(size, kind, set(origin.values()))
+    return {method: points / 100 for method, points in found.items()}
 
 
 def _robust(values: np.ndarray) -> float:

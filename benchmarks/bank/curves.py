@@ -143,6 +143,15 @@ def trained(problem: Problem, candidate: Candidate, cell: Cell, sites: bool | No
     return [found for curve in curves for found in Course(problem, candidate, [curve], sites).run()]
 
 
+def test_scores(problem: Problem, task: Task, answers: np.ndarray) -> dict[str, float]:
+    """The scores of answers to the test rows, on either half of them."""
+    truths = problem.test.truths
+    return {
+        f"test_score_{name}": task.score(problem.metric, truths[half], answers[half])
+        for name, half in zip("ab", halves(len(truths), TEST_HALF_SEED), strict=True)
+    }
+
+
 class Course:
     """The training of one fold, or of all folds packed.
 
@@ -274,11 +283,8 @@ class Course:
                     "val_largest_share": largest_share(task, answers, truths),
                 }
             if test:
-                answers, truths = test[0][place], problem.test.truths
-                curve.answers["test"] = answers
-                for name, half in zip("ab", halves(len(truths), TEST_HALF_SEED), strict=True):
-                    point[f"test_score_{name}"] = task.score(problem.metric, truths[half], answers[half])
-                point["test_loss"] = test[1][place]
+                curve.answers["test"] = test[0][place]
+                point |= test_scores(problem, task, test[0][place]) | {"test_loss": test[1][place]}
             curve.points.append(point)
 
     def _judge(self) -> None:

@@ -180,8 +180,9 @@ class Policy:
         trials: at most so many.
         pruner: what is stopped.
         early: whether training ends where the mean over the folds does not rise any more.
-        choice: "mean" the highest mean over folds; "posterior" the highest mean of the posterior; "surrogate" the same
-            with a regression on the configurations as its prior.
+        choice: "mean" the highest mean over folds; "posterior" the highest mean of the posterior, with all that other
+            groups tell; "shipped" the same with what the package knows beforehand; "surrogate" the same with a
+            regression on the configurations as its prior.
         race: its rules; None where there is none.
         share: of all rows, what the race has.
         form: "refit" where a model of all rows was recorded, of the comparator too; "folds" the mean of folds' models.
@@ -203,7 +204,7 @@ A = Policy("A no search", start="comparator", length="advised", trials=1, pruner
 B = Policy("B today's")
 C = Policy("C with length", length="drawn", early=True)
 D = Policy("D proposed", "portfolio", "advised", pruner=Batch(), choice="posterior", race=Rules())
-SHIPPED = replace(D, name="as shipped", pruner=Halving(two=True))
+SHIPPED = replace(D, name="as shipped", pruner=Halving(two=True), choice="shipped", share=0.3 / 1.3)
 POLICIES = (
     A,
     B,

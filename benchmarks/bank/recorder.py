@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from curves import TRUNK, Curve, folds_of, mapped, trained
+from curves import TRUNK, Curve, folds_of, mapped, test_scores, trained
 from drawing import content, prepared
 from filelock import FileLock, Timeout
 from measures import joined
 from pool import Pool, pool, space_of, table
-from schema import CONFIGS, DIVERGED, POINTS, REFUSED, RUNS, TASKS, read, rows, write
+from schema import CONFIGS, DIVERGED, ENSEMBLE, POINTS, REFUSED, RUNS, TASKS, read, rows, write
 from sources import SIZES, TEST_HALF_SEED, BankTask, Folders
 from sources import TASKS as BANK
 from stages import WSD, Cell
@@ -138,6 +138,7 @@ class Recorder:
         if len(answered) == len(curves):
             with whole(self.parts / f"{cell.name}{ANSWERS}") as draft, draft.open("wb") as file:
                 np.savez_compressed(file, **answers_of(problem, curves))
+        curves = [*curves, *ensemble(problem, curves)]
         names = [f"{cell.name}.{curve.fold}" for curve in curves]
         points = [{"run": name, **point} for name, curve in zip(names, curves, strict=True) for point in curve.points]
         write(rows(POINTS, points), self.parts / f"{cell.name}{POINTS_PART}")
@@ -169,6 +170,22 @@ def answers_of(problem: Problem, curves: list[Curve]) -> dict[str, np.ndarray]:
         answers = joined([curve.answers["validation"] for curve in curves])
         found["out_of_fold"] = answers[np.argsort(places)][in_file(problem)]
     return found
+
+
+def ensemble(problem: Problem, curves: list[Curve]) -> list[Curve]:
+    """The folds together, as one more curve of a single point; none where answers have no mean, or a fold diverged.
+
+    A task that learns from the rows that folds validate how to answer, such as a threshold, is left out.
+    """
+    answers = [curve.answers["test"] for curve in curves if "test" in curve.answers and curve.state != DIVERGED]
+    if len(curves) < 2 or len(answers) < len(curves) or not problem.task.averages or problem.task.calibrates:
+        return []
+    last = curves[0].points[-1]
+    point = {name: last[name] for name in ("steps", "epochs", "rows", "weights")}
+    found = Curve(ENSEMBLE, problem.all_rows, np.array([], np.int64), [point])
+    found.planned_steps, found.trained_params = curves[0].planned_steps, sum(one.trained_params for one in curves)
+    point |= test_scores(problem, problem.task, np.mean(answers, axis=0))
+    return [found]
 
 
 def in_file(problem: Problem) -> np.ndarray:

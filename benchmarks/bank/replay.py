@@ -10,8 +10,9 @@ import numpy as np
 from policies import SHORT
 from trials import Search
 
-from autopeft.search.posterior import Run
+from autopeft.search.posterior import Posterior, Run
 from autopeft.search.race import Entrant, Race, Rules, Verdict, finalists
+from autopeft.search.standing import usual, variances_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,15 @@ class Trace:
     lost: float
     path: list[tuple[float, int]]
     race_runs: int
+
+
+class Shipped(Race):
+    """The package's race: its variances are estimated anew after every run (`autopeft.search.standing`)."""
+
+    def posterior(self, runs: Sequence[Run]) -> Posterior:
+        """The posterior after these runs."""
+        known = variances_after(runs, self.entrants, self.variances)
+        return Race(self.entrants, replace(known, degrees=math.inf)).posterior(runs)
 
 
 def replay(cell: Cell, policy: Policy, constants: Constants, seed: int) -> tuple[Trace, Search]:
@@ -134,13 +144,18 @@ def _chosen(
         Run(n, fold, float(search.ends[i, fold])) for n, i in enumerate(done) for fold in range(search.ends.shape[1])
     ]
     constants = search.constants
-    race = Race(entrants, constants.variances, policy.race or Rules(), range(len(done)), constants.temperature)
+    validated = search.size / (search.ends.shape[1] - 1)
+    shipped = policy.choice == "shipped"
+    variances = usual(round(validated)) if shipped else constants.variances
+    race = (Shipped if shipped else Race)(
+        entrants, variances, policy.race or Rules(), range(len(done)), constants.temperature
+    )
     spent = 0.0
     if policy.race and len(done) > 1:
         always = [n for n, i in enumerate(done) if i == search.comparator]
         race = replace(race, finalists=finalists(race.posterior(runs), entrants, always))
         rows = policy.share / (1 - policy.share) * float(search.trained.sum())
-        runs, spent = _raced(race, runs, _fresh(cell, done, repeat, search.ends.shape[1], generator), cell, done, rows)
+        runs, spent = raced(race, runs, _fresh(cell, done, repeat, search.ends.shape[1], generator), cell, done, rows)
     verdict = race.verdict(runs, done.index(search.best()) if policy.choice == "mean" else None)
     return Trace(
         tried=order,
@@ -173,7 +188,7 @@ def _fresh(
     }
 
 
-def _raced(
+def raced(
     race: Race, runs: list[Run], fresh: dict[int, dict[int, float]], cell: Cell, done: Sequence[int], rows: float
 ) -> tuple[list[Run], float]:
     """All runs after the race, and the rows that it took."""
@@ -191,11 +206,13 @@ RIDGE = 1.0
 """Of the regression on configurations."""
 
 
-def _priors(cell: Cell, policy: Policy, search: Search, done: Sequence[int]) -> list[tuple[float, float]]:
-    """What is expected of each that completed, before its folds are looked at, and the variance around that.
+def _priors(cell: Cell, policy: Policy, search: Search, done: Sequence[int]) -> list[tuple[float, float | None]]:
+    """What is expected of each that completed, before its folds are looked at, with its variance; None: as of all.
 
     The surrogate is a regression of the scores of those that completed on method, rate and being a default.
     """
+    if policy.choice == "shipped":
+        return [(search.constants.by_method.get(str(cell.method[i]), 0.0), None) for i in done]
     known = [search.constants.expected(str(cell.config[i]), str(cell.method[i])) for i in done]
     if policy.choice != "surrogate" or len(done) < 2:
         return known

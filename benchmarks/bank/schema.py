@@ -97,6 +97,9 @@ RAW, EMA, COOLED = "raw", "ema", "cooled"
 REFIT = -1
 """The fold of a run on all rows, which has no validation rows."""
 
+ENSEMBLE = -2
+"""The fold of what stands for all folds together: the mean of their models' answers to the test rows, nothing else."""
+
 
 def write(table: pa.Table, path: Path, groups: Iterable[pa.Table] | None = None) -> None:
     """Write a table whole or not at all, as one row group or as `groups`."""

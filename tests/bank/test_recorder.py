@@ -11,7 +11,7 @@ from filelock import FileLock
 from merge import merge
 from pyarrow import parquet
 from recorder import POINTS_PART, RUNS_PART
-from schema import CONFIGS, POINTS, RUNS, TASKS, read, rows
+from schema import CONFIGS, ENSEMBLE, POINTS, RUNS, TASKS, read, rows
 from stages import WSD, Cell
 
 from autopeft.models.attach import attach
@@ -28,6 +28,11 @@ def part(recorder, of: Cell) -> tuple[list[dict], list[dict]]:
     """The runs and the points of a cell."""
     files = ((RUNS_PART, RUNS), (POINTS_PART, POINTS))
     return tuple(read(recorder.parts / f"{of.name}{end}", schema).to_pylist() for end, schema in files)
+
+
+def folds_in(points: list[dict]) -> list[dict]:
+    """The points of folds."""
+    return [point for point in points if not point["run"].endswith(f".{ENSEMBLE}")]
 
 
 def studied(recorder, of: Cell, *, packed: bool) -> list[tuple[float, tuple[float, ...]]]:
@@ -53,9 +58,9 @@ def test_scores_are_those_of_a_study_with_the_same_rows_and_seed(recorder, confi
     of = cell("labels", configs[method], epochs)
     assert recorder.record(of) is not None
     runs, points = part(recorder, of)
-    assert [run["fold"] for run in runs] == [0, 1, 2]
+    assert [run["fold"] for run in runs] == [0, 1, 2, ENSEMBLE]
     for epoch, scores in studied(recorder, of, packed=packed):
-        found = [point["val_score"] for point in points if point["epochs"] == epoch]
+        found = [point["val_score"] for point in folds_in(points) if point["epochs"] == epoch]
         assert found == pytest.approx(scores, abs=1e-6)
 
 
@@ -72,7 +77,7 @@ def test_a_part_says_what_was_trained_and_how_it_went(recorder, configs):
     assert [point["rows"] for point in own] == [100, 200, 400]
     assert [point["test_score_a"] is not None for point in own] == [False, False, True]
     assert all(one["seconds"] < other["seconds"] for one, other in pairwise(own))
-    assert all(0 < point["grad_norm"] <= 1.001 and point["weights"] == "raw" for point in points)
+    assert all(0 < point["grad_norm"] <= 1.001 and point["weights"] == "raw" for point in folds_in(points))
 
 
 @pytest.mark.parametrize("task", ["numbers", "tags", "sets"])
@@ -80,8 +85,9 @@ def test_every_kind_is_recorded_with_losses_and_both_halves(recorder, configs, t
     of = cell(task, configs["bitfit"])
     recorder.record(of)
     runs, points = part(recorder, of)
-    last = [point for point in points if point["epochs"] == of.epochs]
-    assert len(runs) == len(last) == 3
+    last = [point for point in folds_in(points) if point["epochs"] == of.epochs]
+    assert len(last) == 3
+    assert len(runs) == 3 + (task == "numbers"), "tags have no mean, and sets a threshold from the folds"
     for point in last:
         assert np.isfinite([point[name] for name in ("val_score", "val_loss", "train_loss", "test_loss")]).all()
         assert np.isfinite([point["test_score_a"], point["test_score_b"]]).all()
@@ -158,7 +164,13 @@ def test_the_tables_are_put_together_and_stay_as_they_are(recorder, configs):
         place = kept["cells"].tolist().index(of.name)
         right = kept["out_of_fold"][place].argmax(axis=-1) == kept["truths_train"]
         tested = kept["test"][kept["runs"].tolist().index(f"{of.name}.0")].argmax(axis=-1) == kept["truths_test"]
+        answers = kept["test"][[kept["runs"].tolist().index(f"{of.name}.{fold}") for fold in range(3)]]
+        truths = kept["truths_test"]
     own = points[points["run"].str.startswith(of.name) & (points["epochs"] == of.epochs)]
+    together = own[own["run"] == f"{of.name}.{ENSEMBLE}"][["test_score_a", "test_score_b"]]
+    assert together.to_numpy().mean() == pytest.approx(
+        (answers.mean(axis=0).argmax(axis=-1) == truths).mean(), abs=0.01
+    )
     assert right.mean() == pytest.approx(own["val_score"].mean(), abs=0.01)  # folds of 50 rows each
     assert tested.mean() == pytest.approx(own[["test_score_a", "test_score_b"]].iloc[0].mean(), abs=0.01)
 

@@ -1,6 +1,7 @@
 """What did best on recorded tasks, and what of it is tried first."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,3 +122,23 @@ def test_what_to_expect_is_told_with_what_is_behind_it():
     assert (gain.tasks, gain.groups) == (7, 7)
     slow.gains[:] = np.nan
     assert known.expected(slow, lora, 100, TEXTS).groups == 0
+
+
+def test_a_method_is_expected_to_do_as_it_did_less_what_may_be_chance():
+    steady, erratic = [-4.0, -4.2, -3.8, -4.1, -3.9, -4, -4], [-30.0, 10, 6, -8, 4, 2, -12]
+    known = portfolio()
+    known = replace(known, entries=(
+        entry("adapter", steady, default=True), entry("lora", 0.0, default=True),
+        entry("prefix_tuning", erratic, default=True),
+    ))  # fmt: skip
+    found = known.expected_of_methods(100, TEXTS, METHODS)
+    assert found["adapter"] == pytest.approx(-4, abs=0.1)
+    mean = known.expected(known.entries[2], known.entries[1], 100, TEXTS).gain
+    assert mean / 2 < found["prefix_tuning"] < 0, "its mean rests on one group"
+    assert "lora" not in found, "it is the one that others are compared with"
+
+
+def test_of_a_method_recorded_on_one_group_nothing_is_expected():
+    once = entry("adapter", [-9.0] + [np.nan] * 6, default=True)
+    known = replace(portfolio(), entries=(once, entry("lora", 0.0, default=True)))
+    assert known.expected_of_methods(100, TEXTS, METHODS) == {}

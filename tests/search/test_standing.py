@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from autopeft.search.standing import Pair, Standing
+from autopeft.search.standing import Beforehand, Pair, Standing, usual
 from autopeft.study.raced import RACE, FreshRun, Raced, may_win, numbers
 from autopeft.study.record import TrialRecord, ranked
 
@@ -21,10 +21,11 @@ LORA = record(0, "lora", 0.70, 0.74, 0.69)
 ADAPTER = record(1, "adapter", 0.75, 0.78, 0.75, cost=300)
 TUNED = record(2, "lora", 0.76, 0.77, 0.74, cost=200)
 EVERY = [LORA, ADAPTER, TUNED]
+KNOWN = Beforehand(usual(200))
 
 
-def standing(found=EVERY, raced=None, defaults=(0,), metric="accuracy"):
-    return Standing.of(found, raced, defaults, metric)
+def standing(found=EVERY, raced=None, defaults=(0,), metric="accuracy", known=KNOWN):
+    return Standing.of(found, raced, defaults, metric, known)
 
 
 def after(*runs, finalists=(0, 1, 2), **more):
@@ -86,7 +87,7 @@ def test_the_sentence_says_how_sure_the_lead_over_the_best_default_is():
 
 
 def test_a_default_that_wins_is_said_to_and_a_tie_is_its():
-    close = [record(0, "lora", 0.760, 0.771, 0.740), ADAPTER, record(2, "lora", 0.761, 0.772, 0.742)]
+    close = [record(0, "lora", 0.761, 0.772, 0.741), ADAPTER, record(2, "lora", 0.761, 0.772, 0.742)]
     found = standing(close).ruling()
     assert found.winner == 0
     assert found.rival is None
@@ -119,7 +120,7 @@ def test_scores_in_another_unit_are_judged_by_how_folds_deviate(times):
     usual = standing([*map(errors, EVERY)], metric="own:error").ruling()
     assert found == usual
     once = Standing.of([replace(one, fold_scores=tuple(s - 1 for s in one.fold_scores)) for one in EVERY], None, (0,),
-                       "neg_mean_absolute_error").ruling()  # fmt: skip
+                       "neg_mean_absolute_error", KNOWN).ruling()  # fmt: skip
     assert found.winner == once.winner
     assert found.chance == pytest.approx(once.chance)
     assert "of a fold's deviation" in found.sentence
@@ -157,3 +158,19 @@ def test_a_race_holds_for_the_trials_it_was_among_and_ranks_them():
     assert numbers(collapsed) == (0, 1, 2)
     assert not may_win(collapsed[-1])
     assert ranked(ruled.put_in(collapsed))[0].number == ruled.ruling.winner
+
+
+def test_what_is_expected_of_a_method_decides_where_folds_say_little_and_yields_where_they_say_much():
+    close = [record(0, "lora", 0.70, 0.74, 0.66), record(1, "prefix_tuning", 0.72, 0.73, 0.68, cost=50)]
+    wary = Beforehand(usual(50), {"prefix_tuning": -0.06})
+    assert standing(close, known=Beforehand(usual(50))).ruling().winner == 1
+    assert standing(close, known=wary).ruling().winner == 0
+    clear = [close[0], record(1, "prefix_tuning", 0.86, 0.90, 0.82, cost=50)]
+    assert standing(clear, known=wary).ruling().winner == 1
+
+
+def test_a_fold_with_more_rows_is_taken_to_deviate_less():
+    one, four = usual(50), usual(200)
+    assert one.folds == pytest.approx(4 * four.folds) == pytest.approx(0.05**2)
+    few, many = (standing(known=Beforehand(variances)).ruling().chance for variances in (one, four))
+    assert 0.5 < few < many < 1
