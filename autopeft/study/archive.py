@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.model_names import MODEL, arm
 from autopeft.study.raced import Raced
-from autopeft.study.record import STOPPED_EARLY, TrialRecord, ranked, records
+from autopeft.study.record import DEFAULTS, STOPPED_EARLY, TrialRecord, ranked, records
 from autopeft.study.states import COUNTED, INFEASIBLE
 
 if TYPE_CHECKING:
@@ -65,13 +65,14 @@ class Archive:
     def defaults(self) -> dict[str, TrialRecord]:
         """The ended trials of the untuned defaults, by method (and base model, if there are several).
 
-        A study queues the defaults before it draws anything, after the candidates of a warm start. An interrupted
-        default is queued again under another number.
+        A study queues the defaults before it draws anything, beside candidates of the portfolio and of a warm start. An
+        interrupted default is queued again under another number.
         """
-        numbers = {}
+        numbers, known = {}, self.attrs.get(DEFAULTS, {})
         for number, trial in self.trials.items():
             queued = trial.system_attrs.get("fixed_params")
-            if queued and "retry_of" not in trial.user_attrs:
+            untuned = queued and all(known.get(name, value) == value for name, value in queued.items())
+            if untuned and "retry_of" not in trial.user_attrs:
                 method, several = str(queued["method"]), self.given["model"].get("candidates")
                 numbers[arm(method, queued[f"{method}.{MODEL}"] if several else "")] = number
         again = {t.user_attrs["retry_of"]: number for number, t in self.trials.items() if "retry_of" in t.user_attrs}

@@ -306,6 +306,21 @@ def test_the_default_that_was_interrupted_is_found_where_it_ran_again(tmp_path):
     assert archive.open_archive(output).defaults["lora"].number == 2
 
 
+def test_a_candidate_of_the_portfolio_that_is_queued_after_the_default_is_not_taken_for_it(tmp_path):
+    output = store(tmp_path, [record(0)], defaults=(0,))
+    study = optuna.load_study(study_name="made", storage=open_journal(output))
+    study.set_user_attr(archive.DEFAULTS, {"lora.r": 8})
+    tuned = record(1)
+    study.add_trial(
+        create_trial(
+            value=0.71,
+            system_attrs={"fixed_params": {"method": "lora", "lora.r": 4}},
+            user_attrs={"record": asdict(tuned)},
+        )
+    )
+    assert archive.open_archive(output).defaults["lora"].number == 0
+
+
 LABELS = ["yes"] * 50 + ["no"] * 50 + ["maybe <b>"] * 20
 SCORES = {"winner": 90 / 120, "baseline": 50 / 120, "defaults": {"lora": 90 / 120, "adapter": 60 / 120}, "notes": {}}
 
