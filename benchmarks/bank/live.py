@@ -4,7 +4,10 @@ A study of the package as it is, ten methods or those that `--methods` names, on
 once for each seed. Nothing is tuned on the test rows. What ran is kept in OUT, so the script goes on where it was.
 
     python benchmarks/bank/live.py --folder DATA --out OUT --only tweets,snips --seeds 0 1
-    python benchmarks/bank/live.py --out OUT --show      # the table of what ran so far
+    python benchmarks/bank/live.py --out OUT --show --bank benchmarks/bank/data      # the table of what ran so far
+
+With a bank the table has what replays of the same task gain, one model for one model, and how many studies are inside
+95% of that. Full fine-tuning and the head alone are left out; `studies/quickstart.toml` has them.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from bars import POINT, mean_over_groups
+from cells import Bank
 from drawing import content, prepared
+from policies import SHIPPED
 from recorder import ROOT
 from rich.console import Console
-from sources import TASKS, Folders
+from simulate import evaluate
+from sources import SIZES, TASKS, Folders
 
 from autopeft.methods.registry import discover
 from autopeft.reporting import gather
@@ -36,6 +42,9 @@ if TYPE_CHECKING:
 FIXED = "lora"
 """The method whose default is the best single one on the recorded tasks: what every winner is compared with."""
 
+SEEDS = 200
+"""Replays of each task."""
+
 
 def studied(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run a study, or go on with it; what became of it."""
@@ -43,7 +52,11 @@ def studied(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     files = prepared(task, arguments.size, Folders(arguments.folder), arguments.out / "rows")
     output = arguments.out / f"{name}.{arguments.size}.{seed}"
     said = content(task, files, arguments.model, arguments.precision, seed, output)
-    said |= {"name": f"{name}-{seed}", "output": str(output), "search": {"trials": arguments.trials}}
+    said |= {
+        "name": f"{name}-{seed}",
+        "output": str(output),
+        "search": {"trials": arguments.trials, "references": False},
+    }
     if arguments.methods:
         said["search"]["methods"] = arguments.methods
     began = time.monotonic()
@@ -91,13 +104,26 @@ def rows_of(kept: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(out: Path) -> None:
+def replayed(bank: Bank) -> pd.DataFrame:
+    """By task and size: between which gains 95% of the replays of a study lie, in points."""
+    gains = evaluate(bank, [SHIPPED], SEEDS).groupby("cell").gain_at_once
+    return pd.DataFrame({"low": gains.quantile(0.025) / POINT, "high": gains.quantile(0.975) / POINT})
+
+
+def show(out: Path, bank: Path | None) -> None:
     """Print the table, and the mean gain over groups of tasks."""
     kept = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
     if not kept:
         raise SystemExit(f"--out must hold studies that ended, but {out} has none yet.")
     table = rows_of(kept)
+    if bank:
+        told = replayed(Bank.read(bank)).reindex([f"{one['task']} {SIZES[one['size']]}" for one in kept])
+        low, high = told.low.to_numpy(), told.high.to_numpy()
+        table["replayed"] = [f"{a:+.1f} to {b:+.1f}" for a, b in zip(low, high, strict=True)]
+        table["inside"] = (low <= table.gain) & (table.gain <= high)
     print(table.round(2).to_string(index=False))
+    if bank:
+        print(f"{table.inside.sum()} of {len(table)} studies are inside 95% of their replays")
     for name in ("gain", "against best"):
         print(f"{name}: {mean_over_groups(table[name].to_numpy(), table.group.to_numpy()):+.2f} points")
 
@@ -114,6 +140,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", type=lambda given: given.split(","), help="default: all")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--model", default=quickstart["model"]["name_or_path"])
+    parser.add_argument("--bank", type=Path, help="whose replays to show beside")
     parser.add_argument("--show", action="store_true", help="print the table, and run nothing")
     return parser.parse_args(given)
 
@@ -128,7 +155,7 @@ def main() -> None:
             found = studied(name, seed, arguments)
             kept.write_text(json.dumps(found))
             print(rows_of([found]).round(2).to_string(index=False), flush=True)
-    show(arguments.out)
+    show(arguments.out, arguments.bank)
 
 
 if __name__ == "__main__":
