@@ -95,6 +95,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=(FLOAT32, BFLOAT16), default=FLOAT32)
     parser.add_argument("--model", default="", help="default: that of the quickstart")
     parser.add_argument("--epochs", type=int, action="append", help="keeps to runs of this length; may be repeated")
+    parser.add_argument("--split", type=int, action="append", help="keeps to runs on these splits; may be repeated")
     parser.add_argument("--methods", type=lambda given: given.split(","), default=[], help="keeps to these")
     parser.add_argument("--hours", type=float, default=float("inf"), help="after which no cell is begun")
     parser.add_argument("--threads", type=int, default=1, help="of this recorder, on a CPU")
@@ -121,6 +122,7 @@ def main() -> None:
         for stage in arguments.stage
         for cell in cells(stage, found, named, arguments.schedule, arguments.precision)
         if cell.epochs in (arguments.epochs or [cell.epochs])
+        and cell.split_seed in (arguments.split or [cell.split_seed])
         and cell.config.method in (arguments.methods or [cell.config.method])
     }
     left = remaining(recorder, [*wanted.values()])
