@@ -76,7 +76,7 @@ def space_is_plain_data(case: Case) -> str | None:
             for value in (*values.extremes(), values.default):
                 if not isinstance(value, bool | int | float | str) or json.loads(json.dumps(value)) != value:
                     raise BrokenRuleError(f'"{dimension}" of {name}() has the value {value!r}, which is not plain.')
-    if strange := set(case.method.unequal or ()) - set(case.method.search_space()):
+    if strange := set(case.method.unequal or ()) - set(own):
         raise BrokenRuleError(f'`unequal` names "{min(strange)}", which is not a dimension of search_space().')
     if not space_holds_its_defaults(own):
         raise BrokenRuleError(f"the defaults of search_space() are not a point of it: {dict(own.defaults())}.")

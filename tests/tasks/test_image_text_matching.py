@@ -38,6 +38,7 @@ train = "pairs.csv"
 [search]
 methods = ["adapter", "lora", "prefix_tuning"]
 trials = 4
+portfolio = false
 references = false
 epochs = 6
 batch_size = 16
