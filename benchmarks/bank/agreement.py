@@ -16,12 +16,11 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from cells import plain, two_digits
-from live import FIXED
 from policies import SHIPPED
 from replay import Shipped, raced
 from sources import SIZES
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
 
     from autopeft.study.archive import Archive
     from autopeft.study.record import TrialRecord
+
+FIXED = "lora"
+"""The method whose default is the best single one on the recorded tasks."""
 
 SAME = 1e-6
 """Scores that differ by less are the same."""
@@ -158,6 +160,24 @@ def race(archive: Archive, lived: Lived) -> tuple[list[int], list[int], int, int
     )
 
 
+def agreement(archive: Archive, size: int, *, verbose: bool = False) -> dict[str, Any]:
+    """How far a study and its replay agree: trials, and where it had a race its fresh folds and its winner.
+
+    Args:
+        archive: the study.
+        size: rows that a fold trains on.
+        verbose: print every trial even if all agree.
+    """
+    lived = Lived.of(archive, size)
+    table, ran = states(lived), race(archive, lived)
+    if verbose or not table.agrees.all():
+        print(f"{archive.name}\n{table.to_string(index=False)}\n")
+    found: dict[str, Any] = {"trials": len(table), "agree": int(table.agrees.sum())}
+    if ran:
+        found |= {"fresh folds": len(ran[0]), "alike": ran[0] == ran[1], "same winner": ran[2] == ran[3]}
+    return found
+
+
 def beside_bank(lived: Lived, bank: Path, task: str, seed: int, precision: str) -> list[float]:
     """For every default that the bank has too: how far apart the means over folds are, at most, at shared rungs."""
     runs, points, configs = (plain(bank / f"{name}.parquet") for name in ("runs", "points", "configs"))
@@ -194,14 +214,9 @@ def main() -> None:
     for path in sorted(arguments.out.glob("*.json")):
         kept = json.loads(path.read_text())
         archive = open_archive(path.with_suffix(""))
-        lived = Lived.of(archive, SIZES[kept["size"]])
-        table, ran = states(lived), race(archive, lived)
-        if arguments.verbose or not table.agrees.all():
-            print(f"{path.stem}\n{table.to_string(index=False)}\n")
-        row = {"study": path.stem, "trials": len(table), "agree": int(table.agrees.sum())}
-        if ran:
-            row |= {"fresh folds": len(ran[0]), "alike": ran[0] == ran[1], "same winner": ran[2] == ran[3]}
+        row = {"study": path.stem, **agreement(archive, SIZES[kept["size"]], verbose=arguments.verbose)}
         if arguments.bank:
+            lived = Lived.of(archive, SIZES[kept["size"]])
             apart = beside_bank(lived, arguments.bank, kept["task"], kept["seed"], archive.given["model"]["dtype"])
             row |= {"in the bank": len(apart), "apart at most": max(apart, default=math.nan)}
         rows.append(row)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from agreement import FIXED, agreement
 from bars import POINT, mean_over_groups
 from cells import Bank
 from drawing import content, prepared
@@ -34,13 +35,11 @@ from autopeft.methods.registry import discover
 from autopeft.reporting import gather
 from autopeft.reporting.progress import make_progress
 from autopeft.search.run import run
+from autopeft.study.archive import open_archive
 from autopeft.study.file import StudySpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-FIXED = "lora"
-"""The method whose default is the best single one on the recorded tasks: what every winner is compared with."""
 
 SEEDS = 200
 """Replays of each task."""
@@ -74,6 +73,7 @@ def studied(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
         "test": asdict(result.test),
         "differences": apart,
         "chance": result.chance,
+        "agreement": agreement(open_archive(output), SIZES[arguments.size]),
         "states": [record.state for record in result.records],
         "minutes": (time.monotonic() - began) / 60,
     }
@@ -97,7 +97,8 @@ def rows_of(kept: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "gain": (test["winner"] - defaults.get(FIXED, float("nan"))) / POINT,
                 "against best": (test["winner"] - defaults[best]) / POINT,
                 "chance": one["chance"],
-                "pruned": one["states"].count("pruned"),
+                "pruned": one["states"].count("PRUNED"),
+                "replay agrees": f"{one['agreement']['agree']} of {one['agreement']['trials']}",
                 "minutes": one["minutes"],
             }
         )
