@@ -29,6 +29,7 @@ from autopeft.common.exceptions import (
 )
 from autopeft.common.files import whole
 from autopeft.common.interrupt import Interrupt
+from autopeft.common.units import counted
 from autopeft.execution import preparation, shares
 from autopeft.execution.backend_factory import backend_mistakes
 from autopeft.models import cards
@@ -277,8 +278,8 @@ def _first(problem: Problem, say: Callable[[str], None]) -> list[Candidate]:
         say(note)
     if recorded := sum(one.source == start.RECORDED for one in found):
         say(
-            f"The search first tries {recorded} candidates that did best on recorded tasks; `autopeft recommend` shows "
-            "what to expect."
+            f"The search first tries {counted(recorded, 'candidate')} that did best on recorded tasks; `autopeft "
+            "recommend` shows what to expect."
         )
     return [one.candidate for one in found]
 
