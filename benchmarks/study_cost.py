@@ -1,7 +1,9 @@
 """What does a trial cost the process that runs the study, and does it grow with the trials in the store?
 
-    python benchmarks/study_cost.py                                        # journal and SQLite, some minutes
-    python benchmarks/study_cost.py --postgres postgresql://me@host/empty   # and PostgreSQL
+    python benchmarks/study_cost.py                                        # all stores, some minutes
+    python benchmarks/study_cost.py --stores postgres --postgres postgresql://me@host/empty
+
+PostgreSQL is a server that the script starts, where one is installed, unless its address is given.
 
 A study's loop without its training: candidates of every method for MiniLM are drawn, started, scored at four rungs and
 recorded, with everything that the study's process does for that: the sampler, the pruner, the store, the record, and
@@ -16,8 +18,10 @@ import argparse
 import cProfile
 import pstats
 import statistics
+import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +46,10 @@ from autopeft.study.storage import StudyStorage
 from autopeft.tracking import Tracker
 from autopeft.training.rungs import Rung
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.postgres import programs, server
+
 if TYPE_CHECKING:
     from autopeft.execution.problem import Problem
     from autopeft.methods.candidate import Candidate
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
 
 STUDY = Path(__file__).resolve().parent.parent / "studies" / "quickstart.toml"
 RUNGS = 4
+JOURNAL, SQLITE, POSTGRES = STORES = ("journal", "sqlite", "postgres")
 
 
 def main() -> None:
@@ -56,13 +65,25 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[250, 1000, 2000, 4000], help="in the store before")
     parser.add_argument("--measured", type=int, default=60, help="trials that are timed with each number")
     parser.add_argument("--running", type=int, default=8, help="trials at a time")
-    parser.add_argument("--stores", nargs="*", default=["journal", "sqlite"], choices=["journal", "sqlite"])
-    parser.add_argument("--postgres", help="address of an empty database")
+    parser.add_argument("--stores", nargs="+", default=STORES, choices=STORES)
+    parser.add_argument("--postgres", help="address of an empty database; default: a server is started")
     parser.add_argument("--profile", action="store_true", help="print what takes the time")
     arguments = parser.parse_args()
+    stores, starts = [*arguments.stores], POSTGRES in arguments.stores and not arguments.postgres
+    if starts and not programs():
+        print("PostgreSQL is left out: its server or its driver, psycopg, is not installed.")
+        stores.remove(POSTGRES)
+        starts = False
+    with server("on") if starts else nullcontext() as started:
+        arguments.postgres = started.url("cost") if started else arguments.postgres
+        report(stores, arguments)
+
+
+def report(stores: list[str], arguments: argparse.Namespace) -> None:
+    """Print a line for each store and number of trials in it."""
     problem = ready(arguments.running)
     print("| store | trials in it | median | 95% below | CPU |\n|---|---:|---:|---:|---:|")
-    for store in [*arguments.stores, *(["postgres"] if arguments.postgres else [])]:
+    for store in stores:
         for trials in arguments.trials:
             wall, cpu = timed(problem, store, trials, arguments)
             most = sorted(wall)[int(0.95 * len(wall))]
@@ -84,7 +105,7 @@ def timed(problem: Problem, store: str, trials: int, arguments: argparse.Namespa
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         problem.spec.__dict__["output"] = folder  # of a frozen model: everything else in it stays as it was checked
-        url = {"journal": None, "sqlite": f"sqlite:///{folder}/trials.db", "postgres": arguments.postgres}[store]
+        url = {JOURNAL: None, SQLITE: f"sqlite:///{folder}/trials.db", POSTGRES: arguments.postgres}[store]
         storage = StudyStorage(folder, url)
         rungs = len(problem.rung_ends(problem.space.max_epochs))
         study = optuna.create_study(
@@ -149,6 +170,7 @@ def loop(search: Search, arguments: argparse.Namespace) -> tuple[list[float], li
         began, began_cpu = time.perf_counter(), time.thread_time()
         trial = search.ask()
         assert trial
+        _ = search.known()  # is sent with it to a worker
         trial.estimated(usages[trial.candidate.name])
         trial.started(usages[trial.candidate.name])
         running.append(trial)

@@ -48,10 +48,14 @@ class Server:
         self._do("createdb", "-h", self.folder, "-U", "one", database, check=False)
         return f"postgresql://one@/{database}?host={self.folder}"
 
-    def start(self) -> None:
-        """Start it."""
+    def start(self, fsync: str = "off") -> None:
+        """Start it.
+
+        Args:
+            fsync: "on" where what it writes is to outlast a power cut, and takes the time for that.
+        """
         self._runs = True
-        options = f"-k {self.folder} -c listen_addresses='' -c fsync=off"
+        options = f"-k {self.folder} -c listen_addresses='' -c fsync={fsync}"
         self._do("pg_ctl", "-D", self._data, "-w", "-l", self.folder / "log", "-o", options, "start")
 
     def stop(self) -> None:
@@ -68,11 +72,11 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """A server that runs while the block does."""
+def server(fsync: str = "off") -> Iterator[Server]:
+    """A server that runs while the block does; see `Server.start`."""
     with tempfile.TemporaryDirectory(prefix="pg") as folder:  # a socket's path must be short
         one = Server(Path(folder))
-        one.start()
+        one.start(fsync)
         try:
             yield one
         finally:

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 def choice_of(problem: Problem, study: optuna.Study) -> Choice | None:
     """How the study chooses, with the scores known so far; None where the score of the search decides."""
-    fresh, earlier = asked(problem), Choice.read(study.user_attrs)
+    fresh = asked(problem)
+    earlier = Choice.read(study.user_attrs) if fresh else None  # each access copies all of them
     return replace(earlier, among=fresh.among) if fresh and earlier and fresh.alike(earlier) else fresh
 
 

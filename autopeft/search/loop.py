@@ -23,6 +23,7 @@ from autopeft.search import choosing, racing, retrying
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import DRAWN, make_sampler
 from autopeft.search.seen import Memory
+from autopeft.search.start import fixed_defaults
 from autopeft.search.tally import Tally
 from autopeft.search.trial import PACKING, Trial
 from autopeft.study.phase import SEARCHING
@@ -62,6 +63,7 @@ class Search:
 
     Attributes:
         left_out: methods that the search goes on without, each with the reason.
+        fixed: the best fixed default of each base model, which is never pruned.
         deadline, end: when the search, and the race that follows it, must end, on the monotonic clock; None for never.
     """
 
@@ -78,6 +80,7 @@ class Search:
         self.tracker, self.progress, self.interrupt = tracker, progress, interrupt
         self.wanted = problem.spec.search.trials
         self.running: dict[int, Trial] = {}
+        self.fixed = fixed_defaults(problem.spec, problem.space, len(problem.rows.train))
         timeout = problem.spec.search.timeout
         began, part = time.monotonic(), 1 / (1 + racing.share(problem))
         self.end = began + timeout if timeout else None

@@ -26,11 +26,11 @@ def protected(trial: optuna.Trial, candidate: Candidate, space: CandidateSpace, 
         space: what is searched.
         fixed: the best fixed default of each base model (`start.fixed_defaults`).
     """
-    defaults = [part.default().flat for part in space.values()]
-    if candidate.flat not in defaults:
+    if candidate.flat != space[candidate.name].default().flat:
         return False
     if not fixed or candidate.flat in [one.flat for one in fixed]:
         return True
+    defaults = [part.default().flat for part in space.values()]
     trials = trial.study.get_trials(deepcopy=False)
     own = trials[trial.number]
     rung = own.last_step

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.trial import TrialState
+
+from autopeft.search.rung_scores import RungScores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,12 +31,8 @@ class HalvingPruner(BasePruner):
         step = trial.last_step
         if step is None:
             return False
-        scores = [
-            other.intermediate_values[step]
-            for other in study.get_trials(deepcopy=False)
-            if step in other.intermediate_values and other.state != TrialState.FAIL
-        ]
-        return judge(scores, trial.intermediate_values[step])
+        own = trial.intermediate_values[step]
+        return _behind(own, *RungScores.of(study).better(step, own))
 
 
 def judge(scores_at_rung: Sequence[float], own: float) -> bool:
@@ -45,8 +42,13 @@ def judge(scores_at_rung: Sequence[float], own: float) -> bool:
         scores_at_rung: of all trials that reached the rung so far, its own among them.
         own: its own; NaN is the worst.
     """
-    ranked = sorted((score for score in scores_at_rung if not math.isnan(score)), reverse=True)
-    return not ranked or not own >= ranked[max(len(ranked) // 2, 1) - 1]
+    scores = [score for score in scores_at_rung if not math.isnan(score)]
+    return _behind(own, sum(score > own for score in scores), len(scores))
+
+
+def _behind(own: float, better: int, among: int) -> bool:
+    """The same, where `better` of the trials `among` which it competes are better than it."""
+    return math.isnan(own) or better >= max(among // 2, 1)
 
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {

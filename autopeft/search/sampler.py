@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autopeft.common.seeds import derive_seed
 from autopeft.methods import length
-from autopeft.search.seen import Memory, Seen
+from autopeft.search.seen import Inferred, Memory, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -112,7 +112,13 @@ class MethodFirstSampler(optuna.samplers.TPESampler):
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every dimension that has been drawn, in groups of those that were drawn together."""
         self._seen, firsts = self._memory.look(study)
-        return super().infer_relative_search_space(firsts, trial)
+        names = [frozenset(one.distributions) for one in firsts.get_trials(deepcopy=False)]
+        known = self._memory.inferred
+        if known is None or known.names != names:  # to infer it for each trial would take milliseconds
+            found = super().infer_relative_search_space(firsts, trial)
+            self._memory.inferred = known = Inferred(names, found, self._search_space_group)
+        self._search_space_group = known.groups
+        return known.dimensions
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -7,16 +7,20 @@ others (`optuna.samplers._tpe.sampler.default_gamma`), and gives the others less
 
 from __future__ import annotations
 
+import copy
 from bisect import insort
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 from optuna.trial import TrialState
 
+from autopeft.study.storage import CONSTRAINT
+
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 MOST, LEADERS = 400, 25
@@ -26,15 +30,31 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of the trials that TPE models. It counts running ones among the bad ones, where several run at a time."""
 
 
+class Inferred(NamedTuple):
+    """The dimensions of a search space as Optuna infers them from trials.
+
+    Attributes:
+        names: of the dimensions that were drawn together, from which it was inferred.
+        dimensions: all, by name.
+        groups: the same in groups of those that were drawn together.
+    """
+
+    names: list[frozenset[str]]
+    dimensions: dict[str, BaseDistribution]
+    groups: Any
+
+
 class Memory:
     """Reads each trial that has ended once; it belongs to one study.
 
     Attributes:
         most: number of trials to see.
+        inferred: what was inferred last.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
+        self.inferred: Inferred | None = None
         self._read = 0
         self._leaders: list[FrozenTrial] = []
         self._newest: deque[FrozenTrial] = deque(maxlen=most)
@@ -62,9 +82,11 @@ class Memory:
     def _take(self, trial: FrozenTrial) -> None:
         if trial.state not in ENDED:
             return
+        trial = copy.copy(trial)  # TPE looks through these attributes again and again, for broken limits alone
+        trial.system_attrs = {f"{CONSTRAINT}{name}": by for name, by in trial.constraints.items() if by > 0}
         self._newest.append(trial)
         self._spaces.setdefault(frozenset(trial.distributions), trial)
-        if trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values()):
+        if trial.state == TrialState.COMPLETE and not trial.system_attrs:
             insort(self._leaders, trial, key=lambda one: -(one.value or 0.0))
             del self._leaders[LEADERS:]
 

@@ -15,7 +15,7 @@ from autopeft.reporting.short_name import short_name
 from autopeft.search import choosing, retrying
 from autopeft.search.protection import protected
 from autopeft.search.recovery import tell
-from autopeft.search.start import fixed_defaults
+from autopeft.search.rung_scores import RungScores
 from autopeft.study.record import RECORD, TrialRecord, plain, records
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, TIMED_OUT
 
@@ -50,6 +50,7 @@ class Loop(Protocol):
     interrupt: Interrupt
     wanted: int
     running: dict[int, Trial]
+    fixed: list[Candidate]
 
     def done(self) -> int:
         """The number of trials that count."""
@@ -107,11 +108,11 @@ class Trial:
         search.progress.rung(self.number, rung)
         if search.late():
             return TIMED_OUT
-        problem = search.problem
-        fixed = fixed_defaults(problem.spec, problem.space, len(problem.rows.train))
-        if not trial.should_prune() or protected(trial, self.candidate, problem.space, fixed):
+        if not trial.should_prune() or protected(trial, self.candidate, search.problem.space, search.fixed):
             return None
-        return _prune_reason(trial, rung, self.candidate.hyper.epochs)
+        best, epochs = RungScores.of(search.study).best(rung.number), self.candidate.hyper.epochs
+        scored = f"scored {rung.mean:.4f} where the best so far had {best:.4f}"
+        return f"pruned after epoch {rung.epoch:g} of {epochs}: {scored}"
 
     def end(self, outcome: Outcome) -> None:
         """Record the end and its outcome everywhere.
@@ -123,14 +124,15 @@ class Trial:
             self._machine_failed(outcome.reason)
             return
         del self._search.running[self.number]
-        if not outcome.seconds:  # it was refused: only the asking took time
+        refused = not outcome.seconds  # only the asking took time
+        if refused:
             outcome = replace(outcome, seconds=time.monotonic() - self._asked)
-        else:
-            self._constrain_time(outcome)
-        record = self._record(outcome)
-        self._drawn.set_user_attr(RECORD, plain(record))
-        tell(self._search.study, self.number, record)
-        problem, study = self._search.problem, self._search.study
+        record, problem, study = self._record(outcome), self._search.problem, self._search.study
+        with self._search.storage.together():
+            if not refused:
+                self._constrain_time(outcome)
+            self._drawn.set_user_attr(RECORD, plain(record))
+            tell(study, self.number, record)
         choosing.tidy(problem, study, record, [other.candidate.flat for other in self._search.running.values()])
         self._close_run(record)
         self._search.ended(record)
@@ -208,18 +210,6 @@ class Trial:
         if violation is not None:  # a completed trial was in time, however narrowly
             violation = min(violation, 0.0) if outcome.state == COMPLETE else violation
             self._drawn.set_constraint(SECONDS.name, violation)
-
-
-def _prune_reason(trial: optuna.Trial, rung: Rung, epochs: int) -> str:
-    best = max(
-        (
-            other.intermediate_values[rung.number]
-            for other in trial.study.get_trials(deepcopy=False)
-            if rung.number in other.intermediate_values
-        ),
-        default=rung.mean,
-    )
-    return f"pruned after epoch {rung.epoch:g} of {epochs}: scored {rung.mean:.4f} where the best so far had {best:.4f}"
 
 
 def record_of(

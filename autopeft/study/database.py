@@ -22,14 +22,13 @@ from autopeft.common.exceptions import SpecError, StoreError, UserInputError, in
 from autopeft.common.files import whole
 from autopeft.common.sqlite import use_write_ahead_log
 from autopeft.study.folder import DATABASE
+from autopeft.study.one_writer import OneWriterStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from optuna.distributions import BaseDistribution
     from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
-    from sqlalchemy.orm import Session
 
 OWNER = "autopeft_output"
 """The system attribute of a study in a database that says which output folder it belongs to."""
@@ -103,7 +102,7 @@ class Entry:
         return found
 
 
-class Database(RDBStorage):
+class Database(OneWriterStorage):
     """A database, with what is missing in it made, and the study of an output folder in it.
 
     Args:
@@ -187,21 +186,6 @@ class Database(RDBStorage):
                 "another `name`."
             )
         return made._trial_id
-
-    def _set_trial_param_without_commit(
-        self,
-        session: Session,
-        trial_id: int,
-        param_name: str,
-        param_value_internal: float,
-        distribution: BaseDistribution,
-        previous_distribution: BaseDistribution | None = None,
-    ) -> None:
-        """Spare the search for an earlier trial with the param: what is kept in memory was checked against it."""
-        known = previous_distribution or distribution
-        super()._set_trial_param_without_commit(
-            session, trial_id, param_name, param_value_internal, distribution, known
-        )
 
 
 def open_database(url: str) -> RDBStorage:

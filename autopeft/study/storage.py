@@ -6,7 +6,7 @@ Everybody else opens the study that is kept (`open_study`).
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -19,14 +19,15 @@ from autopeft.study.folder import JOURNAL
 from autopeft.study.journal import open_journal, repair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
     from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial, TrialState
+
+    from autopeft.study.journal import Journal
 
 CONSTRAINT, CONSTRAINTS = "constraints:", "constraints"
 """How the system attributes of a trial begin that hold its constraints; and an earlier Optuna's only such attribute,
@@ -74,6 +75,7 @@ class StudyStorage(InMemoryStorage):
         self._reaching: Callable[[], AbstractContextManager[None]] = (lambda: reaching(url)) if url else nullcontext
         self._studies_there: dict[int, int] = {}  # id here → id there
         self._trials_there: dict[int, int] = {}
+        self._kept: dict[int, int] = {}  # how many of a study's trials are there: always the first ones
         with self._reaching():
             self._there, kept = _store(output, url)
             for there in kept:
@@ -87,13 +89,21 @@ class StudyStorage(InMemoryStorage):
             super().set_study_user_attr(study_id, key, value)
         for key, value in store.get_study_system_attrs(there).items():
             super().set_study_system_attr(study_id, key, value)
-        for trial in store.get_all_trials(there):
+        trials = store.get_all_trials(there)
+        for trial in trials:
             trial.system_attrs.pop(CONSTRAINTS, None)
             self._trials_there[super().create_new_trial(study_id, trial)] = trial._trial_id
+        self._kept[study_id] = len(trials)
 
     def keep(self, study_name: str, number: int) -> None:
         """Write a trial there, and every earlier one, so that their numbers are the same there."""
         self._keep(self.get_study_id_from_name(study_name), number)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what the block changes of a trial there in one go."""
+        with self._reaching(), self._there.together():
+            yield
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """Make a study, there and here."""
@@ -169,14 +179,13 @@ class StudyStorage(InMemoryStorage):
                     self._there.set_trial_system_attr(self._trials_there[trial_id], name, content)
 
     def _keep(self, study_id: int, number: int) -> None:
-        for trial in self.get_all_trials(study_id, deepcopy=False)[: number + 1]:
-            if trial._trial_id not in self._trials_there:
-                whole = copy.copy(trial)
-                whole.system_attrs = {**trial.system_attrs, **_of_dashboard(trial)}
-                with self._reaching():
-                    self._trials_there[trial._trial_id] = self._there.create_new_trial(
-                        self._studies_there[study_id], whole
-                    )
+        for next_one in range(self._kept.get(study_id, 0), number + 1):
+            trial = self.get_trial(self.get_trial_id_from_study_id_trial_number(study_id, next_one))
+            whole = copy.copy(trial)
+            whole.system_attrs = {**trial.system_attrs, **_of_dashboard(trial)}
+            with self._reaching():
+                there = self._there.create_new_trial(self._studies_there[study_id], whole)
+            self._trials_there[trial._trial_id], self._kept[study_id] = there, next_one + 1
 
 
 def _of_dashboard(trial: FrozenTrial) -> dict[str, list[float]]:
@@ -185,7 +194,7 @@ def _of_dashboard(trial: FrozenTrial) -> dict[str, list[float]]:
     return {CONSTRAINTS: found} if found else {}
 
 
-def _store(output: Path, url: str | None) -> tuple[BaseStorage, list[int]]:
+def _store(output: Path, url: str | None) -> tuple[Journal | Database, list[int]]:
     """Where the trials of an output folder are kept, and the ids of its studies there; never more than one is ours."""
     if url is None:
         if entry := Entry.of(output):

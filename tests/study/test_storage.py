@@ -1,12 +1,14 @@
 """Where a study's trials are kept: a journal, or a database that it shares with others and that others read."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.event import listen
 
 from autopeft.common.exceptions import SpecError, StoreError
 from autopeft.execution.outcome import Outcome
@@ -32,12 +34,25 @@ def postgres():
         yield one
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=needs_postgres)])
-def url(request, tmp_path):
-    """The address of an empty database."""
+DATABASES = ["sqlite", pytest.param("postgres", marks=needs_postgres)]
+
+
+def address(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/shared with others.db"
     return request.getfixturevalue("postgres").url(f"t{abs(hash(tmp_path))}")
+
+
+@pytest.fixture(params=DATABASES)
+def url(request, tmp_path):
+    """The address of an empty database."""
+    return address(request, tmp_path)
+
+
+@pytest.fixture(params=["journal", *DATABASES])
+def store(request, tmp_path):
+    """The same, or None for a journal."""
+    return None if request.param == "journal" else address(request, tmp_path)
 
 
 def begun(output, url=None, name="one"):
@@ -46,18 +61,28 @@ def begun(output, url=None, name="one"):
     return optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
 
 
-def trained(study, score=0.5):
-    """A trial that was kept as it started, and ended as a search ends it."""
+def started(study):
+    """A trial that was kept as it started, and has reached a rung."""
     trial = study.ask({"x": optuna.distributions.FloatDistribution(0.001, 1, log=True)})
     trial.set_constraint("max_trainable_params", -1.0)
     study._storage.keep(study.study_name, trial.number)
     trial.report(0.3, 1)
+    return trial
+
+
+def ends(study, trial, score):
+    """It reaches another one, and ends as a search ends it."""
     trial.report(score, 2)
-    trial.set_constraint("max_trial_seconds", -2.0)
     rungs = (Rung(1, 1.0, (score,), 0.7),)
     record = record_of(trial.number, "lora", QUEUED, 1, None, Outcome(COMPLETE, rungs=rungs))
-    trial.set_user_attr(RECORD, asdict(record))
-    study.tell(trial, score)
+    with study._storage.together():
+        trial.set_constraint("max_trial_seconds", -2.0)
+        trial.set_user_attr(RECORD, asdict(record))
+        study.tell(trial, score)
+
+
+def trained(study, score=0.5):
+    ends(study, started(study), score)
 
 
 def refused(study):
@@ -88,6 +113,56 @@ def test_others_read_from_the_database_what_the_study_knows(tmp_path, url):
     assert seen(trials) == seen(study.trials)
     assert there.best_value == 0.5
     assert not (tmp_path / "out" / JOURNAL).exists()
+
+
+def test_what_a_trials_end_changes_is_written_at_once_or_not_at_all(tmp_path, store):
+    output = tmp_path / "out"
+    study = begun(output, store)
+    ended, killed = started(study), started(study)
+    before = seen(study.trials)
+    with study._storage.together():
+        ended.set_user_attr(RECORD, {"score": 0.5})
+        ended.set_constraint("max_trial_seconds", -2.0)
+        assert [trial.user_attrs for trial in open_study(output).trials] == [{}, {}]
+        study.tell(ended, 0.5)
+    def interrupted():
+        with study._storage.together():
+            killed.set_user_attr(RECORD, {"score": 0.6})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    trials = open_study(output).trials
+    assert [trial.system_attrs.pop("constraints") for trial in trials] == [[-1.0, -2.0], [-1.0]]
+    assert seen(trials)[0] == seen(study.trials)[0]
+    assert seen(trials)[1] == before[1]
+    last = study.ask()
+    with study._storage.together():  # one that was refused is written whole
+        last.set_constraint("max_trainable_params", 3.0)
+        study.tell(last, state=TrialState.PRUNED)
+    assert [trial.state.name for trial in open_study(output).trials] == ["COMPLETE", "RUNNING", "PRUNED"]
+
+
+def test_a_trial_takes_few_statements_and_no_more_of_them_among_many_trials(tmp_path, url):
+    study = begun(tmp_path / "out", url)
+    told, each = [], []
+    listen(study._storage._there.engine, "before_cursor_execute", lambda *call: told.append(call[2]))
+    for _ in range(40):
+        told.clear()
+        trained(study)
+        each.append(len(told))
+    assert {*each} == {each[0]}
+    assert each[0] <= 25, told
+
+
+def test_a_trial_in_the_journal_waits_for_the_disk_as_it_starts_and_as_it_ends(tmp_path, monkeypatch):
+    study, synced, fsync = begun(tmp_path / "out"), [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), fsync(file)))
+    trial = started(study)
+    assert open_study(tmp_path / "out").trials[0].intermediate_values == {1: 0.3}
+    assert len(synced) == 1
+    ends(study, trial, 0.5)
+    assert len(synced) == 2
 
 
 def test_the_next_start_has_the_same_trials_and_runs_again_what_had_not_ended(tmp_path, url):
