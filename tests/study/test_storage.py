@@ -125,6 +125,7 @@ def test_what_a_trials_end_changes_is_written_at_once_or_not_at_all(tmp_path, st
         ended.set_constraint("max_trial_seconds", -2.0)
         assert [trial.user_attrs for trial in open_study(output).trials] == [{}, {}]
         study.tell(ended, 0.5)
+
     def interrupted():
         with study._storage.together():
             killed.set_user_attr(RECORD, {"score": 0.6})
