@@ -96,7 +96,8 @@ class Journal(JournalStorage):
         Raises:
             StoreError: it could not be written.
         """
-        self._file.held = held = []
+        held = list[dict[str, Any]]()
+        self._file.held = held
         try:
             yield
         finally:

@@ -63,7 +63,8 @@ class OneWriterStorage(RDBStorage):
         )
         session.add(trial)
         session.flush()  # which gives it its id
-        its, params, kinds = trial.trial_id, template_trial.params, template_trial.distributions
+        its: Any = trial.trial_id
+        params, kinds = template_trial.params, template_trial.distributions
         rows = [_of_param(name, kind.to_internal_repr(params[name]), kind) for name, kind in kinds.items()]
         _add(session, models.TrialParamModel, its, rows)
         _add(session, models.TrialUserAttributeModel, its, _of_attributes(template_trial.user_attrs))
@@ -95,7 +96,8 @@ class OneWriterStorage(RDBStorage):
 
         stored, kind = TrialValueModel.value_to_stored_repr(value)
         row = {"objective": objective, "value": stored, "value_type": kind}
-        _add(session, TrialValueModel, trial.trial_id, [row])
+        its: Any = trial.trial_id
+        _add(session, TrialValueModel, its, [row])
 
     def _set_trial_intermediate_value_without_commit(
         self, session: Session, trial_id: int, step: int, intermediate_value: float
@@ -110,7 +112,7 @@ class OneWriterStorage(RDBStorage):
         self, session: Session, model_cls: AttributeModel, trial_id: int, key: str, value: Any
     ) -> None:
         """An attribute may be set again; to ask for it is cheaper than SQLAlchemy's `INSERT … ON CONFLICT`."""
-        found = session.query(model_cls).filter_by(trial_id=trial_id, key=key).one_or_none()
+        found: Any = session.query(model_cls).filter_by(trial_id=trial_id, key=key).one_or_none()
         if found is None:
             _add(session, model_cls, trial_id, _of_attributes({key: value}))
         else:
