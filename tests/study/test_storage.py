@@ -10,11 +10,13 @@ from optuna.trial import TrialState
 
 from autopeft.common.exceptions import SpecError, StoreError
 from autopeft.execution.outcome import Outcome
+from autopeft.models.digest import COMMIT
 from autopeft.search.recovery import recover
-from autopeft.search.resume import GIVEN
+from autopeft.search.resume import DIGEST, GIVEN, as_begun
 from autopeft.search.trial import record_of
 from autopeft.search.warm_start import _best_so_far
 from autopeft.study.archive import INTERRUPTED, open_archive
+from autopeft.study.file import StudySpec
 from autopeft.study.folder import DATABASE, JOURNAL
 from autopeft.study.place import place_of
 from autopeft.study.record import RECORD
@@ -146,6 +148,25 @@ def test_a_study_goes_on_where_it_was_begun_or_not_at_all(tmp_path, url):
     with pytest.raises(SpecError, match=r"was begun in the database .* but sqlite:.*other\.db does not hold it"):
         begun(tmp_path / "there", f"sqlite:///{tmp_path}/other.db")
     assert len(begun(tmp_path / "there", url).trials) == 1
+
+
+def test_a_study_whose_database_was_moved_goes_on_where_its_file_says_it_is_now(tmp_path):
+    old, new = (f"sqlite:///{tmp_path}/{name}.db" for name in ("old", "new"))
+    study = begun(tmp_path / "out", old)
+    study.set_user_attr(GIVEN, {"model": {"name_or_path": "org/model"}, DIGEST: f"{COMMIT}{'a' * 40}"})
+    trained(study)
+    optuna.copy_study(from_study_name="one", from_storage=old, to_storage=new)
+    for path in tmp_path.glob("old.db*"):
+        path.unlink()
+    tables = {
+        "model": {"name_or_path": "org/model", "dtype": "float32"},
+        "task": {"kind": "text-classification"},
+        "data": {"train": "rows.csv"},
+        "tracking": {"storage": new},
+    }
+    spec = StudySpec.from_mapping({"name": "one", "output": str(tmp_path / "out"), **tables})
+    assert as_begun(spec).model.revision == "a" * 40
+    assert len(begun(tmp_path / "out", new).trials) == len(open_study(tmp_path / "out").trials) == 1
 
 
 def test_a_process_killed_before_the_database_knew_whose_study_it_is_leaves_nobody_locked_out(tmp_path, url):
