@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autopeft.study.folder import SINGLE_TASKS
-from autopeft.study.sections import SEVERAL_TASKS, NamedTask, TaskSection
+from autopeft.study.sections import LOCAL_BACKEND, SEVERAL_TASKS, NamedTask, TaskSection
 
 if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
@@ -58,7 +58,7 @@ def require(spec: StudySpec) -> None:
         raise ValueError(
             f'`name` of [[tasks]] must be different for each task, but "{twice[0]}" comes twice; rename one'
         )
-    workers = spec.search.workers
+    workers, several = spec.search.workers, len(spec.search.devices or ()) > 1
     faults = {
         "`metric` in [validation]": (spec.validation.metric not in (None, GAIN), "set `metric` in each of [[tasks]]"),
         "`candidates` in [model]": (spec.model.candidates is not None, "give one `name_or_path`"),
@@ -66,6 +66,8 @@ def require(spec: StudySpec) -> None:
         "`form` in [winner]": (spec.winner.form != "refit", 'set it to "refit"'),
         "`warm_start` in [search]": (bool(spec.search.starts), "remove it"),
         "`workers` in [search]": (isinstance(workers, int) and workers > 1, "set it to 1"),
+        "`devices` in [search] with more than one GPU": (several, "name one"),
+        "`backend` in [search]": (spec.search.backend != LOCAL_BACKEND, "remove it"),
         "`packing` in [validation]": (spec.validation.packing == "on", 'set it to "off"'),
     }
     for setting, (wrong, advice) in faults.items():

@@ -16,6 +16,7 @@ import autopeft as api
 from autopeft.common.exceptions import SpecError, UserInputError
 from autopeft.data.encoded import Encoded, Field
 from autopeft.data.rows_of_tasks import RowsOfTasks, task_of
+from autopeft.execution import cohort_choice
 from autopeft.execution.folds import FreshFolds
 from autopeft.execution.preparation import made_ready
 from autopeft.execution.problem import Problem
@@ -29,6 +30,7 @@ from autopeft.reporting.leaderboard import leaderboard
 from autopeft.reporting.tasks_view import verdict
 from autopeft.study.file import StudySpec
 from autopeft.study.record import Result
+from autopeft.study.sections import SearchSection
 from autopeft.study.task_scores import TaskScore, facts_in, scores_in
 from autopeft.tasks.several import SeveralTasks, as_objects, stacked
 from autopeft.tasks.study_check import mistakes_in
@@ -459,6 +461,8 @@ WRONG = {
     "metric": ({"validation": {"metric": "f1"}}, "set `metric` in each of \\[\\[tasks\\]\\]"),
     "form": ({"winner": {"form": "ensemble"}}, "`form` in \\[winner\\] does not go with"),
     "workers": ({"search": {"workers": 2}}, "`workers` in \\[search\\] does not go with"),
+    "devices": ({"search": {"devices": [0, 1]}}, "`devices` in \\[search\\] with more than one GPU does not go with"),
+    "backend": ({"search": {"backend": "ray"}}, "`backend` in \\[search\\] does not go with"),
     "packing": ({"validation": {"packing": "on"}}, "`packing` in \\[validation\\] does not go with"),
     "warm_start": ({"search": {"warm_start": "x"}}, "`warm_start` in \\[search\\] does not go with"),
     "quantization": ({"model": {"name_or_path": "m", "quantization": "8bit"}}, "`quantization` in \\[model\\] does"),
@@ -473,6 +477,17 @@ def test_what_does_not_combine_is_refused_with_advice(name):
     tasks = [{"name": "a", **task}, {"name": "b", **task}]
     with pytest.raises(SpecError, match=message):
         StudySpec.from_mapping({"name": "x", "model": {"name_or_path": "m"}, "tasks": tasks, **own})
+
+
+def test_several_tasks_have_one_worker_with_the_whole_budget(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16))
+    study = write(tmp_path, tiny_model)
+    edit(study, ("race = 0", 'race = 0\nworkers = "auto"\n[budget]\nmax_gpu_memory = "8 GiB"'))
+    problem, _ = made_ready(StudySpec.from_file(study), discover())
+    assert (problem.workers, problem.budget.max_gpu_memory) == (1, 8 * 2**30)
+    several = replace(problem, spec=problem.spec.model_copy(update={"search": SearchSection(cohort=4)}))
+    with pytest.raises(SpecError, match=r"`cohort` in \[search\] must be 1 if the study has `\[\[tasks\]\]`"):
+        cohort_choice.require(several)
 
 
 def test_a_method_with_a_training_callback_is_refused(tmp_path, tiny_model):
