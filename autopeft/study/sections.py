@@ -21,6 +21,7 @@ from autopeft.study.setting_types import (  # noqa: TC001  # pydantic's
     Encoding,
     Place,
     Seconds,
+    TaskName,
     Workers,
 )
 
@@ -226,7 +227,7 @@ class DataSection(Section):
 class NamedTask(TaskSection):
     """One of several tasks on one base model. Any other key here is a setting of the kind of task."""
 
-    name: str = Field(pattern=r"^[A-Za-z][\w-]*$", max_length=40)
+    name: TaskName
     """Its name in tables, metrics and folders."""
     metric: str | None = None
     """The metric to maximise. Default: the first metric of the kind."""

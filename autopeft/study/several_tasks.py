@@ -11,9 +11,6 @@ from autopeft.study.sections import LOCAL_BACKEND, SEVERAL_TASKS, NamedTask, Tas
 if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
-NAME = r"[A-Za-z][\w-]{0,39}"
-"""The pattern of a task's name, which is also the name of a folder."""
-
 FEWEST, MOST = 2, 16
 """Fewest and most tasks of a study."""
 
