@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 FEWEST, MOST = 2, 16
 """Fewest and most tasks of a study."""
 
+OTHER_METRICS = ("score", "when_stopped")
+"""What follows `score_` and `test_` in names of metrics in MLflow that are not a task's; so does `default_<method>`."""
+
 GAIN = "gain"
 """What a study of several tasks maximises: the mean over the tasks of the task's score less that of its single-task
 default. Scores are those of the folds, and the gain is in the units of the tasks' metrics."""
@@ -54,6 +57,12 @@ def require(spec: StudySpec) -> None:
     if twice := sorted({name.lower() for name in names if [*map(str.lower, names)].count(name.lower()) > 1}):
         raise ValueError(
             f'`name` of [[tasks]] must be different for each task, but "{twice[0]}" comes twice; rename one'
+        )
+    taken = {*OTHER_METRICS, *(f"{name}_alone" for name in names)}
+    if known := next((name for name in names if name in taken or name.startswith("default_")), ""):
+        raise ValueError(
+            f'`name` of [[tasks]] must not be "{known}", because the study keeps another metric under that name in '
+            "MLflow; rename the task"
         )
     workers, several = spec.search.workers, len(spec.search.devices or ()) > 1
     faults = {
