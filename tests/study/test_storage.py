@@ -181,6 +181,10 @@ def test_a_process_killed_before_the_database_knew_whose_study_it_is_leaves_nobo
     trained(begun(tmp_path / "out", url))
     assert len(begun(tmp_path / "out", url).trials) == 1
     assert json.loads((tmp_path / "out" / DATABASE).read_text()) == entry
+    optuna.delete_study(study_name="one", storage=url)
+    assert len(begun(tmp_path / "out", url, "renamed").trials) == 0
+    trained(begun(tmp_path / "out", url, "renamed"))  # what the folder notes is the name that it began with after all
+    assert len(open_study(tmp_path / "out").trials) == 1
 
 
 def test_a_database_of_another_program_is_refused_in_a_sentence(tmp_path, url):
