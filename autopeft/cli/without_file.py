@@ -12,6 +12,7 @@ import typer
 
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.locate import NotFoundError, portable
+from autopeft.common.paths import existing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,19 +153,8 @@ def _portable(content: dict[str, Any]) -> dict[str, Any]:
         elif given is not None:
             found[table][key] = _absolute(given)
     if isinstance(methods := found.get("methods"), dict):
-        found["methods"] = _existing(methods)
+        found["methods"] = existing(methods, Path.cwd())
     return found
-
-
-def _existing(value: Any) -> Any:
-    """A method's settings, of which only the method knows which are paths: those that exist are made absolute."""
-    if isinstance(value, dict):
-        return {key: _existing(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_existing(inner) for inner in value]
-    with suppress(OSError, ValueError):  # no valid path
-        return str(Path(value).absolute()) if isinstance(value, str) and value and Path(value).exists() else value
-    return value
 
 
 def _absolute(reference: Any) -> Any:

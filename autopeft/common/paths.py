@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from autopeft.common.exceptions import shorten
 
@@ -41,3 +44,15 @@ def near(path: Path) -> Path:
     """A path to show: relative to the working folder, if it is in there."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def existing(settings: Any, folder: Path) -> Any:
+    """Settings of which only a plugin knows which are paths: those that exist, from `folder` on, are made absolute."""
+    if isinstance(settings, Mapping):
+        return {key: existing(inner, folder) for key, inner in settings.items()}
+    if isinstance(settings, list):
+        return [existing(inner, folder) for inner in settings]
+    with suppress(OSError, ValueError):  # no valid path
+        if isinstance(settings, str) and settings and (path := (folder / settings).absolute()).exists():
+            return str(path)
+    return settings

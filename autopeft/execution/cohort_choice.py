@@ -54,6 +54,8 @@ def _obstacle(problem: Problem) -> str:
     model, backend = problem.spec.model, problem.spec.search.backend
     if backend != LOCAL_BACKEND:
         return f'`backend` in [search] is "{backend}"'
+    if problem.parts:
+        return "the study has `[[tasks]]`"
     if problem.spec.validation.packing == "off":
         return '`packing` in [validation] is "off"'
     if model.optimizer != ADAMW:

@@ -262,6 +262,9 @@ class Processes(Backend):
     def _bury(self, worker: Worker) -> tuple[int, str]:
         """Take a worker that ended off the list; returns the signal that ended it unasked, or 0, and how it ended."""
         worker.process.join(FAREWELL_SECONDS)
+        if worker.process.exitcode is None:  # it would go on beside the one that gets its trial
+            worker.fault = worker.fault or "a worker process hung as it ended and was killed"
+            worker.process.kill()
         worker.pipe.close()
         self._workers.remove(worker)
         code, who = worker.process.exitcode or 0, "a worker process" + f" on {worker.card}" * bool(worker.card)

@@ -100,7 +100,7 @@ def _above(spec: StudySpec, parts: dict[str, Problem], planned: int | None) -> P
     rows = _rows(parts)
     space, refused = _space(spec, parts, base, spec.validation.rows_of_fold(len(rows.train)))
     spec = spec.with_metric(GAIN).with_model(dtype=first.spec.model.dtype, revision=first.spec.model.revision)
-    shares = shares_of(spec, base, first.device, planned)[:1]
+    shares = shares_of(spec, base, first.device, planned)
     return replace(
         first,
         spec=spec,

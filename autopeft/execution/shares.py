@@ -97,7 +97,7 @@ def side_by_side(spec: StudySpec, workers: int) -> bool:
 
 
 def workers_of(spec: StudySpec, device: Device, cards: int) -> int:
-    """How many trials run side by side: at most as many as there are in all, and one with several base models.
+    """How many trials run side by side: at most as many as there are in all; one with several base models or tasks.
 
     Args:
         spec: the study file.
@@ -105,7 +105,7 @@ def workers_of(spec: StudySpec, device: Device, cards: int) -> int:
         cards: how many GPUs there are for them, if it is on GPUs.
     """
     wanted = spec.search.workers
-    if spec.model.candidates:
+    if spec.model.candidates or spec.tasks:
         return 1
     if not isinstance(wanted, int):  # "auto"
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -72,7 +72,7 @@ class StudyWork:
         """Handle a message of a worker; returns the answer to give to it if `message.what` is "rung".
 
         After "end" the trial is over. After "silent" the backend must end the worker, and call `trial.lost` with the
-        content.
+        worker's name and the content, which says what it did.
 
         Args:
             worker: what errors call it, such as "the worker on 10.0.0.7".

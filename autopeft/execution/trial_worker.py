@@ -206,11 +206,11 @@ class _Watch:
         self._lasted, self._beats, self._last = 0.0, beats(), time.monotonic()
 
     def silent(self) -> str:
-        """Why it must be ended, if it has been silent for too long; else empty."""
+        """What its worker did that it must be ended for, to be told after its name; empty if it goes on."""
         now, count = time.monotonic(), beats()
         if count != self._beats:
             self._lasted, self._beats = 0.0, count
         else:
             self._lasted += min(now - self._last, 2 * LONGEST_LOOK)
         self._last = now
-        return f"it made no progress for {format_seconds(self._limit)}" if self._lasted > self._limit else ""
+        return f"made no progress for {format_seconds(self._limit)}" if self._lasted > self._limit else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopeft.common.locate import locate
+from autopeft.common.paths import existing
 from autopeft.models import digest
 from autopeft.models.files import decisive
 from autopeft.study.sections import LOCAL_BACKEND
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 SMALL = 2**20
 """Most bytes of a file beside the weights that goes along though it does not decide what the model predicts, such as a
-chat template."""
+chat template. Hidden files, which may hold secrets, never do."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class WorkOrder:
         search = spec.search.model_copy(update={"workers": 1, "backend": LOCAL_BACKEND, "address": None})
         revision = digest.revision_of(base) or spec.model.revision
         model = spec.model.model_copy(update={"name_or_path": problem.base_model, "revision": revision})
+        # There the study file has another folder.
+        methods = spec.methods.model_copy(update={"settings": existing(spec.methods.settings, spec.folder)})
         return cls(
-            spec=spec.model_copy(update={"search": search, "model": model, "text": ""}),
+            spec=spec.model_copy(update={"search": search, "model": model, "methods": methods, "text": ""}),
             blocked=problem.blocked,
             base_digest=base,
             on_hub=isinstance(locate(problem.base_model, spec.folder), str),
@@ -112,7 +115,8 @@ def model_files(problem: Problem) -> dict[str, Path]:
     location = locate(problem.base_model, problem.spec.folder)
     if isinstance(location, str):
         return {}
-    small = (path for path in location.iterdir() if path.is_file() and path.stat().st_size <= SMALL)
+    shown = (path for path in location.iterdir() if path.name[0] != "." and path.is_file())
+    small = (path for path in shown if path.stat().st_size <= SMALL)
     return {path.relative_to(location).as_posix(): path for path in {*decisive(location), *small}}
 
 

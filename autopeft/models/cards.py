@@ -79,7 +79,7 @@ def chosen(spec: StudySpec) -> tuple[Card, ...]:
         SpecError: `devices` names GPUs that this process does not see, or one of several cannot be used.
     """
     wanted = spec.search.devices
-    if wanted is None and (spec.search.workers == 1 or spec.model.candidates):
+    if wanted is None and (spec.search.workers == 1 or spec.model.candidates or spec.tasks):
         return ()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = visible_names(os.environ.get(VISIBLE), count)

@@ -99,7 +99,7 @@ def _before(spec: StudySpec) -> dict[str, Any]:
     """What the study began with; nothing where it did not begin yet, or its store is damaged."""
     before: dict[str, Any] = {}
     with suppress(UserInputError):  # reported later, where the store is opened to be used
-        if holds_study(spec.output) and (study := open_study(spec.output)):
+        if holds_study(spec.output) and (study := open_study(spec.output, spec.tracking.database)):
             before = study.user_attrs.get(GIVEN, {})
     return before
 

@@ -132,7 +132,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         load = tracker.system_metrics(on=place.system_metrics)
         with capped(spec.budget.max_gpu_memory), progress, Interrupt() as interrupt, load, settled():
             search = Search(problem, study, storage, tracker, progress, interrupt)
-            single_tasks.train(problem, study, announcer, interrupt.check)
+            single_tasks.train(problem, study, announcer, interrupt.check, search.late)
             search.run(announcer)
             if choosing.asked(problem):
                 announcer.enter(CHOOSING, "among the best by what they write")

@@ -12,6 +12,7 @@ from autopeft.search.start import fixed_defaults
 from autopeft.search.trial import record_of
 from autopeft.study.phase import SEARCHING
 from autopeft.study.record import TrialRecord, plain
+from autopeft.study.states import STOPPED, TIMED_OUT
 from autopeft.study.task_scores import SINGLES
 from autopeft.tasks.several import SeveralTasks
 from autopeft.training.checkpoint import Checkpoint
@@ -30,7 +31,13 @@ USUAL = "lora"
 """The method whose default is trained where nothing says which fixed default is best."""
 
 
-def train(problem: Problem, study: optuna.Study, announcer: Announcer, check: Callable[[], None]) -> None:
+def train(
+    problem: Problem,
+    study: optuna.Study,
+    announcer: Announcer,
+    check: Callable[[], None],
+    late: Callable[[], bool] = lambda: False,
+) -> None:
     """Train each task's single-task default on the folds of the study, if it was not trained before.
 
     Args:
@@ -38,9 +45,10 @@ def train(problem: Problem, study: optuna.Study, announcer: Announcer, check: Ca
         study: keeps the records.
         announcer: says what is done.
         check: called at each rung; raises what a signal raised.
+        late: whether the search's time is up; asked at each rung.
 
     Raises:
-        StudyError: one fails.
+        StudyError: one fails, or the time is up; the next start goes on from the last rung.
         BudgetError: no default of a task is within the budget.
         MachineError: the machine failed; the next start goes on.
     """
@@ -48,7 +56,7 @@ def train(problem: Problem, study: optuna.Study, announcer: Announcer, check: Ca
         return
     for name, part in problem.parts.items():
         if name not in study.user_attrs.get(SINGLES, {}):
-            record = _trained(name, part, announcer, check)
+            record = _trained(name, part, announcer, check, late)
             study.set_user_attr(SINGLES, {**study.user_attrs.get(SINGLES, {}), name: plain(record)})
     for name, record in singles(study.user_attrs).items():
         if record.score is not None:
@@ -86,17 +94,25 @@ def default_of(part: Problem) -> Candidate:
     )
 
 
-def _trained(name: str, part: Problem, announcer: Announcer, check: Callable[[], None]) -> TrialRecord:
+def _trained(
+    name: str, part: Problem, announcer: Announcer, check: Callable[[], None], late: Callable[[], bool]
+) -> TrialRecord:
     candidate = default_of(part)
     announcer.enter(
         SEARCHING, f"{name} alone", f'The task "{name}" alone, with the untuned default of {candidate.name}'
     )
     usage, checkpoint = part.cost_estimator(candidate), Checkpoint.of(part.spec.output, candidate.flat)
 
-    def at_rung(_: object) -> None:
+    def at_rung(_: object) -> str | None:
         check()
+        return TIMED_OUT if late() else None
 
     outcome = run_trial(part, candidate, at_rung, checkpoint)
+    if outcome.state == STOPPED:
+        raise StudyError(
+            f'{outcome.reason} while the task "{name}" was trained alone, with which the score is compared. Run the '
+            "same command again to go on, or raise `timeout` in [search]."
+        )
     changed = part.weight_check.restore()
     record = record_of(0, str(candidate), candidate.flat, candidate.hyper.epochs, usage, outcome)
     if not record.complete or changed:

@@ -100,7 +100,7 @@ class Batcher:
             if questions:
                 self._shelf.answer([*questions.values()])
             found |= questions
-        except Exception as error:  # one batch that fails must not end the server
+        except (Exception, SystemExit) as error:  # one batch that fails must not end the server
             found |= dict.fromkeys(questions, _told(error))
         prompts = {place: job for place, job in enumerate(jobs) if isinstance(job, Prompts)}
         while prompts:
@@ -115,13 +115,13 @@ class Batcher:
         try:
             winner = self._shelf[next(iter(prompts.values())).winner]
             return dict(zip(prompts, texts.write(winner, [*prompts.values()]), strict=True))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if len(prompts) == 1:
                 return dict.fromkeys(prompts, _told(error))
             return {place: found for one in prompts for place, found in self._written({one: prompts[one]}).items()}
 
 
-def _told(error: Exception) -> AutopeftError:
+def _told(error: Exception | SystemExit) -> AutopeftError:
     if isinstance(error, AutopeftError):
         return error
     return AutopeftError(machine.fault(error) or f"the model failed: {in_a_line(error)}.")

@@ -14,15 +14,10 @@ SAMPLE = 32
 
 
 class SharedWeights:
-    """Points equal parameters and buffers of the models that it gets at one tensor, which nothing may change then.
-
-    Attributes:
-        saved: bytes of the tensors that were left out because an equal one was there.
-    """
+    """Points equal parameters and buffers of the models that it gets at one tensor, which nothing may change then."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], list[torch.Tensor]] = {}
-        self.saved = 0
 
     @torch.no_grad()
     def add(self, model: nn.Module) -> None:
@@ -41,8 +36,6 @@ class SharedWeights:
         if same is None:
             known.append(tensor)
             return tensor
-        if same.data_ptr() != tensor.data_ptr():
-            self.saved += same.numel() * same.element_size()
         return same
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from autopeft.shelf.shared_weights import SharedWeights
 from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -51,17 +52,19 @@ class Shelf:
     not. Answers are those of `Winner.predict`, up to rounding.
 
     Args:
-        winners: by name; they must have the same base model, as `load` makes sure.
+        winners: by name, or pairs of names and winners; they must have the same base model, as `load` makes sure. Of
+            pairs that are made one by one, no more than one winner has weights of its own at a time.
 
     Attributes:
         winners: by name.
         turns: why a winner's rows run alone, by its name.
     """
 
-    def __init__(self, winners: Mapping[str, Winner]) -> None:
-        self.winners = dict(winners)
+    def __init__(self, winners: Mapping[str, Winner] | Iterable[tuple[str, Winner]]) -> None:
+        self.winners: dict[str, Winner] = {}
         shared = SharedWeights()
-        for winner in self.winners.values():
+        for name, winner in winners.items() if isinstance(winners, Mapping) else winners:
+            self.winners[name] = winner
             for model in winner.modules:
                 shared.add(model)
         first = next(iter(self.winners.values()))
@@ -91,7 +94,7 @@ class Shelf:
         """
         found = find(folders)
         return cls(
-            {name: artifact.load(folder, device, trust_remote_code=trust_remote_code) for name, folder in found.items()}
+            (name, artifact.load(folder, device, trust_remote_code=trust_remote_code)) for name, folder in found.items()
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -200,15 +203,19 @@ class Shelf:
     def _hand_out(
         self, name: str, questions: Sequence[Question], cells: pd.DataFrame, answers: Sequence[np.ndarray]
     ) -> None:
-        """Give each question its part of a winner's answers."""
-        answering = self[name].answering
+        """Give each question its part of a winner's answers; an error of one stays with it."""
+        answering, start = self[name].answering, 0
+        whole: np.ndarray | None = None
         try:
             whole = answering.task.worded(answering.together(answers, cells), cells)
         except AutopeftError as error:
-            for question in questions:
-                question.error = error
-            return
-        start = 0
+            if len(questions) == 1:
+                questions[0].error = error
+                return
         for question in questions:
-            question.answers = whole[start : start + len(question.cells)]
-            start += len(question.cells)
+            part = slice(start, start + len(question.cells))
+            start = part.stop
+            if whole is None:
+                self._hand_out(name, [question], question.cells, [one[part] for one in answers])
+            else:
+                question.answers = whole[part]

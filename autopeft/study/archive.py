@@ -71,8 +71,10 @@ class Archive:
         numbers, known = {}, self.attrs.get(DEFAULTS, {})
         for number, trial in self.trials.items():
             queued = trial.system_attrs.get("fixed_params")
-            untuned = queued and all(known.get(name, value) == value for name, value in queued.items())
-            if untuned and "retry_of" not in trial.user_attrs:
+            if not queued or "retry_of" in trial.user_attrs:
+                continue
+            params = {**queued, **trial.params}  # where candidates share a pass, only what they have alike is queued
+            if all(known.get(name, value) == value for name, value in params.items()):
                 method, several = str(queued["method"]), self.given["model"].get("candidates")
                 numbers[arm(method, queued[f"{method}.{MODEL}"] if several else "")] = number
         again = {t.user_attrs["retry_of"]: number for number, t in self.trials.items() if "retry_of" in t.user_attrs}

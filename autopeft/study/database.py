@@ -161,7 +161,7 @@ class Database(OneWriterStorage):
         """
         assert study_name
         before = Entry.of(self._output)
-        entry = before or Entry(self.url, study_name, uuid.uuid4().hex)
+        entry = replace(before or Entry(self.url, study_name, uuid.uuid4().hex), name=study_name)
         entry.keep(self._output)
         try:
             found = super().create_new_study(directions, study_name)

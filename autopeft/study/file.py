@@ -197,7 +197,8 @@ def read_section(
     try:
         return section.model_validate(dict(content))
     except ValidationError as error:
-        first: Any = error.errors(include_url=False)[0]
+        found: list[Any] = error.errors(include_url=False)
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # why another is missing
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             key = str(first["loc"][0])
             known = on_training(key) or nearest(key, [*beside, *section.model_fields])

@@ -77,11 +77,14 @@ def sentence(error: Any, source: str, fields: Mapping[str, Any]) -> str:
         key = f"{path.pop()}[{key}]"
     table = str(path[0]) if path else ""
     where = f"in {source}" + (f", [{table}]" if table else "")
+    if len(path) > 1 and isinstance(path[1], int):  # in one of several tables of a name
+        where = f"in {source}, entry {path[1] + 1} of [[{table}]]"
+        table = str(path[2]) if len(path) > 2 else ""
     match error["type"]:
         case "extra_forbidden":
             return f'"{key}" {where} is not a setting; {_advice(str(key), table, fields)}'
         case "missing":
-            if not table and key in NEEDED:
+            if not path and key in NEEDED:
                 return f"{source} has no [{key}] table; add one with {NEEDED[key]}."
             return f"the setting `{key}` is missing {where}; add it."
         case "value_error":
@@ -135,6 +138,7 @@ RULES = {
     "less_than": "less than {lt}",
     "literal_error": "one of {expected}",
     "string_pattern_mismatch": "made of letters, digits, '_', '.' and '-'",
+    "too_long": "a list of at most {max_length}",
     "too_short": "a list with at least one entry",
     "string_too_short": "a text that is not empty",
     "string_too_long": "a text of at most {max_length} characters",

@@ -21,6 +21,7 @@ from autopeft.study.setting_types import (  # noqa: TC001  # pydantic's
     Encoding,
     Place,
     Seconds,
+    TaskName,
     Workers,
 )
 
@@ -226,7 +227,7 @@ class DataSection(Section):
 class NamedTask(TaskSection):
     """One of several tasks on one base model. Any other key here is a setting of the kind of task."""
 
-    name: str = Field(pattern=r"^[A-Za-z][\w-]*$", max_length=40)
+    name: TaskName
     """Its name in tables, metrics and folders."""
     metric: str | None = None
     """The metric to maximise. Default: the first metric of the kind."""
@@ -265,8 +266,8 @@ class SearchSection(Section):
     """Number of trials that run at the same time, each in its own process with an equal share of the CPU threads and of
     its GPU's memory, or of `max_gpu_memory` if that is less; on a CPU, of `max_gpu_memory`.
 
-    "auto" is one for every GPU, one for every two cores on a CPU, and one with `candidates` in [model]; it is the
-    default with `devices`. With more than one worker, two runs of the same study differ.
+    "auto" is one for every GPU, one for every two cores on a CPU, and one with `candidates` in [model] or `[[tasks]]`;
+    it is the default with `devices`. With more than one worker, two runs of the same study differ.
     """
     devices: list[Place] | None = Field(None, min_length=1)
     """The GPUs to train on, as indices of the visible ones, such as [0, 2]. The workers are spread over them, and each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -16,6 +17,10 @@ from autopeft.common.units import (
     parse_seconds,
     parse_workers,
 )
+
+TASK_NAME = r"[A-Za-z][\w-]{0,39}"
+"""The pattern of the name of one of several tasks, which is also the name of a folder."""
+
 
 Share = Annotated[int | float, BeforeValidator(parse_count, json_schema_input_type=int | float | str), Field(gt=0)]
 
@@ -46,3 +51,14 @@ def _encoding(text: str) -> str:
 
 
 Encoding = Annotated[str, AfterValidator(_encoding)]
+
+
+def _task_name(text: str) -> str:
+    if not re.fullmatch(TASK_NAME, text):
+        raise ValueError(
+            f"must begin with a letter, and have at most 40 letters, digits, '_' and '-', but got {shorten(text)}"
+        )
+    return text
+
+
+TaskName = Annotated[str, AfterValidator(_task_name), Field(json_schema_extra={"pattern": f"^{TASK_NAME}$"})]

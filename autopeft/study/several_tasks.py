@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autopeft.study.folder import SINGLE_TASKS
-from autopeft.study.sections import SEVERAL_TASKS, NamedTask, TaskSection
+from autopeft.study.sections import LOCAL_BACKEND, SEVERAL_TASKS, NamedTask, TaskSection
 
 if TYPE_CHECKING:
     from autopeft.study.file import StudySpec
 
-NAME = r"[A-Za-z][\w-]{0,39}"
-"""The pattern of a task's name, which is also the name of a folder."""
-
 FEWEST, MOST = 2, 16
 """Fewest and most tasks of a study."""
+
+OTHER_METRICS = ("score", "when_stopped")
+"""What follows `score_` and `test_` in names of metrics in MLflow that are not a task's; so does `default_<method>`."""
 
 GAIN = "gain"
 """What a study of several tasks maximises: the mean over the tasks of the task's score less that of its single-task
@@ -58,7 +58,13 @@ def require(spec: StudySpec) -> None:
         raise ValueError(
             f'`name` of [[tasks]] must be different for each task, but "{twice[0]}" comes twice; rename one'
         )
-    workers = spec.search.workers
+    taken = {*OTHER_METRICS, *(f"{name}_alone" for name in names)}
+    if known := next((name for name in names if name in taken or name.startswith("default_")), ""):
+        raise ValueError(
+            f'`name` of [[tasks]] must not be "{known}", because the study keeps another metric under that name in '
+            "MLflow; rename the task"
+        )
+    workers, several = spec.search.workers, len(spec.search.devices or ()) > 1
     faults = {
         "`metric` in [validation]": (spec.validation.metric not in (None, GAIN), "set `metric` in each of [[tasks]]"),
         "`candidates` in [model]": (spec.model.candidates is not None, "give one `name_or_path`"),
@@ -66,6 +72,8 @@ def require(spec: StudySpec) -> None:
         "`form` in [winner]": (spec.winner.form != "refit", 'set it to "refit"'),
         "`warm_start` in [search]": (bool(spec.search.starts), "remove it"),
         "`workers` in [search]": (isinstance(workers, int) and workers > 1, "set it to 1"),
+        "`devices` in [search] with more than one GPU": (several, "name one"),
+        "`backend` in [search]": (spec.search.backend != LOCAL_BACKEND, "remove it"),
         "`packing` in [validation]": (spec.validation.packing == "on", 'set it to "off"'),
     }
     for setting, (wrong, advice) in faults.items():

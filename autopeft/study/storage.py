@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -34,8 +35,12 @@ CONSTRAINT, CONSTRAINTS = "constraints:", "constraints"
 from which optuna-dashboard still reads whether a trial is feasible. It is kept for that alone."""
 
 
-def open_study(output: Path) -> optuna.Study | None:
+def open_study(output: Path, url: str | None = None) -> optuna.Study | None:
     """The study of an output folder as it is kept, for reading, also while it runs; None where it has not begun.
+
+    Args:
+        output: the folder.
+        url: of its database, if that may have moved since the folder noted where it is.
 
     Raises:
         UserInputError: there is none, or what is kept is damaged.
@@ -43,6 +48,7 @@ def open_study(output: Path) -> optuna.Study | None:
     """
     entry = Entry.of(output)
     if entry:
+        entry = replace(entry, url=url or entry.url)
         database = open_database(entry.url)
         known = entry.find(database) is not None
         with reaching(entry.url):

@@ -9,7 +9,7 @@ from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError, brief, nearest
 from autopeft.study.card import CARD
 from autopeft.study.folder import TASKS
-from autopeft.study.several_tasks import NAME
+from autopeft.study.setting_types import TASK_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,8 @@ def tasks_in(folder: Path) -> list[str]:
     """
     content = plain_file.read_json(folder / TASKS)
     names = content.get("tasks") if isinstance(content, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) and re.fullmatch(NAME, name) for name in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and re.fullmatch(TASK_NAME, name) for name in names
+    ):
         raise UserInputError(f"{folder / TASKS} must name the tasks of a study, but does not; restore it.")
     return names

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from autopeft.common.exceptions import MethodError, SpecError
+from autopeft.common.exceptions import MethodError, SpecError, brief
 from autopeft.study.file import read_section
-from autopeft.study.sections import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +35,11 @@ def _configured(registry: Registry, name: str, given: Mapping[str, Any] | None, 
         method = registry[name]
     except MethodError as error:
         raise SpecError(f"[methods.{name}] must be a method's settings, but {error}") from None
-    if method.Options is None and given is None:
+    if method.Options is None:
+        if given:
+            raise SpecError(
+                f'"{brief(next(iter(given)))}" in [methods.{name}] is not a setting, because {name} has none; what is '
+                f"searched is set in [search], as `{name}.DIMENSION`, and `autopeft methods {name}` lists that."
+            )
         return method
-    return method.configured(read_section(method.Options or Section, given or {}, f"methods.{name}"), spec.folder)
+    return method.configured(read_section(method.Options, given or {}, f"methods.{name}"), spec.folder)

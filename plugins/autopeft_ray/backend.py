@@ -39,8 +39,11 @@ ROOM_TOLD, ROOM_SECONDS = 60.0, 600.0
 DOUBT_SECONDS = 30.0
 """Time for Ray to find out whether a node is gone whose actor cannot be reached."""
 
-FAREWELL_SECONDS = 2.0
-"""Time for actors to remove their files before they are ended."""
+PREPARATION_SECONDS = 1800.0
+"""The least time that a worker may take for the rows and the model."""
+
+FAREWELL_SECONDS = REPLY_SECONDS + 2.0
+"""Time for actors to remove their files on other machines before they are ended; they may have to reply first."""
 
 
 class RayBackend(Backend):
@@ -93,10 +96,12 @@ class RayBackend(Backend):
             for call in replied:
                 self._take(calls[call], call)
         passed, self._polled = time.monotonic() - self._polled, time.monotonic()
-        for worker in [worker for worker in self._workers if worker.ready and worker.call]:
+        for worker in [worker for worker in self._workers if worker.where and worker.call]:
             worker.unheard += min(passed, 2 * LISTEN_SECONDS)  # in the rest this process did not run
-            if worker.unheard > self._work.patience + REPLY_SECONDS + LISTEN_SECONDS:
-                self._bury(worker, f"did not reply for {worker.unheard:.0f} s")
+            allowed = self._work.patience + REPLY_SECONDS + LISTEN_SECONDS
+            if worker.unheard > (allowed if worker.ready else max(allowed, PREPARATION_SECONDS)):
+                how = "did not reply for" if worker.ready else "was not ready after"
+                self._bury(worker, f"{how} {worker.unheard:.0f} s")
 
     def _take(self, worker: Worker, call: Any) -> None:
         """Handle the reply to a call, or what came instead."""
@@ -164,9 +169,8 @@ class RayBackend(Backend):
         """Handle the death of an actor, of which Ray told: with its node, which is nobody's fault, or alone."""
         if self._gone(worker) or NODE_DIED in told:
             self._remove(worker)
-            self._work.say(
-                f"Node {worker.where.address if worker.where else ''} is gone; its trial, if any, is not lost."
-            )
+            node = f"Node {worker.where.address}" if worker.where else "A node"
+            self._work.say(f"{node} is gone; its trial, if any, is not lost.")
             if worker.job:
                 worker.job.lost(f"the node of {worker.name} is gone", asked=True)
         else:
@@ -253,8 +257,8 @@ class RayBackend(Backend):
     ) -> None:
         try:
             with suppress(RayError):
-                closing = [worker.actor.close.remote() for worker in self._workers if worker.where]
-                if closing:
+                there = [worker for worker in self._workers if worker.where and not self._folder]
+                if closing := [worker.actor.close.remote() for worker in there]:
                     ray.wait(closing, num_returns=len(closing), timeout=FAREWELL_SECONDS)
                 for worker in self._workers:
                     ray.kill(worker.actor)

@@ -20,7 +20,7 @@ class Worker:
         where: its node, once it has replied from there.
         ready: whether it has all it needs to train.
         job: the trial that it runs.
-        unheard: seconds that the call has taken, while this process ran.
+        unheard: seconds that the call has taken, while this process ran; until it is ready, those of all calls.
         doubted: when it could not be reached for the first time, on the monotonic clock.
     """
 
@@ -34,7 +34,9 @@ class Worker:
 
     def ask(self, method: str, *given: Any) -> None:
         """Call a method of the actor."""
-        self.call, self.unheard = getattr(self.actor, method).remote(*given), 0.0
+        self.call = getattr(self.actor, method).remote(*given)
+        if self.ready:
+            self.unheard = 0.0
 
     @property
     def name(self) -> str:

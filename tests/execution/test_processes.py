@@ -9,10 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import optuna
 import pytest
 
-from autopeft.study.journal import open_journal
+from autopeft.study.storage import open_study
 from autopeft.tracking import Tracker
 from autopeft.tracking.sender import KEY
 from tests.conftest import THREE, autopeft_here
@@ -67,7 +66,7 @@ def alive(pid: int) -> bool:
 def check_books(study: Path, trials: int, uri: str | None = None) -> list[dict]:
     """Every trial that counts is in both stores once, and none is left open; MLflow's may be at `uri`, with others."""
     output = study.parent / "outputs" / "tiny"
-    study_there = optuna.load_study(study_name="tiny", storage=open_journal(output))
+    study_there = open_study(output)
     found = study_there.trials
     assert not [t.number for t in found if not t.state.is_finished()]
     records = [t.user_attrs["record"] for t in found if "record" in t.user_attrs]
@@ -149,8 +148,7 @@ def test_a_study_that_is_interrupted_takes_its_workers_along_and_goes_on(tiny_st
     output = tiny_study.parent / "outputs" / "tiny"
     if how != signal.SIGKILL:
         assert {run.info.status for runs in store(output) for run in runs} <= {"FINISHED", "KILLED"}
-    storage = open_journal(output)
-    kept = [t.user_attrs.get("record") for t in optuna.load_study(study_name="tiny", storage=storage).trials]
+    kept = [t.user_attrs.get("record") for t in open_study(output).trials]
     assert any(kept)
     run_study(tiny_study)
     records = check_books(tiny_study, 4)

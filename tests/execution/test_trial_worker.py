@@ -16,9 +16,10 @@ from autopeft.execution.problem import Problem
 from autopeft.execution.runner import Findings
 from autopeft.execution.study_work import StudyWork, about
 from autopeft.execution.trial_worker import TrialWorker
-from autopeft.execution.work_order import Message
+from autopeft.execution.work_order import Message, WorkOrder
 from autopeft.methods.registry import discover
 from autopeft.study.file import StudySpec
+from autopeft.study.sections import MethodsSection
 from autopeft.training.checkpoint import Checkpoint
 from tests.conftest import THREE
 from tests.methods.test_registry import install, write_plugin
@@ -143,7 +144,9 @@ def test_the_base_model_is_sent_where_it_is_not_and_kept_there(tiny_study, elsew
     shutil.copytree((tiny_study.parent / "model").resolve(), own)
     (tiny_study.parent / "model").unlink()
     own.rename(tiny_study.parent / "model")
+    (tiny_study.parent / "model" / ".env").write_text("TOKEN=of-the-user")
     work = work_of(problem_of(tiny_study))
+    assert ".env" not in work.model_files
     pieces = [(name, content[at : at + 1000]) for name, path in work.model_files.items()
               for content in [path.read_bytes()] for at in range(0, len(content), 1000)]  # fmt: skip
     assert not TrialWorker(work.order, elsewhere).lacks_model
@@ -193,8 +196,17 @@ def test_a_trial_that_stands_still_is_told_of_even_where_its_code_cannot_be_inte
     worker = begun(work, elsewhere)
     worker.start(work.trial_order(trial))
     found = until(worker, "silent", work, trial)
-    assert found[-1].content == "it made no progress for 2.0 s"
+    assert found[-1].content == "made no progress for 2.0 s"
     assert trial.outcome is None  # who runs the worker ends its process, and only then is the trial lost
+
+
+def test_files_that_a_methods_settings_name_have_whole_paths_there(tiny_study):
+    problem = problem_of(tiny_study)
+    settings = {"fusion": {"sources": ["study.toml", "nowhere"], "more": {"share": 0.5}}}
+    spec = problem.spec.model_copy(update={"methods": MethodsSection(settings=settings)})
+    order = WorkOrder.of(replace(problem, spec=spec))
+    found = {"sources": [str(tiny_study), "nowhere"], "more": {"share": 0.5}}
+    assert order.spec.methods.settings == {"fusion": found}
 
 
 def test_a_trial_whose_machine_failed_is_lost_there_and_goes_on(tiny_study):

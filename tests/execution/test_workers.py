@@ -7,14 +7,17 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from autopeft.budget.limits import Budget
+from autopeft.execution import processes
 from autopeft.execution.problem import Problem
-from autopeft.execution.processes import Processes
+from autopeft.execution.processes import Processes, Worker
+from autopeft.execution.pulse import Pulse, Silence
 from autopeft.execution.runner import Findings
 from autopeft.execution.shares import Share
 from autopeft.methods.registry import discover
@@ -136,6 +139,29 @@ def test_a_gpu_that_is_lost_twice_is_left_out_and_the_others_go_on(problem):
         "any, is not lost.",
     ]
     assert [[end.state for end in trial.ends] for trial in trials] == [[COMPLETE], [COMPLETE]]
+
+
+def linger(pipe):
+    """A process whose pipe ends before it does, as when a GPU's driver hangs."""
+    pipe.close()
+    time.sleep(LONGEST)
+
+
+def test_a_worker_that_hangs_as_it_ends_does_not_live_on_beside_its_replacement(problem, monkeypatch):
+    monkeypatch.setattr(processes, "FAREWELL_SECONDS", 0.5)
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=linger, args=(there,), daemon=True)
+    process.start()
+    there.close()
+    backend = Processes(problem, 1, lambda: Findings({}, {}), print)
+    worker = Worker(0, Share(Budget()), process, here, Silence(Pulse(context), 60.0))
+    backend._workers.append(worker)
+    with pytest.raises(EOFError):
+        here.recv()
+    assert backend._bury(worker) == (0, "a worker process hung as it ended and was killed")
+    process.join(LONGEST)
+    assert process.exitcode == -signal.SIGKILL
 
 
 COUNTING = FAILING.replace("Failing", "Counting").replace('"failing"', '"counting"').replace("BODY", "pass")

@@ -260,7 +260,8 @@ def test_it_is_searched_only_where_its_sources_are_given(home):
         ({"fusion": {}}, "`sources` is missing"),
         ({"fusion": {"sources": []}}, "at least one"),
         ({"fusion": {"sources": ["a"], "source": 1}}, '"source" in .methods.fusion. is not a setting; did you mean'),
-        ({"lora": {"sources": ["a"]}}, '"sources" in .methods.lora. is not a setting'),
+        ({"fusion": {"source": ["a"]}}, '"source" in .methods.fusion. is not a setting; did you mean "sources"'),
+        ({"lora": {"sources": ["a"]}}, '"sources" in .methods.lora. is not a setting, because lora has none; what is'),
         ({"fuson": {"sources": ["a"]}}, 'did you mean "fusion"'),
     ],
 )

@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,24 @@ def test_one_actor_does_what_this_process_does_and_ray_leaves_nothing_behind(tin
 
     assert compared(there) == compared(here)
     assert {**there["test"], "seconds": 0} == {**here["test"], "seconds": 0}
+
+
+def test_until_a_worker_is_ready_the_time_of_all_its_calls_counts():
+    """A worker replies every few seconds that it is still preparing, perhaps for ever."""
+    from autopeft_ray.worker import Worker
+
+    class Method:
+        def remote(self, *given):
+            return given
+
+    worker = Worker(SimpleNamespace(wait=Method(), start=Method()))
+    for _ in range(3):
+        worker.ask("wait")
+        worker.unheard += 5.0
+    assert worker.unheard == 15.0
+    worker.ready = True
+    worker.ask("start", "trial")
+    assert (worker.call, worker.unheard) == (("trial",), 0.0)
 
 
 @pytest.fixture

@@ -321,6 +321,23 @@ def test_a_candidate_of_the_portfolio_that_is_queued_after_the_default_is_not_ta
     assert archive.open_archive(output).defaults["lora"].number == 0
 
 
+def test_a_trial_drawn_to_share_a_pass_with_the_default_is_not_taken_for_it(tmp_path):
+    """Only what it has in common with the default was queued; the sampler drew the rest."""
+    output = store(tmp_path, [record(0)], defaults=(0,))
+    study = optuna.load_study(study_name="made", storage=open_journal(output))
+    study.set_user_attr(archive.DEFAULTS, {"lora.r": 8, "lora.layers": "all"})
+    study.add_trial(
+        create_trial(
+            value=0.71,
+            params={"lora.r": 4},
+            distributions={"lora.r": IntDistribution(1, 64)},
+            system_attrs={"fixed_params": {"method": "lora", "lora.layers": "all"}},
+            user_attrs={"record": asdict(record(1)), "drawn": True},
+        )
+    )
+    assert archive.open_archive(output).defaults["lora"].number == 0
+
+
 LABELS = ["yes"] * 50 + ["no"] * 50 + ["maybe <b>"] * 20
 SCORES = {"winner": 90 / 120, "baseline": 50 / 120, "defaults": {"lora": 90 / 120, "adapter": 60 / 120}, "notes": {}}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import torch
@@ -13,9 +14,10 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 import autopeft as api
-from autopeft.common.exceptions import SpecError, UserInputError
+from autopeft.common.exceptions import SpecError, StudyError, UserInputError
 from autopeft.data.encoded import Encoded, Field
 from autopeft.data.rows_of_tasks import RowsOfTasks, task_of
+from autopeft.execution import cohort_choice
 from autopeft.execution.folds import FreshFolds
 from autopeft.execution.preparation import made_ready
 from autopeft.execution.problem import Problem
@@ -27,8 +29,11 @@ from autopeft.models.model_of_tasks import ModelOfTasks
 from autopeft.models.weights_file import read_weights, write_weights
 from autopeft.reporting.leaderboard import leaderboard
 from autopeft.reporting.tasks_view import verdict
+from autopeft.search import single_tasks
+from autopeft.search.single_tasks import singles
 from autopeft.study.file import StudySpec
 from autopeft.study.record import Result
+from autopeft.study.sections import SearchSection
 from autopeft.study.task_scores import TaskScore, facts_in, scores_in
 from autopeft.tasks.several import SeveralTasks, as_objects, stacked
 from autopeft.tasks.study_check import mistakes_in
@@ -38,7 +43,7 @@ from autopeft.training.checkpoint import Checkpoint
 from autopeft.training.initial_values import initial_values
 from autopeft.training.learner import Learner, evaluate
 from autopeft.training.mixture import scheduled, shares
-from tests.conftest import autopeft_here, few, tiny_rows
+from tests.conftest import announcing, autopeft_here, few, tiny_rows
 from tests.search.tasks_study import STUDY, TASKS, write
 from tests.search.test_run import edit, run_study, store
 
@@ -356,6 +361,21 @@ def test_facts_of_a_record_are_told_apart():
     assert facts_in(facts, "a") == {"threshold": 0.4}
 
 
+def test_a_timeout_ends_the_training_of_a_task_alone_at_a_rung_from_which_it_goes_on(tmp_path, tiny_model):
+    problem, _ = made_ready(StudySpec.from_file(write(tmp_path, tiny_model)), discover())
+    study, rungs = optuna.create_study(direction="maximize"), []
+    announcer = announcing(problem.spec.output)
+    with pytest.raises(StudyError, match=r'timeout was reached while the task "tone" was trained alone.*to go on'):
+        single_tasks.train(problem, study, announcer, lambda: rungs.append(1), lambda: True)
+    assert len(rungs) == 1
+    assert singles(study.user_attrs) == {}
+    part = problem.parts["tone"]
+    assert Checkpoint.of(part.spec.output, single_tasks.default_of(part).flat).even(2)
+    single_tasks.train(problem, study, announcer, lambda: None)
+    assert [*singles(study.user_attrs)] == [*problem.task.references] == NAMES
+    assert not part.spec.output.exists()
+
+
 # From a study file to answers.
 
 
@@ -451,28 +471,43 @@ def test_other_tasks_are_another_study(finished):
 
 # What does not combine.
 
+TASK = {"kind": "regression", "data": {"train": "x"}}
 WRONG = {
-    "one": ({"tasks": [{"name": "a", "kind": "regression", "data": {"train": "x"}}]}, "at least 2 entries"),
+    "one": ({"tasks": [{"name": "a", **TASK}]}, "at least 2 entries"),
     "task": ({"task": {"kind": "regression"}}, "`tasks` and \\[task\\] exclude each other"),
     "data": ({"data": {"train": "x"}}, "`tasks` and \\[data\\] exclude each other"),
     "candidates": ({"model": {"candidates": ["a", "b"]}}, "`candidates` in \\[model\\] does not go with"),
     "metric": ({"validation": {"metric": "f1"}}, "set `metric` in each of \\[\\[tasks\\]\\]"),
     "form": ({"winner": {"form": "ensemble"}}, "`form` in \\[winner\\] does not go with"),
     "workers": ({"search": {"workers": 2}}, "`workers` in \\[search\\] does not go with"),
+    "devices": ({"search": {"devices": [0, 1]}}, "`devices` in \\[search\\] with more than one GPU does not go with"),
+    "backend": ({"search": {"backend": "ray"}}, "`backend` in \\[search\\] does not go with"),
     "packing": ({"validation": {"packing": "on"}}, "`packing` in \\[validation\\] does not go with"),
     "warm_start": ({"search": {"warm_start": "x"}}, "`warm_start` in \\[search\\] does not go with"),
     "quantization": ({"model": {"name_or_path": "m", "quantization": "8bit"}}, "`quantization` in \\[model\\] does"),
-    "twice": ({"tasks": [{"name": "a", "kind": "regression", "data": {"train": "x"}}] * 2}, '"a" comes twice'),
+    "metric's name": ({"tasks": [{"name": n, **TASK} for n in ("tone", "score")]}, 'must not be "score"'),
+    "other's name": ({"tasks": [{"name": n, **TASK} for n in ("tone", "tone_alone")]}, 'must not be "tone_alone"'),
+    "twice": ({"tasks": [{"name": "a", **TASK}] * 2}, '"a" comes twice'),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_combine_is_refused_with_advice(name):
     own, message = WRONG[name]
-    task = {"kind": "regression", "data": {"train": "x"}}
-    tasks = [{"name": "a", **task}, {"name": "b", **task}]
+    tasks = [{"name": "a", **TASK}, {"name": "b", **TASK}]
     with pytest.raises(SpecError, match=message):
         StudySpec.from_mapping({"name": "x", "model": {"name_or_path": "m"}, "tasks": tasks, **own})
+
+
+def test_several_tasks_have_one_worker_with_the_whole_budget(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16))
+    study = write(tmp_path, tiny_model)
+    edit(study, ("race = 0", 'race = 0\nworkers = "auto"\n[budget]\nmax_gpu_memory = "8 GiB"'))
+    problem, _ = made_ready(StudySpec.from_file(study), discover())
+    assert (problem.workers, problem.budget.max_gpu_memory) == (1, 8 * 2**30)
+    several = replace(problem, spec=problem.spec.model_copy(update={"search": SearchSection(cohort=4)}))
+    with pytest.raises(SpecError, match=r"`cohort` in \[search\] must be 1 if the study has `\[\[tasks\]\]`"):
+        cohort_choice.require(several)
 
 
 def test_a_method_with_a_training_callback_is_refused(tmp_path, tiny_model):

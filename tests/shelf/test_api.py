@@ -143,6 +143,15 @@ def test_too_much_at_once_is_refused_and_asked_again(shelf):
         assert client.get("/health")[0] == 200
 
 
+def test_a_model_whose_code_would_end_the_process_ends_neither_the_server_nor_other_requests(shelf, monkeypatch):
+    content = body("tone", rows_of("text-classification", 1))
+    with serving(shelf) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(shelf["tone"].module, "forward", lambda *args, **kwargs: sys.exit(3))
+            assert "SystemExit: 3" in client.fails("/predict", content, 500)
+        assert client.post("/predict", content)[0] == 200
+
+
 def test_an_image_is_given_in_base64_and_never_as_a_path(tmp_path):
     from PIL import Image
 

@@ -101,6 +101,19 @@ def test_the_base_is_in_memory_once(shelf):
     assert len({weight.data_ptr() for weight in words}) == 1
 
 
+def test_no_more_than_one_winner_at_a_time_has_weights_of_its_own(folders):
+    there = []
+
+    def loaded():
+        for name in ("low", "down", "tags"):
+            bases = {winner.module.get_input_embeddings().weight.data_ptr() for winner in there}
+            assert len(bases) == min(len(there), 1)
+            there.append(load(folders[name]))
+            yield name, there[-1]
+
+    assert list(Shelf(loaded())) == ["low", "down", "tags"]
+
+
 def test_several_questions_for_one_winner_share_a_pass(shelf):
     good, other = (shelf.question("low", rows_of("text-classification", count)) for count in (2, 3))
     shelf.answer([good, other, shelf.question("down", rows_of("regression", 1))])
@@ -121,6 +134,20 @@ def test_an_error_stays_with_the_question_that_has_it(tmp_path):
     assert "in row 1" in str(bad.error)
     np.testing.assert_allclose(first.answers, shelf["one"].predict_proba(rows), atol=1e-5)
     np.testing.assert_array_equal(last.answers, first.answers[1:])
+
+
+def test_an_answer_that_is_not_finite_stays_with_its_question(shelf):
+    words = shelf["low"].module.get_input_embeddings().weight.data
+    word = shelf["low"].processor.convert_tokens_to_ids("w57")
+    kept = words[word].clone()
+    good, bad, other = (shelf.question(*given) for given in (("low", ["w1"]), ("low", ["w1", "w57"]), ("down", ["w1"])))
+    try:
+        words[word] = float("nan")
+        shelf.answer([good, bad, other])
+    finally:
+        words[word] = kept
+    assert "those for row 1 are not finite" in str(bad.error)
+    assert (good.error, other.error, len(good.answers), len(other.answers)) == (None, None, 1, 1)
 
 
 def test_a_row_that_is_cut_is_told(shelf):

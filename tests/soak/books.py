@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import optuna
 from mlflow import MlflowClient
 
-from autopeft.study.journal import open_journal
+from autopeft.study.database import Entry
+from autopeft.study.storage import open_study
 from tests.execution.test_processes import check_books
 from tests.search.test_run import store
 from tests.soak.harness import Child
@@ -63,7 +64,9 @@ def undisturbed(study: Path, trials: int, uri: str | None = None, *, warm: bool 
 
 
 def remove(study: Path) -> None:
-    """Remove what the study wrote, and what its commands said."""
+    """Remove what the study wrote, also into a database, and what its commands said."""
+    if entry := Entry.of(study.parent / "outputs" / "tiny"):
+        optuna.delete_study(study_name=entry.name, storage=entry.url)
     shutil.rmtree(study.parent / "outputs", ignore_errors=True)
     for path in study.parent.glob("said.*"):
         path.unlink()
@@ -74,7 +77,7 @@ def check(study: Path, trials: int, uri: str | None = None) -> dict:
     output = study.parent / "outputs" / "tiny"
     records = {record["number"]: record for record in check_books(study, trials, uri)}
     client = MlflowClient(uri or f"sqlite:///{output / 'mlflow.db'}")
-    own = optuna.load_study(study_name="tiny", storage=open_journal(output)).user_attrs["study_id"]
+    own = open_study(output).user_attrs["study_id"]
     for run in store(output, uri, own)[1]:
         if run.data.tags["state"] == "INTERRUPTED":
             continue

@@ -1,4 +1,4 @@
-"""What is killed while a study runs: all of it, its driver alone, one of its workers, or the server that it logs to.
+"""What is killed while a study runs: all of it, its driver alone, one of its workers, or a server that it writes to.
 
 A target that needs a program or a package says which one is missing; `TARGETS` is the list that tests and the script
 (`benchmarks/soak.py`) go through, so a new backend or store is one more class here.
@@ -163,7 +163,7 @@ class Server(Target):
 class Database(Target):
     """The PostgreSQL server of the MLflow store, which recovers after a moment."""
 
-    name, kills = "database", 10
+    name, kills = "database", 5
     codes = (0, 1, 2)
 
     def missing(self) -> str:
@@ -190,6 +190,19 @@ class Database(Target):
         return Killed(_synced(child, study), hit)
 
 
+class Trials(Database):
+    """The same where it holds Optuna's trials too: the study ends when it cannot write them, and goes on later."""
+
+    name = "trials"
+
+    @contextmanager
+    def world(self, study: Path) -> Iterator[None]:
+        """With a database of Optuna's own."""
+        with super().world(study):
+            edit(study, add=f'storage = "{self._server.url("optuna")}"\n')
+            yield
+
+
 def _synced(child: Child, study: Path) -> Child:
     """Wait for a run of the study; if it came to its end, send what its store could not take meanwhile."""
     child.code = child.wait()
@@ -209,5 +222,5 @@ def _started(study: Path, drawn: random.Random, whole: Whole, until: float = 1.0
 
 
 TARGETS: tuple[type[Target], ...] = (
-    Target, AtAChange, WithWorkers, WithWorkersAtAChange, Driver, Worker, Server, Database,
+    Target, AtAChange, WithWorkers, WithWorkersAtAChange, Driver, Worker, Server, Database, Trials,
 )  # fmt: skip

@@ -90,6 +90,35 @@ def test_a_mistake_is_one_sentence_with_rule_value_and_place(tmp_path, text, wor
     assert "pydantic" not in message
 
 
+TASKS = """
+[model]
+name_or_path = "m"
+[[tasks]]
+name = "tone"
+kind = "text-classification"
+data = { train = "tone.csv" }
+[[tasks]]
+name = "size"
+kind = "regression"
+data = { train = "size.csv" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (TASKS.replace("size", "a.b", 1), "`name` must begin with a letter, and have at most 40 letters, digits, '_'"),
+        (TASKS.replace('kind = "regression"', ""), "my_study.toml, entry 2 of [[tasks]]; add it."),
+        (TASKS.replace('data = { train = "size.csv" }', ""), "my_study.toml, entry 2 of [[tasks]]; add it."),
+        (TASKS.replace('"size.csv"', '"size.csv", encodin = 1'), "entry 2 of [[tasks]] is not a setting; did you mean"),
+        (TASKS + '[[tasks]]\nname = "x"\n' * 15, "`tasks` must be a list of at most 16, but got"),
+    ],
+)
+def test_a_mistake_in_one_of_several_tasks_names_its_place(tmp_path, wrong, message):
+    with pytest.raises(SpecError, match=re.escape(message)):
+        spec(tmp_path, wrong)
+
+
 def test_a_missing_file():
     with pytest.raises(Exception, match=r"nowhere\.toml does not exist"):
         StudySpec.from_file("nowhere.toml")

@@ -12,11 +12,13 @@ from sqlalchemy.event import listen
 
 from autopeft.common.exceptions import SpecError, StoreError
 from autopeft.execution.outcome import Outcome
+from autopeft.models.digest import COMMIT
 from autopeft.search.recovery import recover
-from autopeft.search.resume import GIVEN
+from autopeft.search.resume import DIGEST, GIVEN, as_begun
 from autopeft.search.trial import record_of
 from autopeft.search.warm_start import _best_so_far
 from autopeft.study.archive import INTERRUPTED, open_archive
+from autopeft.study.file import StudySpec
 from autopeft.study.folder import DATABASE, JOURNAL
 from autopeft.study.place import place_of
 from autopeft.study.record import RECORD
@@ -224,6 +226,25 @@ def test_a_study_goes_on_where_it_was_begun_or_not_at_all(tmp_path, url):
     assert len(begun(tmp_path / "there", url).trials) == 1
 
 
+def test_a_study_whose_database_was_moved_goes_on_where_its_file_says_it_is_now(tmp_path):
+    old, new = (f"sqlite:///{tmp_path}/{name}.db" for name in ("old", "new"))
+    study = begun(tmp_path / "out", old)
+    study.set_user_attr(GIVEN, {"model": {"name_or_path": "org/model"}, DIGEST: f"{COMMIT}{'a' * 40}"})
+    trained(study)
+    optuna.copy_study(from_study_name="one", from_storage=old, to_storage=new)
+    for path in tmp_path.glob("old.db*"):
+        path.unlink()
+    tables = {
+        "model": {"name_or_path": "org/model", "dtype": "float32"},
+        "task": {"kind": "text-classification"},
+        "data": {"train": "rows.csv"},
+        "tracking": {"storage": new},
+    }
+    spec = StudySpec.from_mapping({"name": "one", "output": str(tmp_path / "out"), **tables})
+    assert as_begun(spec).model.revision == "a" * 40
+    assert len(begun(tmp_path / "out", new).trials) == len(open_study(tmp_path / "out").trials) == 1
+
+
 def test_a_process_killed_before_the_database_knew_whose_study_it_is_leaves_nobody_locked_out(tmp_path, url):
     begun(tmp_path / "out", url)
     entry = json.loads((tmp_path / "out" / DATABASE).read_text())
@@ -236,6 +257,10 @@ def test_a_process_killed_before_the_database_knew_whose_study_it_is_leaves_nobo
     trained(begun(tmp_path / "out", url))
     assert len(begun(tmp_path / "out", url).trials) == 1
     assert json.loads((tmp_path / "out" / DATABASE).read_text()) == entry
+    optuna.delete_study(study_name="one", storage=url)
+    assert len(begun(tmp_path / "out", url, "renamed").trials) == 0
+    trained(begun(tmp_path / "out", url, "renamed"))  # what the folder notes is the name that it began with after all
+    assert len(open_study(tmp_path / "out").trials) == 1
 
 
 def test_a_database_of_another_program_is_refused_in_a_sentence(tmp_path, url):
