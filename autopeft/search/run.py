@@ -38,10 +38,10 @@ from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, racing, resume, several_winner, single_tasks, start
 from autopeft.search.announcer import Announcer
 from autopeft.search.endings import without_winner
+from autopeft.search.layer_drop import require_layers
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
 from autopeft.search.select_winner import select_winner
-from autopeft.search.layer_drop import require_layers
 from autopeft.search.served import REFIT, require_mean
 from autopeft.search.story import (
     chosen_by,

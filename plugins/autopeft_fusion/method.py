@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from autopeft import ReportSection, TrainingRows
     from autopeft_fusion.penalty import ValuePenalty

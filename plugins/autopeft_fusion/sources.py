@@ -181,9 +181,7 @@ def from_facts(facts: Mapping[str, Any]) -> tuple[Source, ...]:
     try:
         kept = Kept.model_validate(dict(facts))
     except ValueError as error:
-        raise SpecError(
-            f"what is kept about the sources is damaged: {str(error).splitlines()[0]}."
-        ) from None
+        raise SpecError(f"what is kept about the sources is damaged: {str(error).splitlines()[0]}.") from None
     count = len(kept.names)
     lists = (kept.reduction_factors, kept.non_linearities, kept.layers, kept.digests)
     whole = 0 < count <= MOST_SOURCES and all(len(one) == count for one in lists) and len({*kept.names}) == count

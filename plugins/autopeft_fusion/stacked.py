@@ -73,6 +73,4 @@ class Stacked(OnAdapters):
     def _chosen(self, params: Params) -> tuple[int, ...]:
         """The numbers of the sources that are used."""
         choice = params["sources"]
-        return tuple(
-            place for place, source in enumerate(self.sources) if choice in (ALL, f"{ONLY}{source.name}")
-        )
+        return tuple(place for place, source in enumerate(self.sources) if choice in (ALL, f"{ONLY}{source.name}"))
