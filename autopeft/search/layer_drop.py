@@ -183,13 +183,14 @@ def _section(
     if scores:
         error = _error(scores[0])
         why = (
-            "Scores are means over the folds, on the rows that they validate. The winner has the largest number with "
-            f"a score within one standard error ({error:.4f}) of that with all add-ons; held-out rows had no part in it."
+            "Scores are means over the folds, on the rows that they validate. The winner has the largest number with a "
+            f"score within one standard error ({error:.4f}) of that with all add-ons; held-out rows had no part in it."
         )
     bare = f"The winner leaves the lowest {counted(count, 'layer')} as in the base model (AdapterDrop)"
     text = (
-        f"{bare if count else 'The winner keeps the add-ons of all layers'}; nothing was trained again. {why} Times are of one pass on this machine; what is shared is the part below the lowest add-on, which "
-        "several winners on one base model have in common."
+        f"{bare if count else 'The winner keeps the add-ons of all layers'}; nothing was trained again. {why} Times "
+        "are of one pass on this machine; what is shared is the part below the lowest add-on, which several winners on "
+        "one base model have in common."
     )
     return ReportSection("Low layers without add-ons", text, table=table)
 

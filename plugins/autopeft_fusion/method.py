@@ -12,6 +12,7 @@ from autopeft import (
     ParameterGroup,
     Params,
     SearchSpace,
+    Support,
     layer_groups,
 )
 from autopeft_fusion.on_adapters import OnAdapters

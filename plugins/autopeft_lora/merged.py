@@ -59,8 +59,8 @@ class Merged(PeftMethod):
     contract = 1
     name = "merged"
     paper = (
-        "LoRAHub: Huang et al. 2023, arXiv:2307.13269; TIES: Yadav et al. 2023, arXiv:2306.01708; DARE: Yu et al. 2023, "
-        "arXiv:2311.03099"
+        "LoRAHub: Huang et al. 2023, arXiv:2307.13269; TIES: Yadav et al. 2023, arXiv:2306.01708; DARE: Yu et al. "
+        "2023, arXiv:2311.03099"
     )
     Options = MergedOptions
     sources: tuple[Source, ...] = ()
@@ -181,7 +181,7 @@ class Merged(PeftMethod):
         return sum(ranks) if params.get("combination", CAT) == CAT else max(ranks)
 
     def _weights(self, params: Params) -> list[float]:
-        """peft's weights of the chosen sources; a single one is taken as it is."""
+        """The weights, as peft takes them, of the chosen sources; a single one is taken as it is."""
         if params["sources"] != ALL:
             return [1.0]
         share = 1.0 if params["combination"] in OF_MEANS else 1 / len(self.sources)

@@ -71,7 +71,7 @@ class Source:
 
 
 def names_of(linear: LinearModule) -> tuple[str, str]:
-    """peft's names of the A and the B of a map."""
+    """The names of the A and the B of a map, in peft's format."""
     return tuple(f"base_model.model.{linear.name}.lora_{part}.weight" for part in "AB")  # type: ignore[return-value]  # two
 
 
