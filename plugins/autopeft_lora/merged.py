@@ -139,7 +139,7 @@ class Merged(PeftMethod):
             modules_to_save=list(spec.head),
             task_type=spec.peft_task_type,
         )
-        wrapped: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]  # any module
+        wrapped: nn.Module = get_peft_model(model, config)
         layers = {linear.name: cast("Any", model.get_submodule(linear.name)) for linear in linears}
         if next(iter(layers.values())).lora_A[ADAPTER].weight.device.type != "meta":
             combination, weights = str(params.get("combination", CAT)), self._weights(params)

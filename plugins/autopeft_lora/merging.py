@@ -54,7 +54,7 @@ def merged(
             r=rank, lora_alpha=source.scale * rank, target_modules=[places[linear.name] for linear in own]
         )
         if model is None:
-            model = get_peft_model(frame, config, adapter_name=str(number))  # type: ignore[arg-type]  # any module
+            model = get_peft_model(frame, config, adapter_name=str(number))
         else:
             model.add_adapter(str(number), config)
         for linear in own:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from autopeft_adapter.adapter import Bottleneck
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 
 import autopeft
 from autopeft.common.exceptions import SpecError, UserInputError
@@ -96,6 +97,15 @@ def test_a_method_leaves_low_layers_alone_or_it_is_said_that_it_does_not(name):
         assert not torch.equal(logits(lower), logits(model))
     with pytest.raises(CannotDropError, match=r"cannot leave 4 layers alone|changes more"):
         without_layers(base, candidate, model, 4)
+
+
+def test_adapterhub_is_told_which_layers_have_no_adapter(tmp_path):
+    base = tiny_base("bert")
+    candidate = candidate_of("adapter", base)
+    lower, spec = without_layers(base, candidate, trained(base, candidate), 2), base.bare_below(2).spec
+    assert candidate.method.export(lower, candidate.params, spec, "adapterhub", tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["config"]["leave_out"] == [0, 1]
+    assert {name.split("layer.")[1][0] for name in load_file(tmp_path / "adapter.safetensors")} == {"2", "3"}
 
 
 def test_biases_of_some_maps_can_be_left_alone():
