@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from autopeft.budget.limits import SAVED
 from autopeft.common.containment import heartbeat
-from autopeft.common.exceptions import SpecError
+from autopeft.common.exceptions import SpecError, StudyError, in_a_line
 from autopeft.common.units import counted
 from autopeft.reporting.statistics import standard_error
 from autopeft.search.fold_models import fold_models, kept_folds
@@ -84,22 +84,21 @@ def _one_stack(spec: ModelSpec) -> bool:
 def decide(problem: Problem, candidate: Candidate, say: Callable[[str], None]) -> LayerDrop:
     """How many layers the study file and the winner's folds leave without add-ons.
 
-    Where it is the folds that decide, their checkpoint stays if the winner is made of them too.
-
-    Raises:
-        StudyError: as `kept_folds`.
+    Where it is the folds that decide, their checkpoint stays if the winner is made of them too. `say` prints why none
+    do, if some were asked for.
     """
     wanted = problem.spec.winner.drop_layers
     if not wanted:
         return LayerDrop()
     counts, why = _possible(problem, candidate, len(problem.base.spec.layers) - 1 if wanted == AUTO else int(wanted))
     if len(counts) == 1 or (wanted != AUTO and counts[-1] < int(wanted)):
-        told = f"no layer lost its add-on, because {candidate.method.name} {why}"
-        say(f"`drop_layers` in [winner] is {wanted}, but {told}.")
-        return LayerDrop(told=told)
+        return _none(problem, f"{candidate.method.name} {why}" if why else "the base model has only one layer", say)
     if wanted != AUTO:
         return LayerDrop(int(wanted), (_section(problem, candidate, (0, int(wanted)), int(wanted), {}),))
-    checkpoint = kept_folds(problem, candidate)
+    try:
+        checkpoint = kept_folds(problem, candidate)
+    except StudyError as error:  # the winner can do without
+        return _none(problem, in_a_line(error).rstrip("."), say)
     try:
         scores = fold_scores(problem, candidate, checkpoint, counts)
     finally:
@@ -107,6 +106,12 @@ def decide(problem: Problem, candidate: Candidate, say: Callable[[str], None]) -
             checkpoint.remove()
     count = chosen(scores)
     return LayerDrop(count, (_section(problem, candidate, counts, count, scores),))
+
+
+def _none(problem: Problem, why: str, say: Callable[[str], None]) -> LayerDrop:
+    told = f"all add-ons were kept, because {why}"
+    say(f"`drop_layers` in [winner] is {problem.spec.winner.drop_layers}, but {told}.")
+    return LayerDrop(told=told)
 
 
 def _possible(problem: Problem, candidate: Candidate, most: int) -> tuple[list[int], str]:

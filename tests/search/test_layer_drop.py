@@ -20,7 +20,7 @@ from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
 from autopeft.models.attach import attach, trainable
 from autopeft.models.marks import LAYER
 from autopeft.models.saved_addon import SavedAddOn
-from autopeft.search.layer_drop import chosen, dropped, require_layers
+from autopeft.search.layer_drop import chosen, decide, dropped, require_layers
 from autopeft.search.served import ENSEMBLE, Served
 from autopeft.search.without_layers import CannotDropError, without_layers
 from autopeft.study.file import StudySpec
@@ -152,6 +152,26 @@ def test_a_study_may_not_ask_for_more_layers_than_there_are_or_for_another_kind_
     for wrong in (-1, True, 1.5, "all"):
         with pytest.raises(SpecError, match="drop_layers"):
             StudySpec.from_mapping({**problem.spec.to_dict(), "winner": {"drop_layers": wrong}}, folder=tmp_path)
+
+
+@pytest.mark.parametrize("wanted", [2, "auto"])
+def test_a_winner_whose_method_cannot_keeps_all_add_ons_and_says_why(tmp_path, tiny_model, wanted):
+    problem, said = problem_of(write_tiny_study(tmp_path, tiny_model)), []
+    problem = replace(problem, spec=problem.spec.model_copy(update={"winner": WinnerSection(drop_layers=wanted)}))
+    found = decide(problem, candidate_of("bitfit", problem.base), said.append)
+    assert (found.count, found.sections) == (0, ())
+    assert "because bitfit changes more than the layers above the lowest 1" in found.told
+    assert said == [f"`drop_layers` in [winner] is {wanted}, but {found.told}."]
+
+
+def test_a_winner_whose_folds_cannot_be_trained_again_keeps_all_add_ons(tmp_path, tiny_model):
+    problem, said = problem_of(write_tiny_study(tmp_path, tiny_model)), []
+    problem = replace(problem, spec=problem.spec.model_copy(update={"winner": WinnerSection(drop_layers="auto")}))
+    candidate = candidate_of("lora", problem.base)
+    diverging = replace(candidate, hyper=replace(candidate.hyper, learning_rate=1e30))
+    found = decide(problem, diverging, said.append)
+    assert found.count == 0
+    assert "did not complete" in found.told
 
 
 @pytest.fixture(scope="module")
