@@ -1,10 +1,11 @@
 """What a winner saves that drops the add-ons of its lowest layers, and what that costs in score (AdapterDrop).
 
-For each task of the bank, method and split, the method's default is trained in folds and refitted. Then more and more of
-the lowest layers lose their add-ons, without training again: the folds say how many may (one standard error), and the
-refit is scored on the test rows for every number. Prints means over tasks and splits for each method: scores less those
-with all add-ons, trained parameters, file, time of a row, the part of it that winners on the same base model have in
-common, and what eight such winners take together, where that part runs once for all. Then the numbers that were chosen.
+For each task of the bank, method and split, the method's default is trained in folds and refitted. Then more and more
+of the lowest layers lose their add-ons, without training again: the folds say how many may (one standard error), and
+the refit is scored on the test rows for every number. Prints means over tasks and splits for each method: scores less
+those with all add-ons, trained parameters, file, time of a row, the part of it that winners on the same base model have
+in common, and what eight such winners take together, where that part runs once for all. Then the numbers that were
+chosen.
 
     OMP_NUM_THREADS=1 python benchmarks/adapter_drop.py --folder DATA --out DIR      # DATA: see bank/README.md
     python benchmarks/adapter_drop.py --folder DATA --out DIR --tables               # what is there so far
@@ -18,6 +19,7 @@ import argparse
 import json
 import sys
 import tomllib
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -115,7 +117,8 @@ def told(found: Mapping[tuple[str, str, int], Mapping[str, Any]], method: str) -
     for count in range(min(len(one["counts"]) for one in own.values())):
         here = [(one["counts"][count], one["counts"][0]) for one in own.values()]
         folds, test = (interval([new[key] - old[key] for new, old in here]) for key in ("folds", "test"))
-        params, size, whole, below = (fmean(new[key] for new, _ in here) for key in ("params", "saved", "seconds", "below"))
+        costs = [fmean(new[key] for new, _ in here) for key in ("params", "saved", "seconds", "below")]
+        params, size, whole, below = costs
         together = below + TOGETHER * (whole - below)
         times = " | ".join(f"{seconds * 1e3:.3g}" for seconds in (whole, below, together))
         lines.append(f"| {count} | {folds} | {test} | {params:,.0f} | {size / 1024:,.0f} KiB | {times} |")
@@ -144,7 +147,7 @@ def main() -> None:
     if arguments.quick:
         arguments.seeds, arguments.tasks = arguments.seeds[:1], arguments.tasks[:1]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    keys = [(name, method, seed) for seed in arguments.seeds for name in arguments.tasks for method in arguments.methods]
+    keys = product(arguments.tasks, arguments.methods, arguments.seeds)
     found = {key: measured(*key, arguments) for key in keys}
     print("\n\n".join(told(found, method) for method in arguments.methods))
 

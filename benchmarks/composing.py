@@ -1,10 +1,10 @@
 """What composes best what four tasks learnt, for a fifth task with few rows: fusion, stacking, merging, or nothing.
 
 The intents of Banking77 are drawn into five groups, other ones for each split. Four groups are the sources: each trains
-an adapter and a LoRA at their defaults. The fifth is the new task, with `--rows` training rows and all of its test rows.
-Each way to compose is a study of `--trials` trials on the same rows and folds; a way without anything to search has one
-trial, and the best single source one for each source. Every study chooses by cross-validation, and its winner is
-refitted and scored once on the test rows. Prints the mean accuracy over the splits with its t-interval, and the paired
+an adapter and a LoRA at their defaults. The fifth is the new task, with `--rows` training rows and all of its test
+rows. Each way to compose is a study of `--trials` trials on the same rows and folds; a way without anything to search
+has one trial, and the best single source one for each source. Every study chooses by cross-validation, and its winner
+is refitted and scored once on the test rows. Prints the mean accuracy over the splits with its t-interval, and the paired
 difference from LoRA and from an adapter without sources.
 
     OMP_NUM_THREADS=1 python benchmarks/composing.py --folder DATA --out DIR      # DATA: see bank/README.md
