@@ -4,8 +4,8 @@ The intents of Banking77 are drawn into five groups, other ones for each split. 
 an adapter and a LoRA at their defaults. The fifth is the new task, with `--rows` training rows and all of its test
 rows. Each way to compose is a study of `--trials` trials on the same rows and folds; a way without anything to search
 has one trial, and the best single source one for each source. Every study chooses by cross-validation, and its winner
-is refitted and scored once on the test rows. Prints the mean accuracy over the splits with its t-interval, and the paired
-difference from LoRA and from an adapter without sources.
+is refitted and scored once on the test rows. Prints the mean accuracy over the splits with its t-interval, and the
+paired difference from LoRA and from an adapter without sources.
 
     OMP_NUM_THREADS=1 python benchmarks/composing.py --folder DATA --out DIR      # DATA: see bank/README.md
     python benchmarks/composing.py --folder DATA --out DIR --tables               # what is there so far
