@@ -79,23 +79,25 @@ WAYS = {
 }
 
 
-def groups(folders: Folders, seed: int, out: Path, rows: int, source_rows: int) -> list[dict[str, str]]:
+def groups(seed: int, arguments: argparse.Namespace) -> list[dict[str, str]]:
     """The [data] of each group of a split, the new task last; the rows are written where they are not there yet.
 
     A training row whose text is nearly that of a test row, of any group, is left out.
     """
-    train, test = TASKS["banking"].read(folders)
+    train, test = TASKS["banking"].read(Folders(arguments.folder))
     tested = {key(row) for row in test.to_dict("records")}
     train = train[[key(row) not in tested for row in train.to_dict("records")]]
+    folder = arguments.out.resolve() / f"seed_{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
     labels = np.random.default_rng(seed).permutation(sorted({*train["label"]}))
     found = []
     for number, own in enumerate(np.array_split(labels, GROUPS), 1):
-        count = rows if number == GROUPS else source_rows
-        parts = {"train": drawn(train, own, count, seed), "test": test[test["label"].isin(own)]}
-        data = {}
+        source_rows = QUICK_ROWS if arguments.quick else SOURCE_ROWS
+        count = arguments.rows if number == GROUPS else source_rows
+        held = QUICK_ROWS if arguments.quick else len(test)
+        parts, data = {"train": drawn(train, own, count, seed), "test": drawn(test, own, held, seed)}, {}
         for part, frame in parts.items():
-            path = (out / f"seed_{seed}" / f"{number}.{count}.{part}.csv").resolve()
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{number}.{count}.{part}.csv"
             if not path.is_file():
                 frame.to_csv(path, index=False)
             data[part] = str(path)
@@ -147,8 +149,7 @@ def sources(parts: Sequence[Mapping[str, str]], seed: int, arguments: argparse.N
 
 def measured(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """The scores of each way on a split."""
-    source_rows = QUICK_ROWS if arguments.quick else SOURCE_ROWS
-    *parts, target = groups(Folders(arguments.folder), seed, arguments.out, arguments.rows, source_rows)
+    *parts, target = groups(seed, arguments)
     given, found = sources(parts, seed, arguments), {}
     for name, way in WAYS.items():
         own, trials = dict(way.search), 1 if way.single else arguments.trials

@@ -458,6 +458,7 @@ WRONG = {
     "candidates": ({"model": {"candidates": ["a", "b"]}}, "`candidates` in \\[model\\] does not go with"),
     "metric": ({"validation": {"metric": "f1"}}, "set `metric` in each of \\[\\[tasks\\]\\]"),
     "form": ({"winner": {"form": "ensemble"}}, "`form` in \\[winner\\] does not go with"),
+    "drop_layers": ({"winner": {"drop_layers": "auto"}}, "`drop_layers` in \\[winner\\] does not go with"),
     "workers": ({"search": {"workers": 2}}, "`workers` in \\[search\\] does not go with"),
     "packing": ({"validation": {"packing": "on"}}, "`packing` in \\[validation\\] does not go with"),
     "warm_start": ({"search": {"warm_start": "x"}}, "`warm_start` in \\[search\\] does not go with"),
