@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tomllib
 from itertools import product
@@ -63,7 +64,7 @@ def problem_of(name: str, method: str, seed: int, arguments: argparse.Namespace)
         "name": name,
         "seed": seed,
         "output": str(arguments.out.resolve() / "studies" / f"{name}_{method}_{seed}"),
-        "model": {"name_or_path": arguments.model, "max_length": task.max_length, "dtype": "float32"},
+        "model": {"name_or_path": arguments.model, "max_length": arguments.max_length, "dtype": "float32"},
         "task": {"kind": task.kind, **task.options},
         "data": {"train": str(train), "test": str(test), **{column: column for column in columns}},
         "search": {"methods": [method], "portfolio": False, **epochs},
@@ -96,7 +97,7 @@ def measured(name: str, method: str, seed: int, arguments: argparse.Namespace) -
         lower = without_layers(problem.base, candidate, model, count)
         cost = cost_of(problem, candidate, lower, count)
         test = scored_here(problem, lower).score
-        lines.append({"folds": fmean(scores[count]), "test": test, **cost._asdict()})
+        lines.append({"folds": fmean(scores[count] or [math.nan]), "test": test, **cost._asdict()})
     found = {"chosen": layer_drop.chosen(scores), "metric": problem.metric, "counts": lines}
     kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["snips", "banking_20", "emotions"], choices=[*TASKS])
     parser.add_argument("--methods", nargs="+", default=["adapter", "lora"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     arguments = parser.parse_args()

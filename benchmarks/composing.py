@@ -190,7 +190,8 @@ def told(found: Mapping[int, Mapping[str, Any]]) -> str:
             for other in BASELINES
         ]
         folds, params = np.mean([one["folds"] for one in here]), np.median([one["params"] for one in here])
-        cells = (f"{here[0]['trials']}", f"{params:,.0f}", f"{folds:.4f}", interval([one["test"] for one in here]))
+        score = interval([one["test"] for one in here]).replace("+", "")
+        cells = (f"{here[0]['trials']}", f"{params:,.0f}", f"{folds:.4f}", score)
         lines.append(f"| {name} | {' | '.join(cells)} | {' | '.join(gaps)} |")
     return "\n".join(lines)
 

@@ -104,6 +104,8 @@ def decide(problem: Problem, candidate: Candidate, say: Callable[[str], None]) -
     finally:
         if problem.spec.winner.form == REFIT:
             checkpoint.remove()
+    if not scores[0]:
+        return _none(problem, "all of its folds collapsed", say)
     count = chosen(scores)
     return LayerDrop(count, (_section(problem, candidate, counts, count, scores),))
 
@@ -144,8 +146,6 @@ def fold_scores(problem: Problem, candidate: Candidate, checkpoint: Checkpoint, 
 
 def chosen(scores: Mapping[int, Sequence[float]]) -> int:
     """The largest number of layers whose mean score is within one standard error of that with all add-ons (0)."""
-    if not scores[0]:
-        return 0
     return max(count for count, found in scores.items() if fmean(found) >= fmean(scores[0]) - _error(scores[0]))
 
 
