@@ -145,7 +145,12 @@ def fold_scores(problem: Problem, candidate: Candidate, checkpoint: Checkpoint, 
 
 
 def chosen(scores: Mapping[int, Sequence[float]]) -> int:
-    """The largest number of layers whose mean score is within one standard error of that with all add-ons (0)."""
+    """The largest number of layers whose mean score is within one standard error of that with all add-ons (0).
+
+    0 where no fold learnt.
+    """
+    if not scores[0]:
+        return 0
     return max(count for count, found in scores.items() if fmean(found) >= fmean(scores[0]) - _error(scores[0]))
 
 

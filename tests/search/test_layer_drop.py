@@ -122,6 +122,7 @@ def test_the_largest_number_of_layers_within_one_standard_error_is_chosen():
     assert chosen({0: folds, 1: [0.75] * 3, 2: [0.5] * 3, 3: [0.743] * 3, 4: [0.742] * 3}) == 3
     assert chosen({0: [0.8] * 3, 1: [0.79] * 3, 2: [0.8] * 3}) == 2
     assert chosen({0: [0.8], 1: [0.7]}) == 0
+    assert chosen({0: [], 1: []}) == 0
 
 
 def test_models_of_several_folds_lose_them_one_after_the_other():
