@@ -18,6 +18,9 @@ LARGEST, LONGEST, MOST_WORKERS, MOST_IN_COHORT = 10.0**15, 10.0**9, 1000, 64
 """The largest size and count, the longest time (30 years; timers take no more), the most workers, and candidates in one
 pass."""
 
+MOST_LAYERS = 10_000
+"""More layers than any model has."""
+
 LONGEST_TEXT = 100
 """Most characters of a size or a duration."""
 
@@ -81,10 +84,19 @@ def parse_cohort(count: int | str) -> int | str:
     return _count_or_auto(count, MOST_IN_COHORT)
 
 
-def _count_or_auto(count: int | str, most: int) -> int | str:
-    if count == "auto" or (isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= most):
+def parse_layers(count: int | str) -> int | str:
+    """A number of layers, or "auto".
+
+    Raises:
+        ValueError: neither.
+    """
+    return _count_or_auto(count, MOST_LAYERS, least=0)
+
+
+def _count_or_auto(count: int | str, most: int, least: int = 1) -> int | str:
+    if count == "auto" or (isinstance(count, int) and not isinstance(count, bool) and least <= count <= most):
         return count
-    raise ValueError(f'must be a whole number, from 1 to {most}, or "auto", but got {shorten(count)}')
+    raise ValueError(f'must be a whole number, from {least} to {most}, or "auto", but got {shorten(count)}')
 
 
 def format_bytes(count: float) -> str:

@@ -82,6 +82,13 @@ class BaseModel:
             setattr(twin.get_submodule(linear.name), LINEAR, True)
         return cast("nn.Module", twin)
 
+    def bare_below(self, count: int) -> BaseModel:
+        """The same model, so described that methods find no linear maps in its lowest `count` layers."""
+        if not count:
+            return self
+        kept = tuple(linear for linear in self.spec.linears if linear.layer >= count)
+        return replace(self, spec=replace(self.spec, linears=kept))
+
     def lower(self, dtype: torch.dtype, *, keep: bool = False) -> None:
         """Store the weights of the transformer layers' linear maps in the precision in which autocast multiplies them.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from autopeft.common.exceptions import SpecError, UserInputError, brief, in_a_line
 from autopeft.common.paths import as_path
+from autopeft.common.units import counted
 from autopeft.models import tensor_file
 from autopeft.study.card import CARD, Card
 from autopeft.study.folder import WINNER
@@ -63,7 +64,8 @@ class SavedAddOn:
             folder: where a relative path starts.
 
         Raises:
-            UserInputError: there is no winner, or it has the models of several folds; in one sentence.
+            UserInputError: there is no winner, it has the models of several folds, or lacks those of low layers; in one
+                sentence.
         """
         try:
             there = folder / as_path(reference)
@@ -76,6 +78,11 @@ class SavedAddOn:
             raise UserInputError(
                 f'{there} holds the models of {card.members} folds, not one add-on; train it with `form = "average"` '
                 'or "refit" in [winner].'
+            )
+        if card.dropped_layers:
+            raise UserInputError(
+                f"{there} lacks the add-ons of its lowest {counted(card.dropped_layers, 'layer')}; train it with "
+                "`drop_layers = 0` in [winner]."
             )
         files = [name for name in card.digests if name.endswith(".safetensors")]
         weights = files[0] if files else next((path.name for path in sorted(there.glob("*.safetensors"))), "")

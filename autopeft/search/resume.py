@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "search.trials", "search.timeout", "search.hang_timeout", "search.workers", "search.devices", "search.backend",
     "search.address", "search.cohort", "search.references", "search.race", "tracking.uri", "tracking.artifacts",
     "tracking.storage", "tracking.system_metrics", "output", "model.revision", "winner.form",
+    "winner.drop_layers",
 )  # fmt: skip
 """Settings that may change when a study is resumed; any other change would mix two searches in one. Whether another
 revision is another model is decided by its identity."""

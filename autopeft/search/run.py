@@ -38,6 +38,7 @@ from autopeft.reporting import draw, gather, page
 from autopeft.search import choosing, racing, resume, several_winner, single_tasks, start
 from autopeft.search.announcer import Announcer
 from autopeft.search.endings import without_winner
+from autopeft.search.layer_drop import require_layers
 from autopeft.search.loop import Search
 from autopeft.search.pruner import make_pruner
 from autopeft.search.select_winner import select_winner
@@ -123,6 +124,7 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(precision)
     preparation.check(problem)
     require_mean(problem)
+    require_layers(problem)
     study, storage = _open(problem, progress.say)
     finished.forget(spec.output)
     announcer = Announcer(spec.output, progress)
@@ -306,8 +308,9 @@ def _select_winner(
         study.set_user_attr(PASSED_OVER, over := {})
     while found := [record for record in ranked(records(study)) if not record.passed_over]:
         best = found[0]
-        earlier, form = study.user_attrs.get(SCORES, {}), problem.spec.winner.form
-        same = (earlier.get("number"), earlier.get("form", REFIT)) == (best.number, form)
+        earlier, wanted = study.user_attrs.get(SCORES, {}), problem.spec.winner
+        made = {"number": best.number, "form": wanted.form, "drop_layers": wanted.drop_layers}
+        same = {"form": REFIT, "drop_layers": 0, **earlier, "scores": None} == {**made, "scores": None}
         if same and is_winner(folder):
             return best, TestScores.read(earlier["scores"])
         if earlier:  # they belong to the folder that is about to be replaced; a process killed meanwhile starts over
@@ -327,7 +330,7 @@ def _select_winner(
             study.set_user_attr(PASSED_OVER, over)
             announcer.say(f"{best.name} cannot be the winner. {origin}: {in_a_line(error)}")
             continue
-        study.set_user_attr(SCORES, {"number": best.number, "form": form, "scores": asdict(scores)})
+        study.set_user_attr(SCORES, {**made, "scores": asdict(scores)})
         return best, scores
     study.set_user_attr(PASSED_OVER, {})  # the next start tries them again
     raise StudyError(without_winner(records(study), {**search.left_out, **over}))

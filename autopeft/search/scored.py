@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from autopeft.search.layer_drop import LayerDrop
 from autopeft.search.served import REFIT
 from autopeft.tasks.writing import Writing
 from autopeft.training.learner import evaluate
@@ -20,7 +21,7 @@ class Scored(NamedTuple):
     """Answers to the test rows and their score.
 
     `task` knows the facts that the folds gave it. `texts` are what a task that writes wrote for the first rows. `told`
-    is a note on the training.
+    is a note on the training. `drop` says which layers lost their add-ons.
     """
 
     score: float
@@ -30,6 +31,7 @@ class Scored(NamedTuple):
     texts: np.ndarray | None = None
     told: str = ""
     form: str = REFIT
+    drop: LayerDrop = LayerDrop()
 
     def note(self, name: str) -> dict[str, str]:
         """The note on its training, under that name; empty where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,8 +18,9 @@ from autopeft.common.units import counted
 from autopeft.data.load import table_columns
 from autopeft.reporting import writing_report
 from autopeft.reporting.short_name import short_name
-from autopeft.search import method_sections, references
+from autopeft.search import layer_drop, method_sections, references
 from autopeft.search.announcer import refit_seconds
+from autopeft.search.layer_drop import LayerDrop
 from autopeft.search.refit import train_whole
 from autopeft.search.scored import Scored, scored, scored_here, texts_of
 from autopeft.search.served import REFIT, served
@@ -112,7 +113,7 @@ def select_winner(
         slowest = time.monotonic() - started
         for name, part in problem.space.items():
             default, column, began = part.default(), held_out.DEFAULT + name, time.monotonic()
-            if default.flat == best.flat and first.form == REFIT:
+            if default.flat == best.flat and first.form == REFIT and not first.drop.count:
                 defaults[name], table.written[column] = first.score, first.written
                 continue
             tried = "left out of the search" if name in left_out else _elsewhere(default, best, found)
@@ -237,16 +238,17 @@ def _score(
     """
     record = next((record for record in found if record.complete and record.params == candidate.flat), None)
     task = problem.task.knowing({**problem.task.facts, **(record.facts if record else {})}, problem.rows.labels)
+    drop = layer_drop.decide(problem, candidate, announcer.say) if wins else LayerDrop()
     found_models = served(problem, candidate, record, announcer.say, wins=wins)
-    winner.save(
-        found_models.models, candidate.method, problem.reader, card_of(problem, candidate, task, origin), folder
-    )
-    told, form = found_models.told, found_models.form
+    found_models = layer_drop.dropped(problem, candidate, found_models, drop.count)
+    card = replace(card_of(problem, candidate, task, origin), dropped_layers=drop.count)
+    winner.save(found_models.models, candidate.method, problem.reader, card, folder)
+    told, form = "; ".join(filter(None, (found_models.told, drop.told))), found_models.form
     del found_models  # their memory is needed
     release_memory()
     if wins:
         announcer.enter(SCORING, "the winner")
-    return saved_score(problem, task, folder)._replace(told=told, form=form)
+    return saved_score(problem, task, folder)._replace(told=told, form=form, drop=drop)
 
 
 def card_of(problem: Problem, candidate: Candidate, task: Task, origin: str) -> Card:
@@ -314,6 +316,7 @@ def _show(
     sections, path = list[ReportSection](), folder.parent / SECTIONS
     parts: tuple[Callable[[], Sequence[ReportSection]], ...] = (
         lambda: _sections(problem, made, texts),
+        lambda: made.drop.sections,
         lambda: method_sections.sections(problem, best, made, folder),
     )
     for make in parts:

@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from autopeft.common import plain_file
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import whole
+from autopeft.common.units import MOST_LAYERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,7 @@ class Card:
         digests: SHA-256 of the files with the weights, by name, and of the card itself, under its own name, without
             `base_model`, which may be another path on another machine. Empty in a winner of an earlier version.
         members: number of models in their own folders, whose answers are averaged; 0 where there is a single model.
+        dropped_layers: number of the lowest layers whose add-ons were dropped after training.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -89,6 +91,7 @@ class Card:
     image_size: Annotated[Count, Field(ge=1, le=4096)] | None = None
     digests: Mapping[Name, Name] = field(default_factory=dict)
     members: Annotated[Count, Field(le=MOST_MEMBERS)] = 0
+    dropped_layers: Annotated[Count, Field(le=MOST_LAYERS)] = 0
 
     def called(self, keys: Iterable[str]) -> dict[str, str]:
         """The names in the study's table of the columns with these keys."""

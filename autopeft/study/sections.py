@@ -19,6 +19,7 @@ from autopeft.study.references import MOST_CANDIDATES, Reference, References, se
 from autopeft.study.setting_types import (  # noqa: TC001  # pydantic's
     Cohort,
     Encoding,
+    Layers,
     Place,
     Seconds,
     TaskName,
@@ -376,6 +377,10 @@ class WinnerSection(Section):
     the add-ons of its folds; if its method has no such mean, or if the mean has a higher loss on training rows than the
     folds, the candidate is refitted. "ensemble" keeps the models of all folds and averages their answers. A study
     cannot measure which form is best, because the folds saw its rows."""
+    drop_layers: Layers = 0
+    """Number of the lowest layers whose add-ons the winner drops after training (AdapterDrop): it is then smaller and
+    faster. "auto" is the largest number that keeps the mean score in cross-validation within one standard error; to
+    find it, the winner's folds are trained once more."""
 
 
 NO_SETTINGS = ("folder", "text")

@@ -14,6 +14,7 @@ from autopeft.common.units import (
     parse_bytes,
     parse_cohort,
     parse_count,
+    parse_layers,
     parse_seconds,
     parse_workers,
 )
@@ -32,6 +33,9 @@ Workers = Annotated[int | str, BeforeValidator(parse_workers, json_schema_input_
 
 
 Cohort = Annotated[int | str, BeforeValidator(parse_cohort, json_schema_input_type=int | Literal["auto"])]
+
+
+Layers = Annotated[int | str, BeforeValidator(parse_layers, json_schema_input_type=int | Literal["auto"])]
 
 
 Place = Annotated[int, Field(ge=0, lt=MOST_WORKERS)]

@@ -70,6 +70,7 @@ def require(spec: StudySpec) -> None:
         "`candidates` in [model]": (spec.model.candidates is not None, "give one `name_or_path`"),
         "`quantization` in [model]": (spec.model.quantization != "none", 'set it to "none"'),
         "`form` in [winner]": (spec.winner.form != "refit", 'set it to "refit"'),
+        "`drop_layers` in [winner]": (spec.winner.drop_layers != 0, "set it to 0"),
         "`warm_start` in [search]": (bool(spec.search.starts), "remove it"),
         "`workers` in [search]": (isinstance(workers, int) and workers > 1, "set it to 1"),
         "`devices` in [search] with more than one GPU": (several, "name one"),

@@ -17,6 +17,8 @@ from autopeft.testing.tiny import tiny_base
 from autopeft.training.batch import Batch
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from autopeft.testing.case import Case
     from autopeft.training.learner import Learner
 
@@ -53,20 +55,30 @@ def learns(case: Case) -> str | None:
     """With a frozen head, training the add-on teaches the model to answer with one class.
 
     Gradients must reach the add-on from the first update on, or at the latest from the second: of two factors only one
-    may start at zero. The learning rates of training_space() must be high enough for the method.
+    may start at zero. The learning rates of training_space() must be high enough for the method. If the defaults train
+    only the head, this is about the first params that train more.
     """
-    model, rows = case.attach(case.defaults), case.batch()
+    head, rows = case.base.spec.head, case.batch()
+    params = next((one for one in case.corners if _of_add_on(case.attach(one), head)), None)
+    if params is None:
+        raise BrokenRuleError("nothing but the head is trained, at any params.", case.defaults)
+    model = case.attach(params)
     rows = Batch({**rows.tensors, "labels": torch.zeros_like(rows.tensors["labels"])}, rows.sizes)
     for name, parameter in trainable(model).items():
-        parameter.requires_grad_(not of_head(name, case.base.spec.head))
-    learner = case.learner(model, case.defaults, LEARNING_STEPS)
+        parameter.requires_grad_(not of_head(name, head))
+    learner = case.learner(model, params, LEARNING_STEPS)
     model.eval()
     losses = [float(learner.step([rows], TASK, CPU)) for _ in range(LEARNING_STEPS)]
     last = float(torch.nn.functional.cross_entropy(logits(model, rows), rows.tensors["labels"]))
     if not last < (1 - LEAST_GAIN) * losses[0]:
         seen = f"in {LEARNING_STEPS} steps at a learning rate of {learner.hyper.learning_rate:g} the loss went from "
-        raise BrokenRuleError(f"{seen}{losses[0]:.4f} to {last:.4f}.", case.defaults)
+        raise BrokenRuleError(f"{seen}{losses[0]:.4f} to {last:.4f}.", params)
     return None
+
+
+def _of_add_on(model: nn.Module, head: tuple[str, ...]) -> bool:
+    """Whether anything but the head is trained."""
+    return not all(of_head(name, head) for name in trainable(model))
 
 
 @rule()

@@ -37,12 +37,14 @@ def find_base(card: Card) -> Path | str:
 def load_base_of(card: Card, task: Task) -> models.BaseModel:
     """A winner's base model without the add-on, and with the winner's head still untrained.
 
+    It is described as without linear maps in the layers whose add-ons were dropped.
+
     Raises:
         ModelError: it is gone or has changed.
     """
     from autopeft.models.load import load_base
 
-    return load_base(
+    base = load_base(
         find_base(card),
         task,
         seed=card.seed,
@@ -51,3 +53,4 @@ def load_base_of(card: Card, task: Task) -> models.BaseModel:
         quantized=card.quantization,
         revision=digest.revision_of(card.base_digest),
     )
+    return base.bare_below(card.dropped_layers)

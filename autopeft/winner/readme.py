@@ -121,6 +121,11 @@ def _about(card: Card, evidence: Evidence | None) -> list[str]:
         *(f"| {name} | {value} |" for name, value in params.items()),
         *([f"| labels | {', '.join(card.labels).replace('|', chr(92) + '|')} |"] if card.labels else []),
         *([f"| longest input | {card.max_length} tokens{_of_longer(card)} |"] if card.max_length else []),
+        *(
+            [f"| add-ons dropped | of the lowest {counted(card.dropped_layers, 'layer')} |"]
+            if card.dropped_layers
+            else []
+        ),
         *([f"| quantization | {card.quantization} |"] if card.quantization != "none" else []),
         "",
         *(

@@ -66,7 +66,8 @@ def write(model: nn.Module, params: Params, spec: ModelSpec, folder: Path) -> Su
 def _config(params: Params, spec: ModelSpec) -> dict[str, object]:
     """The library's `BnConfig`: the adapter is before the residual sum and the layer norm, and has its own residual."""
     placement = params["placement"]
-    layers = layer_groups(len(spec.layers))[str(params["layers"])]
+    placed = {linear.layer for linear in spec.linears}  # without layers whose adapters were dropped after training
+    layers = placed.intersection(layer_groups(len(spec.layers))[str(params["layers"])])
     return {
         "mh_adapter": placement == "houlsby",
         "output_adapter": True,

@@ -11,6 +11,9 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from autopeft import LinearModule, ModelSpec
+    from autopeft_fusion.sources import Source
+
 NON_LINEARITIES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 QUERY_DEVIATION, OFF_DIAGONAL = 0.02, 1e-6
 """Initial values, as in AdapterHub: the deviation of W_q and W_k, and what W_v has off its diagonal of ones."""
@@ -35,6 +38,22 @@ class SourceAdapter(nn.Module):
         """What it would add to the map's output."""
         added: torch.Tensor = self.up(self.non_linearity(self.down(h)))
         return added
+
+
+def frozen_adapter(source: Source, site: LinearModule, spec: ModelSpec, like: torch.Tensor) -> SourceAdapter:
+    """A source's adapter behind a map, with the source's values unless it is made up.
+
+    Args:
+        source: of the adapter.
+        site: the map.
+        spec: of the model.
+        like: a tensor on the device to use.
+    """
+    adapter = SourceAdapter(site.out_features, source.width(spec), source.non_linearity, like)
+    if source.saved and like.device.type != "meta":
+        for name, parameter in adapter.named_parameters():
+            parameter.data.copy_(torch.from_numpy(source.tensors()[f"{site.name}.adapter.{name}"]))
+    return adapter
 
 
 class Fused(nn.Module):

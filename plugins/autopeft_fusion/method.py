@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Annotated, Any, Self
-
-from pydantic import BeforeValidator, Field
+from typing import TYPE_CHECKING
 
 from autopeft import (
     Categorical,
@@ -14,22 +11,18 @@ from autopeft import (
     ModelSpec,
     ParameterGroup,
     Params,
-    PeftMethod,
     SearchSpace,
-    Section,
     Support,
     layer_groups,
-    mean_of,
-    saved_addons,
 )
-from autopeft_fusion.sources import MOST_SOURCES, Source, agreeing, facts_of, from_addon, from_facts
+from autopeft_fusion.on_adapters import OnAdapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from autopeft import ReportSection, TrainingRows
     from autopeft_fusion.penalty import ValuePenalty
@@ -45,65 +38,12 @@ mean of its sources. On two draws of 100 rows of ten classes, a small encoder sc
 with a multiple of 10."""
 
 
-class FusionOptions(Section):
-    """Which adapters are fused."""
-
-    sources: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
-        Field(min_length=1, max_length=MOST_SOURCES),
-    ]
-    """Winners of the method `adapter` on the same base model, with one placement (`pfeiffer` or `houlsby`): the output
-    folders of their studies, or saved winners."""
-
-
-class Fusion(PeftMethod):
-    """Attention over the frozen adapters of earlier winners, trained for a new task (AdapterFusion).
-
-    A winner holds a copy of the adapters that it uses, so that the earlier winners are not needed again.
-    """
+class Fusion(OnAdapters):
+    """Attention over the frozen adapters of earlier winners, trained for a new task (AdapterFusion)."""
 
     contract = 1
     name = "fusion"
     paper = "Pfeiffer et al. 2021, arXiv:2005.00247"
-    Options = FusionOptions
-    sources: tuple[Source, ...] = ()
-
-    def configured(self, options: Any, folder: Path) -> Self:
-        """With the adapters that a study names."""
-        found = saved_addons(options.sources, folder, "`sources` in [methods.fusion]")
-        method = super().configured(options, folder)
-        method.sources = agreeing([from_addon(one) for one in found])
-        return method
-
-    def facts(self) -> Mapping[str, Any]:
-        """The structure of the sources, and the SHA-256 of the file of each."""
-        return facts_of(self.sources) if self.sources else {}
-
-    def knowing(self, facts: Mapping[str, Any]) -> Self:
-        """With sources whose tensors will be loaded."""
-        method = copy.copy(self)
-        method.sources = from_facts(facts)
-        return method
-
-    def example(self) -> Self:
-        """With three made-up sources of different structure."""
-        method = copy.copy(self)
-        method.sources = (
-            Source("first", "pfeiffer", 4, "relu", "all"),
-            Source("second", "pfeiffer", 8, "gelu", "all"),
-            Source("third", "pfeiffer", 4, "silu", "top_half"),
-        )
-        return method
-
-    def supports(self, spec: ModelSpec) -> Support:
-        """The model on which all sources were trained."""
-        if not self.sources:
-            return Support("it fuses winners of earlier studies; name some in `sources` under [methods.fusion].")
-        if not spec.modules("feed_forward_down"):
-            return Support(f"no feed-forward part was found in the layers of {spec.architecture}.")
-        answers = (source.fits(spec) for source in self.sources)
-        return next((answer for answer in answers if not answer), Support())
 
     def search_space(self, spec: ModelSpec | None = None) -> SearchSpace:
         """Which sources, whether their values are transformed, dropout of the attention, and the layers."""
@@ -129,22 +69,12 @@ class Fusion(PeftMethod):
 
     def apply(self, model: nn.Module, params: Params, spec: ModelSpec) -> nn.Module:
         """Put a fusion behind every map where at least one chosen source has an adapter."""
-        import torch
+        from autopeft_fusion.fused import Fused, frozen_adapter
 
-        from autopeft_fusion.fused import Fused, SourceAdapter
-
-        given = {place: self.sources[place].tensors() for place in self._chosen(str(params["sources"]))}
         layers = layer_groups(len(spec.layers))[str(params["layers"])]
         for site, places in self._sites(spec, str(params["sources"]), layers).items():
             base = model.get_submodule(site.name)
-            like, adapters = next(base.parameters()), []
-            for place in places:
-                source = self.sources[place]
-                adapter = SourceAdapter(site.out_features, source.width(spec), source.non_linearity, like)
-                if given[place] and like.device.type != "meta":
-                    for name, parameter in adapter.named_parameters():
-                        parameter.data.copy_(torch.from_numpy(given[place][f"{site.name}.adapter.{name}"]))
-                adapters.append(adapter)
+            adapters = [frozen_adapter(self.sources[place], site, spec, next(base.parameters())) for place in places]
             fused = Fused(
                 base,
                 adapters,
@@ -176,10 +106,6 @@ class Fusion(PeftMethod):
 
         return ValuePenalty(model)
 
-    def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:
-        """The mean of each tensor: folds start alike."""
-        return mean_of(folds)
-
     def sections(
         self, model: nn.Module, batches: Iterable[TrainingRows], params: Params, spec: ModelSpec
     ) -> Sequence[ReportSection]:
@@ -205,19 +131,6 @@ class Fusion(PeftMethod):
             return Support(f"{library} has no fusion of adapters; use the format `adapterhub`.")
         return write(model, params, spec, self.sources, folder)
 
-    def save(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """What is trained, and the sources, so that they are not needed again."""
-        return {
-            name: parameter.detach()
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad or ".sources." in name
-        }
-
-    def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Fill what is trained, and the sources."""
-        for name, tensor in tensors.items():
-            model.get_parameter(name).data.copy_(tensor)
-
     @property
     def _choices(self) -> tuple[str, ...]:
         """The choices of the dimension `sources`."""
@@ -238,8 +151,4 @@ class Fusion(PeftMethod):
 
     def _sites(self, spec: ModelSpec, choice: str, layers: tuple[int, ...]) -> dict[LinearModule, list[int]]:
         """The maps to put a fusion behind, each with the numbers of the sources that have an adapter there."""
-        found: dict[LinearModule, list[int]] = {}
-        for place in self._chosen(choice):
-            for site in self.sources[place].sites(spec, layers):
-                found.setdefault(site, []).append(place)
-        return found
+        return self.sites(spec, self._chosen(choice), layers)

@@ -1,9 +1,11 @@
-"""The adapters that are fused: what is known about them, and their tensors, from the winners of earlier studies."""
+"""The adapters that are used: what is known about them, and their tensors, from the winners of earlier studies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from autopeft import LinearModule, ModelSpec, SavedAddOn, Section, SpecError, Support, layer_groups
 
@@ -19,11 +21,23 @@ NON_LINEARITIES = ("relu", "gelu", "silu")
 MOST_SOURCES = 100
 LARGEST_FACTOR = 10_000
 ADAPTER = "adapter"
-"""The name of the method whose winners are fused."""
+"""The name of the method whose winners are used."""
+
+
+class AdapterSources(Section):
+    """Which adapters are used."""
+
+    sources: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+        Field(min_length=1, max_length=MOST_SOURCES),
+    ]
+    """Winners of the method `adapter` on the same base model, with one placement (`pfeiffer` or `houlsby`): the output
+    folders of their studies, or saved winners."""
 
 
 class Kept(Section):
-    """The facts about sources that a saved fusion keeps."""
+    """The facts about sources that a saved winner keeps."""
 
     names: list[str]
     placement: str
@@ -35,7 +49,7 @@ class Kept(Section):
 
 @dataclass(frozen=True)
 class Source:
-    """An adapter to fuse.
+    """An adapter of an earlier winner.
 
     Attributes:
         name: short, and different for each.
@@ -44,7 +58,7 @@ class Source:
         non_linearity: one of `NON_LINEARITIES`.
         layers: a key of `layer_groups`.
         digest: SHA-256 of the file that it comes from; "" for one that is made up.
-        saved: where it comes from; None if it is made up, or was copied into a saved fusion.
+        saved: where it comes from; None if it is made up, or was copied into a saved winner.
     """
 
     name: str
@@ -103,20 +117,20 @@ class Source:
         return self.saved.tensors if self.saved else {}
 
 
-def from_addon(addon: SavedAddOn) -> Source:
-    """The source that a winner holds.
+def from_addon(addon: SavedAddOn, setting: str) -> Source:
+    """The source that a winner holds; `setting` names it, for messages.
 
     Raises:
         SpecError: the winner is of another method, or of a placement that cannot be fused.
     """
-    where, advice = f"`sources` in [methods.fusion] names {addon.folder}", f"give winners of the method `{ADAPTER}`"
+    where, advice = f"{setting} names {addon.folder}", f"give winners of the method `{ADAPTER}`"
     if addon.method != ADAPTER:
-        raise SpecError(f"{where}, a winner of the method `{addon.method}`, but only adapters can be fused; {advice}.")
+        raise SpecError(f"{where}, a winner of the method `{addon.method}`, but only adapters can be used; {advice}.")
     placement = str(addon.params.get("placement"))
     if placement not in ROLES:
         raise SpecError(
             f"{where}, whose adapters have the placement `{placement}`, but only `{'` and `'.join(ROLES)}` can be "
-            f'fused; {advice} with `adapter.placement = "pfeiffer"`.'
+            f'used; {advice} with `adapter.placement = "pfeiffer"`.'
         )
     kept = {
         "names": [addon.name],
@@ -130,8 +144,8 @@ def from_addon(addon: SavedAddOn) -> Source:
     return Source(**{**vars(source), "saved": addon})
 
 
-def agreeing(sources: list[Source]) -> tuple[Source, ...]:
-    """The sources, if they can be fused with each other.
+def agreeing(sources: list[Source], setting: str) -> tuple[Source, ...]:
+    """The sources, if they can be used together.
 
     Raises:
         SpecError: their placements differ.
@@ -140,14 +154,14 @@ def agreeing(sources: list[Source]) -> tuple[Source, ...]:
     for other in sources[1:]:
         if other.placement != first.placement:
             raise SpecError(
-                f"`sources` in [methods.fusion] must have one placement, but {first.name} has `{first.placement}` and "
+                f"{setting} must have one placement, but {first.name} has `{first.placement}` and "
                 f"{other.name} has `{other.placement}`; leave one of them out."
             )
     return tuple(sources)
 
 
 def facts_of(sources: tuple[Source, ...]) -> dict[str, Any]:
-    """What a saved fusion keeps about its sources."""
+    """What a saved winner keeps about its sources."""
     return {
         "names": [source.name for source in sources],
         "placement": sources[0].placement,
@@ -167,15 +181,13 @@ def from_facts(facts: Mapping[str, Any]) -> tuple[Source, ...]:
     try:
         kept = Kept.model_validate(dict(facts))
     except ValueError as error:
-        raise SpecError(
-            f"what is kept about the sources of a fusion is damaged: {str(error).splitlines()[0]}."
-        ) from None
+        raise SpecError(f"what is kept about the sources is damaged: {str(error).splitlines()[0]}.") from None
     count = len(kept.names)
     lists = (kept.reduction_factors, kept.non_linearities, kept.layers, kept.digests)
     whole = 0 < count <= MOST_SOURCES and all(len(one) == count for one in lists) and len({*kept.names}) == count
     known = kept.placement in ROLES and all(one in NON_LINEARITIES for one in kept.non_linearities)
     if not (whole and known and all(0 < factor <= LARGEST_FACTOR for factor in kept.reduction_factors)):
-        raise SpecError("what is kept about the sources of a fusion is damaged; restore the winner.")
+        raise SpecError("what is kept about the sources is damaged; restore the winner.")
     return tuple(
         Source(name, kept.placement, factor, non_linearity, layers, digest)
         for name, factor, non_linearity, layers, digest in zip(kept.names, *lists, strict=True)

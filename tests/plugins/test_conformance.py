@@ -6,9 +6,9 @@
 from autopeft_adalora import AdaLora
 from autopeft_adapter import Adapter
 from autopeft_bitfit import BitFit
-from autopeft_fusion import Fusion
+from autopeft_fusion import Fusion, Stacked
 from autopeft_ia3 import Ia3
-from autopeft_lora import Dora, Lora
+from autopeft_lora import Dora, Lora, Merged
 from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 from autopeft_prompt_tuning import PromptTuning
@@ -45,6 +45,10 @@ class TestLora(MethodTests):
     method = Lora()
 
 
+class TestMerged(MethodTests):
+    method = Merged()
+
+
 class TestMixed(MethodTests):
     method = Mixed()
 
@@ -55,6 +59,10 @@ class TestPrefixTuning(MethodTests):
 
 class TestPromptTuning(MethodTests):
     method = PromptTuning()
+
+
+class TestStacked(MethodTests):
+    method = Stacked()
 
 
 class TestVera(MethodTests):

@@ -11,8 +11,8 @@ import torch
 from autopeft_adapter import Adapter
 from autopeft_fusion import Fusion
 from autopeft_fusion.fused import Fused, SourceAdapter, fusions, without
-from autopeft_fusion.method import FusionOptions
 from autopeft_fusion.report import attention
+from autopeft_fusion.sources import AdapterSources
 
 from autopeft import load, testing
 from autopeft.cli import without_file
@@ -43,7 +43,7 @@ def home(tmp_path_factory, tiny_model):
 
 
 def configured(folder, *sources):
-    return Fusion().configured(FusionOptions(sources=list(sources)), folder)
+    return Fusion().configured(AdapterSources(sources=list(sources)), folder)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_what_is_no_winner_of_adapters_is_refused_with_the_reason(home, base):
     saved_winner(study, home / "both", placement="houlsby")
     for sources, words in (
         (["nowhere"], "holds no autopeft.json"),
-        (["biases"], "only adapters can be fused"),
+        (["biases"], "only adapters can be used"),
         (["beside"], "placement `parallel`"),
         (["a", "both"], "must have one placement"),
         (["a", "./a"], "once"),
@@ -208,7 +208,7 @@ def test_a_winner_of_several_models_is_refused(home, base, tmp_path):
 
 def test_winners_of_one_name_get_names_of_their_own(home, tmp_path):
     shutil.copytree(home / "a", tmp_path / "x" / "a")
-    method = Fusion().configured(FusionOptions(sources=[str(home / "a"), "x/a/winner"]), tmp_path)
+    method = Fusion().configured(AdapterSources(sources=[str(home / "a"), "x/a/winner"]), tmp_path)
     assert [source.name for source in method.sources] == ["a", "a_2"]
 
 

@@ -9,9 +9,9 @@ import torch
 from autopeft_adalora import AdaLora
 from autopeft_adapter import Adapter
 from autopeft_bitfit import BitFit
-from autopeft_fusion import Fusion
+from autopeft_fusion import Fusion, Stacked
 from autopeft_ia3 import Ia3
-from autopeft_lora import Dora, Lora
+from autopeft_lora import Dora, Lora, Merged
 from autopeft_mixed import Mixed
 from autopeft_prefix_tuning import PrefixTuning
 from autopeft_prompt_tuning import PromptTuning
@@ -22,8 +22,8 @@ from autopeft.models.attach import attach, merged, trainable
 from tests.tiny_models import FAMILIES, batch, tiny_base
 
 ALL = (
-    AdaLora(), Adapter(), BitFit(), Dora(), Fusion().example(), Ia3(), Lora(), Mixed(), PrefixTuning(), PromptTuning(),
-    Vera(),
+    AdaLora(), Adapter(), BitFit(), Dora(), Fusion().example(), Ia3(), Lora(), Merged().example(), Mixed(),
+    PrefixTuning(), PromptTuning(), Stacked().example(), Vera(),
 )  # fmt: skip
 METHODS = {method.name: method for method in ALL}
 REFUSED = {
@@ -75,7 +75,7 @@ def test_refuses_models_it_finds_no_place_in():
 def test_starts_from_the_base_models_output(name, family):
     rows = batch()
     change = (logits(default(name, family), rows) - logits(tiny_base(family).module, rows)).abs().max()
-    random = ("fusion", "prefix_tuning", "prompt_tuning", *["mixed"] * (family != "deberta-v2"))
+    random = ("fusion", "merged", "prefix_tuning", "prompt_tuning", "stacked", *["mixed"] * (family != "deberta-v2"))
     if name in random:  # what starts at random, or from earlier winners, is seen at once
         assert change > 1e-3
     else:
@@ -106,7 +106,7 @@ def test_peft_saves_and_loads_it_with_its_head(name, family, changes, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "qwen2"])
-@pytest.mark.parametrize("name", ["adalora", "bitfit", "dora", "ia3", "lora", "vera"])
+@pytest.mark.parametrize("name", ["adalora", "bitfit", "dora", "ia3", "lora", "merged", "vera"])
 def test_merged_it_is_a_plain_model_that_answers_the_same(name, family):
     model, rows, base = default(name, family), batch(), tiny_base(family)
     with torch.no_grad():
@@ -138,8 +138,10 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
         "fusion 4 learning_rate",
         "ia3 1 learning_rate weight_decay",
         "lora 7 learning_rate",
+        "merged 5 learning_rate",
         "mixed 5 learning_rate",
         "prefix_tuning 4 learning_rate",
         "prompt_tuning 2 learning_rate",
+        "stacked 5 learning_rate",
         "vera 4 learning_rate",
     ]

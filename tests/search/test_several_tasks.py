@@ -479,6 +479,7 @@ WRONG = {
     "candidates": ({"model": {"candidates": ["a", "b"]}}, "`candidates` in \\[model\\] does not go with"),
     "metric": ({"validation": {"metric": "f1"}}, "set `metric` in each of \\[\\[tasks\\]\\]"),
     "form": ({"winner": {"form": "ensemble"}}, "`form` in \\[winner\\] does not go with"),
+    "drop_layers": ({"winner": {"drop_layers": "auto"}}, "`drop_layers` in \\[winner\\] does not go with"),
     "workers": ({"search": {"workers": 2}}, "`workers` in \\[search\\] does not go with"),
     "devices": ({"search": {"devices": [0, 1]}}, "`devices` in \\[search\\] with more than one GPU does not go with"),
     "backend": ({"search": {"backend": "ray"}}, "`backend` in \\[search\\] does not go with"),
