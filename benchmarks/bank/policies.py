@@ -215,6 +215,7 @@ POLICIES = (
     replace(B, name="B in random order", start="random"),
     replace(D, name="D pruned by loss", pruner=Batch(by_loss=True)),
     replace(D, name="D without race", race=None),
+    replace(SHIPPED, name="as shipped, no race", race=None),
     replace(D, name="D stopped early", early=True),
     replace(D, name="D by surrogate", choice="surrogate"),
     replace(D, name="D pruned at risk", pruner=AtRisk()),
