@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -63,6 +64,7 @@ def serve(
             tell(f"Rows for {name} run alone: {reason}.")
         if open_to_network:
             tell("There is no password: everybody who reaches this address can ask these winners.")
-        sys.stdout.write(f"Serving {counted(len(shelf), 'winner')}: {listen.address_of(found)}\nCtrl-C ends it.\n")
-        sys.stdout.flush()
-        listen.serve(Api(shelf, wait / 1000, most_rows), found, host)
+        with suppress(KeyboardInterrupt):  # Ctrl-C ends it from the moment that it says so
+            sys.stdout.write(f"Serving {counted(len(shelf), 'winner')}: {listen.address_of(found)}\nCtrl-C ends it.\n")
+            sys.stdout.flush()
+            listen.serve(Api(shelf, wait / 1000, most_rows), found, host)

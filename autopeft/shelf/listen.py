@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -77,5 +77,4 @@ def serve(api: Api, found: socket.socket, host: str) -> None:
     config = uvicorn.Config(
         app, log_level="error", access_log=False, timeout_graceful_shutdown=DRAIN, server_header=False
     )
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[found])
+    uvicorn.Server(config).run(sockets=[found])
