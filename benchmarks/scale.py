@@ -4,8 +4,8 @@
 
 The search's loop, sampler, pruner, Optuna study, journal and MLflow store are the package's own. Only the training is
 not real: a candidate scores what the recorded curves of a task tell (`bank/surrogate.py`), and a heap of events turns
-a simulated clock on from rung to rung (`bank/simulated_workers.py`). Real time that the search's process takes to draw, to report
-and to record is added to that clock, since workers wait for it. Printed for each number of workers:
+a simulated clock on from rung to rung (`bank/simulated_workers.py`). Real time that the search's process takes to draw,
+to report and to record is added to that clock, since workers wait for it. Printed for each number of workers:
 
 - speed-up: the time of one worker over that of so many, for as many trials, and the share of the ideal one; what is
   drawn and pruned depends on timing, so they do not train the same, and it may be above the ideal;
